@@ -1,0 +1,86 @@
+"""Run the heavy stages of a Python pipeline on other machines.
+
+The public names; each is loaded on first use, so that ``import celerypipe`` costs nothing and never imports Celery.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from celerypipe.contract import Node as Node
+    from celerypipe.contract import Proc as Proc
+    from celerypipe.contract import Sink as Sink
+    from celerypipe.contract import Source as Source
+    from celerypipe.contract import node as node
+    from celerypipe.embedded import Embedded as Embedded
+    from celerypipe.errors import CelerypipeError as CelerypipeError
+    from celerypipe.errors import CodecError as CodecError
+    from celerypipe.errors import ConfigError as ConfigError
+    from celerypipe.errors import DeadlineExceeded as DeadlineExceeded
+    from celerypipe.errors import DefinitionError as DefinitionError
+    from celerypipe.errors import NodeError as NodeError
+    from celerypipe.errors import NodeFailed as NodeFailed
+    from celerypipe.errors import NodeTimeout as NodeTimeout
+    from celerypipe.errors import NoWorker as NoWorker
+    from celerypipe.errors import RedisUnavailable as RedisUnavailable
+    from celerypipe.errors import RunCancelled as RunCancelled
+    from celerypipe.errors import UnknownMark as UnknownMark
+    from celerypipe.errors import WorkerLost as WorkerLost
+    from celerypipe.message import Message as Message
+    from celerypipe.payload import Array as Array
+    from celerypipe.payload import Audio as Audio
+    from celerypipe.payload import Batch as Batch
+    from celerypipe.payload import Bytes as Bytes
+    from celerypipe.payload import Image as Image
+    from celerypipe.payload import Object as Object
+    from celerypipe.payload import Video as Video
+    from celerypipe.pipeline import Pipeline as Pipeline
+    from celerypipe.report import Report as Report
+    from celerypipe.runner import Runner as Runner
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "contract": ("Node", "Proc", "Sink", "Source", "node"),
+    "embedded": ("Embedded",),
+    "errors": (
+        "CelerypipeError",
+        "CodecError",
+        "ConfigError",
+        "DeadlineExceeded",
+        "DefinitionError",
+        "NoWorker",
+        "NodeError",
+        "NodeFailed",
+        "NodeTimeout",
+        "RedisUnavailable",
+        "RunCancelled",
+        "UnknownMark",
+        "WorkerLost",
+    ),
+    "message": ("Message",),
+    "payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
+    "pipeline": ("Pipeline",),
+    "report": ("Report",),
+    "runner": ("Runner",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [  # noqa: PLE0604  # computed from the table above
+    *sorted(_MODULE_OF),
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,186 @@
+"""The contract of a node: Source, Proc, Sink, and ``@node`` for functions.
+
+A node's life: ``__init__`` (its arguments are its configuration) → ``configure`` (outside resources) → ``warmup``
+(load once, before the first message) → ``messages`` or ``update`` → ``destroy`` (let go).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, overload
+
+from celerypipe.message import Message
+
+#: What ``Proc.update`` may return: nothing, one message, or any number of them.
+Output = Message | Iterable[Message] | None
+
+
+class Node:
+    """What all nodes share. Subclass :class:`Source`, :class:`Proc` or :class:`Sink` instead."""
+
+    #: ``source``, ``proc`` or ``sink``.
+    type: ClassVar[str] = ""
+    #: True for a node that remembers from one message to the next.
+    stateful: ClassVar[bool] = False
+    #: The version of its code; shown by ``celerypipe nodes`` and part of its fingerprint.
+    version: ClassVar[str] = ""
+
+    #: The node's name in its pipeline; set by whoever runs it, after ``__init__`` and before ``configure``.
+    name: str = ""
+    #: The node's own folder in the pipeline's folder, or None when the pipeline has none or the node is warped.
+    folder: Path | None = None
+
+    def configure(self) -> None:
+        """Called once, first: reserve ports, paths and other outside resources."""
+
+    def warmup(self) -> None:
+        """Called once, before the first message: load the model, open the connection."""
+
+    def destroy(self) -> None:
+        """Called once, last: let go of everything. Never called while ``update`` runs."""
+
+    def set_on_config(self, prop: str, value: Any) -> None:
+        """Called when one property of the configuration changes while the pipeline runs."""
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The node's logger, named after it."""
+        return logging.getLogger(f"celerypipe.node.{self.name or type(self).__name__}")
+
+
+class Source(Node):
+    """A node without input: it yields messages until it has no more."""
+
+    type = "source"
+
+    def messages(self) -> Iterator[Message]:
+        """Yield messages. The runner takes the next one when the pipeline has room for it."""
+        raise NotImplementedError(f"{type(self).__name__} has no messages() method")
+
+    def stop(self) -> None:
+        """Called from another thread when no more messages are wanted: make a waiting ``messages`` return."""
+
+
+class Proc(Node):
+    """A node that turns messages into messages."""
+
+    type = "proc"
+
+    def update(self, message: Message) -> Output:
+        """Return None (swallow), a message, or an iterable or generator of messages: 0 to n for each one received."""
+        raise NotImplementedError(f"{type(self).__name__} has no update() method")
+
+
+class Sink(Node):
+    """A node without output."""
+
+    type = "sink"
+
+    def update(self, message: Message) -> None:
+        """Take the message out of the pipeline."""
+        raise NotImplementedError(f"{type(self).__name__} has no update() method")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``@node(...)`` was given: defaults for a pipeline built from the function."""
+
+    queue: str | None = None
+    timeout: float | None = None
+    version: str = ""
+    stateful: bool = False
+
+
+class FunctionNode(Proc):
+    """A function as a proc. ``function`` and its ``options`` are set on the subclass that ``@node`` makes."""
+
+    function: ClassVar[Callable[..., Any]]
+    options: ClassVar[Options]
+    takes_message: ClassVar[bool]
+
+    def __init__(self, **configuration: Any) -> None:
+        type(self).__signature__.bind(**configuration)  # type: ignore[attr-defined]  # set by @node
+        self.configuration = configuration
+
+    def update(self, message: Message) -> Output:
+        """Call the function with the message, or with its payload, and the configuration."""
+        function = type(self).__dict__["function"]
+        if self.takes_message:
+            return typing.cast(Output, function(message, **self.configuration))
+        return message.with_payload(function(message.payload, **self.configuration))
+
+
+F = typing.TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def node(function: F, /) -> F: ...
+@overload
+def node(
+    *, queue: str | None = None, timeout: float | None = None, version: str = "", stateful: bool = False
+) -> Callable[[F], F]: ...
+def node(
+    function: F | None = None,
+    /,
+    *,
+    queue: str | None = None,
+    timeout: float | None = None,
+    version: str = "",
+    stateful: bool = False,
+) -> Any:
+    """Make a node of a function; the function itself stays as it was and can be called as before.
+
+    Its first parameter annotated :class:`Message`: it is a proc, under the contract of :meth:`Proc.update`.
+    Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.
+    All further parameters are the node's configuration. The mark is the function's dotted path.
+
+    ``queue``, ``timeout`` (seconds): defaults when the node is warped.
+    """
+    if function is None:
+        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful))
+    return _decorate(function, options=Options())
+
+
+def _decorate(function: F, *, options: Options) -> F:
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters:
+        raise TypeError(f"@node {function.__qualname__}: needs a first parameter to receive the message or its payload")
+    hints = _hints(function)
+    members = {
+        "__doc__": function.__doc__,
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__signature__": inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in parameters[1:] if p.kind is not p.VAR_POSITIONAL and p.kind is not p.VAR_KEYWORD]),
+        "function": staticmethod(function).__func__,
+        "options": options,
+        "takes_message": hints.get(parameters[0].name) is Message,
+        "stateful": options.stateful,
+        "version": options.version,
+    }
+    function.__node__ = type(function.__name__, (FunctionNode,), members)  # type: ignore[attr-defined]
+    return function
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The function's annotations, resolved where they can be; a name that cannot be resolved is no Message."""
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        return {
+            name: Message if hint in ("Message", "celerypipe.Message") else hint
+            for name, hint in function.__annotations__.items()
+        }
+
+
+def node_class(value: object) -> type[Node] | None:
+    """Return the node class that ``value`` is or stands for (a class, or a function under ``@node``), else None."""
+    if inspect.isclass(value) and issubclass(value, Node):
+        return value
+    made = getattr(value, "__node__", None)
+    return made if inspect.isclass(made) and issubclass(made, Node) else None

@@ -1,0 +1,128 @@
+"""Every error celerypipe raises, in one tree.
+
+::
+
+    CelerypipeError
+    ├── DefinitionError          the pipeline is wrong before it runs; carries every complaint (exit code 2)
+    ├── ConfigError              settings, a worker config or a node's arguments are wrong (exit code 2)
+    │   └── UnknownMark          no node class answers to this mark
+    ├── CodecError               bytes that are no message, or a payload that cannot become bytes
+    ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit code 2)
+    ├── RunError                 a run that could not finish (exit code 1)
+    │   ├── RunCancelled         somebody stopped it: Ctrl-C twice, SIGTERM twice, ``Runner.cancel``
+    │   └── DeadlineExceeded     the pipeline's ``deadline`` passed
+    └── NodeError                one node failed on one message (exit code 1)
+        ├── NodeFailed           its ``update`` raised, or returned something that is no message
+        ├── NodeTimeout          it took longer than its ``timeout``
+        ├── NoWorker             no live worker serves its queue
+        └── WorkerLost           its process died on the message: a signal, out of memory, ``os._exit``
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class CelerypipeError(Exception):
+    """The root of all errors of celerypipe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One thing that is wrong with a definition: where, and what to do about it.
+
+    ``place`` is a path such as ``pipeline.nodes[1].warp_configuration.timeout``.
+    """
+
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}" if self.place else self.text
+
+
+class DefinitionError(CelerypipeError):
+    """A pipeline definition that cannot run; ``complaints`` lists everything that is wrong with it."""
+
+    def __init__(self, complaints: Iterable[Complaint]) -> None:
+        self.complaints = tuple(complaints)
+        super().__init__("\n".join(str(complaint) for complaint in self.complaints))
+
+
+class ConfigError(CelerypipeError):
+    """Settings, a worker config or the arguments of a node are wrong."""
+
+
+class UnknownMark(ConfigError):
+    """No node class answers to a mark."""
+
+
+class CodecError(CelerypipeError):
+    """Bytes that are not a message, or a payload that cannot be written as bytes."""
+
+
+class RedisUnavailable(CelerypipeError):
+    """Redis cannot be reached at the given address, or refuses this client."""
+
+
+class RunError(CelerypipeError):
+    """A run that could not finish."""
+
+
+class RunCancelled(RunError):
+    """A run that was told to stop before it was done."""
+
+
+class DeadlineExceeded(RunError):
+    """A run that was still going when the ``deadline`` of its pipeline passed."""
+
+
+class NodeError(CelerypipeError):
+    """One node failed on one message.
+
+    ``node`` and ``message_id`` say where; ``worker`` names the machine and process when the node ran elsewhere;
+    ``remote_traceback`` is the text of the traceback over there (empty when there is none).
+    """
+
+    kind = "error"
+
+    def __init__(
+        self, text: str, *, node: str = "", message_id: str = "", worker: str = "", remote_traceback: str = ""
+    ) -> None:
+        super().__init__(text)
+        self.node = node
+        self.message_id = message_id
+        self.worker = worker
+        self.remote_traceback = remote_traceback
+
+
+class NodeFailed(NodeError):
+    """``update`` raised, or returned something that is no message."""
+
+    kind = "failed"
+
+
+class NodeTimeout(NodeError):
+    """A node took longer than its ``timeout``; the text says how much of it was waiting and how much running."""
+
+    kind = "timeout"
+
+
+class NoWorker(NodeError):
+    """No live worker serves the queue of a warped node."""
+
+    kind = "no_worker"
+
+
+class WorkerLost(NodeError):
+    """The process that ran ``update`` died on this message, more than once."""
+
+    kind = "lost"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

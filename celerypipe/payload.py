@@ -1,0 +1,139 @@
+"""What travels inside a message: audio, images, video, bytes, objects, arrays, batches.
+
+The field names are juturna's, so that node code carries over. All of them are frozen: a change is a copy
+(``dataclasses.replace``). A message may also carry any plain value the codec knows (int, str, dict, ndarray, …).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _empty() -> NDArray[Any]:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """Samples of sound.
+
+    ``audio``: samples, shape ``(n,)`` or ``(n, channels)``; ``sampling_rate``: Hz; ``start``, ``end``: seconds
+    since the beginning of the stream. -1 and "" mean unknown, here and in the other payloads.
+    """
+
+    audio: NDArray[Any] = field(default_factory=_empty)
+    sampling_rate: int = -1
+    audio_format: str = ""
+    channels: int = -1
+    start: float = -1.0
+    end: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """One picture.
+
+    ``image``: pixels, shape ``(height, width)`` or ``(height, width, depth)``; ``pixel_format``: such as ``"RGB"``;
+    ``timestamp``: seconds.
+    """
+
+    image: NDArray[Any] = field(default_factory=_empty)
+    width: int = -1
+    height: int = -1
+    depth: int = -1
+    pixel_format: str = ""
+    timestamp: float = -1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video:
+    """Several pictures in a row: ``video`` is a tuple of :class:`Image`; ``start``, ``end`` in seconds."""
+
+    video: tuple[Image, ...] = ()
+    frames_per_second: float = -1.0
+    codec: str = ""
+    start: float = -1.0
+    end: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Raw bytes in ``cnt``."""
+
+    cnt: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Array:
+    """One array of any dtype and shape."""
+
+    array: NDArray[Any] = field(default_factory=_empty)
+
+
+class Object(dict[str, Any]):
+    """A dictionary with attribute access that cannot be changed: ``Object(text="hello").text``."""
+
+    __slots__ = ()
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            raise AttributeError(f"this Object has no {key!r}; it has {', '.join(map(repr, self)) or 'nothing'}") from None
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("an Object cannot be changed; build a new one: Object(**old, key=value)")
+
+    __setitem__ = __delitem__ = __setattr__ = __delattr__ = _refuse
+    __ior__ = _refuse  # type: ignore[assignment]  # a frozen dict refuses what dict allows
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __hash__(self) -> int:  # type: ignore[override]  # frozen, so hashable when its values are
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_object, (dict(self),))
+
+
+def _object(content: Mapping[str, Any]) -> Object:
+    return Object(content)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Several messages handed over together: ``messages`` is a tuple of :class:`celerypipe.Message`."""
+
+    messages: tuple[Any, ...] = ()
+
+
+def size_bytes(payload: Any) -> int:
+    """Return about how many bytes a payload weighs, without encoding it: buffers exactly, plain values roughly."""
+    match payload:
+        case None | bool() | int() | float():
+            return 8
+        case str() | bytes() | bytearray():
+            return len(payload)
+        case np.ndarray() | np.generic() | memoryview():
+            return int(payload.nbytes)
+        case Audio():
+            return int(payload.audio.nbytes)
+        case Image():
+            return int(payload.image.nbytes)
+        case Array():
+            return int(payload.array.nbytes)
+        case Video():
+            return sum(size_bytes(image) for image in payload.video)
+        case Bytes():
+            return len(payload.cnt)
+        case Batch():
+            return sum(size_bytes(message.payload) for message in payload.messages)
+        case dict():
+            return sum(size_bytes(key) + size_bytes(value) for key, value in payload.items())
+        case list() | tuple():
+            return sum(size_bytes(value) for value in payload)
+    return 64

@@ -1,0 +1,72 @@
+"""Settings: the environment, read once at the edge, as one frozen object.
+
+======================================  ===========================================================================
+``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://`` or ``unix:///path/to.sock?db=0``
+``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
+``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
+======================================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from celerypipe.errors import ConfigError
+
+DEFAULT_REDIS_URL = "redis://localhost:6379/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says. ``redis_url`` is None when it says nothing about Redis."""
+
+    redis_url: str | None = None
+    plugins: tuple[Path, ...] = ()
+    worker_configs: Path = Path("worker_configs")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
+        url = environment.get("CELERYPIPE_REDIS_URL") or None
+        try:
+            if url is not None:
+                url = client_url(url)
+        except ConfigError as error:
+            raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
+        plugins = tuple(Path(part) for part in environment.get("CELERYPIPE_PLUGINS", "").split(os.pathsep) if part)
+        return cls(url, plugins, Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs"))
+
+
+def client_url(url: str) -> str:
+    """Return the URL as redis-py writes it; kombu's ``redis+socket://`` becomes ``unix://``."""
+    scheme = url.partition("://")[0]
+    if scheme in ("redis", "rediss", "unix"):
+        return url
+    if scheme in ("redis+socket", "socket"):
+        parts = urlsplit(url)
+        database = parse_qs(parts.query).get("virtual_host", ["0"])[0].lstrip("/") or "0"
+        return f"unix://{parts.path}?db={database}"
+    raise ConfigError(f"{without_password(url)!r} is no Redis URL; write redis://host:6379/0 or unix:///path/to.sock")
+
+
+def broker_url(url: str) -> str:
+    """Return the URL as kombu writes it: a unix socket is ``redis+socket://``."""
+    if not url.startswith("unix://"):
+        return url
+    parts = urlsplit(url)
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    credentials = parts.netloc.partition("@")[0] + "@" if "@" in parts.netloc else ""
+    return f"redis+socket://{credentials}{parts.path}?virtual_host={database}"
+
+
+def without_password(url: str) -> str:
+    """Return the URL as it may be shown: the password, if any, is ``***``."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
