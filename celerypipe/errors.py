@@ -23,10 +23,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 class CelerypipeError(Exception):
-    """The root of all errors of celerypipe."""
+    """The root of all errors of celerypipe. ``report`` is the run's Report where the error ended one."""
+
+    report: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +129,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class RemoteTraceback(Exception):  # noqa: N818  # it is no error of its own, it shows where one came from
+    """Stands as ``__cause__`` of an error that happened elsewhere; its text is the traceback over there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\n{self.text}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -110,14 +111,16 @@ class Message:
         }
 
     def to_json(self, indent: int | None = None) -> str:
-        """Return :meth:`to_dict` as JSON text."""
+        """Return :meth:`to_dict` as JSON text; NaN and the infinities, for which JSON has no word, become null."""
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
     """Return a payload or any value in it as JSON values; a type JSON has no word for becomes its ``str``."""
     match value:
-        case None | bool() | int() | float() | str():
+        case float():
+            return value if math.isfinite(value) else None
+        case None | bool() | int() | str():
             return value
         case bytes() | bytearray() | memoryview():
             return _base64(bytes(value))

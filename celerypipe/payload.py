@@ -84,13 +84,14 @@ class Object(dict[str, Any]):
         try:
             return self[key]
         except KeyError:
-            raise AttributeError(f"this Object has no {key!r}; it has {', '.join(map(repr, self)) or 'nothing'}") from None
+            has = ", ".join(map(repr, self)) or "nothing"
+            raise AttributeError(f"this Object has no {key!r}; it has {has}") from None
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("an Object cannot be changed; build a new one: Object(**old, key=value)")
 
     __setitem__ = __delitem__ = __setattr__ = __delattr__ = _refuse
-    __ior__ = _refuse  # type: ignore[assignment]  # a frozen dict refuses what dict allows
+    __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]  # frozen, so hashable when its values are

@@ -49,7 +49,8 @@ def client_url(url: str) -> str:
     if scheme in ("redis+socket", "socket"):
         parts = urlsplit(url)
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0].lstrip("/") or "0"
-        return f"unix://{parts.path}?db={database}"
+        credentials = parts.netloc.partition("@")[0] + "@" if "@" in parts.netloc else ""
+        return f"unix://{credentials}{parts.path}?db={database}"
     raise ConfigError(f"{without_password(url)!r} is no Redis URL; write redis://host:6379/0 or unix:///path/to.sock")
 
 

@@ -1,0 +1,75 @@
+# `make` says what there is. Everything happens inside the checkout, in a virtual environment of its own per Python
+# version: `make test PYTHON=python3.13` leaves the environment of the others alone.
+
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv-$(VERSION)
+BIN := $(VENV)/bin
+USER_READY := $(VENV)/.ready-user
+DEV_READY := $(VENV)/.ready-dev
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: help demo test check lint types floors unit bench up down clean
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo "  PYTHON=python3.12 chooses the interpreter (now: $(PYTHON), $(VERSION))"
+
+demo: $(USER_READY) ## run the pages example: an embedded Redis, two real workers, pictures to look at
+	@$(BIN)/python -c 'import cv2' || { echo "OpenCV needs two system libraries: apt install libgl1 libglib2.0-0"; exit 1; }
+	@$(BIN)/celerypipe run examples/pages/pipeline.json
+	@echo "The pictures are in $(CURDIR)/examples/pages/out/"
+
+test: lint types floors unit ## everything that must be true: lint, types, floors, tests
+
+check: lint types floors ## lint, types and floors only
+
+lint: $(DEV_READY)
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(DEV_READY)
+	@echo "== mypy --strict"
+	@$(BIN)/mypy
+
+floors: $(DEV_READY)
+	@echo "== import floors"
+	@$(BIN)/lint-imports
+
+unit: $(DEV_READY)
+	@echo "== pytest"
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(DEV_READY) ## measure; prints a table
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+up: ## start Redis, one worker per queue and Flower in containers (REDIS_PASSWORD=... make up)
+	@docker compose up --build --detach --wait
+
+down: ## stop those containers
+	@docker compose down
+
+clean: ## remove environments, caches and what the examples wrote
+	@rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/*/out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "celerypipe needs Python 3.11 or newer; $(PYTHON) is '$(VERSION)'. Choose one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); echo "Cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+$(USER_READY): setup.py | $(VENV)/bin/python
+	@echo "== installing celerypipe into $(VENV)"
+	@$(PIP) -e '.[embedded,vision]'
+	@touch $@
+
+$(DEV_READY): setup.py | $(VENV)/bin/python
+	@echo "== installing celerypipe and its tools into $(VENV)"
+	@$(PIP) -e '.[embedded,vision,dev]'
+	@touch $@ $(USER_READY)

@@ -1,0 +1,247 @@
+"""An activation: one Celery task run that drains the mailbox of a warped node.
+
+It takes the bell, takes a warm instance, and then: claims what dead activations left, reads, updates, publishes -
+until the mailbox is idle, others need the worker, its term is over, the run ends, or the worker shuts down.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from celerypipe import blob, codec, keys
+from celerypipe.connection import Client
+from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.instance import Instance, Interrupted, brief, trace
+from celerypipe.keeper import Lease
+from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
+from celerypipe.message import Message
+
+logger = logging.getLogger(__name__)
+
+#: Work that one read may bring, in seconds by the activation's own average, and its bounds in messages.
+READ_WORK = 0.020
+READ_MOST = 256
+#: Results wait at most this long for others to be published with.
+FLUSH_AFTER = 0.005
+#: How often a message is handed to ``update`` alone after its process died, before it is given up.
+LONE_ATTEMPTS = 2
+#: An idle wait looks around this often, milliseconds.
+IDLE_LOOK = 100
+
+#: Run, node and message that the current thread works on; the worker's log lines carry it.
+whereabouts: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_whereabouts", default="")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a runner wrote about a warped node: limits in seconds, ``room`` in replies."""
+
+    mark: str
+    configuration: dict[str, Any]
+    timeout: float | None
+    linger: float
+    slice: float
+    term: float
+    room: int
+    budget: int
+
+    @classmethod
+    def read(cls, data: bytes) -> Record:
+        """Decode it; :class:`CodecError` when it is of another version."""
+        return cls(**codec.decode_value(data))
+
+
+class Activation:
+    """Drains one mailbox. ``queues`` are those of its worker; ``shutting_down`` tells when the worker wants to go."""
+
+    def __init__(
+        self,
+        client: Client,
+        lease: Lease,
+        record: Record,
+        instance: Instance,
+        *,
+        queues: Sequence[str],
+        shutting_down: Any,
+    ) -> None:
+        self.client = client
+        self.lease = lease
+        self.mailbox: Mailbox = lease.mailbox
+        self.record = record
+        self.instance = instance
+        self.queues = queues
+        self.shutting_down = shutting_down
+        self.done = 0
+        self.broken: Answer | None = None
+        self.offset = 0.0
+        self._mean: float | None = None
+        self._answers: list[Answer] = []
+        self._flushed = 0.0
+        self._published = 0
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def serve(self) -> str:
+        """Drain until there is a reason to stop; return the reason."""
+        seconds, micros = self.client.time()
+        self.offset = seconds + micros / 1e6 - time.time()
+        start = busy = looked = time.monotonic()
+        claim_at = 0.0
+        while True:
+            now = time.monotonic()
+            if reason := self._must_stop(now - start):
+                return reason
+            if now >= claim_at:
+                claim_at = now + 1.0
+                for entry in self.mailbox.claim(self.client, self.lease.owner, READ_MOST):
+                    self._alone(entry)
+            entries = self._read(block=IDLE_LOOK)
+            if entries:
+                self._work(entries)
+                busy = time.monotonic()
+                if busy - looked > self.record.slice:
+                    looked = busy
+                    if self._others_wait():
+                        return "others wait"
+            elif (idle := time.monotonic() - busy) > 0 and (idle > self.record.linger or self._others_wait()):
+                return "idle"
+
+    def _must_stop(self, age: float) -> str:
+        if self.lease.state != "held":
+            return self.lease.state
+        if self.shutting_down():
+            return "shutdown"
+        return "term" if age > self.record.term else ""
+
+    def _others_wait(self) -> bool:
+        lengths = self.client.pipeline(transaction=False)
+        for queue in self.queues:
+            lengths.llen(queue)
+        return any(lengths.execute(raise_on_error=False))
+
+    def _read(self, block: int) -> list[Entry]:
+        count = 1 if self._mean is None else max(1, min(READ_MOST, int(READ_WORK / max(self._mean, 1e-6))))
+        self.lease.alarm.unguard()
+        try:
+            return self.mailbox.receive(self.client, self.lease.owner, count, block)
+        except redis.ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            self.lease.state = "lost"  # the mailbox is gone; its runner makes it anew and rings
+            return []
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def _work(self, entries: Sequence[Entry]) -> None:
+        received = time.monotonic()
+        blobs = self._fetch(entries)
+        self._flushed = received
+        for entry in entries:
+            if self.lease.state != "held":
+                break
+            self._handle(entry, blobs)
+            now = time.monotonic()
+            if now - self._flushed > FLUSH_AFTER:
+                self._flush()
+        self._flush()
+        spent = (time.monotonic() - received) / len(entries)
+        self._mean = spent if self._mean is None else 0.7 * self._mean + 0.3 * spent
+
+    def _alone(self, entry: Entry) -> None:
+        """Run a claimed message by itself, counted: it may be the one that killed its process."""
+        name = keys.attempts(self.mailbox.run, self.mailbox.node)
+        tried = self.client.hincrby(name, str(entry.sequence), 1)
+        self.client.pexpire(name, keys.DATA_TTL)
+        if tried > LONE_ATTEMPTS:
+            text = f"the process that ran it died {tried} times; last taken over by {self.lease.owner}"
+            self._answers.append(self._failure(entry, "lost", "WorkerLost", text))
+            self._flush()
+        elif self.lease.state == "held":
+            self._work([entry])
+
+    def _fetch(self, entries: Sequence[Entry]) -> dict[str, bytes | None]:
+        return {e.blob: blob.get(self.client, self.mailbox.run, e.blob) for e in entries if e.blob}
+
+    def _handle(self, entry: Entry, blobs: dict[str, bytes | None]) -> None:
+        data = blobs[entry.blob] if entry.blob else entry.data
+        if data is None:
+            self._answers.append(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
+            return
+        waited = max(0.0, time.time() + self.offset - int(entry.id.partition("-")[0]) / 1000)
+        start = time.perf_counter()
+        self.lease.current = entry.id
+        try:
+            message = codec.decode(data)[0]
+            whereabouts.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}")
+            outputs = self._update(message)
+            ran = time.perf_counter() - start
+            body = codec.encode_joined(outputs)
+            reference = ""
+            if len(body) > blob.INLINE_LIMIT:
+                reference, body = blob.put(self.client, self.mailbox.run, body), b""
+            self._answers.append(Answer(entry, RESULT, waited, ran, reference, body))
+        except Interrupted as interrupt:
+            self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
+        except Exception as error:  # whatever user code raises becomes a typed failure of this message
+            logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
+            kind = {ConfigError: "config", CodecError: "codec"}.get(type(error), "failed")
+            self._answers.append(
+                self._failure(
+                    entry, kind, type(error).__name__, brief(error), trace(error), waited, time.perf_counter() - start
+                )
+            )
+        finally:
+            self.lease.current = ""
+            whereabouts.set("")
+        self.done += 1
+
+    def _update(self, message: Message) -> list[Message]:
+        self.instance.warm()
+        outputs: list[Message] = self.lease.alarm.call(self.record.timeout, self.instance.update, message)
+        return outputs
+
+    def _interrupted(self, entry: Entry, reason: str, waited: float, ran: float) -> None:
+        self.instance.destroy()  # it was left in the middle; the next message gets a fresh one
+        if reason == "timeout":
+            text = f"{self.record.timeout} s exceeded"
+            logger.warning("%s", text)
+            self._answers.append(self._failure(entry, "timeout", "NodeTimeout", text, "", waited, ran))
+
+    def _failure(
+        self, entry: Entry, kind: str, name: str, text: str, traceback: str = "", waited: float = 0.0, ran: float = 0.0
+    ) -> Answer:
+        body = codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
+        return Answer(entry, FAILURE, waited, ran, "", body)
+
+    # -- results ----------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Publish what is done; pause while the runner is behind with reading."""
+        answers, self._answers = self._answers, []
+        self._flushed = time.monotonic()
+        if not answers:
+            return
+        self.lease.alarm.unguard()
+        waiting = self.mailbox.publish(self.client, self.lease.owner, answers)
+        size = sum(len(answer.data) for answer in answers)
+        self._published = size if waiting is not None and waiting <= len(answers) else self._published + size
+        while waiting is not None and (waiting > self.record.room or self._published > self.record.budget):
+            if self._must_stop(0.0):
+                return
+            time.sleep(0.01)
+            waiting = self.client.xlen(keys.reply(self.mailbox.run))
+            if not waiting:
+                self._published = 0
+        if waiting is None:
+            self.lease.state = "over"
+
+    def release(self, *, force: bool) -> bool:
+        """Let go of the bell; False when there is an entry nobody was given and ``force`` is not set."""
+        return self.mailbox.release(self.client, self.lease.slot, self.lease.owner, force=force)

@@ -1,0 +1,193 @@
+"""Ringing: when a warped node's queue gets a Celery task, and who lives there to take it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import redis
+from kombu.exceptions import OperationalError
+
+from celerypipe import keys
+from celerypipe.catalogue import complaints_from_schema
+from celerypipe.celery import app
+from celerypipe.connection import Client, Trouble
+from celerypipe.errors import ConfigError, NoWorker, did_you_mean
+from celerypipe.mailbox import Mailbox
+from celerypipe.presence import Record, read_presences
+from celerypipe.settings import broker_url
+from celerypipe.station import Course
+from celerypipe.warp import Warp
+
+logger = logging.getLogger(__name__)
+
+#: Work that one activation gets before a second one is rung for, in seconds.
+WORK_PER_BELL = 0.050
+#: Seconds after which a queue without a live worker is said, or decided about.
+NO_WORKER_AFTER = 1.5
+#: Seconds between two looks at the workers' presence.
+LOOK = 1.0
+
+
+class Bells:
+    """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
+
+    def __init__(self, course: Course, url: str) -> None:
+        self.course = course
+        self._url = broker_url(url)
+        self._connection: Any = None
+        self._producer: Any = None
+        self._presences: list[Record] = []
+        self._looked = 0.0
+        self._ttl: dict[str, int] = {}
+        self._rung_at: dict[str, float] = {}
+        self._missing: dict[str, float] = {}
+        self._said: set[str] = set()
+        self._known: dict[str, set[str]] = {}
+        self._most: dict[str, int] = {}
+        self._checked: set[tuple[str, str]] = set()
+
+    # -- who lives there --------------------------------------------------------------------------------------------
+
+    def workers(self, queue: str) -> list[Record]:
+        """The live workers of a queue, as of the last look."""
+        return [worker for worker in self._presences if queue in worker["queues"]]
+
+    def slots(self, queue: str) -> int:
+        """The processes or threads of its live workers together."""
+        return sum(int(worker["slots"]) for worker in self.workers(queue))
+
+    def most_slots(self, name: str) -> int:
+        """The highest number of slots that was ever rung for a node."""
+        return self._most.get(name, 1)
+
+    def abandoned(self, warp: Warp) -> bool:
+        """Has its queue been without a live worker for a while?"""
+        since = self._missing.get(warp.queue)
+        return since is not None and time.monotonic() - since > NO_WORKER_AFTER
+
+    def look(self, client: Client, warps: Iterable[Warp]) -> None:
+        """Read who lives; check what they know; say what is missing."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        self._presences = read_presences(client)
+        for warp in warps:
+            workers = self.workers(warp.queue)
+            self._know(client, warp, {worker["id"] for worker in workers})
+            if workers:
+                self._missing.pop(warp.queue, None)
+                self._said.discard(warp.queue)
+                self._check_mark(warp, workers)
+            else:
+                self._missing.setdefault(warp.queue, now)
+                if self.abandoned(warp):
+                    self._nobody(warp)
+
+    def _know(self, client: Client, warp: Warp, ids: set[str]) -> None:
+        """A worker appeared: ring at once, also where a bell was rung for one that is gone."""
+        before = self._known.get(warp.name, set())
+        self._known[warp.name] = ids
+        if ids - before and warp.flights:
+            self._ttl[warp.name] = keys.RUNG_TTL
+            self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
+
+    def _check_mark(self, warp: Warp, workers: Sequence[Record]) -> None:
+        """Compare the node with what the workers of its queue say they know."""
+        mark = warp.node.mark
+        schemas = [worker["marks"][mark] for worker in workers if mark in worker["marks"]]
+        if not schemas:
+            known = sorted({known for worker in workers for known in worker["marks"]})
+            self.course.fail(
+                ConfigError(
+                    f"node {warp.name!r}: no worker of queue {warp.queue!r} knows the mark {mark!r}"
+                    f"{did_you_mean(mark, known)} Its workers know: {', '.join(known)}; name the module in "
+                    f"worker_configs/{warp.queue}.toml and restart the worker"
+                )
+            )
+            return
+        if (warp.name, workers[0]["id"]) in self._checked:
+            return
+        self._checked.add((warp.name, workers[0]["id"]))
+        complaints = complaints_from_schema(schemas[0], warp.node.configuration)
+        if schemas[0].get("stateful"):
+            complaints.append("it is stateful, and stateful nodes cannot be warped yet")
+        if complaints:
+            self.course.fail(ConfigError("\n".join(f"node {warp.name!r} ({mark}): {text}" for text in complaints)))
+
+    def _nobody(self, warp: Warp) -> None:
+        queue = warp.queue
+        live = sorted({name for worker in self._presences for name in worker["queues"]})
+        near = difflib.get_close_matches(queue, live, n=1, cutoff=0.0)
+        nearest = f" (nearest live queue: {near[0]!r})" if near else ""
+        text = (
+            f"no live worker serves queue {queue!r}{nearest}; "
+            f"start one where it shall run: celery -A celerypipe worker -Q {queue}"
+        )
+        if queue not in self._said and warp.limits.on_no_worker != "fail":
+            self._said.add(queue)
+            then = "running its nodes here" if warp.limits.on_no_worker == "local" else "waiting for one"
+            self.course.say(f"{text}; {then}")
+        if warp.limits.on_no_worker == "fail":
+            for flight in list(warp.flights.values()):
+                warp.failed(flight, NoWorker(f"{warp.name}: {text}", node=warp.name, message_id=flight.message.id))
+
+    # -- ringing ----------------------------------------------------------------------------------------------------
+
+    def plan(self, warp: Warp) -> tuple[str, int, int]:
+        """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms)."""
+        token = secrets.token_hex(4)
+        if not self.slots(warp.queue):
+            return token, 0, keys.RUNG_TTL
+        out = len(warp.flights)
+        wanted = max(1, min(warp.parallel, math.ceil(out * warp.mean / WORK_PER_BELL), out))
+        self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
+        return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
+
+    def ring(self, client: Client, mailbox: Mailbox, warp: Warp, *, force: bool = False) -> None:
+        """Ring the wanted slots that have no bell. A bell that is rung again without an answer lives longer."""
+        if warp.answered_at > self._rung_at.get(warp.name, 0.0):
+            self._ttl[warp.name] = keys.RUNG_TTL
+        token, wanted, ttl = self.plan(warp)
+        if not wanted:
+            return
+        rung = mailbox.ring(client, token=token, wanted=wanted, ttl=ttl, force=force)
+        if rung:
+            self._rung_at[warp.name] = time.monotonic()
+            self._ttl[warp.name] = min(2 * ttl, keys.RUNG_TTL_MAX)
+            self.publish(warp, rung, token)
+
+    def publish(self, warp: Warp, slots: Sequence[int], token: str) -> None:
+        """Send one Celery task for each rung slot."""
+        for slot in slots:
+            bell = [self.course.run_id, warp.name, slot, token]
+            try:
+                app.send_task(
+                    warp.node.mark, bell, queue=warp.queue, producer=self._ready(), retry=False, ignore_result=True
+                )
+            except (OperationalError, redis.RedisError, *Trouble) as error:
+                # The bell lapses unanswered in seconds and is rung again.
+                logger.warning("cannot ring for node %s: %s", warp.name, error)
+                self.reset()
+
+    def _ready(self) -> Any:
+        if self._producer is None:
+            self._connection = app.connection_for_write(self._url)
+            self._producer = app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    def reset(self) -> None:
+        """Forget the connection; the next bell makes a new one."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            connection.release()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.reset()

@@ -1,0 +1,270 @@
+"""Two threads of a run that move the messages of all its warped nodes through Redis.
+
+The *post* thread appends to mailboxes, rings bells, renews leases and audits; the *reply* thread reads the one reply
+stream of the run. What can wait for Redis happens in these threads only, never in the one that watches time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import redis
+
+from celerypipe import blob, codec, keys
+from celerypipe.bells import Bells
+from celerypipe.connection import Client, Trouble, connect, explained
+from celerypipe.errors import RedisUnavailable, RunCancelled
+from celerypipe.mailbox import Mailbox, as_reply
+from celerypipe.replies import READ_BLOCK, Replies
+from celerypipe.station import Course
+from celerypipe.warp import Flight, Warp
+from celerypipe.whereabouts import Whereabouts
+
+#: Seconds between two rounds of keeping: leases, bells, presences.
+TICK = 0.5
+#: A message that is out for so long starts an audit, and so long passes before the next.
+AUDIT_AFTER = 3.0
+Broken = (*Trouble, redis.ResponseError)
+
+
+class RedisCarrier:
+    """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight."""
+
+    def __init__(self, course: Course, url: str, *, budget: int) -> None:
+        self.course = course
+        self.url = url
+        self.budget = budget
+        self.warps: dict[str, Warp] = {}
+        self.records: dict[str, bytes] = {}
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.instead: Callable[[Warp], None] | None = None
+        self._outbox: deque[tuple[Warp, Flight]] = deque()
+        self._changed = threading.Condition()
+        self._bytes = 0
+        self._garbage: deque[str] = deque()
+        self._closing = False
+        self._broken = False
+        self._audited: dict[str, float] = {}
+        self._renewed = 0.0
+        self._client: Client = connect(url, name="celerypipe-post")
+        self.bells = Bells(course, url)
+        self.replies = Replies(course, url, self.warps, self._garbage, again=self.post)
+        self.whereabouts = Whereabouts(url, self.bells)
+        self._threads: list[threading.Thread] = []
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def open(self, warps: Iterable[Warp], records: Mapping[str, bytes]) -> None:
+        """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`, :class:`ConfigError`."""
+        for warp in warps:
+            self.warps[warp.name] = warp
+            self.mailboxes[warp.name] = Mailbox(self.course.run_id, warp.name)
+        self.records.update(records)
+        with explained(self.url):
+            version = str(self._client.info("server")["redis_version"])
+            if tuple(map(int, version.split(".")[:2])) < (6, 2):
+                raise RedisUnavailable(f"Redis {version} is too old; celerypipe needs 6.2 or newer")
+            self._make()
+            self.bells.look(self._client, self.warps.values())
+
+    def start(self) -> None:
+        """Start both threads."""
+        for name, work in (("post", self._post_loop), ("reply", self.replies.loop)):
+            thread = threading.Thread(target=self._guarded, args=(work,), name=f"celerypipe-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self, state: str) -> None:
+        """Say that the run is ``finished`` or ``cancelled``, remove its keys, end the threads."""
+        with self._changed:
+            self._closing = self.replies.closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(READ_BLOCK + 2.0)
+        last = connect(self.url, name="celerypipe-close", timeout=2.0)
+        try:
+            self._remove_keys(last, state)
+        except Broken as error:
+            self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
+        for each in (last, self._client, self.replies, self.bells, self.whereabouts):
+            each.close()
+
+    def _remove_keys(self, client: Client, state: str) -> None:
+        run = self.course.run_id
+        together = client.pipeline(transaction=False)
+        together.set(keys.run(run), state, px=keys.RUN_TTL)
+        together.unlink(keys.reply(run))
+        flights = [flight for warp in self.warps.values() for flight in list(warp.flights.values()) if flight.blob]
+        blob.delete(together, run, [*self._garbage, *(flight.blob for flight in flights)])
+        for name, mailbox in self.mailboxes.items():
+            slots = [f"{mailbox.bell}{slot}" for slot in range(self.bells.most_slots(name))]
+            together.unlink(mailbox.stream, keys.node(run, name), keys.attempts(run, name), *slots)
+        together.execute()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+            self.course.fail(error)
+
+    # -- what warps ask for -----------------------------------------------------------------------------------------
+
+    def room(self, size: int) -> bool:
+        return self._bytes == 0 or self._bytes + size <= self.budget
+
+    def post(self, warp: Warp, flight: Flight) -> None:
+        with self._changed:
+            if flight.attempt == 0 and not flight.sent_at:
+                self._bytes += flight.size
+            flight.sent_at = time.monotonic()
+            self._outbox.append((warp, flight))
+            self._changed.notify()
+
+    def settled(self, warp: Warp, flight: Flight) -> None:
+        with self._changed:
+            self._bytes -= flight.size
+        if flight.blob:
+            self._garbage.append(flight.blob)
+
+    def withdraw(self, warp: Warp, flight: Flight) -> str:
+        return self.whereabouts.withdraw(self.mailboxes[warp.name], warp, flight)
+
+    def slots(self, warp: Warp) -> int:
+        return self.bells.slots(warp.queue)
+
+    # -- the post thread --------------------------------------------------------------------------------------------
+
+    def _post_loop(self) -> None:
+        next_tick = 0.0
+        while True:
+            batch = self._wait(next_tick)
+            if batch is None:
+                return
+            try:
+                if self._broken:
+                    self._recover()
+                for warp, flights in batch.items():
+                    self._send(warp, flights)
+                if time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK
+                    self._tick()
+            except Broken as error:
+                self._lost_redis(error)
+
+    def _wait(self, until: float) -> dict[Warp, list[Flight]] | None:
+        with self._changed:
+            if self._broken:
+                self._changed.wait(0.2)
+            while not self._outbox and not self._closing and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            if self._closing:
+                return None
+            batch: dict[Warp, list[Flight]] = {}
+            while self._outbox:
+                warp, flight = self._outbox.popleft()
+                batch.setdefault(warp, []).append(flight)
+        return batch
+
+    def _send(self, warp: Warp, flights: list[Flight]) -> None:
+        run = self.course.run_id
+        entries = []
+        flights = [flight for flight in flights if not flight.done]
+        if not flights:
+            return
+        for flight in flights:
+            data = flight.data if flight.data is not None else codec.encode_joined((flight.message,))
+            if len(data) > blob.INLINE_LIMIT:
+                flight.blob = blob.put(self._client, run, data)
+                data = b""
+            flight.data = None
+            entries.append((flight.sequence, flight.attempt, flight.blob, data))
+        token, wanted, ttl = self.bells.plan(warp)
+        answer = self.mailboxes[warp.name].send(self._client, entries, token=token, wanted=wanted, ttl=ttl)
+        if answer is None:
+            self._make()
+            self._audit(*self.warps.values())
+            return
+        for flight, entry in zip(flights, answer[0], strict=True):
+            flight.entry = entry
+        self.bells.publish(warp, answer[1], token)
+
+    def _make(self) -> None:
+        """Make every key of the run that is missing; harmless where they exist."""
+        run = self.course.run_id
+        self._client.set(keys.run(run), "running", px=keys.RUN_TTL)
+        if not self._client.exists(keys.reply(run)):
+            # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.
+            entry: Any = self._client.xadd(keys.reply(run), {"n": ""})
+            self._client.xdel(keys.reply(run), entry)
+        self._client.pexpire(keys.reply(run), keys.DATA_TTL)
+        for name, mailbox in self.mailboxes.items():
+            self._client.set(keys.node(run, name), self.records[name], px=keys.DATA_TTL)
+            mailbox.make(self._client)
+
+    def _tick(self) -> None:
+        run, now = self.course.run_id, time.monotonic()
+        together = self._client.pipeline(transaction=False)
+        together.execute_command("SET", keys.run(run), "running", "PX", keys.RUN_TTL, "GET")
+        names = [keys.reply(run)]
+        for name, mailbox in self.mailboxes.items():
+            names += (mailbox.stream, keys.node(run, name))
+        for name in names:
+            together.pexpire(name, keys.DATA_TTL)
+        if now - self._renewed > keys.DATA_TTL / 4000:
+            self._renewed = now
+            flights = [f for warp in self.warps.values() for f in list(warp.flights.values()) if f.blob]
+            blob.renew(together, run, [flight.blob for flight in flights])
+        before, *there = together.execute()
+        if before == b"cancelled":
+            self.course.fail(RunCancelled(f"run {run} was cancelled from outside"))
+        if before is None or not all(there[: len(names)]):
+            self._make()
+            self._audit(*self.warps.values())
+        self.bells.look(self._client, self.warps.values())
+        for warp in self.warps.values():
+            self._keep(warp, now)
+
+    def _keep(self, warp: Warp, now: float) -> None:
+        if not warp.flights:
+            return
+        if self.bells.abandoned(warp) and self.instead is not None and warp.limits.on_no_worker == "local":
+            self.instead(warp)
+            return
+        self.bells.ring(self._client, self.mailboxes[warp.name], warp)
+        oldest = min((flight.sent_at for flight in list(warp.flights.values())), default=now)
+        if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER:
+            self._audit(warp)
+
+    def _audit(self, *warps: Warp) -> None:
+        """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""
+        with self._changed:
+            queued = {flight for _, flight in self._outbox}
+        for warp in warps:
+            self._audited[warp.name] = time.monotonic()
+            out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued]
+            # The mailbox first: what leaves it after this look is in the reply stream before the next one.
+            there = self.mailboxes[warp.name].waiting(self._client)
+            replies: Any = self._client.xrange(keys.reply(self.course.run_id))
+            answered = {(r.node, r.sequence, r.attempt) for item in replies if (r := as_reply(item))}
+            for flight in out:
+                place = (flight.sequence, flight.attempt)
+                if place not in there and (warp.name, *place) not in answered and not flight.done:
+                    self.post(warp, flight)
+
+    def _lost_redis(self, error: BaseException) -> None:
+        if not self._broken and not self._closing:
+            self.course.say(f"Redis does not answer ({error}); trying again until it does")
+        self._broken = True
+        self._client.close()
+        self.bells.reset()
+
+    def _recover(self) -> None:
+        self._client.ping()
+        self._make()
+        self._broken = False
+        self.course.say("Redis answers again")
+        self._audit(*self.warps.values())

@@ -1,0 +1,113 @@
+"""``celerypipe nodes``: what marks there are, and what they take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from celerypipe.arguments import Argument
+from celerypipe.catalogue import Catalogue, Entry
+from celerypipe.check import is_known_here
+from celerypipe.errors import ConfigError, UnknownMark
+from celerypipe.pipeline import Pipeline
+from celerypipe.settings import Settings
+
+
+@click.command()
+@click.argument("words", metavar="[PIPELINE] [MARK]", nargs=-1)
+@click.option(
+    "--plugins", "folders", multiple=True, type=click.Path(path_type=Path), help="A plugin folder; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the schemas of the nodes as JSON.")
+def nodes(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the nodes there are: built in, installed, and in plugin folders.
+
+    PIPELINE, a JSON file, adds its plugin folders and the nodes it names. MARK, a short name or a dotted path, shows
+    that node alone.
+    """
+    file, mark = _told_apart(words)
+    pipeline = Pipeline.load(file) if file is not None else None
+    own = pipeline.plugin_folders if pipeline else ()
+    catalogue = Catalogue(list(dict.fromkeys([*own, *folders, *Settings.from_environment().plugins])))
+    refused: list[ConfigError] = []
+    entries = _named(catalogue, mark) if mark else _all(catalogue, pipeline, refused)
+    if as_json:
+        schemas = [{**entry.schema(), "origin": entry.origin} for entry in entries]
+        click.echo(json.dumps(schemas, indent=2, ensure_ascii=False))
+    else:
+        Console().print(_details(entries) if mark else _table(entries))
+    for error in refused:
+        click.echo(f"left out: {error}", err=True)
+
+
+def _told_apart(words: Sequence[str]) -> tuple[Path | None, str | None]:
+    """A word that ends in .json or holds a slash is a file: no mark does."""
+    files = [word for word in words if word.endswith(".json") or "/" in word]
+    marks = [word for word in words if word not in files]
+    if len(files) > 1 or len(marks) > 1:
+        raise click.UsageError("give at most one PIPELINE, a .json file, and one MARK")
+    return (Path(files[0]) if files else None), (marks[0] if marks else None)
+
+
+def _named(catalogue: Catalogue, mark: str) -> list[Entry]:
+    """The nodes of one mark; a source and a sink may share it."""
+    if "." in mark:
+        return [catalogue.find(mark)]
+    found = [entry for entry in catalogue.entries([]) if entry.mark == mark]
+    return found or [catalogue.find(mark)]
+
+
+def _all(catalogue: Catalogue, pipeline: Pipeline | None, refused: list[ConfigError]) -> list[Entry]:
+    """Every short mark, and the dotted ones that a pipeline runs here; its warped nodes are their workers' to know."""
+    found = {(entry.type, entry.mark): entry for entry in catalogue.entries(refused)}
+    for node in pipeline.nodes if pipeline else ():
+        if (node.type, node.mark) in found or not is_known_here(node, catalogue):
+            continue
+        try:
+            entry = catalogue.find(node.mark, node.type)
+            found[entry.type, entry.mark] = entry
+        except UnknownMark as error:
+            refused.append(error)
+        except ConfigError as error:
+            # A plugin that does not import is among the refused already.
+            if str(error) not in map(str, refused):
+                refused.append(error)
+    return list(found.values())
+
+
+def _table(entries: Sequence[Entry]) -> Table:
+    table = Table("mark", "type", "arguments", "what it does", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for entry in sorted(entries, key=lambda entry: (("source", "proc", "sink").index(entry.type), entry.mark)):
+        arguments = ", ".join(map(str, entry.arguments())) + (", ..." if entry.open else "")
+        about = entry.doc if entry.origin == "built-in" else f"{entry.doc} [{entry.origin}]".strip()
+        table.add_row(Text(entry.mark), entry.type, Text(arguments), Text(about))
+    return table
+
+
+def _details(entries: Sequence[Entry]) -> Table:
+    grid = Table.grid()
+    for entry in entries:
+        state = ", stateful" if entry.node.stateful else ""
+        version = f", version {entry.node.version}" if entry.node.version else ""
+        grid.add_row(Text(f"{entry.mark}: {entry.type}{state}{version} ({entry.origin})", style="bold"))
+        grid.add_row(Text(entry.doc))
+        table = Table("argument", "type", "default", box=None, header_style="bold")
+        for argument in entry.arguments():
+            table.add_row(Text(argument.name), Text(argument.annotation), Text(_default(argument)))
+        if entry.open:
+            table.add_row("...", "", "any others")
+        grid.add_row(table if table.rows else Text("  takes no arguments"))
+        grid.add_row("")
+    return grid
+
+
+def _default(argument: Argument) -> str:
+    return "required" if argument.required else repr(argument.default)

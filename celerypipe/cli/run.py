@@ -1,0 +1,93 @@
+"""``celerypipe run``: run a pipeline, show how far it is, print the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from celerypipe.check import notes, require
+from celerypipe.embedded import Embedded
+from celerypipe.errors import CelerypipeError, NodeError
+from celerypipe.pipeline import Pipeline
+from celerypipe.report import Report
+from celerypipe.runner import Runner
+from celerypipe.settings import Settings
+
+
+@click.command()
+@click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one.")
+@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="End the run after so long; wins over the pipeline's deadline.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
+@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, as_json: bool, quiet: bool) -> None:
+    """Run PIPELINE, a JSON file.
+
+    Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
+    started, and stopped at the end. Ctrl-C stops the sources and lets what is on its way come out; twice stops at once.
+
+    Exit status: 0 done, 1 the run failed, 2 the pipeline or the settings are wrong.
+    """
+    definition = Pipeline.load(pipeline)
+    if timeout is not None:
+        definition = definition.model_copy(update={"deadline": timeout})
+    require(definition, local=local)
+    console = Console(stderr=True)
+
+    def say(text: str) -> None:
+        if not quiet:
+            console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
+
+    for note in notes(definition):
+        say(note)
+    try:
+        with redis_for(definition, redis, local=local, say=say) as url, progress(console, quiet=quiet) as show:
+            report = Runner(url, local=local, on_event=say).run(definition, on_progress=show)
+    except CelerypipeError as error:
+        if error.report is not None:
+            publish(error.report, as_json=as_json)
+        if isinstance(error, NodeError) and error.remote_traceback:
+            click.echo(error.remote_traceback, err=True)
+        raise
+    publish(report, as_json=as_json)
+
+
+@contextmanager
+def redis_for(pipeline: Pipeline, url: str | None, *, local: bool, say: Callable[[str], None]) -> Iterator[str | None]:
+    """The Redis that was named, or a private one with its workers; none when nothing runs elsewhere."""
+    url = url or Settings.from_environment().redis_url
+    if url is not None or local or not any(node.warped for node in pipeline.nodes):
+        yield url
+        return
+    with Embedded(pipeline, on_event=say) as private:
+        yield private
+
+
+@contextmanager
+def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Report], None] | None]:
+    """On a terminal, the report as it grows."""
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda report: live.update(report.__rich__(), refresh=True)
+
+
+def publish(report: Report, *, as_json: bool) -> None:
+    """Print the report: a table, or JSON."""
+    if as_json:
+        click.echo(report.to_json(indent=2))
+    else:
+        Console(file=sys.stdout).print(report)

@@ -1,0 +1,44 @@
+"""A definition file: JSON text, read strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from celerypipe.errors import Complaint, DefinitionError
+
+
+def read_definition(file: Path) -> Any:
+    """Return what a definition file says; :class:`DefinitionError` names the file, and line and column if it can."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except json.JSONDecodeError as error:
+        problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
+    except RecursionError:
+        problem = "is nested too deeply to be a definition"
+    except FileNotFoundError:
+        problem = "there is no such file"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        problem = f"is not JSON: {error}"
+    raise DefinitionError([Complaint(str(file), problem)])
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys JSON readers keep the last in silence; in a definition the other one was meant as well."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for key in keys if keys.count(key) > 1)
+        where = f" (in the object with the name {found['name']!r})" if isinstance(found.get("name"), str) else ""
+        raise ValueError(f"the key {twin!r} is written twice in one object{where}; remove one of them")
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON; write a finite number")

@@ -1,0 +1,64 @@
+"""``"$JT_ENV_NAME"`` in a configuration: the value of a variable, looked up when the node is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celerypipe.errors import Complaint, DefinitionError
+
+#: What a text in a configuration begins with when the rest is the name of a variable; juturna's own prefix.
+PREFIX = "$JT_ENV_"
+
+
+def resolve_environment(
+    configuration: Mapping[str, Any],
+    environment: Mapping[str, str],
+    place: str,
+    defaults: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the configuration with each ``"$JT_ENV_NAME"``, however deep, replaced by the variable's text.
+
+    An argument whose value in ``defaults`` is a bool, int or float receives the text as that type.
+    Raises :class:`DefinitionError` with one complaint a variable that is missing or is no such number; ``place``
+    says where the configuration stands. Values never appear in a complaint: they may be secrets.
+    """
+    complaints: list[Complaint] = []
+    resolved = {
+        key: _resolved(value, environment, f"{place}.{key}", type((defaults or {}).get(key)), complaints)
+        for key, value in configuration.items()
+    }
+    if complaints:
+        raise DefinitionError(complaints)
+    return resolved
+
+
+def _resolved(value: Any, environment: Mapping[str, str], place: str, kind: type, complaints: list[Complaint]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _resolved(item, environment, f"{place}.{key}", str, complaints) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_resolved(item, environment, f"{place}[{i}]", str, complaints) for i, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if not isinstance(value, str) or not value.startswith(PREFIX):
+        return value
+    name = value.removeprefix(PREFIX)
+    text = environment.get(name)
+    if text is None:
+        complaints.append(Complaint(place, f"the environment has no variable {name!r}; set it: export {name}=..."))
+        return value
+    try:
+        return _TYPES.get(kind, str)(text)
+    except ValueError:
+        complaints.append(Complaint(place, f"the variable {name!r} is no {kind.__name__}; the argument needs one"))
+        return value
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no", ""):
+        return False
+    raise ValueError(text)
+
+
+_TYPES: dict[type, Callable[[str], Any]] = {bool: _flag, int: int, float: float}

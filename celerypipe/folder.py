@@ -1,0 +1,75 @@
+"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from celerypipe import codec
+from celerypipe.errors import ConfigError
+from celerypipe.message import Message
+from celerypipe.payload import size_bytes
+
+TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
+
+
+class Folder:
+    """What a run writes to disk. Telemetry rows are ``ts, evt (rx/tx), node, origin, msg_id, src_id, size``."""
+
+    def __init__(self, path: Path, telemetry: str | None = None) -> None:
+        self.path = path
+        self._telemetry_path = path / telemetry if telemetry else None
+        self._file: TextIO | None = None
+        self._lock = threading.Lock()
+
+    def make(self, definition: dict[str, Any], nodes: list[str]) -> None:
+        """Make the folders and write the definition, environment names unresolved."""
+        try:
+            for name in nodes:
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            (self.path / "config.json").write_text(json.dumps(definition, indent=2), encoding="utf-8")
+            if self._telemetry_path is not None:
+                self._file = self._telemetry_path.open("a", newline="", encoding="utf-8")
+                if self._file.tell() == 0:
+                    csv.writer(self._file).writerow(TELEMETRY_COLUMNS)
+        except OSError as error:
+            raise ConfigError(f"pipeline.folder: cannot write to {self.path}: {error}") from None
+
+    def of(self, node: str) -> Path:
+        """The folder of one node."""
+        return self.path / node
+
+    @property
+    def telemetry(self) -> bool:
+        return self._file is not None
+
+    def record(self, event: str, node: str, message: Message, source_id: str) -> None:
+        """Write one telemetry row: a message was received (``rx``) or sent (``tx``) by a node."""
+        row = (time.time(), event, node, message.creator, message.id, source_id, size_bytes(message.payload))
+        with self._lock:
+            if self._file is not None:
+                csv.writer(self._file).writerow(row)
+
+    def dump(self, node: str, message: Message) -> None:
+        """Write a message as ``auto_<id>.json`` into its node's folder."""
+        (self.of(node) / f"auto_{message.id}.json").write_text(message.to_json(), encoding="utf-8")
+
+    def bury(self, node: str, message: Message, error: dict[str, Any]) -> None:
+        """Keep a dead letter: the message's bytes and, beside them, why it was given up."""
+        place = self.path / "dead_letters"
+        place.mkdir(exist_ok=True)
+        (place / f"{message.id}.message").write_bytes(codec.encode_joined([message]))
+        (place / f"{message.id}.json").write_text(
+            json.dumps({"node": node, "message": message.id, **error}, indent=2), encoding="utf-8"
+        )
+
+    def close(self) -> None:
+        """Close the telemetry file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None

@@ -1,0 +1,246 @@
+"""A warm node: made, configured and warmed up once, then handed one message after another. Both wings use it."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from celerypipe.catalogue import Entry
+from celerypipe.contract import Node, Proc, Sink
+from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
+from celerypipe.message import Message
+
+#: Seconds between an interrupt that had no effect and the end of the process.
+GRACE = 2.0
+
+
+class Interrupted(BaseException):
+    """Raised inside ``update`` by an :class:`Alarm`; a BaseException, so that ``except Exception`` lets it through."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Instance:
+    """One node object and its life. It is lent to one user at a time."""
+
+    def __init__(
+        self, entry: Entry, configuration: Mapping[str, Any], *, name: str = "", folder: Path | None = None
+    ) -> None:
+        self.entry = entry
+        self.configuration = dict(configuration)
+        self.name = name
+        self.folder = folder
+        self.node: Node | None = None
+
+    def warm(self) -> Node:
+        """Make the node, configure it and warm it up; at once when that was done before.
+
+        Raises :class:`ConfigError` for wrong arguments, :class:`NodeFailed` for a failing ``configure`` or ``warmup``.
+        """
+        if self.node is not None:
+            return self.node
+        node = self.entry.create(self.configuration, name=self.name, folder=self.folder)
+        for moment in (node.configure, node.warmup):
+            try:
+                moment()
+            except Exception as error:  # whatever user code raises becomes our typed failure, cause attached
+                _let_go(node)
+                raise NodeFailed(
+                    f"{self.name or self.entry.mark}: {moment.__name__}() failed: {brief(error)}",
+                    node=self.name,
+                    remote_traceback=trace(error),
+                ) from error
+        self.node = node
+        return node
+
+    def update(self, message: Message) -> list[Message]:
+        """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
+        node = self.node
+        if isinstance(node, Proc):
+            return as_messages(node.update(message), self.name or self.entry.mark)
+        if isinstance(node, Sink):
+            node.update(message)
+            return []
+        raise ConfigError(f"{self.entry.mark} is a {self.entry.node.type}; only a proc or a sink receives messages")
+
+    def destroy(self) -> None:
+        """Let go of the node; what its ``destroy`` raises is logged, since nothing waits for it any more."""
+        node, self.node = self.node, None
+        if node is not None:
+            _let_go(node)
+
+
+def _let_go(node: Node) -> None:
+    try:
+        node.destroy()
+    except Exception:  # the node is leaving either way
+        node.logger.exception("destroy() failed")
+
+
+def as_messages(output: Any, name: str) -> list[Message]:
+    """Return what ``update`` returned as a list; anything that is no message is a :class:`NodeFailed`."""
+    if output is None:
+        return []
+    if isinstance(output, Message):
+        return [output]
+    if isinstance(output, Iterable) and not isinstance(output, (str, bytes, Mapping)):
+        messages = list(output)
+        for number, item in enumerate(messages):
+            if not isinstance(item, Message):
+                raise NodeFailed(
+                    f"{name}: output {number} is a {type(item).__name__}, not a Message; "
+                    "return message.with_payload(...)",
+                    node=name,
+                )
+        return messages
+    raise NodeFailed(
+        f"{name}: update() returned a {type(output).__name__}, not a Message; return None, a Message "
+        "(message.with_payload(...)) or an iterable of them",
+        node=name,
+    )
+
+
+def brief(error: BaseException) -> str:
+    """One line about an exception: its type and text; our own errors speak for themselves."""
+    if isinstance(error, CelerypipeError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def trace(error: BaseException) -> str:
+    """The traceback as text, without celerypipe's own frames at its top."""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+class Alarm:
+    """Interrupts ``update`` in the main thread: after its timeout, or when another thread says so.
+
+    Installed around an activation on prefork and solo workers. A process that does not react to the interrupt within
+    ``GRACE`` seconds of a timeout (a C loop that holds the GIL) is ended from a C thread by :mod:`faulthandler`.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._inside = False
+        self._guarded_until = 0.0
+        self._previous: Any = None
+
+    def __enter__(self) -> Alarm:
+        self._previous = signal.signal(signal.SIGALRM, self._ring)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self.unguard()
+        signal.signal(signal.SIGALRM, self._previous)
+
+    def call(self, timeout: float | None, function: Callable[[Message], list[Message]], message: Message) -> Any:
+        """Call the function; raises :class:`Interrupted` from inside it when the time is over."""
+        self.reason = ""
+        if timeout is not None:
+            self._guard(timeout)
+            signal.setitimer(signal.ITIMER_REAL, timeout)
+        try:
+            self._inside = True
+            return function(message)
+        finally:
+            self._inside = False
+            if timeout is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def interrupt(self, reason: str) -> None:
+        """Interrupt what runs now; may be called from any thread."""
+        self.reason = reason
+        if self._inside:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+
+    def unguard(self) -> None:
+        """Call before an idle wait: nothing runs that would have to be ended."""
+        if self._guarded_until:
+            faulthandler.cancel_dump_traceback_later()
+            self._guarded_until = 0.0
+
+    def _guard(self, timeout: float) -> None:
+        # Arming starts a thread (about 50 µs), so an armed guard is kept while it leaves at least half the grace.
+        now = time.monotonic()
+        if self._guarded_until < now + timeout + GRACE / 2:
+            self._guarded_until = now + timeout + GRACE
+            faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=sys.__stderr__)
+
+    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._inside:
+            self._inside = False
+            raise Interrupted(self.reason or "timeout")
+
+
+class Unarmed:
+    """Stands where an :class:`Alarm` cannot be: a thread that is not the main one cannot be interrupted."""
+
+    reason = ""
+
+    def __enter__(self) -> Unarmed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def call(self, timeout: float | None, function: Callable[[Message], list[Message]], message: Message) -> Any:
+        """Call the function, however long it takes."""
+        return function(message)
+
+    def interrupt(self, reason: str) -> None:
+        """Note the reason; the result will be dropped."""
+        self.reason = reason
+
+    def unguard(self) -> None:
+        """Nothing to stand down."""
+
+
+class Shelf:
+    """The warm instances of one worker process, by mark and configuration; at most ``size`` idle ones, oldest go first."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(1, size)
+        self._idle: OrderedDict[int, tuple[str, Instance]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def lend(self, key: str, make: Callable[[], Instance]) -> Instance:
+        """Return an idle instance with this key, or a new one, not warm yet."""
+        with self._lock:
+            for place, (known, instance) in self._idle.items():
+                if known == key:
+                    del self._idle[place]
+                    return instance
+        return make()
+
+    def give_back(self, key: str, instance: Instance) -> None:
+        """Keep an instance for the next who asks; the one idle for longest goes when there is no room."""
+        gone: list[Instance] = []
+        with self._lock:
+            self._idle[id(instance)] = (key, instance)
+            while len(self._idle) > self.size:
+                gone.append(self._idle.popitem(last=False)[1][1])
+        for old in gone:
+            old.destroy()
+
+    def close(self) -> None:
+        """Destroy all idle instances."""
+        with self._lock:
+            instances = [instance for _, instance in self._idle.values()]
+            self._idle.clear()
+        for instance in instances:
+            instance.destroy()

@@ -1,0 +1,114 @@
+"""One thread of a worker process that refreshes the bells its activations hold, and tells them what it sees.
+
+The hot path never pays for a lease: it only looks at ``Lease.state``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import redis
+
+from celerypipe import keys
+from celerypipe.connection import Client, Trouble
+from celerypipe.instance import Alarm, Unarmed
+from celerypipe.mailbox import Mailbox
+from celerypipe.scripts import REFRESH
+
+logger = logging.getLogger(__name__)
+
+State = Literal["held", "lost", "over"]
+
+#: Seconds between two looks; a third of what a held bell lives.
+TICK = keys.HELD_TTL / 3000
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A bell that an activation holds. ``current`` is the entry in ``update`` right now, or empty."""
+
+    mailbox: Mailbox
+    slot: int
+    owner: str
+    alarm: Alarm | Unarmed
+    state: State = "held"
+    current: str = ""
+
+    @property
+    def bell(self) -> str:
+        return f"{self.mailbox.bell}{self.slot}"
+
+
+class Keeper:
+    """Refreshes leases every second while there are any; the thread ends by itself after the last one."""
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
+        self._leases: set[Lease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, lease: Lease) -> None:
+        """Keep this lease from now on; it was taken a moment ago."""
+        with self._changed:
+            self._leases.add(lease)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
+                self._thread.start()
+
+    def remove(self, lease: Lease) -> None:
+        """Stop keeping it."""
+        with self._changed:
+            self._leases.discard(lease)
+
+    def _keep(self) -> None:
+        client = self._connect()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait(TICK)
+                    leases = list(self._leases)
+                for lease in leases:
+                    self._look(client, lease)
+        finally:
+            client.close()
+
+    def _look(self, client: Client, lease: Lease) -> None:
+        current = lease.current
+        try:
+            status = REFRESH(
+                client,
+                (lease.bell, keys.run(lease.mailbox.run), lease.mailbox.stream),
+                lease.owner,
+                keys.HELD_TTL,
+                current,
+            )
+        except (*Trouble, redis.ResponseError) as error:
+            # A lease that cannot be refreshed may lapse; publishing checks who owns a message, so nothing is doubled.
+            logger.warning("cannot refresh the bell %s: %s", lease.bell, error)
+            return
+        with self._changed:
+            if lease not in self._leases:
+                _let_lapse(client, lease)
+                return
+        if status == 0:
+            lease.state = "lost"
+            lease.alarm.interrupt("lost")
+        elif status == 2:
+            lease.state = "over"
+            lease.alarm.interrupt("over")
+        elif status == 3 and lease.current == current:
+            lease.alarm.interrupt("withdrawn")
+
+
+def _let_lapse(client: Client, lease: Lease) -> None:
+    # The activation released the bell while it was being refreshed: take the refreshed one away again.
+    try:
+        if client.get(lease.bell) == lease.owner.encode():
+            client.delete(lease.bell)
+    except (*Trouble, redis.ResponseError) as error:
+        logger.warning("cannot release the bell %s: %s", lease.bell, error)

@@ -1,0 +1,72 @@
+"""Every Redis key name and how long each lives.
+
+All of celerypipe's keys begin with ``celerypipe:`` and have a TTL; Celery's own (queue lists, ``_kombu.*``) do not.
+TTLs are milliseconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+#: Streams, node records, blobs and attempts of a run; renewed by its runner while something is in flight.
+DATA_TTL = 60_000
+#: The lease of a run.
+RUN_TTL = 10_000
+#: A bell that is held by an activation; refreshed every second.
+HELD_TTL = 3_000
+#: A bell that was rung and not answered: the first and the longest wait before it may be rung again.
+RUNG_TTL = 2_000
+RUNG_TTL_MAX = 60_000
+#: A worker's presence, in seconds, and how often the worker refreshes it.
+PRESENCE_TTL = 15
+PRESENCE_REFRESH = 2
+#: Dead letters are kept for a week.
+DEAD_TTL = 7 * 24 * 3_600_000
+
+#: The consumer group of every mailbox.
+GROUP = "celerypipe"
+#: Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh.
+WORKERS = "celerypipe:workers"
+
+
+def run(run_id: str) -> str:
+    """The lease of a run; its value is ``running``, ``cancelled`` or ``finished``."""
+    return f"celerypipe:run:{run_id}"
+
+
+def node(run_id: str, name: str) -> str:
+    """The record of a warped node: mark, configuration, limits; written by the runner, read by activations."""
+    return f"celerypipe:node:{run_id}:{name}"
+
+
+def mailbox(run_id: str, name: str) -> str:
+    """The stream of messages for a warped node."""
+    return f"celerypipe:mailbox:{run_id}:{name}"
+
+
+def attempts(run_id: str, name: str) -> str:
+    """Hash of sequence number → how often the message was handed to ``update`` alone after a death."""
+    return f"celerypipe:attempts:{run_id}:{name}"
+
+
+def bell(run_id: str, name: str) -> str:
+    """The beginning of a node's bell keys; the slot number follows."""
+    return f"celerypipe:bell:{run_id}:{name}:"
+
+
+def reply(run_id: str) -> str:
+    """The stream of results of a run, read by its runner."""
+    return f"celerypipe:reply:{run_id}"
+
+
+def blob(run_id: str, blob_id: str) -> str:
+    """Large bytes; further chunks add ``:1``, ``:2``, …"""
+    return f"celerypipe:blob:{run_id}:{blob_id}"
+
+
+def dead(pipeline_id: str) -> str:
+    """The stream of dead letters of a pipeline."""
+    return f"celerypipe:dead:{pipeline_id}"
+
+
+def presence(worker_id: str) -> str:
+    """A worker's own key."""
+    return f"celerypipe:worker:{worker_id}"

@@ -1,0 +1,172 @@
+"""Nodes that run here: each in a daemon thread of its own, so that a hung one cannot keep the process alive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.instance import Instance, brief, trace
+from celerypipe.message import Message
+from celerypipe.pipeline import NodeDefinition
+from celerypipe.station import Course, Station
+
+#: Messages that wait in front of a local node before its upstream nodes are held up.
+INBOX = 64
+
+MakeInstance = Callable[[], Instance]
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a thread of a local node works on. A turn that was abandoned (its time was over) is nobody's any more."""
+
+    message: Message | None = None
+    attempt: int = 0
+    since: float = 0.0
+    abandoned: bool = False
+
+
+class LocalStation(Station):
+    """A proc or sink in the runner's own process."""
+
+    def __init__(self, course: Course, node: NodeDefinition, make: MakeInstance) -> None:
+        super().__init__(course, node)
+        self._make = make
+        self.instance = make()
+        self._inbox: deque[tuple[str, Message]] = deque()
+        self._ready: deque[Message] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
+        self._turn = Turn()
+        self._thread: threading.Thread | None = None
+
+    def prepare(self) -> None:
+        self.instance.warm()
+
+    def start(self) -> None:
+        self._start(self._turn, self.instance)
+
+    def _start(self, turn: Turn, instance: Instance, again: tuple[Message, int] | None = None) -> None:
+        self._thread = self.course.spawn(self.name, self._live, turn, instance, again)
+
+    def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
+        with self._changed:
+            while len(self._inbox) >= INBOX:
+                if not block or self.course.over.is_set():
+                    return False
+                self._changed.wait(0.1)
+            self._inbox.append((link, message))
+            self._changed.notify_all()
+        return True
+
+    def drained(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def check(self, now: float) -> None:
+        turn, timeout = self._turn, self.node.timeout
+        if timeout is None or turn.message is None or now - turn.since <= timeout:
+            return
+        with self._changed:
+            message, attempt, spent = turn.message, turn.attempt, now - turn.since
+            if message is None:
+                return
+            turn.abandoned = True
+            self._turn = Turn()
+            self.course.forget(self._thread)
+        error = NodeTimeout(
+            f"{self.name}: {timeout} s exceeded ({spent:.1f} s running here)", node=self.name, message_id=message.id
+        )
+        delay = self.judge(message, error, attempt)
+        if not self.course.over.is_set():
+            again = (message, attempt + 1) if delay is not None else None
+            self.course.spawn(self.name, self._replace, again, delay or 0.0)
+
+    def _replace(self, again: tuple[Message, int] | None, delay: float) -> None:
+        """A fresh node in a fresh thread takes over from one that hangs."""
+        if self.course.over.wait(delay):
+            return
+        instance = self._make()
+        try:
+            instance.warm()
+        except (ConfigError, NodeError) as error:
+            self.course.fail(error)
+            return
+        self.instance = instance
+        self._start(self._turn, instance, again)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _live(self, turn: Turn, instance: Instance, again: tuple[Message, int] | None) -> None:
+        try:
+            if again:
+                self._work(turn, instance, *again)
+            while not turn.abandoned and (message := self._next()) is not None:
+                self._work(turn, instance, message, 0)
+        except NodeFailed as error:  # a join that cannot go on
+            self.course.fail(error)
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+            self.course.fail(error)
+        finally:
+            instance.destroy()
+        if not turn.abandoned and not self.course.over.is_set():
+            self.finish()
+
+    def _next(self) -> Message | None:
+        """The next input, or None at the end."""
+        while not self._ready:
+            with self._changed:
+                while not self._inbox:
+                    if self._ended or self.course.over.is_set():
+                        return None
+                    self._changed.wait(0.5)
+                link, message = self._inbox.popleft()
+                self._changed.notify_all()
+            self.received(message)
+            self._ready.extend(self.join.put(link, message))
+        return None if self.course.over.is_set() else self._ready.popleft()
+
+    def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
+        while True:
+            turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
+            error: BaseException | None = None
+            outputs: list[Message] = []
+            try:
+                outputs = instance.update(message)
+            except Exception as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
+                error = as_failure(raised, self.name, message)
+            with self._changed:
+                if turn.abandoned:
+                    return
+                turn.message = None
+            self.tally.running.add(time.monotonic() - turn.since)
+            if error is None:
+                self.pass_on(outputs, message)
+                return
+            delay = self.judge(message, error, attempt)
+            if delay is None or self.course.over.wait(delay):
+                return
+            attempt += 1
+
+
+def as_failure(raised: Exception, name: str, message: Message | None) -> BaseException:
+    """An exception out of user code as a :class:`NodeFailed` with its cause; our own typed errors stay."""
+    if isinstance(raised, (NodeError, ConfigError)):
+        return raised
+    failure = NodeFailed(
+        f"{name}: {brief(raised)}",
+        node=name,
+        message_id=message.id if message else "",
+        remote_traceback=trace(raised),
+    )
+    failure.__cause__ = raised
+    return failure

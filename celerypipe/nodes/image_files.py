@@ -1,0 +1,212 @@
+"""``image_files``: a source that reads, and a sink that writes, pictures as files."""
+
+from __future__ import annotations
+
+import os
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from celerypipe.contract import Sink, Source
+from celerypipe.errors import ConfigError
+from celerypipe.message import Message
+from celerypipe.payload import Image
+
+try:
+    import cv2
+except ImportError as error:
+    raise ImportError(f"image_files needs OpenCV ({error}): pip install celerypipe[vision]", name="cv2") from error
+
+#: What is taken from a folder when no pattern says otherwise.
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+#: How OpenCV must see the pixels, by how the payload holds them.
+TO_OPENCV = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA, "BGR": None, "BGRA": None, "GRAY": None}
+
+
+class ImageFilesSource(Source):
+    """Reads pictures and sends each as an :class:`Image` (RGB, uint8), turned upright as its EXIF data say.
+
+    ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts from 0. A file that is
+    no picture ends the source with a ValueError that names it.
+
+    ``paths``: the files, in this order
+    ``folder``: instead of ``paths``: a folder, its pictures sorted by name
+    ``pattern``: which files of the folder, such as ``"*.png"`` or ``"**/*.jpg"``; default: those with a suffix that
+    pictures have (bmp, jpeg, jpg, png, ppm, tif, tiff, webp)
+    """
+
+    def __init__(self, paths: list[str] | None = None, folder: str | None = None, pattern: str | None = None) -> None:
+        if (paths is None) == (folder is None):
+            raise ValueError("paths and folder: give one of them")
+        if isinstance(paths, str):
+            raise TypeError(f"paths: {paths!r} is one text; write a list of paths")
+        if pattern is not None and folder is None:
+            raise ValueError("pattern: goes with 'folder', not with 'paths'")
+        self.paths = [Path(path) for path in paths or ()]
+        self.source_folder = None if folder is None else Path(folder)
+        self.pattern = pattern
+        self._stopped = False
+
+    def configure(self) -> None:
+        """Find the files; :class:`ConfigError` names those that are missing."""
+        if self.source_folder is not None:
+            self.paths = self._found(self.source_folder)
+        if missing := [str(path) for path in self.paths if not path.is_file()]:
+            raise ConfigError(f"no such file: {', '.join(missing)} (from {Path.cwd()}); correct 'paths'")
+
+    def messages(self) -> Iterator[Message]:
+        """Yield one message a picture."""
+        for index, path in enumerate(self.paths):
+            if self._stopped:
+                return
+            yield Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
+
+    def stop(self) -> None:
+        """Read no further file."""
+        self._stopped = True
+
+    def _found(self, folder: Path) -> list[Path]:
+        if not folder.is_dir():
+            raise ConfigError(f"no such folder: {folder} (from {Path.cwd()}); correct 'folder'")
+        paths = sorted(path for path in folder.glob(self.pattern or "*") if path.is_file())
+        if self.pattern is None:
+            paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        if not paths:
+            raise ConfigError(f"{folder}: no picture in it matches {self.pattern or 'a known suffix'!r}")
+        return paths
+
+
+class ImageFilesSink(Sink):
+    """Writes each :class:`Image` to a file of its own, which appears whole or not at all; one of that name is replaced.
+
+    Takes uint8, and uint16 where the file format does; RGB, RGBA, BGR, BGRA or GRAY, and without ``pixel_format``
+    by the number of channels: 1 GRAY, 3 RGB, 4 RGBA.
+
+    ``folder``: where to; a relative one starts at the current folder; missing folders are made. Default: the node's
+    own folder in the pipeline's folder
+    ``pattern``: the file's name, as for ``str.format``: fields are the entries of ``meta``, and ``id``, ``origin``,
+    ``sequence`` and ``version``. Its suffix decides the file format. In texts from a message only letters, digits,
+    ``_``, ``-`` and ``.`` are kept, others become ``_``: no message can name a file outside the folder
+    """
+
+    def __init__(self, folder: str | None = None, pattern: str = "{name}.png") -> None:
+        self.target_folder = None if folder is None else Path(folder)
+        self.pattern = pattern
+        self.suffix = Path(pattern).suffix
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise ValueError(f"pattern: {pattern!r} leads out of the folder; write a name such as '{{name}}.png'")
+        if not self.suffix.isascii() or "{" in self.suffix or not cv2.haveImageWriter(f"x{self.suffix}"):
+            raise ValueError(f"pattern: {pattern!r} has no suffix of a picture; write '{{name}}.png' or '{{name}}.jpg'")
+        self.fields = _fields(pattern)
+
+    def configure(self) -> None:
+        """Settle where to; :class:`ConfigError` when nobody says it."""
+        self.target_folder = self.target_folder or self.folder
+        if self.target_folder is None:
+            raise ConfigError("image_files: give 'folder', or give the pipeline one")
+
+    def warmup(self) -> None:
+        """Make the folder; :class:`ConfigError` when that cannot be done."""
+        folder = self._settled()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{folder}: cannot be made: {error.strerror}; correct 'folder'") from error
+
+    def update(self, message: Message) -> None:
+        """Write the picture; TypeError for another payload, LookupError when ``meta`` lacks an entry of ``pattern``."""
+        target = self.target(message)
+        content = encoded(message.payload, self.suffix)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{os.getpid()}-{_safe(message.id)}.part")
+        try:
+            draft.write_bytes(content)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def target(self, message: Message) -> Path:
+        """Return the file that the message goes to."""
+        known = {
+            **message.meta,
+            "id": message.id,
+            "origin": message.origin,
+            "sequence": message.sequence,
+            "version": message.version,
+        }
+        if missing := sorted(self.fields - known.keys()):
+            had = ", ".join(map(repr, message.meta)) or "nothing"
+            raise LookupError(f"pattern: {self.pattern!r} asks for {missing[0]!r}; this message's meta has {had}")
+        return self._settled() / self.pattern.format(**{field: _safe(known[field]) for field in self.fields})
+
+    def _settled(self) -> Path:
+        if self.target_folder is None:
+            raise RuntimeError("image_files: no folder yet; call configure() first")
+        return self.target_folder
+
+
+def read_image(path: Path) -> Image:
+    """Read one picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    except cv2.error as error:
+        raise ValueError(f"{path}: OpenCV cannot decode it: {error}") from error
+    if pixels is None:
+        raise ValueError(f"{path}: no picture that OpenCV can decode; remove it, or leave it out with 'pattern'")
+    height, width, depth = pixels.shape
+    return Image(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), width, height, depth, "RGB")
+
+
+def encoded(payload: Any, suffix: str) -> bytes:
+    """Return an :class:`Image` as the content of a file with that suffix; TypeError or ValueError when it cannot be."""
+    if not isinstance(payload, Image):
+        raise TypeError(f"image_files writes an Image, not {type(payload).__name__}; convert it in a node before")
+    pixels = payload.image
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or not pixels.size:
+        raise TypeError(
+            f"an image of shape {pixels.shape} and dtype {pixels.dtype} cannot be written; "
+            f"it takes uint8 of shape (height, width) or (height, width, 1, 3 or 4)"
+        )
+    depth = 1 if pixels.ndim == 2 else pixels.shape[2]
+    form = payload.pixel_format.upper() or {1: "GRAY", 3: "RGB", 4: "RGBA"}.get(depth, "")
+    if form not in TO_OPENCV or depth != {"GRAY": 1}.get(form, len(form)):
+        raise ValueError(f"pixel_format {payload.pixel_format!r} with {depth} channels; use {', '.join(TO_OPENCV)}")
+    conversion = TO_OPENCV[form]
+    pixels = np.ascontiguousarray(pixels)
+    return _file_content(pixels if conversion is None else cv2.cvtColor(pixels, conversion), suffix)
+
+
+def _file_content(pixels: NDArray[Any], suffix: str) -> bytes:
+    try:
+        done, content = cv2.imencode(suffix, pixels)
+    except cv2.error as error:
+        raise ValueError(f"OpenCV cannot write this image as {suffix}: {error}") from error
+    if not done:
+        raise ValueError(f"OpenCV cannot write {pixels.dtype} of shape {pixels.shape} as {suffix}; try .png")
+    return bytes(content)
+
+
+def _fields(pattern: str) -> set[str]:
+    """Return the names of the fields in a pattern; ValueError unless they are plain names."""
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"pattern: {pattern!r} is no format: {error}") from None
+    if odd := sorted(name for name in names if not name.isidentifier()):
+        raise ValueError(f"pattern: {pattern!r} has the field {odd[0]!r}; write the name of an entry of meta")
+    return names
+
+
+def _safe(value: Any) -> Any:
+    """Return a number as it is (for ``{sequence:04d}``), anything else as a text that is one part of a file name."""
+    if isinstance(value, int | float):
+        return value
+    text = re.sub(r"[^\w.-]", "_", str(value))[:150]
+    return re.sub(r"^\.+", lambda dots: "_" * len(dots.group()), text) or "_"

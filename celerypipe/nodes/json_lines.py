@@ -1,0 +1,158 @@
+"""``json_lines``: a source that reads, and a sink that writes, one JSON value a line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from celerypipe.contract import Sink, Source
+from celerypipe.errors import ConfigError
+from celerypipe.message import Message, plain
+from celerypipe.nodes.parts.arguments import choice
+from celerypipe.payload import Object
+
+CHUNK_BYTES = 64 * 1024
+
+
+class JsonLinesSource(Source):
+    """Reads a file of JSON lines (UTF-8) and sends one message a line; its ``version`` is the line's number.
+
+    A JSON object becomes an Object, any other value is the payload as it is. Empty lines are passed over. A line that
+    is not JSON ends the source with a ValueError that names file and line.
+
+    ``path``: the file; a relative one starts at the current folder; ``"-"`` reads standard input
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = str(path)
+        self._file: FileIO | None = None
+        self._stopped = threading.Event()
+        self._waker: socket.socket | None = None
+        self._sleeper: socket.socket | None = None
+
+    def configure(self) -> None:
+        """Open the file; :class:`ConfigError` when that cannot be done."""
+        # A byte sent from one to the other ends a wait for the next line.
+        self._waker, self._sleeper = socket.socketpair()
+        try:
+            self._file = FileIO(0, closefd=False) if self.path == "-" else FileIO(self.path)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be read: {error.strerror}; correct 'path'") from error
+
+    def messages(self) -> Iterator[Message]:
+        """Yield one message a line."""
+        for line_number, line in enumerate(self._lines(), start=1):
+            if self._stopped.is_set():
+                return
+            if line.strip():
+                yield Message(self._value(line, line_number), version=line_number)
+
+    def stop(self) -> None:
+        """End a wait for the next line."""
+        self._stopped.set()
+        if self._waker:
+            with contextlib.suppress(OSError):  # closed by destroy: nobody waits any more
+                self._waker.send(b"x")
+
+    def destroy(self) -> None:
+        """Close the file."""
+        for held in (self._file, self._waker, self._sleeper):
+            if held:
+                held.close()
+        self._file = None
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield whole lines. Read by hand, for a ``readline`` on a terminal or FIFO cannot be told to stop."""
+        if self._file is None or self._sleeper is None:
+            raise RuntimeError(f"{self.path}: not open; call configure() before messages()")
+        with selectors.PollSelector() as selector:  # epoll refuses plain files
+            selector.register(self._file, selectors.EVENT_READ)
+            selector.register(self._sleeper, selectors.EVENT_READ)
+            rest: list[bytes] = []
+            while not self._stopped.is_set():
+                selector.select()
+                if self._stopped.is_set():
+                    return
+                chunk = self._file.read(CHUNK_BYTES)
+                if not chunk:
+                    yield b"".join(rest)
+                    return
+                *lines, tail = chunk.split(b"\n")
+                if lines:
+                    yield b"".join([*rest, lines[0]])
+                    yield from lines[1:]
+                    rest = []
+                rest.append(tail)
+
+    def _value(self, line: bytes, line_number: int) -> Any:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            where = "<stdin>" if self.path == "-" else self.path
+            raise ValueError(f"{where}:{line_number}: not JSON ({error}); correct or remove this line") from error
+        return Object(value) if isinstance(value, dict) else value
+
+
+class JsonLinesSink(Sink):
+    """Writes one line of JSON a message, whole: a run that is killed leaves no half line.
+
+    Arrays become nested lists, bytes base64.
+
+    ``path``: the file; a relative one starts at the current folder; missing folders are made
+    ``append``: keep what the file holds and write behind it; otherwise it is emptied first
+    ``content``: ``"payload"`` (default) or ``"message"``, which adds id, origin, sequence, meta and timers
+    """
+
+    def __init__(self, path: str, append: bool = False, content: str = "payload") -> None:
+        if str(path) == "-":
+            raise ValueError('path: \'-\' is no file; to print JSON use the sink console with "format": "{json}"')
+        self.path = Path(path)
+        self.append = append
+        self.content = choice("content", content, ("payload", "message"))
+        self._file: FileIO | None = None
+
+    def warmup(self) -> None:
+        """Open the file; :class:`ConfigError` when that cannot be done."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = FileIO(self.path, "a+" if self.append else "w")
+            self._end_half_line(self._file)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written: {error.strerror}; correct 'path'") from error
+
+    def update(self, message: Message) -> None:
+        """Write the line; OSError when the disk is full."""
+        if self._file is None:
+            raise RuntimeError(f"{self.path}: not open; call warmup() before update()")
+        text = (
+            message.to_json() if self.content == "message" else json.dumps(plain(message.payload), ensure_ascii=False)
+        )
+        # A lone surrogate has no UTF-8; backslashreplace writes it as \udc80, which is how JSON spells it.
+        self._write(self._file, text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def destroy(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def _write(self, file: FileIO, line: bytes) -> None:
+        """Write all of it, unbuffered: one system call a line, unless the system takes only a part."""
+        left = memoryview(line)
+        while left:
+            left = left[file.write(left) or 0 :]
+
+    def _end_half_line(self, file: FileIO) -> None:
+        """Start a new line if the file to append to lost the end of its last one."""
+        if self.append and file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                self._write(file, b"\n")

@@ -1,0 +1,141 @@
+"""``json_websocket``: a source that listens for JSON objects over WebSocket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+from websockets.sync.server import Server, ServerConnection, serve
+from websockets.typing import Origin
+
+from celerypipe.contract import Source
+from celerypipe.message import Message
+from celerypipe.nodes.parts.arguments import whole
+from celerypipe.nodes.parts.inbox import Answer, Inbox
+from celerypipe.nodes.parts.port import listen, wanted
+from celerypipe.payload import Object
+
+
+class JsonWebsocket(Source):
+    """Takes connections; each text or binary message that is a JSON object becomes one message with an Object.
+
+    What is no JSON object is answered with ``{"error": …}``, logged and counted in ``refused``; the connection stays.
+    While ``capacity`` objects wait for the pipeline, connections are not read: the senders feel it. ``version`` of a
+    message counts from 0. After juturna's node of the same mark.
+
+    ``rtx_host``: address to listen on
+    ``rtx_port``: TCP port, or ``"auto"`` for any free one; the attribute ``port`` tells which after ``configure``
+    ``limit``: ends after this many messages; None: never
+    ``capacity``: how many objects may wait for the pipeline
+    ``max_bytes``: longest message in bytes; a longer one closes its connection (code 1009)
+    ``origins``: web pages that may connect, such as ``["https://example.org"]``, or ``["*"]`` for any. By default none:
+    any page in a browser on this machine could reach the port. Programs that are no browser always may
+    """
+
+    def __init__(
+        self,
+        rtx_host: str = "127.0.0.1",
+        rtx_port: int | str = 1237,
+        limit: int | None = None,
+        capacity: int = 64,
+        max_bytes: int = 1024 * 1024,
+        origins: list[str] | None = None,
+    ) -> None:
+        self.host = rtx_host
+        self.port = wanted("rtx_port", rtx_port)
+        self.max_bytes = whole("max_bytes", max_bytes, at_least=1)
+        self.origins: list[Origin | None] = [None, *(Origin(origin) for origin in origins or ())]
+        self.inbox = Inbox(
+            whole("capacity", capacity, at_least=1), None if limit is None else whole("limit", limit, at_least=1)
+        )
+        self.refused = 0
+        self._visitors: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
+        self._counting = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def configure(self) -> None:
+        """Take the port; :class:`ConfigError` when it is not to be had."""
+        self._socket = listen(self.host, self.port, argument="rtx_port")
+        self.port = self._socket.getsockname()[1]
+
+    def warmup(self) -> None:
+        """Start to take connections."""
+        if self._socket is None:
+            raise RuntimeError("json_websocket: no port yet; call configure() before warmup()")
+        self._server = serve(
+            self._serve,
+            sock=self._socket,
+            origins=None if "*" in self.origins else self.origins,
+            max_size=self.max_bytes,
+            open_timeout=5,
+            close_timeout=1,
+            logger=self.logger,
+            create_connection=self._greet,  # type: ignore[arg-type]  # any callable that makes one will do
+        )
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, name=f"{self.name or 'json_websocket'}-ws", daemon=True
+        )
+        self._thread.start()
+        self.logger.info("listening on ws://%s:%s", self.host, self.port)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield one message an object, as they come in."""
+        for index, payload in enumerate(self.inbox):
+            yield Message(payload, version=index)
+
+    def stop(self) -> None:
+        """Take no more; ``messages`` ends after what was taken."""
+        self.inbox.close()
+
+    def destroy(self) -> None:
+        """Close the port and every connection."""
+        self.inbox.close()
+        if self._server and self._thread:
+            # The server would wait for those that connected and then said nothing.
+            for connection in list(self._visitors):
+                if connection.state is State.CONNECTING:
+                    with contextlib.suppress(OSError):  # gone already
+                        connection.socket.shutdown(socket.SHUT_RDWR)
+            self._server.shutdown()
+            self._thread.join()
+            self._server = self._thread = None
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+    def _greet(self, *arguments: Any, **options: Any) -> ServerConnection:
+        connection = ServerConnection(*arguments, **options)
+        self._visitors.add(connection)
+        return connection
+
+    def _serve(self, connection: ServerConnection) -> None:
+        """Take the messages of one connection until either side ends it."""
+        with contextlib.suppress(ConnectionClosed):
+            for raw in connection:
+                error = self._take(raw)
+                if error is Answer.CLOSED:
+                    connection.close(1001, "this source has ended")
+                elif isinstance(error, str):
+                    with self._counting:
+                        self.refused += 1
+                    self.logger.warning("a message from %s was refused: %s", connection.remote_address, error)
+                    connection.send(json.dumps({"error": error}))
+
+    def _take(self, raw: str | bytes) -> Answer | str:
+        """Put the object into the inbox, waiting for room; or return what is wrong with it."""
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            return f"not JSON: {error}"
+        if not isinstance(value, dict):
+            return f"a JSON object is wanted, not {type(value).__name__}"
+        return self.inbox.put(Object(value), wait=True)

@@ -1,0 +1,118 @@
+"""A worker's presence: its own key in Redis, which says who it is, what it serves and that it lives.
+
+Read by runners (is anyone there? which arguments does that mark take?), by ``Embedded`` and by the command line;
+``inspect`` would take its full timeout every time, and a busy solo worker does not answer it at all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from celerypipe import keys
+from celerypipe.connection import Client, Trouble, connect
+
+logger = logging.getLogger("celerypipe.worker")
+
+Record = dict[str, Any]
+
+
+def read_presences(client: Client) -> list[Record]:
+    """Return what every live worker says of itself; forget those that did not say it for ``PRESENCE_TTL`` seconds."""
+    oldest = _now(client) - keys.PRESENCE_TTL * 1000
+    client.zremrangebyscore(keys.WORKERS, "-inf", f"({oldest}")
+    names: Any = client.zrange(keys.WORKERS, 0, -1)
+    if not names:
+        return []
+    texts: Any = client.mget([keys.presence(_text(name)) for name in names])
+    return [json.loads(text) for text in texts if text is not None]
+
+
+def write_presence(client: Client, record: Record) -> None:
+    """Say that the worker lives."""
+    with client.pipeline(transaction=True) as together:
+        together.set(keys.presence(record["id"]), json.dumps(record), ex=keys.PRESENCE_TTL)
+        together.zadd(keys.WORKERS, {record["id"]: _now(client)})
+        together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
+        together.execute()
+
+
+def remove_presence(client: Client, worker_id: str) -> None:
+    """Take a worker off the list at once, so that nobody rings for it."""
+    with client.pipeline(transaction=True) as together:
+        together.delete(keys.presence(worker_id))
+        together.zrem(keys.WORKERS, worker_id)
+        together.execute()
+
+
+class PresenceKeeper:
+    """A daemon thread that keeps one worker's presence alive through anything Redis does."""
+
+    def __init__(self, url: str, record: Callable[[], Record], look: Callable[[Client | None], None]) -> None:
+        """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away."""
+        self.record = record
+        self.look = look
+        self._client: Client | None = None
+        self.url = url
+        # A SimpleQueue may be written to inside a signal handler, an Event may not.
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._keep, name="celerypipe-presence", daemon=True)
+        self._away = False
+
+    def start(self) -> None:
+        """Write the presence now, and every ``PRESENCE_REFRESH`` seconds from now on."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Remove the presence; callable inside a signal handler, waits for nothing."""
+        self._ended.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait until the presence is removed."""
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _keep(self) -> None:
+        while True:
+            there = self._try(lambda client: write_presence(client, self.record()))
+            if not there or not self._try(self.look):
+                self.look(None)
+            try:
+                self._ended.get(timeout=keys.PRESENCE_REFRESH)
+            except queue.Empty:
+                continue
+            self._try(lambda client: remove_presence(client, self.record()["id"]))
+            if self._client is not None:
+                self._client.close()
+            return
+
+    def _try(self, action: Callable[[Client], None]) -> bool:
+        """Do it; False when Redis is away, said once per outage."""
+        try:
+            if self._client is None:
+                self._client = connect(self.url, name="celerypipe-presence", timeout=5.0)
+            action(self._client)
+        except (*Trouble, redis.RedisError) as error:
+            if not self._away:
+                logger.warning("presence: Redis does not answer (%s); trying every %d s", error, keys.PRESENCE_REFRESH)
+            self._away = True
+            return False
+        if self._away:
+            logger.info("presence: Redis answers again")
+        self._away = False
+        return True
+
+
+def _now(client: Client) -> int:
+    answer: Any = client.time()
+    return int(answer[0]) * 1000 + int(answer[1]) // 1000
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,113 @@
+"""What happened in a run, node by node."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Median and 99th percentile, in seconds."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What one node did.
+
+    ``failed`` counts failures by kind (``failed``, ``timeout``, ``lost``, ``codec``, ``config``, ``no_worker``),
+    attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were refused by a
+    full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before ``update``,
+    ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a worker.
+    """
+
+    name: str
+    mark: str
+    queue: str
+    received: int
+    sent: int
+    failed: Mapping[str, int]
+    timeouts: int
+    retried: int
+    skipped: int
+    dropped: int
+    unmatched: int
+    dead: int
+    bytes: int
+    waiting: Quantiles | None
+    running: Quantiles | None
+    transfer: Quantiles | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run: its id, how it ended, and what each node did.
+
+    ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
+    ``cancelled`` or ``failed``; ``error`` is the text of what ended it. ``seconds`` is its whole length.
+    """
+
+    run: str
+    pipeline: str
+    status: Literal["done", "stopped", "cancelled", "failed"]
+    seconds: float
+    nodes: tuple[NodeReport, ...]
+    error: str = ""
+
+    def __getitem__(self, name: str) -> NodeReport:
+        for one in self.nodes:
+            if one.name == name:
+                return one
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return dataclasses.asdict(self)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return it as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
+
+    def __rich__(self) -> Table:
+        table = Table(title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s", title_justify="left")
+        table.add_column("node", no_wrap=True)
+        table.add_column("queue")
+        for heading in ("received", "sent", "failed", "given up", "waiting p50/p99", "running p50/p99", "transfer p50/p99"):
+            table.add_column(heading, justify="right")
+        for one in self.nodes:
+            failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
+            given_up = one.skipped + one.dead + one.dropped + one.unmatched
+            table.add_row(
+                one.name,
+                one.queue,
+                str(one.received),
+                str(one.sent),
+                failed + (f" ({one.retried} retried)" if one.retried else ""),
+                str(given_up or ""),
+                *(f"{span(q.p50)} / {span(q.p99)}" if q else "" for q in (one.waiting, one.running, one.transfer)),
+            )
+        return table
+
+    def table(self, width: int = 120) -> str:
+        """Return it as a table of text."""
+        console = Console(file=io.StringIO(), width=width)
+        console.print(self)
+        text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
+        return str(text).rstrip()
+
+
+def span(seconds: float) -> str:
+    """Write a duration with a unit that suits it: ``12 µs``, ``3.4 ms``, ``1.25 s``."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -1,0 +1,254 @@
+"""One execution of a pipeline: its stations, put together and taken apart."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from celerypipe import codec
+from celerypipe.carrier import RedisCarrier
+from celerypipe.catalogue import Catalogue
+from celerypipe.errors import RunCancelled
+from celerypipe.folder import Folder
+from celerypipe.graph import Graph
+from celerypipe.instance import Instance
+from celerypipe.join import join_of
+from celerypipe.local import INBOX, LocalStation
+from celerypipe.loopback import Loopback
+from celerypipe.message import Message
+from celerypipe.outflow import Outflow
+from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.report import Report
+from celerypipe.source import SourceStation
+from celerypipe.station import Course, Outlet, Station
+from celerypipe.warp import Warp
+
+#: Seconds that nodes get to let go of their resources once the run is over.
+FAREWELL = 3.0
+
+
+class Run:
+    """The stations of one run. ``url`` None: warped nodes run here, through the codec."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        catalogue: Catalogue,
+        *,
+        url: str | None,
+        byte_budget: int,
+        say: Callable[[str], None],
+        feed: Iterable[Message] | None = None,
+        heads: tuple[str, ...] = (),
+    ) -> None:
+        self.pipeline = pipeline
+        self.catalogue = catalogue
+        path = pipeline.folder_path
+        self.folder = Folder(path, pipeline.telemetry) if path else None
+        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
+        self.carrier = RedisCarrier(self.course, url, budget=byte_budget) if url and pipeline_warps(pipeline) else None
+        self.graph = Graph.of(pipeline, fed=heads)
+        self.stations: dict[str, Station] = {}
+        self.loopbacks: list[Loopback] = []
+        self.outflow: Outflow | None = None
+        self._started = time.monotonic()
+        self._seconds: float | None = None
+        self._stopped = False
+        self._ends: list[Station] = []
+        for name in self.graph.order:
+            self.stations[name] = self._station(self._node(name))
+        self._connect()
+        if feed is not None:
+            self._add_feed(feed, heads)
+
+    # -- putting together -------------------------------------------------------------------------------------------
+
+    def _node(self, name: str) -> NodeDefinition:
+        return next(node for node in self.pipeline.nodes if node.name == name)
+
+    def _configuration(self, node: NodeDefinition) -> dict[str, Any]:
+        return resolve_environment(node.configuration, os.environ, f"node {node.name!r}")
+
+    def _station(self, node: NodeDefinition) -> Station:
+        def make() -> Instance:
+            entry = self.catalogue.find(node.mark, node.type)
+            folder = self.folder.of(node.name) if self.folder else None
+            return Instance(entry, self._configuration(node), name=node.name, folder=folder)
+
+        if node.type == "source":
+            return SourceStation(self.course, node, make)
+        if not node.warped:
+            return LocalStation(self.course, node, make)
+        if self.carrier is not None:
+            return Warp(self.course, node, self.carrier)
+        loopback = Loopback(self.course, make)
+        self.loopbacks.append(loopback)
+        loopback.prepare()
+        return Warp(self.course, node, loopback)
+
+    def _connect(self) -> None:
+        capacity = sum(self._window(station.node) + INBOX for station in self.stations.values())
+        for name, station in self.stations.items():
+            links = self.graph.upstream(name)
+            station.open_links = {link.source for link in links}
+            for link in links:
+                self.stations[link.source].outlets.append(Outlet(link, station))
+            if len(links) > 1:
+                instance = station.instance if isinstance(station, LocalStation) else None
+                next_batch = None
+                if instance is not None:
+                    next_batch = getattr(instance.entry.node, "next_batch", None) and (
+                        lambda sources, of=instance: of.warm().next_batch(sources)  # type: ignore[attr-defined]
+                    )
+                names = [link.source for link in links]
+                station.join = join_of(station.node.sync, name, names, capacity, next_batch)
+
+    @staticmethod
+    def _window(node: NodeDefinition) -> int:
+        return node.warp_configuration.window if node.warped else INBOX
+
+    def _add_feed(self, feed: Iterable[Message], heads: tuple[str, ...]) -> None:
+        self.outflow = Outflow(self.course, NodeDefinition(name="(reader)", type="sink", mark="reader"))
+        for name, station in list(self.stations.items()):
+            if not station.outlets and station.node.type != "sink":
+                link = Link(source=name, target="(reader)")
+                station.outlets.append(Outlet(link, self.outflow))
+                self.outflow.open_links.add(name)
+        feeder = SourceStation(self.course, NodeDefinition(name="(feed)", type="source", mark="feed"), None, feed)
+        for name in heads:
+            feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
+            self.stations[name].open_links.add("(feed)")
+        self.stations["(feed)"] = feeder
+
+    def _record(self, node: NodeDefinition) -> bytes:
+        limits = node.warp_configuration
+        rooms = sum(self._window(other) for other in self.pipeline.nodes if other.warped)
+        return codec.encode_value(
+            {
+                "mark": node.mark,
+                "configuration": self._configuration(node),
+                "timeout": node.timeout,
+                "linger": limits.linger,
+                "slice": limits.slice,
+                "term": limits.term,
+                "room": rooms,
+                "budget": self.carrier.budget if self.carrier else 0,
+            }
+        )
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Reach Redis, warm every local node up, then let the sources go. Raises what keeps it from starting."""
+        try:
+            if self.folder is not None:
+                self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if self.carrier is not None:
+                warps = [station for station in self.stations.values() if isinstance(station, Warp)]
+                self.carrier.instead = self._run_here
+                self.carrier.open(warps, {warp.name: self._record(warp.node) for warp in warps})
+                self._raise_if_over()
+            with ThreadPoolExecutor(max(1, len(self.stations)), thread_name_prefix="celerypipe-warmup") as pool:
+                list(pool.map(lambda station: station.prepare(), self.stations.values()))
+        except BaseException:
+            self.course.over.set()
+            self.close()
+            raise
+        self._started = time.monotonic()
+        self._ends = [*self.stations.values()]
+        if self.carrier is not None:
+            self.carrier.start()
+        for loopback in self.loopbacks:
+            loopback.start()
+        # From the sinks upwards, so that nobody sends to somebody who is not there yet.
+        for station in reversed(self.stations.values()):
+            station.start()
+
+    def _raise_if_over(self) -> None:
+        if self.course.error is not None:
+            raise self.course.error
+
+    def _run_here(self, warp: Warp) -> None:
+        """No worker serves this warp's queue: its messages go through a loopback from now on."""
+        node = warp.node
+
+        def make() -> Instance:
+            entry = self.catalogue.find(node.mark, node.type)
+            return Instance(entry, self._configuration(node), name=node.name)
+
+        loopback = Loopback(self.course, make)
+        self.loopbacks.append(loopback)
+        warp.carrier = loopback
+        for _, flight in sorted(warp.flights.items()):
+            if self.carrier is not None:
+                self.carrier.withdraw(warp, flight)
+            loopback.post(warp, flight)
+        loopback.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the run is over, at most so long; return whether it is."""
+        if self.course.over.wait(seconds):
+            return True
+        if all(station.finished.is_set() for station in self._ends) and (
+            self.outflow is None or self.outflow.finished.is_set()
+        ):
+            self.course.over.set()
+            return True
+        return False
+
+    def check(self, now: float) -> None:
+        """Hold every node to its timeout."""
+        for station in list(self.stations.values()):
+            station.check(now)
+
+    def outputs(self) -> Iterator[Message]:
+        """What reaches the end of a pipeline that is fed from code."""
+        while self.outflow is not None and (message := self.outflow.take()) is not None:
+            yield message
+
+    def stop_sources(self, reason: str) -> None:
+        """Want no more messages; what is on its way still comes out."""
+        self._stopped = True
+        self.course.say(f"{reason}: the sources stop, what is on its way comes out; once more stops at once")
+        for station in self.stations.values():
+            if isinstance(station, SourceStation):
+                station.stop()
+
+    def close(self) -> None:
+        """Take everything apart. Nodes get a moment to let go; nothing keeps the process."""
+        if self._seconds is not None:
+            return
+        self._seconds = time.monotonic() - self._started
+        self.course.over.set()
+        for station in self.stations.values():
+            station.close()
+        for loopback in self.loopbacks:
+            loopback.close()
+        if self.carrier is not None:
+            self.carrier.close("finished" if self.course.error is None else "cancelled")
+        self.course.farewell(FAREWELL)
+        if self.folder is not None:
+            self.folder.close()
+
+    def report(self) -> Report:
+        """What happened so far."""
+        seconds = self._seconds if self._seconds is not None else time.monotonic() - self._started
+        error = self.course.error
+        status: Literal["done", "stopped", "cancelled", "failed"] = "stopped" if self._stopped else "done"
+        if error is not None:
+            status = "cancelled" if isinstance(error, RunCancelled) else "failed"
+        nodes = tuple(
+            station.tally.report(name, station.node.mark, (station.node.queue or "") if station.node.warped else "")
+            for name, station in self.stations.items()
+            if not name.startswith("(")
+        )
+        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, str(error) if error else "")
+
+
+def pipeline_warps(pipeline: Pipeline) -> bool:
+    """Does any node of it run elsewhere?"""
+    return any(node.warped for node in pipeline.nodes)

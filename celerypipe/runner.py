@@ -1,0 +1,178 @@
+"""The runner: walks the graph of a pipeline here, from the first source to the last message, and reports."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+from celerypipe.catalogue import Catalogue
+from celerypipe.check import require
+from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.message import Message
+from celerypipe.pipeline import Pipeline
+from celerypipe.report import Report
+from celerypipe.run import Run
+from celerypipe.settings import Settings, client_url
+
+#: Seconds between two looks at timeouts.
+CLOCK = 0.05
+#: Seconds a run that was asked to end by SIGTERM may take to drain.
+TERM_GRACE = 8.0
+
+#: Bytes of messages that may be on their way to workers and back at one time.
+BYTE_BUDGET = 256 * 1024 * 1024
+
+
+class Runner:
+    """Runs pipelines.
+
+    ``redis``
+        where Redis is, such as ``redis://host:6379/0`` or ``unix:///path``; needed when a node is warped. Without it
+        ``CELERYPIPE_REDIS_URL`` counts.
+    ``local``
+        run warped nodes in this process too, through the real codec
+    ``byte_budget``
+        bytes that may be on their way to workers and back at one time; a full budget holds up the sources
+    ``on_event``
+        called with one sentence whenever something worth telling happens (no worker, Redis away, …)
+    """
+
+    def __init__(
+        self,
+        redis: str | None = None,
+        *,
+        local: bool = False,
+        byte_budget: int = BYTE_BUDGET,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        self.redis = client_url(redis) if redis else None
+        self.local = local
+        self.byte_budget = byte_budget
+        self.on_event = on_event or (lambda text: None)
+        self._current: Run | None = None
+
+    def run(self, pipeline: Pipeline, *, on_progress: Callable[[Report], None] | None = None) -> Report:
+        """Run a pipeline until its sources end and everything in flight is out.
+
+        Ctrl-C or SIGTERM stop the sources and drain (SIGTERM for at most 8 s); a second one stops at once. Raises
+        :class:`DefinitionError` and :class:`ConfigError` before anything runs, :class:`NodeError` when a node fails
+        under ``on_error: stop``, :class:`RunCancelled`, :class:`DeadlineExceeded`; the error's ``report`` says how far
+        it came. ``on_progress`` is called about four times a second.
+        """
+        run = self._make(pipeline)
+        self._current = run
+        with _Signals(run):
+            run.begin()
+            self._watch(run, pipeline.deadline, on_progress)
+        return self._end(run)
+
+    def stream(self, pipeline: Pipeline, inputs: Iterable[Message] = ()) -> Iterator[Message]:
+        """Feed ``inputs`` to the nodes that have no link in, and yield what leaves the nodes that have none out.
+
+        Closing the iterator early cancels the run. Raises what :meth:`run` raises.
+        """
+        run = self._make(pipeline, feed=inputs)
+        self._current = run
+        run.begin()
+        clock = threading.Thread(target=self._watch, args=(run, pipeline.deadline, None), daemon=True)
+        clock.start()
+        try:
+            yield from run.outputs()
+        except GeneratorExit:
+            run.course.fail(RunCancelled("the reader of the stream left"))
+            clock.join()
+            run.close()
+            raise
+        clock.join()
+        self._end(run)
+
+    def cancel(self) -> None:
+        """Stop the run that is going on, at once; may be called from any thread."""
+        run = self._current
+        if run is not None:
+            run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
+
+    def _make(self, pipeline: Pipeline, feed: Iterable[Message] | None = None) -> Run:
+        catalogue = Catalogue(pipeline.plugin_folders)
+        heads = () if feed is None else tuple(
+            node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
+        )
+        require(pipeline, catalogue, local=self.local, fed=heads)
+        url = self.redis or Settings.from_environment().redis_url
+        if url is None and not self.local and any(node.warped for node in pipeline.nodes):
+            raise ConfigError(
+                "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
+                "`with Embedded(pipeline) as url: Runner(redis=url)`"
+            )
+        return Run(
+            pipeline,
+            catalogue,
+            url=None if self.local else url,
+            byte_budget=self.byte_budget,
+            say=self.on_event,
+            feed=feed,
+            heads=heads,
+        )
+
+    def _watch(self, run: Run, deadline: float | None, on_progress: Callable[[Report], None] | None) -> None:
+        """Hold every node to its timeout until the run is over."""
+        start = shown = time.monotonic()
+        while not run.wait(CLOCK):
+            now = time.monotonic()
+            run.check(now)
+            if deadline is not None and now - start > deadline:
+                run.course.fail(DeadlineExceeded(f"the pipeline's deadline of {deadline} s passed"))
+            if on_progress is not None and now - shown > 0.25:
+                shown = now
+                on_progress(run.report())
+
+    def _end(self, run: Run) -> Report:
+        run.close()
+        self._current = None
+        report = run.report()
+        error = run.course.error
+        if error is not None:
+            if isinstance(error, CelerypipeError):
+                error.report = report
+            raise error
+        return report
+
+
+def _links_to(pipeline: Pipeline, name: str) -> bool:
+    return any(link.target == name for link in pipeline.links)
+
+
+class _Signals:
+    """SIGINT and SIGTERM for the length of a run in the main thread: first drain, then stop."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._before: dict[int, Any] = {}
+        self._asked = False
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._told)
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _told(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._asked:
+            self._run.course.fail(RunCancelled(f"stopped by a second {name}"))
+            return
+        self._asked = True
+        # A handler must not wait for a lock that the interrupted code holds.
+        threading.Thread(target=self._run.stop_sources, args=(name,), daemon=True).start()
+        if number == signal.SIGTERM:
+            too_long = RunCancelled(f"stopped by SIGTERM; {TERM_GRACE:.0f} s were not enough to drain")
+            timer = threading.Timer(TERM_GRACE, self._run.course.fail, args=(too_long,))
+            timer.daemon = True
+            timer.start()

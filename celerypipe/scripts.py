@@ -1,0 +1,145 @@
+"""The Lua scripts of the protocol: every safety rule that needs one atomic step.
+
+KEYS and ARGV of each are laid out where :mod:`celerypipe.mailbox`, :mod:`celerypipe.keeper` and
+:mod:`celerypipe.task` call it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from celerypipe.connection import Client
+
+
+class Script:
+    """A Lua script, sent by its digest; the text follows only when the server does not know it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, client: Client, keys: Sequence[str], *arguments: Any) -> Any:
+        """Run it; ``keys`` and ``arguments`` are Lua's KEYS and ARGV."""
+        try:
+            return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
+        except redis.exceptions.NoScriptError:
+            return client.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
+
+
+# Append messages; ring the first `wanted` slots that have no bell. Nil: the mailbox is gone, nothing was appended.
+SEND = Script("""
+local ids, rung = {}, {}
+for i = 5, #ARGV, 4 do
+  local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', 's', ARGV[i], 'a', ARGV[i+1], 'b', ARGV[i+2], 'd', ARGV[i+3])
+  if not id then return false end
+  ids[#ids+1] = id
+end
+for slot = 0, tonumber(ARGV[3]) - 1 do
+  if redis.call('SET', KEYS[2] .. slot, 'r:' .. ARGV[1], 'NX', 'PX', ARGV[2]) then rung[#rung+1] = slot end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return {ids, rung}
+""")
+
+# Ring the first `wanted` slots that have no bell; with `force`, also those rung before and not answered.
+RING = Script("""
+local rung = {}
+for slot = 0, tonumber(ARGV[3]) - 1 do
+  local held = redis.call('GET', KEYS[1] .. slot)
+  if not held or (ARGV[4] == '1' and string.sub(held, 1, 2) == 'r:') then
+    redis.call('SET', KEYS[1] .. slot, 'r:' .. ARGV[1], 'PX', ARGV[2])
+    rung[#rung+1] = slot
+  end
+end
+return rung
+""")
+
+# Take the bell: absent or rung by whatever token → mine; held by another → 0.
+TAKE = Script("""
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] and string.sub(held, 1, 2) ~= 'r:' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")
+
+# Refresh a held bell and look around. 0: lost to another; 1: go on; 2: the run is over; 3: this message was withdrawn.
+REFRESH = Script("""
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] and string.sub(held, 1, 2) ~= 'r:' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if redis.call('GET', KEYS[2]) ~= 'running' then return 2 end
+if ARGV[3] ~= '' and #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 3 end
+return 1
+""")
+
+# Let go of the bell unless there is an entry nobody was given: 1 keep it and go on, 0 released, -1 it was not mine.
+RELEASE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  if ARGV[3] == '0' then
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[2])) do
+      local last = group[8]
+      for i = 1, #group, 2 do if group[i] == 'last-delivered-id' then last = group[i+1] end end
+      if #redis.call('XRANGE', KEYS[2], '(' .. last, '+', 'COUNT', 1) > 0 then return 1 end
+    end
+  end
+  local pending = redis.call('XPENDING', KEYS[2], ARGV[2], '-', '+', 1, ARGV[1])
+  if #pending == 0 then redis.call('XGROUP', 'DELCONSUMER', KEYS[2], ARGV[2], ARGV[1]) end
+end
+redis.call('DEL', KEYS[1])
+return 0
+""")
+
+# Hand the bell back to the queue: mine → rung again, so that the next activation may take it.
+YIELD = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], 'r:' .. ARGV[2], 'PX', ARGV[3])
+return 1
+""")
+
+# Take over what consumers without a lease hold; forget those that hold nothing.
+CLAIM = Script("""
+local taken = {}
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local name, pending = consumer[2], consumer[4]
+  local slot = string.match(name, '%.(%d+)$') or '0'
+  if name ~= ARGV[2] and redis.call('GET', KEYS[2] .. slot) ~= name then
+    if pending == 0 then
+      redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], name)
+    else
+      for _, one in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[3], name)) do
+        local entry = redis.call('XRANGE', KEYS[1], one[1], one[1])
+        if #entry == 0 then
+          redis.call('XACK', KEYS[1], ARGV[1], one[1])
+        else
+          redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, one[1], 'JUSTID')
+          taken[#taken+1] = entry[1]
+        end
+      end
+    end
+  end
+end
+return taken
+""")
+
+# Publish results: for each message still pending with me, append, acknowledge, delete - in this order, so that a
+# refused append leaves it pending. Nil: the reply stream is gone, the run is over. Else {replies waiting, their bytes}.
+PUBLISH = Script("""
+local size = 0
+for i = 4, #ARGV, 7 do
+  local mine = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
+  if #mine == 1 then
+    local id = redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'n', ARGV[3], 's', ARGV[i+1], 'a', ARGV[i+2],
+      'k', ARGV[i+3], 't', ARGV[i+4], 'b', ARGV[i+5], 'd', ARGV[i+6], 'w', ARGV[2])
+    if not id then return false end
+    redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+    redis.call('XDEL', KEYS[1], ARGV[i])
+    size = size + #ARGV[i+6]
+  end
+end
+return {redis.call('XLEN', KEYS[2]), size}
+""")

@@ -1,0 +1,53 @@
+"""What a worker serves: the nodes of its modules and plugin folders, the installed and the built-in ones."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from celerypipe.catalogue import Catalogue, Entry
+from celerypipe.errors import ConfigError
+from celerypipe.task import NodeTask, Worker
+
+
+class Service:
+    """The marks of one worker. A source is never among them: it runs where its pipeline runs."""
+
+    def __init__(self, imports: tuple[str, ...], plugins: tuple[Path, ...]) -> None:
+        self.imports = imports
+        self.plugins = plugins
+        self.entries: dict[str, Entry] = {}
+
+    def load(self, named_by: Mapping[str, Path | None]) -> None:
+        """Import everything; :class:`ConfigError` in one line says what does not import, and which file wanted it."""
+        found = list(Catalogue(self.plugins).entries())
+        for name in self.imports:
+            found += Catalogue.of_module(_imported(name, named_by.get(name)))
+        # A later one wins: a module that was asked for goes before what happens to be installed.
+        self.entries = {entry.mark: entry for entry in found if entry.type != "source"}
+
+    def register(self, app: Any, worker: Worker) -> None:
+        """Make each node a task of the application, named after its mark."""
+        for entry in self.entries.values():
+            app.register_task(NodeTask(entry, worker))
+
+
+def _imported(name: str, named_by: Path | None) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001  # whatever a module raises while it loads is for its author to read
+        place = f"{named_by}: " if named_by else ""
+        raise ConfigError(f"{place}module {name!r} does not import: {_where(error)}") from None
+
+
+def _where(error: Exception) -> str:
+    """The file and line that broke, and the traceback's last line."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {last}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {last}" if len(frames) > 2 else last

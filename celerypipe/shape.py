@@ -1,0 +1,183 @@
+"""The shape of a definition: frozen pydantic models whose mistakes come out as complaints with a place and a cure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, NoReturn, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, WrapValidator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from celerypipe.errors import Complaint, DefinitionError, did_you_mean
+
+#: Where a value stands: keys and list indices, outermost first.
+Location = tuple[int | str, ...]
+
+# Strict, because "5" and true are slips of the pen in a definition, never numbers.
+Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Whole = Annotated[int, Strict(), Field(ge=0)]
+Positive = Annotated[int, Strict(), Field(ge=1)]
+Flag = Annotated[bool, Strict()]
+
+
+class Shape(BaseModel):
+    """A frozen part of a definition; wrong values raise :class:`DefinitionError` with all that is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    #: Keys of other programs: what to write instead.
+    foreign: ClassVar[Mapping[str, str]] = {}
+    #: Keys that must be there: what to write for them.
+    wanted: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise DefinitionError(_complaint(type(self), details, data) for details in error.errors()) from error
+
+    @classmethod
+    def at(cls, location: Location, data: Mapping[str, Any]) -> str:
+        """Return the place of a mistake in ``data``, from which this was to be made."""
+        return path(location)
+
+
+def _inside(value: Any, make: Callable[[Any], Any]) -> Any:
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        fail("must have texts as keys")
+    try:
+        return make(value)
+    except DefinitionError as error:
+        # The whole definition wants the mistakes as pydantic has them, to put its own place in front of theirs.
+        raise error.__cause__ or error from None
+
+
+#: Marks a :class:`Shape` inside another one.
+Inside = WrapValidator(_inside)
+
+
+def refuse(title: str, found: Iterable[tuple[Location, str]]) -> None:
+    """Raise a validation error with all that was found, each at its own location; nothing found: return."""
+    details = [
+        # Given as a value and not as the template, since a text may hold braces.
+        InitErrorDetails(type=PydanticCustomError("refused", "{text}", {"text": text}), loc=location, input=None)
+        for location, text in found
+    ]
+    if details:
+        raise ValidationError.from_exception_data(title, details)
+
+
+def path(location: Location) -> str:
+    """Return a location as text: ``pipeline.nodes[1].timeout``."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.replace("$", "_").isidentifier():
+            text += f".{part}" if text else part
+        else:
+            text += f"[{json.dumps(part, ensure_ascii=False)}]"
+    return text
+
+
+def shown(value: Any) -> str:
+    """Return a value as it stands in JSON, shortened; a Python object as its type."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def keys_of(model: type[Shape]) -> list[str]:
+    """Return the keys of a shape as they are written in JSON."""
+    return [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _complaint(model: type[Shape], details: ErrorDetails, data: Mapping[str, Any]) -> Complaint:
+    location = details["loc"]
+    kind = details["type"]
+    owner = _shape_at(model, location[:-1])
+    if kind == "extra_forbidden":
+        text = _unknown(owner, str(location[-1]))
+    elif kind == "missing":
+        text = f"is missing; {owner.wanted.get(str(location[-1]), 'write it')}"
+    elif kind in _TEXTS:
+        text = f"{_TEXTS[kind]}, not {shown(details['input'])}{_cure(kind, details['input'])}"
+    elif kind == "literal_error":
+        text = _choice(details)
+    else:
+        text = details["msg"].removeprefix("Value error, ")
+        if kind in ("greater_than", "greater_than_equal"):
+            text = f"must be {text.removeprefix('Input should be ')}, not {shown(details['input'])}"
+    return Complaint(model.at(location, data), text)
+
+
+_TEXTS = {
+    "string_type": "must be a text in quotes",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "tuple_type": "must be a list [...]",
+    "list_type": "must be a list [...]",
+    "dict_type": "must be an object {...}",
+    "model_type": "must be an object {...}",
+    "model_attributes_type": "must be an object {...}",
+}
+
+
+def _cure(kind: str, value: Any) -> str:
+    if kind in ("int_type", "float_type") and isinstance(value, str):
+        return "; write the number without quotes"
+    if kind == "bool_type" and value in ("true", "false"):
+        return f"; write {value} without quotes"
+    return ""
+
+
+def _choice(details: ErrorDetails) -> str:
+    value = details["input"]
+    text = f"must be {details['ctx']['expected']}, not {shown(value)}"
+    known = details["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+    return text + (did_you_mean(value, known) if isinstance(value, str) else "")
+
+
+def _unknown(owner: type[Shape], key: str) -> str:
+    if key in owner.foreign:
+        return owner.foreign[key]
+    known = keys_of(owner)
+    return f"is no known key{did_you_mean(key, known) or '; known are ' + ', '.join(known)}"
+
+
+def _shape_at(model: type[Shape], location: Location) -> type[Shape]:
+    """Return the shape that the keys of a location lead to, from ``model``; indices lead to a list's element."""
+    for part in location:
+        for name, field in model.model_fields.items():
+            if part in (name, field.alias):
+                model = _shape_in(field.annotation) or model
+    return model
+
+
+def _shape_in(annotation: Any) -> type[Shape] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Shape):
+        return annotation
+    return next((shape for shape in map(_shape_in, get_args(annotation)) if shape), None)
+
+
+def not_yet(sentence: str) -> Callable[[Any], Any]:
+    """Return a validator for a key that is reserved: anything but null is refused with the sentence."""
+
+    def validate(value: Any) -> Any:
+        if value is not None:
+            fail(sentence)
+        return value
+
+    return validate
+
+
+def fail(text: str) -> NoReturn:
+    """Refuse the value that is being validated."""
+    raise PydanticCustomError("refused", "{text}", {"text": text})

@@ -1,0 +1,207 @@
+"""A node's place in a run: what comes in, what goes out, and what happens when it fails."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celerypipe import codec
+from celerypipe.errors import NodeError
+from celerypipe.folder import Folder
+from celerypipe.join import Join
+from celerypipe.message import Message
+from celerypipe.pipeline import Link, NodeDefinition
+from celerypipe.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+#: Keeps a dead letter: (node, message as bytes, why).
+Bury = Callable[[str, Message, dict[str, Any]], None]
+
+
+class Course:
+    """What all stations of one run share: its id, whether it is over, and whom to tell."""
+
+    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None]) -> None:
+        self.run_id = run_id
+        self.folder = folder
+        self.say = say
+        self.bury: Bury | None = folder.bury if folder else None
+        #: Set when nothing more shall happen: done, failed or cancelled.
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+
+    def spawn(self, name: str, work: Callable[..., None], *arguments: Any) -> threading.Thread:
+        """Start a daemon thread of this run, which :meth:`farewell` waits for."""
+        thread = threading.Thread(target=work, args=arguments, name=f"celerypipe-{name}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return thread
+
+    def forget(self, thread: threading.Thread | None) -> None:
+        """This thread hangs in user code: nobody waits for it any more."""
+        if thread is not None:
+            self._threads.discard(thread)
+
+    def farewell(self, seconds: float) -> None:
+        """Give the threads so long to let go of their nodes."""
+        until = time.monotonic() + seconds
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with this error; the first one counts."""
+        with self._lock:
+            if self.error is None and not self.over.is_set():
+                self.error = error
+        self.over.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """A link out: the station it leads to."""
+
+    link: Link
+    station: Station
+
+
+class Station:
+    """One node in one run. Subclasses say how a message is processed: here, or on a worker."""
+
+    def __init__(self, course: Course, node: NodeDefinition) -> None:
+        self.course = course
+        self.node = node
+        self.name = node.name
+        self.tally = Tally()
+        self.outlets: list[Outlet] = []
+        self.open_links: set[str] = set()
+        self.join: Join = Join(node.name, (), 1)
+        self.finished = threading.Event()
+        self._end_lock = threading.Lock()
+
+    # -- what subclasses do -----------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Get ready for the first message; raise when that cannot be."""
+
+    def start(self) -> None:
+        """Begin to take messages."""
+
+    def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
+        """Take a message from a link; wait while full. False: full and not ``block``, or the run is over."""
+        raise NotImplementedError
+
+    def drained(self) -> None:
+        """Called when the last upstream node has ended: finish when everything in hand is out."""
+        raise NotImplementedError
+
+    def check(self, now: float) -> None:
+        """Called about 20 times a second with ``time.monotonic()``: hold the node to its timeout."""
+
+    def close(self) -> None:
+        """Called once the run is over."""
+
+    # -- what all do ------------------------------------------------------------------------------------------------
+
+    def end(self, link: str) -> None:
+        """The node at the other end of this link sends nothing more."""
+        with self._end_lock:
+            self.open_links.discard(link)
+            last = not self.open_links
+        if last:
+            self.drained()
+
+    def finish(self) -> None:
+        """Everything is out: tell the stations downstream."""
+        with self._end_lock:
+            if self.finished.is_set():
+                return
+            self.finished.set()
+        self.tally.unmatched += self.join.unmatched + self.join.left()
+        for outlet in self.outlets:
+            outlet.station.end(self.name)
+
+    def received(self, message: Message) -> None:
+        """Note that a message came in."""
+        self.tally.received += 1
+        folder = self.course.folder
+        if folder is not None and folder.telemetry:
+            folder.record("rx", self.name, message, message.id)
+
+    def pass_on(self, outputs: Sequence[Message], parent: Message | None) -> None:
+        """Send outputs down every link, in order; stamped with this node's name and their parent's origin."""
+        folder = self.course.folder
+        for output in outputs:
+            message = stamped(output, self.name, parent)
+            self.tally.sent += 1
+            if folder is not None:
+                if folder.telemetry:
+                    folder.record("tx", self.name, message, parent.id if parent else message.id)
+                if self.node.auto_dump:
+                    folder.dump(self.name, message)
+            for outlet in self.outlets:
+                wait = outlet.link.full == "block"
+                if not outlet.station.offer(self.name, message, block=wait) and not wait:
+                    self.tally.dropped += 1
+
+    def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
+        """Decide about a failed attempt: seconds to wait before the next one, or None when the message is given up.
+
+        Giving up follows ``on_error``: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
+        """
+        kind = error.kind if isinstance(error, NodeError) else "failed"
+        self.tally.failed[kind] += 1
+        if attempt < self.node.retries:
+            self.tally.retried += 1
+            return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        if self.node.on_error == "stop":
+            self.course.fail(error)
+        elif self.node.on_error == "skip":
+            self.tally.skipped += 1
+            logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
+        else:
+            self._bury(message, error, attempt)
+        return None
+
+    def _bury(self, message: Message, error: BaseException, attempt: int) -> None:
+        self.tally.dead += 1
+        logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
+        if self.course.bury is None:
+            return
+        why = {
+            "error": type(error).__name__,
+            "text": str(error),
+            "attempts": attempt + 1,
+            "worker": getattr(error, "worker", ""),
+            "traceback": getattr(error, "remote_traceback", ""),
+        }
+        self.course.bury(self.name, message, why)
+
+
+def stamped(output: Message, creator: str, parent: Message | None) -> Message:
+    """A copy of an output with its creator, and the origin and sequence of what it was made from."""
+    source = parent if parent is not None and not output.origin else output
+    return Message(
+        payload=output.payload,
+        meta=output.meta,
+        creator=creator,
+        version=output.version,
+        timers=dict(output.timers),
+        origin=source.origin or source.id,
+        sequence=source.sequence,
+        id=output.id,
+        created_at=output.created_at,
+    )
+
+
+def through_codec(messages: Sequence[Message]) -> list[Message]:
+    """Messages as they would arrive on another machine."""
+    return codec.decode(codec.encode_joined(messages))

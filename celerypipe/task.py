@@ -1,0 +1,155 @@
+"""The Celery task class of a node: what a bell starts on a worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import celery
+import redis
+
+from celerypipe import keys
+from celerypipe.activation import Activation, Record
+from celerypipe.catalogue import Entry
+from celerypipe.connection import Client, Trouble, connect
+from celerypipe.errors import CodecError
+from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
+from celerypipe.keeper import Keeper, Lease
+from celerypipe.mailbox import Mailbox
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Place:
+    """What one worker process keeps between activations: warm instances, the keeper, a client per thread."""
+
+    shelf: Shelf
+    keeper: Keeper
+    clients: threading.local = field(default_factory=threading.local)
+
+
+@dataclass(slots=True)
+class Worker:
+    """What an activation knows of the worker it runs in; made once, before the pool starts."""
+
+    redis_url: str
+    queues: tuple[str, ...]
+    host: str
+    pool: str
+    slots: int
+    shutting_down: Callable[[], bool]
+    _places: dict[int, Place] = field(default_factory=dict)
+
+    def place(self) -> Place:
+        """This process' own place; a forked child makes itself a new one."""
+        pid = os.getpid()
+        if pid not in self._places:
+            slots = self.slots if self.pool not in ("prefork", "solo") else 1
+            self._places[pid] = Place(Shelf(slots), Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper")))
+        return self._places[pid]
+
+    def client(self) -> Client:
+        """This thread's own client."""
+        clients = self.place().clients
+        if not hasattr(clients, "client"):
+            clients.client = connect(self.redis_url, name="celerypipe-activation")
+        client: Client = clients.client
+        return client
+
+    def close(self) -> None:
+        """Destroy this process' warm instances; called when the process ends."""
+        self.place().shelf.close()
+
+
+class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
+    """The task named after a mark. Its arguments are those of a bell: run, node, slot, token."""
+
+    abstract = False
+    acks_late = False
+    ignore_result = True
+    typing = False
+
+    def __init__(self, entry: Entry, worker: Worker) -> None:
+        self.name = entry.mark
+        self.entry = entry
+        self.worker = worker
+        self.__doc__ = entry.node.__doc__
+
+    def run(self, *bell: Any, **other: Any) -> str:
+        """Answer a bell; anything else gets a sentence that says how to run a node."""
+        if other or len(bell) != 4 or not isinstance(bell[2], int):
+            return (
+                f"{self.name} is a node of celerypipe, not a function: put it into a pipeline with "
+                f'"mark": "{self.name}", "warped": true and start it with `celerypipe run`.'
+            )
+        run_id, name, slot, token = bell
+        return self._answer(Mailbox(str(run_id), str(name)), slot, str(token))
+
+    def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
+        client = self.worker.client()
+        owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
+        try:
+            if not mailbox.take(client, slot, owner):
+                return "the bell is held by another activation"
+            alarm = Alarm() if threading.current_thread() is threading.main_thread() else Unarmed()
+            lease = Lease(mailbox, slot, owner, alarm)
+            keeper = self.worker.place().keeper
+            keeper.add(lease)
+            try:
+                return self._serve(client, lease)
+            finally:
+                keeper.remove(lease)
+        except (*Trouble, redis.ResponseError) as error:
+            # Never ring from here: a crash that rang itself would never end. The runner's watchdog rings.
+            client.close()
+            logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)
+            return f"broken off: {error}"
+
+    def _serve(self, client: Client, lease: Lease) -> str:
+        data, state = client.mget(keys.node(lease.mailbox.run, lease.mailbox.node), keys.run(lease.mailbox.run))
+        if data is None or state != b"running":
+            client.delete(lease.bell)
+            return "the run is over"
+        try:
+            record = Record.read(data)
+        except (CodecError, TypeError) as error:
+            client.delete(lease.bell)
+            logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
+            return f"unreadable: {error}"
+        start = time.monotonic()
+        shelf = self.worker.place().shelf
+        key = f"{self.name} {sorted(record.configuration.items())!r}"
+        instance = shelf.lend(key, lambda: Instance(self.entry, record.configuration))
+        instance.name = lease.mailbox.node
+        activation = Activation(
+            client, lease, record, instance, queues=self.worker.queues, shutting_down=self.worker.shutting_down
+        )
+        try:
+            with lease.alarm:
+                while (reason := activation.serve()) == "idle" and not activation.release(force=False):
+                    pass
+                self._end(activation, reason)
+        finally:
+            shelf.give_back(key, instance)
+        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason})"
+
+    def _end(self, activation: Activation, reason: str) -> None:
+        """Let go, or ring again at the end of the queue when there is more to do."""
+        client, lease = activation.client, activation.lease
+        if reason == "idle":
+            return
+        if reason in ("over", "lost") or activation.release(force=False):
+            activation.release(force=True)
+            return
+        token = secrets.token_hex(4)
+        if lease.mailbox.hand_back(client, lease.slot, lease.owner, token):
+            queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
+            bell = [lease.mailbox.run, lease.mailbox.node, lease.slot, token]
+            self.app.send_task(self.name, bell, queue=queue, retry=False, ignore_result=True)

@@ -1,0 +1,124 @@
+"""How the workers of one queue run: ``worker_configs/<queue>.toml``, read and checked.
+
+Its keys are Celery's own setting names, besides ``imports`` (modules whose nodes the workers serve) and ``plugins``
+(folders in juturna's layout). Modules and relative plugin folders are seen from the folder the worker starts in.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celery.app.defaults import NAMESPACES, flatten
+from celery.concurrency import get_available_pool_names
+
+from celerypipe.errors import ConfigError, did_you_mean
+
+#: Celery's settings that such a file may not decide, and what to do instead.
+ELSEWHERE = {
+    "broker_url": "give Redis with -b or CELERYPIPE_REDIS_URL: mailboxes, blobs and bells share one address",
+    "broker_read_url": "give Redis with -b or CELERYPIPE_REDIS_URL: mailboxes, blobs and bells share one address",
+    "broker_write_url": "give Redis with -b or CELERYPIPE_REDIS_URL: mailboxes, blobs and bells share one address",
+    "include": "write imports = [...]",
+    "accept_content": "celerypipe speaks JSON only",
+    "task_serializer": "celerypipe speaks JSON only",
+    "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
+}
+
+_OPTIONS = dict(flatten(NAMESPACES))
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "string": ((str,), "text"),
+    "str": ((str,), "text"),
+    "dict": ((dict,), "a table"),
+    "list": ((list,), "a list"),
+    "tuple": ((list,), "a list"),
+}
+#: Their type in Celery's table is narrower than what Celery takes.
+_ANY_TYPE = frozenset({"timezone", "task_default_delivery_mode", "task_default_priority", "task_default_rate_limit"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """One queue's file. ``path`` is None when the queue has none and runs by the defaults."""
+
+    queue: str
+    path: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
+    plugins: tuple[Path, ...] = ()
+
+
+def known_queues(folder: Path) -> list[str]:
+    """Return the queues that have a file in the folder."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load(queue: str, folder: Path) -> WorkerConfig:
+    """Read one queue's file; without a file, its only import is ``tasks/<queue>.py``, if there is one."""
+    path = folder / f"{queue}.toml"
+    if not path.is_file():
+        has_module = queue.isidentifier() and Path("tasks", f"{queue}.py").is_file()
+        return WorkerConfig(queue, imports=(f"tasks.{queue}",) if has_module else ())
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for key, value in content.items():
+        complaint = _complaint(key, value)
+        if complaint:
+            raise ConfigError(f"{path}:{_line_of(key, text)}: {complaint}")
+    return WorkerConfig(
+        queue,
+        path,
+        {key: value for key, value in content.items() if key not in ("imports", "plugins")},
+        tuple(content.get("imports", ())),
+        tuple(Path(folder) for folder in content.get("plugins", ())),
+    )
+
+
+def overruled(leader: WorkerConfig, others: Iterable[WorkerConfig]) -> list[str]:
+    """Say which settings of further queues a worker ignores, because one worker has one pool and one leader."""
+    texts = []
+    for other in others:
+        ignored = [
+            f"{key} = {value!r}" for key, value in other.settings.items() if leader.settings.get(key, None) != value
+        ]
+        if ignored:
+            texts.append(
+                f"{other.path}: ignored in this worker, which runs by the settings of its first queue "
+                f"{leader.queue!r}: {', '.join(ignored)}; start another worker with -Q {other.queue} to use them"
+            )
+    return texts
+
+
+def _complaint(key: str, value: Any) -> str:
+    if key in ELSEWHERE:
+        return f"{key!r} is not decided here; {ELSEWHERE[key]}"
+    if key in ("imports", "plugins"):
+        fine = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return "" if fine else f"{key!r} must be a list of texts, not {value!r}"
+    if key not in _OPTIONS:
+        return f"unknown setting {key!r}{did_you_mean(key, [*_OPTIONS, 'plugins'])}"
+    if key == "worker_pool":
+        pools = get_available_pool_names()
+        return "" if value in pools or ":" in str(value) else f"unknown pool {value!r}{did_you_mean(str(value), pools)}"
+    if key == "worker_concurrency":
+        whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return "" if whole or value == "auto" else f"{key!r} must be a whole number above 0 or 'auto', not {value!r}"
+    wanted, name = _TYPES.get(_OPTIONS[key].type, ((object,), ""))
+    if key in _ANY_TYPE or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
+        return ""
+    return f"{key!r} must be {name}, not {value!r}"
+
+
+def _line_of(key: str, text: str) -> int:
+    match = re.search(rf"""^\s*\[?\s*["']?{re.escape(key)}["']?\s*[=.\]]""", text, re.MULTILINE)
+    return text.count("\n", 0, match.start() + match.group().index(key)) + 1 if match else 1

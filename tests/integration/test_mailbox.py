@@ -1,0 +1,139 @@
+"""The protocol itself, against a real Redis: bells, claims, publishing once."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+import redis
+
+from celerypipe import keys
+from celerypipe.mailbox import RESULT, Answer, Mailbox
+
+
+@pytest.fixture
+def mailbox(redis_client: redis.Redis) -> Mailbox:
+    """A mailbox of a run of its own, with a reply stream and a run lease."""
+    box = Mailbox(secrets.token_hex(4), "node")
+    box.make(redis_client)
+    redis_client.set(keys.run(box.run), "running", px=keys.RUN_TTL)
+    redis_client.xdel(keys.reply(box.run), redis_client.xadd(keys.reply(box.run), {"n": ""}))
+    return box
+
+
+def send(client: redis.Redis, box: Mailbox, *numbers: int, wanted: int = 1) -> list[int]:
+    answer = box.send(client, [(n, 0, "", b"%d" % n) for n in numbers], token="t", wanted=wanted, ttl=2000)
+    assert answer is not None
+    return answer[1]
+
+
+def answer_to(client: redis.Redis, box: Mailbox, consumer: str, entries: list) -> int | None:
+    return box.publish(client, consumer, [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in entries])
+
+
+def test_the_first_message_rings_and_the_next_ones_do_not(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    assert send(redis_client, mailbox, 1) == [0]
+    assert send(redis_client, mailbox, 2, 3) == []
+    assert send(redis_client, mailbox, 4, wanted=3) == [1, 2]
+    assert redis_client.get(f"{mailbox.bell}0") == b"r:t"
+
+
+def test_a_mailbox_that_is_gone_takes_nothing(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    redis_client.delete(mailbox.stream)
+    assert mailbox.send(redis_client, [(1, 0, "", b"1")], token="t", wanted=1, ttl=2000) is None
+    assert not redis_client.exists(mailbox.stream)
+
+
+def test_a_bell_is_taken_once_by_whatever_token(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1)
+    assert mailbox.take(redis_client, 0, "host.1.late-token.0")
+    assert not mailbox.take(redis_client, 0, "host.2.other.0")
+    assert mailbox.take(redis_client, 1, "host.2.other.1")
+
+
+def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
+    redis_client: redis.Redis, mailbox: Mailbox
+) -> None:
+    send(redis_client, mailbox, 1)
+    mailbox.take(redis_client, 0, "me.0")
+    assert not mailbox.release(redis_client, 0, "me.0", force=False)
+    (entry,) = mailbox.receive(redis_client, "me.0", 10, None)
+    assert mailbox.release(redis_client, 0, "me.0", force=False)  # given to me, so nobody else is needed for it
+    assert redis_client.get(f"{mailbox.bell}0") is None
+    assert mailbox.release(redis_client, 0, "me.0", force=False)  # not mine any more: nothing to keep
+    assert entry.data == b"1"
+
+
+def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    mailbox.take(redis_client, 0, "me.0")
+    assert mailbox.hand_back(redis_client, 0, "me.0", "again")
+    assert redis_client.get(f"{mailbox.bell}0") == b"r:again"
+    assert not mailbox.hand_back(redis_client, 0, "me.0", "twice")
+    assert mailbox.take(redis_client, 0, "you.0")
+
+
+def test_claims_follow_the_owner_and_not_the_age(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1, 2, 3)
+    mailbox.take(redis_client, 0, "alive.0")
+    mailbox.receive(redis_client, "alive.0", 2, None)
+    mailbox.take(redis_client, 1, "me.1")
+    assert mailbox.claim(redis_client, "me.1", 10) == []  # however long alive.0 works on them
+    redis_client.delete(f"{mailbox.bell}0")  # its lease lapsed
+    assert [entry.data for entry in mailbox.claim(redis_client, "me.1", 10)] == [b"1", b"2"]
+    assert mailbox.claim(redis_client, "me.1", 10) == []
+    consumers = {c["name"] for c in redis_client.xinfo_consumers(mailbox.stream, keys.GROUP)}
+    assert consumers == {b"me.1"}  # alive.0 held nothing any more and was forgotten
+
+
+def test_a_slot_taken_by_another_does_not_protect_its_former_holder(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1)
+    mailbox.take(redis_client, 0, "old.0")
+    mailbox.receive(redis_client, "old.0", 1, None)
+    redis_client.delete(f"{mailbox.bell}0")
+    mailbox.take(redis_client, 0, "new.0")
+    assert [entry.sequence for entry in mailbox.claim(redis_client, "new.0", 10)] == [1]
+
+
+def test_a_result_is_published_once_by_who_holds_the_message(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1, 2)
+    mailbox.take(redis_client, 0, "old.0")
+    entries = mailbox.receive(redis_client, "old.0", 2, None)
+    redis_client.delete(f"{mailbox.bell}0")
+    mailbox.take(redis_client, 0, "new.0")
+    claimed = mailbox.claim(redis_client, "new.0", 10)
+    assert answer_to(redis_client, mailbox, "old.0", entries) == 0  # came too late: none of it counts
+    assert answer_to(redis_client, mailbox, "new.0", claimed) == 2
+    assert answer_to(redis_client, mailbox, "new.0", claimed) == 2  # and not twice
+    assert redis_client.xlen(mailbox.stream) == 0
+
+
+def test_a_withdrawn_message_has_no_result(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1)
+    (entry,) = mailbox.receive(redis_client, "me.0", 1, None)
+    mailbox.withdraw(redis_client, [entry.id])
+    assert answer_to(redis_client, mailbox, "me.0", [entry]) == 0
+
+
+def test_without_a_reply_stream_the_run_is_over(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1)
+    entries = mailbox.receive(redis_client, "me.0", 1, None)
+    redis_client.delete(keys.reply(mailbox.run))
+    assert answer_to(redis_client, mailbox, "me.0", entries) is None
+    pending = redis_client.xpending(mailbox.stream, keys.GROUP)
+    assert pending["pending"] == 1  # nothing was acknowledged for nothing
+
+
+def test_a_refused_append_leaves_the_message_pending(private_redis: object) -> None:
+    client = redis.Redis.from_url(private_redis.url)  # type: ignore[attr-defined]
+    box = Mailbox("full", "node")
+    box.make(client)
+    client.xdel(keys.reply("full"), client.xadd(keys.reply("full"), {"n": ""}))
+    send(client, box, 1)
+    entries = box.receive(client, "me.0", 1, None)
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", 1)
+    with pytest.raises(redis.ResponseError, match="OOM"):
+        answer_to(client, box, "me.0", entries)
+    client.config_set("maxmemory", 0)
+    assert answer_to(client, box, "me.0", entries) == 1
+    client.close()

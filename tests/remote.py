@@ -1,0 +1,130 @@
+"""Nodes that the tests run on real workers (``imports = ["tests.remote"]``)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from celerypipe import Message, Object, Proc, Sink, node
+
+
+class Echo(Proc):
+    """Sends what it receives, after ``delay`` seconds, with the process that did it in the meta field ``pid``."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self.delay = delay
+
+    def update(self, message: Message) -> Message:
+        if self.delay:
+            time.sleep(self.delay)
+        return message.with_meta(pid=os.getpid())
+
+
+class Repeat(Proc):
+    """Sends its payload, a number n, n times: 0 outputs swallow the message."""
+
+    def update(self, message: Message) -> Iterator[Message]:
+        for copy in range(message.payload):
+            yield message.with_payload((message.payload, copy))
+
+
+class Nap(Proc):
+    """Sleeps as many seconds as the payload says, and notes that it began in ``diary`` if there is one."""
+
+    def __init__(self, diary: str = "") -> None:
+        self.diary = diary
+
+    def update(self, message: Message) -> Message:
+        if self.diary:
+            with open(self.diary, "a") as file:
+                file.write(f"{message.payload}\n")
+        time.sleep(message.payload)
+        return message
+
+
+class Picky(Proc):
+    """Raises on the payloads in ``bad``; with ``times``, only so often for each of them in one process."""
+
+    def __init__(self, bad: list[Any], times: int | None = None) -> None:
+        self.bad = bad
+        self.times = times
+        self.seen: dict[Any, int] = {}
+
+    def update(self, message: Message) -> Message:
+        if message.payload in self.bad:
+            self.seen[message.payload] = self.seen.get(message.payload, 0) + 1
+            if self.times is None or self.seen[message.payload] <= self.times:
+                raise ValueError(f"{message.payload!r} is not to my taste")
+        return message
+
+
+class Deadly(Proc):
+    """Kills its own process on the payloads in ``bad``."""
+
+    def __init__(self, bad: list[Any]) -> None:
+        self.bad = bad
+
+    def update(self, message: Message) -> Message:
+        if message.payload in self.bad:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return message
+
+
+class Odd(Proc):
+    """Returns what no proc may return: ``what`` is ``number``, ``list`` or ``unknown`` (a payload that cannot travel)."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def update(self, message: Message) -> Any:
+        if self.what == "unknown":
+            return message.with_payload(Object(inner=[object()]))
+        return [message, 3] if self.what == "list" else 7
+
+
+class Broken(Proc):
+    """Cannot warm up."""
+
+    def warmup(self) -> None:
+        raise RuntimeError("the model file is not there")
+
+    def update(self, message: Message) -> Message:
+        return message
+
+
+class Large(Proc):
+    """Doubles an array."""
+
+    def update(self, message: Message) -> Message:
+        return message.with_payload(np.asarray(message.payload) * 2)
+
+
+class Counting(Proc):
+    """Remembers, and says so."""
+
+    stateful = True
+
+    def update(self, message: Message) -> Message:
+        return message
+
+
+class Drop(Sink):
+    """A sink that runs elsewhere: appends the payload to a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def update(self, message: Message) -> None:
+        with open(self.path, "a") as file:
+            file.write(f"{message.payload}\n")
+
+
+@node(queue="remote")
+def add(value: int, amount: int = 1) -> int:
+    """A function as a node."""
+    return value + amount

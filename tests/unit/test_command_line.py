@@ -1,0 +1,83 @@
+"""The command line's door: light, and clear about what went wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import celerypipe
+from tests.conftest import ROOT
+
+
+def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def loaded_by(program: str) -> set[str]:
+    done = python("-c", f"{program}\nimport sys\nprint(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_celerypipe_loads_neither_celery_nor_anything_heavy() -> None:
+    heavy = {"celery", "kombu", "redis", "numpy", "pydantic", "rich", "click"}
+    assert not heavy & loaded_by("import celerypipe")
+
+
+def test_the_help_loads_no_command() -> None:
+    help_of = (
+        "import contextlib, io\n"
+        "from celerypipe.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main(['--help'])"
+    )
+    assert not {"celery", "redis", "numpy", "pydantic", "celerypipe.cli.worker"} & loaded_by(help_of)
+
+
+def test_the_help_lists_every_command() -> None:
+    done = python("-m", "celerypipe", "--help")
+    assert done.returncode == 0
+    for command in ("run", "check", "graph", "worker", "nodes", "schema"):
+        assert f"  {command} " in done.stdout
+
+
+def test_the_version_is_told() -> None:
+    assert celerypipe.__version__ in python("-m", "celerypipe", "--version").stdout
+
+
+def test_an_unknown_command_is_answered_with_the_nearest() -> None:
+    done = python("-m", "celerypipe", "rum", "pipeline.json")
+    assert done.returncode == 2
+    assert "no such command 'rum'; did you mean 'run'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [("ConfigError", 2), ("RedisUnavailable", 2), ("RunError", 1), ("NodeFailed", 1)],
+)
+def test_our_errors_are_text_and_an_exit_code(error: str, status: int) -> None:
+    program = (
+        "import click\n"
+        "from celerypipe import cli, errors\n"
+        f"def broken(): raise errors.{error}('the place: the cure')\n"
+        "cli.LazyGroup.get_command = lambda *_: click.Command('run', callback=broken)\n"
+        "cli.main(ARGUMENTS, prog_name='celerypipe')\n"
+    )
+    done = python("-c", program.replace("ARGUMENTS", "['run']"))
+    assert done.returncode == status
+    assert done.stderr == "celerypipe: the place: the cure\n"
+    with_traceback = python("-c", program.replace("ARGUMENTS", "['--debug', 'run']"))
+    assert "Traceback" in with_traceback.stderr
+    assert with_traceback.returncode == 1
+
+
+def test_the_worker_command_is_the_worker_of_celery(tmp_path: Path) -> None:
+    done = python("-m", "celerypipe", "worker", "--help")
+    assert done.returncode == 0
+    assert "--concurrency" in done.stdout
+    done = python("-m", "celerypipe", "worker", "-l", "INFO")
+    assert done.returncode == 78
+    assert "add -Q QUEUE (known here: cpu, gpu, io)" in done.stderr
