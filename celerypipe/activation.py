@@ -191,7 +191,9 @@ class Activation:
             self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
         except Exception as error:  # whatever user code raises becomes a typed failure of this message
             logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
-            kind = {ConfigError: "config", CodecError: "codec"}.get(type(error), "failed")
+            kind = (
+                "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
+            )
             self._answers.append(
                 self._failure(
                     entry, kind, type(error).__name__, brief(error), trace(error), waited, time.perf_counter() - start

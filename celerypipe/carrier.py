@@ -59,7 +59,7 @@ class RedisCarrier:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def open(self, warps: Iterable[Warp], records: Mapping[str, bytes]) -> None:
-        """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`, :class:`ConfigError`."""
+        """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
             self.mailboxes[warp.name] = Mailbox(self.course.run_id, warp.name)
@@ -208,7 +208,7 @@ class RedisCarrier:
     def _tick(self) -> None:
         run, now = self.course.run_id, time.monotonic()
         together = self._client.pipeline(transaction=False)
-        together.execute_command("SET", keys.run(run), "running", "PX", keys.RUN_TTL, "GET")
+        together.set(keys.run(run), "running", px=keys.RUN_TTL, get=True)
         names = [keys.reply(run)]
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, keys.node(run, name))

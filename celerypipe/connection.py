@@ -49,7 +49,7 @@ def explained(url: str) -> Iterator[None]:
         raise RedisUnavailable(
             f"Redis at {shown} needs a password or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
         ) from None
-    except redis.NoPermissionError as error:
+    except redis.exceptions.NoPermissionError as error:
         raise RedisUnavailable(f"Redis at {shown} does not allow this user what a pipeline needs: {error}") from None
     except redis.ResponseError as error:
         if "NOAUTH" not in str(error):

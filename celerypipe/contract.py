@@ -151,12 +151,14 @@ def _decorate(function: F, *, options: Options) -> F:
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         raise TypeError(f"@node {function.__qualname__}: needs a first parameter to receive the message or its payload")
+    named = (p for p in parameters[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    configuration = [p.replace(kind=p.KEYWORD_ONLY) for p in named]
     hints = _hints(function)
     members = {
         "__doc__": function.__doc__,
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
-        "__signature__": inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in parameters[1:] if p.kind is not p.VAR_POSITIONAL and p.kind is not p.VAR_KEYWORD]),
+        "__signature__": inspect.Signature(configuration),
         "function": staticmethod(function).__func__,
         "options": options,
         "takes_message": hints.get(parameters[0].name) is Message,

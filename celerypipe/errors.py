@@ -131,7 +131,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-class RemoteTraceback(Exception):  # noqa: N818  # it is no error of its own, it shows where one came from
+class RemoteTraceback(Exception):  # it is no error of its own, it shows where one came from
     """Stands as ``__cause__`` of an error that happened elsewhere; its text is the traceback over there."""
 
     def __init__(self, text: str) -> None:

@@ -179,7 +179,7 @@ class Alarm:
         now = time.monotonic()
         if self._guarded_until < now + timeout + GRACE / 2:
             self._guarded_until = now + timeout + GRACE
-            faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=sys.__stderr__ or 2)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if self._inside:
@@ -211,7 +211,7 @@ class Unarmed:
 
 
 class Shelf:
-    """The warm instances of one worker process, by mark and configuration; at most ``size`` idle ones, oldest go first."""
+    """The warm instances of one worker process, by mark and configuration; at most ``size`` idle ones."""
 
     def __init__(self, size: int) -> None:
         self.size = max(1, size)

@@ -101,7 +101,8 @@ class Keyed(Join):
         except (KeyError, TypeError):
             raise NodeFailed(
                 f"{self.name}: a message from {link!r} has no usable meta field {self.field!r} to join by; "
-                f"it has {', '.join(map(repr, message.meta)) or 'none'}: add it with message.with_meta({self.field}=...)",
+                f"it has {', '.join(map(repr, message.meta)) or 'none'}: "
+                f"add it with message.with_meta({self.field}=...)",
                 node=self.name,
                 message_id=message.id,
             ) from None
@@ -169,10 +170,9 @@ class Local(Join):
                 "or drop them by handing them over and ignoring them",
                 node=self.name,
             )
-        chosen = []
+        chosen: list[Message] = []
         for origin, indices in self._next_batch(self._waiting).items():
-            for index in sorted(set(indices)):
-                chosen.append(self._waiting[origin][index])
+            chosen.extend(self._waiting[origin][index] for index in sorted(set(indices)))
             for index in sorted(set(indices), reverse=True):
                 del self._waiting[origin][index]
         if len(chosen) <= 1:

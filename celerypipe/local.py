@@ -78,7 +78,7 @@ class LocalStation(Station):
             return
         with self._changed:
             message, attempt, spent = turn.message, turn.attempt, now - turn.since
-            if message is None:
+            if message is None or turn.abandoned or spent <= timeout:
                 return
             turn.abandoned = True
             self._turn = Turn()
@@ -137,7 +137,8 @@ class LocalStation(Station):
 
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
         while True:
-            turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
+            with self._changed:
+                turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
             error: BaseException | None = None
             outputs: list[Message] = []
             try:

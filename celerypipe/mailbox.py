@@ -114,9 +114,8 @@ class Mailbox:
 
     def waiting(self, client: Client) -> dict[tuple[int, int], str]:
         """Return what is in the mailbox: (sequence, attempt) → entry id. Bodies travel too; this is for audits."""
-        return {
-            (entry.sequence, entry.attempt): entry.id for entry in map(as_entry, client.xrange(self.stream)) if entry
-        }
+        found: Any = client.xrange(self.stream)
+        return {(entry.sequence, entry.attempt): entry.id for entry in map(as_entry, found) if entry}
 
     # -- the worker's side ------------------------------------------------------------------------------------------
 
@@ -133,8 +132,8 @@ class Mailbox:
         return bool(YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
-        """Read new entries; ``block`` in ms, None returns at once. ``redis.ResponseError`` NOGROUP: the mailbox is gone."""
-        answer = client.xreadgroup(keys.GROUP, consumer, {self.stream: ">"}, count=count, block=block)
+        """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
+        answer: Any = client.xreadgroup(keys.GROUP, consumer, {self.stream: ">"}, count=count, block=block)
         return [entry for item in (answer[0][1] if answer else ()) if (entry := as_entry(item))]
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
@@ -168,9 +167,7 @@ def as_entry(item: tuple[bytes, dict[bytes, bytes]]) -> Entry | None:
     """Read a mailbox entry; None for one that celerypipe did not write."""
     entry_id, fields = item
     try:
-        return Entry(
-            entry_id.decode(), int(fields[b"s"]), int(fields[b"a"]), fields[b"b"].decode(), fields[b"d"]
-        )
+        return Entry(entry_id.decode(), int(fields[b"s"]), int(fields[b"a"]), fields[b"b"].decode(), fields[b"d"])
     except (KeyError, ValueError, TypeError):
         return None
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from celerypipe.payload import Audio, Array, Batch, Bytes, Image, Object, Video
+from celerypipe.payload import Array, Audio, Batch, Bytes, Image, Object, Video
 
 
 class _Ids:

@@ -82,7 +82,15 @@ class Report:
         table = Table(title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s", title_justify="left")
         table.add_column("node", no_wrap=True)
         table.add_column("queue")
-        for heading in ("received", "sent", "failed", "given up", "waiting p50/p99", "running p50/p99", "transfer p50/p99"):
+        for heading in (
+            "received",
+            "sent",
+            "failed",
+            "given up",
+            "waiting p50/p99",
+            "running p50/p99",
+            "transfer p50/p99",
+        ):
             table.add_column(heading, justify="right")
         for one in self.nodes:
             failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from celerypipe import codec
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue
+from celerypipe.check import is_known_here
 from celerypipe.errors import RunCancelled
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
@@ -71,7 +72,12 @@ class Run:
         return next(node for node in self.pipeline.nodes if node.name == name)
 
     def _configuration(self, node: NodeDefinition) -> dict[str, Any]:
-        return resolve_environment(node.configuration, os.environ, f"node {node.name!r}")
+        place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
+        defaults: dict[str, Any] = {}
+        if is_known_here(node, self.catalogue, local=self.carrier is None):
+            arguments = self.catalogue.find(node.mark, node.type).arguments()
+            defaults = {argument.name: argument.default for argument in arguments}
+        return resolve_environment(node.configuration, os.environ, place, defaults)
 
     def _station(self, node: NodeDefinition) -> Station:
         def make() -> Instance:
@@ -102,7 +108,7 @@ class Run:
                 next_batch = None
                 if instance is not None:
                     next_batch = getattr(instance.entry.node, "next_batch", None) and (
-                        lambda sources, of=instance: of.warm().next_batch(sources)  # type: ignore[attr-defined]
+                        lambda sources, of=instance: of.warm().next_batch(sources)
                     )
                 names = [link.source for link in links]
                 station.join = join_of(station.node.sync, name, names, capacity, next_batch)

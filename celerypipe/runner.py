@@ -97,12 +97,17 @@ class Runner:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
 
     def _make(self, pipeline: Pipeline, feed: Iterable[Message] | None = None) -> Run:
-        catalogue = Catalogue(pipeline.plugin_folders)
-        heads = () if feed is None else tuple(
-            node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
+        settings = Settings.from_environment()
+        catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
+        heads = (
+            ()
+            if feed is None
+            else tuple(
+                node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
+            )
         )
         require(pipeline, catalogue, local=self.local, fed=heads)
-        url = self.redis or Settings.from_environment().redis_url
+        url = self.redis or settings.redis_url
         if url is None and not self.local and any(node.warped for node in pipeline.nodes):
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "

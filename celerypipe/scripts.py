@@ -25,16 +25,17 @@ class Script:
     def __call__(self, client: Client, keys: Sequence[str], *arguments: Any) -> Any:
         """Run it; ``keys`` and ``arguments`` are Lua's KEYS and ARGV."""
         try:
-            return client.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)
+            return client.evalsha(self.digest, len(keys), *keys, *arguments)
         except redis.exceptions.NoScriptError:
-            return client.execute_command("EVAL", self.text, len(keys), *keys, *arguments)
+            return client.eval(self.text, len(keys), *keys, *arguments)
 
 
 # Append messages; ring the first `wanted` slots that have no bell. Nil: the mailbox is gone, nothing was appended.
 SEND = Script("""
 local ids, rung = {}, {}
 for i = 5, #ARGV, 4 do
-  local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', 's', ARGV[i], 'a', ARGV[i+1], 'b', ARGV[i+2], 'd', ARGV[i+3])
+  local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*',
+    's', ARGV[i], 'a', ARGV[i+1], 'b', ARGV[i+2], 'd', ARGV[i+3])
   if not id then return false end
   ids[#ids+1] = id
 end

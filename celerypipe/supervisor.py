@@ -54,7 +54,7 @@ class Plan:
         return json.dumps(asdict(self))
 
 
-class Failure(Exception):  # noqa: N818  # it never leaves this process
+class Failure(Exception):  # it never leaves this process
     """Something that cannot be started; its text goes to the parent."""
 
 

@@ -113,7 +113,8 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             return f"broken off: {error}"
 
     def _serve(self, client: Client, lease: Lease) -> str:
-        data, state = client.mget(keys.node(lease.mailbox.run, lease.mailbox.node), keys.run(lease.mailbox.run))
+        found: Any = client.mget(keys.node(lease.mailbox.run, lease.mailbox.node), keys.run(lease.mailbox.run))
+        data, state = found
         if data is None or state != b"running":
             client.delete(lease.bell)
             return "the run is over"

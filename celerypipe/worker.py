@@ -27,7 +27,6 @@ from celery.concurrency import get_implementation
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
-import celerypipe
 from celerypipe import codec, worker_config
 from celerypipe.celery import app
 from celerypipe.connection import Client
@@ -37,6 +36,7 @@ from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.service import Service
 from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.task import Worker
+from celerypipe.version import VERSION
 from celerypipe.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -220,7 +220,7 @@ def presence_record(worker: Worker, service: Service) -> Record:
         "queues": list(worker.queues),
         "marks": {mark: entry.schema() for mark, entry in sorted(service.entries.items())},
         "versions": {
-            "celerypipe": celerypipe.__version__,
+            "celerypipe": VERSION,
             "codec": codec.CODEC_VERSION,
             "celery": celery.__version__,
             "python": ".".join(map(str, sys.version_info[:3])),

@@ -76,7 +76,7 @@ class Deadly(Proc):
 
 
 class Odd(Proc):
-    """Returns what no proc may return: ``what`` is ``number``, ``list`` or ``unknown`` (a payload that cannot travel)."""
+    """Returns what no proc may return: a ``number``, a ``list`` with one in it, an ``unknown`` class as payload."""
 
     def __init__(self, what: str) -> None:
         self.what = what

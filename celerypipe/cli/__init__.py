@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -73,3 +74,6 @@ def main(debug: bool) -> None:
 
     Exit codes: 0 done, 1 the run failed, 2 something is wrong before it runs.
     """
+    # The installed script does not look in the current folder, where a project's tasks/ is; `python -m` does.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from celerypipe.catalogue import Catalogue
 from celerypipe.check import notes, require
 from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
@@ -41,19 +42,22 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
     Exit status: 0 done, 1 the run failed, 2 the pipeline or the settings are wrong.
     """
     definition = Pipeline.load(pipeline)
+    settings = Settings.from_environment()
+    catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
-    require(definition, local=local)
+    require(definition, catalogue, local=local)
     console = Console(stderr=True)
 
     def say(text: str) -> None:
         if not quiet:
             console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
-    for note in notes(definition):
+    for note in notes(definition, catalogue):
         say(note)
     try:
-        with redis_for(definition, redis, local=local, say=say) as url, progress(console, quiet=quiet) as show:
+        address = redis or settings.redis_url
+        with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:
             report = Runner(url, local=local, on_event=say).run(definition, on_progress=show)
     except CelerypipeError as error:
         if error.report is not None:
@@ -67,7 +71,6 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
 @contextmanager
 def redis_for(pipeline: Pipeline, url: str | None, *, local: bool, say: Callable[[str], None]) -> Iterator[str | None]:
     """The Redis that was named, or a private one with its workers; none when nothing runs elsewhere."""
-    url = url or Settings.from_environment().redis_url
     if url is not None or local or not any(node.warped for node in pipeline.nodes):
         yield url
         return

@@ -21,7 +21,7 @@ from celerypipe.errors import CodecError
 _LONGEST_PLACE = 160
 
 
-class Refusal(CodecError):  # noqa: N818  # inside the codec only; it leaves as a CodecError
+class Refusal(CodecError):  # inside the codec only; it leaves as a CodecError
     """A value that cannot travel; on its way out of the tree it learns its place, innermost part first."""
 
     def __init__(self, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from celerypipe import Message, Runner, codec
 from tests.conftest import StartWorker, eventually
 from tests.integration.test_warp import CONFIG, warped
@@ -22,14 +23,14 @@ class Reading(threading.Thread):
         super().__init__(daemon=True)
         self.stream = stream
         self.out: list[Message] = []
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self.start()
 
     def run(self) -> None:
         try:
             for message in self.stream:
                 self.out.append(message)
-        except BaseException as error:  # handed to the test
+        except Exception as error:  # noqa: BLE001  # handed to the test, whatever it is
             self.error = error
 
     def wait_for(self, count: int) -> None:
@@ -114,9 +115,7 @@ def test_a_hung_update_ends_in_time_and_its_process_is_usable_again(
 ) -> None:
     start_worker("khang", pool="solo", config=CONFIG)
     diary = tmp_path / "diary"
-    pipeline = warped(
-        "tests.remote.Nap", "khang", configuration={"diary": str(diary)}, timeout=0.5, on_error="skip"
-    )
+    pipeline = warped("tests.remote.Nap", "khang", configuration={"diary": str(diary)}, timeout=0.5, on_error="skip")
     out = [message.payload for message in Runner(redis_url).stream(pipeline, [Message(60.0), Message(0.01)])]
     assert out == [0.01]
     assert diary.read_text().split() == ["60.0", "0.01"]  # the hung one was not started a second time

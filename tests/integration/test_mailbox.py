@@ -85,7 +85,9 @@ def test_claims_follow_the_owner_and_not_the_age(redis_client: redis.Redis, mail
     assert consumers == {b"me.1"}  # alive.0 held nothing any more and was forgotten
 
 
-def test_a_slot_taken_by_another_does_not_protect_its_former_holder(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_a_slot_taken_by_another_does_not_protect_its_former_holder(
+    redis_client: redis.Redis, mailbox: Mailbox
+) -> None:
     send(redis_client, mailbox, 1)
     mailbox.take(redis_client, 0, "old.0")
     mailbox.receive(redis_client, "old.0", 1, None)

