@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -79,19 +80,18 @@ class Report:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
     def __rich__(self) -> Table:
-        table = Table(title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s", title_justify="left")
+        table = Table(
+            title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
+            caption="times are p50 / p99",
+            title_justify="left",
+            caption_justify="left",
+            box=SIMPLE_HEAD,
+            pad_edge=False,
+        )
         table.add_column("node", no_wrap=True)
-        table.add_column("queue")
-        for heading in (
-            "received",
-            "sent",
-            "failed",
-            "given up",
-            "waiting p50/p99",
-            "running p50/p99",
-            "transfer p50/p99",
-        ):
-            table.add_column(heading, justify="right")
+        table.add_column("queue", no_wrap=True)
+        for heading in ("in", "out", "failed", "given up", "waiting", "running", "transfer"):
+            table.add_column(heading, justify="right", no_wrap=heading != "failed")
         for one in self.nodes:
             failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
             given_up = one.skipped + one.dead + one.dropped + one.unmatched

@@ -20,6 +20,9 @@ from celerypipe.report import Report
 from celerypipe.runner import Runner
 from celerypipe.settings import Settings
 
+#: Columns of a report that goes into a file or a pipe.
+FILE_WIDTH = 120
+
 
 @click.command()
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
@@ -93,4 +96,5 @@ def publish(report: Report, *, as_json: bool) -> None:
     if as_json:
         click.echo(report.to_json(indent=2))
     else:
-        Console(file=sys.stdout).print(report)
+        # A file or a pipe has no width of its own; rich would take 80 and cut.
+        Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH).print(report)

@@ -18,6 +18,7 @@ def mailbox(redis_client: redis.Redis) -> Mailbox:
     box.make(redis_client)
     redis_client.set(keys.run(box.run), "running", px=keys.RUN_TTL)
     redis_client.xdel(keys.reply(box.run), redis_client.xadd(keys.reply(box.run), {"n": ""}))
+    redis_client.pexpire(keys.reply(box.run), keys.DATA_TTL)
     return box
 
 
