@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe import blob, codec, keys
 from celerypipe.connection import Client
@@ -85,6 +86,7 @@ class Activation:
         self._answers: list[Answer] = []
         self._flushed = 0.0
         self._published = 0
+        self._size = 0
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -101,6 +103,8 @@ class Activation:
             if now >= claim_at:
                 claim_at = now + 1.0
                 for entry in self.mailbox.claim(self.client, self.lease.owner, READ_MOST):
+                    if reason := self._must_stop(time.monotonic() - start):
+                        return reason
                     self._alone(entry)
             entries = self._read(block=IDLE_LOOK)
             if entries:
@@ -184,12 +188,15 @@ class Activation:
             ran = time.perf_counter() - start
             body = codec.encode_joined(outputs)
             reference = ""
+            self._size += len(body)
             if len(body) > blob.INLINE_LIMIT:
                 reference, body = blob.put(self.client, self.mailbox.run, body), b""
             self._answers.append(Answer(entry, RESULT, waited, ran, reference, body))
         except Interrupted as interrupt:
             self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
-        except Exception as error:  # whatever user code raises becomes a typed failure of this message
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, out of its signal handlers
+        except BaseException as error:  # what user code raises, sys.exit too, fails this message
             logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
             kind = (
                 "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
@@ -232,7 +239,7 @@ class Activation:
             return
         self.lease.alarm.unguard()
         waiting = self.mailbox.publish(self.client, self.lease.owner, answers)
-        size = sum(len(answer.data) for answer in answers)
+        size, self._size = self._size, 0
         self._published = size if waiting is not None and waiting <= len(answers) else self._published + size
         while waiting is not None and (waiting > self.record.room or self._published > self.record.budget):
             if self._must_stop(0.0):
@@ -241,6 +248,7 @@ class Activation:
             waiting = self.client.xlen(keys.reply(self.mailbox.run))
             if not waiting:
                 self._published = 0
+        self._size = 0
         if waiting is None:
             self.lease.state = "over"
 

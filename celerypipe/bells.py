@@ -135,7 +135,7 @@ class Bells:
             then = "running its nodes here" if warp.limits.on_no_worker == "local" else "waiting for one"
             self.course.say(f"{text}; {then}")
         if warp.limits.on_no_worker == "fail":
-            for flight in list(warp.flights.values()):
+            for flight in [flight for flight in list(warp.flights.values()) if flight.sent_at]:
                 warp.failed(flight, NoWorker(f"{warp.name}: {text}", node=warp.name, message_id=flight.message.id))
 
     # -- ringing ----------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class RedisCarrier:
         self._garbage: deque[str] = deque()
         self._closing = False
         self._broken = False
+        self._made = False
         self._audited: dict[str, float] = {}
         self._renewed = 0.0
         self._client: Client = connect(url, name="celerypipe-post")
@@ -87,7 +88,8 @@ class RedisCarrier:
             thread.join(READ_BLOCK + 2.0)
         last = connect(self.url, name="celerypipe-close", timeout=2.0)
         try:
-            self._remove_keys(last, state)
+            if self._made:
+                self._remove_keys(last, state)
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
         for each in (last, self._client, self.replies, self.bells, self.whereabouts):
@@ -118,15 +120,16 @@ class RedisCarrier:
 
     def post(self, warp: Warp, flight: Flight) -> None:
         with self._changed:
-            if flight.attempt == 0 and not flight.sent_at:
+            if not flight.sent_at:
                 self._bytes += flight.size
             flight.sent_at = time.monotonic()
             self._outbox.append((warp, flight))
             self._changed.notify()
 
     def settled(self, warp: Warp, flight: Flight) -> None:
-        with self._changed:
-            self._bytes -= flight.size
+        if flight.sent_at:
+            with self._changed:
+                self._bytes -= flight.size
         if flight.blob:
             self._garbage.append(flight.blob)
 
@@ -173,6 +176,11 @@ class RedisCarrier:
         run = self.course.run_id
         entries = []
         flights = [flight for flight in flights if not flight.done]
+        if warp.carrier is not self:  # it was moved while this message was handed over
+            for flight in flights:
+                self.settled(warp, flight)
+                warp.carrier.post(warp, flight)
+            return
         if not flights:
             return
         for flight in flights:
@@ -186,7 +194,7 @@ class RedisCarrier:
         answer = self.mailboxes[warp.name].send(self._client, entries, token=token, wanted=wanted, ttl=ttl)
         if answer is None:
             self._make()
-            self._audit(*self.warps.values())
+            self._audit(*self._mine())
             return
         for flight, entry in zip(flights, answer[0], strict=True):
             flight.entry = entry
@@ -194,6 +202,7 @@ class RedisCarrier:
 
     def _make(self) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
+        self._made = True
         run = self.course.run_id
         self._client.set(keys.run(run), "running", px=keys.RUN_TTL)
         if not self._client.exists(keys.reply(run)):
@@ -223,10 +232,24 @@ class RedisCarrier:
             self.course.fail(RunCancelled(f"run {run} was cancelled from outside"))
         if before is None or not all(there[: len(names)]):
             self._make()
-            self._audit(*self.warps.values())
-        self.bells.look(self._client, self.warps.values())
-        for warp in self.warps.values():
+            self._audit(*self._mine())
+        self.bells.look(self._client, self._mine())
+        for warp in self._mine():
             self._keep(warp, now)
+
+    def _mine(self) -> list[Warp]:
+        """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
+        return [warp for warp in self.warps.values() if warp.carrier is self]
+
+    def give_away(self, warp: Warp) -> list[Flight]:
+        """Take back all that is out for a warp that another carrier serves from now on."""
+        with self._changed:
+            self._outbox = deque(item for item in self._outbox if item[0] is not warp)
+        flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
+        for flight in flights:
+            self.withdraw(warp, flight)
+            self.settled(warp, flight)
+        return flights
 
     def _keep(self, warp: Warp, now: float) -> None:
         if not warp.flights:
@@ -235,7 +258,7 @@ class RedisCarrier:
             self.instead(warp)
             return
         self.bells.ring(self._client, self.mailboxes[warp.name], warp)
-        oldest = min((flight.sent_at for flight in list(warp.flights.values())), default=now)
+        oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER:
             self._audit(warp)
 
@@ -267,4 +290,4 @@ class RedisCarrier:
         self._make()
         self._broken = False
         self.course.say("Redis answers again")
-        self._audit(*self.warps.values())
+        self._audit(*self._mine())

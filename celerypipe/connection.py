@@ -53,7 +53,7 @@ def explained(url: str) -> Iterator[None]:
         raise RedisUnavailable(f"Redis at {shown} does not allow this user what a pipeline needs: {error}") from None
     except redis.ResponseError as error:
         if "NOAUTH" not in str(error):
-            raise
+            raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
         raise RedisUnavailable(f"Redis at {shown} needs a password; write redis://:PASSWORD@host:6379/0") from None
     except Trouble as error:
         raise RedisUnavailable(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from celerypipe import codec
-from celerypipe.errors import ConfigError
+from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message import Message
 from celerypipe.payload import size_bytes
 
@@ -62,7 +62,10 @@ class Folder:
         """Keep a dead letter: the message's bytes and, beside them, why it was given up."""
         place = self.path / "dead_letters"
         place.mkdir(exist_ok=True)
-        (place / f"{message.id}.message").write_bytes(codec.encode_joined([message]))
+        try:
+            (place / f"{message.id}.message").write_bytes(codec.encode_joined([message]))
+        except CodecError as refused:
+            error = {**error, "not_kept": str(refused)}
         (place / f"{message.id}.json").write_text(
             json.dumps({"node": node, "message": message.id, **error}, indent=2), encoding="utf-8"
         )

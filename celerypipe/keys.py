@@ -18,8 +18,6 @@ RUNG_TTL_MAX = 60_000
 #: A worker's presence, in seconds, and how often the worker refreshes it.
 PRESENCE_TTL = 15
 PRESENCE_REFRESH = 2
-#: Dead letters are kept for a week.
-DEAD_TTL = 7 * 24 * 3_600_000
 
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
@@ -60,11 +58,6 @@ def reply(run_id: str) -> str:
 def blob(run_id: str, blob_id: str) -> str:
     """Large bytes; further chunks add ``:1``, ``:2``, …"""
     return f"celerypipe:blob:{run_id}:{blob_id}"
-
-
-def dead(pipeline_id: str) -> str:
-    """The stream of dead letters of a pipeline."""
-    return f"celerypipe:dead:{pipeline_id}"
 
 
 def presence(worker_id: str) -> str:

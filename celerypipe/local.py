@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeout
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
@@ -46,6 +46,14 @@ class LocalStation(Station):
 
     def prepare(self) -> None:
         self.instance.warm()
+
+    def discard(self) -> None:
+        self.instance.destroy()
+
+    def next_batch(self, sources: dict[str, list[Message]]) -> dict[str, list[int]]:
+        """Ask the node which messages it wants now."""
+        chosen: dict[str, list[int]] = self.instance.warm().next_batch(sources)  # type: ignore[attr-defined]
+        return chosen
 
     def start(self) -> None:
         self._start(self._turn, self.instance)
@@ -95,11 +103,11 @@ class LocalStation(Station):
         """A fresh node in a fresh thread takes over from one that hangs."""
         if self.course.over.wait(delay):
             return
-        instance = self._make()
         try:
+            instance = self._make()
             instance.warm()
-        except (ConfigError, NodeError) as error:
-            self.course.fail(error)
+        except BaseException as error:  # noqa: BLE001  # without a node the run cannot go on
+            self.course.fail(as_failure(error, self.name, None))
             return
         self.instance = instance
         self._start(self._turn, instance, again)
@@ -112,10 +120,8 @@ class LocalStation(Station):
                 self._work(turn, instance, *again)
             while not turn.abandoned and (message := self._next()) is not None:
                 self._work(turn, instance, message, 0)
-        except NodeFailed as error:  # a join that cannot go on
-            self.course.fail(error)
-        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
-            self.course.fail(error)
+        except BaseException as error:  # noqa: BLE001  # a join that cannot go on, or a defect: never a hang
+            self.course.fail(as_failure(error, self.name, None))
         finally:
             instance.destroy()
         if not turn.abandoned and not self.course.over.is_set():
@@ -143,7 +149,7 @@ class LocalStation(Station):
             outputs: list[Message] = []
             try:
                 outputs = instance.update(message)
-            except Exception as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
+            except BaseException as raised:  # noqa: BLE001  # what user code raises, sys.exit too, is judged by on_error
                 error = as_failure(raised, self.name, message)
             with self._changed:
                 if turn.abandoned:
@@ -159,9 +165,9 @@ class LocalStation(Station):
             attempt += 1
 
 
-def as_failure(raised: Exception, name: str, message: Message | None) -> BaseException:
+def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:
     """An exception out of user code as a :class:`NodeFailed` with its cause; our own typed errors stay."""
-    if isinstance(raised, (NodeError, ConfigError)):
+    if isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
         return raised
     failure = NodeFailed(
         f"{name}: {brief(raised)}",

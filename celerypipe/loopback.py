@@ -11,7 +11,6 @@ import time
 from collections import deque
 
 from celerypipe import codec
-from celerypipe.errors import ConfigError, NodeError
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.station import Course
@@ -36,6 +35,11 @@ class Loopback:
         """Warm the node up before the first message."""
         self._instance = self._make()
         self._instance.warm()
+
+    def discard(self) -> None:
+        """The run could not begin."""
+        if self._instance is not None:
+            self._instance.destroy()
 
     def start(self) -> None:
         """Begin."""
@@ -82,10 +86,8 @@ class Loopback:
                 self._instance = instance
             while (item := self._next(era)) is not None:
                 self._run(era, instance, *item)
-        except (ConfigError, NodeError) as error:
-            self.course.fail(error)
-        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
-            self.course.fail(error)
+        except BaseException as error:  # noqa: BLE001  # a node that cannot warm up, or a defect: never a hang
+            self.course.fail(as_failure(error, "warped node", None))
         finally:
             if instance is not None:
                 instance.destroy()
@@ -109,7 +111,7 @@ class Loopback:
             outputs = instance.update(codec.decode(data)[0])
             outputs = codec.decode(codec.encode_joined(outputs))
             error = None
-        except Exception as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
+        except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
             outputs, error = [], as_failure(raised, warp.name, flight.message)
         with self._changed:
             if era != self._era:

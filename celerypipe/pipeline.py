@@ -63,6 +63,8 @@ def _needs_folder(body: Body) -> Iterable[tuple[Location, str]]:
     for index, node in enumerate(body.nodes):
         if node.auto_dump:
             yield ("nodes", index, "auto_dump"), cure
+        if node.on_error == "dead_letter":
+            yield ("nodes", index, "on_error"), f"'dead_letter' {cure}"
 
 
 class Document(Shape):

@@ -56,9 +56,9 @@ class Replies:
         while not self.closing:
             try:
                 for reply_id, reply in self._replies(last):
-                    last = reply_id
                     if reply is not None and reply.node in self.warps:
                         self._take(self.warps[reply.node], reply)
+                    last = reply_id
             except Broken:
                 # The post thread says so and recovers; here it is enough to try again.
                 self._client.close()

@@ -6,19 +6,18 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from celerypipe import codec
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import is_known_here
-from celerypipe.errors import RunCancelled
+from celerypipe.errors import DeadlineExceeded, RunCancelled
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
 from celerypipe.instance import Instance
 from celerypipe.join import join_of
-from celerypipe.local import INBOX, LocalStation
+from celerypipe.local import INBOX, LocalStation, as_failure
 from celerypipe.loopback import Loopback
 from celerypipe.message import Message
 from celerypipe.outflow import Outflow
@@ -93,7 +92,6 @@ class Run:
             return Warp(self.course, node, self.carrier)
         loopback = Loopback(self.course, make)
         self.loopbacks.append(loopback)
-        loopback.prepare()
         return Warp(self.course, node, loopback)
 
     def _connect(self) -> None:
@@ -104,12 +102,9 @@ class Run:
             for link in links:
                 self.stations[link.source].outlets.append(Outlet(link, station))
             if len(links) > 1:
-                instance = station.instance if isinstance(station, LocalStation) else None
                 next_batch = None
-                if instance is not None:
-                    next_batch = getattr(instance.entry.node, "next_batch", None) and (
-                        lambda sources, of=instance: of.warm().next_batch(sources)
-                    )
+                if isinstance(station, LocalStation) and hasattr(station.instance.entry.node, "next_batch"):
+                    next_batch = station.next_batch
                 names = [link.source for link in links]
                 station.join = join_of(station.node.sync, name, names, capacity, next_batch)
 
@@ -129,6 +124,8 @@ class Run:
             feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
             self.stations[name].open_links.add("(feed)")
         self.stations["(feed)"] = feeder
+        if not self.outflow.open_links:
+            self.outflow.drained()  # every end is a sink: there is nothing to read
 
     def _record(self, node: NodeDefinition) -> bytes:
         limits = node.warp_configuration
@@ -158,11 +155,12 @@ class Run:
                 self.carrier.instead = self._run_here
                 self.carrier.open(warps, {warp.name: self._record(warp.node) for warp in warps})
                 self._raise_if_over()
-            with ThreadPoolExecutor(max(1, len(self.stations)), thread_name_prefix="celerypipe-warmup") as pool:
-                list(pool.map(lambda station: station.prepare(), self.stations.values()))
-        except BaseException:
-            self.course.over.set()
+            self._warm_up()
+        except BaseException as error:
+            self.course.fail(error)
             self.close()
+            for each in self._nodes():
+                each.discard()
             raise
         self._started = time.monotonic()
         self._ends = [*self.stations.values()]
@@ -173,6 +171,37 @@ class Run:
         # From the sinks upwards, so that nobody sends to somebody who is not there yet.
         for station in reversed(self.stations.values()):
             station.start()
+
+    def _nodes(self) -> list[Station | Loopback]:
+        """Everything that holds a node of its own."""
+        return [*self.stations.values(), *self.loopbacks]
+
+    def _warm_up(self) -> None:
+        """Warm all local nodes up at the same time; the first that fails, or the end of the run, ends the wait."""
+        failures: list[BaseException] = []
+
+        def warm(prepare: Callable[[], None], name: str) -> None:
+            try:
+                prepare()
+            except BaseException as error:  # noqa: BLE001  # raised again below, in the thread that waits
+                failures.append(as_failure(error, name, None))
+
+        threads = [
+            self.course.spawn("warmup", warm, each.prepare, getattr(each, "name", "warped node"))
+            for each in self._nodes()
+        ]
+        deadline = self.pipeline.deadline
+        while any(thread.is_alive() for thread in threads) and not failures:
+            if deadline is not None and time.monotonic() - self._started > deadline:
+                failures.append(DeadlineExceeded(f"the pipeline's deadline of {deadline} s passed during warm-up"))
+            if self.course.over.wait(0.02):
+                break
+        if failures or self.course.over.is_set():
+            for thread in threads:
+                self.course.forget(thread)
+        if failures:
+            raise failures[0]
+        self._raise_if_over()
 
     def _raise_if_over(self) -> None:
         if self.course.error is not None:
@@ -189,9 +218,7 @@ class Run:
         loopback = Loopback(self.course, make)
         self.loopbacks.append(loopback)
         warp.carrier = loopback
-        for _, flight in sorted(warp.flights.items()):
-            if self.carrier is not None:
-                self.carrier.withdraw(warp, flight)
+        for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)
         loopback.start()
 

@@ -67,7 +67,12 @@ class Runner:
         self._current = run
         with _Signals(run):
             run.begin()
-            self._watch(run, pipeline.deadline, on_progress)
+            try:
+                self._watch(run, pipeline.deadline, on_progress)
+            except BaseException as error:
+                run.course.fail(error)
+                run.close()
+                raise
         return self._end(run)
 
     def stream(self, pipeline: Pipeline, inputs: Iterable[Message] = ()) -> Iterator[Message]:
@@ -78,11 +83,11 @@ class Runner:
         run = self._make(pipeline, feed=inputs)
         self._current = run
         run.begin()
-        clock = threading.Thread(target=self._watch, args=(run, pipeline.deadline, None), daemon=True)
+        clock = threading.Thread(target=self._keep_time, args=(run, pipeline.deadline), daemon=True)
         clock.start()
         try:
             yield from run.outputs()
-        except GeneratorExit:
+        except BaseException:
             run.course.fail(RunCancelled("the reader of the stream left"))
             clock.join()
             run.close()
@@ -106,6 +111,8 @@ class Runner:
                 node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
             )
         )
+        if feed is not None and not isinstance(feed, tuple) and not heads:
+            raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         url = self.redis or settings.redis_url
         if url is None and not self.local and any(node.warped for node in pipeline.nodes):
@@ -134,6 +141,12 @@ class Runner:
             if on_progress is not None and now - shown > 0.25:
                 shown = now
                 on_progress(run.report())
+
+    def _keep_time(self, run: Run, deadline: float | None) -> None:
+        try:
+            self._watch(run, deadline, None)
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not its timeouts
+            run.course.fail(error)
 
     def _end(self, run: Run) -> Report:
         run.close()
@@ -171,10 +184,11 @@ class _Signals:
     def _told(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self._asked:
-            self._run.course.fail(RunCancelled(f"stopped by a second {name}"))
+            again = RunCancelled(f"stopped by a second {name}")
+            threading.Thread(target=self._run.course.fail, args=(again,), daemon=True).start()
             return
         self._asked = True
-        # A handler must not wait for a lock that the interrupted code holds.
+        # A handler must not wait for a lock that the interrupted code holds: a thread does.
         threading.Thread(target=self._run.stop_sources, args=(name,), daemon=True).start()
         if number == signal.SIGTERM:
             too_long = RunCancelled(f"stopped by SIGTERM; {TERM_GRACE:.0f} s were not enough to drain")

@@ -45,6 +45,10 @@ def client_url(url: str) -> str:
     """Return the URL as redis-py writes it; kombu's ``redis+socket://`` becomes ``unix://``."""
     scheme = url.partition("://")[0]
     if scheme in ("redis", "rediss", "unix"):
+        try:
+            urlsplit(url).port  # noqa: B018  # reading it is the check
+        except ValueError as error:
+            raise ConfigError(f"{without_password(url)!r} is no Redis URL: {error}") from None
         return url
     if scheme in ("redis+socket", "socket"):
         parts = urlsplit(url)

@@ -37,6 +37,10 @@ class SourceStation(Station):
         if self.instance is not None:
             self.instance.warm()
 
+    def discard(self) -> None:
+        if self.instance is not None:
+            self.instance.destroy()
+
     def start(self) -> None:
         self._thread = self.course.spawn(self.name, self._live)
 
@@ -88,7 +92,7 @@ class SourceStation(Station):
                 if self._stopped or self.course.over.is_set():
                     break
                 self._send(message)
-        except Exception as raised:  # noqa: BLE001  # whatever user code raises ends the source by its on_error
+        except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source by its on_error
             self._failed(raised)
         finally:
             if self.instance is not None:
@@ -124,7 +128,7 @@ class SourceStation(Station):
         self._count += 1
         self.pass_on((message,), None)
 
-    def _failed(self, raised: Exception) -> None:
+    def _failed(self, raised: BaseException) -> None:
         error = as_failure(raised, self.name, None)
         self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
         if self.node.on_error == "stop":

@@ -109,6 +109,9 @@ class Station:
     def close(self) -> None:
         """Called once the run is over."""
 
+    def discard(self) -> None:
+        """Called when the run could not begin: let go of what :meth:`prepare` made."""
+
     # -- what all do ------------------------------------------------------------------------------------------------
 
     def end(self, link: str) -> None:
@@ -183,7 +186,10 @@ class Station:
             "worker": getattr(error, "worker", ""),
             "traceback": getattr(error, "remote_traceback", ""),
         }
-        self.course.bury(self.name, message, why)
+        try:
+            self.course.bury(self.name, message, why)
+        except OSError as trouble:
+            self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
 
 
 def stamped(output: Message, creator: str, parent: Message | None) -> Message:

@@ -86,7 +86,8 @@ class Warp(Station):
     @property
     def parallel(self) -> int:
         """How many of its messages may be in ``update`` at the same time."""
-        return self.limits.parallel or max(1, self.carrier.slots(self))
+        slots = self.carrier.slots(self)
+        return min(self.limits.parallel or slots, slots) if slots else 1
 
     def start(self) -> None:
         self.course.spawn(self.name, self._deliver)
@@ -221,7 +222,7 @@ class Warp(Station):
                     return self._results.pop(self._next_out - 1)
                 if self._arrived:
                     return self._results.pop(self._arrived.popleft())
-                if self._ended and not self.flights and not self._results:
+                if self._ended and not self._held:
                     return None
                 self._changed.wait(0.5)
         return None
@@ -231,7 +232,7 @@ class Warp(Station):
     def check(self, now: float) -> None:
         with self._changed:
             self._start_clocks()
-            again = [flight for due, flight in self._later if due <= now]
+            again = [flight for due, flight in self._later if due <= now and not flight.done]
             self._later = [(due, flight) for due, flight in self._later if due > now]
             late = self._late(now)
             for flight in again:

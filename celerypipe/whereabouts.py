@@ -38,7 +38,8 @@ class Whereabouts:
 
     def _where(self, mailbox: Mailbox, warp: Warp, flight: Flight, spent: float) -> str:
         if not self._bells.slots(warp.queue):
-            return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}"
+            command = f"celery -A celerypipe worker -Q {warp.queue}"
+            return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
         pending = self._pending(mailbox, flight.entry)
         ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)
         if pending is None:

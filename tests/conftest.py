@@ -6,6 +6,7 @@ Without a redis-server the tests that need one are skipped at a desk and fail un
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,11 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def remove(self) -> None:
+        """Stop it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder)
 
 
 @dataclass
@@ -218,7 +224,7 @@ def redis_url() -> Iterator[str]:
     """The address of a private Redis that the whole session shares: use names of your own in it, never flush it."""
     server = RedisServer().start()
     yield server.url
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture
@@ -233,7 +239,7 @@ def private_redis() -> Iterator[RedisServer]:
     """A Redis for one test, which may flush it, freeze it, kill it and start it again."""
     server = RedisServer().start()
     yield server
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture

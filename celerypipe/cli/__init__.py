@@ -62,7 +62,8 @@ class LazyGroup(click.Group):
         except CelerypipeError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"{ctx.command_path}: {error}", err=True)
+            kind = "" if isinstance(error, WRONG_BEFORE_RUNNING) else f"{type(error).__name__}: "
+            click.echo(f"{ctx.command_path}: {kind}{error}", err=True)
             sys.exit(2 if isinstance(error, WRONG_BEFORE_RUNNING) else 1)
 
 

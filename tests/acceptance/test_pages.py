@@ -1,0 +1,127 @@
+"""Pages and faces as shipped: a real model, real pictures, two real workers and a private Redis, run by both twins."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+EXAMPLE = ROOT / "examples" / "pages"
+NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")
+NAMES = ["page", "text", "astronaut", "grace_hopper"]
+#: Seconds that both runs together may take: a model on a loaded machine.
+LONG = 55.0
+PROSE = [
+    "Region-based segmentation",
+    "Let us first determine markers of the coins and the",
+    "background. These markers are pixels that we can label",
+    "unambiguously as either object or background. Here,",
+    "the markers are found at the two extreme parts of the",
+    "histogram of grey values:",
+]
+
+
+@dataclass
+class Outcome:
+    """What one run left behind."""
+
+    status: int
+    printed: str
+    said: str
+    out: Path
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        lines = (self.out / "pages.jsonl").read_text().splitlines()
+        return {record["image"]: record for record in map(json.loads, lines)}
+
+
+def require_vision() -> None:
+    """Skip where the model is not installed; under CI only where there is no release of it."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    reason = f"not installed: {', '.join(missing)} (pip install -e '.[vision]'; rapidocr needs Python < 3.13)"
+    if os.environ.get("CI") and sys.version_info < (3, 13):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def start(folder: Path, *words: object) -> subprocess.Popen[str]:
+    """Run in a folder that is like the root of the checkout, but that takes the output."""
+    folder.mkdir()
+    (folder / "worker_configs").symlink_to(ROOT / "worker_configs")
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
+    """Both twins, run at the same time, unchanged. ``redis_url``: only for its answer to a missing redis-server."""
+    require_vision()
+    folder = tmp_path_factory.mktemp("pages")
+    processes = {
+        "json": start(folder / "json", "-m", "celerypipe", "run", EXAMPLE / "pipeline.json", "--json"),
+        "python": start(folder / "python", EXAMPLE / "pipeline.py"),
+    }
+    try:
+        found = {}
+        for name, process in processes.items():
+            printed, said = process.communicate(timeout=LONG)
+            found[name] = Outcome(process.returncode, printed, said, folder / name / "examples" / "pages" / "out")
+        yield found
+    finally:
+        for process in processes.values():
+            with process:
+                process.kill()
+
+
+@pytest.mark.parametrize("twin", ["json", "python"])
+def test_four_pictures_are_written_with_the_right_faces_and_words(outcomes: dict[str, Outcome], twin: str) -> None:
+    from PIL import Image
+
+    outcome = outcomes[twin]
+    assert outcome.status == 0, outcome.said
+    records = outcome.records()
+    assert list(records) == NAMES
+    assert [len(records[name]["faces"]) for name in NAMES] == [0, 0, 1, 1]
+
+    read = [line["text"] for line in records["page"]["lines"]]
+    assert read[: len(PROSE)] == PROSE
+    assert records["astronaut"]["lines"] == []
+
+    assert sorted(path.stem for path in outcome.out.glob("*.png")) == sorted(NAMES)
+    for name in NAMES:
+        with Image.open(outcome.out / f"{name}.png") as picture:
+            picture.load()
+            # The text is written below the picture, and may be wider.
+            assert picture.width >= records[name]["width"]
+            assert picture.height >= records[name]["height"]
+
+
+def test_both_twins_find_the_same(outcomes: dict[str, Outcome]) -> None:
+    assert outcomes["json"].records() == outcomes["python"].records()
+
+
+def test_the_report_says_what_ran_where(outcomes: dict[str, Outcome]) -> None:
+    nodes = {node["name"]: node for node in json.loads(outcomes["json"].printed)["nodes"]}
+    assert (nodes["text"]["queue"], nodes["faces"]["queue"]) == ("gpu", "cpu")
+    assert (nodes["describe"]["received"], nodes["describe"]["sent"]) == (8, 4)
+    assert nodes["pictures"]["received"] == nodes["records"]["received"] == 4
+    assert "pages_and_faces: done" in outcomes["python"].printed
+    assert "The pictures are in examples/pages/out" in outcomes["python"].printed
