@@ -48,9 +48,9 @@ class Nap(Proc):
 
 
 class Picky(Proc):
-    """Raises on the payloads in ``bad``; with ``times``, only so often for each of them in one process."""
+    """Raises on the payloads in ``bad``; with ``times``, only so often each. Another ``salt`` is another instance."""
 
-    def __init__(self, bad: list[Any], times: int | None = None) -> None:
+    def __init__(self, bad: list[Any], times: int | None = None, salt: int = 0) -> None:
         self.bad = bad
         self.times = times
         self.seen: dict[Any, int] = {}

@@ -68,7 +68,8 @@ def test_our_errors_are_text_and_an_exit_code(error: str, status: int) -> None:
     )
     done = python("-c", program.replace("ARGUMENTS", "['run']"))
     assert done.returncode == status
-    assert done.stderr == "celerypipe: the place: the cure\n"
+    kind = "" if status == 2 else f"{error}: "
+    assert done.stderr == f"celerypipe: {kind}the place: the cure\n"
     with_traceback = python("-c", program.replace("ARGUMENTS", "['--debug', 'run']"))
     assert "Traceback" in with_traceback.stderr
     assert with_traceback.returncode == 1
