@@ -36,8 +36,17 @@ LONE_ATTEMPTS = 2
 #: An idle wait looks around this often, milliseconds.
 IDLE_LOOK = 100
 
-#: Run, node and message that the current thread works on; the worker's log lines carry it.
-whereabouts: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_whereabouts", default="")
+#: Run, node and message that the current thread works on.
+at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
+
+
+class AtWork(logging.Filter):
+    """Gives every log record the field ``at_work``: run, node and message id, or nothing between messages."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the field; let everything through."""
+        record.at_work = at_work.get()
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,6 @@ class Activation:
         self.queues = queues
         self.shutting_down = shutting_down
         self.done = 0
-        self.broken: Answer | None = None
         self.offset = 0.0
         self._mean: float | None = None
         self._answers: list[Answer] = []
@@ -183,7 +191,7 @@ class Activation:
         self.lease.current = entry.id
         try:
             message = codec.decode(data)[0]
-            whereabouts.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}")
+            at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}: ")
             outputs = self._update(message)
             ran = time.perf_counter() - start
             body = codec.encode_joined(outputs)
@@ -208,7 +216,7 @@ class Activation:
             )
         finally:
             self.lease.current = ""
-            whereabouts.set("")
+            at_work.set("")
         self.done += 1
 
     def _update(self, message: Message) -> list[Message]:

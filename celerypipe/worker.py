@@ -28,6 +28,7 @@ from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
 from celerypipe import codec, worker_config
+from celerypipe.activation import AtWork
 from celerypipe.celery import app
 from celerypipe.connection import Client
 from celerypipe.errors import ConfigError
@@ -128,6 +129,14 @@ def settle(sender: Any, **_: Any) -> None:
         boot.service.register(sender.app, boot.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
             os.environ[SPAWN_VARIABLE] = _for_spawned(boot.service, boot.worker, boot.flag.move_to_file())
+
+
+@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
+@signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def say_where(logger: logging.Logger, **_: Any) -> None:
+    """Log lines, also those of nodes and libraries, carry run, node and message id."""
+    for handler in logger.handlers:
+        handler.addFilter(AtWork())
 
 
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -240,7 +249,7 @@ def _configs(queues: tuple[str, ...], folder: Path) -> list[worker_config.Worker
 
 def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig, url: str) -> dict[str, Any]:
     shown = "-".join(queues).replace("%", "%%")
-    line = f"%(asctime)s %(levelname)s [{shown}] %(message)s"
+    line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
     transport = {**app.conf.broker_transport_options, **leader.settings.get("broker_transport_options", {})}
     if url.startswith("unix://"):
         transport = {key: value for key, value in transport.items() if key != "socket_keepalive"}

@@ -57,6 +57,7 @@ class Picky(Proc):
 
     def update(self, message: Message) -> Message:
         if message.payload in self.bad:
+            self.logger.warning("about to refuse %r", message.payload)
             self.seen[message.payload] = self.seen.get(message.payload, 0) + 1
             if self.times is None or self.seen[message.payload] <= self.times:
                 raise ValueError(f"{message.payload!r} is not to my taste")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -286,3 +287,15 @@ def test_called_as_an_ordinary_task_a_mark_says_how_to_run_it(shared_worker: Sta
 def test_redis_that_is_not_there_or_wants_a_password() -> None:
     with pytest.raises(CelerypipeError, match=r"Redis is not there: unix:///nowhere.*--redis"):
         results(Runner("unix:///nowhere"), warped("tests.remote.Echo", "q"), [1])
+
+
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_the_log_lines_of_a_worker_carry_run_node_and_message(
+    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    worker = shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    pipeline = warped("tests.remote.Picky", f"t{pool}", configuration={"bad": [pool]}, on_error="skip")
+    message = Message(pool)
+    assert list(Runner(redis_url).stream(pipeline, [message])) == []
+    line = next(line for line in worker.text().splitlines() if f"about to refuse {pool!r}" in line)
+    assert re.search(rf"run [0-9a-f]+ node there message {message.id}: about to refuse", line)
