@@ -43,7 +43,7 @@ floors: $(DEV_READY)
 
 unit: $(DEV_READY)
 	@echo "== pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 bench: $(DEV_READY) ## measure; prints a table
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done

@@ -36,6 +36,7 @@ VISION = [
 DEV = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",  # the suite mostly waits for processes: three at a time
     "hypothesis>=6.100",
     "mypy>=1.11",
     "ruff>=0.6",

@@ -20,17 +20,16 @@ from celerypipe import blob, codec, keys
 from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Instance, Interrupted, brief, trace
-from celerypipe.keeper import Lease
+from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
 from celerypipe.message import Message
+from celerypipe.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
 #: Work that one read may bring, in seconds by the activation's own average, and its bounds in messages.
 READ_WORK = 0.020
 READ_MOST = 256
-#: Results wait at most this long for others to be published with.
-FLUSH_AFTER = 0.005
 #: How often a message is handed to ``update`` alone after its process died, before it is given up.
 LONE_ATTEMPTS = 2
 #: An idle wait looks around this often, milliseconds.
@@ -78,6 +77,7 @@ class Activation:
         record: Record,
         instance: Instance,
         *,
+        keeper: Keeper,
         queues: Sequence[str],
         shutting_down: Any,
     ) -> None:
@@ -86,15 +86,13 @@ class Activation:
         self.mailbox: Mailbox = lease.mailbox
         self.record = record
         self.instance = instance
+        self.keeper = keeper
         self.queues = queues
         self.shutting_down = shutting_down
         self.done = 0
         self.offset = 0.0
         self._mean: float | None = None
-        self._answers: list[Answer] = []
-        self._flushed = 0.0
-        self._published = 0
-        self._size = 0
+        self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -154,13 +152,14 @@ class Activation:
     def _work(self, entries: Sequence[Entry]) -> None:
         received = time.monotonic()
         blobs = self._fetch(entries)
-        self._flushed = received
+        self.outbox.begin()
+        if len(entries) > 1:
+            self.keeper.hurry()
         for entry in entries:
             if self.lease.state != "held":
                 break
             self._handle(entry, blobs)
-            now = time.monotonic()
-            if now - self._flushed > FLUSH_AFTER:
+            if self.outbox.due:
                 self._flush()
         self._flush()
         spent = (time.monotonic() - received) / len(entries)
@@ -173,7 +172,7 @@ class Activation:
         self.client.pexpire(name, keys.DATA_TTL)
         if tried > LONE_ATTEMPTS:
             text = f"the process that ran it died {tried} times; last taken over by {self.lease.owner}"
-            self._answers.append(self._failure(entry, "lost", "WorkerLost", text))
+            self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
             self._flush()
         elif self.lease.state == "held":
             self._work([entry])
@@ -184,7 +183,7 @@ class Activation:
     def _handle(self, entry: Entry, blobs: dict[str, bytes | None]) -> None:
         data = blobs[entry.blob] if entry.blob else entry.data
         if data is None:
-            self._answers.append(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
+            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
             return
         waited = max(0.0, time.time() + self.offset - int(entry.id.partition("-")[0]) / 1000)
         start = time.perf_counter()
@@ -196,10 +195,10 @@ class Activation:
             ran = time.perf_counter() - start
             body = codec.encode_joined(outputs)
             reference = ""
-            self._size += len(body)
+            size = len(body)
             if len(body) > blob.INLINE_LIMIT:
                 reference, body = blob.put(self.client, self.mailbox.run, body), b""
-            self._answers.append(Answer(entry, RESULT, waited, ran, reference, body))
+            self.outbox.add(Answer(entry, RESULT, waited, ran, reference, body), size)
         except Interrupted as interrupt:
             self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
         except (WorkerShutdown, WorkerTerminate):
@@ -209,7 +208,7 @@ class Activation:
             kind = (
                 "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
             )
-            self._answers.append(
+            self.outbox.add(
                 self._failure(
                     entry, kind, type(error).__name__, brief(error), trace(error), waited, time.perf_counter() - start
                 )
@@ -221,7 +220,9 @@ class Activation:
 
     def _update(self, message: Message) -> list[Message]:
         self.instance.warm()
-        outputs: list[Message] = self.lease.alarm.call(self.record.timeout, self.instance.update, message)
+        outputs: list[Message] = self.lease.alarm.call(
+            self.record.timeout, self.instance.update, message, self.lease.current
+        )
         return outputs
 
     def _interrupted(self, entry: Entry, reason: str, waited: float, ran: float) -> None:
@@ -229,7 +230,7 @@ class Activation:
         if reason == "timeout":
             text = f"{self.record.timeout} s exceeded"
             logger.warning("%s", text)
-            self._answers.append(self._failure(entry, "timeout", "NodeTimeout", text, "", waited, ran))
+            self.outbox.add(self._failure(entry, "timeout", "NodeTimeout", text, "", waited, ran))
 
     def _failure(
         self, entry: Entry, kind: str, name: str, text: str, traceback: str = "", waited: float = 0.0, ran: float = 0.0
@@ -241,24 +242,15 @@ class Activation:
 
     def _flush(self) -> None:
         """Publish what is done; pause while the runner is behind with reading."""
-        answers, self._answers = self._answers, []
-        self._flushed = time.monotonic()
-        if not answers:
+        if not self.outbox and not self.outbox.full:
             return
         self.lease.alarm.unguard()
-        waiting = self.mailbox.publish(self.client, self.lease.owner, answers)
-        size, self._size = self._size, 0
-        self._published = size if waiting is not None and waiting <= len(answers) else self._published + size
-        while waiting is not None and (waiting > self.record.room or self._published > self.record.budget):
-            if self._must_stop(0.0):
-                return
-            time.sleep(0.01)
-            waiting = self.client.xlen(keys.reply(self.mailbox.run))
-            if not waiting:
-                self._published = 0
-        self._size = 0
-        if waiting is None:
+        if not self.outbox.flush(self.client):
             self.lease.state = "over"
+            return
+        while self.outbox.full and not self._must_stop(0.0):
+            time.sleep(0.01)
+            self.outbox.look(self.client)
 
     def release(self, *, force: bool) -> bool:
         """Let go of the bell; False when there is an entry nobody was given and ``force`` is not set."""

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Work that one activation gets before a second one is rung for, in seconds.
 WORK_PER_BELL = 0.050
+#: A message that is out for so long may be a slow one among fast ones: its age counts as if it were the mean.
+SLOW = 0.25
 #: Seconds after which a queue without a live worker is said, or decided about.
 NO_WORKER_AFTER = 1.5
 #: Seconds between two looks at the workers' presence.
@@ -140,21 +142,26 @@ class Bells:
 
     # -- ringing ----------------------------------------------------------------------------------------------------
 
-    def plan(self, warp: Warp) -> tuple[str, int, int]:
-        """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms)."""
+    def plan(self, warp: Warp, age: float = 0.0) -> tuple[str, int, int]:
+        """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms).
+
+        ``age``: seconds that its oldest message is out.
+        """
         token = secrets.token_hex(4)
         if not self.slots(warp.queue):
             return token, 0, keys.RUNG_TTL
         out = len(warp.flights)
-        wanted = max(1, min(warp.parallel, math.ceil(out * warp.mean / WORK_PER_BELL), out))
+        mean = max(warp.mean, age) if age > SLOW else warp.mean
+        wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), out))
+        warp.rung = wanted
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
 
-    def ring(self, client: Client, mailbox: Mailbox, warp: Warp, *, force: bool = False) -> None:
+    def ring(self, client: Client, mailbox: Mailbox, warp: Warp, *, age: float = 0.0, force: bool = False) -> None:
         """Ring the wanted slots that have no bell. A bell that is rung again without an answer lives longer."""
         if warp.answered_at > self._rung_at.get(warp.name, 0.0):
             self._ttl[warp.name] = keys.RUNG_TTL
-        token, wanted, ttl = self.plan(warp)
+        token, wanted, ttl = self.plan(warp, age)
         if not wanted:
             return
         rung = mailbox.ring(client, token=token, wanted=wanted, ttl=ttl, force=force)

@@ -53,8 +53,8 @@ class RedisCarrier:
         self._renewed = 0.0
         self._client: Client = connect(url, name="celerypipe-post")
         self.bells = Bells(course, url)
-        self.replies = Replies(course, url, self.warps, self._garbage, again=self.post)
         self.whereabouts = Whereabouts(url, self.bells)
+        self.replies = Replies(course, url, self.warps, self._garbage, again=self.post, heard=self.whereabouts.heard)
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -135,6 +135,9 @@ class RedisCarrier:
 
     def withdraw(self, warp: Warp, flight: Flight) -> str:
         return self.whereabouts.withdraw(self.mailboxes[warp.name], warp, flight)
+
+    def began(self, warp: Warp, flight: Flight) -> float:
+        return self.whereabouts.began(self.mailboxes[warp.name], warp, flight)
 
     def slots(self, warp: Warp) -> int:
         return self.bells.slots(warp.queue)
@@ -257,8 +260,8 @@ class RedisCarrier:
         if self.bells.abandoned(warp) and self.instead is not None and warp.limits.on_no_worker == "local":
             self.instead(warp)
             return
-        self.bells.ring(self._client, self.mailboxes[warp.name], warp)
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
+        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
         if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER:
             self._audit(warp)
 

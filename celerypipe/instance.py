@@ -134,8 +134,10 @@ class Alarm:
     """
 
     def __init__(self) -> None:
-        self.reason = ""
         self._inside = False
+        self._running = ""
+        self._until = 0.0
+        self._shot: tuple[str, str] | None = None
         self._guarded_until = 0.0
         self._previous: Any = None
 
@@ -148,9 +150,19 @@ class Alarm:
         self.unguard()
         signal.signal(signal.SIGALRM, self._previous)
 
-    def call(self, timeout: float | None, function: Callable[[Message], list[Message]], message: Message) -> Any:
-        """Call the function; raises :class:`Interrupted` from inside it when the time is over."""
-        self.reason = ""
+    def call(
+        self,
+        timeout: float | None,
+        function: Callable[[Message], list[Message]],
+        message: Message,
+        name: str = "",
+    ) -> Any:
+        """Call the function; raises :class:`Interrupted` from inside it when the time is over.
+
+        ``name`` is what :meth:`interrupt` calls this message.
+        """
+        self._shot, self._running = None, name
+        self._until = time.monotonic() + timeout if timeout is not None else float("inf")
         if timeout is not None:
             self._guard(timeout)
             signal.setitimer(signal.ITIMER_REAL, timeout)
@@ -162,9 +174,9 @@ class Alarm:
             if timeout is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def interrupt(self, reason: str) -> None:
-        """Interrupt what runs now; may be called from any thread."""
-        self.reason = reason
+    def interrupt(self, reason: str, name: str = "") -> None:
+        """Interrupt what runs now, or only the message of that name; may be called from any thread."""
+        self._shot = (reason, name)
         if self._inside:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
@@ -182,15 +194,21 @@ class Alarm:
             faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=sys.__stderr__ or 2)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._inside:
-            self._inside = False
-            raise Interrupted(self.reason or "timeout")
+        if not self._inside:
+            return
+        shot, self._shot = self._shot, None
+        if shot is not None and shot[1] in ("", self._running):
+            reason = shot[0]
+        elif time.monotonic() >= self._until:
+            reason = "timeout"
+        else:
+            return  # meant for a message that ended a moment ago
+        self._inside = False
+        raise Interrupted(reason)
 
 
 class Unarmed:
     """Stands where an :class:`Alarm` cannot be: a thread that is not the main one cannot be interrupted."""
-
-    reason = ""
 
     def __enter__(self) -> Unarmed:
         return self
@@ -198,13 +216,18 @@ class Unarmed:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def call(self, timeout: float | None, function: Callable[[Message], list[Message]], message: Message) -> Any:
+    def call(
+        self,
+        timeout: float | None,
+        function: Callable[[Message], list[Message]],
+        message: Message,
+        name: str = "",
+    ) -> Any:
         """Call the function, however long it takes."""
         return function(message)
 
-    def interrupt(self, reason: str) -> None:
-        """Note the reason; the result will be dropped."""
-        self.reason = reason
+    def interrupt(self, reason: str, name: str = "") -> None:
+        """Nothing to be done from here; the result will be dropped."""
 
     def unguard(self) -> None:
         """Nothing to stand down."""

@@ -1,12 +1,14 @@
 """One thread of a worker process that refreshes the bells its activations hold, and tells them what it sees.
 
-The hot path never pays for a lease: it only looks at ``Lease.state``.
+The hot path never pays for a lease: it only looks at ``Lease.state``. The same thread publishes results that are
+finished while the message after them takes long.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +19,7 @@ from celerypipe import keys
 from celerypipe.connection import Client, Trouble
 from celerypipe.instance import Alarm, Unarmed
 from celerypipe.mailbox import Mailbox
+from celerypipe.outbox import FLUSH_AFTER, Outbox
 from celerypipe.scripts import REFRESH
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ class Lease:
     alarm: Alarm | Unarmed
     state: State = "held"
     current: str = ""
+    outbox: Outbox | None = None
 
     @property
     def bell(self) -> str:
@@ -44,17 +48,22 @@ class Lease:
 
 
 class Keeper:
-    """Refreshes leases every second while there are any; the thread ends by itself after the last one."""
+    """Refreshes leases every second while there are any, and looks for results left behind after :meth:`hurry`."""
 
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
         self._leases: set[Lease] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._next_look = 0.0
+        self._hurry_until = 0.0
 
     def add(self, lease: Lease) -> None:
         """Keep this lease from now on; it was taken a moment ago."""
         with self._changed:
+            if not self._leases:
+                self._next_look = time.monotonic() + TICK
+                self._changed.notify()
             self._leases.add(lease)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
@@ -65,17 +74,36 @@ class Keeper:
         with self._changed:
             self._leases.discard(lease)
 
+    def hurry(self) -> None:
+        """A batch of several messages begins: look every few milliseconds for a while, not every second."""
+        now = time.monotonic()
+        before, self._hurry_until = self._hurry_until, now + TICK
+        if before < now:
+            with self._changed:
+                self._changed.notify()
+
     def _keep(self) -> None:
         client = self._connect()
         try:
             while True:
                 with self._changed:
-                    self._changed.wait(TICK)
+                    self._changed.wait(self._pause())
                     leases = list(self._leases)
                 for lease in leases:
-                    self._look(client, lease)
+                    if lease.outbox is not None and lease.outbox.overdue:
+                        _publish(client, lease, lease.outbox)
+                if time.monotonic() >= self._next_look:
+                    self._next_look = time.monotonic() + TICK
+                    for lease in leases:
+                        self._look(client, lease)
         finally:
             client.close()
+
+    def _pause(self) -> float | None:
+        now = time.monotonic()
+        if not self._leases:
+            return None
+        return FLUSH_AFTER if now < self._hurry_until else max(0.0, self._next_look - now)
 
     def _look(self, client: Client, lease: Lease) -> None:
         current = lease.current
@@ -102,7 +130,17 @@ class Keeper:
             lease.state = "over"
             lease.alarm.interrupt("over")
         elif status == 3 and lease.current == current:
-            lease.alarm.interrupt("withdrawn")
+            lease.alarm.interrupt("withdrawn", current)
+
+
+def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
+    try:
+        if not outbox.flush(client):
+            lease.state = "over"
+            lease.alarm.interrupt("over")
+    except (*Trouble, redis.ResponseError) as error:
+        # They stay in the outbox; the activation tries again, or ends, and then somebody else claims them.
+        logger.warning("cannot publish results for node %s: %s", lease.mailbox.node, error)
 
 
 def _let_lapse(client: Client, lease: Lease) -> None:

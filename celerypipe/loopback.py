@@ -56,6 +56,9 @@ class Loopback:
     def slots(self, warp: Warp) -> int:
         return 1
 
+    def began(self, warp: Warp, flight: Flight) -> float:
+        return flight.due_since or flight.sent_at
+
     def settled(self, warp: Warp, flight: Flight) -> None:
         """Nothing is kept here."""
 

@@ -29,7 +29,10 @@ Broken = (*Trouble, redis.ResponseError)
 
 
 class Replies:
-    """Reads replies and hands them out; ``garbage`` collects blobs nobody needs, ``again`` sends a message anew."""
+    """Reads replies and hands them out; ``garbage`` collects blobs nobody needs, ``again`` sends a message anew.
+
+    ``heard`` is told the name of each activation that answered.
+    """
 
     def __init__(
         self,
@@ -39,12 +42,14 @@ class Replies:
         garbage: deque[str],
         *,
         again: Callable[[Warp, Flight], None],
+        heard: Callable[[str], None],
     ) -> None:
         self.course = course
         self.warps = warps
         self.closing = False
         self._garbage = garbage
         self._again = again
+        self._heard = heard
         self._client: Client = connect(url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
 
     def close(self) -> None:
@@ -81,6 +86,7 @@ class Replies:
     def _take(self, warp: Warp, reply: Reply) -> None:
         flight = warp.flights.get(reply.sequence)
         warp.answered_at = time.monotonic()
+        self._heard(reply.worker)
         if flight is None or flight.attempt != reply.attempt:
             if reply.blob:
                 self._garbage.append(reply.blob)

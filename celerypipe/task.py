@@ -130,7 +130,13 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         instance = shelf.lend(key, lambda: Instance(self.entry, record.configuration))
         instance.name = lease.mailbox.node
         activation = Activation(
-            client, lease, record, instance, queues=self.worker.queues, shutting_down=self.worker.shutting_down
+            client,
+            lease,
+            record,
+            instance,
+            keeper=self.worker.place().keeper,
+            queues=self.worker.queues,
+            shutting_down=self.worker.shutting_down,
         )
         try:
             with lease.alarm:

@@ -45,6 +45,9 @@ class Carrier(Protocol):
     def post(self, warp: Warp, flight: Flight) -> None:
         """Take a message; never blocks for long."""
 
+    def began(self, warp: Warp, flight: Flight) -> float:
+        """When its own time began, as far as known: what it waited behind others of this node does not count."""
+
     def withdraw(self, warp: Warp, flight: Flight) -> str:
         """Take it back, so that nobody starts it; return where its time went, for the error's text."""
 
@@ -66,6 +69,8 @@ class Warp(Station):
         self.mean = 0.0
         #: When its last reply came: its bells are being heard.
         self.answered_at = 0.0
+        #: Slots that bells are rung for now: so many messages can be in ``update``.
+        self.rung = 1
         self.flights: dict[int, Flight] = {}
         self._unclocked: deque[Flight] = deque()
         self._clocked = 0
@@ -136,8 +141,8 @@ class Warp(Station):
         return True
 
     def _start_clocks(self) -> None:
-        """Start the time of the next flights: those with fewer than ``parallel`` unfinished ones before them."""
-        room = self.parallel - self._clocked
+        """Start the time of the next flights: those with fewer unfinished ones before them than slots were rung."""
+        room = min(self.parallel, self.rung) - self._clocked
         while room > 0 and self._unclocked:
             flight = self._unclocked.popleft()
             if not flight.done:
@@ -241,9 +246,16 @@ class Warp(Station):
         for flight in again:
             self.carrier.post(self, flight)
         for flight in late:
+            if self._waited_for_others(flight):
+                continue
             where = self.carrier.withdraw(self, flight)
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
             self.failed(flight, NodeTimeout(text, node=self.name, message_id=flight.message.id))
+
+    def _waited_for_others(self, flight: Flight) -> bool:
+        """Move its clock to when its own time began; is it still in time then?"""
+        flight.due_since = max(flight.due_since or 0.0, self.carrier.began(self, flight))
+        return time.monotonic() - flight.due_since <= (self.node.timeout or 0.0)
 
     def _late(self, now: float) -> list[Flight]:
         timeout = self.node.timeout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from typing import Any
 
 import redis
@@ -15,6 +17,8 @@ from celerypipe.warp import Flight, Warp
 
 #: Seconds this may take: it is asked by the thread that watches time.
 PATIENCE = 0.5
+#: Activations whose last answer is remembered.
+REMEMBERED = 256
 
 
 class Whereabouts:
@@ -23,36 +27,59 @@ class Whereabouts:
     def __init__(self, url: str, bells: Bells) -> None:
         self._client = connect(url, name="celerypipe-clock", timeout=PATIENCE)
         self._bells = bells
+        self._heard: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def heard(self, consumer: str) -> None:
+        """An activation is through with a message: the one it holds behind that begins now."""
+        with self._lock:
+            self._heard[consumer] = time.monotonic()
+            self._heard.move_to_end(consumer)
+            if len(self._heard) > REMEMBERED:
+                self._heard.popitem(last=False)
+
+    def began(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> float:
+        """Return when a message's own time began: not while it waited in an activation behind another of its run."""
+        since = flight.due_since or flight.sent_at
+        try:
+            pending = self._pending(mailbox, flight.entry)
+            if pending is None:
+                return since
+            first = self._first(mailbox, pending[0])
+        except (*Trouble, redis.ResponseError):
+            self._client.close()
+            return since
+        if first != flight.entry and any(other.entry == first for other in list(warp.flights.values())):
+            return time.monotonic()
+        with self._lock:
+            return max(since, self._heard.get(pending[0], 0.0))
 
     def withdraw(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> str:
         """Take a message back and say where its time went."""
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         try:
-            text = self._where(mailbox, warp, flight, spent)
+            pending = self._pending(mailbox, flight.entry)
+            text = self._where(warp, flight, pending, spent)
             if flight.entry:
                 mailbox.withdraw(self._client, [flight.entry])
+            if pending is not None:
+                self.heard(pending[0])
         except (*Trouble, redis.ResponseError) as error:
             self._client.close()
             return f"{spent:.1f} s waiting; Redis does not answer: {error}"
         return text
 
-    def _where(self, mailbox: Mailbox, warp: Warp, flight: Flight, spent: float) -> str:
+    def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._bells.slots(warp.queue):
             command = f"celery -A celerypipe worker -Q {warp.queue}"
             return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
-        pending = self._pending(mailbox, flight.entry)
         ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)
         if pending is None:
             tasks: Any = self._client.llen(warp.queue)
             behind = f" behind {ahead} messages" if ahead else (f" behind {tasks} tasks" if tasks else "")
             return f"{spent:.1f} s waiting{behind} on {warp.queue!r}"
         consumer, seconds = pending
-        first: Any = self._client.xpending_range(
-            mailbox.stream, keys.GROUP, min="-", max="+", count=1, consumername=consumer
-        )
         host = consumer.rsplit(".", 3)[0]
-        if first and first[0]["message_id"] != flight.entry:
-            return f"{spent:.1f} s waiting behind another message on {host}"
         ran = min(seconds, spent)
         return f"{spent - ran:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host}"
 
@@ -64,6 +91,13 @@ class Whereabouts:
         if not found:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
+
+    def _first(self, mailbox: Mailbox, consumer: str) -> bytes:
+        """The oldest entry an activation holds: the one it runs."""
+        found: Any = self._client.xpending_range(
+            mailbox.stream, keys.GROUP, min="-", max="+", count=1, consumername=consumer
+        )
+        return found[0]["message_id"] if found else b""
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -28,6 +28,8 @@ from celerypipe.redis_server import find_redis_server, private_folder, start_red
 from celerypipe.redis_server import redis_url as url_in
 
 ROOT = Path(__file__).parents[1]
+#: Where the workers of this session have their configuration and their logs.
+WORKERS = Path(tempfile.gettempdir()) / f"celerypipe-tests-{os.getpid()}"
 #: Long enough for a loaded machine; a test that waits this long has failed.
 PATIENCE = 40.0
 
@@ -179,7 +181,8 @@ def launch_worker(
 
     ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``wait``: for its presence.
     """
-    folder = Path(tempfile.mkdtemp(prefix="worker-"))
+    WORKERS.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
     environment = {**os.environ, "CELERYPIPE_REDIS_URL": url, "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     if config is not None:
@@ -217,6 +220,13 @@ def _clean_environment() -> None:
     """What the person at this desk has set must not decide a test."""
     for name in [name for name in os.environ if name.startswith(("CELERYPIPE_", "CELERY_"))]:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_folders() -> Iterator[None]:
+    """Workers' logs go when the session ends."""
+    yield
+    shutil.rmtree(WORKERS, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,16 @@ class Nap(Proc):
             with open(self.diary, "a") as file:
                 file.write(f"{message.payload}\n")
         time.sleep(message.payload)
+        return message
+
+
+class Gate(Proc):
+    """Lets numbers pass at once; a path only when a file is there."""
+
+    def update(self, message: Message) -> Message:
+        """Send it on."""
+        while isinstance(message.payload, str) and not Path(message.payload).exists():
+            time.sleep(0.01)
         return message
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,29 @@ def test_after_a_timeout_the_rest_of_the_run_goes_on(shared_worker: StartWorker,
     shared_worker("tprefork", pool="prefork", concurrency=2, config=CONFIG)
     pipeline = warped("tests.remote.Nap", "tprefork", timeout=0.6, on_error="skip")
     assert results(Runner(redis_url), pipeline, [0.0, 30.0, 0.01, 0.02]) == [0.0, 0.01, 0.02]
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2)])
+def test_a_message_that_hangs_costs_its_neighbours_nothing(
+    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    """Those before it, finished and not yet published, and those behind it, taken in the same batch."""
+    shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    pipeline = warped("tests.remote.Nap", f"t{pool}", timeout=1.0, on_error="skip")
+    naps = [0.0] * 30 + [30.0] + [0.0, 0.001, 0.002] * 10
+    assert results(Runner(redis_url), pipeline, naps) == [nap for nap in naps if nap < 30]
+
+
+def test_results_do_not_wait_for_a_slow_message_behind_them(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    gate = tmp_path / "open"
+    pipeline = warped("tests.remote.Gate", "tsolo", timeout=30)
+    stream = Runner(redis_url).stream(pipeline, [Message(payload) for payload in (*range(30), str(gate))])
+    assert [next(stream).payload for _ in range(30)] == list(range(30))  # held back, they would wait for the gate
+    gate.touch()
+    assert [message.payload for message in stream] == [str(gate)]
 
 
 def test_waiting_behind_ones_own_window_costs_no_time(shared_worker: StartWorker, redis_url: str) -> None:

@@ -1,0 +1,82 @@
+"""The results of one activation on their way out: gathered for a few milliseconds, published together.
+
+The activation publishes between two messages. While a slow message runs, the keeper thread publishes what was
+finished before it, so that nobody waits for a neighbour.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from celerypipe import keys
+from celerypipe.connection import Client
+from celerypipe.mailbox import Answer, Mailbox
+
+#: Results wait at most this long for others to be published with, seconds.
+FLUSH_AFTER = 0.005
+
+
+class Outbox:
+    """Answers that are done and not published. ``room``: replies the runner may be behind with; ``budget``: bytes."""
+
+    def __init__(self, mailbox: Mailbox, owner: str, *, room: int, budget: int) -> None:
+        self.mailbox = mailbox
+        self.owner = owner
+        self.room = room
+        self.budget = budget
+        self._answers: deque[tuple[Answer, int]] = deque()
+        self._lock = threading.Lock()
+        self._flushed_at = time.monotonic()
+        self._behind = 0
+        self._published = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def add(self, answer: Answer, size: int = 0) -> None:
+        """Keep an answer for the next flush; ``size`` is that of its results in bytes."""
+        self._answers.append((answer, size))
+
+    def begin(self) -> None:
+        """A batch begins: what it brings waits from now on."""
+        self._flushed_at = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Have results waited for as long as they may?"""
+        return bool(self._answers) and time.monotonic() - self._flushed_at > FLUSH_AFTER
+
+    @property
+    def overdue(self) -> bool:
+        """Have they waited for so long that the activation must be busy with something slow?"""
+        return bool(self._answers) and time.monotonic() - self._flushed_at > 2 * FLUSH_AFTER
+
+    def flush(self, client: Client) -> bool:
+        """Publish all of them; False: the run is over. What could not be sent stays, and the error is raised."""
+        with self._lock:
+            pairs = [self._answers.popleft() for _ in range(len(self._answers))]
+            if not pairs:
+                return True
+            try:
+                waiting = self.mailbox.publish(client, self.owner, [answer for answer, _ in pairs])
+            except BaseException:
+                self._answers.extendleft(reversed(pairs))
+                raise
+            self._flushed_at = time.monotonic()
+            size = sum(size for _, size in pairs)
+            self._behind = waiting or 0
+            self._published = size if self._behind <= len(pairs) else self._published + size
+            return waiting is not None
+
+    @property
+    def full(self) -> bool:
+        """Is the runner so far behind with reading that the activation should pause?"""
+        return self._behind > self.room or self._published > self.budget
+
+    def look(self, client: Client) -> None:
+        """See how many replies the runner has not read."""
+        self._behind = client.xlen(keys.reply(self.mailbox.run))
+        if not self._behind:
+            self._published = 0
