@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -75,6 +76,7 @@ class Embedded:
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._supervisor: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._folder = ""
 
     def __enter__(self) -> str:
         """Start; return when Redis answers and every queue has a live worker."""
@@ -84,6 +86,7 @@ class Embedded:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": self._plan.environment["PYTHONPATH"]},
             start_new_session=True,  # Ctrl-C is for the runner, which drains first
         )
         self._reader = threading.Thread(target=self._read, args=(self._supervisor,), name="embedded", daemon=True)
@@ -107,6 +110,7 @@ class Embedded:
             supervisor.stdin.flush()
         answer = self._answers.get()
         if "ready" in answer:
+            self._folder = answer["folder"]
             return str(answer["ready"])
         if answer.get("failed"):
             raise ConfigError(answer["failed"])
@@ -137,6 +141,8 @@ class Embedded:
             supervisor.kill()  # the kernel takes its children along
             supervisor.wait()
         self._reader.join(LEAVE_SECONDS)
+        if self._folder:  # it removed its folder itself, unless it was killed
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _module_of(mark: str) -> list[str]:

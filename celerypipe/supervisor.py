@@ -2,7 +2,8 @@
 
 Started as ``python -m celerypipe.supervisor``. Its first line of standard input is a :class:`Plan` as JSON; the end of
 standard input means that the parent left or died, whatever killed it, and is the signal to stop. Each line of its
-standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url}``, ``{"failed": text}``.
+standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url, "folder": path}``,
+``{"failed": text}``.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ class Supervisor:
         missing = [worker for worker in self.workers if not worker.up]
         if self.redis.up and not missing:
             self.ready = True
-            say(ready=self.url)
+            say(ready=self.url, folder=str(self.folder))
         elif time.monotonic() > deadline:
             late = missing[0] if self.redis.up else self.redis
             raise Failure(f"{late.name} was not there after {BOOT_SECONDS:.0f} s; its log ends with:\n{late.tail()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -194,6 +195,27 @@ def test_when_the_supervisor_is_killed_its_children_go_with_it(here: Any, starte
         supervisor = next(pid for pid in processes if server in children_of(pid))
         os.kill(supervisor, signal.SIGKILL)
         eventually(lambda: not any(alive(pid) for pid in processes), "the end of all processes")
+    assert not folder_of(url).exists()
+
+
+def test_workers_run_the_celerypipe_of_the_process_that_wanted_them(here: Any) -> None:
+    """One that it found by ``sys.path`` alone, whatever is installed."""
+    library = here.folder / "library"
+    shutil.copytree(ROOT / "celerypipe", library / "celerypipe", ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "celerypipe" / "version.py").write_text('VERSION = "9.8.7"\n')
+    program = (
+        f"import sys; sys.path.insert(0, {str(library)!r})\n"
+        "from celerypipe import Embedded\n"
+        "from celerypipe.connection import connect\n"
+        "from celerypipe.presence import read_presences\n"
+        "with Embedded(queues=['heavy']) as url, connect(url) as client:\n"
+        "    print(read_presences(client)[0]['versions']['celerypipe'])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.stdout, done.returncode) == ("9.8.7\n", 0), done.stderr
 
 
 def test_a_worker_that_cannot_boot_is_shown_with_its_last_words(here: Any, started: Callable[[], list[int]]) -> None:
