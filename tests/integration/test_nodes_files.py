@@ -161,7 +161,8 @@ def test_a_lone_surrogate_is_written_as_json_spells_it(tmp_path):
     assert read(tmp_path / "out.jsonl")[0].payload == "a\udc80b"
 
 
-def test_a_killed_process_leaves_whole_lines(tmp_path):
+def test_a_killed_process_leaves_whole_lines_but_perhaps_the_last(tmp_path):
+    """Linux may break a write off between two pages when its process is killed."""
     path = tmp_path / "out.jsonl"
     code = (
         "import sys; from celerypipe.message import Message\n"
@@ -174,10 +175,10 @@ def test_a_killed_process_leaves_whole_lines(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"go\n"
         process.kill()
-    payloads = [message.payload for message in read(path)]
-    assert len(payloads) >= 50
-    assert [payload["n"] for payload in payloads] == list(range(len(payloads)))
-    assert path.read_bytes().endswith(b"\n")
+    *lines, tail = path.read_bytes().split(b"\n")
+    assert len(lines) >= 50
+    assert [json.loads(line)["n"] for line in lines] == list(range(len(lines)))
+    assert json.dumps({"n": len(lines), "text": "x" * 5000}).encode().startswith(tail)
 
 
 def test_a_sink_that_cannot_write_says_where(tmp_path):
