@@ -6,6 +6,7 @@ stream of the run. What can wait for Redis happens in these threads only, never 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -84,9 +85,11 @@ class RedisCarrier:
         with self._changed:
             self._closing = self.replies.closing = True
             self._changed.notify_all()
+        last = connect(self.url, name="celerypipe-close", timeout=2.0)
+        with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
+            last.xadd(keys.reply(self.course.run_id), {"n": ""}, nomkstream=True)
         for thread in self._threads:
             thread.join(READ_BLOCK + 2.0)
-        last = connect(self.url, name="celerypipe-close", timeout=2.0)
         try:
             if self._made:
                 self._remove_keys(last, state)

@@ -71,7 +71,12 @@ def make_app(environment: MutableMapping[str, str]) -> Celery:
     if given:
         # Celery reads the variable itself, again and again, and knows no unix://.
         environment["CELERY_BROKER_URL"] = _as_broker_url(given)
-    app = Celery("celerypipe", include=["celerypipe.worker"], set_as_current=False)
+    app = Celery(
+        "celerypipe",
+        include=["celerypipe.worker"],
+        events="celerypipe.events:PatientEvents",
+        set_as_current=False,
+    )
     app.conf.update(SHARED)
     app.conf.update(WORKER)
     app.conf.broker_url = _as_broker_url(given or environment.get("CELERYPIPE_REDIS_URL") or DEFAULT_REDIS_URL)

@@ -135,6 +135,11 @@ class RunningWorker:
         self.process.terminate()
         try:
             self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)  # Celery prints what each thread is doing
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+            raise AssertionError(f"the worker did not end:\n{self.text()}") from None
         finally:
             self.kill()
 

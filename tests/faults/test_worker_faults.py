@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from celerypipe import Message, Runner, codec
-from tests.conftest import StartWorker, eventually
+from celerypipe import Message, RunCancelled, Runner, codec
+from tests.conftest import RedisServer, StartWorker, eventually
 from tests.integration.test_warp import CONFIG, warped
 
 
@@ -119,3 +119,23 @@ def test_a_hung_update_ends_in_time_and_its_process_is_usable_again(
     out = [message.payload for message in Runner(redis_url).stream(pipeline, [Message(60.0), Message(0.01)])]
     assert out == [0.01]
     assert diary.read_text().split() == ["60.0", "0.01"]  # the hung one was not started a second time
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 1)])
+def test_a_worker_whose_redis_went_while_it_worked_still_ends_when_told(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, pool: str, slots: int
+) -> None:
+    """Celery's own heartbeat, overdue after the work, would try without end and hear nothing."""
+    worker = start_worker("alone", pool=pool, concurrency=slots, config=CONFIG, url=private_redis.url)
+    diary = tmp_path / "diary"
+    pipeline = warped("tests.remote.Nap", "alone", configuration={"diary": str(diary)})
+    runner = Runner(private_redis.url)
+    reading = Reading(runner.stream(pipeline, [Message(4.0)]))
+    eventually(diary.exists, "the beginning of the nap")
+    private_redis.stop()
+    worker.wait_for_text("activation broken off")
+    worker.process.terminate()
+    worker.wait_for_end()
+    runner.cancel()
+    with pytest.raises(RunCancelled):
+        reading.payloads()
