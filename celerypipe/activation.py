@@ -6,10 +6,11 @@ until the mailbox is idle, others need the worker, its term is over, the run end
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +92,7 @@ class Activation:
         self.shutting_down = shutting_down
         self.done = 0
         self.offset = 0.0
+        self._began = 0.0
         self._mean: float | None = None
         self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
 
@@ -100,7 +102,7 @@ class Activation:
         """Drain until there is a reason to stop; return the reason."""
         seconds, micros = self.client.time()
         self.offset = seconds + micros / 1e6 - time.time()
-        start = busy = looked = time.monotonic()
+        start = self._began = busy = looked = time.monotonic()
         claim_at = 0.0
         while True:
             now = time.monotonic()
@@ -156,8 +158,8 @@ class Activation:
         if len(entries) > 1:
             self.keeper.hurry()
         for entry in entries:
-            if self.lease.state != "held":
-                break
+            if self._must_stop(time.monotonic() - self._began):
+                break  # what is left comes back by claim
             self._handle(entry, blobs)
             if self.outbox.due:
                 self._flush()
@@ -197,6 +199,7 @@ class Activation:
             reference = ""
             size = len(body)
             if len(body) > blob.INLINE_LIMIT:
+                self.lease.alarm.unguard()
                 reference, body = blob.put(self.client, self.mailbox.run, body), b""
             self.outbox.add(Answer(entry, RESULT, waited, ran, reference, body), size)
         except Interrupted as interrupt:
@@ -219,14 +222,30 @@ class Activation:
         self.done += 1
 
     def _update(self, message: Message) -> list[Message]:
-        self.instance.warm()
+        if self.instance.node is None:
+            with self._preparing():
+                self.instance.warm()
         outputs: list[Message] = self.lease.alarm.call(
             self.record.timeout, self.instance.update, message, self.lease.current
         )
         return outputs
 
+    @contextlib.contextmanager
+    def _preparing(self) -> Iterator[None]:
+        """A node is made or let go: no message's time, and the runner can see that."""
+        self.lease.alarm.unguard()
+        sign = keys.warming(self.lease.owner)
+        self.client.set(sign, 1, px=keys.WARMING_TTL)
+        self.lease.warming = True
+        try:
+            yield
+        finally:
+            self.lease.warming = False
+            self.client.delete(sign)
+
     def _interrupted(self, entry: Entry, reason: str, waited: float, ran: float) -> None:
-        self.instance.destroy()  # it was left in the middle; the next message gets a fresh one
+        with self._preparing():
+            self.instance.destroy()  # it was left in the middle; the next message gets a fresh one
         if reason == "timeout":
             text = f"{self.record.timeout} s exceeded"
             logger.warning("%s", text)
@@ -242,9 +261,9 @@ class Activation:
 
     def _flush(self) -> None:
         """Publish what is done; pause while the runner is behind with reading."""
-        if not self.outbox and not self.outbox.full:
-            return
         self.lease.alarm.unguard()
+        if not self.outbox.waiting and not self.outbox.full:
+            return
         if not self.outbox.flush(self.client):
             self.lease.state = "over"
             return
@@ -253,5 +272,14 @@ class Activation:
             self.outbox.look(self.client)
 
     def release(self, *, force: bool) -> bool:
-        """Let go of the bell; False when there is an entry nobody was given and ``force`` is not set."""
-        return self.mailbox.release(self.client, self.lease.slot, self.lease.owner, force=force)
+        """Let go of the bell; False, and still held, if an entry waits that nobody was given, unless ``force``."""
+        self.keeper.remove(self.lease)  # it would take the bell again
+        if self.mailbox.release(self.client, self.lease.slot, self.lease.owner, force=force):
+            return True
+        self.keeper.add(self.lease)
+        return False
+
+    def hand_back(self, token: str) -> bool:
+        """Turn the bell into a rung one for the activation that comes next; False when it was lost."""
+        self.keeper.remove(self.lease)
+        return self.mailbox.hand_back(self.client, self.lease.slot, self.lease.owner, token)

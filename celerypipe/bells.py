@@ -64,6 +64,10 @@ class Bells:
         """The processes or threads of its live workers together."""
         return sum(int(worker["slots"]) for worker in self.workers(queue))
 
+    def interrupts(self, queue: str) -> bool:
+        """Can all its live workers interrupt an ``update``?"""
+        return all(worker["interrupts"] for worker in self.workers(queue))
+
     def most_slots(self, name: str) -> int:
         """The highest number of slots that was ever rung for a node."""
         return self._most.get(name, 1)

@@ -17,7 +17,7 @@ import redis
 
 from celerypipe import blob, codec, keys
 from celerypipe.bells import Bells
-from celerypipe.connection import Client, Trouble, connect, explained
+from celerypipe.connection import Client, Trouble, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.mailbox import Mailbox, as_reply
 from celerypipe.replies import READ_BLOCK, Replies
@@ -137,7 +137,12 @@ class RedisCarrier:
             self._garbage.append(flight.blob)
 
     def withdraw(self, warp: Warp, flight: Flight) -> str:
-        return self.whereabouts.withdraw(self.mailboxes[warp.name], warp, flight)
+        mailbox = self.mailboxes[warp.name]
+        behind = self.whereabouts.behind(mailbox, warp, flight)
+        where = self.whereabouts.withdraw(mailbox, warp, flight)
+        for other in behind:
+            self.post(warp, other)
+        return where
 
     def began(self, warp: Warp, flight: Flight) -> float:
         return self.whereabouts.began(self.mailboxes[warp.name], warp, flight)
@@ -155,7 +160,8 @@ class RedisCarrier:
                 return
             try:
                 if self._broken:
-                    self._recover()
+                    self._recover()  # its audit sends again what is ours
+                    batch = {warp: flights for warp, flights in batch.items() if warp.carrier is not self}
                 for warp, flights in batch.items():
                     self._send(warp, flights)
                 if time.monotonic() >= next_tick:
@@ -287,6 +293,8 @@ class RedisCarrier:
     def _lost_redis(self, error: BaseException) -> None:
         if not self._broken and not self._closing:
             self.course.say(f"Redis does not answer ({error}); trying again until it does")
+        if is_gone(self.url):
+            self.course.fail(RedisUnavailable(f"{self.url} is gone for good: so is the folder of its socket"))
         self._broken = True
         self._client.close()
         self.bells.reset()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import redis
@@ -37,6 +38,11 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
         protocol=2,
         **over_network,
     )
+
+
+def is_gone(url: str) -> bool:
+    """Is it a socket whose folder was removed? A private Redis that ended for good leaves it so."""
+    return url.startswith("unix://") and not Path(urlsplit(url).path).parent.is_dir()
 
 
 @contextmanager

@@ -127,6 +127,10 @@ class Embedded:
                 else:
                     self._answers.put(fact)
         self._answers.put({"failed": ""})
+        if self._folder and self._supervisor is not None:
+            # Without its folder nobody waits for this Redis to come back.
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._on_event("the embedded Redis and its workers were killed")
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None

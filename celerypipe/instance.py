@@ -54,6 +54,9 @@ class Instance:
         for moment in (node.configure, node.warmup):
             try:
                 moment()
+            except ConfigError as error:  # a setting is wrong, and the node says which
+                _let_go(node)
+                raise ConfigError(f"{self.name or self.entry.mark}: {error}") from None
             except Exception as error:  # whatever user code raises becomes our typed failure, cause attached
                 _let_go(node)
                 raise NodeFailed(
@@ -119,11 +122,17 @@ def brief(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """The traceback as text, without celerypipe's own frames at its top."""
+    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own."""
+    if isinstance(error, CelerypipeError):
+        return trace(error.__cause__) if error.__cause__ is not None else ""
     frames: TracebackType | None = error.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_next is not None and _is_ours(frames):
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    return Path(frames.tb_frame.f_code.co_filename).parent == Path(__file__).parent
 
 
 class Alarm:
@@ -163,11 +172,11 @@ class Alarm:
         """
         self._shot, self._running = None, name
         self._until = time.monotonic() + timeout if timeout is not None else float("inf")
-        if timeout is not None:
-            self._guard(timeout)
-            signal.setitimer(signal.ITIMER_REAL, timeout)
         try:
-            self._inside = True
+            self._inside = True  # first: a signal before it would be nobody's, and none would follow
+            if timeout is not None:
+                self._guard(timeout)
+                signal.setitimer(signal.ITIMER_REAL, timeout, 0.1)
             return function(message)
         finally:
             self._inside = False

@@ -32,7 +32,7 @@ TICK = keys.HELD_TTL / 3000
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A bell that an activation holds. ``current`` is the entry in ``update`` right now, or empty."""
+    """A bell that an activation holds. ``current`` is the entry it works on, or empty; ``warming``: not yet."""
 
     mailbox: Mailbox
     slot: int
@@ -41,6 +41,7 @@ class Lease:
     state: State = "held"
     current: str = ""
     outbox: Outbox | None = None
+    warming: bool = False
 
     @property
     def bell(self) -> str:
@@ -65,7 +66,7 @@ class Keeper:
                 self._next_look = time.monotonic() + TICK
                 self._changed.notify()
             self._leases.add(lease)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
                 self._thread.start()
 
@@ -77,9 +78,9 @@ class Keeper:
     def hurry(self) -> None:
         """A batch of several messages begins: look every few milliseconds for a while, not every second."""
         now = time.monotonic()
-        before, self._hurry_until = self._hurry_until, now + TICK
-        if before < now:
+        if self._hurry_until < now + TICK / 2:
             with self._changed:
+                self._hurry_until = now + TICK
                 self._changed.notify()
 
     def _keep(self) -> None:
@@ -89,15 +90,23 @@ class Keeper:
                 with self._changed:
                     self._changed.wait(self._pause())
                     leases = list(self._leases)
-                for lease in leases:
-                    if lease.outbox is not None and lease.outbox.overdue:
-                        _publish(client, lease, lease.outbox)
-                if time.monotonic() >= self._next_look:
-                    self._next_look = time.monotonic() + TICK
-                    for lease in leases:
-                        self._look(client, lease)
+                try:
+                    self._round(client, leases)
+                except Exception:  # one bad answer must not leave all leases to lapse
+                    logger.exception("cannot look after the bells this time")
         finally:
             client.close()
+
+    def _round(self, client: Client, leases: list[Lease]) -> None:
+        for lease in leases:
+            if lease.outbox is not None and lease.outbox.waiting:
+                self._hurry_until = max(self._hurry_until, time.monotonic() + 2 * FLUSH_AFTER)
+                if lease.outbox.overdue:
+                    _publish(client, lease, lease.outbox)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + TICK
+            for lease in leases:
+                self._look(client, lease)
 
     def _pause(self) -> float | None:
         now = time.monotonic()
@@ -108,6 +117,8 @@ class Keeper:
     def _look(self, client: Client, lease: Lease) -> None:
         current = lease.current
         try:
+            if lease.warming:
+                client.pexpire(keys.warming(lease.owner), keys.WARMING_TTL)
             status = REFRESH(
                 client,
                 (lease.bell, keys.run(lease.mailbox.run), lease.mailbox.stream),

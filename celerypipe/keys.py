@@ -15,6 +15,8 @@ HELD_TTL = 3_000
 #: A bell that was rung and not answered: the first and the longest wait before it may be rung again.
 RUNG_TTL = 2_000
 RUNG_TTL_MAX = 60_000
+#: The sign that a node warms up for a message; refreshed every second, and longer than an import may hold the GIL.
+WARMING_TTL = 15_000
 #: A worker's presence, in seconds, and how often the worker refreshes it.
 PRESENCE_TTL = 15
 PRESENCE_REFRESH = 2
@@ -48,6 +50,11 @@ def attempts(run_id: str, name: str) -> str:
 def bell(run_id: str, name: str) -> str:
     """The beginning of a node's bell keys; the slot number follows."""
     return f"celerypipe:bell:{run_id}:{name}:"
+
+
+def warming(consumer: str) -> str:
+    """There while an activation makes its node, warms it up or lets it go: no message it holds is in ``update``."""
+    return f"celerypipe:warming:{consumer}"
 
 
 def reply(run_id: str) -> str:

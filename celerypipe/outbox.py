@@ -32,9 +32,6 @@ class Outbox:
         self._behind = 0
         self._published = 0
 
-    def __len__(self) -> int:
-        return len(self._answers)
-
     def add(self, answer: Answer, size: int = 0) -> None:
         """Keep an answer for the next flush; ``size`` is that of its results in bytes."""
         self._answers.append((answer, size))
@@ -42,6 +39,11 @@ class Outbox:
     def begin(self) -> None:
         """A batch begins: what it brings waits from now on."""
         self._flushed_at = time.monotonic()
+
+    @property
+    def waiting(self) -> bool:
+        """Is anything in it?"""
+        return bool(self._answers)
 
     @property
     def due(self) -> bool:

@@ -45,10 +45,16 @@ def client_url(url: str) -> str:
     """Return the URL as redis-py writes it; kombu's ``redis+socket://`` becomes ``unix://``."""
     scheme = url.partition("://")[0]
     if scheme in ("redis", "rediss", "unix"):
+        parts = urlsplit(url)
         try:
-            urlsplit(url).port  # noqa: B018  # reading it is the check
+            parts.port  # noqa: B018  # reading it is the check
         except ValueError as error:
             raise ConfigError(f"{without_password(url)!r} is no Redis URL: {error}") from None
+        database = parts.path.strip("/")
+        if scheme != "unix" and database and not database.isdecimal():
+            raise ConfigError(
+                f"{without_password(url)!r}: {database!r} is no database; write its number, as in redis://host:6379/0"
+            )
         return url
     if scheme in ("redis+socket", "socket"):
         parts = urlsplit(url)

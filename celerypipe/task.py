@@ -46,13 +46,16 @@ class Worker:
     slots: int
     shutting_down: Callable[[], bool]
     _places: dict[int, Place] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def place(self) -> Place:
         """This process' own place; a forked child makes itself a new one."""
         pid = os.getpid()
         if pid not in self._places:
-            slots = self.slots if self.pool not in ("prefork", "solo") else 1
-            self._places[pid] = Place(Shelf(slots), Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper")))
+            with self._lock:  # two threads may come at once
+                slots = self.slots if self.pool not in ("prefork", "solo") else 1
+                keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
+                self._places.setdefault(pid, Place(Shelf(slots), keeper))
         return self._places[pid]
 
     def client(self) -> Client:
@@ -149,14 +152,14 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _end(self, activation: Activation, reason: str) -> None:
         """Let go, or ring again at the end of the queue when there is more to do."""
-        client, lease = activation.client, activation.lease
+        lease = activation.lease
         if reason == "idle":
             return
         if reason in ("over", "lost") or activation.release(force=False):
             activation.release(force=True)
             return
         token = secrets.token_hex(4)
-        if lease.mailbox.hand_back(client, lease.slot, lease.owner, token):
+        if activation.hand_back(token):
             queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
             bell = [lease.mailbox.run, lease.mailbox.node, lease.slot, token]
             self.app.send_task(self.name, bell, queue=queue, retry=False, ignore_result=True)

@@ -246,6 +246,8 @@ class Warp(Station):
         for flight in again:
             self.carrier.post(self, flight)
         for flight in late:
+            if self.course.over.is_set():
+                return
             if self._waited_for_others(flight):
                 continue
             where = self.carrier.withdraw(self, flight)

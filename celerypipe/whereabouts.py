@@ -17,6 +17,10 @@ from celerypipe.warp import Flight, Warp
 
 #: Seconds this may take: it is asked by the thread that watches time.
 PATIENCE = 0.5
+#: Seconds for which a Redis that did not answer in time is not asked again.
+SILENCE = 1.0
+#: Seconds a node may take to warm up before that counts as the time of its message.
+WARM_UP = 300.0
 #: Activations whose last answer is remembered.
 REMEMBERED = 256
 
@@ -29,6 +33,7 @@ class Whereabouts:
         self._bells = bells
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
+        self._silent_until = 0.0
 
     def heard(self, consumer: str) -> None:
         """An activation is through with a message: the one it holds behind that begins now."""
@@ -39,16 +44,24 @@ class Whereabouts:
                 self._heard.popitem(last=False)
 
     def began(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> float:
-        """Return when a message's own time began: not while it waited in an activation behind another of its run."""
+        """Return when a message's own time began.
+
+        Not while its node warms up, nor while it waited in an activation behind another of its run.
+        """
         since = flight.due_since or flight.sent_at
+        if time.monotonic() < self._silent_until:
+            return since
         try:
             pending = self._pending(mailbox, flight.entry)
             if pending is None:
                 return since
             first = self._first(mailbox, pending[0])
+            warming = self._client.exists(keys.warming(pending[0]))
         except (*Trouble, redis.ResponseError):
-            self._client.close()
+            self._fell_silent()
             return since
+        if warming and time.monotonic() - flight.sent_at < WARM_UP:
+            return time.monotonic()
         if first != flight.entry and any(other.entry == first for other in list(warp.flights.values())):
             return time.monotonic()
         with self._lock:
@@ -57,6 +70,8 @@ class Whereabouts:
     def withdraw(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> str:
         """Take a message back and say where its time went."""
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
+        if time.monotonic() < self._silent_until:
+            return f"{spent:.1f} s waiting; Redis does not answer"
         try:
             pending = self._pending(mailbox, flight.entry)
             text = self._where(warp, flight, pending, spent)
@@ -65,7 +80,7 @@ class Whereabouts:
             if pending is not None:
                 self.heard(pending[0])
         except (*Trouble, redis.ResponseError) as error:
-            self._client.close()
+            self._fell_silent()
             return f"{spent:.1f} s waiting; Redis does not answer: {error}"
         return text
 
@@ -91,6 +106,32 @@ class Whereabouts:
         if not found:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
+
+    def behind(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> list[Flight]:
+        """Take back what an activation that cannot be interrupted holds behind a message; another shall have it."""
+        if time.monotonic() < self._silent_until or self._bells.interrupts(warp.queue):
+            return []
+        try:
+            pending = self._pending(mailbox, flight.entry)
+            if pending is None:
+                return []
+            found: Any = self._client.xpending_range(
+                mailbox.stream, keys.GROUP, min=b"(" + flight.entry, max="+", count=1000, consumername=pending[0]
+            )
+            entries = {each["message_id"] for each in found}
+            mailbox.withdraw(self._client, list(entries))
+        except (*Trouble, redis.ResponseError):
+            self._fell_silent()
+            return []
+        flights = [other for other in list(warp.flights.values()) if other.entry in entries]
+        for other in flights:
+            other.due_since = None if other.due_since is None else time.monotonic()
+        return flights
+
+    def _fell_silent(self) -> None:
+        """The thread that watches time must not wait for each message anew."""
+        self._client.close()
+        self._silent_until = time.monotonic() + SILENCE
 
     def _first(self, mailbox: Mailbox, consumer: str) -> bytes:
         """The oldest entry an activation holds: the one it runs."""

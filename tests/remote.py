@@ -48,6 +48,27 @@ class Nap(Proc):
         return message
 
 
+class Heavy(Proc):
+    """As Nap, but ``load`` seconds to warm up and ``leave`` seconds to let go."""
+
+    def __init__(self, load: float = 0.0, leave: float = 0.0) -> None:
+        self.load = load
+        self.leave = leave
+
+    def warmup(self) -> None:
+        """Take long."""
+        time.sleep(self.load)
+
+    def update(self, message: Message) -> Message:
+        """Sleep."""
+        time.sleep(message.payload)
+        return message
+
+    def destroy(self) -> None:
+        """Take long."""
+        time.sleep(self.leave)
+
+
 class Gate(Proc):
     """Lets numbers pass at once; a path only when a file is there."""
 

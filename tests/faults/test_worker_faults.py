@@ -121,6 +121,23 @@ def test_a_hung_update_ends_in_time_and_its_process_is_usable_again(
     assert diary.read_text().split() == ["60.0", "0.01"]  # the hung one was not started a second time
 
 
+def test_a_worker_that_shuts_down_leaves_the_rest_of_its_batch(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    first = start_worker("batch", pool="solo", config=CONFIG)
+    gates = [str(tmp_path / "one"), str(tmp_path / "two")]
+    payloads = [*range(300), gates[0], *range(300, 310), gates[1], *range(310, 340)]
+    stream = Runner(redis_url).stream(warped("tests.remote.Gate", "batch"), [Message(each) for each in payloads])
+    reading = Reading(stream)
+    reading.wait_for(300)  # it waits at the first gate now, or soon, and holds what is behind it
+    first.process.terminate()
+    Path(gates[0]).touch()
+    first.wait_for_end()  # at the second gate it would wait for ever
+    start_worker("batch", pool="solo", config=CONFIG)
+    Path(gates[1]).touch()
+    assert reading.payloads() == payloads
+
+
 @pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 1)])
 def test_a_worker_whose_redis_went_while_it_worked_still_ends_when_told(
     start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, pool: str, slots: int

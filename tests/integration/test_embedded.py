@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from celerypipe import Embedded, Pipeline
+from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
 from celerypipe.connection import connect
 from celerypipe.errors import ConfigError
 from celerypipe.presence import read_presences
@@ -56,6 +57,10 @@ def alive(pid: int) -> bool:
     with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def children_of(pid: int) -> list[int]:
@@ -196,6 +201,20 @@ def test_when_the_supervisor_is_killed_its_children_go_with_it(here: Any, starte
         os.kill(supervisor, signal.SIGKILL)
         eventually(lambda: not any(alive(pid) for pid in processes), "the end of all processes")
     assert not folder_of(url).exists()
+
+
+def test_a_run_over_an_embedded_redis_that_was_killed_ends_and_says_so(
+    here: Any, started: Callable[[], list[int]]
+) -> None:
+    node = {"name": "half", "type": "proc", "mark": "work.heavy.half", "warped": True}
+    pipeline = Pipeline.model_validate({"name": "gone", "nodes": [node], "links": []})
+    with Embedded(pipeline) as url:
+        supervisor = next(pid for pid in started() if "celerypipe.supervisor" in command_of(pid))
+        stream = Runner(url).stream(pipeline, (Message(number) for number in itertools.count()))
+        assert next(stream).payload == 0
+        os.kill(supervisor, signal.SIGKILL)
+        with pytest.raises(RedisUnavailable, match="gone for good"):
+            list(stream)
 
 
 def test_workers_run_the_celerypipe_of_the_process_that_wanted_them(here: Any) -> None:

@@ -160,6 +160,40 @@ def test_a_message_that_hangs_costs_its_neighbours_nothing(
     assert results(Runner(redis_url), pipeline, naps) == [nap for nap in naps if nap < 30]
 
 
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_a_model_may_take_longer_to_load_than_a_message_may(
+    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    pipeline = warped("tests.remote.Heavy", f"t{pool}", configuration={"load": 2.0}, timeout=0.7)
+    assert results(Runner(redis_url), pipeline, [0.0, 0.01, 0.0]) == [0.0, 0.01, 0.0]
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2)])
+def test_a_node_may_take_its_time_to_let_go_after_a_timeout(
+    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    """Longer than the grace after which a process that hangs is ended, and longer than the next message's timeout."""
+    worker = shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    configuration = {"leave": 4.0}
+    pipeline = warped("tests.remote.Heavy", f"t{pool}", configuration=configuration, timeout=1.0, on_error="skip")
+    assert results(Runner(redis_url), pipeline, [0.0] * 9 + [30.0, 0.01, 0.0]) == [0.0] * 9 + [0.01, 0.0]
+    assert "Timeout (0:00:0" not in worker.text()
+
+
+def test_a_thread_that_hangs_keeps_its_neighbours_from_nothing(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    """It cannot be interrupted: what it holds goes to another thread."""
+    start_worker("hthreads", pool="threads", concurrency=2, config=CONFIG)
+    gate = tmp_path / "open"
+    pipeline = warped("tests.remote.Gate", "hthreads", timeout=1.0, on_error="skip")
+    numbers = list(range(500))
+    payloads = [*numbers[:300], str(gate), *numbers[300:]]
+    assert results(Runner(redis_url), pipeline, payloads) == numbers
+    gate.touch()
+
+
 def test_results_do_not_wait_for_a_slow_message_behind_them(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
