@@ -173,7 +173,7 @@ class Activation:
         tried = self.client.hincrby(name, str(entry.sequence), 1)
         self.client.pexpire(name, keys.DATA_TTL)
         if tried > LONE_ATTEMPTS:
-            text = f"the process that ran it died {tried} times; last taken over by {self.lease.owner}"
+            text = f"the process that ran it died {tried} times"
             self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
             self._flush()
         elif self.lease.state == "held":

@@ -6,6 +6,7 @@ decides about retries. One client per thread, never one per call.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from celerypipe.errors import RedisUnavailable
+from celerypipe.errors import ConfigError, RedisUnavailable
+
+logger = logging.getLogger(__name__)
 
 Client = redis.Redis
 
@@ -43,6 +46,19 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
 def is_gone(url: str) -> bool:
     """Is it a socket whose folder was removed? A private Redis that ended for good leaves it so."""
     return url.startswith("unix://") and not Path(urlsplit(url).path).parent.is_dir()
+
+
+def knock(url: str) -> None:
+    """Raise :class:`ConfigError` if Redis refuses us: a wrong password stays wrong. One that is not there may come."""
+    try:
+        with connect(url, name="celerypipe-boot", timeout=2.0) as client:
+            client.ping()
+    except redis.AuthenticationError as error:
+        raise ConfigError(f"{_shown(url)}: Redis needs a password, or refuses this one ({error})") from None
+    except redis.ResponseError as error:
+        raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
+    except Trouble as error:
+        logger.debug("Redis is not there yet: %s", error)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celerypipe import codec, worker_config
 from celerypipe.activation import AtWork
 from celerypipe.celery import app
-from celerypipe.connection import Client
+from celerypipe.connection import Client, knock
 from celerypipe.errors import ConfigError
 from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
@@ -89,6 +89,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
         )
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
+        knock(client_url(_broker(conf)))
     except ConfigError as error:
         _refuse(error)
     for text in worker_config.overruled(boot.configs[0], boot.configs[1:]):

@@ -24,6 +24,9 @@ from celerypipe.settings import Settings
 def check(pipeline: Path, local: bool, as_json: bool) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
+    Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
+    free) is found by `celerypipe run`, before anything runs.
+
     Exit status: 0 nothing is wrong (there may be notes), 2 something is.
     """
     complaints, notes = _look(pipeline, local=local)

@@ -122,6 +122,34 @@ def test_what_is_wrong_before_it_runs_exits_2(tmp_path: Path) -> None:
     assert "Traceback" not in nobody.stderr
 
 
+@pytest.mark.parametrize(
+    ("node", "mark", "configuration", "text"),
+    [
+        (0, "image_files", {"folder": "/nowhere"}, "src: no such folder: /nowhere"),
+        (0, "json_lines", {"path": "/nowhere.jsonl"}, "src: /nowhere.jsonl: cannot be read"),
+        (2, "json_lines", {"path": "/proc/nowhere.jsonl"}, "out: /proc/nowhere.jsonl: cannot be written"),
+    ],
+)
+def test_a_wrong_setting_that_only_the_node_can_find_exits_2(
+    tmp_path: Path, node: int, mark: str, configuration: dict[str, Any], text: str
+) -> None:
+    path = definition(tmp_path)
+    data = json.loads(path.read_text())
+    data["pipeline"]["nodes"][node].update(mark=mark, configuration=configuration)
+    path.write_text(json.dumps(data))
+    done = run(tmp_path, path, "--local")
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, definition(tmp_path), "--redis", "redis://:secret@localhost:6379/main")
+    assert done.returncode == 2
+    assert "'main' is no database" in done.stderr
+    assert "secret" not in done.stderr
+
+
 # -- nothing stays behind ---------------------------------------------------------------------------------------------
 
 

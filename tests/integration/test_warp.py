@@ -99,6 +99,7 @@ def test_an_exception_over_there_is_typed_and_carries_its_traceback(shared_worke
     with pytest.raises(NodeFailed, match="there: ValueError: 2 is not to my taste") as caught:
         results(Runner(redis_url), warped("tests.remote.Picky", "tsolo", configuration={"bad": [2]}), [1, 2, 3])
     assert "in update" in caught.value.remote_traceback
+    assert "activation.py" not in caught.value.remote_traceback, "the user's frames are what helps"
     assert "in update" in str(caught.value.__cause__)
     assert caught.value.node == "there"
     assert caught.value.report["there"].failed == {"failed": 1}
@@ -123,8 +124,9 @@ def test_skip_goes_on_and_retries_come_first(shared_worker: StartWorker, redis_u
 def test_what_is_no_message_is_refused_with_the_cure(shared_worker: StartWorker, redis_url: str, what: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     cure = {"number": "with_payload", "list": "output 1 is a int", "unknown": "inner"}[what]
-    with pytest.raises(NodeFailed, match=cure):
+    with pytest.raises(NodeFailed, match=cure) as caught:
         results(Runner(redis_url), warped("tests.remote.Odd", "tsolo", configuration={"what": what}), [1])
+    assert caught.value.remote_traceback == "", "a sentence says it all"
 
 
 def test_a_payload_that_cannot_travel_names_its_place(shared_worker: StartWorker, redis_url: str) -> None:
@@ -171,12 +173,12 @@ def test_a_model_may_take_longer_to_load_than_a_message_may(
 
 @pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2)])
 def test_a_node_may_take_its_time_to_let_go_after_a_timeout(
-    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+    start_worker: StartWorker, redis_url: str, pool: str, slots: int
 ) -> None:
     """Longer than the grace after which a process that hangs is ended, and longer than the next message's timeout."""
-    worker = shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    worker = start_worker(f"leave{pool}", pool=pool, concurrency=slots, config=CONFIG)
     configuration = {"leave": 4.0}
-    pipeline = warped("tests.remote.Heavy", f"t{pool}", configuration=configuration, timeout=1.0, on_error="skip")
+    pipeline = warped("tests.remote.Heavy", f"leave{pool}", configuration=configuration, timeout=1.0, on_error="skip")
     assert results(Runner(redis_url), pipeline, [0.0] * 9 + [30.0, 0.01, 0.0]) == [0.0] * 9 + [0.01, 0.0]
     assert "Timeout (0:00:0" not in worker.text()
 

@@ -179,6 +179,19 @@ def test_a_password_is_used_and_never_shown(
     assert "s3cret" not in log
 
 
+@pytest.mark.parametrize("password", ["", ":wrong@"])
+def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
+    start_worker: Callable[..., Any], private_redis: Any, password: str
+) -> None:
+    with connect(private_redis.url) as client:
+        client.config_set("requirepass", "s3cret")
+    url = private_redis.url.replace("unix://", f"unix://{password}")
+    worker = start_worker("shut", config='worker_pool = "solo"\n', url=url, wait=False)
+    assert worker.wait_for_end() == 78
+    assert "Redis needs a password, or refuses this one" in worker.text()
+    assert "Traceback" not in worker.text()
+
+
 def test_the_broker_option_of_celery_says_where_redis_is(
     start_worker: Callable[..., Any], workplace: Any, private_redis: Any, redis_url: str
 ) -> None:
