@@ -1,0 +1,89 @@
+"""The keeper refreshes bells that are held, never one that was let go, and outlives a bad answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from celerypipe import keeper, keys
+from celerypipe.activation import Activation, Record
+from celerypipe.connection import connect
+from celerypipe.instance import Unarmed
+from celerypipe.keeper import Keeper, Lease
+from celerypipe.mailbox import Mailbox
+from celerypipe.message import new_id
+from tests.conftest import eventually
+
+RECORD = Record(mark="m", configuration={}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
+
+
+class Held:
+    """An activation that holds the bell of an empty mailbox of a running run."""
+
+    def __init__(self, client: redis.Redis, url: str) -> None:
+        self.mailbox = Mailbox(new_id(), "node")
+        client.set(keys.run(self.mailbox.run), "running", px=keys.RUN_TTL)
+        self.mailbox.make(client)
+        self.lease = Lease(self.mailbox, 0, "host.1.token.0", Unarmed())
+        assert self.mailbox.take(client, 0, self.lease.owner)
+        self.keeper = Keeper(lambda: connect(url))
+        self.keeper.add(self.lease)
+        self.activation = Activation(
+            client,
+            self.lease,
+            RECORD,
+            None,  # type: ignore[arg-type]  # it runs no message here
+            keeper=self.keeper,
+            queues=(),
+            shutting_down=lambda: False,
+        )
+
+
+@pytest.fixture
+def held(redis_client: redis.Redis, redis_url: str) -> Any:
+    made = Held(redis_client, redis_url)
+    yield made
+    made.keeper.remove(made.lease)
+
+
+def test_a_bell_that_is_held_stays_held(held: Any, redis_client: redis.Redis) -> None:
+    redis_client.pexpire(held.lease.bell, 2_000)
+    eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
+
+
+def test_a_bell_that_was_released_is_not_taken_again(held: Any, redis_client: redis.Redis) -> None:
+    assert held.activation.release(force=False)
+    held.keeper._look(redis_client, held.lease)  # its tick came just now, with what it knew a moment ago
+    assert redis_client.get(held.lease.bell) is None
+
+
+def test_a_bell_that_was_handed_back_is_left_to_the_next(held: Any, redis_client: redis.Redis) -> None:
+    assert held.activation.hand_back("next")
+    held.keeper._look(redis_client, held.lease)
+    assert redis_client.get(held.lease.bell) != held.lease.owner.encode()
+    assert held.mailbox.take(redis_client, 0, "host.2.other.0")
+
+
+def test_a_bell_that_could_not_be_released_is_kept(held: Any, redis_client: redis.Redis) -> None:
+    held.mailbox.send(redis_client, [(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
+    assert not held.activation.release(force=False)
+    redis_client.pexpire(held.lease.bell, 2_000)
+    eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
+
+
+def test_one_bad_answer_does_not_end_the_keeper(
+    held: Any, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def nonsense(*_: object) -> int:
+        asked.append(None)
+        raise redis.exceptions.InvalidResponse("nonsense")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(keeper, "REFRESH", nonsense)
+        eventually(lambda: asked, "a bad answer")
+    redis_client.pexpire(held.lease.bell, 2_000)
+    eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
