@@ -24,7 +24,7 @@ from celerypipe.instance import Instance, Interrupted, brief, trace
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
 from celerypipe.message import Message
-from celerypipe.outbox import Outbox
+from celerypipe.outbox import FLUSH_AFTER, Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Activation:
             if self._must_stop(time.monotonic() - self._began):
                 break  # what is left comes back by claim
             self._handle(entry, blobs)
-            if self.outbox.due:
+            if self.outbox.age > FLUSH_AFTER:
                 self._flush()
         self._flush()
         spent = (time.monotonic() - received) / len(entries)

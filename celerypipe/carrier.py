@@ -10,16 +10,15 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
-
-import redis
 
 from celerypipe import blob, codec, keys
 from celerypipe.bells import Bells
-from celerypipe.connection import Client, Trouble, connect, explained, is_gone
+from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
-from celerypipe.mailbox import Mailbox, as_reply
+from celerypipe.holdings import Holdings
+from celerypipe.mailbox import as_reply
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.station import Course
 from celerypipe.warp import Flight, Warp
@@ -29,7 +28,6 @@ from celerypipe.whereabouts import Whereabouts
 TICK = 0.5
 #: A message that is out for so long starts an audit, and so long passes before the next.
 AUDIT_AFTER = 3.0
-Broken = (*Trouble, redis.ResponseError)
 
 
 class RedisCarrier:
@@ -40,8 +38,8 @@ class RedisCarrier:
         self.url = url
         self.budget = budget
         self.warps: dict[str, Warp] = {}
-        self.records: dict[str, bytes] = {}
-        self.mailboxes: dict[str, Mailbox] = {}
+        self.holdings = Holdings(course.run_id)
+        self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
         self._outbox: deque[tuple[Warp, Flight]] = deque()
         self._changed = threading.Condition()
@@ -49,9 +47,7 @@ class RedisCarrier:
         self._garbage: deque[str] = deque()
         self._closing = False
         self._broken = False
-        self._made = False
         self._audited: dict[str, float] = {}
-        self._renewed = 0.0
         self._client: Client = connect(url, name="celerypipe-post")
         self.bells = Bells(course, url)
         self.whereabouts = Whereabouts(url, self.bells)
@@ -64,13 +60,12 @@ class RedisCarrier:
         """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
-            self.mailboxes[warp.name] = Mailbox(self.course.run_id, warp.name)
-        self.records.update(records)
+        self.holdings.plan(records)
         with explained(self.url):
             version = str(self._client.info("server")["redis_version"])
             if tuple(map(int, version.split(".")[:2])) < (6, 2):
                 raise RedisUnavailable(f"Redis {version} is too old; celerypipe needs 6.2 or newer")
-            self._make()
+            self.holdings.make(self._client)
             self.bells.look(self._client, self.warps.values())
 
     def start(self) -> None:
@@ -91,24 +86,12 @@ class RedisCarrier:
         for thread in self._threads:
             thread.join(READ_BLOCK + 2.0)
         try:
-            if self._made:
-                self._remove_keys(last, state)
+            slots = {name: self.bells.most_slots(name) for name in self.warps}
+            self.holdings.remove(last, state, slots=slots, blobs=[*self._garbage, *self._blobs()])
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
         for each in (last, self._client, self.replies, self.bells, self.whereabouts):
             each.close()
-
-    def _remove_keys(self, client: Client, state: str) -> None:
-        run = self.course.run_id
-        together = client.pipeline(transaction=False)
-        together.set(keys.run(run), state, px=keys.RUN_TTL)
-        together.unlink(keys.reply(run))
-        flights = [flight for warp in self.warps.values() for flight in list(warp.flights.values()) if flight.blob]
-        blob.delete(together, run, [*self._garbage, *(flight.blob for flight in flights)])
-        for name, mailbox in self.mailboxes.items():
-            slots = [f"{mailbox.bell}{slot}" for slot in range(self.bells.most_slots(name))]
-            together.unlink(mailbox.stream, keys.node(run, name), keys.attempts(run, name), *slots)
-        together.execute()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -138,8 +121,7 @@ class RedisCarrier:
 
     def withdraw(self, warp: Warp, flight: Flight) -> str:
         mailbox = self.mailboxes[warp.name]
-        behind = self.whereabouts.behind(mailbox, warp, flight)
-        where = self.whereabouts.withdraw(mailbox, warp, flight)
+        where, behind = self.whereabouts.withdraw(mailbox, warp, flight)
         for other in behind:
             self.post(warp, other)
         return where
@@ -205,49 +187,31 @@ class RedisCarrier:
         token, wanted, ttl = self.bells.plan(warp)
         answer = self.mailboxes[warp.name].send(self._client, entries, token=token, wanted=wanted, ttl=ttl)
         if answer is None:
-            self._make()
-            self._audit(*self._mine())
+            self._make_again()
             return
         for flight, entry in zip(flights, answer[0], strict=True):
             flight.entry = entry
         self.bells.publish(warp, answer[1], token)
 
-    def _make(self) -> None:
-        """Make every key of the run that is missing; harmless where they exist."""
-        self._made = True
-        run = self.course.run_id
-        self._client.set(keys.run(run), "running", px=keys.RUN_TTL)
-        if not self._client.exists(keys.reply(run)):
-            # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.
-            entry: Any = self._client.xadd(keys.reply(run), {"n": ""})
-            self._client.xdel(keys.reply(run), entry)
-        self._client.pexpire(keys.reply(run), keys.DATA_TTL)
-        for name, mailbox in self.mailboxes.items():
-            self._client.set(keys.node(run, name), self.records[name], px=keys.DATA_TTL)
-            mailbox.make(self._client)
-
     def _tick(self) -> None:
-        run, now = self.course.run_id, time.monotonic()
-        together = self._client.pipeline(transaction=False)
-        together.set(keys.run(run), "running", px=keys.RUN_TTL, get=True)
-        names = [keys.reply(run)]
-        for name, mailbox in self.mailboxes.items():
-            names += (mailbox.stream, keys.node(run, name))
-        for name in names:
-            together.pexpire(name, keys.DATA_TTL)
-        if now - self._renewed > keys.DATA_TTL / 4000:
-            self._renewed = now
-            flights = [f for warp in self.warps.values() for f in list(warp.flights.values()) if f.blob]
-            blob.renew(together, run, [flight.blob for flight in flights])
-        before, *there = together.execute()
+        now = time.monotonic()
+        before, complete = self.holdings.renew(self._client, self._blobs())
         if before == b"cancelled":
-            self.course.fail(RunCancelled(f"run {run} was cancelled from outside"))
-        if before is None or not all(there[: len(names)]):
-            self._make()
-            self._audit(*self._mine())
+            self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
+        if not complete:
+            self._make_again()
         self.bells.look(self._client, self._mine())
         for warp in self._mine():
             self._keep(warp, now)
+
+    def _blobs(self) -> Iterator[str]:
+        """The blobs of what is in flight."""
+        return (f.blob for warp in self.warps.values() for f in list(warp.flights.values()) if f.blob)
+
+    def _make_again(self) -> None:
+        """Something is missing in Redis: make it anew, and send again what went with it."""
+        self.holdings.make(self._client)
+        self._audit(*self._mine())
 
     def _mine(self) -> list[Warp]:
         """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
@@ -301,7 +265,7 @@ class RedisCarrier:
 
     def _recover(self) -> None:
         self._client.ping()
-        self._make()
+        self.holdings.make(self._client)
         self._broken = False
         self.course.say("Redis answers again")
         self._audit(*self._mine())

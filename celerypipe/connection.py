@@ -25,6 +25,9 @@ Client = redis.Redis
 #: What redis-py raises when the server is away, frozen, loading or refusing: worth another try later.
 Trouble = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, OSError)
 
+#: The same, and a server that answers with an error: nothing was done, whatever the reason.
+Broken = (*Trouble, redis.ResponseError)
+
 #: Seconds a call may take before the connection counts as broken; blocking reads add their own.
 CALL_TIMEOUT = 10.0
 
@@ -74,9 +77,7 @@ def explained(url: str) -> Iterator[None]:
     except redis.exceptions.NoPermissionError as error:
         raise RedisUnavailable(f"Redis at {shown} does not allow this user what a pipeline needs: {error}") from None
     except redis.ResponseError as error:
-        if "NOAUTH" not in str(error):
-            raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
-        raise RedisUnavailable(f"Redis at {shown} needs a password; write redis://:PASSWORD@host:6379/0") from None
+        raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
     except Trouble as error:
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"

@@ -13,10 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import redis
-
 from celerypipe import keys
-from celerypipe.connection import Client, Trouble
+from celerypipe.connection import Broken, Client
 from celerypipe.instance import Alarm, Unarmed
 from celerypipe.mailbox import Mailbox
 from celerypipe.outbox import FLUSH_AFTER, Outbox
@@ -101,7 +99,7 @@ class Keeper:
         for lease in leases:
             if lease.outbox is not None and lease.outbox.waiting:
                 self._hurry_until = max(self._hurry_until, time.monotonic() + 2 * FLUSH_AFTER)
-                if lease.outbox.overdue:
+                if lease.outbox.age > 2 * FLUSH_AFTER:  # the activation is busy with something slow
                     _publish(client, lease, lease.outbox)
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + TICK
@@ -126,7 +124,7 @@ class Keeper:
                 keys.HELD_TTL,
                 current,
             )
-        except (*Trouble, redis.ResponseError) as error:
+        except Broken as error:
             # A lease that cannot be refreshed may lapse; publishing checks who owns a message, so nothing is doubled.
             logger.warning("cannot refresh the bell %s: %s", lease.bell, error)
             return
@@ -149,7 +147,7 @@ def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
         if not outbox.flush(client):
             lease.state = "over"
             lease.alarm.interrupt("over")
-    except (*Trouble, redis.ResponseError) as error:
+    except Broken as error:
         # They stay in the outbox; the activation tries again, or ends, and then somebody else claims them.
         logger.warning("cannot publish results for node %s: %s", lease.mailbox.node, error)
 
@@ -159,5 +157,5 @@ def _let_lapse(client: Client, lease: Lease) -> None:
     try:
         if client.get(lease.bell) == lease.owner.encode():
             client.delete(lease.bell)
-    except (*Trouble, redis.ResponseError) as error:
+    except Broken as error:
         logger.warning("cannot release the bell %s: %s", lease.bell, error)

@@ -12,7 +12,7 @@ from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeo
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Station
+from celerypipe.station import Course, Waiting
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -30,7 +30,7 @@ class Turn:
     abandoned: bool = False
 
 
-class LocalStation(Station):
+class LocalStation(Waiting):
     """A proc or sink in the runner's own process."""
 
     def __init__(self, course: Course, node: NodeDefinition, make: MakeInstance) -> None:
@@ -39,8 +39,6 @@ class LocalStation(Station):
         self.instance = make()
         self._inbox: deque[tuple[str, Message]] = deque()
         self._ready: deque[Message] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
         self._turn = Turn()
         self._thread: threading.Thread | None = None
 
@@ -63,22 +61,11 @@ class LocalStation(Station):
 
     def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
         with self._changed:
-            while len(self._inbox) >= INBOX:
-                if not block or self.course.over.is_set():
-                    return False
-                self._changed.wait(0.1)
+            if not self._wait_for_room(lambda: len(self._inbox) >= INBOX, block=block):
+                return False
             self._inbox.append((link, message))
             self._changed.notify_all()
         return True
-
-    def drained(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
     def check(self, now: float) -> None:
         turn, timeout = self._turn, self.node.timeout

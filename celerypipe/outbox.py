@@ -46,14 +46,9 @@ class Outbox:
         return bool(self._answers)
 
     @property
-    def due(self) -> bool:
-        """Have results waited for as long as they may?"""
-        return bool(self._answers) and time.monotonic() - self._flushed_at > FLUSH_AFTER
-
-    @property
-    def overdue(self) -> bool:
-        """Have they waited for so long that the activation must be busy with something slow?"""
-        return bool(self._answers) and time.monotonic() - self._flushed_at > 2 * FLUSH_AFTER
+    def age(self) -> float:
+        """Seconds that its results wait; 0.0 when there are none."""
+        return time.monotonic() - self._flushed_at if self._answers else 0.0
 
     def flush(self, client: Client) -> bool:
         """Publish all of them; False: the run is over. What could not be sent stays, and the error is raised."""
@@ -63,7 +58,7 @@ class Outbox:
                 return True
             try:
                 waiting = self.mailbox.publish(client, self.owner, [answer for answer, _ in pairs])
-            except BaseException:
+            except BaseException:  # also an interrupt: nothing that was taken out may be lost; it is raised again
                 self._answers.extendleft(reversed(pairs))
                 raise
             self._flushed_at = time.monotonic()

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 
 from celerypipe.local import INBOX
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Station
+from celerypipe.station import Course, Waiting
 
 
-class Outflow(Station):
+class Outflow(Waiting):
     """Where a pipeline run by ``Runner.stream`` ends: messages wait here for the caller, who takes them at his pace."""
 
     def __init__(self, course: Course, node: NodeDefinition) -> None:
         super().__init__(course, node)
         self._waiting: deque[Message] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
 
     def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
         with self._changed:
-            while len(self._waiting) >= INBOX:
-                if not block or self.course.over.is_set():
-                    return False
-                self._changed.wait(0.1)
+            if not self._wait_for_room(lambda: len(self._waiting) >= INBOX, block=block):
+                return False
             self._waiting.append(message)
             self._changed.notify_all()
         return True
-
-    def drained(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
 
     def take(self) -> Message | None:
         """Wait for the next message; None when there will be none, or the run is over."""

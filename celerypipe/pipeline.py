@@ -152,6 +152,11 @@ class Pipeline(Body):
         """The folder that a run writes to, absolute; None when it writes nothing."""
         return None if self.folder is None else self.root / self.folder
 
+    @property
+    def is_warped(self) -> bool:
+        """Does any node of it run elsewhere?"""
+        return any(node.warped for node in self.nodes)
+
     def node(self, name: str) -> NodeDefinition:
         """Return the node of that name; KeyError if there is none."""
         for node in self.nodes:

@@ -6,10 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-import redis
-
 from celerypipe import blob, codec, keys
-from celerypipe.connection import CALL_TIMEOUT, Client, Trouble, connect
+from celerypipe.connection import CALL_TIMEOUT, Broken, Client, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
 from celerypipe.mailbox import FAILURE, LOST_BLOB, Reply, as_reply
 from celerypipe.station import Course
@@ -25,7 +23,6 @@ ERRORS: dict[str, type[NodeError]] = {
     "lost": WorkerLost,
     "codec": NodeFailed,
 }
-Broken = (*Trouble, redis.ResponseError)
 
 
 class Replies:

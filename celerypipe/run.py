@@ -50,7 +50,7 @@ class Run:
         path = pipeline.folder_path
         self.folder = Folder(path, pipeline.telemetry) if path else None
         self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
-        self.carrier = RedisCarrier(self.course, url, budget=byte_budget) if url and pipeline_warps(pipeline) else None
+        self.carrier = RedisCarrier(self.course, url, budget=byte_budget) if url and pipeline.is_warped else None
         self.graph = Graph.of(pipeline, fed=heads)
         self.stations: dict[str, Station] = {}
         self.loopbacks: list[Loopback] = []
@@ -280,8 +280,3 @@ class Run:
             if not name.startswith("(")
         )
         return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, str(error) if error else "")
-
-
-def pipeline_warps(pipeline: Pipeline) -> bool:
-    """Does any node of it run elsewhere?"""
-    return any(node.warped for node in pipeline.nodes)

@@ -69,7 +69,7 @@ class Runner:
             run.begin()
             try:
                 self._watch(run, pipeline.deadline, on_progress)
-            except BaseException as error:
+            except BaseException as error:  # whatever ends the caller, Ctrl-C too, ends the run; it is raised again
                 run.course.fail(error)
                 run.close()
                 raise
@@ -115,7 +115,7 @@ class Runner:
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         url = self.redis or settings.redis_url
-        if url is None and not self.local and any(node.warped for node in pipeline.nodes):
+        if url is None and not self.local and pipeline.is_warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"

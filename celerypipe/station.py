@@ -192,6 +192,32 @@ class Station:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
 
 
+class Waiting(Station):
+    """A station that messages wait in: bounded, and told when no more will come."""
+
+    def __init__(self, course: Course, node: NodeDefinition) -> None:
+        super().__init__(course, node)
+        self._changed = threading.Condition()
+        self._ended = False
+
+    def drained(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait_for_room(self, full: Callable[[], bool], *, block: bool) -> bool:
+        """Hold the caller, who has the lock, until there is room; False: full and not ``block``, or the run is over."""
+        while full():
+            if not block or self.course.over.is_set():
+                return False
+            self._changed.wait(0.1)
+        return True
+
+
 def stamped(output: Message, creator: str, parent: Message | None) -> Message:
     """A copy of an output with its creator, and the origin and sequence of what it was made from."""
     source = parent if parent is not None and not output.origin else output

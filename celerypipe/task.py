@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import celery
-import redis
 
 from celerypipe import keys
 from celerypipe.activation import Activation, Record
 from celerypipe.catalogue import Entry
-from celerypipe.connection import Client, Trouble, connect
+from celerypipe.connection import Broken, Client, connect
 from celerypipe.errors import CodecError
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
@@ -109,7 +108,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 return self._serve(client, lease)
             finally:
                 keeper.remove(lease)
-        except (*Trouble, redis.ResponseError) as error:
+        except Broken as error:
             # Never ring from here: a crash that rang itself would never end. The runner's watchdog rings.
             client.close()
             logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)

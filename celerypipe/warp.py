@@ -17,7 +17,7 @@ from celerypipe import codec
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Station
+from celerypipe.station import Course, Waiting
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +58,7 @@ class Carrier(Protocol):
         """How many messages its workers can run at the same time."""
 
 
-class Warp(Station):
+class Warp(Waiting):
     """A warped node in one run."""
 
     def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier) -> None:
@@ -80,8 +80,6 @@ class Warp(Station):
         self._sequence = 0
         self._next_out = 0
         self._later: list[tuple[float, Flight]] = []
-        self._ended = False
-        self._changed = threading.Condition()
         self._joining = threading.Lock()
 
     @property
@@ -126,10 +124,10 @@ class Warp(Station):
             return True
         flight.size = len(flight.data)
         with self._changed:
-            while self._held >= self.limits.window or not self.carrier.room(flight.size):
-                if not block or self.course.over.is_set():
-                    return False
-                self._changed.wait(0.1)
+            if not self._wait_for_room(
+                lambda: self._held >= self.limits.window or not self.carrier.room(flight.size), block=block
+            ):
+                return False
             self._held += 1
             flight.sequence, self._sequence = self._sequence, self._sequence + 1
             # In flight before it is sent: a result can be faster than the return from sending.
@@ -149,15 +147,6 @@ class Warp(Station):
                 flight.due_since = time.monotonic()
                 self._clocked += 1
                 room -= 1
-
-    def drained(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
 
     # -- back -------------------------------------------------------------------------------------------------------
 

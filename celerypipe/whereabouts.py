@@ -7,11 +7,9 @@ import time
 from collections import OrderedDict
 from typing import Any
 
-import redis
-
 from celerypipe import keys
 from celerypipe.bells import Bells
-from celerypipe.connection import Trouble, connect
+from celerypipe.connection import Broken, connect
 from celerypipe.mailbox import Mailbox
 from celerypipe.warp import Flight, Warp
 
@@ -57,7 +55,7 @@ class Whereabouts:
                 return since
             first = self._first(mailbox, pending[0])
             warming = self._client.exists(keys.warming(pending[0]))
-        except (*Trouble, redis.ResponseError):
+        except Broken:
             self._fell_silent()
             return since
         if warming and time.monotonic() - flight.sent_at < WARM_UP:
@@ -67,22 +65,28 @@ class Whereabouts:
         with self._lock:
             return max(since, self._heard.get(pending[0], 0.0))
 
-    def withdraw(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> str:
-        """Take a message back and say where its time went."""
+    def withdraw(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> tuple[str, list[Flight]]:
+        """Take a message back; return where its time went, and what another activation shall have instead of its own.
+
+        An activation that cannot be interrupted stays with the message: what it holds behind it is taken back too.
+        """
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         if time.monotonic() < self._silent_until:
-            return f"{spent:.1f} s waiting; Redis does not answer"
+            return f"{spent:.1f} s waiting; Redis does not answer", []
+        behind: list[Flight] = []
         try:
             pending = self._pending(mailbox, flight.entry)
             text = self._where(warp, flight, pending, spent)
+            if pending is not None and not self._bells.interrupts(warp.queue):
+                behind = self._take_behind(mailbox, warp, flight, pending[0])
             if flight.entry:
                 mailbox.withdraw(self._client, [flight.entry])
             if pending is not None:
                 self.heard(pending[0])
-        except (*Trouble, redis.ResponseError) as error:
+        except Broken as error:
             self._fell_silent()
-            return f"{spent:.1f} s waiting; Redis does not answer: {error}"
-        return text
+            return f"{spent:.1f} s waiting; Redis does not answer: {error}", behind
+        return text, behind
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._bells.slots(warp.queue):
@@ -107,22 +111,12 @@ class Whereabouts:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
 
-    def behind(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> list[Flight]:
-        """Take back what an activation that cannot be interrupted holds behind a message; another shall have it."""
-        if time.monotonic() < self._silent_until or self._bells.interrupts(warp.queue):
-            return []
-        try:
-            pending = self._pending(mailbox, flight.entry)
-            if pending is None:
-                return []
-            found: Any = self._client.xpending_range(
-                mailbox.stream, keys.GROUP, min=b"(" + flight.entry, max="+", count=1000, consumername=pending[0]
-            )
-            entries = {each["message_id"] for each in found}
-            mailbox.withdraw(self._client, list(entries))
-        except (*Trouble, redis.ResponseError):
-            self._fell_silent()
-            return []
+    def _take_behind(self, mailbox: Mailbox, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
+        found: Any = self._client.xpending_range(
+            mailbox.stream, keys.GROUP, min=b"(" + flight.entry, max="+", count=1000, consumername=consumer
+        )
+        entries = {each["message_id"] for each in found}
+        mailbox.withdraw(self._client, list(entries))
         flights = [other for other in list(warp.flights.values()) if other.entry in entries]
         for other in flights:
             other.due_since = None if other.due_since is None else time.monotonic()

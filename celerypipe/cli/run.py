@@ -74,7 +74,7 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
 @contextmanager
 def redis_for(pipeline: Pipeline, url: str | None, *, local: bool, say: Callable[[str], None]) -> Iterator[str | None]:
     """The Redis that was named, or a private one with its workers; none when nothing runs elsewhere."""
-    if url is not None or local or not any(node.warped for node in pipeline.nodes):
+    if url is not None or local or not pipeline.is_warped:
         yield url
         return
     with Embedded(pipeline, on_event=say) as private:

@@ -23,7 +23,9 @@ from celerypipe import (
     Pipeline,
     Runner,
 )
+from celerypipe.celery import app
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.settings import broker_url
 from tests.conftest import StartWorker
 
 CONFIG = 'imports = ["tests.remote"]\n'
@@ -334,9 +336,6 @@ def test_the_window_bounds_what_is_in_flight(
 
 
 def test_called_as_an_ordinary_task_a_mark_says_how_to_run_it(shared_worker: StartWorker, redis_url: str) -> None:
-    from celerypipe.celery import app
-    from celerypipe.settings import broker_url
-
     worker = shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     with app.connection_for_write(broker_url(redis_url)) as connection:
         producer = app.amqp.Producer(connection, auto_declare=False)
