@@ -8,19 +8,14 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
 
-from celerypipe.contract import Source
-from celerypipe.message import Message
-from celerypipe.nodes.parts.arguments import whole
-from celerypipe.nodes.parts.inbox import Answer, Inbox
-from celerypipe.nodes.parts.port import listen, wanted
-from celerypipe.payload import Object
+from celerypipe.nodes.parts.inbox import Answer
+from celerypipe.nodes.parts.listener import Listener, object_in
 
 #: The most of an unwanted body that is read and thrown away, so that the sender gets to see the answer.
 LONGEST_DISCARD = 16 * 1024 * 1024
@@ -28,7 +23,7 @@ LONGEST_DISCARD = 16 * 1024 * 1024
 BUSY = "the pipeline is busy; try again"
 
 
-class JsonHttp(Source):
+class JsonHttp(Listener):
     """Answers ``POST /<endpoint>``: the JSON object in the body becomes one message with an Object as payload.
 
     Answers 202 when the object waits for the pipeline, 400 for a body that is no JSON object (or a type that is not
@@ -53,21 +48,10 @@ class JsonHttp(Source):
         capacity: int = 64,
         max_bytes: int = 1024 * 1024,
     ) -> None:
-        self.host = host
-        self.port = wanted("port", port)
+        super().__init__(host, port, argument="port", limit=limit, capacity=capacity, max_bytes=max_bytes)
         self.endpoint = endpoint.strip("/")
-        self.max_bytes = whole("max_bytes", max_bytes, at_least=1)
-        self.inbox = Inbox(
-            whole("capacity", capacity, at_least=1), None if limit is None else whole("limit", limit, at_least=1)
-        )
-        self._socket: socket.socket | None = None
         self._server: HttpServer | None = None
         self._thread: threading.Thread | None = None
-
-    def configure(self) -> None:
-        """Take the port; :class:`ConfigError` when it is not to be had."""
-        self._socket = listen(self.host, self.port, argument="port")
-        self.port = self._socket.getsockname()[1]
 
     def warmup(self) -> None:
         """Start to answer."""
@@ -80,26 +64,13 @@ class JsonHttp(Source):
         self._thread.start()
         self.logger.info("listening on http://%s:%s/%s", self.host, self.port, self.endpoint)
 
-    def messages(self) -> Iterator[Message]:
-        """Yield one message an object, as they come in."""
-        for index, payload in enumerate(self.inbox):
-            yield Message(payload, version=index)
-
-    def stop(self) -> None:
-        """Take no more; ``messages`` ends after what was taken."""
-        self.inbox.close()
-
-    def destroy(self) -> None:
-        """Close the port and every connection."""
-        self.inbox.close()
+    def end_server(self) -> None:
+        """Close every connection."""
         if self._server and self._thread:
             self._server.shutdown()
             self._thread.join()
             self._server.end_connections()
             self._server = self._thread = None
-        if self._socket:
-            self._socket.close()
-            self._socket = None
 
 
 class HttpServer(ThreadingMixIn, TCPServer):
@@ -169,13 +140,10 @@ class RequestHandler(BaseHTTPRequestHandler):
             return HTTPStatus.NOT_FOUND, f"post to /{source.endpoint}"
         if self.headers.get_content_type() != "application/json":
             return HTTPStatus.BAD_REQUEST, "Content-Type must be application/json"
-        try:
-            value = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            return HTTPStatus.BAD_REQUEST, f"not JSON: {error}"
-        if not isinstance(value, dict):
-            return HTTPStatus.BAD_REQUEST, f"a JSON object is wanted, not {type(value).__name__}"
-        match source.inbox.put(Object(value)):
+        value = object_in(body)
+        if isinstance(value, str):
+            return HTTPStatus.BAD_REQUEST, value
+        match source.inbox.put(value):
             case Answer.TAKEN:
                 return HTTPStatus.ACCEPTED, ""
             case Answer.FULL:

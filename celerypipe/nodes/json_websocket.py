@@ -7,7 +7,6 @@ import json
 import socket
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -15,15 +14,11 @@ from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Origin
 
-from celerypipe.contract import Source
-from celerypipe.message import Message
-from celerypipe.nodes.parts.arguments import whole
-from celerypipe.nodes.parts.inbox import Answer, Inbox
-from celerypipe.nodes.parts.port import listen, wanted
-from celerypipe.payload import Object
+from celerypipe.nodes.parts.inbox import Answer
+from celerypipe.nodes.parts.listener import Listener, object_in
 
 
-class JsonWebsocket(Source):
+class JsonWebsocket(Listener):
     """Takes connections; each text or binary message that is a JSON object becomes one message with an Object.
 
     What is no JSON object is answered with ``{"error": …}``, logged and counted in ``refused``; the connection stays.
@@ -48,24 +43,13 @@ class JsonWebsocket(Source):
         max_bytes: int = 1024 * 1024,
         origins: list[str] | None = None,
     ) -> None:
-        self.host = rtx_host
-        self.port = wanted("rtx_port", rtx_port)
-        self.max_bytes = whole("max_bytes", max_bytes, at_least=1)
+        super().__init__(rtx_host, rtx_port, argument="rtx_port", limit=limit, capacity=capacity, max_bytes=max_bytes)
         self.origins: list[Origin | None] = [None, *(Origin(origin) for origin in origins or ())]
-        self.inbox = Inbox(
-            whole("capacity", capacity, at_least=1), None if limit is None else whole("limit", limit, at_least=1)
-        )
         self.refused = 0
         self._visitors: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
         self._counting = threading.Lock()
-        self._socket: socket.socket | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
-
-    def configure(self) -> None:
-        """Take the port; :class:`ConfigError` when it is not to be had."""
-        self._socket = listen(self.host, self.port, argument="rtx_port")
-        self.port = self._socket.getsockname()[1]
 
     def warmup(self) -> None:
         """Start to take connections."""
@@ -87,18 +71,8 @@ class JsonWebsocket(Source):
         self._thread.start()
         self.logger.info("listening on ws://%s:%s", self.host, self.port)
 
-    def messages(self) -> Iterator[Message]:
-        """Yield one message an object, as they come in."""
-        for index, payload in enumerate(self.inbox):
-            yield Message(payload, version=index)
-
-    def stop(self) -> None:
-        """Take no more; ``messages`` ends after what was taken."""
-        self.inbox.close()
-
-    def destroy(self) -> None:
-        """Close the port and every connection."""
-        self.inbox.close()
+    def end_server(self) -> None:
+        """Close every connection."""
         if self._server and self._thread:
             # The server would wait for those that connected and then said nothing.
             for connection in list(self._visitors):
@@ -108,9 +82,6 @@ class JsonWebsocket(Source):
             self._server.shutdown()
             self._thread.join()
             self._server = self._thread = None
-        if self._socket:
-            self._socket.close()
-            self._socket = None
 
     def _greet(self, *arguments: Any, **options: Any) -> ServerConnection:
         connection = ServerConnection(*arguments, **options)
@@ -132,10 +103,5 @@ class JsonWebsocket(Source):
 
     def _take(self, raw: str | bytes) -> Answer | str:
         """Put the object into the inbox, waiting for room; or return what is wrong with it."""
-        try:
-            value = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            return f"not JSON: {error}"
-        if not isinstance(value, dict):
-            return f"a JSON object is wanted, not {type(value).__name__}"
-        return self.inbox.put(Object(value), wait=True)
+        value = object_in(raw)
+        return value if isinstance(value, str) else self.inbox.put(value, wait=True)
