@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PATIENCE, ROOT, eventually
+from tests.processes import alive, descendants
 
 
 def definition(folder: Path, **changes: Any) -> Path:
@@ -151,22 +152,6 @@ def test_a_database_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 
 # -- nothing stays behind ---------------------------------------------------------------------------------------------
-
-
-def alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def descendants(pid: int) -> set[int]:
-    """All processes below this one."""
-    found: set[int] = set()
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found |= {int(child), *descendants(int(child))}
-    return found
 
 
 class EmbeddedRun:

@@ -15,20 +15,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.unit.test_tasks import PROSE
 
 EXAMPLE = ROOT / "examples" / "pages"
 NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")
 NAMES = ["page", "text", "astronaut", "grace_hopper"]
 #: Seconds that both runs together may take: a model on a loaded machine.
 LONG = 55.0
-PROSE = [
-    "Region-based segmentation",
-    "Let us first determine markers of the coins and the",
-    "background. These markers are pixels that we can label",
-    "unambiguously as either object or background. Here,",
-    "the markers are found at the two extreme parts of the",
-    "histogram of grey values:",
-]
 
 
 @dataclass

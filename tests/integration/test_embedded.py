@@ -23,6 +23,7 @@ from celerypipe.connection import connect
 from celerypipe.errors import ConfigError
 from celerypipe.presence import read_presences
 from tests.conftest import ROOT, eventually
+from tests.processes import alive, descendants
 
 NODES = """
 from celerypipe import node
@@ -52,31 +53,15 @@ def workers_at(url: str) -> dict[str, dict[str, Any]]:
         return {record["queues"][0]: record for record in read_presences(client)}
 
 
-def alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
 def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
-
-
-def children_of(pid: int) -> list[int]:
-    """All descendants of a process."""
-    found = []
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(child), *children_of(int(child))]
-    return found
 
 
 @pytest.fixture
 def started() -> Callable[[], list[int]]:
     """All processes below this one that were not there when the test began."""
-    before = set(children_of(os.getpid()))
-    return lambda: [pid for pid in children_of(os.getpid()) if pid not in before]
+    before = descendants(os.getpid())
+    return lambda: [pid for pid in descendants(os.getpid()) if pid not in before]
 
 
 def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays(
@@ -185,7 +170,7 @@ def test_nothing_outlives_the_process_that_wanted_it(here: Any, number: signal.S
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        processes = children_of(process.pid)
+        processes = descendants(process.pid)
         assert workers_at(url)["heavy"]["pid"] in processes
         process.send_signal(number)
     eventually(lambda: not any(alive(pid) for pid in processes), "the end of all processes")
@@ -197,7 +182,7 @@ def test_when_the_supervisor_is_killed_its_children_go_with_it(here: Any, starte
         processes = started()
         with connect(url) as client:
             server = client.info("server")["process_id"]
-        supervisor = next(pid for pid in processes if server in children_of(pid))
+        supervisor = next(pid for pid in processes if server in descendants(pid))
         os.kill(supervisor, signal.SIGKILL)
         eventually(lambda: not any(alive(pid) for pid in processes), "the end of all processes")
     assert not folder_of(url).exists()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import queue
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any
+from contextlib import closing
 
 import httpx
 import pytest
@@ -16,41 +14,11 @@ from celerypipe.errors import ConfigError
 from celerypipe.nodes.json_http import JsonHttp
 from celerypipe.nodes.json_websocket import JsonWebsocket
 from celerypipe.payload import Object
+from tests.living import Reader, living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 LISTENERS = [(JsonHttp, "port"), (JsonWebsocket, "rtx_port")]
-
-
-@contextmanager
-def listening(source: Any) -> Iterator[Any]:
-    source.name = "ears"
-    try:
-        source.configure()
-        source.warmup()
-        yield source
-    finally:
-        source.destroy()
-
-
-class Reader:
-    """Runs a source as the runner does, in a thread of its own."""
-
-    def __init__(self, source: Any) -> None:
-        self.received: queue.Queue[Any] = queue.Queue()
-        self.thread = threading.Thread(target=self.read, args=(source,), daemon=True)
-        self.thread.start()
-
-    def read(self, source: Any) -> None:
-        for message in source.messages():
-            self.received.put(message)
-
-    def next(self) -> Any:
-        return self.received.get(timeout=10)
-
-    def has_ended(self) -> bool:
-        self.thread.join(timeout=10)
-        return not self.thread.is_alive()
 
 
 def url(source: JsonHttp, path: str = "celerypipe") -> str:
@@ -64,7 +32,7 @@ def client() -> Iterator[httpx.Client]:
 
 
 def test_a_posted_object_becomes_a_message(client):
-    with listening(JsonHttp(port="auto")) as source:
+    with living(JsonHttp(port="auto")) as source:
         reader = Reader(source)
         for number in range(3):
             assert client.post(url(source), json={"n": number, "text": "héllo"}).status_code == 202
@@ -75,7 +43,7 @@ def test_a_posted_object_becomes_a_message(client):
 
 
 def test_many_clients_at_once_lose_nothing():
-    with listening(JsonHttp(port="auto", limit=200, capacity=200)) as source:
+    with living(JsonHttp(port="auto", limit=200, capacity=200)) as source:
 
         def post(first: int) -> None:
             with httpx.Client(trust_env=False, timeout=10) as client:
@@ -91,7 +59,7 @@ def test_many_clients_at_once_lose_nothing():
 
 
 def test_health_says_that_the_source_lives(client):
-    with listening(JsonHttp(port="auto")) as source:
+    with living(JsonHttp(port="auto")) as source:
         answer = client.get(url(source, "health"))
         assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
@@ -111,7 +79,7 @@ def test_health_says_that_the_source_lives(client):
     ],
 )
 def test_what_is_no_object_is_refused_and_the_next_one_taken(client, path, headers, body, status, said):
-    with listening(JsonHttp(port="auto", max_bytes=10_000)) as source:
+    with living(JsonHttp(port="auto", max_bytes=10_000)) as source:
         answer = client.post(url(source, path), content=body, headers=headers)
         assert answer.status_code == status
         assert said in answer.json()["error"]
@@ -123,7 +91,7 @@ def test_what_is_no_object_is_refused_and_the_next_one_taken(client, path, heade
 
 
 def test_a_body_far_over_the_limit_still_gets_its_answer(client):
-    with listening(JsonHttp(port="auto", max_bytes=1000)) as source:
+    with living(JsonHttp(port="auto", max_bytes=1000)) as source:
         answer = client.post(url(source), content=b"x" * 5_000_000, headers={"Content-Type": "application/json"})
         assert answer.status_code == 413
 
@@ -140,7 +108,7 @@ def test_a_body_far_over_the_limit_still_gets_its_answer(client):
 )
 def test_a_dishonest_length_is_answered_and_never_waited_for(header, status):
     with (
-        listening(JsonHttp(port="auto")) as source,
+        living(JsonHttp(port="auto")) as source,
         socket.create_connection(("127.0.0.1", source.port), 10) as sock,
     ):
         sock.sendall(f"POST /celerypipe HTTP/1.1\r\nContent-Type: application/json\r\n{header}\r\n\r\n".encode())
@@ -149,7 +117,7 @@ def test_a_dishonest_length_is_answered_and_never_waited_for(header, status):
 
 
 def test_a_body_that_breaks_off_is_no_message(client):
-    with listening(JsonHttp(port="auto")) as source:
+    with living(JsonHttp(port="auto")) as source:
         with socket.create_connection(("127.0.0.1", source.port), 10) as sock:
             sock.sendall(
                 b'POST /celerypipe HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"a"'
@@ -161,7 +129,7 @@ def test_a_body_that_breaks_off_is_no_message(client):
 
 
 def test_a_busy_pipeline_is_felt_by_the_sender_and_nothing_taken_is_lost(client):
-    with listening(JsonHttp(port="auto", capacity=2)) as source:
+    with living(JsonHttp(port="auto", capacity=2)) as source:
         answers = [client.post(url(source), json={"n": n}) for n in range(3)]
         assert [answer.status_code for answer in answers] == [202, 202, 503]
         assert answers[2].headers["Retry-After"] == "1"
@@ -177,7 +145,7 @@ def test_a_busy_pipeline_is_felt_by_the_sender_and_nothing_taken_is_lost(client)
 
 
 def test_the_http_source_ends_at_its_limit(client):
-    with listening(JsonHttp(port="auto", limit=2)) as source:
+    with living(JsonHttp(port="auto", limit=2)) as source:
         answers = [client.post(url(source), json={"n": n}).status_code for n in range(3)]
         assert answers == [202, 202, 503]
         assert [message.payload.n for message in source.messages()] == [0, 1]
@@ -185,7 +153,7 @@ def test_the_http_source_ends_at_its_limit(client):
 
 @pytest.mark.parametrize(("node", "port"), LISTENERS)
 def test_stop_ends_a_source_that_waits(node, port):
-    with listening(node(**{port: "auto"})) as source:
+    with living(node(**{port: "auto"})) as source:
         reader = Reader(source)
         source.stop()
         assert reader.has_ended()
@@ -193,7 +161,7 @@ def test_stop_ends_a_source_that_waits(node, port):
 
 @pytest.mark.parametrize(("node", "port"), LISTENERS)
 def test_a_taken_port_is_named_with_the_cure(node, port):
-    with listening(node(**{port: "auto"})) as first:
+    with living(node(**{port: "auto"})) as first:
         second = node(**{port: first.port})
         with pytest.raises(ConfigError, match=rf'cannot listen on 127\.0\.0\.1:{first.port}: .*"{port}": "auto"'):
             second.configure()
@@ -208,7 +176,7 @@ def test_destroy_frees_the_port_at_any_point_of_the_life(node, port):
     configured.configure()
     taken = configured.port
     configured.destroy()
-    with listening(node(**{port: taken})) as source:
+    with living(node(**{port: taken})) as source:
         with closing(socket.create_connection(("127.0.0.1", taken), 10)):
             source.destroy()
             source.destroy()

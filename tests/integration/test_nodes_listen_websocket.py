@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,35 +14,9 @@ from websockets.sync.client import connect
 
 from celerypipe.nodes.json_websocket import JsonWebsocket
 from celerypipe.payload import Object
+from tests.living import Reader, living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-
-
-@contextmanager
-def listening(source: Any) -> Iterator[Any]:
-    source.name = "ears"
-    try:
-        source.configure()
-        source.warmup()
-        yield source
-    finally:
-        source.destroy()
-
-
-class Reader:
-    """Runs a source as the runner does, in a thread of its own."""
-
-    def __init__(self, source: Any) -> None:
-        self.received: queue.Queue[Any] = queue.Queue()
-        self.thread = threading.Thread(target=self.read, args=(source,), daemon=True)
-        self.thread.start()
-
-    def read(self, source: Any) -> None:
-        for message in source.messages():
-            self.received.put(message)
-
-    def next(self) -> Any:
-        return self.received.get(timeout=10)
 
 
 @contextmanager
@@ -53,7 +26,7 @@ def joined(source: JsonWebsocket, **arguments: Any) -> Iterator[Any]:
 
 
 def test_text_and_binary_messages_become_messages():
-    with listening(JsonWebsocket(rtx_port="auto")) as source, joined(source) as connection:
+    with living(JsonWebsocket(rtx_port="auto")) as source, joined(source) as connection:
         reader = Reader(source)
         connection.send('{"n": 1, "text": "héllo"}')
         connection.send(b'{"n": 2}')
@@ -68,7 +41,7 @@ def test_text_and_binary_messages_become_messages():
     [('{"a":', "not JSON"), (b"\xff\xfe", "not JSON"), ("[" * 100_000, "not JSON"), ("[1]", "not list")],
 )
 def test_bad_json_is_answered_and_counted_and_the_connection_stays(bad, said):
-    with listening(JsonWebsocket(rtx_port="auto")) as source, joined(source) as connection:
+    with living(JsonWebsocket(rtx_port="auto")) as source, joined(source) as connection:
         connection.send(bad)
         assert said in json.loads(connection.recv(timeout=10))["error"]
         connection.send('{"good": 1}')
@@ -78,7 +51,7 @@ def test_bad_json_is_answered_and_counted_and_the_connection_stays(bad, said):
 
 def test_a_message_over_the_limit_closes_only_its_own_connection():
     with (
-        listening(JsonWebsocket(rtx_port="auto", max_bytes=1000)) as source,
+        living(JsonWebsocket(rtx_port="auto", max_bytes=1000)) as source,
         joined(source) as large,
         joined(source) as small,
     ):
@@ -91,7 +64,7 @@ def test_a_message_over_the_limit_closes_only_its_own_connection():
 
 
 def test_a_full_inbox_holds_the_connection_until_there_is_room():
-    with listening(JsonWebsocket(rtx_port="auto", capacity=1, limit=50)) as source, joined(source) as connection:
+    with living(JsonWebsocket(rtx_port="auto", capacity=1, limit=50)) as source, joined(source) as connection:
         sender = threading.Thread(target=lambda: [connection.send(json.dumps({"n": n})) for n in range(50)])
         sender.start()
         received = []
@@ -103,7 +76,7 @@ def test_a_full_inbox_holds_the_connection_until_there_is_room():
 
 
 def test_stop_hands_over_what_was_taken_and_frees_who_waits_for_room():
-    with listening(JsonWebsocket(rtx_port="auto", capacity=1)) as source, joined(source) as connection:
+    with living(JsonWebsocket(rtx_port="auto", capacity=1)) as source, joined(source) as connection:
         connection.send('{"n": 1}')
         connection.send('{"n": 2}')
         messages = source.messages()
@@ -118,9 +91,9 @@ def test_stop_hands_over_what_was_taken_and_frees_who_waits_for_room():
 
 def test_a_web_page_may_only_connect_when_its_origin_is_listed():
     page = {"origin": "https://example.org"}
-    with listening(JsonWebsocket(rtx_port="auto")) as source, pytest.raises(InvalidStatus), joined(source, **page):
+    with living(JsonWebsocket(rtx_port="auto")) as source, pytest.raises(InvalidStatus), joined(source, **page):
         pass
     for origins in (["https://example.org"], ["*"]):
-        with listening(JsonWebsocket(rtx_port="auto", origins=origins)) as source, joined(source, **page) as connection:
+        with living(JsonWebsocket(rtx_port="auto", origins=origins)) as source, joined(source, **page) as connection:
             connection.send("{}")
             assert Reader(source).next().payload == {}

@@ -19,6 +19,7 @@ from celerypipe.message import Message
 from celerypipe.nodes.notifier_http import NotifierHttp
 from celerypipe.nodes.notifier_websocket import NotifierWebsocket
 from celerypipe.payload import Object
+from tests.living import living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
@@ -28,17 +29,6 @@ SINKS = [(NotifierHttp, "http"), (NotifierWebsocket, "ws")]
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
-
-
-@contextmanager
-def ready(sink: Any) -> Iterator[Any]:
-    sink.name = "mouth"
-    try:
-        sink.configure()
-        sink.warmup()
-        yield sink
-    finally:
-        sink.destroy()
 
 
 @contextmanager
@@ -70,7 +60,7 @@ def test_messages_arrive_in_order_over_one_connection_as_json():
     listener = Listener()
     with (
         websocket_server(listener) as port,
-        ready(NotifierWebsocket(f"ws://127.0.0.1:{port}")) as sink,
+        living(NotifierWebsocket(f"ws://127.0.0.1:{port}")) as sink,
     ):
         sent = [Message(Object(n=n, x=np.arange(2)), meta={"name": "é"}, creator="ocr", version=n) for n in range(20)]
         for message in sent:
@@ -81,7 +71,7 @@ def test_messages_arrive_in_order_over_one_connection_as_json():
 
 def test_a_server_that_restarts_gets_everything_after_it_too():
     first, second, port = Listener(), Listener(), free_port()
-    with ready(NotifierWebsocket(f"ws://127.0.0.1:{port}", backoff=0.01)) as sink:
+    with living(NotifierWebsocket(f"ws://127.0.0.1:{port}", backoff=0.01)) as sink:
         with websocket_server(first, port):
             sink.update(Message(1))
             assert first.next()["payload"] == 1
@@ -98,7 +88,7 @@ def test_a_server_that_is_not_ready_yet_gets_the_message_by_a_retry():
     listener = Listener()
     with socket.create_server(("127.0.0.1", 0)) as early:
         port = early.getsockname()[1]
-        with ready(NotifierWebsocket(f"ws://127.0.0.1:{port}", retries=200, backoff=0.0001)) as sink:
+        with living(NotifierWebsocket(f"ws://127.0.0.1:{port}", retries=200, backoff=0.0001)) as sink:
             update = threading.Thread(target=sink.update, args=(Message(7),))
             update.start()
             sock, _ = early.accept()
@@ -133,7 +123,7 @@ def test_a_message_whose_server_died_before_the_receipt_is_sent_again():
     options = {"create_connection": lambda *args, **more: next(ends, ServerConnection)(*args, **more)}
     with (
         websocket_server(dies_on_the_first, **options) as port,
-        ready(NotifierWebsocket(f"ws://127.0.0.1:{port}", backoff=0.001)) as sink,
+        living(NotifierWebsocket(f"ws://127.0.0.1:{port}", backoff=0.001)) as sink,
     ):
         sink.update(Message(1))
         sink.update(Message(2))
@@ -152,7 +142,7 @@ def test_a_server_that_talks_back_does_not_fill_the_line():
 
     with (
         websocket_server(chatty) as port,
-        ready(NotifierWebsocket(f"ws://127.0.0.1:{port}", timeout=20, retries=0)) as sink,
+        living(NotifierWebsocket(f"ws://127.0.0.1:{port}", timeout=20, retries=0)) as sink,
     ):
         for number in range(10):
             sink.update(Message(number))
@@ -162,7 +152,7 @@ def test_a_server_that_talks_back_does_not_fill_the_line():
 def test_a_server_that_never_confirms_is_an_error_in_the_end():
     with (
         websocket_server(Listener(), create_connection=Silent) as port,
-        ready(NotifierWebsocket(f"ws://127.0.0.1:{port}", timeout=0.2, retries=1, backoff=0)) as sink,
+        living(NotifierWebsocket(f"ws://127.0.0.1:{port}", timeout=0.2, retries=1, backoff=0)) as sink,
         pytest.raises(ConnectionError, match=r"did not take the message in 2 tries: no receipt within 0\.2 s"),
     ):
         sink.update(Message(1))
@@ -172,7 +162,7 @@ def test_a_server_that_never_confirms_is_an_error_in_the_end():
 def test_a_server_that_is_down_is_named_with_the_cure_and_no_password(node, scheme):
     port = free_port()
     with (
-        ready(node(f"{scheme}://me:secret@127.0.0.1:{port}/in?token=secret", retries=2, backoff=0)) as sink,
+        living(node(f"{scheme}://me:secret@127.0.0.1:{port}/in?token=secret", retries=2, backoff=0)) as sink,
         pytest.raises(ConnectionError) as raised,
     ):
         sink.update(Message(1))
@@ -214,6 +204,6 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ws_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     listener = Listener()
-    with websocket_server(listener) as port, ready(NotifierWebsocket(f"ws://localhost:{port}", retries=0)) as sink:
+    with websocket_server(listener) as port, living(NotifierWebsocket(f"ws://localhost:{port}", retries=0)) as sink:
         sink.update(Message(2))
         assert listener.next()["payload"] == 2

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,19 +14,9 @@ from celerypipe.message import Message
 from celerypipe.nodes.json_http import JsonHttp
 from celerypipe.nodes.notifier_http import NotifierHttp
 from celerypipe.payload import Object
+from tests.living import living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-
-
-@contextmanager
-def ready(sink: Any) -> Iterator[Any]:
-    sink.name = "mouth"
-    try:
-        sink.configure()
-        sink.warmup()
-        yield sink
-    finally:
-        sink.destroy()
 
 
 class Recorder(ThreadingHTTPServer):
@@ -78,7 +66,7 @@ class RecorderHandler(BaseHTTPRequestHandler):
 
 
 def test_each_message_is_posted_over_one_connection():
-    with Recorder() as server, ready(NotifierHttp(server.endpoint)) as sink:
+    with Recorder() as server, living(NotifierHttp(server.endpoint)) as sink:
         sent = [Message(Object(n=n), meta={"name": "é"}) for n in range(5)]
         for message in sent:
             sink.update(message)
@@ -87,21 +75,21 @@ def test_each_message_is_posted_over_one_connection():
 
 
 def test_the_content_type_is_the_one_asked_for():
-    with Recorder() as server, ready(NotifierHttp(server.endpoint, content_type="text/plain")) as sink:
+    with Recorder() as server, living(NotifierHttp(server.endpoint, content_type="text/plain")) as sink:
         sink.update(Message(1))
         assert server.posted[0][1] == "text/plain"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 429])
 def test_a_server_in_trouble_is_tried_again(status):
-    with Recorder((status, {}), (status, {})) as server, ready(NotifierHttp(server.endpoint, backoff=0.001)) as sink:
+    with Recorder((status, {}), (status, {})) as server, living(NotifierHttp(server.endpoint, backoff=0.001)) as sink:
         message = Message(1)
         sink.update(message)
         assert [posted[2]["id"] for posted in server.posted] == [message.id] * 3
 
 
 def test_retry_after_is_waited_for():
-    with Recorder((503, {"Retry-After": "1"})) as server, ready(NotifierHttp(server.endpoint, backoff=0)) as sink:
+    with Recorder((503, {"Retry-After": "1"})) as server, living(NotifierHttp(server.endpoint, backoff=0)) as sink:
         start = time.monotonic()
         sink.update(Message(1))
         assert len(server.posted) == 2
@@ -110,7 +98,7 @@ def test_retry_after_is_waited_for():
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
 def test_a_refusal_fails_at_once_with_the_servers_words(status):
-    with Recorder((status, {})) as server, ready(NotifierHttp(server.endpoint)) as sink:
+    with Recorder((status, {})) as server, living(NotifierHttp(server.endpoint)) as sink:
         with pytest.raises(ValueError, match=rf"{server.endpoint} answered {status} .*'text'.*correct 'endpoint'"):
             sink.update(Message(1))
         assert len(server.posted) == 1
@@ -119,14 +107,14 @@ def test_a_refusal_fails_at_once_with_the_servers_words(status):
 def test_a_redirect_says_where_to():
     with (
         Recorder((301, {"Location": "http://127.0.0.1:1/new"})) as server,
-        ready(NotifierHttp(server.endpoint)) as sink,
+        living(NotifierHttp(server.endpoint)) as sink,
         pytest.raises(ValueError, match=r'answered 301 .*write "endpoint": "http://127.0.0.1:1/new"'),
     ):
         sink.update(Message(1))
 
 
 def test_a_server_that_stays_in_trouble_is_given_up():
-    with Recorder(*[(500, {})] * 9) as server, ready(NotifierHttp(server.endpoint, retries=2, backoff=0)) as sink:
+    with Recorder(*[(500, {})] * 9) as server, living(NotifierHttp(server.endpoint, retries=2, backoff=0)) as sink:
         with pytest.raises(ConnectionError, match="in 3 tries: answered 500 Internal Server Error"):
             sink.update(Message(1))
         assert len(server.posted) == 3
@@ -138,7 +126,7 @@ def test_a_notifier_fills_the_http_source_of_another_pipeline():
     source = JsonHttp(port="auto", limit=30, capacity=1)
     source.configure()
     source.warmup()
-    with ready(NotifierHttp(f"http://127.0.0.1:{source.port}/celerypipe")) as sink:
+    with living(NotifierHttp(f"http://127.0.0.1:{source.port}/celerypipe")) as sink:
         messages = source.messages()
         for number in range(5):
             sink.update(Message(number))
@@ -149,6 +137,6 @@ def test_a_notifier_fills_the_http_source_of_another_pipeline():
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    with Recorder() as server, ready(NotifierHttp(server.endpoint, retries=0)) as sink:
+    with Recorder() as server, living(NotifierHttp(server.endpoint, retries=0)) as sink:
         sink.update(Message(1))
         assert len(server.posted) == 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from celerypipe.contract import Proc
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink, JsonLinesSource
-
-Write = Callable[[str, str], Path]
+from tests.conftest import Write
 
 MODULE = """
 from celerypipe import Message, Proc, Sink, node
@@ -46,19 +44,6 @@ def plain(value):
 
 NUMBER = 3
 """
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a file below the test's folder."""
-
-    def write(path: str, text: str) -> Path:
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(text), encoding="utf-8")
-        return file
-
-    return write
 
 
 @pytest.fixture

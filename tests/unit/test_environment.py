@@ -6,17 +6,8 @@ from typing import Any
 
 import pytest
 
-from celerypipe.errors import DefinitionError
 from celerypipe.pipeline import Pipeline, resolve_environment
-
-
-def complaints(make: Any, *args: Any, **named: Any) -> dict[str, str]:
-    """What is complained about, by place."""
-    with pytest.raises(DefinitionError) as raised:
-        make(*args, **named)
-    found = {complaint.place: complaint.text for complaint in raised.value.complaints}
-    assert len(found) == len(raised.value.complaints), raised.value
-    return found
+from tests.unit.test_pipeline import complaints
 
 
 def test_variables_are_looked_up_however_deep_and_never_kept() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,7 @@ from celerypipe.contract import Proc
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink
-
-Write = Callable[[str, str], Path]
+from tests.conftest import Write
 
 LABEL = """
 from celerypipe import Message, Proc
@@ -37,19 +34,6 @@ class Label(Proc):
     def update(self, message: Message) -> Message:
         return message.with_meta(label=self.label + WORD)
 """
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write a file below the test's folder."""
-
-    def write(path: str, text: str) -> Path:
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(textwrap.dedent(text), encoding="utf-8")
-        return file
-
-    return write
 
 
 @pytest.fixture
