@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import PATIENCE, ROOT, eventually
 from tests.integration.test_flower import flower
+from tests.servers import PATIENCE, ROOT, eventually
 
 __all__ = ["flower"]  # the fixture
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.servers import ROOT
 from tests.unit.test_tasks import PROSE
 
 EXAMPLE = ROOT / "examples" / "pages"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENCE, ROOT
+from tests.servers import PATIENCE, ROOT
 
 pytestmark = pytest.mark.usefixtures("redis_url")  # which skips, or under CI fails, where there is no redis-server
 

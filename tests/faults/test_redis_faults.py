@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from celerypipe import Message, Runner
-from tests.conftest import RedisServer, StartWorker
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped
+from tests.servers import RedisServer, StartWorker
 
 COUNT = 1200
 

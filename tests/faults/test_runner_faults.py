@@ -11,8 +11,8 @@ from pathlib import Path
 
 import redis
 
-from tests.conftest import ROOT, StartWorker, eventually
 from tests.integration.test_warp import CONFIG
+from tests.servers import ROOT, StartWorker, eventually
 
 
 def endless(tmp_path: Path, queue: str) -> Path:

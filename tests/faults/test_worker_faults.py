@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, RunCancelled, Runner, codec
-from tests.conftest import RedisServer, StartWorker, eventually
 from tests.integration.test_warp import CONFIG, warped
+from tests.servers import RedisServer, StartWorker, eventually
 
 
 class Reading(threading.Thread):

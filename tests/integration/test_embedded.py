@@ -22,8 +22,8 @@ from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
 from celerypipe.connection import connect
 from celerypipe.errors import ConfigError
 from celerypipe.presence import read_presences
-from tests.conftest import ROOT, eventually
 from tests.processes import alive, descendants
+from tests.servers import ROOT, eventually
 
 NODES = """
 from celerypipe import node

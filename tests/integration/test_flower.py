@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from celerypipe.celery import make_app
-from tests.conftest import ROOT, eventually
+from tests.servers import ROOT, eventually
 
 NODES = """
 from celerypipe import node

@@ -14,7 +14,7 @@ from celerypipe.instance import Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox
 from celerypipe.message import new_id
-from tests.conftest import eventually
+from tests.servers import eventually
 
 RECORD = Record(mark="m", configuration={}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
 

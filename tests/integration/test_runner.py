@@ -24,8 +24,8 @@ from celerypipe import (
 )
 from celerypipe.pipeline import NodeDefinition
 from tests import here, remote
-from tests.conftest import ROOT, StartWorker, eventually
 from tests.integration.test_warp import CONFIG, warped
+from tests.servers import ROOT, StartWorker, eventually
 
 
 def local(name: str, mark: type, **options: Any) -> NodeDefinition:

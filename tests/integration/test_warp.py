@@ -26,7 +26,7 @@ from celerypipe import (
 from celerypipe.celery import app
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.settings import broker_url
-from tests.conftest import StartWorker
+from tests.servers import StartWorker
 
 CONFIG = 'imports = ["tests.remote"]\n'
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]

@@ -14,7 +14,7 @@ from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course
 from celerypipe.warp import Flight, Warp
 from celerypipe.whereabouts import Whereabouts
-from tests.conftest import RedisServer
+from tests.servers import RedisServer
 
 
 def test_a_frozen_redis_is_asked_once_and_not_for_each_late_message(

@@ -16,7 +16,7 @@ from celerypipe.contract import Proc
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink, JsonLinesSource
-from tests.conftest import Write
+from tests.servers import Write
 
 MODULE = """
 from celerypipe import Message, Proc, Sink, node

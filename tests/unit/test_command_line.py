@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import celerypipe
-from tests.conftest import ROOT
+from tests.servers import ROOT
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from celerypipe.flag import SharedFlag
-from tests.conftest import ROOT
+from tests.servers import ROOT
 
 WATCH = "import sys; from celerypipe.flag import SharedFlag; print(SharedFlag(sys.argv[1]).is_raised())"
 

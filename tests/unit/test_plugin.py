@@ -12,7 +12,7 @@ from celerypipe.contract import Proc
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink
-from tests.conftest import Write
+from tests.servers import Write
 
 LABEL = """
 from celerypipe import Message, Proc

@@ -8,7 +8,7 @@ import pytest
 
 from celerypipe.errors import ConfigError
 from celerypipe.worker_config import WorkerConfig, known_queues, load, overruled
-from tests.conftest import ROOT
+from tests.servers import ROOT
 
 
 def write(folder: Path, text: str, queue: str = "heavy") -> Path:
