@@ -22,7 +22,7 @@ from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Instance, Interrupted, brief, trace
 from celerypipe.keeper import Keeper, Lease
-from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
+from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox, entries_in
 from celerypipe.message import Message
 from celerypipe.outbox import FLUSH_AFTER, Outbox
 
@@ -100,6 +100,11 @@ class Activation:
 
     def serve(self) -> str:
         """Drain until there is a reason to stop; return the reason."""
+        reason = self._drain()
+        self._flush()
+        return reason if self.lease.state == "held" else self.lease.state
+
+    def _drain(self) -> str:
         seconds, micros = self.client.time()
         self.offset = seconds + micros / 1e6 - time.time()
         start = self._began = busy = looked = time.monotonic()
@@ -139,15 +144,21 @@ class Activation:
         return any(lengths.execute(raise_on_error=False))
 
     def _read(self, block: int) -> list[Entry]:
+        """Publish what is done and read on, in one round trip."""
         count = 1 if self._mean is None else max(1, min(READ_MOST, int(READ_WORK / max(self._mean, 1e-6))))
+        self._pause_while_full()
         self.lease.alarm.unguard()
         try:
-            return self.mailbox.receive(self.client, self.lease.owner, count, block)
+            reading = self.mailbox.reading(self.lease.owner, count, block)
+            going, answer = self.outbox.flush_and_read(self.client, reading)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
             self.lease.state = "lost"  # the mailbox is gone; its runner makes it anew and rings
             return []
+        if not going:
+            self.lease.state = "over"
+        return entries_in(answer)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -163,7 +174,6 @@ class Activation:
             self._handle(entry, blobs)
             if self.outbox.age > FLUSH_AFTER:
                 self._flush()
-        self._flush()
         spent = (time.monotonic() - received) / len(entries)
         self._mean = spent if self._mean is None else 0.7 * self._mean + 0.3 * spent
 
@@ -175,9 +185,9 @@ class Activation:
         if tried > LONE_ATTEMPTS:
             text = f"the process that ran it died {tried} times"
             self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
-            self._flush()
         elif self.lease.state == "held":
             self._work([entry])
+        self._flush()  # the next one may be the one that kills
 
     def _fetch(self, entries: Sequence[Entry]) -> dict[str, bytes | None]:
         return {e.blob: blob.get(self.client, self.mailbox.run, e.blob) for e in entries if e.blob}
@@ -260,13 +270,15 @@ class Activation:
     # -- results ----------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Publish what is done; pause while the runner is behind with reading."""
+        """Publish what is done."""
         self.lease.alarm.unguard()
-        if not self.outbox.waiting and not self.outbox.full:
-            return
-        if not self.outbox.flush(self.client):
+        if self.outbox.waiting and not self.outbox.flush(self.client):
             self.lease.state = "over"
-            return
+
+    def _pause_while_full(self) -> None:
+        """Wait while the runner is behind with reading."""
+        if self.outbox.full:
+            self._flush()
         while self.outbox.full and not self._must_stop(0.0):
             time.sleep(0.01)
             self.outbox.look(self.client)

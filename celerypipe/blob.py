@@ -9,22 +9,33 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import redis
+
 from celerypipe import keys
-from celerypipe.connection import Client
+from celerypipe.connection import Client, Command
 
 INLINE_LIMIT = 64 * 1024
 CHUNK = 256 * 1024 * 1024
 
 
 def put(client: Client, run_id: str, data: bytes) -> str:
-    """Store bytes and return the reference; ``client`` may be a pipeline, then it happens with the rest of it."""
+    """Store bytes and return the reference."""
+    reference, commands = putting(run_id, data)
+    for answer in client.together(*commands):
+        if isinstance(answer, redis.ResponseError):
+            raise answer
+    return reference
+
+
+def putting(run_id: str, data: bytes) -> tuple[str, list[Command]]:
+    """Return the reference of bytes and the commands that store them, to be asked together with others."""
     blob_id = os.urandom(9).hex()
     view = memoryview(data)
-    chunks = range(0, len(data), CHUNK)
-    for number, start in enumerate(chunks):
-        chunk = data if len(chunks) == 1 else bytes(view[start : start + CHUNK])
-        client.set(_key(run_id, blob_id, number), chunk, px=keys.DATA_TTL)
-    return f"{blob_id}:{len(chunks)}"
+    commands: list[Command] = [
+        ("SET", _key(run_id, blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
+        for number, start in enumerate(range(0, len(data), CHUNK))
+    ]
+    return f"{blob_id}:{len(commands)}", commands
 
 
 def get(client: Client, run_id: str, reference: str) -> bytes | None:
@@ -35,14 +46,14 @@ def get(client: Client, run_id: str, reference: str) -> bytes | None:
     return answer[0] if len(answer) == 1 else b"".join(answer)
 
 
-def renew(client: Client, run_id: str, references: Sequence[str]) -> None:
+def renew(client: redis.Redis, run_id: str, references: Sequence[str]) -> None:
     """Let blobs live for another while."""
     for reference in references:
         for name in names(run_id, reference):
             client.pexpire(name, keys.DATA_TTL)
 
 
-def delete(client: Client, run_id: str, references: Sequence[str]) -> None:
+def delete(client: redis.Redis, run_id: str, references: Sequence[str]) -> None:
     """Remove blobs that nobody needs any more."""
     gone = [name for reference in references for name in names(run_id, reference)]
     if gone:

@@ -11,15 +11,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
-from celerypipe import blob, codec, keys
+from celerypipe import keys
 from celerypipe.bells import Bells
 from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.holdings import Holdings
-from celerypipe.mailbox import as_reply
+from celerypipe.mailbox import as_published
 from celerypipe.replies import READ_BLOCK, Replies
+from celerypipe.sender import Sender
 from celerypipe.station import Course
 from celerypipe.warp import Flight, Warp
 from celerypipe.whereabouts import Whereabouts
@@ -41,17 +41,26 @@ class RedisCarrier:
         self.holdings = Holdings(course.run_id)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
-        self._outbox: deque[tuple[Warp, Flight]] = deque()
-        self._changed = threading.Condition()
         self._bytes = 0
+        self._counting = threading.Lock()
         self._garbage: deque[str] = deque()
         self._closing = False
-        self._broken = False
         self._audited: dict[str, float] = {}
         self._client: Client = connect(url, name="celerypipe-post")
         self.bells = Bells(course, url)
         self.whereabouts = Whereabouts(url, self.bells)
-        self.replies = Replies(course, url, self.warps, self._garbage, again=self.post, heard=self.whereabouts.heard)
+        self.sender = Sender(
+            course, self._client, self.bells, self.mailboxes, self, lost=self._lost_redis, gone=self._make_again
+        )
+        self.replies = Replies(
+            course,
+            url,
+            self.warps,
+            self._garbage,
+            again=self.post,
+            heard=self.whereabouts.heard,
+            gathering=self.sender.gathering,
+        )
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -77,9 +86,8 @@ class RedisCarrier:
 
     def close(self, state: str) -> None:
         """Say that the run is ``finished`` or ``cancelled``, remove its keys, end the threads."""
-        with self._changed:
-            self._closing = self.replies.closing = True
-            self._changed.notify_all()
+        self._closing = self.replies.closing = True
+        self.sender.close()
         last = connect(self.url, name="celerypipe-close", timeout=2.0)
         with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
             last.xadd(keys.reply(self.course.run_id), {"n": ""}, nomkstream=True)
@@ -90,6 +98,7 @@ class RedisCarrier:
             self.holdings.remove(last, state, slots=slots, blobs=[*self._garbage, *self._blobs()])
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
+        self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
         for each in (last, self._client, self.replies, self.bells, self.whereabouts):
             each.close()
 
@@ -104,17 +113,15 @@ class RedisCarrier:
     def room(self, size: int) -> bool:
         return self._bytes == 0 or self._bytes + size <= self.budget
 
-    def post(self, warp: Warp, flight: Flight) -> None:
-        with self._changed:
-            if not flight.sent_at:
+    def post(self, warp: Warp, flight: Flight, *, wait: bool = True) -> None:
+        if not flight.sent_at:
+            with self._counting:
                 self._bytes += flight.size
-            flight.sent_at = time.monotonic()
-            self._outbox.append((warp, flight))
-            self._changed.notify()
+        self.sender.put(warp, flight, wait=wait)
 
     def settled(self, warp: Warp, flight: Flight) -> None:
         if flight.sent_at:
-            with self._changed:
+            with self._counting:
                 self._bytes -= flight.size
         if flight.blob:
             self._garbage.append(flight.blob)
@@ -123,7 +130,7 @@ class RedisCarrier:
         mailbox = self.mailboxes[warp.name]
         where, behind = self.whereabouts.withdraw(mailbox, warp, flight)
         for other in behind:
-            self.post(warp, other)
+            self.post(warp, other, wait=False)
         return where
 
     def began(self, warp: Warp, flight: Flight) -> float:
@@ -136,62 +143,17 @@ class RedisCarrier:
 
     def _post_loop(self) -> None:
         next_tick = 0.0
-        while True:
-            batch = self._wait(next_tick)
-            if batch is None:
-                return
-            try:
-                if self._broken:
-                    self._recover()  # its audit sends again what is ours
-                    batch = {warp: flights for warp, flights in batch.items() if warp.carrier is not self}
-                for warp, flights in batch.items():
-                    self._send(warp, flights)
-                if time.monotonic() >= next_tick:
-                    next_tick = time.monotonic() + TICK
-                    self._tick()
-            except Broken as error:
-                self._lost_redis(error)
-
-    def _wait(self, until: float) -> dict[Warp, list[Flight]] | None:
-        with self._changed:
-            if self._broken:
-                self._changed.wait(0.2)
-            while not self._outbox and not self._closing and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
-            if self._closing:
-                return None
-            batch: dict[Warp, list[Flight]] = {}
-            while self._outbox:
-                warp, flight = self._outbox.popleft()
-                batch.setdefault(warp, []).append(flight)
-        return batch
-
-    def _send(self, warp: Warp, flights: list[Flight]) -> None:
-        run = self.course.run_id
-        entries = []
-        flights = [flight for flight in flights if not flight.done]
-        if warp.carrier is not self:  # it was moved while this message was handed over
-            for flight in flights:
-                self.settled(warp, flight)
-                warp.carrier.post(warp, flight)
-            return
-        if not flights:
-            return
-        for flight in flights:
-            data = flight.data if flight.data is not None else codec.encode_joined((flight.message,))
-            if len(data) > blob.INLINE_LIMIT:
-                flight.blob = blob.put(self._client, run, data)
-                data = b""
-            flight.data = None
-            entries.append((flight.sequence, flight.attempt, flight.blob, data))
-        token, wanted, ttl = self.bells.plan(warp)
-        answer = self.mailboxes[warp.name].send(self._client, entries, token=token, wanted=wanted, ttl=ttl)
-        if answer is None:
-            self._make_again()
-            return
-        for flight, entry in zip(flights, answer[0], strict=True):
-            flight.entry = entry
-        self.bells.publish(warp, answer[1], token)
+        while self.sender.rest(next_tick):
+            with self.sender.lock:
+                try:
+                    if self.sender.halted:
+                        self._recover()
+                    self.sender.send()
+                    if time.monotonic() >= next_tick:
+                        next_tick = time.monotonic() + TICK
+                        self._tick()
+                except Broken as error:
+                    self._lost_redis(error)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -219,8 +181,7 @@ class RedisCarrier:
 
     def give_away(self, warp: Warp) -> list[Flight]:
         """Take back all that is out for a warp that another carrier serves from now on."""
-        with self._changed:
-            self._outbox = deque(item for item in self._outbox if item[0] is not warp)
+        self.sender.forget(warp)
         flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
         for flight in flights:
             self.withdraw(warp, flight)
@@ -240,32 +201,33 @@ class RedisCarrier:
 
     def _audit(self, *warps: Warp) -> None:
         """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""
-        with self._changed:
-            queued = {flight for _, flight in self._outbox}
+        queued = self.sender.waits()
         for warp in warps:
             self._audited[warp.name] = time.monotonic()
             out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued]
             # The mailbox first: what leaves it after this look is in the reply stream before the next one.
             there = self.mailboxes[warp.name].waiting(self._client)
-            replies: Any = self._client.xrange(keys.reply(self.course.run_id))
-            answered = {(r.node, r.sequence, r.attempt) for item in replies if (r := as_reply(item))}
+            replies = self._client.call("XRANGE", keys.reply(self.course.run_id), "-", "+")
+            answered = {
+                (p.node, r.sequence, r.attempt) for item in replies if (p := as_published(item)) for r in p.results
+            }
             for flight in out:
                 place = (flight.sequence, flight.attempt)
                 if place not in there and (warp.name, *place) not in answered and not flight.done:
-                    self.post(warp, flight)
+                    self.post(warp, flight, wait=False)
 
     def _lost_redis(self, error: BaseException) -> None:
-        if not self._broken and not self._closing:
+        if not self.sender.halted and not self._closing:
             self.course.say(f"Redis does not answer ({error}); trying again until it does")
         if is_gone(self.url):
             self.course.fail(RedisUnavailable(f"{self.url} is gone for good: so is the folder of its socket"))
-        self._broken = True
+        self.sender.halted = True
         self._client.close()
         self.bells.reset()
 
     def _recover(self) -> None:
         self._client.ping()
         self.holdings.make(self._client)
-        self._broken = False
+        self.sender.halted = False
         self.course.say("Redis answers again")
         self._audit(*self._mine())

@@ -1,4 +1,4 @@
-"""A Redis client with explicit timeouts and no hidden retries, and its failures in our words.
+"""A Redis client with explicit timeouts and no hidden retries, a short way for the hot path, and failures in our words.
 
 redis-py retries by itself and blocks beyond ``socket_timeout`` when a server freezes; whoever uses these clients
 decides about retries. One client per thread, never one per call.
@@ -7,11 +7,13 @@ decides about retries. One client per thread, never one per call.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -19,8 +21,6 @@ from redis.retry import Retry
 from celerypipe.errors import ConfigError, RedisUnavailable
 
 logger = logging.getLogger(__name__)
-
-Client = redis.Redis
 
 #: What redis-py raises when the server is away, frozen, loading or refusing: worth another try later.
 Trouble = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, OSError)
@@ -32,10 +32,100 @@ Broken = (*Trouble, redis.ResponseError)
 CALL_TIMEOUT = 10.0
 
 
+#: Arguments above this size are written where they lie; below, copying them into one write costs less.
+COPY_BELOW = 16 * 1024
+
+#: A command and its arguments; one that is a list stands for its parts, one after the other.
+Command = Sequence[Any]
+
+
+class Client(redis.Redis):
+    """redis-py's client, with a connection of its own for commands that are written together and answered in order.
+
+    That way costs 9 µs of CPU a command where ``execute_command`` costs 20: it packs in C, takes no connection out of
+    a pool, and gives answers as hiredis reads them. :meth:`ask` and :meth:`answer` must be paired; after any exception
+    but a refusal (``redis.ResponseError``) what was asked is not answered any more.
+    """
+
+    _line: Any = None
+    _owed = 0
+
+    def ask(self, *commands: Command) -> None:
+        """Write commands, at once; their answers are to be taken with :meth:`answer`."""
+        if self._line is None:
+            self._line = self.connection_pool.make_connection()
+        elif self._owed:  # an exception came between question and answer: the answers on their way are nobody's
+            self._line.disconnect()
+        self._owed = len(commands)
+        self._line.send_packed_command(packed(commands), check_health=False)
+
+    def answer(self) -> Any:
+        """Return the next answer; a refusal is raised as ``redis.ResponseError`` and spoils nothing after it."""
+        try:
+            answer = self._line.read_response()
+        except redis.ResponseError:
+            self._owed -= 1
+            raise
+        self._owed -= 1
+        return answer
+
+    def call(self, *command: Any) -> Any:
+        """Write one command and return its answer."""
+        self.ask(command)
+        return self.answer()
+
+    def together(self, *commands: Command) -> list[Any]:
+        """Write commands at once and return all answers; one that is refused has the refusal as its answer."""
+        self.ask(*commands)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(self.answer())
+            except redis.ResponseError as refusal:
+                answers.append(refusal)
+        return answers
+
+    def close(self) -> None:
+        """Let go of the connections; the next command makes new ones."""
+        if self._line is not None:
+            self._line.disconnect()
+        super().close()
+
+
+def packed(commands: Iterable[Command]) -> list[Any]:
+    """Return the bytes of commands, as few pieces as can be without copying large ones."""
+    pieces: list[Any] = []
+    small: list[bytes] = []
+    for command in commands:
+        if not any(type(argument) is list for argument in command):
+            small.append(hiredis.pack_command(tuple(command)))
+            continue
+        small.append(b"*%d\r\n" % len(command))
+        for argument in command:
+            parts = argument if type(argument) is list else [_plain(argument)]
+            small.append(b"$%d\r\n" % sum(map(_size, parts)))
+            for part in parts:
+                if _size(part) < COPY_BELOW:
+                    small.append(part)
+                else:
+                    pieces += (b"".join(small), part)
+                    small = []
+            small.append(b"\r\n")
+    return [*pieces, b"".join(small)]
+
+
+def _size(part: bytes | memoryview) -> int:
+    return part.nbytes if isinstance(part, memoryview) else len(part)
+
+
+def _plain(argument: str | bytes | int) -> bytes:
+    return argument if isinstance(argument, bytes) else str(argument).encode()
+
+
 def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
     """Return a client; it connects with its first command, and again after a failure."""
     over_network = {} if url.startswith("unix://") else {"socket_connect_timeout": 3.0, "socket_keepalive": True}
-    return redis.Redis.from_url(
+    client: Client = Client.from_url(  # type: ignore[assignment]  # its stub says redis.Redis
         url,
         socket_timeout=timeout,
         health_check_interval=0,
@@ -44,6 +134,7 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
         protocol=2,
         **over_network,
     )
+    return client
 
 
 def is_gone(url: str) -> bool:

@@ -12,7 +12,7 @@ from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeo
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Waiting
+from celerypipe.station import Course, Full, Waiting
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -59,9 +59,12 @@ class LocalStation(Waiting):
     def _start(self, turn: Turn, instance: Instance, again: tuple[Message, int] | None = None) -> None:
         self._thread = self.course.spawn(self.name, self._live, turn, instance, again)
 
-    def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
+    def has_room(self, count: int) -> bool:
+        return len(self._inbox) + count <= INBOX
+
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self._changed:
-            if not self._wait_for_room(lambda: len(self._inbox) >= INBOX, block=block):
+            if not self._wait_for_room(lambda: len(self._inbox) >= INBOX, full):
                 return False
             self._inbox.append((link, message))
             self._changed.notify_all()

@@ -62,7 +62,7 @@ class Loopback:
     def settled(self, warp: Warp, flight: Flight) -> None:
         """Nothing is kept here."""
 
-    def post(self, warp: Warp, flight: Flight) -> None:
+    def post(self, warp: Warp, flight: Flight, *, wait: bool = True) -> None:
         with self._changed:
             flight.sent_at = time.monotonic()
             self._waiting.append((warp, flight))
@@ -122,5 +122,6 @@ class Loopback:
             self._running = None
         if error is None:
             warp.returned(flight, outputs, waited=began - flight.sent_at, ran=time.monotonic() - began)
+            warp.hand_over()
         else:
             warp.failed(flight, error)

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from struct import Struct
-from typing import Any
+from struct import Struct, error
+from typing import Any, NamedTuple
 
 import redis
 
 from celerypipe import keys
-from celerypipe.connection import Client
+from celerypipe.connection import Client, Command
 from celerypipe.scripts import CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD
 
-#: Seconds a message waited in the mailbox, and seconds ``update`` ran.
-TIMES = Struct("<dd")
+#: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
+#: then its bytes.
+ENTRY = Struct("<QIH")
+#: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, blob and bytes.
+RESULT_HEAD = Struct("<QIcddH")
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again".
 RESULT, FAILURE, LOST_BLOB = b"r", b"f", b"l"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A message in a mailbox: the entry's id, its number in the run, which try, and its bytes or where they are."""
 
     id: str
@@ -36,12 +38,9 @@ class Entry:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A result on its way back: to which node and message it belongs, what kind, timings, and bytes or a blob."""
+class Reply(NamedTuple):
+    """A result on its way back: to which message it belongs, what kind, timings, and bytes or a blob."""
 
-    id: bytes
-    node: str
     sequence: int
     attempt: int
     kind: bytes
@@ -49,11 +48,18 @@ class Reply:
     ran: float
     blob: str
     data: bytes
+
+
+class Published(NamedTuple):
+    """What one activation published together: an entry's id in the reply stream, the node, its name, the results."""
+
+    id: bytes
+    node: str
     worker: str
+    results: list[Reply]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What an activation publishes for one entry."""
 
     entry: Entry
@@ -91,15 +97,18 @@ class Mailbox:
         client.pexpire(self.stream, keys.DATA_TTL)
 
     def send(
-        self, client: Client, entries: Sequence[tuple[int, int, str, bytes]], *, token: str, wanted: int, ttl: int
+        self, client: Client, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int
     ) -> tuple[list[bytes], list[int]] | None:
-        """Append (sequence, attempt, blob, data) each; return entry ids and the slots that were rung.
+        """Append messages as :func:`packed_entry` makes them; return entry ids and the slots that were rung.
 
         None: the mailbox is gone (emptied Redis, eviction), nothing was appended.
         """
-        flat = [value for entry in entries for value in entry]
-        answer = SEND(client, (self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *flat)
+        answer = SEND(client, *self.sending(entries, token=token, wanted=wanted, ttl=ttl))
         return None if answer is None else (answer[0], answer[1])
+
+    def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> tuple[Any, ...]:
+        """Return the keys and arguments of SEND."""
+        return ((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
 
     def ring(self, client: Client, *, token: str, wanted: int, ttl: int, force: bool = False) -> list[int]:
         """Ring the slots that have no bell; return those that were rung."""
@@ -114,7 +123,7 @@ class Mailbox:
 
     def waiting(self, client: Client) -> dict[tuple[int, int], str]:
         """Return what is in the mailbox: (sequence, attempt) → entry id. Bodies travel too; this is for audits."""
-        found: Any = client.xrange(self.stream)
+        found = client.call("XRANGE", self.stream, "-", "+")
         return {(entry.sequence, entry.attempt): entry.id for entry in map(as_entry, found) if entry}
 
     # -- the worker's side ------------------------------------------------------------------------------------------
@@ -133,61 +142,67 @@ class Mailbox:
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
         """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
-        answer: Any = client.xreadgroup(keys.GROUP, consumer, {self.stream: ">"}, count=count, block=block)
-        return [entry for item in (answer[0][1] if answer else ()) if (entry := as_entry(item))]
+        return entries_in(client.call(*self.reading(consumer, count, block)))
+
+    def reading(self, consumer: str, count: int, block: int | None) -> Command:
+        """Return the command of :meth:`receive`, to be asked together with others."""
+        wait = () if block is None else ("BLOCK", block)
+        return ("XREADGROUP", "GROUP", keys.GROUP, consumer, "COUNT", count, *wait, "STREAMS", self.stream, ">")
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
         taken = CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
-        found = []
-        for entry_id, flat in taken:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            if entry := as_entry((entry_id, fields)):
-                found.append(entry)
-        return found
+        return [entry for item in taken if (entry := as_entry(item))]
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
+        waiting: int | None = PUBLISH(client, *self.publishing(consumer, answers))
+        return waiting
+
+    def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
+        """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        for one in answers:
-            flat += (
-                one.entry.id,
-                one.entry.sequence,
-                one.entry.attempt,
-                one.kind,
-                TIMES.pack(one.waited, one.ran),
-                one.blob,
-                one.data,
-            )
-        answer = PUBLISH(client, (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat)
-        return None if answer is None else int(answer[0])
+        for entry, kind, waited, ran, blob, data in answers:
+            name = blob.encode()
+            head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, len(name))
+            flat += (entry.id, b"%b%b%b" % (head, name, data))
+        return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
 
-def as_entry(item: tuple[bytes, dict[bytes, bytes]]) -> Entry | None:
+def packed_entry(sequence: int, attempt: int, blob: str, data: bytes) -> bytes:
+    """Return a message as it stands in a mailbox."""
+    name = blob.encode()
+    return b"%b%b%b" % (ENTRY.pack(sequence, attempt, len(name)), name, data)
+
+
+def entries_in(answer: Any) -> list[Entry]:
+    """Return the entries that an XREADGROUP of one stream brought."""
+    return [entry for item in answer[0][1] if (entry := as_entry(item))] if answer else []
+
+
+def as_entry(item: Sequence[Any]) -> Entry | None:
     """Read a mailbox entry; None for one that celerypipe did not write."""
     entry_id, fields = item
     try:
-        return Entry(entry_id.decode(), int(fields[b"s"]), int(fields[b"a"]), fields[b"b"].decode(), fields[b"d"])
-    except (KeyError, ValueError, TypeError):
+        _, raw = fields
+        sequence, attempt, length = ENTRY.unpack_from(raw)
+        start = ENTRY.size + length
+        return Entry(entry_id.decode(), sequence, attempt, raw[ENTRY.size : start].decode(), raw[start:])
+    except (ValueError, TypeError, error):
         return None
 
 
-def as_reply(item: tuple[bytes, dict[bytes, bytes]]) -> Reply | None:
-    """Read a reply; None for an entry that celerypipe did not write."""
-    entry_id, f = item
+def as_published(item: Sequence[Any]) -> Published | None:
+    """Read an entry of a reply stream; None for one that celerypipe did not write."""
+    entry_id, fields = item
     try:
-        waited, ran = TIMES.unpack(f[b"t"])
-        return Reply(
-            entry_id,
-            f[b"n"].decode(),
-            int(f[b"s"]),
-            int(f[b"a"]),
-            f[b"k"],
-            waited,
-            ran,
-            f[b"b"].decode(),
-            f[b"d"],
-            f[b"w"].decode(),
-        )
-    except (KeyError, ValueError, TypeError):
+        _, node, _, worker, *rest = fields
+        return Published(entry_id, node.decode(), worker.decode(), [_result(raw) for raw in rest[1::2]])
+    except (ValueError, TypeError, error):
         return None
+
+
+def _result(raw: bytes) -> Reply:
+    sequence, attempt, kind, waited, ran, length = RESULT_HEAD.unpack_from(raw)
+    start = RESULT_HEAD.size + length
+    return Reply(sequence, attempt, kind, waited, ran, raw[RESULT_HEAD.size : start].decode(), raw[start:])

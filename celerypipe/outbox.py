@@ -9,10 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
 
 from celerypipe import keys
-from celerypipe.connection import Client
+from celerypipe.connection import Client, Command
 from celerypipe.mailbox import Answer, Mailbox
+from celerypipe.scripts import PUBLISH
 
 #: Results wait at most this long for others to be published with, seconds.
 FLUSH_AFTER = 0.005
@@ -53,19 +59,47 @@ class Outbox:
     def flush(self, client: Client) -> bool:
         """Publish all of them; False: the run is over. What could not be sent stays, and the error is raised."""
         with self._lock:
-            pairs = [self._answers.popleft() for _ in range(len(self._answers))]
+            pairs = self._taken()
             if not pairs:
                 return True
-            try:
+            with self._kept(pairs):
                 waiting = self.mailbox.publish(client, self.owner, [answer for answer, _ in pairs])
-            except BaseException:  # also an interrupt: nothing that was taken out may be lost; it is raised again
-                self._answers.extendleft(reversed(pairs))
-                raise
-            self._flushed_at = time.monotonic()
-            size = sum(size for _, size in pairs)
-            self._behind = waiting or 0
-            self._published = size if self._behind <= len(pairs) else self._published + size
-            return waiting is not None
+            return self._sent(pairs, waiting)
+
+    def flush_and_read(self, client: Client, reading: Command) -> tuple[bool, Any]:
+        """As :meth:`flush`, with a further command in the same round trip; return its answer too."""
+        with self._lock:
+            pairs = self._taken()
+            if not pairs:
+                return True, client.call(*reading)
+            with self._kept(pairs):
+                publishing = self.mailbox.publishing(self.owner, [answer for answer, _ in pairs])
+                client.ask(PUBLISH.command(*publishing), reading)
+                try:
+                    waiting = client.answer()
+                except redis.exceptions.NoScriptError:
+                    answer = client.answer()
+                    return self._sent(pairs, PUBLISH(client, *publishing)), answer
+            going = self._sent(pairs, waiting)
+        return going, client.answer()
+
+    def _taken(self) -> list[tuple[Answer, int]]:
+        return [self._answers.popleft() for _ in range(len(self._answers))]
+
+    @contextmanager
+    def _kept(self, pairs: list[tuple[Answer, int]]) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:  # also an interrupt: nothing that was taken out may be lost; it is raised again
+            self._answers.extendleft(reversed(pairs))
+            raise
+
+    def _sent(self, pairs: list[tuple[Answer, int]], waiting: int | None) -> bool:
+        self._flushed_at = time.monotonic()
+        size = sum(size for _, size in pairs)
+        self._behind = waiting or 0
+        self._published = size if self._behind <= 1 else self._published + size
+        return waiting is not None
 
     @property
     def full(self) -> bool:

@@ -7,7 +7,7 @@ from collections import deque
 from celerypipe.local import INBOX
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Waiting
+from celerypipe.station import Course, Full, Waiting
 
 
 class Outflow(Waiting):
@@ -17,9 +17,12 @@ class Outflow(Waiting):
         super().__init__(course, node)
         self._waiting: deque[Message] = deque()
 
-    def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
+    def has_room(self, count: int) -> bool:
+        return len(self._waiting) + count <= INBOX
+
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self._changed:
-            if not self._wait_for_room(lambda: len(self._waiting) >= INBOX, block=block):
+            if not self._wait_for_room(lambda: len(self._waiting) >= INBOX, full):
                 return False
             self._waiting.append(message)
             self._changed.notify_all()

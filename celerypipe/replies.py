@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import redis
 
 from celerypipe import blob, codec, keys
-from celerypipe.connection import CALL_TIMEOUT, Broken, Client, connect
+from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
-from celerypipe.mailbox import FAILURE, LOST_BLOB, Reply, as_reply
+from celerypipe.mailbox import FAILURE, LOST_BLOB, Published, Reply, as_published
 from celerypipe.station import Course
 from celerypipe.warp import Flight, Warp
 
@@ -28,7 +32,7 @@ ERRORS: dict[str, type[NodeError]] = {
 class Replies:
     """Reads replies and hands them out; ``garbage`` collects blobs nobody needs, ``again`` sends a message anew.
 
-    ``heard`` is told the name of each activation that answered.
+    ``heard`` is told the name of each activation that answered. ``gathering``: what is sent within it leaves together.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Replies:
         *,
         again: Callable[[Warp, Flight], None],
         heard: Callable[[str], None],
+        gathering: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.course = course
         self.warps = warps
@@ -47,6 +52,7 @@ class Replies:
         self._garbage = garbage
         self._again = again
         self._heard = heard
+        self._gathering = gathering
         self._client: Client = connect(url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
 
     def close(self) -> None:
@@ -54,36 +60,50 @@ class Replies:
         self._client.close()
 
     def loop(self) -> None:
-        last = "0-0"
+        last = b"0-0"
         while not self.closing:
             try:
-                for reply_id, reply in self._replies(last):
-                    if reply is not None and reply.node in self.warps:
-                        self._take(self.warps[reply.node], reply)
-                    last = reply_id
+                items = self._read(last)
+                with self._gathering():
+                    for item in items:
+                        last = item[0]
+                        if published := as_published(item):
+                            self._take_all(published)
             except Broken:
                 # The post thread says so and recovers; here it is enough to try again.
                 self._client.close()
                 time.sleep(0.2)
 
-    def _replies(self, last: str) -> list[tuple[str, Reply | None]]:
+    def _read(self, last: bytes) -> Sequence[Any]:
         """Delete what was read before, and wait for more, in one round trip."""
         run = self.course.run_id
+        commands: list[Command] = []
+        if last != b"0-0":
+            milliseconds, _, number = last.partition(b"-")
+            commands.append(("XTRIM", keys.reply(run), "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
+        if self._garbage:
+            names = [self._garbage.popleft() for _ in range(len(self._garbage))]
+            commands.append(("UNLINK", *(key for name in names for key in blob.names(run, name))))
         block = int(READ_BLOCK * 1000)
-        together = self._client.pipeline(transaction=False)
-        if last != "0-0":
-            milliseconds, _, number = last.partition("-")
-            together.xtrim(keys.reply(run), minid=f"{milliseconds}-{int(number) + 1}", approximate=False)
-        garbage = [self._garbage.popleft() for _ in range(len(self._garbage))]
-        blob.delete(together, run, garbage)
-        together.xread({keys.reply(run): last}, count=READ_MOST, block=block)
-        answer = together.execute()[-1]
-        return [(item[0].decode(), as_reply(item)) for item in (answer[0][1] if answer else ())]
+        commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", keys.reply(run), last))
+        answers = self._client.together(*commands)
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError):
+                raise answer
+        return answers[-1][0][1] if answers[-1] else ()
 
-    def _take(self, warp: Warp, reply: Reply) -> None:
-        flight = warp.flights.get(reply.sequence)
+    def _take_all(self, published: Published) -> None:
+        warp = self.warps.get(published.node)
+        if warp is None:
+            return
         warp.answered_at = time.monotonic()
-        self._heard(reply.worker)
+        self._heard(published.worker)
+        for result in published.results:
+            self._take(warp, result, published.worker)
+        warp.hand_over()
+
+    def _take(self, warp: Warp, reply: Reply, worker: str) -> None:
+        flight = warp.flights.get(reply.sequence)
         if flight is None or flight.attempt != reply.attempt:
             if reply.blob:
                 self._garbage.append(reply.blob)
@@ -92,7 +112,7 @@ class Replies:
             self._again(warp, flight)
             return
         if reply.kind == FAILURE:
-            warp.failed(flight, self._error(warp, flight, reply))
+            warp.failed(flight, self._error(warp, flight, reply, worker))
             return
         data = reply.data
         if reply.blob:
@@ -110,10 +130,10 @@ class Replies:
         warp.tally.bytes += len(data)
         warp.returned(flight, outputs, waited=reply.waited, ran=reply.ran)
 
-    def _error(self, warp: Warp, flight: Flight, reply: Reply) -> BaseException:
+    def _error(self, warp: Warp, flight: Flight, reply: Reply, worker: str) -> BaseException:
         failure = codec.decode_value(reply.data)
         kind, text = failure["kind"], failure["text"]
-        host, pid, *_ = [*reply.worker.rsplit(".", 3), "", ""]
+        host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
             self.course.fail(error)

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from celerypipe.connection import Client
+from celerypipe.connection import Client, Command
 
 
 class Script:
@@ -24,18 +24,26 @@ class Script:
 
     def __call__(self, client: Client, keys: Sequence[str], *arguments: Any) -> Any:
         """Run it; ``keys`` and ``arguments`` are Lua's KEYS and ARGV."""
+        client.ask(self.command(keys, *arguments))
+        return self.answer(client, keys, *arguments)
+
+    def command(self, keys: Sequence[str], *arguments: Any) -> Command:
+        """Return the command that runs it, to be asked together with others."""
+        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+    def answer(self, client: Client, keys: Sequence[str], *arguments: Any) -> Any:
+        """Take the answer to :meth:`command`, given the same; it must be the last that the client is owed."""
         try:
-            return client.evalsha(self.digest, len(keys), *keys, *arguments)
+            return client.answer()
         except redis.exceptions.NoScriptError:
-            return client.eval(self.text, len(keys), *keys, *arguments)
+            return client.call("EVAL", self.text, len(keys), *keys, *arguments)
 
 
 # Append messages; ring the first `wanted` slots that have no bell. Nil: the mailbox is gone, nothing was appended.
 SEND = Script("""
 local ids, rung = {}, {}
-for i = 5, #ARGV, 4 do
-  local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*',
-    's', ARGV[i], 'a', ARGV[i+1], 'b', ARGV[i+2], 'd', ARGV[i+3])
+for i = 5, #ARGV do
+  local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', '*', 'm', ARGV[i])
   if not id then return false end
   ids[#ids+1] = id
 end
@@ -127,20 +135,28 @@ end
 return taken
 """)
 
-# Publish results: for each message still pending with me, append, acknowledge, delete - in this order, so that a
-# refused append leaves it pending. Nil: the reply stream is gone, the run is over. Else {replies waiting, their bytes}.
+# Publish results: those of messages still pending with me leave in one reply, then they are acknowledged, then
+# deleted - in this order, so that a refused append leaves them pending. Nil: the reply stream is gone, the run is
+# over. Else how many replies the runner has not read.
 PUBLISH = Script("""
-local size = 0
-for i = 4, #ARGV, 7 do
-  local mine = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])
-  if #mine == 1 then
-    local id = redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'n', ARGV[3], 's', ARGV[i+1], 'a', ARGV[i+2],
-      'k', ARGV[i+3], 't', ARGV[i+4], 'b', ARGV[i+5], 'd', ARGV[i+6], 'w', ARGV[2])
-    if not id then return false end
-    redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
-    redis.call('XDEL', KEYS[1], ARGV[i])
-    size = size + #ARGV[i+6]
+local mine, done, reply = {}, {}, {'n', ARGV[3], 'w', ARGV[2]}
+for _, one in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[#ARGV-1], 1000, ARGV[2])) do
+  mine[one[1]] = true
+end
+for i = 4, #ARGV, 2 do
+  local id = ARGV[i]
+  if mine[id] == nil then mine[id] = #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1, ARGV[2]) == 1 end
+  if mine[id] then
+    mine[id] = false
+    done[#done+1] = id
+    reply[#reply+1] = 'r'
+    reply[#reply+1] = ARGV[i+1]
   end
 end
-return {redis.call('XLEN', KEYS[2]), size}
+if #done > 0 then
+  if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(reply)) then return false end
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(done))
+  redis.call('XDEL', KEYS[1], unpack(done))
+end
+return redis.call('XLEN', KEYS[2])
 """)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from celerypipe import codec
 from celerypipe.errors import NodeError
@@ -19,6 +19,10 @@ from celerypipe.pipeline import Link, NodeDefinition
 from celerypipe.tally import Tally
 
 logger = logging.getLogger(__name__)
+
+#: What to do with a message that a station has no room for: hold the caller up, refuse it, or take it all the same
+#: (the caller looked for room a moment ago).
+Full = Literal["wait", "refuse", "crowd"]
 
 #: Keeps a dead letter: (node, message as bytes, why).
 Bury = Callable[[str, Message, dict[str, Any]], None]
@@ -95,8 +99,12 @@ class Station:
     def start(self) -> None:
         """Begin to take messages."""
 
-    def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
-        """Take a message from a link; wait while full. False: full and not ``block``, or the run is over."""
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
+        """Take a message from a link. False: it has no room and ``full`` is ``refuse``, or the run is over."""
+        raise NotImplementedError
+
+    def has_room(self, count: int) -> bool:
+        """Could it take so many messages now without holding anyone up?"""
         raise NotImplementedError
 
     def drained(self) -> None:
@@ -139,8 +147,15 @@ class Station:
         if folder is not None and folder.telemetry:
             folder.record("rx", self.name, message, message.id)
 
-    def pass_on(self, outputs: Sequence[Message], parent: Message | None) -> None:
-        """Send outputs down every link, in order; stamped with this node's name and their parent's origin."""
+    def roomy(self, count: int) -> bool:
+        """Would :meth:`pass_on` of so many outputs wait for nobody?"""
+        return all(outlet.link.full == "drop" or outlet.station.has_room(count) for outlet in self.outlets)
+
+    def pass_on(self, outputs: Sequence[Message], parent: Message | None, *, crowd: bool = False) -> None:
+        """Send outputs down every link, in order; stamped with this node's name and their parent's origin.
+
+        ``crowd``: wait for nobody; :meth:`roomy` said a moment ago that it need not.
+        """
         folder = self.course.folder
         for output in outputs:
             message = stamped(output, self.name, parent)
@@ -151,8 +166,9 @@ class Station:
                 if self.node.auto_dump:
                     folder.dump(self.name, message)
             for outlet in self.outlets:
-                wait = outlet.link.full == "block"
-                if not outlet.station.offer(self.name, message, block=wait) and not wait:
+                if outlet.link.full == "block":
+                    outlet.station.offer(self.name, message, full="crowd" if crowd else "wait")
+                elif not outlet.station.offer(self.name, message, full="refuse"):
                     self.tally.dropped += 1
 
     def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
@@ -197,7 +213,8 @@ class Waiting(Station):
 
     def __init__(self, course: Course, node: NodeDefinition) -> None:
         super().__init__(course, node)
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._ended = False
 
     def drained(self) -> None:
@@ -209,10 +226,10 @@ class Waiting(Station):
         with self._changed:
             self._changed.notify_all()
 
-    def _wait_for_room(self, full: Callable[[], bool], *, block: bool) -> bool:
-        """Hold the caller, who has the lock, until there is room; False: full and not ``block``, or the run is over."""
-        while full():
-            if not block or self.course.over.is_set():
+    def _wait_for_room(self, lacks: Callable[[], bool], full: Full) -> bool:
+        """Hold the caller, who has the lock, until there is room; False: it is not to wait, or the run is over."""
+        while full != "crowd" and lacks():
+            if full == "refuse" or self.course.over.is_set():
                 return False
             self._changed.wait(0.1)
         return True

@@ -17,7 +17,10 @@ from celerypipe import codec
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Waiting
+from celerypipe.station import Course, Full, Waiting
+
+#: A message, and what came out of its node.
+Result = tuple[Message, Sequence[Message]]
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +45,8 @@ class Carrier(Protocol):
     def room(self, size: int) -> bool:
         """May so many bytes more be in flight?"""
 
-    def post(self, warp: Warp, flight: Flight) -> None:
-        """Take a message; never blocks for long."""
+    def post(self, warp: Warp, flight: Flight, *, wait: bool = True) -> None:
+        """Take a message. ``wait``: the calling thread may wait for an answer of Redis."""
 
     def began(self, warp: Warp, flight: Flight) -> float:
         """When its own time began, as far as known: what it waited behind others of this node does not count."""
@@ -74,8 +77,13 @@ class Warp(Waiting):
         self.flights: dict[int, Flight] = {}
         self._unclocked: deque[Flight] = deque()
         self._clocked = 0
-        self._results: dict[int, tuple[Message, Sequence[Message]]] = {}
-        self._arrived: deque[int] = deque()
+        self._results: dict[int, Result] = {}
+        self._arrived: deque[Result] = deque()
+        self._handing = False
+        self._stuck = False
+        self._unstuck = threading.Condition(self._lock)
+        # What costs time on its own is not for the thread that reads replies for all nodes.
+        self._slow = course.folder is not None and bool(course.folder.telemetry or node.auto_dump)
         self._held = 0
         self._sequence = 0
         self._next_out = 0
@@ -97,10 +105,14 @@ class Warp(Waiting):
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
-    def offer(self, link: str, message: Message, *, block: bool = True) -> bool:
+    def has_room(self, count: int) -> bool:
+        # Behind the lock of a join somebody may be waiting.
+        return len(self.join.links) < 2 and self._held + count <= self.limits.window and self.carrier.room(0)
+
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
         if len(self.join.links) < 2:
-            return self._accept(message, block=block)
+            return self._accept(message, full)
         with self._joining:
             try:
                 ready = self.join.put(link, message)
@@ -109,10 +121,10 @@ class Warp(Waiting):
                 return False
             taken = True
             for one in ready:
-                taken = self._accept(one, block=block) and taken
+                taken = self._accept(one, full) and taken
             return taken
 
-    def _accept(self, message: Message, *, block: bool) -> bool:
+    def _accept(self, message: Message, full: Full) -> bool:
         flight = Flight(-1, message)
         try:
             flight.data = codec.encode_joined((message,))
@@ -125,15 +137,16 @@ class Warp(Waiting):
         flight.size = len(flight.data)
         with self._changed:
             if not self._wait_for_room(
-                lambda: self._held >= self.limits.window or not self.carrier.room(flight.size), block=block
+                lambda: self._held >= self.limits.window or not self.carrier.room(flight.size), full
             ):
                 return False
             self._held += 1
             flight.sequence, self._sequence = self._sequence, self._sequence + 1
             # In flight before it is sent: a result can be faster than the return from sending.
             self.flights[flight.sequence] = flight
-            self._unclocked.append(flight)
-            self._start_clocks()
+            if self.node.timeout is not None:
+                self._unclocked.append(flight)
+                self._start_clocks()
         self.tally.bytes += flight.size
         self.carrier.post(self, flight)
         return True
@@ -151,7 +164,7 @@ class Warp(Waiting):
     # -- back -------------------------------------------------------------------------------------------------------
 
     def returned(self, flight: Flight, outputs: Sequence[Message], *, waited: float, ran: float) -> None:
-        """The result of a message is here. Only the first one counts."""
+        """The result of a message is here; :meth:`hand_over` passes it on. Only the first one counts."""
         if not self._settle(flight):
             return
         total = time.monotonic() - flight.sent_at
@@ -159,7 +172,7 @@ class Warp(Waiting):
         self.tally.waiting.add(waited)
         self.tally.running.add(ran)
         self.tally.transfer.add(max(0.0, total - waited - ran))
-        self._put_out(flight, outputs)
+        self._keep(flight, outputs)
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """An attempt failed: try again later, or give the message up by ``on_error``."""
@@ -167,7 +180,9 @@ class Warp(Waiting):
             return
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
-            self._put_out(flight, ())
+            with self._changed:
+                self._keep(flight, ())
+                self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
             return
         again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
         with self._changed:
@@ -182,44 +197,98 @@ class Warp(Waiting):
             del self.flights[flight.sequence]
             if flight.due_since is not None:
                 self._clocked -= 1
-            self._start_clocks()
+            if self._unclocked:
+                self._start_clocks()
         self.carrier.settled(self, flight)
         return True
 
-    def _put_out(self, flight: Flight, outputs: Sequence[Message]) -> None:
+    def _keep(self, flight: Flight, outputs: Sequence[Message]) -> None:
         with self._changed:
-            self._results[flight.sequence] = (flight.message, outputs)
-            if not self.limits.ordered:
-                self._arrived.append(flight.sequence)
-            self._changed.notify_all()
+            if self.limits.ordered:
+                self._results[flight.sequence] = (flight.message, outputs)
+            else:
+                self._arrived.append((flight.message, outputs))
+
+    def hand_over(self) -> None:
+        """Pass on the results whose turn it is, as far as there is room downstream; the rest is for this node's thread.
+
+        Called by who brought results, after a batch of them. It waits for nobody: it also reads for other nodes.
+        """
+        with self._changed:
+            if self._handing or self._stuck:
+                return
+            if self._slow:
+                self._leave()
+                return
+            self._handing = True
+        self._pass_on_all(wait=False)
+
+    def _leave(self) -> None:
+        self._stuck = True
+        self._unstuck.notify()
+
+    def _pass_on_all(self, *, wait: bool) -> None:
+        while ready := self._ready(1 if wait else self.limits.window):
+            done = 0
+            for parent, outputs in ready:
+                if not wait and not self.roomy(len(outputs)):
+                    break
+                self.pass_on(outputs, parent, crowd=not wait)
+                done += 1
+            with self._changed:
+                self._held -= done
+                self._changed.notify_all()
+                self._arrived.extendleft(reversed(ready[done:]))
+                if done < len(ready):
+                    self._handing = False
+                    self._leave()
+                    return
+
+    def _ready(self, most: int) -> list[Result]:
+        """Take the results whose turn it is; when there are none, nobody is handing over any more."""
+        with self._changed:
+            while self._next_out in self._results:
+                self._arrived.append(self._results.pop(self._next_out))
+                self._next_out += 1
+            if self._arrived and not self.course.over.is_set():
+                return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
+            self._handing = False
+            if self._ended and not self._held:
+                self._unstuck.notify()
+            return []
 
     def _deliver(self) -> None:
-        """The thread that hands results on, in the order their messages came in."""
+        """The thread that hands results on where that takes waiting, and says at the end that all are out."""
         try:
-            while (result := self._next_result()) is not None:
-                parent, outputs = result
-                self.pass_on(outputs, parent)
-                with self._changed:
-                    self._held -= 1
-                    self._changed.notify_all()
+            while self._is_my_turn():
+                self._pass_on_all(wait=True)
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
             self.course.fail(error)
             return
         if not self.course.over.is_set():
             self.finish()
 
-    def _next_result(self) -> tuple[Message, Sequence[Message]] | None:
+    def _is_my_turn(self) -> bool:
+        """Wait until results are left to this thread; False: all are out, or the run is over."""
         with self._changed:
             while not self.course.over.is_set():
-                if self.limits.ordered and self._next_out in self._results:
-                    self._next_out += 1
-                    return self._results.pop(self._next_out - 1)
-                if self._arrived:
-                    return self._results.pop(self._arrived.popleft())
+                if self._stuck and not self._handing:
+                    self._stuck, self._handing = False, True
+                    return True
                 if self._ended and not self._held:
-                    return None
-                self._changed.wait(0.5)
-        return None
+                    return False
+                self._unstuck.wait(0.5)
+        return False
+
+    def drained(self) -> None:
+        super().drained()
+        with self._changed:
+            self._unstuck.notify()
+
+    def close(self) -> None:
+        super().close()
+        with self._changed:
+            self._unstuck.notify()
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -233,7 +302,7 @@ class Warp(Waiting):
                 flight.due_since = now
                 self._clocked += 1
         for flight in again:
-            self.carrier.post(self, flight)
+            self.carrier.post(self, flight, wait=False)
         for flight in late:
             if self.course.over.is_set():
                 return

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
-from celerypipe.connection import connect
+from celerypipe.connection import Client, connect
 from tests.servers import WORKERS, RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
 
 
@@ -39,7 +38,7 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+def redis_client(redis_url: str) -> Iterator[Client]:
     """A client of the session's Redis."""
     with connect(redis_url) as client:
         yield client

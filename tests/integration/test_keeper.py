@@ -12,7 +12,7 @@ from celerypipe.activation import Activation, Record
 from celerypipe.connection import connect
 from celerypipe.instance import Unarmed
 from celerypipe.keeper import Keeper, Lease
-from celerypipe.mailbox import Mailbox
+from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.message import new_id
 from tests.servers import eventually
 
@@ -67,7 +67,7 @@ def test_a_bell_that_was_handed_back_is_left_to_the_next(held: Any, redis_client
 
 
 def test_a_bell_that_could_not_be_released_is_kept(held: Any, redis_client: redis.Redis) -> None:
-    held.mailbox.send(redis_client, [(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
+    held.mailbox.send(redis_client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
     assert not held.activation.release(force=False)
     redis_client.pexpire(held.lease.bell, 2_000)
     eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")

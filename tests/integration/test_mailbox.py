@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import pytest
 import redis
 
 from celerypipe import keys
-from celerypipe.mailbox import RESULT, Answer, Mailbox
+from celerypipe.connection import Client, connect
+from celerypipe.mailbox import RESULT, Answer, Mailbox, as_published, packed_entry
 
 
 @pytest.fixture
-def mailbox(redis_client: redis.Redis) -> Mailbox:
+def mailbox(redis_client: Client) -> Mailbox:
     """A mailbox of a run of its own, with a reply stream and a run lease."""
     box = Mailbox(secrets.token_hex(4), "node")
     box.make(redis_client)
@@ -22,30 +24,35 @@ def mailbox(redis_client: redis.Redis) -> Mailbox:
     return box
 
 
-def send(client: redis.Redis, box: Mailbox, *numbers: int, wanted: int = 1) -> list[int]:
-    answer = box.send(client, [(n, 0, "", b"%d" % n) for n in numbers], token="t", wanted=wanted, ttl=2000)
+def send(client: Client, box: Mailbox, *numbers: int, wanted: int = 1) -> list[int]:
+    entries = [packed_entry(n, 0, "", b"%d" % n) for n in numbers]
+    answer = box.send(client, entries, token="t", wanted=wanted, ttl=2000)
     assert answer is not None
     return answer[1]
 
 
-def answer_to(client: redis.Redis, box: Mailbox, consumer: str, entries: list) -> int | None:
+def answer_to(client: Client, box: Mailbox, consumer: str, entries: list) -> int | None:
     return box.publish(client, consumer, [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in entries])
 
 
-def test_the_first_message_rings_and_the_next_ones_do_not(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def published_in(client: Client, box: Mailbox) -> list[Any]:
+    return [as_published(item) for item in client.call("XRANGE", keys.reply(box.run), "-", "+")]
+
+
+def test_the_first_message_rings_and_the_next_ones_do_not(redis_client: Client, mailbox: Mailbox) -> None:
     assert send(redis_client, mailbox, 1) == [0]
     assert send(redis_client, mailbox, 2, 3) == []
     assert send(redis_client, mailbox, 4, wanted=3) == [1, 2]
     assert redis_client.get(f"{mailbox.bell}0") == b"r:t"
 
 
-def test_a_mailbox_that_is_gone_takes_nothing(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_a_mailbox_that_is_gone_takes_nothing(redis_client: Client, mailbox: Mailbox) -> None:
     redis_client.delete(mailbox.stream)
-    assert mailbox.send(redis_client, [(1, 0, "", b"1")], token="t", wanted=1, ttl=2000) is None
+    assert mailbox.send(redis_client, [packed_entry(1, 0, "", b"1")], token="t", wanted=1, ttl=2000) is None
     assert not redis_client.exists(mailbox.stream)
 
 
-def test_a_bell_is_taken_once_by_whatever_token(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_a_bell_is_taken_once_by_whatever_token(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     assert mailbox.take(redis_client, 0, "host.1.late-token.0")
     assert not mailbox.take(redis_client, 0, "host.2.other.0")
@@ -53,7 +60,7 @@ def test_a_bell_is_taken_once_by_whatever_token(redis_client: redis.Redis, mailb
 
 
 def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
-    redis_client: redis.Redis, mailbox: Mailbox
+    redis_client: Client, mailbox: Mailbox
 ) -> None:
     send(redis_client, mailbox, 1)
     mailbox.take(redis_client, 0, "me.0")
@@ -65,7 +72,7 @@ def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
     assert entry.data == b"1"
 
 
-def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: Client, mailbox: Mailbox) -> None:
     mailbox.take(redis_client, 0, "me.0")
     assert mailbox.hand_back(redis_client, 0, "me.0", "again")
     assert redis_client.get(f"{mailbox.bell}0") == b"r:again"
@@ -73,7 +80,7 @@ def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: redis.Redis, 
     assert mailbox.take(redis_client, 0, "you.0")
 
 
-def test_claims_follow_the_owner_and_not_the_age(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_claims_follow_the_owner_and_not_the_age(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1, 2, 3)
     mailbox.take(redis_client, 0, "alive.0")
     mailbox.receive(redis_client, "alive.0", 2, None)
@@ -86,9 +93,7 @@ def test_claims_follow_the_owner_and_not_the_age(redis_client: redis.Redis, mail
     assert consumers == {b"me.1"}  # alive.0 held nothing any more and was forgotten
 
 
-def test_a_slot_taken_by_another_does_not_protect_its_former_holder(
-    redis_client: redis.Redis, mailbox: Mailbox
-) -> None:
+def test_a_slot_taken_by_another_does_not_protect_its_former_holder(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     mailbox.take(redis_client, 0, "old.0")
     mailbox.receive(redis_client, "old.0", 1, None)
@@ -97,7 +102,7 @@ def test_a_slot_taken_by_another_does_not_protect_its_former_holder(
     assert [entry.sequence for entry in mailbox.claim(redis_client, "new.0", 10)] == [1]
 
 
-def test_a_result_is_published_once_by_who_holds_the_message(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_a_result_is_published_once_by_who_holds_the_message(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1, 2)
     mailbox.take(redis_client, 0, "old.0")
     entries = mailbox.receive(redis_client, "old.0", 2, None)
@@ -105,19 +110,36 @@ def test_a_result_is_published_once_by_who_holds_the_message(redis_client: redis
     mailbox.take(redis_client, 0, "new.0")
     claimed = mailbox.claim(redis_client, "new.0", 10)
     assert answer_to(redis_client, mailbox, "old.0", entries) == 0  # came too late: none of it counts
-    assert answer_to(redis_client, mailbox, "new.0", claimed) == 2
-    assert answer_to(redis_client, mailbox, "new.0", claimed) == 2  # and not twice
+    assert answer_to(redis_client, mailbox, "new.0", claimed) == 1
+    assert answer_to(redis_client, mailbox, "new.0", claimed) == 1  # and not twice
+    (published,) = published_in(redis_client, mailbox)
+    assert (published.node, published.worker, [result.data for result in published.results]) == (
+        "node",
+        "new.0",
+        [b"1", b"2"],
+    )
     assert redis_client.xlen(mailbox.stream) == 0
 
 
-def test_a_withdrawn_message_has_no_result(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_of_a_batch_only_what_is_still_mine_is_published(redis_client: Client, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1, 2, 3, 4)
+    entries = mailbox.receive(redis_client, "me.0", 4, None)
+    mailbox.withdraw(redis_client, [entries[1].id])
+    shuffled = [entries[2], entries[0], entries[1], entries[3], entries[0]]  # one of them twice
+    assert answer_to(redis_client, mailbox, "me.0", shuffled) == 1
+    (published,) = published_in(redis_client, mailbox)
+    assert [result.sequence for result in published.results] == [3, 1, 4]
+    assert redis_client.xpending(mailbox.stream, keys.GROUP)["pending"] == 0
+
+
+def test_a_withdrawn_message_has_no_result(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     (entry,) = mailbox.receive(redis_client, "me.0", 1, None)
     mailbox.withdraw(redis_client, [entry.id])
     assert answer_to(redis_client, mailbox, "me.0", [entry]) == 0
 
 
-def test_without_a_reply_stream_the_run_is_over(redis_client: redis.Redis, mailbox: Mailbox) -> None:
+def test_without_a_reply_stream_the_run_is_over(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     entries = mailbox.receive(redis_client, "me.0", 1, None)
     redis_client.delete(keys.reply(mailbox.run))
@@ -127,7 +149,7 @@ def test_without_a_reply_stream_the_run_is_over(redis_client: redis.Redis, mailb
 
 
 def test_a_refused_append_leaves_the_message_pending(private_redis: object) -> None:
-    client = redis.Redis.from_url(private_redis.url)  # type: ignore[attr-defined]
+    client = connect(private_redis.url)  # type: ignore[attr-defined]
     box = Mailbox("full", "node")
     box.make(client)
     client.xdel(keys.reply("full"), client.xadd(keys.reply("full"), {"n": ""}))
