@@ -1,100 +1,72 @@
-"""An activation: one Celery task run that drains the mailbox of a warped node.
+"""An activation: one Celery task run that drains the mailbox of a warped node, and those of its neighbours.
 
 It takes the bell, takes a warm instance, and then: claims what dead activations left, reads, updates, publishes -
-until the mailbox is idle, others need the worker, its term is over, the run ends, or the worker shuts down.
+until the mailboxes are idle, others need the worker, its term is over, the run ends, or the worker shuts down.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import redis
-from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe import blob, codec, keys
+from celerypipe import blob
 from celerypipe.connection import Client
-from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.instance import Instance, Interrupted, brief, trace
-from celerypipe.keeper import Keeper, Lease
-from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox, entries_in
-from celerypipe.message import Message
-from celerypipe.outbox import FLUSH_AFTER, Outbox
+from celerypipe.keeper import Keeper
+from celerypipe.mailbox import Entry, entries_by_stream, reading
+from celerypipe.neighbours import Neighbours
+from celerypipe.outbox import FLUSH_AFTER, exchange
+from celerypipe.serving import Serving
 
 logger = logging.getLogger(__name__)
 
-#: Work that one read may bring, in seconds by the activation's own average, and its bounds in messages.
+#: Work that one read may bring, in seconds by what the nodes took so far, and its bounds in messages.
 READ_WORK = 0.020
 READ_MOST = 256
+#: Messages of a neighbour that was never run here which one read may bring.
+READ_UNKNOWN = 8
 #: How often a message is handed to ``update`` alone after its process died, before it is given up.
 LONE_ATTEMPTS = 2
 #: An idle wait looks around this often, milliseconds.
 IDLE_LOOK = 100
 
-#: Run, node and message that the current thread works on.
-at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
-
-
-class AtWork(logging.Filter):
-    """Gives every log record the field ``at_work``: run, node and message id, or nothing between messages."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Add the field; let everything through."""
-        record.at_work = at_work.get()
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a runner wrote about a warped node: limits in seconds, ``room`` in replies."""
-
-    mark: str
-    configuration: dict[str, Any]
-    timeout: float | None
-    linger: float
-    slice: float
-    term: float
-    room: int
-    budget: int
-
-    @classmethod
-    def read(cls, data: bytes) -> Record:
-        """Decode it; :class:`CodecError` when it is of another version."""
-        return cls(**codec.decode_value(data))
-
 
 class Activation:
-    """Drains one mailbox. ``queues`` are those of its worker; ``shutting_down`` tells when the worker wants to go."""
+    """Drains mailboxes, first of all that of ``home``, the node whose bell started it.
+
+    ``queues`` are those of its worker; ``shutting_down`` tells when the worker wants to go.
+    """
 
     def __init__(
         self,
         client: Client,
-        lease: Lease,
-        record: Record,
-        instance: Instance,
+        neighbours: Neighbours,
         *,
         keeper: Keeper,
         queues: Sequence[str],
-        shutting_down: Any,
+        shutting_down: Callable[[], bool],
     ) -> None:
         self.client = client
-        self.lease = lease
-        self.mailbox: Mailbox = lease.mailbox
-        self.record = record
-        self.instance = instance
+        self.home = neighbours.home
+        self.neighbours = neighbours
         self.keeper = keeper
         self.queues = queues
         self.shutting_down = shutting_down
-        self.done = 0
         self.offset = 0.0
         self._began = 0.0
-        self._mean: float | None = None
-        self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
+        self._done = 0
+
+    @property
+    def servings(self) -> list[Serving]:
+        """What it serves, upstream nodes first: the order in which one read is worked off."""
+        return self.neighbours.servings
+
+    @property
+    def done(self) -> int:
+        """Messages handled so far."""
+        return self._done + sum(serving.done for serving in self.servings)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -102,7 +74,7 @@ class Activation:
         """Drain until there is a reason to stop; return the reason."""
         reason = self._drain()
         self._flush()
-        return reason if self.lease.state == "held" else self.lease.state
+        return reason if self.home.lease.state == "held" else self.home.lease.state
 
     def _drain(self) -> str:
         seconds, micros = self.client.time()
@@ -115,27 +87,26 @@ class Activation:
                 return reason
             if now >= claim_at:
                 claim_at = now + 1.0
-                for entry in self.mailbox.claim(self.client, self.lease.owner, READ_MOST):
-                    if reason := self._must_stop(time.monotonic() - start):
-                        return reason
-                    self._alone(entry)
-            entries = self._read(block=IDLE_LOOK)
-            if entries:
-                self._work(entries)
+                self.neighbours.adopt()
+                if reason := self._claim(start):
+                    return reason
+            batches = self._read(block=IDLE_LOOK)
+            if batches:
+                self._work(batches)
                 busy = time.monotonic()
-                if busy - looked > self.record.slice:
+                if busy - looked > self.home.record.slice:
                     looked = busy
                     if self._others_wait():
                         return "others wait"
-            elif (idle := time.monotonic() - busy) > 0 and (idle > self.record.linger or self._others_wait()):
+            elif (idle := time.monotonic() - busy) > 0 and (idle > self.home.record.linger or self._others_wait()):
                 return "idle"
 
     def _must_stop(self, age: float) -> str:
-        if self.lease.state != "held":
-            return self.lease.state
+        if self.home.lease.state != "held":
+            return self.home.lease.state
         if self.shutting_down():
             return "shutdown"
-        return "term" if age > self.record.term else ""
+        return "term" if age > self.home.record.term else ""
 
     def _others_wait(self) -> bool:
         lengths = self.client.pipeline(transaction=False)
@@ -143,155 +114,79 @@ class Activation:
             lengths.llen(queue)
         return any(lengths.execute(raise_on_error=False))
 
-    def _read(self, block: int) -> list[Entry]:
+    def _claim(self, start: float) -> str:
+        """Run what dead activations left, each message by itself: one of them may have killed its process."""
+        for serving in self.servings:
+            for entry in serving.mailbox.claim(self.client, serving.lease.owner, READ_MOST):
+                if reason := self._must_stop(time.monotonic() - start):
+                    return reason
+                if serving.claimed(entry, LONE_ATTEMPTS) and serving.lease.state == "held":
+                    self._work([(serving, [entry])])
+                self._flush()  # the next one may be the one that kills
+        return ""
+
+    def _read(self, block: int) -> list[tuple[Serving, list[Entry]]]:
         """Publish what is done and read on, in one round trip."""
-        count = 1 if self._mean is None else max(1, min(READ_MOST, int(READ_WORK / max(self._mean, 1e-6))))
         self._pause_while_full()
-        self.lease.alarm.unguard()
+        self._done += sum(left.done for left in self.neighbours.leave_unsuited())
+        self.home.lease.alarm.unguard()
+        servings = self.servings
         try:
-            reading = self.mailbox.reading(self.lease.owner, count, block)
-            going, answer = self.outbox.flush_and_read(self.client, reading)
+            command = reading([each.mailbox for each in servings], self.home.lease.owner, self._count(), block)
+            answer = exchange(self.client, [each.outbox for each in servings], command)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
-            self.lease.state = "lost"  # the mailbox is gone; its runner makes it anew and rings
+            self.home.lease.state = "lost"  # a mailbox is gone; its runner makes it anew and rings
             return []
-        if not going:
-            self.lease.state = "over"
-        return entries_in(answer)
+        for serving in servings:
+            if serving.outbox.refused:
+                serving.lease.state = "over"
+        found = entries_by_stream(answer)
+        return [(each, entries) for each in servings if (entries := found.get(each.mailbox.stream))]
 
-    # -- messages ---------------------------------------------------------------------------------------------------
+    def _count(self) -> int:
+        """How many messages of each node a read may bring."""
+        if self.home.mean is None:
+            return 1
+        means = [serving.mean for serving in self.servings]
+        work = sum(mean for mean in means if mean is not None)
+        most = READ_UNKNOWN if None in means else READ_MOST
+        return max(1, min(most, int(READ_WORK / max(work, 1e-6))))
 
-    def _work(self, entries: Sequence[Entry]) -> None:
-        received = time.monotonic()
-        blobs = self._fetch(entries)
-        self.outbox.begin()
+    def _work(self, batches: Sequence[tuple[Serving, list[Entry]]]) -> None:
+        entries = [entry for _, batch in batches for entry in batch]
         if len(entries) > 1:
             self.keeper.hurry()
-        for entry in entries:
-            if self._must_stop(time.monotonic() - self._began):
-                break  # what is left comes back by claim
-            self._handle(entry, blobs)
-            if self.outbox.age > FLUSH_AFTER:
-                self._flush()
-        spent = (time.monotonic() - received) / len(entries)
-        self._mean = spent if self._mean is None else 0.7 * self._mean + 0.3 * spent
-
-    def _alone(self, entry: Entry) -> None:
-        """Run a claimed message by itself, counted: it may be the one that killed its process."""
-        name = keys.attempts(self.mailbox.run, self.mailbox.node)
-        tried = self.client.hincrby(name, str(entry.sequence), 1)
-        self.client.pexpire(name, keys.DATA_TTL)
-        if tried > LONE_ATTEMPTS:
-            text = f"the process that ran it died {tried} times"
-            self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
-        elif self.lease.state == "held":
-            self._work([entry])
-        self._flush()  # the next one may be the one that kills
-
-    def _fetch(self, entries: Sequence[Entry]) -> dict[str, bytes | None]:
-        return {e.blob: blob.get(self.client, self.mailbox.run, e.blob) for e in entries if e.blob}
-
-    def _handle(self, entry: Entry, blobs: dict[str, bytes | None]) -> None:
-        data = blobs[entry.blob] if entry.blob else entry.data
-        if data is None:
-            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
-            return
-        waited = max(0.0, time.time() + self.offset - int(entry.id.partition("-")[0]) / 1000)
-        start = time.perf_counter()
-        self.lease.current = entry.id
-        try:
-            message = codec.decode(data)[0]
-            at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}: ")
-            outputs = self._update(message)
-            ran = time.perf_counter() - start
-            body = codec.encode_joined(outputs)
-            reference = ""
-            size = len(body)
-            if len(body) > blob.INLINE_LIMIT:
-                self.lease.alarm.unguard()
-                reference, body = blob.put(self.client, self.mailbox.run, body), b""
-            self.outbox.add(Answer(entry, RESULT, waited, ran, reference, body), size)
-        except Interrupted as interrupt:
-            self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
-        except (WorkerShutdown, WorkerTerminate):
-            raise  # Celery's own, out of its signal handlers
-        except BaseException as error:  # what user code raises, sys.exit too, fails this message
-            logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
-            kind = (
-                "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
-            )
-            self.outbox.add(
-                self._failure(
-                    entry, kind, type(error).__name__, brief(error), trace(error), waited, time.perf_counter() - start
-                )
-            )
-        finally:
-            self.lease.current = ""
-            at_work.set("")
-        self.done += 1
-
-    def _update(self, message: Message) -> list[Message]:
-        if self.instance.node is None:
-            with self._preparing():
-                self.instance.warm()
-        outputs: list[Message] = self.lease.alarm.call(
-            self.record.timeout, self.instance.update, message, self.lease.current
-        )
-        return outputs
-
-    @contextlib.contextmanager
-    def _preparing(self) -> Iterator[None]:
-        """A node is made or let go: no message's time, and the runner can see that."""
-        self.lease.alarm.unguard()
-        sign = keys.warming(self.lease.owner)
-        self.client.set(sign, 1, px=keys.WARMING_TTL)
-        self.lease.warming = True
-        try:
-            yield
-        finally:
-            self.lease.warming = False
-            self.client.delete(sign)
-
-    def _interrupted(self, entry: Entry, reason: str, waited: float, ran: float) -> None:
-        with self._preparing():
-            self.instance.destroy()  # it was left in the middle; the next message gets a fresh one
-        if reason == "timeout":
-            text = f"{self.record.timeout} s exceeded"
-            logger.warning("%s", text)
-            self.outbox.add(self._failure(entry, "timeout", "NodeTimeout", text, "", waited, ran))
-
-    def _failure(
-        self, entry: Entry, kind: str, name: str, text: str, traceback: str = "", waited: float = 0.0, ran: float = 0.0
-    ) -> Answer:
-        body = codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
-        return Answer(entry, FAILURE, waited, ran, "", body)
+        blobs = blob.get_many(self.client, self.home.mailbox.run, [entry.blob for entry in entries if entry.blob])
+        for serving, batch in batches:
+            serving.outbox.begin()
+            began, before = time.monotonic(), serving.done
+            for entry in batch:
+                if serving.lease.state != "held" or self._must_stop(time.monotonic() - self._began):
+                    break  # what is left comes back by claim
+                serving.handle(entry, blobs[entry.blob] if entry.blob else entry.data, self.offset)
+                if serving.outbox.age > FLUSH_AFTER:
+                    self._flush()
+            if serving.done > before:
+                serving.spent(time.monotonic() - began, serving.done - before)
 
     # -- results ----------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
         """Publish what is done."""
-        self.lease.alarm.unguard()
-        if self.outbox.waiting and not self.outbox.flush(self.client):
-            self.lease.state = "over"
+        self.home.lease.alarm.unguard()
+        for serving in self.servings:
+            if serving.outbox.waiting and not serving.outbox.flush(self.client):
+                serving.lease.state = "over"
 
     def _pause_while_full(self) -> None:
         """Wait while the runner is behind with reading."""
-        if self.outbox.full:
+        full = [serving.outbox for serving in self.servings if serving.outbox.full]
+        if full:
             self._flush()
-        while self.outbox.full and not self._must_stop(0.0):
+        while full and not self._must_stop(0.0):
             time.sleep(0.01)
-            self.outbox.look(self.client)
-
-    def release(self, *, force: bool) -> bool:
-        """Let go of the bell; False, and still held, if an entry waits that nobody was given, unless ``force``."""
-        self.keeper.remove(self.lease)  # it would take the bell again
-        if self.mailbox.release(self.client, self.lease.slot, self.lease.owner, force=force):
-            return True
-        self.keeper.add(self.lease)
-        return False
-
-    def hand_back(self, token: str) -> bool:
-        """Turn the bell into a rung one for the activation that comes next; False when it was lost."""
-        self.keeper.remove(self.lease)
-        return self.mailbox.hand_back(self.client, self.lease.slot, self.lease.owner, token)
+            for outbox in full:
+                outbox.look(self.client)
+            full = [outbox for outbox in full if outbox.full]

@@ -46,6 +46,20 @@ def get(client: Client, run_id: str, reference: str) -> bytes | None:
     return answer[0] if len(answer) == 1 else b"".join(answer)
 
 
+def get_many(client: Client, run_id: str, references: Sequence[str]) -> dict[str, bytes | None]:
+    """Return the bytes behind several references in one round trip; None for one that is gone."""
+    if not references:
+        return {}
+    chunks = [names(run_id, reference) for reference in references]
+    found = client.call("MGET", *(name for each in chunks for name in each))
+    pieces = iter(found)
+    content = {}
+    for reference, each in zip(references, chunks, strict=True):
+        parts = [next(pieces) for _ in each]
+        content[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
+    return content
+
+
 def renew(client: redis.Redis, run_id: str, references: Sequence[str]) -> None:
     """Let blobs live for another while."""
     for reference in references:

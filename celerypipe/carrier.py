@@ -17,7 +17,7 @@ from celerypipe.bells import Bells
 from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.holdings import Holdings
-from celerypipe.mailbox import as_published
+from celerypipe.mailbox import Mailbox, as_published
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.station import Course
@@ -127,14 +127,17 @@ class RedisCarrier:
             self._garbage.append(flight.blob)
 
     def withdraw(self, warp: Warp, flight: Flight) -> str:
-        mailbox = self.mailboxes[warp.name]
-        where, behind = self.whereabouts.withdraw(mailbox, warp, flight)
-        for other in behind:
-            self.post(warp, other, wait=False)
+        where, behind = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+        for other, held_up in behind:
+            self.post(other, held_up, wait=False)
         return where
 
     def began(self, warp: Warp, flight: Flight) -> float:
-        return self.whereabouts.began(self.mailboxes[warp.name], warp, flight)
+        return self.whereabouts.began(self._nearby(warp), warp, flight)
+
+    def _nearby(self, warp: Warp) -> dict[Warp, Mailbox]:
+        """The nodes that share its queue, upstream ones first, with their mailboxes."""
+        return {other: self.mailboxes[other.name] for other in self.warps.values() if other.queue == warp.queue}
 
     def slots(self, warp: Warp) -> int:
         return self.bells.slots(warp.queue)

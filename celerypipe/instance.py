@@ -42,6 +42,8 @@ class Instance:
         self.name = name
         self.folder = folder
         self.node: Node | None = None
+        #: Mean seconds a message takes, or None before the first one; kept by who hands messages over.
+        self.mean: float | None = None
 
     def warm(self) -> Node:
         """Make the node, configure it and warm it up; at once when that was done before.
@@ -268,6 +270,16 @@ class Shelf:
                 gone.append(self._idle.popitem(last=False)[1][1])
         for old in gone:
             old.destroy()
+
+    def make_room(self, count: int) -> None:
+        """Keep so many from now on: a pipeline with more nodes here than slots would warm them up again and again."""
+        self.size = max(self.size, count)
+
+    def mean(self, key: str) -> float | None:
+        """Return the mean seconds of an idle, warm instance with this key; None: there is none, or none is known."""
+        with self._lock:
+            idle = [instance for known, instance in self._idle.values() if known == key and instance.node is not None]
+        return idle[0].mean if idle else None
 
     def close(self) -> None:
         """Destroy all idle instances."""

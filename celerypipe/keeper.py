@@ -45,6 +45,15 @@ class Lease:
     def bell(self) -> str:
         return f"{self.mailbox.bell}{self.slot}"
 
+    @property
+    def at_work(self) -> str:
+        """What the alarm calls the message it works on; empty between messages."""
+        return self.name(self.current) if self.current else ""
+
+    def name(self, entry: str) -> str:
+        """What the alarm calls a message: ids of entries are unique within one mailbox only."""
+        return f"{self.mailbox.node} {entry}"
+
 
 class Keeper:
     """Refreshes leases every second while there are any, and looks for results left behind after :meth:`hurry`."""
@@ -134,12 +143,13 @@ class Keeper:
                 return
         if status == 0:
             lease.state = "lost"
-            lease.alarm.interrupt("lost")
+            if at_work := lease.at_work:  # the activation may be busy for another node, whose bell it still has
+                lease.alarm.interrupt("lost", at_work)
         elif status == 2:
             lease.state = "over"
             lease.alarm.interrupt("over")
         elif status == 3 and lease.current == current:
-            lease.alarm.interrupt("withdrawn", current)
+            lease.alarm.interrupt("withdrawn", lease.name(current))
 
 
 def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:

@@ -142,12 +142,7 @@ class Mailbox:
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
         """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
-        return entries_in(client.call(*self.reading(consumer, count, block)))
-
-    def reading(self, consumer: str, count: int, block: int | None) -> Command:
-        """Return the command of :meth:`receive`, to be asked together with others."""
-        wait = () if block is None else ("BLOCK", block)
-        return ("XREADGROUP", "GROUP", keys.GROUP, consumer, "COUNT", count, *wait, "STREAMS", self.stream, ">")
+        return entries_by_stream(client.call(*reading([self], consumer, count, block))).get(self.stream, [])
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
@@ -175,9 +170,20 @@ def packed_entry(sequence: int, attempt: int, blob: str, data: bytes) -> bytes:
     return b"%b%b%b" % (ENTRY.pack(sequence, attempt, len(name)), name, data)
 
 
-def entries_in(answer: Any) -> list[Entry]:
-    """Return the entries that an XREADGROUP of one stream brought."""
-    return [entry for item in answer[0][1] if (entry := as_entry(item))] if answer else []
+def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int | None) -> Command:
+    """Return the command that reads new entries of several mailboxes, ``count`` of each, to be asked with others."""
+    wait = () if block is None else ("BLOCK", block)
+    streams = [mailbox.stream for mailbox in mailboxes]
+    group = ("GROUP", keys.GROUP, consumer)
+    return ("XREADGROUP", *group, "COUNT", count, *wait, "STREAMS", *streams, *[">"] * len(streams))
+
+
+def entries_by_stream(answer: Any) -> dict[str, list[Entry]]:
+    """Return the entries that :func:`reading` brought, by the name of their stream."""
+    found = {}
+    for stream, items in answer or ():
+        found[stream.decode()] = [entry for item in items if (entry := as_entry(item))]
+    return found
 
 
 def as_entry(item: Sequence[Any]) -> Entry | None:

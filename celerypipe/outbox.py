@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import redis
@@ -24,6 +24,10 @@ from celerypipe.scripts import PUBLISH
 FLUSH_AFTER = 0.005
 
 
+#: An answer, and the size of its results in bytes.
+Pair = tuple[Answer, int]
+
+
 class Outbox:
     """Answers that are done and not published. ``room``: replies the runner may be behind with; ``budget``: bytes."""
 
@@ -32,11 +36,13 @@ class Outbox:
         self.owner = owner
         self.room = room
         self.budget = budget
-        self._answers: deque[tuple[Answer, int]] = deque()
+        self._answers: deque[Pair] = deque()
         self._lock = threading.Lock()
         self._flushed_at = time.monotonic()
         self._behind = 0
         self._published = 0
+        #: The reply stream was gone: the run is over.
+        self.refused = False
 
     def add(self, answer: Answer, size: int = 0) -> None:
         """Keep an answer for the next flush; ``size`` is that of its results in bytes."""
@@ -58,48 +64,29 @@ class Outbox:
 
     def flush(self, client: Client) -> bool:
         """Publish all of them; False: the run is over. What could not be sent stays, and the error is raised."""
-        with self._lock:
-            pairs = self._taken()
-            if not pairs:
-                return True
-            with self._kept(pairs):
-                waiting = self.mailbox.publish(client, self.owner, [answer for answer, _ in pairs])
-            return self._sent(pairs, waiting)
-
-    def flush_and_read(self, client: Client, reading: Command) -> tuple[bool, Any]:
-        """As :meth:`flush`, with a further command in the same round trip; return its answer too."""
-        with self._lock:
-            pairs = self._taken()
-            if not pairs:
-                return True, client.call(*reading)
-            with self._kept(pairs):
-                publishing = self.mailbox.publishing(self.owner, [answer for answer, _ in pairs])
-                client.ask(PUBLISH.command(*publishing), reading)
-                try:
-                    waiting = client.answer()
-                except redis.exceptions.NoScriptError:
-                    answer = client.answer()
-                    return self._sent(pairs, PUBLISH(client, *publishing)), answer
-            going = self._sent(pairs, waiting)
-        return going, client.answer()
-
-    def _taken(self) -> list[tuple[Answer, int]]:
-        return [self._answers.popleft() for _ in range(len(self._answers))]
+        with self.emptied() as pairs:
+            if pairs:
+                self.sent(pairs, self.mailbox.publish(client, self.owner, [answer for answer, _ in pairs]))
+        return not self.refused
 
     @contextmanager
-    def _kept(self, pairs: list[tuple[Answer, int]]) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:  # also an interrupt: nothing that was taken out may be lost; it is raised again
-            self._answers.extendleft(reversed(pairs))
-            raise
+    def emptied(self) -> Iterator[list[Pair]]:
+        """Take everything out for the length of a block; it is all back in there if the block raises."""
+        with self._lock:
+            pairs = [self._answers.popleft() for _ in range(len(self._answers))]
+            try:
+                yield pairs
+            except BaseException:  # also an interrupt: nothing that was taken out may be lost; it is raised again
+                self._answers.extendleft(reversed(pairs))
+                raise
 
-    def _sent(self, pairs: list[tuple[Answer, int]], waiting: int | None) -> bool:
+    def sent(self, pairs: Sequence[Pair], waiting: int | None) -> None:
+        """Note what PUBLISH said of them: how many replies the runner has not read; None: the run is over."""
         self._flushed_at = time.monotonic()
         size = sum(size for _, size in pairs)
         self._behind = waiting or 0
         self._published = size if self._behind <= 1 else self._published + size
-        return waiting is not None
+        self.refused = waiting is None
 
     @property
     def full(self) -> bool:
@@ -111,3 +98,27 @@ class Outbox:
         self._behind = client.xlen(keys.reply(self.mailbox.run))
         if not self._behind:
             self._published = 0
+
+
+def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> Any:
+    """Publish what several outboxes hold, and ask one thing more, in one round trip; return the answer to that.
+
+    What could not be sent stays in its outbox, and the error is raised.
+    """
+    with ExitStack() as until_answered:
+        taken = [(box, until_answered.enter_context(box.emptied())) for box in outboxes if box.waiting]
+        publishings = [box.mailbox.publishing(box.owner, [answer for answer, _ in pairs]) for box, pairs in taken]
+        client.ask(*(PUBLISH.command(*publishing) for publishing in publishings), command)
+        try:
+            answers = [client.answer() for _ in taken]
+        except redis.exceptions.NoScriptError:  # somebody made Redis forget its scripts: once more, one by one
+            for _ in range(len(taken) - 1):
+                with suppress(redis.exceptions.NoScriptError):
+                    client.answer()
+            found = client.answer()
+            for (box, pairs), publishing in zip(taken, publishings, strict=True):
+                box.sent(pairs, PUBLISH(client, *publishing))
+            return found
+        for (box, pairs), waiting in zip(taken, answers, strict=True):
+            box.sent(pairs, waiting)
+    return client.answer()

@@ -140,8 +140,17 @@ class Run:
                 "term": limits.term,
                 "room": rooms,
                 "budget": self.carrier.budget if self.carrier else 0,
+                "parallel": limits.parallel,
+                "neighbours": tuple(self._neighbours(node)),
             }
         )
+
+    def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
+        """The warped nodes on the same queue, upstream ones first."""
+        for name in self.graph.order:
+            other = self._node(name)
+            if other.warped and other.queue == node.queue:
+                yield name
 
     # -- life -------------------------------------------------------------------------------------------------------
 

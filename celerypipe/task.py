@@ -14,13 +14,15 @@ from typing import Any
 import celery
 
 from celerypipe import keys
-from celerypipe.activation import Activation, Record
+from celerypipe.activation import Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, connect
 from celerypipe.errors import CodecError
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox
+from celerypipe.neighbours import Neighbours
+from celerypipe.serving import Record, Serving
 
 logger = logging.getLogger(__name__)
 
@@ -127,38 +129,39 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
             return f"unreadable: {error}"
         start = time.monotonic()
-        shelf = self.worker.place().shelf
-        key = f"{self.name} {sorted(record.configuration.items())!r}"
-        instance = shelf.lend(key, lambda: Instance(self.entry, record.configuration))
+        place = self.worker.place()
+        instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
         instance.name = lease.mailbox.node
-        activation = Activation(
+        neighbours = Neighbours(
             client,
-            lease,
-            record,
-            instance,
-            keeper=self.worker.place().keeper,
-            queues=self.worker.queues,
-            shutting_down=self.worker.shutting_down,
+            Serving(client, lease, record, instance),
+            shelf=place.shelf,
+            keeper=place.keeper,
+            slots=self.worker.slots,
+            entry_of=self._entry_of,
+            ring=self._ring,
         )
         try:
+            activation = Activation(
+                client,
+                neighbours,
+                keeper=place.keeper,
+                queues=self.worker.queues,
+                shutting_down=self.worker.shutting_down,
+            )
             with lease.alarm:
-                while (reason := activation.serve()) == "idle" and not activation.release(force=False):
+                while (reason := activation.serve()) == "idle" and not neighbours.release():
                     pass
-                self._end(activation, reason)
+                if reason != "idle":
+                    neighbours.end(reason)
         finally:
-            shelf.give_back(key, instance)
+            neighbours.close()
         return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason})"
 
-    def _end(self, activation: Activation, reason: str) -> None:
-        """Let go, or ring again at the end of the queue when there is more to do."""
-        lease = activation.lease
-        if reason == "idle":
-            return
-        if reason in ("over", "lost") or activation.release(force=False):
-            activation.release(force=True)
-            return
-        token = secrets.token_hex(4)
-        if activation.hand_back(token):
-            queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
-            bell = [lease.mailbox.run, lease.mailbox.node, lease.slot, token]
-            self.app.send_task(self.name, bell, queue=queue, retry=False, ignore_result=True)
+    def _entry_of(self, mark: str) -> Entry | None:
+        task = self.app.tasks.get(mark)
+        return task.entry if isinstance(task, NodeTask) else None
+
+    def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
+        queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
+        self.app.send_task(mark, [mailbox.run, mailbox.node, slot, token], queue=queue, retry=False, ignore_result=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 from celerypipe import keys
@@ -21,6 +22,9 @@ SILENCE = 1.0
 WARM_UP = 300.0
 #: Activations whose last answer is remembered.
 REMEMBERED = 256
+
+#: The warped nodes of a run that one activation may serve together, upstream ones first, with their mailboxes.
+Nearby = Mapping[Warp, Mailbox]
 
 
 class Whereabouts:
@@ -41,11 +45,12 @@ class Whereabouts:
             if len(self._heard) > REMEMBERED:
                 self._heard.popitem(last=False)
 
-    def began(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> float:
+    def began(self, nearby: Nearby, warp: Warp, flight: Flight) -> float:
         """Return when a message's own time began.
 
         Not while its node warms up, nor while it waited in an activation behind another of its run.
         """
+        mailbox = nearby[warp]
         since = flight.due_since or flight.sent_at
         if time.monotonic() < self._silent_until:
             return since
@@ -53,32 +58,35 @@ class Whereabouts:
             pending = self._pending(mailbox, flight.entry)
             if pending is None:
                 return since
-            first = self._first(mailbox, pending[0])
+            running, entry = self._running(nearby, pending[0])
             warming = self._client.exists(keys.warming(pending[0]))
         except Broken:
             self._fell_silent()
             return since
         if warming and time.monotonic() - flight.sent_at < WARM_UP:
             return time.monotonic()
-        if first != flight.entry and any(other.entry == first for other in list(warp.flights.values())):
-            return time.monotonic()
+        if entry != flight.entry or running is not warp:
+            others = list(running.flights.values()) if running is not None else ()
+            if any(other.entry == entry for other in others):
+                return time.monotonic()
         with self._lock:
             return max(since, self._heard.get(pending[0], 0.0))
 
-    def withdraw(self, mailbox: Mailbox, warp: Warp, flight: Flight) -> tuple[str, list[Flight]]:
+    def withdraw(self, nearby: Nearby, warp: Warp, flight: Flight) -> tuple[str, list[tuple[Warp, Flight]]]:
         """Take a message back; return where its time went, and what another activation shall have instead of its own.
 
         An activation that cannot be interrupted stays with the message: what it holds behind it is taken back too.
         """
+        mailbox = nearby[warp]
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         if time.monotonic() < self._silent_until:
             return f"{spent:.1f} s waiting; Redis does not answer", []
-        behind: list[Flight] = []
+        behind: list[tuple[Warp, Flight]] = []
         try:
             pending = self._pending(mailbox, flight.entry)
             text = self._where(warp, flight, pending, spent)
             if pending is not None and not self._bells.interrupts(warp.queue):
-                behind = self._take_behind(mailbox, warp, flight, pending[0])
+                behind = self._take_behind(nearby, flight, pending[0])
             if flight.entry:
                 mailbox.withdraw(self._client, [flight.entry])
             if pending is not None:
@@ -111,28 +119,34 @@ class Whereabouts:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
 
-    def _take_behind(self, mailbox: Mailbox, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
-        found: Any = self._client.xpending_range(
-            mailbox.stream, keys.GROUP, min=b"(" + flight.entry, max="+", count=1000, consumername=consumer
-        )
-        entries = {each["message_id"] for each in found}
-        mailbox.withdraw(self._client, list(entries))
-        flights = [other for other in list(warp.flights.values()) if other.entry in entries]
-        for other in flights:
-            other.due_since = None if other.due_since is None else time.monotonic()
-        return flights
+    def _take_behind(self, nearby: Nearby, flight: Flight, consumer: str) -> list[tuple[Warp, Flight]]:
+        behind = []
+        for warp, mailbox in nearby.items():
+            found: Any = self._client.xpending_range(
+                mailbox.stream, keys.GROUP, min="-", max="+", count=1000, consumername=consumer
+            )
+            entries = {each["message_id"] for each in found}
+            flights = [other for other in list(warp.flights.values()) if other.entry in entries and other is not flight]
+            mailbox.withdraw(self._client, [other.entry for other in flights])
+            for other in flights:
+                other.due_since = None if other.due_since is None else time.monotonic()
+                behind.append((warp, other))
+        return behind
 
     def _fell_silent(self) -> None:
         """The thread that watches time must not wait for each message anew."""
         self._client.close()
         self._silent_until = time.monotonic() + SILENCE
 
-    def _first(self, mailbox: Mailbox, consumer: str) -> bytes:
-        """The oldest entry an activation holds: the one it runs."""
-        found: Any = self._client.xpending_range(
-            mailbox.stream, keys.GROUP, min="-", max="+", count=1, consumername=consumer
-        )
-        return found[0]["message_id"] if found else b""
+    def _running(self, nearby: Nearby, consumer: str) -> tuple[Warp | None, bytes]:
+        """What an activation runs: of all it holds, the oldest message of the node that is furthest upstream."""
+        for warp, mailbox in nearby.items():
+            found: Any = self._client.xpending_range(
+                mailbox.stream, keys.GROUP, min="-", max="+", count=1, consumername=consumer
+            )
+            if found:
+                return warp, found[0]["message_id"]
+        return None, b""
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -28,13 +28,13 @@ from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
 from celerypipe import codec, worker_config
-from celerypipe.activation import AtWork
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
 from celerypipe.errors import ConfigError
 from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.service import Service
+from celerypipe.serving import AtWork
 from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.task import Worker
 from celerypipe.version import VERSION

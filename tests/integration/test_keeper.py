@@ -8,12 +8,13 @@ import pytest
 import redis
 
 from celerypipe import keeper, keys
-from celerypipe.activation import Activation, Record
 from celerypipe.connection import connect
-from celerypipe.instance import Unarmed
+from celerypipe.instance import Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.message import new_id
+from celerypipe.neighbours import Neighbours
+from celerypipe.serving import Record, Serving
 from tests.servers import eventually
 
 RECORD = Record(mark="m", configuration={}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
@@ -30,15 +31,16 @@ class Held:
         assert self.mailbox.take(client, 0, self.lease.owner)
         self.keeper = Keeper(lambda: connect(url))
         self.keeper.add(self.lease)
-        self.activation = Activation(
+        self.neighbours = Neighbours(
             client,
-            self.lease,
-            RECORD,
-            None,  # type: ignore[arg-type]  # it runs no message here
+            Serving(client, self.lease, RECORD, None),  # type: ignore[arg-type]  # it runs no message here
+            shelf=Shelf(1),
             keeper=self.keeper,
-            queues=(),
-            shutting_down=lambda: False,
+            slots=1,
+            entry_of=lambda mark: None,
+            ring=lambda *bell: self.rung.append(bell),
         )
+        self.rung: list[object] = []
 
 
 @pytest.fixture
@@ -54,13 +56,15 @@ def test_a_bell_that_is_held_stays_held(held: Any, redis_client: redis.Redis) ->
 
 
 def test_a_bell_that_was_released_is_not_taken_again(held: Any, redis_client: redis.Redis) -> None:
-    assert held.activation.release(force=False)
+    assert held.neighbours.release()
     held.keeper._look(redis_client, held.lease)  # its tick came just now, with what it knew a moment ago
     assert redis_client.get(held.lease.bell) is None
 
 
 def test_a_bell_that_was_handed_back_is_left_to_the_next(held: Any, redis_client: redis.Redis) -> None:
-    assert held.activation.hand_back("next")
+    held.mailbox.send(redis_client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
+    held.neighbours.end("term")
+    assert held.rung
     held.keeper._look(redis_client, held.lease)
     assert redis_client.get(held.lease.bell) != held.lease.owner.encode()
     assert held.mailbox.take(redis_client, 0, "host.2.other.0")
@@ -68,7 +72,7 @@ def test_a_bell_that_was_handed_back_is_left_to_the_next(held: Any, redis_client
 
 def test_a_bell_that_could_not_be_released_is_kept(held: Any, redis_client: redis.Redis) -> None:
     held.mailbox.send(redis_client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
-    assert not held.activation.release(force=False)
+    assert not held.neighbours.release()
     redis_client.pexpire(held.lease.bell, 2_000)
     eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
 

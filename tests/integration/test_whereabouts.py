@@ -27,15 +27,15 @@ def test_a_frozen_redis_is_asked_once_and_not_for_each_late_message(
     node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True)
     there = Whereabouts(private_redis.url, bells)
     warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
-    mailbox = Mailbox("run", "there")
+    nearby = {warp: Mailbox("run", "there")}
     flights = [Flight(number, Message(number), sent_at=1.0, entry=b"1-%d" % number) for number in (1, 2)]
     assert private_redis.process is not None
     private_redis.process.send_signal(signal.SIGSTOP)
     try:
-        assert "Redis does not answer" in there.withdraw(mailbox, warp, flights[0])[0]
+        assert "Redis does not answer" in there.withdraw(nearby, warp, flights[0])[0]
     finally:
         private_redis.process.send_signal(signal.SIGCONT)
     # It would answer again, but is not asked for a while: the second message costs no time.
-    assert "Redis does not answer" in there.withdraw(mailbox, warp, flights[1])[0]
-    assert there.began(mailbox, warp, flights[1]) == flights[1].sent_at
+    assert "Redis does not answer" in there.withdraw(nearby, warp, flights[1])[0]
+    assert there.began(nearby, warp, flights[1]) == flights[1].sent_at
     there.close()
