@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import redis
 
-from celerypipe import blob
+from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
 from celerypipe.keeper import Keeper
 from celerypipe.mailbox import Entry, entries_by_stream, reading
 from celerypipe.neighbours import Neighbours
-from celerypipe.outbox import FLUSH_AFTER, exchange
+from celerypipe.outbox import exchange
 from celerypipe.serving import Serving
+from celerypipe.shared_memory import SharedFolder
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Activation:
         self.queues = queues
         self.shutting_down = shutting_down
         self.offset = 0.0
+        run, shares = self.home.mailbox.run, self.home.record.shared
+        self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
         self._done = 0
 
@@ -158,18 +161,24 @@ class Activation:
         entries = [entry for _, batch in batches for entry in batch]
         if len(entries) > 1:
             self.keeper.hurry()
-        blobs = blob.get_many(self.client, self.home.mailbox.run, [entry.blob for entry in entries if entry.blob])
+        blobs = self._fetch([entry.blob for entry in entries if entry.blob])
         for serving, batch in batches:
             serving.outbox.begin()
             began, before = time.monotonic(), serving.done
             for entry in batch:
                 if serving.lease.state != "held" or self._must_stop(time.monotonic() - self._began):
                     break  # what is left comes back by claim
-                serving.handle(entry, blobs[entry.blob] if entry.blob else entry.data, self.offset)
-                if serving.outbox.age > FLUSH_AFTER:
+                serving.handle(entry, blobs.get(entry.blob), self.store, self.offset)
+                if serving.outbox.due:
                     self._flush()
             if serving.done > before:
                 serving.spent(time.monotonic() - began, serving.done - before)
+
+    def _fetch(self, references: list[str]) -> Mapping[str, Content | None]:
+        store = self.store
+        if store.folder is None and any(map(is_shared, references)):
+            store.folder = SharedFolder.find(store.run)
+        return store.get(self.client, references) if references else {}
 
     # -- results ----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from celerypipe.errors import ConfigError, NoWorker, did_you_mean
 from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
 from celerypipe.settings import broker_url
+from celerypipe.shared_memory import is_proven
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 
@@ -53,6 +54,7 @@ class Bells:
         self._known: dict[str, set[str]] = {}
         self._most: dict[str, int] = {}
         self._checked: set[tuple[str, str]] = set()
+        self._sharing: dict[str, bool] = {}
 
     # -- who lives there --------------------------------------------------------------------------------------------
 
@@ -67,6 +69,14 @@ class Bells:
     def interrupts(self, queue: str) -> bool:
         """Can all its live workers interrupt an ``update``?"""
         return all(worker["interrupts"] for worker in self.workers(queue))
+
+    def share_memory(self, queue: str) -> bool:
+        """Do all its live workers see this machine's shared memory? At least one has to live."""
+        workers = self.workers(queue)
+        for worker in workers:
+            if worker["id"] not in self._sharing:
+                self._sharing[worker["id"]] = is_proven(str(worker.get("shared", "")))
+        return bool(workers) and all(self._sharing[worker["id"]] for worker in workers)
 
     def most_slots(self, name: str) -> int:
         """The highest number of slots that was ever rung for a node."""

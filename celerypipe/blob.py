@@ -1,81 +1,146 @@
 """Large bytes by reference: up to 64 KiB travel inside a stream entry, more becomes a blob of its own.
 
-A reference is ``<id>:<chunks>``; a blob above 256 MiB is written in chunks (Redis ends at 512 MB a value).
+A blob lies in Redis (``<id>:<chunks>``; Redis ends at 512 MB a value) or, where runner and workers share a machine, in
+its memory (``/<name>:<size>``).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
-
-import redis
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command
+from celerypipe.shared_memory import SharedFolder
 
 INLINE_LIMIT = 64 * 1024
 CHUNK = 256 * 1024 * 1024
 
-
-def put(client: Client, run_id: str, data: bytes) -> str:
-    """Store bytes and return the reference."""
-    reference, commands = putting(run_id, data)
-    for answer in client.together(*commands):
-        if isinstance(answer, redis.ResponseError):
-            raise answer
-    return reference
+Content = bytes | memoryview
 
 
-def putting(run_id: str, data: bytes) -> tuple[str, list[Command]]:
-    """Return the reference of bytes and the commands that store them, to be asked together with others."""
-    blob_id = os.urandom(9).hex()
-    view = memoryview(data)
-    commands: list[Command] = [
-        ("SET", _key(run_id, blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
-        for number, start in enumerate(range(0, len(data), CHUNK))
-    ]
-    return f"{blob_id}:{len(commands)}", commands
+@dataclass(slots=True)
+class Store:
+    """Where the blobs of one run lie. ``folder``: in shared memory, or None; ``shares``: new ones go there."""
+
+    run: str
+    folder: SharedFolder | None = None
+    shares: bool = False
+
+    def put(self, segments: Sequence[Content]) -> tuple[str, list[Command]]:
+        """Store bytes; return the reference, and the commands that are still to be asked for it.
+
+        The segments may change afterwards: they have been copied.
+        """
+        if reference := self.put_shared(segments):
+            return reference, []
+        content = segments[0] if len(segments) == 1 and type(segments[0]) is bytes else b"".join(segments)
+        blob_id = os.urandom(9).hex()
+        view = memoryview(content)
+        commands: list[Command] = [
+            ("SET", _key(self.run, blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
+            for number, start in enumerate(range(0, len(content), CHUNK))
+        ]
+        return f"{blob_id}:{len(commands)}", commands
+
+    def put_shared(self, segments: Sequence[Content]) -> str:
+        """Store bytes in shared memory; empty if there is none, or no room in it."""
+        return (self.folder.write(segments) or "") if self.shares and self.folder is not None else ""
+
+    def get(self, client: Client, references: Iterable[str]) -> Mapping[str, Content | None]:
+        """Return the bytes behind references, in at most one round trip; None for what is gone."""
+        found: dict[str, Content | None] = {}
+        chunks: dict[str, list[str]] = {}
+        for reference in references:
+            if is_shared(reference):
+                found[reference] = self.folder.read(reference) if self.folder is not None else None
+            else:
+                chunks[reference] = names(self.run, reference)
+        if chunks:
+            pieces = iter(client.call("MGET", *(name for each in chunks.values() for name in each)))
+            for reference, each in chunks.items():
+                parts = [next(pieces) for _ in each]
+                found[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
+        return found
+
+    def deleting(self, references: Iterable[str]) -> list[Command]:
+        """Remove blobs that nobody needs any more; return the commands that are still to be asked for it."""
+        gone: list[str] = []
+        for reference in references:
+            if not is_shared(reference):
+                gone += names(self.run, reference)
+            elif self.folder is not None:
+                self.folder.delete(reference)
+        return [("UNLINK", *gone)] if gone else []
 
 
-def get(client: Client, run_id: str, reference: str) -> bytes | None:
-    """Return the bytes, or None when any of them is gone."""
-    answer: list[Any] = client.mget(names(run_id, reference))
-    if any(chunk is None for chunk in answer):
-        return None
-    return answer[0] if len(answer) == 1 else b"".join(answer)
+class Blob:
+    """A blob, for as long as anything in the runner refers to this object; then it is ``garbage``."""
+
+    __slots__ = ("__weakref__", "_garbage", "reference")
+
+    def __init__(self, reference: str, garbage: deque[str]) -> None:
+        self.reference = reference
+        self._garbage = garbage
+
+    def __del__(self) -> None:
+        self._garbage.append(self.reference)
 
 
-def get_many(client: Client, run_id: str, references: Sequence[str]) -> dict[str, bytes | None]:
-    """Return the bytes behind several references in one round trip; None for one that is gone."""
-    if not references:
-        return {}
-    chunks = [names(run_id, reference) for reference in references]
-    found = client.call("MGET", *(name for each in chunks for name in each))
-    pieces = iter(found)
-    content = {}
-    for reference, each in zip(references, chunks, strict=True):
-        parts = [next(pieces) for _ in each]
-        content[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
-    return content
+class Blobs:
+    """The blobs that one run needs now; ``garbage`` collects the references of those it needs no more."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.garbage: deque[str] = deque()
+        self._living: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
+
+    def hold(self, reference: str) -> Blob:
+        """Return the one object that stands for a blob."""
+        blob = self._living.get(reference)
+        if blob is None:
+            blob = self._living[reference] = Blob(reference, self.garbage)
+        return blob
+
+    def living(self) -> list[str]:
+        """Return the references that something refers to."""
+        return [blob.reference for found in self._living.valuerefs() if (blob := found()) is not None]
+
+    def renewing(self) -> list[Command]:
+        """Return the commands that let what lies in Redis live for another while."""
+        alive = [reference for reference in self.living() if not is_shared(reference)]
+        return [("PEXPIRE", name, keys.DATA_TTL) for each in alive for name in names(self.store.run, each)]
+
+    def deleting(self) -> list[Command]:
+        """Remove the garbage; return the commands that are still to be asked for it."""
+        return self.store.deleting([self.garbage.popleft() for _ in range(len(self.garbage))])
+
+    def deleting_all(self) -> list[Command]:
+        """Remove everything; return the commands that are still to be asked for it."""
+        commands = [*self.deleting(), *self.store.deleting(self.living())]
+        if self.store.folder is not None:
+            self.store.folder.remove()
+        return commands
+
+    def sweep(self) -> None:
+        """Remove from shared memory what workers wrote and died over, when it would be gone from Redis too."""
+        if self.store.folder is not None:
+            found = self.store.folder.leftovers(time.time() - keys.DATA_TTL / 1000)
+            for reference in set(found).difference(self.living()):
+                self.store.folder.delete(reference)
 
 
-def renew(client: redis.Redis, run_id: str, references: Sequence[str]) -> None:
-    """Let blobs live for another while."""
-    for reference in references:
-        for name in names(run_id, reference):
-            client.pexpire(name, keys.DATA_TTL)
-
-
-def delete(client: redis.Redis, run_id: str, references: Sequence[str]) -> None:
-    """Remove blobs that nobody needs any more."""
-    gone = [name for reference in references for name in names(run_id, reference)]
-    if gone:
-        client.unlink(*gone)
+def is_shared(reference: str) -> bool:
+    """Does it lie in shared memory?"""
+    return reference.startswith("/")
 
 
 def names(run_id: str, reference: str) -> list[str]:
-    """The keys behind a reference."""
+    """The keys behind a reference to Redis."""
     blob_id, _, chunks = reference.partition(":")
     return [_key(run_id, blob_id, number) for number in range(int(chunks))]
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from celerypipe import keys
+from celerypipe import codec, keys
 from celerypipe.bells import Bells
+from celerypipe.blob import Blobs, Store
+from celerypipe.cargo import Cargo
 from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import Mailbox, as_published
+from celerypipe.message import Message
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.station import Course
@@ -33,31 +36,38 @@ AUDIT_AFTER = 3.0
 class RedisCarrier:
     """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight."""
 
-    def __init__(self, course: Course, url: str, *, budget: int) -> None:
+    def __init__(self, course: Course, url: str, *, budget: int, shared_memory: bool) -> None:
         self.course = course
         self.url = url
         self.budget = budget
         self.warps: dict[str, Warp] = {}
-        self.holdings = Holdings(course.run_id)
+        self.blobs = Blobs(Store(course.run_id))
+        self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
+        self.holdings = Holdings(course.run_id, self.blobs)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
         self._bytes = 0
         self._counting = threading.Lock()
-        self._garbage: deque[str] = deque()
         self._closing = False
         self._audited: dict[str, float] = {}
         self._client: Client = connect(url, name="celerypipe-post")
         self.bells = Bells(course, url)
         self.whereabouts = Whereabouts(url, self.bells)
         self.sender = Sender(
-            course, self._client, self.bells, self.mailboxes, self, lost=self._lost_redis, gone=self._make_again
+            course,
+            self._client,
+            self.bells,
+            self.mailboxes,
+            self,
+            self.blobs,
+            lost=self._lost_redis,
+            gone=self._make_again,
         )
         self.replies = Replies(
             course,
             url,
             self.warps,
-            self._garbage,
-            again=self.post,
+            self.cargo,
             heard=self.whereabouts.heard,
             gathering=self.sender.gathering,
         )
@@ -65,7 +75,7 @@ class RedisCarrier:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    def open(self, warps: Iterable[Warp], records: Mapping[str, bytes]) -> None:
+    def open(self, warps: Iterable[Warp], records: Mapping[str, Mapping[str, Any]]) -> None:
         """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
@@ -74,8 +84,9 @@ class RedisCarrier:
             version = str(self._client.info("server")["redis_version"])
             if tuple(map(int, version.split(".")[:2])) < (6, 2):
                 raise RedisUnavailable(f"Redis {version} is too old; celerypipe needs 6.2 or newer")
-            self.holdings.make(self._client)
             self.bells.look(self._client, self.warps.values())
+            self._share()
+            self.holdings.make(self._client)
 
     def start(self) -> None:
         """Start both threads."""
@@ -95,7 +106,7 @@ class RedisCarrier:
             thread.join(READ_BLOCK + 2.0)
         try:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
-            self.holdings.remove(last, state, slots=slots, blobs=[*self._garbage, *self._blobs()])
+            self.holdings.remove(last, state, slots=slots)
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
         self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
@@ -110,6 +121,14 @@ class RedisCarrier:
 
     # -- what warps ask for -----------------------------------------------------------------------------------------
 
+    by_reference = True
+
+    def load(self, flight: Flight, message: codec.Apart) -> None:
+        self.cargo.load(flight, message)
+
+    def here(self, message: Message) -> Message | None:
+        return self.cargo.here(message)
+
     def room(self, size: int) -> bool:
         return self._bytes == 0 or self._bytes + size <= self.budget
 
@@ -123,8 +142,6 @@ class RedisCarrier:
         if flight.sent_at:
             with self._counting:
                 self._bytes -= flight.size
-        if flight.blob:
-            self._garbage.append(flight.blob)
 
     def withdraw(self, warp: Warp, flight: Flight) -> str:
         where, behind = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
@@ -160,18 +177,20 @@ class RedisCarrier:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        before, complete = self.holdings.renew(self._client, self._blobs())
+        before, complete = self.holdings.renew(self._client)
         if before == b"cancelled":
             self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
         if not complete:
             self._make_again()
         self.bells.look(self._client, self._mine())
+        if self._share():
+            self.holdings.write_records(self._client)
         for warp in self._mine():
             self._keep(warp, now)
 
-    def _blobs(self) -> Iterator[str]:
-        """The blobs of what is in flight."""
-        return (f.blob for warp in self.warps.values() for f in list(warp.flights.values()) if f.blob)
+    def _share(self) -> bool:
+        """Use shared memory as long as all workers see it; return whether that has changed."""
+        return self.cargo.share(able=all(self.bells.share_memory(warp.queue) for warp in self._mine()))
 
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
@@ -189,6 +208,8 @@ class RedisCarrier:
         for flight in flights:
             self.withdraw(warp, flight)
             self.settled(warp, flight)
+            flight.message = self.here(flight.message) or flight.message
+            flight.data, flight.blob = None, None
         return flights
 
     def _keep(self, warp: Warp, now: float) -> None:

@@ -7,11 +7,14 @@ runner dies they go away by themselves.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from celerypipe import blob, keys
-from celerypipe.connection import Client
+import redis
+
+from celerypipe import codec, keys
+from celerypipe.blob import Blobs
+from celerypipe.connection import Client, Command
 from celerypipe.mailbox import Mailbox
 
 #: Seconds between two renewals of the blobs in flight.
@@ -21,14 +24,15 @@ RENEW = keys.DATA_TTL / 4000
 class Holdings:
     """The keys of one run; ``mailboxes`` by node. It keeps no connection."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, blobs: Blobs) -> None:
         self.run = run
+        self.blobs = blobs
         self.mailboxes: dict[str, Mailbox] = {}
-        self._records: dict[str, bytes] = {}
+        self._records: dict[str, Mapping[str, Any]] = {}
         self._made = False
         self._renewed = 0.0
 
-    def plan(self, records: Mapping[str, bytes]) -> None:
+    def plan(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Say which warped nodes there are, with the record that tells an activation about each."""
         self._records.update(records)
         self.mailboxes.update((name, Mailbox(self.run, name)) for name in records)
@@ -42,35 +46,47 @@ class Holdings:
             entry: Any = client.xadd(keys.reply(self.run), {"n": ""})
             client.xdel(keys.reply(self.run), entry)
         client.pexpire(keys.reply(self.run), keys.DATA_TTL)
-        for name, mailbox in self.mailboxes.items():
-            client.set(keys.node(self.run, name), self._records[name], px=keys.DATA_TTL)
+        for mailbox in self.mailboxes.values():
             mailbox.make(client)
+        self.write_records(client)
 
-    def renew(self, client: Client, blobs: Iterable[str]) -> tuple[bytes | None, bool]:
+    def write_records(self, client: Client) -> None:
+        """Write what activations are told; whether memory is shared may change while the run goes on."""
+        shared = self.blobs.store.folder is not None
+        for name, record in self._records.items():
+            client.set(keys.node(self.run, name), codec.encode_value({**record, "shared": shared}), px=keys.DATA_TTL)
+
+    def renew(self, client: Client) -> tuple[bytes | None, bool]:
         """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""
-        together = client.pipeline(transaction=False)
-        together.set(keys.run(self.run), "running", px=keys.RUN_TTL, get=True)
         names = [keys.reply(self.run)]
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, keys.node(self.run, name))
-        for name in names:
-            together.pexpire(name, keys.DATA_TTL)
+        commands: list[Command] = [("SET", keys.run(self.run), "running", "PX", keys.RUN_TTL, "GET")]
+        commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
         now = time.monotonic()
         if now - self._renewed > RENEW:
             self._renewed = now
-            blob.renew(together, self.run, list(blobs))
-        before, *there = together.execute()
+            self.blobs.sweep()
+            commands += self.blobs.renewing()
+        before, *there = _all_taken(client.together(*commands))
         return before, before is not None and all(there[: len(names)])
 
-    def remove(self, client: Client, state: str, *, slots: Mapping[str, int], blobs: Iterable[str]) -> None:
+    def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
         """Say that the run is ``finished`` or ``cancelled`` and delete the rest; ``slots``: bells rung, by node."""
+        commands = self.blobs.deleting_all()
         if not self._made:
             return
-        together = client.pipeline(transaction=False)
-        together.set(keys.run(self.run), state, px=keys.RUN_TTL)
-        together.unlink(keys.reply(self.run))
-        blob.delete(together, self.run, list(blobs))
+        commands += [("SET", keys.run(self.run), state, "PX", keys.RUN_TTL), ("UNLINK", keys.reply(self.run))]
         for name, mailbox in self.mailboxes.items():
             bells = [f"{mailbox.bell}{slot}" for slot in range(slots[name])]
-            together.unlink(mailbox.stream, keys.node(self.run, name), keys.attempts(self.run, name), *bells)
-        together.execute()
+            commands.append(
+                ("UNLINK", mailbox.stream, keys.node(self.run, name), keys.attempts(self.run, name), *bells)
+            )
+        _all_taken(client.together(*commands))
+
+
+def _all_taken(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, redis.ResponseError):
+            raise answer
+    return answers

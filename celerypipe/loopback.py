@@ -13,6 +13,7 @@ from collections import deque
 from celerypipe import codec
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
+from celerypipe.message import Message
 from celerypipe.station import Course
 from celerypipe.warp import Flight, Warp
 
@@ -49,6 +50,15 @@ class Loopback:
         """End the thread, which lets go of its node."""
         with self._changed:
             self._changed.notify_all()
+
+    by_reference = False
+
+    def load(self, flight: Flight, message: codec.Apart) -> None:
+        flight.data = message.joined()
+        flight.size = len(flight.data)
+
+    def here(self, message: Message) -> Message | None:
+        return message
 
     def room(self, size: int) -> bool:
         return True

@@ -60,7 +60,7 @@ class Published(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What an activation publishes for one entry."""
+    """What an activation publishes for one entry, with the commands that store its blob just before."""
 
     entry: Entry
     kind: bytes
@@ -68,6 +68,7 @@ class Answer(NamedTuple):
     ran: float
     blob: str
     data: bytes
+    storing: Sequence[Command] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +152,27 @@ class Mailbox:
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
+        for storing in (
+            client.together(*commands) if (commands := [c for each in answers for c in each.storing]) else ()
+        ):
+            if isinstance(storing, redis.ResponseError):
+                raise storing
         waiting: int | None = PUBLISH(client, *self.publishing(consumer, answers))
         return waiting
 
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        for entry, kind, waited, ran, blob, data in answers:
+        for entry, kind, waited, ran, blob, data, _ in answers:
             name = blob.encode()
             head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, len(name))
             flat += (entry.id, b"%b%b%b" % (head, name, data))
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
+
+
+def storing(answers: Sequence[Answer]) -> list[Command]:
+    """Return the commands that store the blobs of results."""
+    return [command for answer in answers for command in answer.storing]
 
 
 def packed_entry(sequence: int, attempt: int, blob: str, data: bytes) -> bytes:

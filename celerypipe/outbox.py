@@ -10,18 +10,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command
-from celerypipe.mailbox import Answer, Mailbox
+from celerypipe.mailbox import Answer, Mailbox, storing
 from celerypipe.scripts import PUBLISH
 
 #: Results wait at most this long for others to be published with, seconds.
 FLUSH_AFTER = 0.005
+#: And leave at once when they are so many bytes.
+FLUSH_SIZE = 1024 * 1024
 
 
 #: An answer, and the size of its results in bytes.
@@ -41,12 +43,14 @@ class Outbox:
         self._flushed_at = time.monotonic()
         self._behind = 0
         self._published = 0
+        self.size = 0
         #: The reply stream was gone: the run is over.
         self.refused = False
 
     def add(self, answer: Answer, size: int = 0) -> None:
         """Keep an answer for the next flush; ``size`` is that of its results in bytes."""
         self._answers.append((answer, size))
+        self.size += size
 
     def begin(self) -> None:
         """A batch begins: what it brings waits from now on."""
@@ -74,6 +78,7 @@ class Outbox:
         """Take everything out for the length of a block; it is all back in there if the block raises."""
         with self._lock:
             pairs = [self._answers.popleft() for _ in range(len(self._answers))]
+            self.size = 0
             try:
                 yield pairs
             except BaseException:  # also an interrupt: nothing that was taken out may be lost; it is raised again
@@ -87,6 +92,11 @@ class Outbox:
         self._behind = waiting or 0
         self._published = size if self._behind <= 1 else self._published + size
         self.refused = waiting is None
+
+    @property
+    def due(self) -> bool:
+        """Should what is in it leave before the batch is through?"""
+        return self.age > FLUSH_AFTER or self.size > FLUSH_SIZE
 
     @property
     def full(self) -> bool:
@@ -107,18 +117,31 @@ def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> An
     """
     with ExitStack() as until_answered:
         taken = [(box, until_answered.enter_context(box.emptied())) for box in outboxes if box.waiting]
-        publishings = [box.mailbox.publishing(box.owner, [answer for answer, _ in pairs]) for box, pairs in taken]
-        client.ask(*(PUBLISH.command(*publishing) for publishing in publishings), command)
-        try:
-            answers = [client.answer() for _ in taken]
-        except redis.exceptions.NoScriptError:  # somebody made Redis forget its scripts: once more, one by one
-            for _ in range(len(taken) - 1):
-                with suppress(redis.exceptions.NoScriptError):
-                    client.answer()
-            found = client.answer()
-            for (box, pairs), publishing in zip(taken, publishings, strict=True):
-                box.sent(pairs, PUBLISH(client, *publishing))
+        commands: list[Command] = []
+        publishings = []
+        for box, pairs in taken:
+            answers = [answer for answer, _ in pairs]
+            commands += storing(answers)
+            publishings.append((len(commands), box.mailbox.publishing(box.owner, answers)))
+            commands.append(PUBLISH.command(*publishings[-1][1]))
+        client.ask(*commands, command)
+        said = [_said(client) for _ in commands]
+        if any(isinstance(each, redis.exceptions.NoScriptError) for each in said):
+            found = client.answer()  # somebody made Redis forget its scripts: once more, one by one
+            for place, publishing in publishings:
+                said[place] = PUBLISH(client, *publishing)
+        for each in said:
+            if isinstance(each, redis.ResponseError):
+                raise each
+        for (box, pairs), (place, _) in zip(taken, publishings, strict=True):
+            box.sent(pairs, said[place])
+        if client.owes_nothing:
             return found
-        for (box, pairs), waiting in zip(taken, answers, strict=True):
-            box.sent(pairs, waiting)
     return client.answer()
+
+
+def _said(client: Client) -> Any:
+    try:
+        return client.answer()
+    except redis.ResponseError as refusal:
+        return refusal

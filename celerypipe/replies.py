@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import redis
 
-from celerypipe import blob, codec, keys
+from celerypipe import codec, keys
+from celerypipe.blob import Content
+from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
 from celerypipe.mailbox import FAILURE, LOST_BLOB, Published, Reply, as_published
@@ -30,7 +31,7 @@ ERRORS: dict[str, type[NodeError]] = {
 
 
 class Replies:
-    """Reads replies and hands them out; ``garbage`` collects blobs nobody needs, ``again`` sends a message anew.
+    """Reads replies and hands them out; ``cargo`` knows where their bytes are.
 
     ``heard`` is told the name of each activation that answered. ``gathering``: what is sent within it leaves together.
     """
@@ -40,17 +41,15 @@ class Replies:
         course: Course,
         url: str,
         warps: Mapping[str, Warp],
-        garbage: deque[str],
+        cargo: Cargo,
         *,
-        again: Callable[[Warp, Flight], None],
         heard: Callable[[str], None],
         gathering: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.course = course
         self.warps = warps
         self.closing = False
-        self._garbage = garbage
-        self._again = again
+        self._cargo = cargo
         self._heard = heard
         self._gathering = gathering
         self._client: Client = connect(url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
@@ -66,9 +65,9 @@ class Replies:
                 items = self._read(last)
                 with self._gathering():
                     for item in items:
-                        last = item[0]
                         if published := as_published(item):
                             self._take_all(published)
+                        last = item[0]
             except Broken:
                 # The post thread says so and recovers; here it is enough to try again.
                 self._client.close()
@@ -81,9 +80,7 @@ class Replies:
         if last != b"0-0":
             milliseconds, _, number = last.partition(b"-")
             commands.append(("XTRIM", keys.reply(run), "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
-        if self._garbage:
-            names = [self._garbage.popleft() for _ in range(len(self._garbage))]
-            commands.append(("UNLINK", *(key for name in names for key in blob.names(run, name))))
+        commands += self._cargo.blobs.deleting()
         block = int(READ_BLOCK * 1000)
         commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", keys.reply(run), last))
         answers = self._client.together(*commands)
@@ -98,36 +95,37 @@ class Replies:
             return
         warp.answered_at = time.monotonic()
         self._heard(published.worker)
+        found = {result.sequence: warp.flights.get(result.sequence) for result in published.results}
+        results = []
         for result in published.results:
-            self._take(warp, result, published.worker)
+            flight = found[result.sequence]
+            if flight is not None and flight.attempt == result.attempt:
+                results.append((flight, result))
+            elif result.blob:
+                self._cargo.blobs.hold(result.blob)  # and let it go
+        fetched = self._cargo.fetch(self._client, warp, [result for _, result in results])
+        for flight, result in results:
+            self._take(warp, flight, result, published.worker, fetched)
         warp.hand_over()
 
-    def _take(self, warp: Warp, reply: Reply, worker: str) -> None:
-        flight = warp.flights.get(reply.sequence)
-        if flight is None or flight.attempt != reply.attempt:
-            if reply.blob:
-                self._garbage.append(reply.blob)
-            return
+    def _take(
+        self, warp: Warp, flight: Flight, reply: Reply, worker: str, fetched: Mapping[str, Content | None]
+    ) -> None:
         if reply.kind == LOST_BLOB:
-            self._again(warp, flight)
+            self._cargo.send_again(warp, flight)
             return
         if reply.kind == FAILURE:
             warp.failed(flight, self._error(warp, flight, reply, worker))
             return
-        data = reply.data
-        if reply.blob:
-            found = blob.get(self._client, self.course.run_id, reply.blob)
-            if found is None:
-                self._again(warp, flight)  # its result is gone: make it again
-                return
-            data = found
-            self._garbage.append(reply.blob)
         try:
-            outputs = codec.decode(data)
+            outputs = self._cargo.unload(self._client, warp, flight, reply, fetched)
         except CodecError as error:
             warp.failed(flight, NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name))
             return
-        warp.tally.bytes += len(data)
+        if outputs is None:
+            self._cargo.send_again(warp, flight)  # its result is gone: make it again
+            return
+        warp.tally.bytes += len(reply.data) + len(fetched.get(reply.blob) or b"")
         warp.returned(flight, outputs, waited=reply.waited, ran=reply.ran)
 
     def _error(self, warp: Warp, flight: Flight, reply: Reply, worker: str) -> BaseException:

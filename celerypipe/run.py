@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
-from celerypipe import codec
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import is_known_here
@@ -41,6 +40,7 @@ class Run:
         *,
         url: str | None,
         byte_budget: int,
+        shared_memory: bool,
         say: Callable[[str], None],
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
@@ -50,7 +50,9 @@ class Run:
         path = pipeline.folder_path
         self.folder = Folder(path, pipeline.telemetry) if path else None
         self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
-        self.carrier = RedisCarrier(self.course, url, budget=byte_budget) if url and pipeline.is_warped else None
+        self.carrier: RedisCarrier | None = None
+        if url and pipeline.is_warped:
+            self.carrier = RedisCarrier(self.course, url, budget=byte_budget, shared_memory=shared_memory)
         self.graph = Graph.of(pipeline, fed=heads)
         self.stations: dict[str, Station] = {}
         self.loopbacks: list[Loopback] = []
@@ -127,23 +129,21 @@ class Run:
         if not self.outflow.open_links:
             self.outflow.drained()  # every end is a sink: there is nothing to read
 
-    def _record(self, node: NodeDefinition) -> bytes:
+    def _record(self, node: NodeDefinition) -> dict[str, Any]:
         limits = node.warp_configuration
         rooms = sum(self._window(other) for other in self.pipeline.nodes if other.warped)
-        return codec.encode_value(
-            {
-                "mark": node.mark,
-                "configuration": self._configuration(node),
-                "timeout": node.timeout,
-                "linger": limits.linger,
-                "slice": limits.slice,
-                "term": limits.term,
-                "room": rooms,
-                "budget": self.carrier.budget if self.carrier else 0,
-                "parallel": limits.parallel,
-                "neighbours": tuple(self._neighbours(node)),
-            }
-        )
+        return {
+            "mark": node.mark,
+            "configuration": self._configuration(node),
+            "timeout": node.timeout,
+            "linger": limits.linger,
+            "slice": limits.slice,
+            "term": limits.term,
+            "room": rooms,
+            "budget": self.carrier.budget if self.carrier else 0,
+            "parallel": limits.parallel,
+            "neighbours": tuple(self._neighbours(node)),
+        }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
         """The warped nodes on the same queue, upstream ones first."""

@@ -37,6 +37,9 @@ class Runner:
         run warped nodes in this process too, through the real codec
     ``byte_budget``
         bytes that may be on their way to workers and back at one time; a full budget holds up the sources
+    ``shared_memory``
+        large payloads may go through ``/dev/shm`` where all workers are on this machine; by default
+        ``CELERYPIPE_SHARED_MEMORY`` decides, and that is yes unless it says ``no``
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …)
     """
@@ -47,11 +50,13 @@ class Runner:
         *,
         local: bool = False,
         byte_budget: int = BYTE_BUDGET,
+        shared_memory: bool | None = None,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         self.redis = client_url(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
+        self.shared_memory = shared_memory
         self.on_event = on_event or (lambda text: None)
         self._current: Run | None = None
 
@@ -125,6 +130,7 @@ class Runner:
             catalogue,
             url=None if self.local else url,
             byte_budget=self.byte_budget,
+            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
             say=self.on_event,
             feed=feed,
             heads=heads,

@@ -15,8 +15,9 @@ from typing import Any
 
 import redis
 
-from celerypipe import blob, codec
+from celerypipe import codec
 from celerypipe.bells import Bells
+from celerypipe.blob import Blobs
 from celerypipe.connection import Broken, Client, Command
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.scripts import SEND
@@ -40,6 +41,7 @@ class Sender:
         bells: Bells,
         mailboxes: Mapping[str, Mailbox],
         carrier: Carrier,
+        blobs: Blobs,
         *,
         lost: Callable[[BaseException], None],
         gone: Callable[[], None],
@@ -52,6 +54,7 @@ class Sender:
         self._bells = bells
         self._mailboxes = mailboxes
         self._carrier = carrier
+        self._blobs = blobs
         self._lost = lost
         self._gone = gone
         self._waiting: deque[tuple[Warp, Flight]] = deque()
@@ -164,13 +167,15 @@ class Sender:
             self._gone()
 
     def _packed(self, flight: Flight, commands: list[Command]) -> bytes:
-        data = flight.data if flight.data is not None else codec.encode_joined((flight.message,))
-        flight.data = None
-        if len(data) > blob.INLINE_LIMIT:
-            flight.blob, setting = blob.putting(self.course.run_id, data)
-            commands += setting
-            data = b""
-        return packed_entry(flight.sequence, flight.attempt, flight.blob, data)
+        if flight.data is None:
+            self._carrier.load(flight, codec.encode_apart((flight.message,)))
+        data, body = flight.data or b"", flight.body
+        flight.data, flight.body = None, ()
+        if body:
+            reference, storing = self._blobs.store.put(body)
+            flight.blob = self._blobs.hold(reference)
+            commands += storing
+        return packed_entry(flight.sequence, flight.attempt, flight.blob.reference if flight.blob else "", data)
 
     def _sent(self, warp: Warp, flights: list[Flight], token: str, answer: Any) -> None:
         ids, rung = answer

@@ -12,8 +12,9 @@ from typing import Any
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe import blob, codec, keys
-from celerypipe.connection import Client
+from celerypipe import codec, keys
+from celerypipe.blob import INLINE_LIMIT, Content, Store
+from celerypipe.connection import Client, Command
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Instance, Interrupted, brief, trace
 from celerypipe.keeper import Lease
@@ -40,7 +41,8 @@ class AtWork(logging.Filter):
 class Record:
     """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
 
-    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first.
+    ``shared``: large results go into shared memory; ``neighbours``: the nodes of the run on the same queue, itself
+    too, upstream ones first.
     """
 
     mark: str
@@ -51,6 +53,7 @@ class Record:
     term: float
     room: int
     budget: int
+    shared: bool = False
     parallel: int | None = None
     neighbours: tuple[str, ...] = ()
 
@@ -99,26 +102,20 @@ class Serving:
         self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
         return False
 
-    def handle(self, entry: Entry, data: bytes | None, offset: float) -> None:
-        """Run one message; ``data``: its bytes, None when its blob is gone; ``offset``: Redis' clock less ours."""
-        if data is None:
+    def handle(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
+        """Run one message; ``content``: that of its blob, None when it is gone; ``offset``: Redis' clock less ours."""
+        if entry.blob and content is None:
             self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
             return
         waited = max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
         start = time.perf_counter()
         self.lease.current = entry.id
         try:
-            message = codec.decode(data)[0]
+            (message,) = codec.decode(entry.data, content) if entry.data else codec.decode(content or b"")
             at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}: ")
             outputs = self._update(message)
             ran = time.perf_counter() - start
-            body = codec.encode_joined(outputs)
-            reference = ""
-            size = len(body)
-            if len(body) > blob.INLINE_LIMIT:
-                self.lease.alarm.unguard()
-                reference, body = blob.put(self.client, self.mailbox.run, body), b""
-            self.outbox.add(Answer(entry, RESULT, waited, ran, reference, body), size)
+            self._keep(entry, outputs, content, store, (waited, ran))
         except Interrupted as interrupt:
             self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
         except (WorkerShutdown, WorkerTerminate):
@@ -137,6 +134,31 @@ class Serving:
             self.lease.current = ""
             at_work.set("")
         self.done += 1
+
+    def _keep(
+        self,
+        entry: Entry,
+        outputs: list[Message],
+        content: Content | None,
+        store: Store,
+        times: tuple[float, float],
+    ) -> None:
+        """Encode a result. Arrays that lie in the input's blob as they are go on by reference to that blob."""
+        given = memoryview(content) if entry.data and content is not None else None
+        result = codec.encode_apart(outputs, given)
+        size = len(result.head) + result.size
+        commands: list[Command] = []
+        reference, data = "", b""
+        if result.borrowed:
+            reference, data = entry.blob, result.head
+        elif size <= INLINE_LIMIT:
+            data = result.joined()
+        else:
+            self.lease.alarm.unguard()
+            apart = len(result.head) <= INLINE_LIMIT
+            data = result.head if apart else b""
+            reference, commands = store.put(result.body if apart else [result.joined()])
+        self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands), size)
 
     def _update(self, message: Message) -> list[Message]:
         if self.instance.node is None:

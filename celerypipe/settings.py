@@ -3,6 +3,7 @@
 ======================================  ===========================================================================
 ``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://`` or ``unix:///path/to.sock?db=0``
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
+``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -27,6 +28,7 @@ class Settings:
     redis_url: str | None = None
     plugins: tuple[Path, ...] = ()
     worker_configs: Path = Path("worker_configs")
+    shared_memory: bool = True
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -38,7 +40,17 @@ class Settings:
         except ConfigError as error:
             raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
         plugins = tuple(Path(part) for part in environment.get("CELERYPIPE_PLUGINS", "").split(os.pathsep) if part)
-        return cls(url, plugins, Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs"))
+        configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
+        return cls(url, plugins, configs, _yes("CELERYPIPE_SHARED_MEMORY", environment))
+
+
+def _yes(name: str, environment: Mapping[str, str]) -> bool:
+    said = environment.get(name, "").lower()
+    if said in ("no", "0", "off", "false"):
+        return False
+    if said in ("", "yes", "1", "on", "true"):
+        return True
+    raise ConfigError(f"{name}: {said!r} is neither yes nor no")
 
 
 def client_url(url: str) -> str:

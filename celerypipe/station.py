@@ -187,10 +187,11 @@ class Station:
             self.tally.skipped += 1
             logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
         else:
-            self._bury(message, error, attempt)
+            self.bury(message, error, attempt)
         return None
 
-    def _bury(self, message: Message, error: BaseException, attempt: int) -> None:
+    def bury(self, message: Message, error: BaseException, attempt: int) -> None:
+        """Keep a message that is given up."""
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.bury is None:

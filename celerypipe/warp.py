@@ -9,15 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from celerypipe import codec
+from celerypipe.blob import Blob, Content
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course, Full, Waiting
+
+#: Errands are numbered from here, so that they are nobody's turn.
+ERRANDS = 1 << 62
+
+#: Gets what came out of a node, or why nothing did.
+Errand = Callable[[Sequence[Message], BaseException | None], None]
 
 #: A message, and what came out of its node.
 Result = tuple[Message, Sequence[Message]]
@@ -25,7 +32,11 @@ Result = tuple[Message, Sequence[Message]]
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A message on its way to a worker and back. Times are ``time.monotonic()``; ``entry`` is its id in the mailbox."""
+    """A message on its way to a worker and back. Times are ``time.monotonic()``; ``entry`` is its id in the mailbox.
+
+    ``data`` travels in the mailbox, ``body`` is stored apart when it is sent, ``blob`` is what was stored. An
+    ``errand`` gets the result instead of the nodes downstream.
+    """
 
     sequence: int
     message: Message
@@ -34,13 +45,24 @@ class Flight:
     sent_at: float = 0.0
     due_since: float | None = None
     entry: bytes = b""
-    blob: str = ""
     data: bytes | None = None
+    body: Sequence[Content] = ()
+    blob: Blob | None = None
     done: bool = False
+    errand: Errand | None = None
 
 
 class Carrier(Protocol):
     """Takes the messages of warped nodes away and brings their results back."""
+
+    #: Can it send on a payload that was not fetched?
+    by_reference: bool
+
+    def load(self, flight: Flight, message: codec.Apart) -> None:
+        """Give a flight its bytes; they have been copied afterwards."""
+
+    def here(self, message: Message) -> Message | None:
+        """Return a message with its payload, wherever that is; None if it is lost."""
 
     def room(self, size: int) -> bool:
         """May so many bytes more be in flight?"""
@@ -87,6 +109,7 @@ class Warp(Waiting):
         self._held = 0
         self._sequence = 0
         self._next_out = 0
+        self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
 
@@ -127,14 +150,13 @@ class Warp(Waiting):
     def _accept(self, message: Message, full: Full) -> bool:
         flight = Flight(-1, message)
         try:
-            flight.data = codec.encode_joined((message,))
+            self.carrier.load(flight, codec.encode_apart((message,)))
         except CodecError as error:
             failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=message.id)
             failure.kind = "codec"
             failure.__cause__ = error
             self.judge(message, failure, self.node.retries)
             return True
-        flight.size = len(flight.data)
         with self._changed:
             if not self._wait_for_room(
                 lambda: self._held >= self.limits.window or not self.carrier.room(flight.size), full
@@ -161,11 +183,41 @@ class Warp(Waiting):
                 self._clocked += 1
                 room -= 1
 
+    def send_again(self, flight: Flight, message: Message) -> None:
+        """Send a message once more, with other bytes: those it had are lost."""
+        flight.message, flight.blob, flight.data = message, None, None
+        self.carrier.post(self, flight)
+
+    def run_errand(self, message: Message, errand: Errand) -> None:
+        """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
+        with self._changed:
+            self._errands += 1
+            flight = Flight(self._errands, message, errand=errand)
+            self.flights[flight.sequence] = flight
+        self.carrier.post(self, flight)
+
+    @property
+    def takes_references(self) -> bool:
+        """Can a message come to it whose payload was not fetched?"""
+        return len(self.join.links) < 2 and self.carrier.by_reference
+
+    @property
+    def sends_references(self) -> bool:
+        """Do its results go on to other warped nodes only, so that nobody here needs their bytes?"""
+        return (
+            bool(self.outlets)
+            and not self._slow
+            and all(isinstance(each.station, Warp) and each.station.takes_references for each in self.outlets)
+        )
+
     # -- back -------------------------------------------------------------------------------------------------------
 
     def returned(self, flight: Flight, outputs: Sequence[Message], *, waited: float, ran: float) -> None:
         """The result of a message is here; :meth:`hand_over` passes it on. Only the first one counts."""
         if not self._settle(flight):
+            return
+        if flight.errand is not None:
+            flight.errand(outputs, None)
             return
         total = time.monotonic() - flight.sent_at
         self.mean = 0.8 * self.mean + 0.2 * ran if self.mean else ran
@@ -177,6 +229,9 @@ class Warp(Waiting):
     def failed(self, flight: Flight, error: BaseException) -> None:
         """An attempt failed: try again later, or give the message up by ``on_error``."""
         if not self._settle(flight):
+            return
+        if flight.errand is not None:
+            flight.errand((), error)
             return
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
@@ -289,6 +344,18 @@ class Warp(Waiting):
         super().close()
         with self._changed:
             self._unstuck.notify()
+
+    def bury(self, message: Message, error: BaseException, attempt: int) -> None:
+        # In a thread of its own: its payload may have to be fetched, and who gives it up may be watching time.
+        if isinstance(message.payload, codec.Elsewhere):
+            self.course.spawn("bury", lambda: super(Warp, self).bury(self._as_known(message), error, attempt))
+        else:
+            super().bury(message, error, attempt)
+
+    def _as_known(self, message: Message) -> Message:
+        payload: codec.Elsewhere = message.payload
+        ancestor: Message = payload.lineage.ancestor
+        return self.carrier.here(message) or ancestor
 
     # -- time -------------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.service import Service
 from celerypipe.serving import AtWork
 from celerypipe.settings import Settings, client_url, without_password
+from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker
 from celerypipe.version import VERSION
 from celerypipe.watchdog import Pulse, Watchdog
@@ -63,6 +64,7 @@ class Boot:
         self.worker: Worker | None = None
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
+        self.proof: Proof | None = None
 
     def shut_down(self) -> None:
         """Call activations back and take the presence away; safe inside a signal handler."""
@@ -157,6 +159,9 @@ def appear(sender: Any, **_: Any) -> None:
     if boot.worker is None or boot.service is None or boot.keeper is not None:
         return
     record = presence_record(boot.worker, boot.service)
+    if Settings.from_environment().shared_memory:
+        boot.proof = Proof()
+        record["shared"] = boot.proof.text
 
     def current() -> Record:
         return {**record, "slots": max(1, sender.pool.num_processes)}
@@ -189,6 +194,8 @@ def leave(**_: Any) -> None:
     boot.shut_down()
     if boot.keeper is not None:
         boot.keeper.join(LEAVE_SECONDS)
+    if boot.proof is not None:
+        boot.proof.remove()
     close_instances()
 
 

@@ -28,10 +28,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, message_of
 from celerypipe.codec.reader import Reader
 from celerypipe.codec.refusal import Refusal
@@ -42,7 +43,20 @@ from celerypipe.message import Message
 
 CODEC_VERSION: int = 1
 
-__all__ = ["CODEC_VERSION", "Segment", "decode", "decode_value", "encode", "encode_joined", "encode_value"]
+__all__ = [
+    "CODEC_VERSION",
+    "Apart",
+    "Elsewhere",
+    "Segment",
+    "decode",
+    "decode_head",
+    "decode_payload",
+    "decode_value",
+    "encode",
+    "encode_apart",
+    "encode_joined",
+    "encode_value",
+]
 
 _MAGIC = b"cp"
 _PREAMBLE = struct.Struct("<2sBBIQ")
@@ -51,6 +65,27 @@ _KINDS = {_MESSAGES: "messages", _VALUE: "one value"}
 #: Above this many bytes the header is a segment of its own: one more segment costs less than copying it.
 _JOIN_BELOW = 65536
 
+Content = bytes | memoryview
+
+_RAW_LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+class Apart(NamedTuple):
+    """Messages in two parts: the head, and the segments of the body, ``size`` bytes.
+
+    The body is empty if it is stored already: ``elsewhere``, or ``borrowed`` from the one that was given.
+    """
+
+    head: bytes
+    body: list[Segment]
+    size: int
+    elsewhere: Elsewhere | None = None
+    borrowed: bool = False
+
+    def joined(self) -> bytes:
+        """Return both as one piece, as :func:`encode_joined` does."""
+        return b"".join((self.head, bytes(-len(self.head) % ALIGNMENT), *self.body)) if self.body else self.head
+
 
 def encode(messages: Sequence[Message]) -> list[Segment]:
     """Return any number of messages as segments that belong one after the other.
@@ -58,6 +93,11 @@ def encode(messages: Sequence[Message]) -> list[Segment]:
     Contiguous arrays and large bytes are segments without a copy: do not change them before the segments are sent.
     Raises :class:`CodecError` that names the place inside the payload, such as ``payload['boxes'][0]``.
     """
+    writer, header = _written(messages)
+    return _framed(header, writer, _MESSAGES)
+
+
+def _written(messages: Sequence[Message], within: memoryview | None = None) -> tuple[Writer, bytes]:
     numbered = len(messages) != 1
 
     def fields(writer: Writer) -> list[Any]:
@@ -69,7 +109,7 @@ def encode(messages: Sequence[Message]) -> list[Segment]:
                 raise (refusal.inside(f"messages[{index}].") if numbered else refusal) from None
         return header
 
-    return _encode(fields, _MESSAGES)
+    return _encode(fields, within)
 
 
 def encode_joined(messages: Sequence[Message]) -> bytes:
@@ -77,15 +117,62 @@ def encode_joined(messages: Sequence[Message]) -> bytes:
     return _joined(encode(messages))
 
 
-def decode(data: bytes | bytearray | memoryview) -> list[Message]:
-    """Return the messages that :func:`encode` wrote; their arrays are read-only views on ``data``."""
-    fields = _decode(data, _MESSAGES)
+def encode_apart(messages: Sequence[Message], within: memoryview | None = None) -> Apart:
+    """Return messages as their head and their body, which may travel by different ways.
+
+    ``within``: a body that is stored already. If all buffers lie in it, they are referred to and not written again.
+    """
+    if within is not None:
+        writer, header = _written(messages, within)
+        if writer.borrowed and not writer.segments:
+            return Apart(_head(header, _MESSAGES, len(within)), [], len(within), borrowed=True)
+    writer, header = _written(messages)
+    elsewhere = writer.elsewhere
+    if elsewhere is not None:
+        return Apart(_head(header, _MESSAGES, elsewhere.size), [], elsewhere.size, elsewhere)
+    return Apart(_head(header, _MESSAGES, writer.size), writer.segments, writer.size)
+
+
+def decode(data: bytes | bytearray | memoryview, body: Content | None = None) -> list[Message]:
+    """Return the messages that :func:`encode` wrote; their arrays are read-only views on ``data``, or on ``body``.
+
+    ``body``: what :func:`encode_apart` put apart from ``data``.
+    """
+    fields = _decode(data, _MESSAGES, body)
     if type(fields) is not list or len(fields) % len(FIELDS):
         raise CodecError("malformed message: its header is no list of messages")
     width = len(FIELDS)
     if len(fields) == width:
         return [message_of(fields)]
     return [message_of(fields[start : start + width]) for start in range(0, len(fields), width)]
+
+
+def decode_payload(payload: Elsewhere, body: Content) -> Any:
+    """Return the payload that was elsewhere, now that its body is here."""
+    return _unpacked(payload.word, Reader(body if type(body) is bytes else _flat(body), 0))
+
+
+def decode_head(head: bytes, blob: Any, lineage: Callable[[int], Any]) -> list[Message] | None:
+    """Return messages whose payloads stay :class:`Elsewhere`, in ``blob``; None if their metas need the body too.
+
+    ``lineage`` is asked with the number of each message.
+    """
+    end = _PREAMBLE.size + _header_length(head, _MESSAGES, whole=False)
+    total = _PREAMBLE.unpack_from(head)[4]
+    size = total - end - (-end % ALIGNMENT)
+    absent = Reader(b"", 0)
+    try:
+        words = _RAW_LIST.decode(head[_PREAMBLE.size : end])
+        messages: list[Message] = []
+        for start in range(0, len(words), len(FIELDS)):
+            word, *rest = words[start : start + len(FIELDS)]
+            fields = [msgspec.msgpack.decode(each, ext_hook=absent.extension) for each in rest]
+            messages.append(message_of([Elsewhere(bytes(word), size, blob, lineage(len(messages))), *fields]))
+    except CodecError:
+        return None
+    except Exception as error:
+        raise CodecError(f"malformed message: {type(error).__name__}: {error}") from error
+    return messages
 
 
 def encode_value(value: Any) -> bytes:
@@ -97,7 +184,8 @@ def encode_value(value: Any) -> bytes:
         except Refusal as refusal:
             raise refusal.inside("value") from None
 
-    return _joined(_encode(content, _VALUE))
+    writer, header = _encode(content)
+    return _joined(_framed(header, writer, _VALUE))
 
 
 def decode_value(data: bytes | bytearray | memoryview) -> Any:
@@ -105,14 +193,14 @@ def decode_value(data: bytes | bytearray | memoryview) -> Any:
     return _decode(data, _VALUE)
 
 
-def _encode(content: Callable[[Writer], Any], kind: int) -> list[Segment]:
+def _encode(content: Callable[[Writer], Any], within: memoryview | None = None) -> tuple[Writer, bytes]:
     try:
         try:
-            writer = Writer()
+            writer = Writer(within=within)
             header = pack(content(writer))
         except (OverflowError, UnicodeEncodeError):
             # An int beyond 64 bits or a lone surrogate is in there: look at each int and str this time.
-            writer = Writer(careful=True)
+            writer = Writer(careful=True, within=within)
             header = pack(content(writer))
     except Refusal as refusal:
         raise CodecError(str(refusal)) from None
@@ -120,22 +208,26 @@ def _encode(content: Callable[[Writer], Any], kind: int) -> list[Segment]:
         raise CodecError(f"the payload is nested too deep here; {MAX_DEPTH} levels travel") from None
     except ValueError as error:  # msgspec: one str or extension beyond 4 GiB
         raise CodecError(f"the payload cannot be written: {error}; put large content into arrays or bytes") from None
-    return _framed(header, writer, kind)
+    if len(header) >= 1 << 32:
+        raise CodecError(f"the header is too large ({len(header)} bytes); put large content into arrays or bytes")
+    return writer, header
+
+
+def _preamble(header: bytes, kind: int, body: int) -> bytes:
+    gap = -len(header) % ALIGNMENT if body else 0
+    return _PREAMBLE.pack(_MAGIC, CODEC_VERSION, kind, len(header), _PREAMBLE.size + len(header) + gap + body)
+
+
+def _head(header: bytes, kind: int, body: int) -> bytes:
+    return _preamble(header, kind, body) + header
 
 
 def _framed(header: bytes, writer: Writer, kind: int) -> list[Segment]:
-    if len(header) >= 1 << 32:
-        raise CodecError(f"the header is too large ({len(header)} bytes); put large content into arrays or bytes")
-    if not writer.segments:
-        total = _PREAMBLE.size + len(header)
-    else:
-        gap = -len(header) % ALIGNMENT
-        total = _PREAMBLE.size + len(header) + gap + writer.size
-        writer.segments.insert(0, bytes(gap))
-    preamble = _PREAMBLE.pack(_MAGIC, CODEC_VERSION, kind, len(header), total)
+    preamble = _preamble(header, kind, writer.size)
+    body = [bytes(-len(header) % ALIGNMENT), *writer.segments] if writer.size else []
     if len(header) < _JOIN_BELOW:
-        return [preamble + header, *writer.segments]
-    return [preamble, header, *writer.segments]
+        return [preamble + header, *body]
+    return [preamble, header, *body]
 
 
 def _joined(segments: list[Segment]) -> bytes:
@@ -143,12 +235,22 @@ def _joined(segments: list[Segment]) -> bytes:
     return first if len(segments) == 1 and type(first) is bytes else b"".join(segments)
 
 
-def _decode(data: bytes | bytearray | memoryview, kind: int) -> Any:
+def _decode(data: bytes | bytearray | memoryview, kind: int, body: Content | None = None) -> Any:
     if type(data) is not bytes:
         data = _flat(data)
-    end = _PREAMBLE.size + _header_length(data, kind)
+    end = _PREAMBLE.size + _header_length(data, kind, whole=body is None)
+    if body is None:
+        reader = Reader(data, end)
+    elif _PREAMBLE.unpack_from(data)[4] == end + -end % ALIGNMENT + len(body):
+        reader = Reader(body if type(body) is bytes else _flat(body), 0)
+    else:
+        raise CodecError(f"malformed message: {len(body)} bytes are no body of it")
+    return _unpacked(data[_PREAMBLE.size : end], reader)
+
+
+def _unpacked(header: Content, reader: Reader) -> Any:
     try:
-        return msgspec.msgpack.decode(data[_PREAMBLE.size : end], ext_hook=Reader(data, end).extension)
+        return msgspec.msgpack.decode(header, ext_hook=reader.extension)
     except CodecError:
         raise
     # Whatever the libraries below meet in malformed bytes (msgspec, numpy, datetime and zoneinfo raise a dozen
@@ -157,7 +259,7 @@ def _decode(data: bytes | bytearray | memoryview, kind: int) -> Any:
         raise CodecError(f"malformed message: {type(error).__name__}: {error}") from error
 
 
-def _header_length(data: bytes | memoryview, kind: int) -> int:
+def _header_length(data: bytes | memoryview, kind: int, *, whole: bool = True) -> int:
     size = len(data)
     if size < _PREAMBLE.size or data[:2] != _MAGIC:
         shown = bytes(data[:8])
@@ -168,7 +270,7 @@ def _header_length(data: bytes | memoryview, kind: int) -> int:
             f"these bytes are in version {version} of the codec, this celerypipe reads version {CODEC_VERSION}; "
             "install the same celerypipe on both sides"
         )
-    if total != size:
+    if whole and total != size:
         raise CodecError(f"malformed message: {size} bytes are here, {total} were written")
     if length > size - _PREAMBLE.size:
         raise CodecError(f"malformed message: a header of {length} bytes does not fit into {size}")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from celerypipe.codec import moment, tags
 from celerypipe.codec.dtype import code_of
+from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, fields_of
 from celerypipe.codec.refusal import Refusal, at_key, refusal_of
 from celerypipe.message import Message
@@ -39,6 +40,11 @@ _LEFTMOST, _BEYOND = -(1 << 63), 1 << 64
 pack = msgspec.msgpack.Encoder().encode
 #: The fields of a message that may hold more than an atom.
 _OPEN_FIELDS = tuple(FIELDS.index(name) for name in ("payload", "meta", "timers"))
+
+
+def address_of(content: memoryview) -> int:
+    """Return where in memory bytes lie."""
+    return int(np.frombuffer(content, np.uint8).ctypes.data)
 
 
 def is_plain(value: dict[Any, Any] | list[Any]) -> bool:
@@ -63,12 +69,16 @@ def is_plain(value: dict[Any, Any] | list[Any]) -> bool:
 class Writer:
     """One encoding: turns values into words for msgpack and collects the buffers on the way.
 
-    ``careful``: ints and strs may be such that msgpack cannot write them; look at each.
+    ``careful``: ints and strs may be such that msgpack cannot write them; look at each. ``within``: a body in which
+    arrays may lie already; ``borrowed`` counts the bytes of those that do.
     """
 
-    __slots__ = ("atoms", "items_left", "segments", "size", "walked")
+    __slots__ = ("atoms", "borrowed", "elsewhere", "items_left", "segments", "size", "walked", "within")
 
-    def __init__(self, careful: bool = False) -> None:
+    def __init__(self, careful: bool = False, within: memoryview | None = None) -> None:
+        self.elsewhere: Elsewhere | None = None
+        self.within = (address_of(within), len(within)) if within is not None else None
+        self.borrowed = 0
         self.atoms = _CAREFUL_ATOMS if careful else _ATOMS
         self.walked = range(len(FIELDS)) if careful else _OPEN_FIELDS
         self.segments: list[Segment] = []
@@ -82,6 +92,10 @@ class Writer:
             value = fields[place]
             kind = type(value)
             if kind in self.atoms or (kind is dict and not value):
+                continue
+            if kind is Elsewhere and not depth:
+                self.elsewhere = value
+                fields[place] = msgspec.Raw(value.word)
                 continue
             try:
                 fields[place] = self.word(value, depth) if depth else self.tree(value)
@@ -127,6 +141,18 @@ class Writer:
         self.items_left -= items
         if self.items_left < 0:
             raise _too_many()
+
+    def borrow(self, address: int, length: int) -> int | None:
+        """Return where in the body that is there already these bytes lie; None if they do not, or were taken before."""
+        if self.within is None:
+            return None
+        start, size = self.within
+        offset = address - start
+        # A reader lets each byte be used once, so that a small message cannot fill the memory.
+        if offset < 0 or offset + length > size or self.borrowed + length > size:
+            return None
+        self.borrowed += length
+        return offset
 
     def buffer(self, content: Segment) -> int:
         """Take in a buffer and return its offset from the first one."""
@@ -239,8 +265,11 @@ def _ndarray(writer: Writer, value: NDArray[Any], depth: int) -> Ext:
     if value.nbytes <= _SMALL:
         content: Segment = value.tobytes("F" if fortran else "C")
     else:
-        flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1)
-        content = flat.view(np.uint8).data
+        flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1).view(np.uint8)
+        place = writer.borrow(flat.ctypes.data, flat.nbytes) if writer.within else None
+        if place is not None:
+            return Ext(tags.NDARRAY, pack((code, fortran, place, *value.shape)))
+        content = flat.data
     return Ext(tags.NDARRAY, pack((code, fortran, writer.buffer(content), *value.shape)))
 
 

@@ -53,7 +53,7 @@ def test_a_lost_blob_is_sent_again(start_worker: StartWorker, private_redis: Red
     start_worker("blobs", url=private_redis.url, pool="solo", config=CONFIG)
     pipeline = warped("tests.remote.Echo", "blobs", configuration={"delay": 0.01})
     content = [bytes([number % 256]) * 100_000 for number in range(200)]
-    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, content)))
+    reading = Reading(Runner(private_redis.url, shared_memory=False).stream(pipeline, map(Message, content)))
     reading.wait_for(20)
     with redis.Redis.from_url(private_redis.url) as client:
         blobs = list(client.scan_iter("celerypipe:blob:*", count=1000))

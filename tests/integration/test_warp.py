@@ -69,12 +69,13 @@ def test_no_output_one_and_many(shared_worker: StartWorker, redis_url: str) -> N
     assert outputs == [(1, 0), (3, 0), (3, 1), (3, 2), (2, 0), (2, 1)]
 
 
+@pytest.mark.parametrize("shared", [True, False])
 def test_large_arrays_travel_as_blobs_and_leave_nothing_behind(
-    shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis
+    shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis, shared: bool
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     arrays = [np.full((640, 480, 3), number, np.uint8) for number in range(20)]
-    outputs = results(Runner(redis_url), warped("tests.remote.Large", "tsolo"), arrays)
+    outputs = results(Runner(redis_url, shared_memory=shared), warped("tests.remote.Large", "tsolo"), arrays)
     assert [int(array[0, 0, 0]) for array in outputs] == [2 * number for number in range(20)]
     assert all(array.dtype == np.uint8 and array.shape == (640, 480, 3) for array in outputs)
     assert not list(redis_client.scan_iter("celerypipe:blob:*"))
@@ -83,7 +84,7 @@ def test_large_arrays_travel_as_blobs_and_leave_nothing_behind(
 
 def test_every_key_of_ours_has_a_ttl(shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    stream = Runner(redis_url).stream(
+    stream = Runner(redis_url, shared_memory=False).stream(
         warped("tests.remote.Large", "tsolo"), [Message(np.zeros(100_000)) for _ in range(200)]
     )
     next(stream)

@@ -1,0 +1,118 @@
+"""The bytes of a run's messages: which travel in the mailbox, which lie apart and where, which are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from celerypipe import codec
+from celerypipe.blob import INLINE_LIMIT, Blobs, Content, is_shared
+from celerypipe.connection import Broken, Client, connect
+from celerypipe.lineage import Lineage, remake
+from celerypipe.mailbox import Reply
+from celerypipe.message import Message
+from celerypipe.shared_memory import SharedFolder
+from celerypipe.warp import Flight, Warp
+
+
+class Cargo:
+    """Loads messages and unloads results of one run."""
+
+    def __init__(self, url: str, blobs: Blobs, say: Callable[[str], None], *, may_share: bool) -> None:
+        self.url = url
+        self.blobs = blobs
+        self._say = say
+        self._may_share = may_share
+
+    def share(self, *, able: bool) -> bool:
+        """Put new blobs into shared memory if all workers can see it; return whether that has changed."""
+        store = self.blobs.store
+        able = able and self._may_share
+        if able and store.folder is None:
+            store.folder = SharedFolder.make(store.run)
+            self._may_share = store.folder is not None
+            able = store.folder is not None
+        changed = able != store.shares
+        store.shares = able
+        return changed
+
+    def load(self, flight: Flight, message: codec.Apart) -> None:
+        """Give a flight its bytes; they have been copied afterwards, or are stored already."""
+        flight.size = flight.size or len(message.head) + message.size
+        flight.body, flight.blob = (), None
+        if message.elsewhere is not None:
+            flight.data, flight.blob = message.head, message.elsewhere.blob
+        elif len(message.head) + message.size <= INLINE_LIMIT:
+            flight.data = message.joined()
+        elif len(message.head) > INLINE_LIMIT:
+            flight.data, flight.body = b"", (message.joined(),)
+        else:
+            flight.data = message.head
+            if reference := self.blobs.store.put_shared(message.body):
+                flight.blob = self.blobs.hold(reference)
+            else:
+                flight.body = (b"".join(message.body),)
+
+    def fetch(self, client: Client, warp: Warp, replies: Iterable[Reply]) -> Mapping[str, Content | None]:
+        """Get the blobs of all results that somebody here reads, in one round trip."""
+        goes_on = warp.sends_references
+        return self.blobs.store.get(
+            client, [each.blob for each in replies if each.blob and not (each.data and goes_on)]
+        )
+
+    def unload(
+        self, client: Client, warp: Warp, flight: Flight, reply: Reply, fetched: Mapping[str, Content | None]
+    ) -> list[Message] | None:
+        """Return the messages of a result; None if its blob is gone. Raises :class:`CodecError`.
+
+        Where nobody here reads them their payloads stay elsewhere.
+        """
+        if not reply.blob:
+            return codec.decode(reply.data)
+        blob = self.blobs.hold(reply.blob)
+        if reply.blob not in fetched:
+            outputs = codec.decode_head(reply.data, blob, lambda number: lineage_of(warp, flight, number))
+            if outputs is not None:
+                return outputs
+            fetched = self.blobs.store.get(client, [reply.blob])
+        content = fetched[reply.blob]
+        if content is None:
+            return None
+        return codec.decode(reply.data, content) if reply.data else codec.decode(content)
+
+    def here(self, message: Message) -> Message | None:
+        """Return a message with its payload, wherever that is; None if it is lost."""
+        payload = message.payload
+        if not isinstance(payload, codec.Elsewhere):
+            return message
+        reference = payload.blob.reference
+        try:
+            with connect(self.url, name="celerypipe-fetch", timeout=2.0) as client:
+                body = self.blobs.store.get(client, [reference])[reference]
+        except Broken:
+            return None
+        if body is None:
+            return None
+        content = codec.decode_payload(payload, body)
+        return message.with_changes(payload=content, id=message.id, created_at=message.created_at)
+
+    def send_again(self, warp: Warp, flight: Flight) -> None:
+        """The bytes of a message are lost, or lie where its worker cannot see them."""
+        if flight.blob is not None and is_shared(flight.blob.reference) and self._may_share:
+            self._say(f"{warp.name}: a worker does not see the memory of this machine; large payloads go through Redis")
+            self._may_share = False
+            self.share(able=False)
+        payload = flight.message.payload
+        message = self.here(flight.message)
+        if message is not None:
+            warp.send_again(flight, message)
+        elif isinstance(payload, codec.Elsewhere):
+            remake(warp, flight, payload.lineage)
+
+
+def lineage_of(warp: Warp, flight: Flight, number: int) -> Lineage:
+    """How the numbered output of a flight came to be."""
+    payload = flight.message.payload
+    if isinstance(payload, codec.Elsewhere):
+        known: Lineage = payload.lineage
+        return Lineage(known.ancestor, (*known.steps, (warp, number)))
+    return Lineage(flight.message, ((warp, number),))

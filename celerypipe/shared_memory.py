@@ -1,0 +1,193 @@
+"""Large bytes through ``/dev/shm``, where runner and worker live on one machine; Redis carries only the reference.
+
+A run has a folder there, which its runner makes and removes. A worker proves that it sees the same memory: it keeps a
+file with a random text there, and says the text in its presence. Folder and file are locked for as long as their
+owner lives; what a dead one left is removed by whoever comes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+#: Where memory is shared between processes on Linux; elsewhere nothing is shared.
+ROOT = Path("/dev/shm")  # noqa: S108  # that is where it is; names are random, modes 0700 and 0600
+_RUN, _PROOF = "celerypipe-run-", "celerypipe-proof-"
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_LOCK = "lock"
+#: The most pieces that one call of writev takes.
+_PIECES = 512
+
+
+class SharedFolder:
+    """The blobs of one run in shared memory. A reference is ``/<name>:<size>``."""
+
+    def __init__(self, path: Path, lock: int = -1) -> None:
+        self._path = path
+        self._lock = lock
+
+    @classmethod
+    def make(cls, run: str) -> SharedFolder | None:
+        """Make the folder of a run; None where that cannot be."""
+        sweep()
+        path = ROOT / f"{_RUN}{run}"
+        try:
+            path.mkdir(mode=0o700)
+            return cls(path, _locked(path / _LOCK))
+        except OSError:
+            return None
+
+    @classmethod
+    def find(cls, run: str) -> SharedFolder | None:
+        """Return the folder of a run if it is here and nobody else's; ``run`` may come from a stranger."""
+        path = ROOT / f"{_RUN}{run}"
+        with contextlib.suppress(OSError):
+            if _NAME.fullmatch(run) and _is_ours(path):
+                return cls(path)
+        return None
+
+    def write(self, segments: Iterable[bytes | memoryview]) -> str | None:
+        """Store bytes and return the reference; None if there is no room, or the run is over."""
+        pieces = [memoryview(segment).cast("B") for segment in segments if len(segment)]
+        name = secrets.token_hex(9)
+        path = self._path / name
+        size = sum(piece.nbytes for piece in pieces)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                _write_all(descriptor, pieces)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return None
+        return f"/{name}:{size}"
+
+    def read(self, reference: str) -> memoryview | None:
+        """Return the bytes as a view on shared memory, which outlives the file; None if it is gone."""
+        name, _, size = reference[1:].partition(":")
+        if not _NAME.fullmatch(name):
+            return None
+        try:
+            descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if os.fstat(descriptor).st_size != int(size):
+                return None
+            return memoryview(mmap.mmap(descriptor, int(size), prot=mmap.PROT_READ))
+        except (OSError, ValueError):
+            return None
+        finally:
+            os.close(descriptor)
+
+    def delete(self, reference: str) -> None:
+        """Remove a blob that nobody needs any more; who maps it keeps it."""
+        name = reference[1:].partition(":")[0]
+        if _NAME.fullmatch(name):
+            with contextlib.suppress(OSError):
+                (self._path / name).unlink()
+
+    def leftovers(self, older_than: float) -> list[str]:
+        """Return references to all that was written before this time (Unix): a worker may have died over it."""
+        found = []
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._path):
+                with contextlib.suppress(OSError):
+                    if entry.name != _LOCK and entry.stat().st_mtime < older_than:
+                        found.append(f"/{entry.name}:{entry.stat().st_size}")
+        return found
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+class Proof:
+    """A file by which a worker proves which memory it shares, for as long as the worker lives."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._path = ROOT / f"{_PROOF}{secrets.token_hex(9)}"
+        self._owner = os.getpid()
+        try:
+            self._lock = _locked(self._path)
+            secret = secrets.token_hex(16)
+            os.write(self._lock, secret.encode())
+        except OSError:
+            return
+        #: What the worker says of it: ``<name> <secret>``; empty where no memory is shared.
+        self.text = f"{self._path.name} {secret}"
+
+    def remove(self) -> None:
+        """Take the proof away; a forked child leaves it."""
+        if self.text and os.getpid() == self._owner:
+            self._path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self.text = ""
+
+
+def is_proven(text: str) -> bool:
+    """Is this the text of a proof that lies in our memory too? It may come from a stranger."""
+    name, _, secret = text.partition(" ")
+    if not name.startswith(_PROOF) or not _NAME.fullmatch(name) or not secret:
+        return False
+    try:
+        path = ROOT / name
+        return _is_ours(path) and path.read_text() == secret
+    except (OSError, ValueError):
+        return False
+
+
+def sweep() -> None:
+    """Remove what processes left that are no more."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(ROOT):
+            path = Path(entry.path)
+            with contextlib.suppress(OSError):
+                if entry.name.startswith(_RUN) and _is_ours(path) and _is_orphaned(path / _LOCK):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif entry.name.startswith(_PROOF) and _is_ours(path) and _is_orphaned(path):
+                    path.unlink()
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _is_ours(path: Path) -> bool:
+    found = path.lstat()
+    return found.st_uid == os.getuid() and not found.st_mode & 0o077 and not stat.S_ISLNK(found.st_mode)
+
+
+def _is_orphaned(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
+    while pieces:
+        written = os.writev(descriptor, pieces[:_PIECES])
+        while pieces and written >= pieces[0].nbytes:
+            written -= pieces.pop(0).nbytes
+        if pieces and written:
+            pieces[0] = pieces[0][written:]
