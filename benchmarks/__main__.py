@@ -42,7 +42,7 @@ class Suite:
         """Everything, place by place."""
         with Server() as server:
             with connect(server.url("tcp")) as client:
-                self.redis_version = str(client.info("server")["redis_version"])  # type: ignore[index]
+                self.redis_version = str(client.info("server")["redis_version"])
             for name in self.places:
                 for workload in self.workloads:
                     if not workload.anywhere or name == self.places[0]:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -104,7 +105,7 @@ class Place:
             environment = {"CELERYPIPE_REDIS_URL": self.url, "CELERYPIPE_WORKER_CONFIGS": str(CONFIGS)}
             self._start(queue, command, environment, count)
             for worker in self._running[queue]:
-                wait_for(lambda pid=worker.pid: pid in self._present(), f"worker {queue}", worker, self.log(queue))
+                wait_for(partial(self._present, worker.pid), f"worker {queue}", worker, self.log(queue))
         return self._running[queue]
 
     def plain(self) -> Any:
@@ -126,9 +127,9 @@ class Place:
             for _ in range(count):
                 running.append(start(command, log=log, environment=environment))
 
-    def _present(self) -> set[int]:
+    def _present(self, pid: int) -> bool:
         with connect(self.url) as client:
-            return {int(record["pid"]) for record in read_presences(client)}
+            return any(record["pid"] == pid for record in read_presences(client))
 
 
 def wait_for(

@@ -26,7 +26,7 @@ TWO_OVER_ONE = Target(1.8, least=True)
 #: Milliseconds that a node works, see :mod:`benchmarks.nodes`.
 WORK_MS = 5
 #: A message after this pause finds that its activation let go: a short linger makes the pause short.
-WAKE_LINGER, WAKE_PAUSE = 0.05, 0.35
+WAKE_LINGER, WAKE_PAUSE = 0.05, 0.25
 MANY = 64
 
 
@@ -57,7 +57,7 @@ def tiny(stage: Stage) -> Iterator[Sample]:
         yield beside(Sample(where, ONCE, "µs", once * 1e6), PING, ping * 1e6, TINY_ONCE[pool])
         streams = yardsticks.streams(stage.count(20_000))
         rate = in_flight(url, pipeline, payload, stage.count(load.flight))
-        plain = yardsticks.plain_flight(stage.count(400, 200))
+        plain = yardsticks.plain_flight(stage.count(600, 200))
         yield beside(Sample(where, FLIGHT, "/s", rate), STREAMS, streams, TINY_RATE)
         yield beside(Sample(where, FLIGHT, "/s", rate), PLAIN, plain, TINY_OVER_PLAIN)
         yield yardstick(PING, "µs", ping * 1e6)
@@ -124,7 +124,7 @@ def idle(stage: Stage) -> Iterator[Sample]:
         raise RuntimeError(f"{rung} Celery tasks for {count} messages: the pause was too short to measure a wake-up")
     sample = Sample(where, "p50", "ms", once * 1e3)
     yield beside(sample, f"{PLAIN} delay().get(), no pause", plain * 1e3, WAKE)
-    yield beside(sample, f"{PLAIN} delay().get(), same pause", paused * 1e3)
+    yield beside(sample, f"{PLAIN} delay().get(), same pause", paused * 1e3, WAKE)
     yield yardstick(f"{PLAIN} delay().get()", "ms", plain * 1e3)
     yield yardstick(f"{PLAIN} delay().get(), same pause", "ms", paused * 1e3)
 
