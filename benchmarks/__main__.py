@@ -64,7 +64,7 @@ class Suite:
                         progress.update(line, description=f"{name} {workload.name}, {number + 1} of {repetitions}")
                         progress.refresh()
                         for sample in workload.repeat(stage):
-                            self.figures.add(workload.group, "" if workload.anywhere else name, sample)
+                            self.figures.add(workload.group, name if workload.queues else "", sample)
             except Exception as error:  # noqa: BLE001  # the others still count; the exit status tells
                 self.failures.append(f"{name} {workload.name}: {type(error).__name__}: {error}")
                 self._console.print(f"failed: {self.failures[-1]}", style="red", markup=False)
@@ -83,6 +83,8 @@ def arguments() -> argparse.Namespace:
     for name in options.workloads:
         if name not in WORKLOADS:
             parser.error(f"no workload {name!r}; there are {', '.join(WORKLOADS)}")
+    if options.write and (options.workloads or options.quick or options.place):
+        parser.error("--write keeps a whole run: all workloads, both places, not a quick one")
     return options
 
 

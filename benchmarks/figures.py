@@ -26,7 +26,7 @@ class Target:
 
     def text(self, unit: str) -> str:
         """``≤ 3 × (2 ×)``."""
-        after = " ×" if self.of == "ratio" else unit if unit.startswith("/") else f" {unit}"
+        after = " ×" if self.of == "ratio" else spaced(unit)
         further = f" ({short(self.stretch)}{after})" if self.stretch is not None else ""
         return f"{'≥' if self.least else '≤'} {short(self.bound)}{after}{further}"
 
@@ -91,18 +91,22 @@ class Figure:
         """Its row of a table, see ``COLUMNS``."""
         values = self.values
         ratio = f"{_spread(self.ratios)} × {self.yardstick}" if self.ratios else ""
-        after = self.unit if self.unit.startswith("/") else f" {self.unit}"
-        judged = self.ratios if self.target is not None and self.target.of == "ratio" else values
         return (
             self.workload,
             self.place,
             self.figure,
-            f"{short(statistics.median(values))}{after}",
+            f"{short(statistics.median(values))}{spaced(self.unit)}",
             f"{short(min(values))} to {short(max(values))}" if len(values) > 1 else "",
             ratio,
             self.target.text(self.unit) if self.target is not None else "",
-            self.target.met(statistics.median(judged)) if self.target is not None else "",
+            self.met(),
         )
+
+    def met(self) -> str:
+        """Whether the median reaches the target, see :meth:`Target.met`; empty without one."""
+        if self.target is None:
+            return ""
+        return self.target.met(statistics.median(self.ratios if self.target.of == "ratio" else self.values))
 
 
 class Figures:
@@ -149,9 +153,16 @@ def _spread(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} ({short(min(values))} to {short(max(values))})"
 
 
+def spaced(unit: str) -> str:
+    """A unit as it follows a number: ``5 ms``, but ``5/s``."""
+    return unit if not unit or unit.startswith("/") else f" {unit}"
+
+
 def short(value: float) -> str:
     """A number as people read it: three figures, no more, and thousands apart."""
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"

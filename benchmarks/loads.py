@@ -41,12 +41,12 @@ def _floats() -> Array:
     return Array(np.random.default_rng(0).random(FLOATS, np.float32))
 
 
-TINY_LOAD = Load("100 B", lambda: TINY, 1500, 15000, 0)
-FRAME_LOAD = Load("frame 640×480×3 (921,600 B)", _frame, 250, 400, 100)
-ARRAY_LOAD = Load("float32 array, 16 MiB", _floats, 10, 24, 8)
+TINY_LOAD = Load("100 B", lambda: TINY, 1200, 15000, 0)
+FRAME_LOAD = Load("frame 640×480×3 (921,600 B)", _frame, 150, 250, 60)
+ARRAY_LOAD = Load("float32 array, 16 MiB", _floats, 7, 18, 6)
 LARGE = (
-    Load("bytes, 64 KiB", lambda: _noise(1 << 16), 600, 3000, 300),
-    Load("bytes, 1 MiB", lambda: _noise(1 << 20), 200, 300, 80),
+    Load("bytes, 64 KiB", lambda: _noise(1 << 16), 400, 2000, 200),
+    Load("bytes, 1 MiB", lambda: _noise(1 << 20), 100, 200, 50),
     FRAME_LOAD,
     ARRAY_LOAD,
 )

@@ -12,13 +12,14 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from benchmarks.figures import COLUMNS, Figure, Figures, short
+from benchmarks.figures import COLUMNS, Figure, Figures, short, spaced
 
 HERE = Path(__file__).parent
 LATEST = HERE / "results" / "latest.json"
@@ -72,6 +73,8 @@ def page(data: dict[str, Any], peers: Sequence[dict[str, Any]]) -> str:
         ABOUT,
     ]
     figures = Figures(Figure.from_dict(figure) for figure in data["figures"])
+    verdicts = Counter(figure.met() for figure in figures.all if figure.target is not None)
+    lines += [f"Targets: {', '.join(f'{count} {verdict}' for verdict, count in sorted(verdicts.items()))}.", ""]
     for group, members in figures.groups().items():
         lines += [f"## {group}", "", *_markdown(COLUMNS, (figure.cells() for figure in members)), ""]
     if data["failures"]:
@@ -96,9 +99,15 @@ PEER_COLUMNS = ("peer", "workload", "figure", "median", "lowest to highest", "no
 
 
 def _peer_cells(one: dict[str, Any]) -> tuple[str, ...]:
-    unit = f"{one['unit']}" if one["unit"].startswith("/") else f" {one['unit']}"
     spread = f"{short(one['low'])} to {short(one['high'])}"
-    return one["peer"], one["workload"], one["figure"], f"{short(one['median'])}{unit}", spread, one.get("note", "")
+    return (
+        one["peer"],
+        one["workload"],
+        one["figure"],
+        f"{short(one['median'])}{spaced(one['unit'])}",
+        spread,
+        one.get("note", ""),
+    )
 
 
 def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
