@@ -18,7 +18,6 @@ from benchmarks.figures import Figures
 from benchmarks.places import PLACES, Place, Server
 from benchmarks.stage import Stage
 from benchmarks.workloads import WORKLOADS, Workload
-from celerypipe.connection import connect
 
 REPETITIONS = 3
 #: Columns of a table that is not printed to a terminal.
@@ -40,24 +39,27 @@ class Suite:
 
     def measure(self) -> None:
         """Everything, place by place."""
-        with Server() as server:
-            with connect(server.url("tcp")) as client:
-                self.redis_version = str(client.info("server")["redis_version"])
-            for name in self.places:
-                for workload in self.workloads:
-                    if not workload.anywhere or name == self.places[0]:
-                        self._measure(workload, name, server)
+        for name in self.places:
+            for workload in self.workloads:
+                if not workload.anywhere or name == self.places[0]:
+                    self._measure(workload, name)
 
-    def _measure(self, workload: Workload, name: str, server: Server) -> None:
-        """One workload at one place, with workers of its own: idle ones of another would take their share."""
+    def _measure(self, workload: Workload, name: str) -> None:
+        """One workload at one place, with a Redis and workers of its own: nothing of another's is left in them."""
         repetitions = min(self.repetitions, workload.most)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        quiet = not self._console.is_terminal
         # A thread that draws would run inside the measurements.
-        with Progress(*columns, console=self._console, auto_refresh=False, transient=True) as progress:
+        with Progress(*columns, console=self._console, auto_refresh=False, transient=True, disable=quiet) as progress:
             line = progress.add_task("")
             begin = time.monotonic()
             try:
-                with Place(name, server) as place, closing(Stage(place, quick=self.quick)) as stage:
+                with (
+                    Server() as server,
+                    Place(name, server) as place,
+                    closing(Stage(place, quick=self.quick)) as stage,
+                ):
+                    self.redis_version = server.version
                     for queue, count in workload.queues.items():
                         place.workers(queue, count)
                     for number in range(repetitions):

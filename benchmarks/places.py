@@ -67,7 +67,9 @@ class Server:
 
     def _answers(self) -> bool:
         with suppress(*Trouble), connect(self.url("tcp"), timeout=2.0) as client:
-            return bool(client.ping())
+            info: Any = client.info("server")
+            self.version = str(info["redis_version"])
+            return True
         return False
 
     def _leave(self) -> None:
