@@ -45,8 +45,8 @@ unit: $(DEV_READY)
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
-bench: $(DEV_READY) ## measure; prints a table
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(DEV_READY) ## measure for five minutes; prints tables and writes benchmarks/RESULTS.md
+	@$(BIN)/python -m benchmarks --write $(ARGS)
 
 up: ## start Redis, one worker per queue and Flower in containers (REDIS_PASSWORD=... make up)
 	@docker compose up --build --detach --wait

@@ -1,6 +1,6 @@
 """What the codec costs: microseconds to encode and to decode one message, and bytes on the wire.
 
-``python benchmarks/codec.py`` — best of several rounds each; ``memcpy`` is one copy of the same bytes, the least that
+``python -m benchmarks.codec`` — best of several rounds each; ``memcpy`` is one copy of the same bytes, the least that
 any encoding costs that ends in one piece.
 """
 

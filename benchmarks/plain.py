@@ -1,0 +1,33 @@
+"""Plain Celery, the yardstick: an application of its own, a task that returns what it gets, its usual settings."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from celery import Celery
+
+from celerypipe.settings import DEFAULT_REDIS_URL, broker_url
+
+
+def plain_address(url: str) -> str:
+    """The same server as kombu writes it, in a database where nothing of celerypipe lives."""
+    if url.startswith("unix://"):
+        return broker_url(f"unix://{urlsplit(url).path}?db=1")
+    return f"{url.rpartition('/')[0]}/1"
+
+
+def make_app(url: str) -> Any:
+    """An application with Redis as broker and as result backend, and no other setting."""
+    address = plain_address(url)
+    made = Celery("plain", broker=address, backend=address, set_as_current=False)
+    made.task(_same, name="same")
+    return made
+
+
+def _same(text: str) -> str:
+    return text
+
+
+app = make_app(os.environ.get("BENCHMARKS_PLAIN_URL", DEFAULT_REDIS_URL))

@@ -1,0 +1,128 @@
+"""What is kept: ``results/latest.json``, and ``RESULTS.md`` made from it and from ``results/peers.json``.
+
+``python -m benchmarks.results`` makes ``RESULTS.md`` anew without measuring.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.figures import COLUMNS, Figure, Figures, short, spaced
+
+HERE = Path(__file__).parent
+LATEST = HERE / "results" / "latest.json"
+PEERS = HERE / "results" / "peers.json"
+PAGE = HERE / "RESULTS.md"
+
+ABOUT = """\
+Each repetition measures a yardstick and the workload one after the other; a ratio is taken within the repetition. The
+median and the lowest to highest of the repetitions are shown. Absolute figures are this machine's; the ratios are what
+counts. `SET+GET twice` is the payload stored and fetched twice, the least that one no-op node costs by way of Redis;
+telling the other process to fetch is not counted. `two bare processes` are redis-py alone, pipelined XADD one way and
+XREADGROUP, XACK, XDEL the other, a hundred at a time. A ratio of rates is better above 1, a ratio of times below.
+"""
+
+
+def head(*, seconds: float, repetitions: int, redis_version: str, load: float) -> dict[str, Any]:
+    """What was measured with: versions, machine, command."""
+    return {
+        "date": f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}",
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in ("celery", "kombu", "redis", "hiredis")},
+        "redis-server": redis_version,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "load before": round(load, 2),
+        "seconds": round(seconds),
+        "repetitions": repetitions,
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+    }
+
+
+def keep(facts: dict[str, Any], figures: Figures, failures: Sequence[str]) -> None:
+    """Write the JSON, and the page from it."""
+    LATEST.parent.mkdir(exist_ok=True)
+    data = {"head": facts, "figures": figures.to_list(), "failures": list(failures)}
+    LATEST.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    PAGE.write_text(page(data, _peers()), encoding="utf-8")
+
+
+def page(data: dict[str, Any], peers: Sequence[dict[str, Any]]) -> str:
+    """The text of RESULTS.md."""
+    facts = data["head"]
+    packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
+    lines = [
+        "# Results",
+        "",
+        f"{facts['date']}, Python {facts['python']}, {packages}, redis-server {facts['redis-server']}, "
+        f"{facts['system']}, {facts['cores']} cores, load {facts['load before']} before the run.",
+        f"Command: `{facts['command']}`; {facts['repetitions']} repetitions, {facts['seconds']} s in all.",
+        "",
+        ABOUT,
+    ]
+    figures = Figures(Figure.from_dict(figure) for figure in data["figures"])
+    verdicts = Counter(figure.met() for figure in figures.all if figure.target is not None)
+    lines += [f"Targets: {', '.join(f'{count} {verdict}' for verdict, count in sorted(verdicts.items()))}.", ""]
+    for group, members in figures.groups().items():
+        lines += [f"## {group}", "", *_markdown(COLUMNS, (figure.cells() for figure in members)), ""]
+    if data["failures"]:
+        lines += ["## Failed", "", *(f"* {text}" for text in data["failures"]), ""]
+    if peers:
+        lines += ["## Peers", "", *_markdown(PEER_COLUMNS, map(_peer_cells, peers)), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def tables(figures: Figures) -> Iterable[Table]:
+    """The same for a terminal."""
+    for group, members in figures.groups().items():
+        table = Table(title=group, title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column)
+        for figure in members:
+            table.add_row(*figure.cells())
+        yield table
+
+
+PEER_COLUMNS = ("peer", "workload", "figure", "median", "lowest to highest", "note")
+
+
+def _peer_cells(one: dict[str, Any]) -> tuple[str, ...]:
+    spread = f"{short(one['low'])} to {short(one['high'])}"
+    return (
+        one["peer"],
+        one["workload"],
+        one["figure"],
+        f"{short(one['median'])}{spaced(one['unit'])}",
+        spread,
+        one.get("note", ""),
+    )
+
+
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def _peers() -> list[dict[str, Any]]:
+    if not PEERS.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(PEERS.read_text(encoding="utf-8"))
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(json.loads(LATEST.read_text(encoding="utf-8")), _peers()), encoding="utf-8")

@@ -1,0 +1,87 @@
+"""Messages through pipelines of warped nodes: one at a time, after a pause, in flight."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.loads import same
+from benchmarks.yardsticks import settled
+from celerypipe import Message, Pipeline, Runner
+from celerypipe.pipeline import Link, NodeDefinition
+
+#: Seconds after which a run that hangs is ended.
+DEADLINE = 120.0
+
+
+def in_a_row(
+    queue_name: str,
+    count: int = 1,
+    *,
+    mark: str = "passthrough_identity",
+    linger: float | None = None,
+    **configuration: Any,
+) -> Pipeline:
+    """A pipeline of so many equal warped nodes, one after the other."""
+    warp: dict[str, Any] = {"queue": queue_name} if linger is None else {"queue": queue_name, "linger": linger}
+    nodes = [
+        NodeDefinition(
+            name=f"there-{number}",
+            type="proc",
+            mark=mark,
+            warped=True,
+            warp_configuration=warp,
+            configuration=configuration,
+        )
+        for number in range(count)
+    ]
+    links = [Link(source=first.name, target=second.name) for first, second in pairwise(nodes)]
+    return Pipeline(name="bench", nodes=nodes, links=links, deadline=DEADLINE)
+
+
+def one_at_a_time(url: str, pipeline: Pipeline, payload: Any, count: int, pause: float = 0.0) -> float:
+    """Median seconds of a message, the next one sent when it is back and ``pause`` is over."""
+    turn: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    sent: list[float] = []
+
+    def messages() -> Iterator[Message]:
+        for _ in range(count):
+            turn.get()
+            time.sleep(pause)
+            sent.append(time.perf_counter())
+            yield Message(payload)
+
+    times = []
+    last = None
+    turn.put(True)
+    for message in Runner(url).stream(pipeline, messages()):
+        times.append(time.perf_counter() - sent[-1])
+        last = message
+        turn.put(True)
+    _check(payload, last, len(times), count)
+    return statistics.median(settled(times))
+
+
+def in_flight(url: str, pipeline: Pipeline, payload: Any, count: int, skip: int = 1) -> float:
+    """Messages a second when the window is always full, counted after the first ``skip`` results."""
+    got, last = 0, None
+    start = time.perf_counter()
+    for message in Runner(url).stream(pipeline, (Message(payload) for _ in range(count))):
+        got, last = got + 1, message
+        if got == skip:
+            start = time.perf_counter()
+    spent = time.perf_counter() - start
+    _check(payload, last, got, count)
+    return (got - skip) / spent
+
+
+def _check(payload: Any, last: Message | None, got: int, count: int) -> None:
+    """Refuse a figure of a path that loses or breaks messages: it would look fast."""
+    if got != count:
+        raise RuntimeError(f"{got} of {count} messages came back")
+    if last is None or not same(payload, last.payload):
+        raise RuntimeError("the last message did not come back as it was sent")
