@@ -1,0 +1,1 @@
+"""What this project measures about itself and about its peers."""
