@@ -26,7 +26,7 @@ from juturna.payloads import BytesPayload, ImagePayload
 from juturna.remotizer.c_protos.messaging_service_pb2_grpc import MessagingServiceStub
 from juturna.remotizer.utils import create_envelope, deserialize_message, message_to_proto
 
-from benchmarks.peers.workloads import Peer, Workload
+from benchmarks.peers.workloads import Peer, Workload, end
 
 OPTIONS = [("grpc.max_send_message_length", 100 * 2**20), ("grpc.max_receive_message_length", 100 * 2**20)]
 TIMEOUT = 30
@@ -126,10 +126,7 @@ class Stub(Peer):
     def close(self) -> None:
         """End the servers."""
         self.channel.close()
-        for server in self.servers:
-            server.terminate()
-        for server in self.servers:
-            server.wait(10)
+        end(self.servers)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
