@@ -54,7 +54,7 @@ class Futures(Peer):
 
     def in_flight(self, value: Any, workload: Workload) -> float:
         """Answers a second, taken as they come and many at once: a fetch for each would cost 6 ms each."""
-        # A list: as_completed holds a lock while it goes through what it is given, and scatter needs that lock's thread.
+        # A list: as_completed locks while it goes through what it is given, and scatter needs the thread that waits.
         first = [self.send(value, workload.nodes) for _ in range(workload.window)]
         done = as_completed(first, with_results=True)
         batches = done.batches()

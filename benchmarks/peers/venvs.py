@@ -17,6 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-peers"
 INSTALL_LIMIT = 600.0
+#: What the results tell the versions of, wherever it is installed.
+TOLD = (
+    "ray distributed dask dramatiq taskiq taskiq-redis taskiq-pipelines juturna redis hiredis grpcio protobuf numpy"
+).split()
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,16 @@ class Environment:
 def environment(name: str) -> Environment:
     """Return the peer's environment; make it if it is not there yet. NotInstalledError says why it cannot be."""
     recipe, folder = RECIPES[name], HOME / name
-    python, ready, start = folder / "bin" / "python", folder / ".ready", time.monotonic()
-    if not ready.exists() or ready.read_text(encoding="utf-8") != "\n".join(recipe.requires):
+    python, ready = folder / "bin" / "python", folder / ".ready.json"
+    made = json.loads(ready.read_text(encoding="utf-8")) if ready.exists() else {}
+    if made.get("requires") != list(recipe.requires):
+        start = time.monotonic()
         shutil.rmtree(folder, ignore_errors=True)
         _run([str(interpreter(recipe.python)), "-m", "venv", str(folder)])
         _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *recipe.requires])
-        ready.write_text("\n".join(recipe.requires), encoding="utf-8")
-    seconds = time.monotonic() - start
-    return Environment(python, _versions(python), _size(folder), seconds)
+        made = {"requires": recipe.requires, "seconds": time.monotonic() - start}
+        ready.write_text(json.dumps(made), encoding="utf-8")
+    return Environment(python, _versions(python), _size(folder), made["seconds"])
 
 
 def interpreter(oldest: tuple[int, int]) -> Path:
@@ -98,7 +104,9 @@ def _versions(python: Path) -> dict[str, str]:
         stderr=subprocess.DEVNULL,
     )
     version = subprocess.check_output([str(python), "-c", "import platform as p; print(p.python_version())"], text=True)  # noqa: S603
-    return {"python": version.strip()} | {item["name"].lower(): item["version"] for item in json.loads(listing)}
+    return {"python": version.strip()} | {
+        item["name"]: item["version"] for item in json.loads(listing) if item["name"] in TOLD
+    }
 
 
 def _size(folder: Path) -> int:
