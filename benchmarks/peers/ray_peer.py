@@ -68,10 +68,8 @@ class CompiledGraph(Peer):
 
     def note(self, workload: Workload) -> str:
         """Where the bytes go."""
-        return (
-            f"at most {workload.window} executions buffered, "
-            f"{'40 MiB' if workload.payload == ARRAY else '2 MiB'} a buffer, all in shared memory"
-        )
+        room = "16 MiB and a little" if workload.payload == ARRAY else "1 MiB"
+        return f"{workload.window} buffers of {room} an edge, in shared memory; the answer is a view of one, not read"
 
     def measure(self, workload: Workload) -> float:
         """Compile for the workload's length and size, then as for everyone."""

@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-peers"
 INSTALL_LIMIT = 600.0
 #: What the results tell the versions of, wherever it is installed.
-TOLD = (
-    "ray distributed dask dramatiq taskiq taskiq-redis taskiq-pipelines juturna redis hiredis grpcio protobuf numpy"
-).split()
+TOLD = {
+    *("ray", "distributed", "dask", "dramatiq", "taskiq", "taskiq-redis", "taskiq-pipelines", "juturna"),
+    *("redis", "hiredis", "grpcio", "protobuf", "numpy"),
+}
 
 
 @dataclass(frozen=True)
