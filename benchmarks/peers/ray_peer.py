@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +63,8 @@ class CompiledGraph(Peer):
 
     name = "Ray compiled graph"
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.shape: tuple[object, ...] = ()
         self.graph: Any = None
         self.stages: list[Any] = []
@@ -108,18 +111,21 @@ class CompiledGraph(Peer):
         return ray.get(handle, timeout=30)
 
     def close(self) -> None:
-        """End Ray's processes."""
+        """End Ray's processes; its logs go with them."""
         self.drop()
         ray.shutdown()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def start() -> Sequence[Peer]:
     """A Ray of two CPUs on this machine alone."""
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it, whose paths must be short
     ray.init(
         num_cpus=2,
         include_dashboard=False,
         _node_ip_address="127.0.0.1",
         object_store_memory=STORE,
         log_to_driver=False,
+        _temp_dir=folder,
     )
-    return [Actors(), CompiledGraph()]
+    return [Actors(), CompiledGraph(folder)]
