@@ -13,10 +13,10 @@ USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types floors unit bench up down clean
+.PHONY: help demo test check lint types floors unit bench bench-peers up down clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "  PYTHON=python3.12 chooses the interpreter (now: $(PYTHON), $(VERSION))"
 
 demo: $(USER_READY) ## run the pages example: an embedded Redis, two real workers, pictures to look at
@@ -47,6 +47,9 @@ unit: $(DEV_READY)
 
 bench: $(DEV_READY) ## measure for five minutes; prints tables and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --write $(ARGS)
+
+bench-peers: $(DEV_READY) ## measure Ray, Dask, dramatiq, taskiq and juturna, each in an environment of its own
+	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 up: ## start Redis, one worker per queue and Flower in containers (REDIS_PASSWORD=... make up)
 	@docker compose up --build --detach --wait

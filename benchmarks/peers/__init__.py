@@ -1,0 +1,1 @@
+"""Peers, each measured in an environment of its own: ``make bench-peers``."""
