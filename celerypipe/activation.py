@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
@@ -124,7 +125,9 @@ class Activation:
                 if reason := self._must_stop(time.monotonic() - start):
                     return reason
                 if serving.claimed(entry, LONE_ATTEMPTS) and serving.lease.state == "held":
+                    serving.taking_over = True
                     self._work([(serving, [entry])])
+                    serving.taking_over = False
                 self._flush()  # the next one may be the one that kills
         return ""
 
@@ -161,7 +164,8 @@ class Activation:
         entries = [entry for _, batch in batches for entry in batch]
         if len(entries) > 1:
             self.keeper.hurry()
-        blobs = self._fetch([entry.blob for entry in entries if entry.blob])
+        references = Counter(entry.blob for entry in entries if entry.blob)
+        blobs = self._fetch(references)
         for serving, batch in batches:
             serving.outbox.begin()
             began, before = time.monotonic(), serving.done
@@ -169,12 +173,15 @@ class Activation:
                 if serving.lease.state != "held" or self._must_stop(time.monotonic() - self._began):
                     break  # what is left comes back by claim
                 serving.handle(entry, blobs.get(entry.blob), self.store, self.offset)
+                references[entry.blob] -= 1
+                if not references[entry.blob]:
+                    blobs.pop(entry.blob, None)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:
                     self._flush()
             if serving.done > before:
                 serving.spent(time.monotonic() - began, serving.done - before)
 
-    def _fetch(self, references: list[str]) -> Mapping[str, Content | None]:
+    def _fetch(self, references: Iterable[str]) -> dict[str, Content | None]:
         store = self.store
         if store.folder is None and any(map(is_shared, references)):
             store.folder = SharedFolder.find(store.run)

@@ -10,7 +10,7 @@ import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from celerypipe import keys
@@ -51,7 +51,7 @@ class Store:
         """Store bytes in shared memory; empty if there is none, or no room in it."""
         return (self.folder.write(segments) or "") if self.shares and self.folder is not None else ""
 
-    def get(self, client: Client, references: Iterable[str]) -> Mapping[str, Content | None]:
+    def get(self, client: Client, references: Iterable[str]) -> dict[str, Content | None]:
         """Return the bytes behind references, in at most one round trip; None for what is gone."""
         found: dict[str, Content | None] = {}
         chunks: dict[str, list[str]] = {}
@@ -67,36 +67,48 @@ class Store:
                 found[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
         return found
 
-    def deleting(self, references: Iterable[str]) -> list[Command]:
-        """Remove blobs that nobody needs any more; return the commands that are still to be asked for it."""
+    def deleting(self, garbage: Iterable[tuple[str, bool]]) -> list[Command]:
+        """Remove blobs that nobody needs any more; return the commands that are still to be asked for it.
+
+        Each comes with whether nobody maps it either, so that its memory may be written again.
+        """
         gone: list[str] = []
-        for reference in references:
+        for reference, unmapped in garbage:
             if not is_shared(reference):
                 gone += names(self.run, reference)
             elif self.folder is not None:
-                self.folder.delete(reference)
+                (self.folder.recycle if unmapped else self.folder.delete)(reference)
         return [("UNLINK", *gone)] if gone else []
 
 
 class Blob:
-    """A blob, for as long as anything in the runner refers to this object; then it is ``garbage``."""
+    """A blob, for as long as anything in the runner refers to this object; then it is garbage.
 
-    __slots__ = ("__weakref__", "_garbage", "reference")
+    ``readers`` counts the messages that were sent with it and whose results have not said that nobody maps it.
+    """
 
-    def __init__(self, reference: str, garbage: deque[str]) -> None:
+    __slots__ = ("__weakref__", "_garbage", "readers", "reference")
+
+    def __init__(self, reference: str, garbage: deque[tuple[str, bool]]) -> None:
         self.reference = reference
+        self.readers = 0
         self._garbage = garbage
 
     def __del__(self) -> None:
-        self._garbage.append(self.reference)
+        self._garbage.append((self.reference, not self.readers))
+
+    def mapped(self, content: Content) -> None:
+        """Live on for as long as this content does: whoever has an array in it may keep that."""
+        if isinstance(content, memoryview):  # what is called at its end does not matter: until then it refers to self
+            weakref.finalize(content.obj, id, self).atexit = False
 
 
 class Blobs:
-    """The blobs that one run needs now; ``garbage`` collects the references of those it needs no more."""
+    """The blobs that one run needs now, and the garbage: those it needs no more, and whether they may be recycled."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.garbage: deque[str] = deque()
+        self.garbage: deque[tuple[str, bool]] = deque()
         self._living: weakref.WeakValueDictionary[str, Blob] = weakref.WeakValueDictionary()
 
     def hold(self, reference: str) -> Blob:
@@ -117,11 +129,11 @@ class Blobs:
 
     def deleting(self) -> list[Command]:
         """Remove the garbage; return the commands that are still to be asked for it."""
-        return self.store.deleting([self.garbage.popleft() for _ in range(len(self.garbage))])
+        return self.store.deleting(self.garbage.popleft() for _ in range(len(self.garbage)))
 
     def deleting_all(self) -> list[Command]:
         """Remove everything; return the commands that are still to be asked for it."""
-        commands = [*self.deleting(), *self.store.deleting(self.living())]
+        commands = [*self.deleting(), *self.store.deleting((each, False) for each in self.living())]
         if self.store.folder is not None:
             self.store.folder.remove()
         return commands

@@ -41,6 +41,7 @@ class Cargo:
         flight.body, flight.blob = (), None
         if message.elsewhere is not None:
             flight.data, flight.blob = message.head, message.elsewhere.blob
+            message.elsewhere.blob.readers += 1
         elif len(message.head) + message.size <= INLINE_LIMIT:
             flight.data = message.joined()
         elif len(message.head) > INLINE_LIMIT:
@@ -49,6 +50,7 @@ class Cargo:
             flight.data = message.head
             if reference := self.blobs.store.put_shared(message.body):
                 flight.blob = self.blobs.hold(reference)
+                flight.blob.readers += 1
             else:
                 flight.body = (b"".join(message.body),)
 
@@ -66,6 +68,8 @@ class Cargo:
 
         Where nobody here reads them their payloads stay elsewhere.
         """
+        if flight.blob is not None and not reply.kept:
+            flight.blob.readers -= 1
         if not reply.blob:
             return codec.decode(reply.data)
         blob = self.blobs.hold(reply.blob)
@@ -77,6 +81,7 @@ class Cargo:
         content = fetched[reply.blob]
         if content is None:
             return None
+        blob.mapped(content)
         return codec.decode(reply.data, content) if reply.data else codec.decode(content)
 
     def here(self, message: Message) -> Message | None:

@@ -7,7 +7,7 @@ up its lease. A *reply stream* carries the results of one run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import Any, NamedTuple
@@ -21,8 +21,9 @@ from celerypipe.scripts import CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD
 #: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
 #: then its bytes.
 ENTRY = Struct("<QIH")
-#: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, blob and bytes.
-RESULT_HEAD = Struct("<QIcddH")
+#: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
+#: of its message may still be mapped, its own blob and bytes.
+RESULT_HEAD = Struct("<QIcdd?H")
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again".
 RESULT, FAILURE, LOST_BLOB = b"r", b"f", b"l"
@@ -46,6 +47,7 @@ class Reply(NamedTuple):
     kind: bytes
     waited: float
     ran: float
+    kept: bool
     blob: str
     data: bytes
 
@@ -69,6 +71,8 @@ class Answer(NamedTuple):
     blob: str
     data: bytes
     storing: Sequence[Command] = ()
+    #: Returns None when nothing in this process maps the blob of the message any more.
+    kept: Callable[[], object] = bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +167,9 @@ class Mailbox:
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        for entry, kind, waited, ran, blob, data, _ in answers:
+        for entry, kind, waited, ran, blob, data, _, kept in answers:
             name = blob.encode()
-            head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, len(name))
+            head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, len(name))
             flat += (entry.id, b"%b%b%b" % (head, name, data))
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
@@ -220,6 +224,6 @@ def as_published(item: Sequence[Any]) -> Published | None:
 
 
 def _result(raw: bytes) -> Reply:
-    sequence, attempt, kind, waited, ran, length = RESULT_HEAD.unpack_from(raw)
+    sequence, attempt, kind, waited, ran, kept, length = RESULT_HEAD.unpack_from(raw)
     start = RESULT_HEAD.size + length
-    return Reply(sequence, attempt, kind, waited, ran, raw[RESULT_HEAD.size : start].decode(), raw[start:])
+    return Reply(sequence, attempt, kind, waited, ran, kept, raw[RESULT_HEAD.size : start].decode(), raw[start:])

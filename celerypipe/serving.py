@@ -6,7 +6,8 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,8 @@ class Serving:
         self.mailbox: Mailbox = lease.mailbox
         self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
         self.done = 0
+        #: What it works on was taken over from an activation that may not know yet: its memory must not be reused.
+        self.taking_over = False
 
     @property
     def mean(self) -> float | None:
@@ -144,6 +147,9 @@ class Serving:
         times: tuple[float, float],
     ) -> None:
         """Encode a result. Arrays that lie in the input's blob as they are go on by reference to that blob."""
+        kept: Callable[[], object] = bool  # its answer is not None: who knows
+        if isinstance(content, memoryview) and not self.taking_over:
+            kept = weakref.ref(content.obj)
         given = memoryview(content) if entry.data and content is not None else None
         result = codec.encode_apart(outputs, given)
         size = len(result.head) + result.size
@@ -158,7 +164,7 @@ class Serving:
             apart = len(result.head) <= INLINE_LIMIT
             data = result.head if apart else b""
             reference, commands = store.put(result.body if apart else [result.joined()])
-        self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands), size)
+        self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands, kept), size)
 
     def _update(self, message: Message) -> list[Message]:
         if self.instance.node is None:

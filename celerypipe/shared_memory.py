@@ -22,9 +22,17 @@ from pathlib import Path
 ROOT = Path("/dev/shm")  # noqa: S108  # that is where it is; names are random, modes 0700 and 0600
 _RUN, _PROOF = "celerypipe-run-", "celerypipe-proof-"
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_BLOB = re.compile(r"[0-9a-f]{18}")
 _LOCK = "lock"
 #: The most pieces that one call of writev takes.
 _PIECES = 512
+
+#: Files of at least this size are kept when nobody needs them, and written again: pages that are there already take a
+#: quarter of the time of new ones. Bytes kept of each size, and how many sizes.
+RECYCLED_FROM = 256 * 1024
+_KEPT_BYTES = 64 * 1024 * 1024
+_KEPT_SIZES = 4
+_FREE = "free"
 
 
 class SharedFolder:
@@ -41,6 +49,7 @@ class SharedFolder:
         path = ROOT / f"{_RUN}{run}"
         try:
             path.mkdir(mode=0o700)
+            (path / _FREE).mkdir()
             return cls(path, _locked(path / _LOCK))
         except OSError:
             return None
@@ -60,8 +69,9 @@ class SharedFolder:
         name = secrets.token_hex(9)
         path = self._path / name
         size = sum(piece.nbytes for piece in pieces)
+        new = 0 if self._reuse(size, path) else os.O_CREAT | os.O_EXCL
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | new, 0o600)
             try:
                 _write_all(descriptor, pieces)
             finally:
@@ -74,7 +84,7 @@ class SharedFolder:
     def read(self, reference: str) -> memoryview | None:
         """Return the bytes as a view on shared memory, which outlives the file; None if it is gone."""
         name, _, size = reference[1:].partition(":")
-        if not _NAME.fullmatch(name):
+        if not _BLOB.fullmatch(name):
             return None
         try:
             descriptor = os.open(self._path / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -92,9 +102,41 @@ class SharedFolder:
     def delete(self, reference: str) -> None:
         """Remove a blob that nobody needs any more; who maps it keeps it."""
         name = reference[1:].partition(":")[0]
-        if _NAME.fullmatch(name):
+        if _BLOB.fullmatch(name):
             with contextlib.suppress(OSError):
                 (self._path / name).unlink()
+
+    def recycle(self, reference: str) -> None:
+        """Keep the file of a blob that nobody needs and nobody maps any more, for another blob of its size."""
+        name, _, size = reference[1:].partition(":")
+        if not _BLOB.fullmatch(name) or int(size) < RECYCLED_FROM:
+            self.delete(reference)
+            return
+        free = self._path / _FREE / size
+        try:
+            if not free.is_dir():
+                if len(os.listdir(free.parent)) >= _KEPT_SIZES:
+                    self.delete(reference)
+                    return
+                free.mkdir()
+            if (len(os.listdir(free)) + 1) * int(size) > _KEPT_BYTES:
+                self.delete(reference)
+            else:
+                os.rename(self._path / name, free / name)
+        except OSError:
+            self.delete(reference)
+
+    def _reuse(self, size: int, path: Path) -> bool:
+        """Take a file of that size which nobody needs, and give it this path."""
+        if size < RECYCLED_FROM:
+            return False
+        free = self._path / _FREE / str(size)
+        with contextlib.suppress(OSError):
+            for name in os.listdir(free):
+                with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                    os.rename(free / name, path)
+                    return True
+        return False
 
     def leftovers(self, older_than: float) -> list[str]:
         """Return references to all that was written before this time (Unix): a worker may have died over it."""
@@ -102,7 +144,7 @@ class SharedFolder:
         with contextlib.suppress(OSError):
             for entry in os.scandir(self._path):
                 with contextlib.suppress(OSError):
-                    if entry.name != _LOCK and entry.stat().st_mtime < older_than:
+                    if entry.name not in (_LOCK, _FREE) and entry.stat().st_mtime < older_than:
                         found.append(f"/{entry.name}:{entry.stat().st_size}")
         return found
 

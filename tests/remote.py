@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from celerypipe import Message, Object, Proc, Sink, node
+from celerypipe import Message, Object, Proc, Sink, Source, node
 
 
 class Echo(Proc):
@@ -135,6 +135,43 @@ class Large(Proc):
 
     def update(self, message: Message) -> Message:
         return message.with_payload(np.asarray(message.payload) * 2)
+
+
+class Frames(Source):
+    """Sends ``count`` arrays of ``size`` bytes, each full of its number."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count = count
+        self.size = size
+
+    def messages(self) -> Iterator[Message]:
+        for number in range(self.count):
+            yield Message(np.full(self.size, number % 256, np.uint8))
+
+
+class Hoard(Proc):
+    """Keeps the first array it sees as it came, and notes with each message what is in it by now."""
+
+    def __init__(self) -> None:
+        self.first: Any = None
+
+    def update(self, message: Message) -> Message:
+        if self.first is None:
+            self.first = message.payload
+        return message.with_payload((int(self.first.min()), int(self.first.max()), int(message.payload[0])))
+
+
+class Mark(Proc):
+    """Adds its name to a payload that is a tuple with a number in front; sends it 0, 1 or 2 times by that number."""
+
+    def __init__(self, name: str, modulus: int) -> None:
+        self.mark_name = name
+        self.modulus = modulus
+
+    def update(self, message: Message) -> list[Message]:
+        number = message.payload[0]
+        copies = (number % self.modulus) if self.modulus else 1
+        return [message.with_payload((*message.payload, f"{self.mark_name}{copy}")) for copy in range(min(copies, 2))]
 
 
 class Counting(Proc):

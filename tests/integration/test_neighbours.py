@@ -1,0 +1,93 @@
+"""Several nodes of a run on one queue: one activation serves them, and nothing else is different."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from celerypipe import Message, NodeTimeout, Pipeline, Runner
+from celerypipe.pipeline import NodeDefinition
+from tests.integration.test_references import chain
+from tests.integration.test_warp import CONFIG
+from tests.servers import StartWorker
+
+GRAPHS = 12
+
+
+def random_pipeline(dice: random.Random, queue: str) -> Pipeline:
+    """A random graph of nodes that swallow, pass on or double a message by its number."""
+    names = [f"n{number}" for number in range(dice.randint(2, 8))]
+    nodes = [
+        NodeDefinition(
+            name=name,
+            type="proc",
+            mark="tests.remote.Mark",
+            configuration={"name": name, "modulus": dice.choice([0, 0, 2, 3])},
+            warped=dice.random() < 0.85,
+            warp_configuration={"queue": queue, "window": dice.choice([1, 3, 64])},
+        )
+        for name in names
+    ]
+    links = [(dice.choice(names[:number]), name) for number, name in enumerate(names) if number]
+    for _ in range(dice.randint(0, 2)):
+        one, other = sorted(dice.sample(range(len(names)), 2))
+        if (names[one], names[other]) not in links:
+            links.append((names[one], names[other]))
+    return Pipeline(name="random", nodes=nodes, links=links)
+
+
+def came_out(runner: Runner, pipeline: Pipeline) -> Counter[object]:
+    messages = (Message((number,)) for number in range(40))
+    return Counter((out.creator, out.payload, out.sequence) for out in runner.stream(pipeline, messages))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2), ("threads", 3)])
+def test_random_graphs_give_the_same_results_as_here(
+    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    dice = random.Random(f"graphs on {pool}")  # noqa: S311  # the same graphs each time
+    for _ in range(GRAPHS):
+        pipeline = random_pipeline(dice, f"t{pool}")
+        assert came_out(Runner(redis_url), pipeline) == came_out(Runner(local=True), pipeline), pipeline.to_dict()
+
+
+def test_a_chain_on_one_slot_takes_few_tasks(start_worker: StartWorker, redis_url: str) -> None:
+    worker = start_worker("few", pool="solo", config=CONFIG)
+    pipeline = chain("few", "Echo", "Echo", "Echo", "Echo")
+    for _ in range(3):
+        assert [m.payload for m in Runner(redis_url).stream(pipeline, map(Message, range(300)))] == list(range(300))
+    assert worker.text().count("received") <= 6  # without neighbours each node would need one for each window
+
+
+def test_a_message_behind_a_hung_one_of_another_node_is_in_time(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("hung", pool="solo", config=CONFIG)
+    nodes = [
+        NodeDefinition(
+            name=name,
+            type="proc",
+            mark=f"tests.remote.{mark}",
+            warped=True,
+            timeout=timeout,
+            on_error="skip",
+            warp_configuration={"queue": "hung"},
+        )
+        for name, mark, timeout in (("slow", "Nap", 2.0), ("quick", "Echo", 0.8))
+    ]
+    naps = [0.0] * 5 + [30.0] + [0.0] * 5
+    outputs = Runner(redis_url).stream(Pipeline(name="two", nodes=nodes, links=[]), map(Message, naps))
+    assert Counter((m.creator, m.payload) for m in outputs) == {
+        ("slow", 0.0): 10,
+        ("quick", 0.0): 10,
+        ("quick", 30.0): 1,
+    }
+
+
+def test_each_node_keeps_its_own_timeout_and_error(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    pipeline = chain("tsolo", "Echo", "Nap", "Echo", n1={"timeout": 0.3})
+    with pytest.raises(NodeTimeout, match=r"n1: 0\.3 s exceeded"):
+        list(Runner(redis_url).stream(pipeline, [Message(0.0), Message(20.0), Message(0.0)]))
