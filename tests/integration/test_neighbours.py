@@ -63,29 +63,6 @@ def test_a_chain_on_one_slot_takes_few_tasks(start_worker: StartWorker, redis_ur
     assert worker.text().count("received") <= 6  # without neighbours each node would need one for each window
 
 
-def test_a_message_behind_a_hung_one_of_another_node_is_in_time(start_worker: StartWorker, redis_url: str) -> None:
-    start_worker("hung", pool="solo", config=CONFIG)
-    nodes = [
-        NodeDefinition(
-            name=name,
-            type="proc",
-            mark=f"tests.remote.{mark}",
-            warped=True,
-            timeout=timeout,
-            on_error="skip",
-            warp_configuration={"queue": "hung"},
-        )
-        for name, mark, timeout in (("slow", "Nap", 2.0), ("quick", "Echo", 0.8))
-    ]
-    naps = [0.0] * 5 + [30.0] + [0.0] * 5
-    outputs = Runner(redis_url).stream(Pipeline(name="two", nodes=nodes, links=[]), map(Message, naps))
-    assert Counter((m.creator, m.payload) for m in outputs) == {
-        ("slow", 0.0): 10,
-        ("quick", 0.0): 10,
-        ("quick", 30.0): 1,
-    }
-
-
 def test_each_node_keeps_its_own_timeout_and_error(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     pipeline = chain("tsolo", "Echo", "Nap", "Echo", n1={"timeout": 0.3})

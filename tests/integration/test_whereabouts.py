@@ -8,8 +8,9 @@ import pytest
 
 from celerypipe import whereabouts
 from celerypipe.bells import Bells
-from celerypipe.mailbox import Mailbox
-from celerypipe.message import Message
+from celerypipe.connection import Client
+from celerypipe.mailbox import Mailbox, packed_entry
+from celerypipe.message import Message, new_id
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course
 from celerypipe.warp import Flight, Warp
@@ -38,4 +39,33 @@ def test_a_frozen_redis_is_asked_once_and_not_for_each_late_message(
     # It would answer again, but is not asked for a while: the second message costs no time.
     assert "Redis does not answer" in there.withdraw(nearby, warp, flights[1])[0]
     assert there.began(nearby, warp, flights[1]) == flights[1].sent_at
+    there.close()
+
+
+def test_time_behind_a_message_of_another_node_in_the_same_activation_is_not_its_own(
+    redis_url: str, redis_client: Client
+) -> None:
+    run = new_id()
+    course = Course(run, folder=None, say=print)
+    there = Whereabouts(redis_url, Bells(course, redis_url))
+    nearby = {}
+    for name in ("upstream", "downstream"):
+        node = NodeDefinition(name=name, type="proc", mark="tasks.gpu.Detect", warped=True)
+        warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
+        nearby[warp] = Mailbox(run, name)
+        nearby[warp].make(redis_client)
+        entries = [packed_entry(number, 0, "", b"") for number in range(2)]
+        answer = nearby[warp].send(redis_client, entries, token="t", wanted=0, ttl=1000)
+        assert answer is not None
+        for number, entry in enumerate(answer[0]):
+            warp.flights[number] = Flight(number, Message(number), sent_at=1.0, due_since=1.0, entry=entry)
+        nearby[warp].receive(redis_client, "host.1.one.0", 2, None)
+    upstream, downstream = nearby
+    running, *behind = [*upstream.flights.values(), *downstream.flights.values()]
+    assert there.began(nearby, upstream, running) == 1.0
+    for flight in behind:
+        warp = upstream if flight in upstream.flights.values() else downstream
+        assert there.began(nearby, warp, flight) > 1.0  # it has not begun: it is behind the one that runs
+    redis_client.xack(nearby[upstream].stream, "celerypipe", *(f.entry for f in upstream.flights.values()))
+    assert there.began(nearby, downstream, behind[1]) == 1.0  # nothing is before it any more
     there.close()
