@@ -16,7 +16,7 @@ import redis
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
 from celerypipe.keeper import Keeper
-from celerypipe.mailbox import Entry, entries_by_stream, reading
+from celerypipe.mailbox import Beginning, Entry, entries_by_stream, reading
 from celerypipe.neighbours import Neighbours
 from celerypipe.outbox import exchange
 from celerypipe.serving import Serving
@@ -46,6 +46,7 @@ class Activation:
         client: Client,
         neighbours: Neighbours,
         *,
+        beginning: Beginning,
         keeper: Keeper,
         queues: Sequence[str],
         shutting_down: Callable[[], bool],
@@ -56,7 +57,8 @@ class Activation:
         self.keeper = keeper
         self.queues = queues
         self.shutting_down = shutting_down
-        self.offset = 0.0
+        self.offset = beginning.now - time.time()
+        self._claimed = beginning.claimed
         run, shares = self.home.mailbox.run, self.home.record.shared
         self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
@@ -81,10 +83,14 @@ class Activation:
         return reason if self.home.lease.state == "held" else self.home.lease.state
 
     def _drain(self) -> str:
-        seconds, micros = self.client.time()
-        self.offset = seconds + micros / 1e6 - time.time()
         start = self._began = busy = looked = time.monotonic()
-        claim_at = 0.0
+        claim_at = start + 1.0  # the first time was when the bell was taken
+        self.neighbours.adopt()
+        claimed, self._claimed = self._claimed, []
+        if reason := self._run_claimed(self.home, claimed):
+            return reason
+        if len(self.servings) > 1 and (reason := self._claim()):
+            return reason
         while True:
             now = time.monotonic()
             if reason := self._must_stop(now - start):
@@ -92,7 +98,7 @@ class Activation:
             if now >= claim_at:
                 claim_at = now + 1.0
                 self.neighbours.adopt()
-                if reason := self._claim(start):
+                if reason := self._claim():
                     return reason
             batches = self._read(block=IDLE_LOOK)
             if batches:
@@ -118,17 +124,24 @@ class Activation:
             lengths.llen(queue)
         return any(lengths.execute(raise_on_error=False))
 
-    def _claim(self, start: float) -> str:
-        """Run what dead activations left, each message by itself: one of them may have killed its process."""
+    def _claim(self) -> str:
+        """Take over what dead activations left."""
         for serving in self.servings:
-            for entry in serving.mailbox.claim(self.client, serving.lease.owner, READ_MOST):
-                if reason := self._must_stop(time.monotonic() - start):
-                    return reason
-                if serving.claimed(entry, LONE_ATTEMPTS) and serving.lease.state == "held":
-                    serving.taking_over = True
-                    self._work([(serving, [entry])])
-                    serving.taking_over = False
-                self._flush()  # the next one may be the one that kills
+            claimed = serving.mailbox.claim(self.client, serving.lease.owner, READ_MOST)
+            if reason := self._run_claimed(serving, claimed):
+                return reason
+        return ""
+
+    def _run_claimed(self, serving: Serving, entries: Sequence[Entry]) -> str:
+        """Run what a dead activation left, each message by itself: one of them may have killed its process."""
+        for entry in entries:
+            if reason := self._must_stop(time.monotonic() - self._began):
+                return reason
+            if serving.claimed(entry, LONE_ATTEMPTS) and serving.lease.state == "held":
+                serving.taking_over = True
+                self._work([(serving, [entry])])
+                serving.taking_over = False
+            self._flush()  # the next one may be the one that kills
         return ""
 
     def _read(self, block: int) -> list[tuple[Serving, list[Entry]]]:

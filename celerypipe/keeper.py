@@ -70,8 +70,7 @@ class Keeper:
         """Keep this lease from now on; it was taken a moment ago."""
         with self._changed:
             if not self._leases:
-                self._next_look = time.monotonic() + TICK
-                self._changed.notify()
+                self._next_look = time.monotonic() + TICK  # until then the thread sleeps on: waking it costs time
             self._leases.add(lease)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
@@ -115,10 +114,10 @@ class Keeper:
             for lease in leases:
                 self._look(client, lease)
 
-    def _pause(self) -> float | None:
+    def _pause(self) -> float:
         now = time.monotonic()
         if not self._leases:
-            return None
+            return TICK / 2
         return FLUSH_AFTER if now < self._hurry_until else max(0.0, self._next_look - now)
 
     def _look(self, client: Client, lease: Lease) -> None:

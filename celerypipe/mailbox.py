@@ -61,6 +61,15 @@ class Published(NamedTuple):
     results: list[Reply]
 
 
+class Beginning(NamedTuple):
+    """What an activation begins with: the node's record, whether the run goes on, Redis' clock, what the dead left."""
+
+    record: bytes | None
+    running: bool
+    now: float
+    claimed: list[Entry]
+
+
 class Answer(NamedTuple):
     """What an activation publishes for one entry, with the commands that store its blob just before."""
 
@@ -135,7 +144,32 @@ class Mailbox:
 
     def take(self, client: Client, slot: int, consumer: str) -> bool:
         """Take the bell of a slot: yes when it is absent or rung, no when another activation holds it."""
-        return bool(TAKE(client, (f"{self.bell}{slot}",), consumer, keys.HELD_TTL))
+        return bool(TAKE(client, *self.taking(slot, consumer)))
+
+    def taking(self, slot: int, consumer: str) -> tuple[Any, ...]:
+        """Return the keys and arguments of TAKE."""
+        return (f"{self.bell}{slot}",), consumer, keys.HELD_TTL
+
+    def begin(self, client: Client, slot: int, consumer: str, most: int) -> Beginning | None:
+        """Take the bell and see what there is, in one round trip; None when another activation holds it."""
+        taking, claiming = self.taking(slot, consumer), self.claiming(consumer, most)
+        taken, found, clock, claimed = client.together(
+            TAKE.command(*taking),
+            ("MGET", keys.node(self.run, self.node), keys.run(self.run)),
+            ("TIME",),
+            CLAIM.command(*claiming),
+        )
+        if isinstance(taken, redis.exceptions.NoScriptError):  # the first of all activations
+            taken, claimed = TAKE(client, *taking), redis.exceptions.NoScriptError()
+        if not taken:
+            return None
+        if isinstance(claimed, redis.exceptions.NoScriptError):
+            claimed = CLAIM(client, *claiming)
+        for answer in (taken, found, clock):
+            if isinstance(answer, redis.ResponseError):
+                raise answer
+        entries = [] if isinstance(claimed, redis.ResponseError) else entries_in(claimed)
+        return Beginning(found[0], found[1] == b"running", int(clock[0]) + int(clock[1]) / 1e6, entries)
 
     def release(self, client: Client, slot: int, consumer: str, *, force: bool) -> bool:
         """Let go of the bell; False (and still held) when an entry waits that nobody was given, unless ``force``."""
@@ -151,8 +185,11 @@ class Mailbox:
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
-        taken = CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
-        return [entry for item in taken if (entry := as_entry(item))]
+        return entries_in(CLAIM(client, *self.claiming(consumer, count)))
+
+    def claiming(self, consumer: str, count: int) -> tuple[Any, ...]:
+        """Return the keys and arguments of CLAIM."""
+        return (self.stream, self.bell), keys.GROUP, consumer, count
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
@@ -197,8 +234,13 @@ def entries_by_stream(answer: Any) -> dict[str, list[Entry]]:
     """Return the entries that :func:`reading` brought, by the name of their stream."""
     found = {}
     for stream, items in answer or ():
-        found[stream.decode()] = [entry for item in items if (entry := as_entry(item))]
+        found[stream.decode()] = entries_in(items)
     return found
+
+
+def entries_in(items: Sequence[Any]) -> list[Entry]:
+    """Read mailbox entries, without those that celerypipe did not write."""
+    return [entry for item in items if (entry := as_entry(item))]
 
 
 def as_entry(item: Sequence[Any]) -> Entry | None:

@@ -60,7 +60,6 @@ class Run:
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._stopped = False
-        self._ends: list[Station] = []
         for name in self.graph.order:
             self.stations[name] = self._station(self._node(name))
         self._connect()
@@ -172,7 +171,7 @@ class Run:
                 each.discard()
             raise
         self._started = time.monotonic()
-        self._ends = [*self.stations.values()]
+        self.course.expect([*self.stations.values(), *([self.outflow] if self.outflow is not None else [])])
         if self.carrier is not None:
             self.carrier.start()
         for loopback in self.loopbacks:
@@ -233,14 +232,7 @@ class Run:
 
     def wait(self, seconds: float) -> bool:
         """Wait until the run is over, at most so long; return whether it is."""
-        if self.course.over.wait(seconds):
-            return True
-        if all(station.finished.is_set() for station in self._ends) and (
-            self.outflow is None or self.outflow.finished.is_set()
-        ):
-            self.course.over.set()
-            return True
-        return False
+        return self.course.over.wait(seconds)
 
     def check(self, now: float) -> None:
         """Hold every node to its timeout."""

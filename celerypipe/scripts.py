@@ -110,9 +110,10 @@ redis.call('SET', KEYS[1], 'r:' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
-# Take over what consumers without a lease hold; forget those that hold nothing.
+# Take over what consumers without a lease hold; forget those that hold nothing. Only for one that has a lease itself.
 CLAIM = Script("""
 local taken = {}
+if redis.call('GET', KEYS[2] .. (string.match(ARGV[2], '%.(%d+)$') or '0')) ~= ARGV[2] then return taken end
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local name, pending = consumer[2], consumer[4]
   local slot = string.match(name, '%.(%d+)$') or '0'

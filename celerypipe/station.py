@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,6 +41,19 @@ class Course:
         self.error: BaseException | None = None
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
+        self._going: set[Station] = set()
+
+    def expect(self, stations: Iterable[Station]) -> None:
+        """Be over when all of these have finished."""
+        self._going = set(stations)
+
+    def ended(self, station: Station) -> None:
+        """This station has finished."""
+        with self._lock:
+            self._going.discard(station)
+            last = not self._going
+        if last:
+            self.over.set()
 
     def spawn(self, name: str, work: Callable[..., None], *arguments: Any) -> threading.Thread:
         """Start a daemon thread of this run, which :meth:`farewell` waits for."""
@@ -139,6 +152,7 @@ class Station:
         self.tally.unmatched += self.join.unmatched + self.join.left()
         for outlet in self.outlets:
             outlet.station.end(self.name)
+        self.course.ended(self)
 
     def received(self, message: Message) -> None:
         """Note that a message came in."""

@@ -13,14 +13,13 @@ from typing import Any
 
 import celery
 
-from celerypipe import keys
-from celerypipe.activation import Activation
+from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, connect
 from celerypipe.errors import CodecError
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
-from celerypipe.mailbox import Mailbox
+from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
 from celerypipe.serving import Record, Serving
 
@@ -100,14 +99,15 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
         try:
-            if not mailbox.take(client, slot, owner):
+            beginning = mailbox.begin(client, slot, owner, READ_MOST)
+            if beginning is None:
                 return "the bell is held by another activation"
             alarm = Alarm() if threading.current_thread() is threading.main_thread() else Unarmed()
             lease = Lease(mailbox, slot, owner, alarm)
             keeper = self.worker.place().keeper
             keeper.add(lease)
             try:
-                return self._serve(client, lease)
+                return self._serve(client, lease, beginning)
             finally:
                 keeper.remove(lease)
         except Broken as error:
@@ -116,14 +116,12 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)
             return f"broken off: {error}"
 
-    def _serve(self, client: Client, lease: Lease) -> str:
-        found: Any = client.mget(keys.node(lease.mailbox.run, lease.mailbox.node), keys.run(lease.mailbox.run))
-        data, state = found
-        if data is None or state != b"running":
+    def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
+        if beginning.record is None or not beginning.running:
             client.delete(lease.bell)
             return "the run is over"
         try:
-            record = Record.read(data)
+            record = Record.read(beginning.record)
         except (CodecError, TypeError) as error:
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
@@ -145,6 +143,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             activation = Activation(
                 client,
                 neighbours,
+                beginning=beginning,
                 keeper=place.keeper,
                 queues=self.worker.queues,
                 shutting_down=self.worker.shutting_down,
