@@ -23,17 +23,15 @@ class Cargo:
         self._say = say
         self._may_share = may_share
 
-    def share(self, *, able: bool) -> bool:
-        """Put new blobs into shared memory if all workers can see it; return whether that has changed."""
+    def share(self, *, able: bool) -> None:
+        """Put new blobs into shared memory if all workers can see it."""
         store = self.blobs.store
         able = able and self._may_share
         if able and store.folder is None:
             store.folder = SharedFolder.make(store.run)
             self._may_share = store.folder is not None
             able = store.folder is not None
-        changed = able != store.shares
         store.shares = able
-        return changed
 
     def load(self, flight: Flight, message: codec.Apart) -> None:
         """Give a flight its bytes; they have been copied afterwards, or are stored already."""

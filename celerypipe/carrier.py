@@ -183,14 +183,14 @@ class RedisCarrier:
         if not complete:
             self._make_again()
         self.bells.look(self._client, self._mine())
-        if self._share():
-            self.holdings.write_records(self._client)
+        self._share()
         for warp in self._mine():
             self._keep(warp, now)
 
-    def _share(self) -> bool:
-        """Use shared memory as long as all workers see it; return whether that has changed."""
-        return self.cargo.share(able=all(self.bells.share_memory(warp.queue) for warp in self._mine()))
+    def _share(self) -> None:
+        """Use shared memory as long as all workers see it."""
+        mine = self._mine()
+        self.cargo.share(able=bool(mine) and all(self.bells.share_memory(warp.queue) for warp in mine))
 
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""

@@ -29,7 +29,7 @@ class Holdings:
         self.blobs = blobs
         self.mailboxes: dict[str, Mailbox] = {}
         self._records: dict[str, Mapping[str, Any]] = {}
-        self._made = False
+        self._made = self._told = False
         self._renewed = 0.0
 
     def plan(self, records: Mapping[str, Mapping[str, Any]]) -> None:
@@ -52,7 +52,7 @@ class Holdings:
 
     def write_records(self, client: Client) -> None:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
-        shared = self.blobs.store.folder is not None
+        self._told = shared = self.blobs.store.shares
         for name, record in self._records.items():
             client.set(keys.node(self.run, name), codec.encode_value({**record, "shared": shared}), px=keys.DATA_TTL)
 
@@ -63,6 +63,8 @@ class Holdings:
             names += (mailbox.stream, keys.node(self.run, name))
         commands: list[Command] = [("SET", keys.run(self.run), "running", "PX", keys.RUN_TTL, "GET")]
         commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
+        if self._told != self.blobs.store.shares:
+            self.write_records(client)
         now = time.monotonic()
         if now - self._renewed > RENEW:
             self._renewed = now

@@ -160,6 +160,7 @@ class Proof:
     """A file by which a worker proves which memory it shares, for as long as the worker lives."""
 
     def __init__(self) -> None:
+        sweep()
         self.text = ""
         self._path = ROOT / f"{_PROOF}{secrets.token_hex(9)}"
         self._owner = os.getpid()
