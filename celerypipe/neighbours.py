@@ -105,6 +105,8 @@ class Neighbours:
 
     def leave_unsuited(self) -> list[Serving]:
         """Let go of neighbours whose bell was lost, or who better have a slot of their own; return them."""
+        if len(self.servings) == 1:
+            return []
         others = [serving for serving in self.servings if serving is not self.home]
         slow = self._slots > 1 and any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
         left = [serving for serving in others if slow or serving.lease.state != "held"]

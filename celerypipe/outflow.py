@@ -9,6 +9,9 @@ from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course, Full, Waiting
 
+#: Messages that the caller gets at a time; those still in his hand count as waiting.
+HANDFUL = 16
+
 
 class Outflow(Waiting):
     """Where a pipeline run by ``Runner.stream`` ends: messages wait here for the caller, who takes them at his pace."""
@@ -16,25 +19,29 @@ class Outflow(Waiting):
     def __init__(self, course: Course, node: NodeDefinition) -> None:
         super().__init__(course, node)
         self._waiting: deque[Message] = deque()
+        self._in_hand = 0
 
     def has_room(self, count: int) -> bool:
-        return len(self._waiting) + count <= INBOX
+        return len(self._waiting) + self._in_hand + count <= INBOX
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self._changed:
-            if not self._wait_for_room(lambda: len(self._waiting) >= INBOX, full):
+            if not self._wait_for_room(lambda: not self.has_room(1), full):
                 return False
             self._waiting.append(message)
             self._changed.notify_all()
         return True
 
-    def take(self) -> Message | None:
-        """Wait for the next message; None when there will be none, or the run is over."""
+    def take(self) -> list[Message]:
+        """Wait for messages and return a handful of them; nothing when there will be none, or the run is over."""
         with self._changed:
+            self._in_hand = 0
             while not self._waiting:
                 if self._ended or self.course.over.is_set():
                     self.finish()
-                    return None
+                    return []
                 self._changed.wait(0.1)
+            taken = [self._waiting.popleft() for _ in range(min(HANDFUL, len(self._waiting)))]
+            self._in_hand = len(taken) - 1
             self._changed.notify_all()
-            return self._waiting.popleft()
+            return taken

@@ -241,8 +241,8 @@ class Run:
 
     def outputs(self) -> Iterator[Message]:
         """What reaches the end of a pipeline that is fed from code."""
-        while self.outflow is not None and (message := self.outflow.take()) is not None:
-            yield message
+        while self.outflow is not None and (messages := self.outflow.take()):
+            yield from messages
 
     def stop_sources(self, reason: str) -> None:
         """Want no more messages; what is on its way still comes out."""

@@ -123,10 +123,9 @@ class SourceStation(Station):
                 f"{self.name}: messages() yielded a {type(message).__name__}, not a Message; yield Message(...)",
                 node=self.name,
             )
-        if message.sequence < 0:
-            message = message.with_changes(sequence=self._count, id=message.id, created_at=message.created_at)
+        number = self._count if message.sequence < 0 else None
         self._count += 1
-        self.pass_on((message,), None)
+        self.pass_on((message,), None, number=number)
 
     def _failed(self, raised: BaseException) -> None:
         error = as_failure(raised, self.name, None)

@@ -165,14 +165,17 @@ class Station:
         """Would :meth:`pass_on` of so many outputs wait for nobody?"""
         return all(outlet.link.full == "drop" or outlet.station.has_room(count) for outlet in self.outlets)
 
-    def pass_on(self, outputs: Sequence[Message], parent: Message | None, *, crowd: bool = False) -> None:
+    def pass_on(
+        self, outputs: Sequence[Message], parent: Message | None, *, number: int | None = None, crowd: bool = False
+    ) -> None:
         """Send outputs down every link, in order; stamped with this node's name and their parent's origin.
 
-        ``crowd``: wait for nobody; :meth:`roomy` said a moment ago that it need not.
+        ``number``: that of a message without a parent; ``crowd``: wait for nobody, :meth:`roomy` said a moment ago
+        that it need not.
         """
         folder = self.course.folder
         for output in outputs:
-            message = stamped(output, self.name, parent)
+            message = stamped(output, self.name, parent, number)
             self.tally.sent += 1
             if folder is not None:
                 if folder.telemetry:
@@ -250,8 +253,8 @@ class Waiting(Station):
         return True
 
 
-def stamped(output: Message, creator: str, parent: Message | None) -> Message:
-    """A copy of an output with its creator, and the origin and sequence of what it was made from."""
+def stamped(output: Message, creator: str, parent: Message | None, number: int | None = None) -> Message:
+    """A copy of an output with its creator, and the origin and sequence of what it was made from, or its number."""
     source = parent if parent is not None and not output.origin else output
     return Message(
         payload=output.payload,
@@ -260,7 +263,7 @@ def stamped(output: Message, creator: str, parent: Message | None) -> Message:
         version=output.version,
         timers=dict(output.timers),
         origin=source.origin or source.id,
-        sequence=source.sequence,
+        sequence=source.sequence if number is None else number,
         id=output.id,
         created_at=output.created_at,
     )
