@@ -31,7 +31,8 @@ class Neighbours:
     """Takes and lets go of bells for one activation; ``servings`` is what it serves now, upstream nodes first.
 
     ``slots``: processes or threads of this worker. With one, all neighbours are taken: nobody else here could serve
-    them. With more, only those that are warm in this process, and only while all are quick.
+    them. With more, and where ``parallel`` bounds the slots, only those that are warm in this process, and only while
+    all are quick.
     """
 
     def __init__(
@@ -93,7 +94,11 @@ class Neighbours:
     def _suits(self, record: Record) -> bool:
         if record.parallel is not None and self.home.lease.slot >= record.parallel:
             return False
-        return self._slots == 1 or (_cheap(self.home.mean) and _cheap(self._shelf.mean(record.key)))
+        return self._always(record) or (_cheap(self.home.mean) and _cheap(self._shelf.mean(record.key)))
+
+    def _always(self, record: Record) -> bool:
+        """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
+        return self._slots == 1 and record.parallel is None
 
     def _add(self, entry: Entry, mailbox: Mailbox, record: Record) -> None:
         home = self.home.lease
@@ -108,8 +113,12 @@ class Neighbours:
         if len(self.servings) == 1:
             return []
         others = [serving for serving in self.servings if serving is not self.home]
-        slow = self._slots > 1 and any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
-        left = [serving for serving in others if slow or serving.lease.state != "held"]
+        slow = any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
+        left = [
+            serving
+            for serving in others
+            if serving.lease.state != "held" or (slow and not self._always(serving.record))
+        ]
         for serving in left:
             if serving.lease.state == "held":
                 serving.outbox.flush(self._client)
