@@ -20,6 +20,7 @@ FLOATS = 4 * 1024 * 1024
 class Load:
     """One kind of payload. ``once``, ``flight``, ``stored``: how many one at a time, in flight, for its yardstick.
 
+    ``window``: how many are on their way in flight, as for the peers.
     ``is_array``: a node that sends it on as it came passes on a reference.
     """
 
@@ -29,6 +30,7 @@ class Load:
     flight: int
     stored: int
     is_array: bool = False
+    window: int = 64
 
 
 def _noise(size: int) -> bytes:
@@ -46,11 +48,11 @@ def _floats() -> Array:
 
 
 TINY_LOAD = Load("100 B", lambda: TINY, 1200, 15000, 0)
-FRAME_LOAD = Load("frame 640×480×3 (921,600 B)", _frame, 150, 250, 60, is_array=True)
-ARRAY_LOAD = Load("float32 array, 16 MiB", _floats, 7, 18, 6, is_array=True)
+FRAME_LOAD = Load("frame 640×480×3 (921,600 B)", _frame, 120, 240, 60, is_array=True)
+ARRAY_LOAD = Load("float32 array, 16 MiB", _floats, 7, 16, 6, is_array=True, window=8)
 LARGE = (
-    Load("bytes, 64 KiB", lambda: _noise(1 << 16), 400, 2000, 200),
-    Load("bytes, 1 MiB", lambda: _noise(1 << 20), 100, 200, 50),
+    Load("bytes, 64 KiB", lambda: _noise(1 << 16), 400, 1500, 200),
+    Load("bytes, 1 MiB", lambda: _noise(1 << 20), 100, 150, 50),
     FRAME_LOAD,
     ARRAY_LOAD,
 )

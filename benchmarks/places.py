@@ -74,7 +74,7 @@ class Place(Crew):
 
     def __init__(self, name: str, server: Server) -> None:
         super().__init__(server.url(name), server.folder, name)
-        self.server = server
+        self.name, self.server = name, server
         self.plain_app = make_app(self.url)
 
     def __enter__(self) -> Place:

@@ -86,6 +86,34 @@ def in_flight(
     return (got - skip) / spent
 
 
+def steady(runner: Runner, pipeline: Pipeline, payload: Any, count: int, window: int) -> float:
+    """Messages a second with so many on their way, ``count`` of them: filling and emptying are not counted.
+
+    For large payloads, of which one run sees few: its beginning would be most of it.
+    """
+    permits: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(window):
+        permits.put(None)
+    total = count + 2 * window
+
+    def messages() -> Iterator[Message]:
+        for _ in range(total):
+            permits.get()
+            yield Message(payload)
+
+    got, last = 0, None
+    start = stop = time.perf_counter()
+    for message in runner.stream(pipeline, messages()):
+        got, last = got + 1, message
+        if got == window:
+            start = time.perf_counter()
+        elif got == window + count:
+            stop = time.perf_counter()
+        permits.put(None)
+    _check(payload, last, got, total)
+    return count / (stop - start)
+
+
 def _check(wanted: Any, last: Message | None, got: int, count: int) -> None:
     """Refuse a figure of a path that loses or breaks messages: it would look fast."""
     if got != count:

@@ -35,7 +35,7 @@ MANY = 64
 class Workload:
     """One workload. ``queues`` are the workers that it needs, ``most`` the repetitions that suffice.
 
-    ``anywhere``: the place makes no difference, so that it is measured at the first one only.
+    ``anywhere``: the place makes little difference, so that it is measured at the first one only.
     """
 
     name: str
@@ -69,7 +69,7 @@ def tiny(stage: Stage) -> Iterator[Sample]:
 def three(stage: Stage) -> Iterator[Sample]:
     """Three no-op nodes in a row: served in turn by one slot, and on a worker with a slot for each."""
     runner, load = Runner(stage.url), TINY_LOAD
-    for queue, slots in (("solo", "one slot"), ("three", "three slots")):
+    for queue, slots in bulk.THREE.items():
         payload, pipeline = load.make(), in_a_row(queue, 3)
         where = f"3 nodes, {load.name}, {slots}"
         ping = stage.yardsticks.ping_pong(stage.count(load.once))
@@ -78,7 +78,6 @@ def three(stage: Stage) -> Iterator[Sample]:
         streams = stage.yardsticks.streams(stage.count(20_000))
         rate = in_flight(runner, pipeline, payload, stage.count(load.flight // 3))
         yield beside(Sample(where, FLIGHT, "/s", rate), STREAMS, streams, THREE_RATE)
-        yield from bulk.three_nodes(stage, queue, slots)
 
 
 def work(stage: Stage) -> Iterator[Sample]:
@@ -137,16 +136,18 @@ def importing(stage: Stage) -> Iterator[Sample]:
 
 
 PREFORK = {"prefork": 1}
+THREE = dict.fromkeys(bulk.THREE, 1)
 #: All of them, in the order of RESULTS.md.
 WORKLOADS = {
     one.name: one
     for one in (
         Workload("tiny", "One warped no-op node, tiny messages", tiny, {"solo": 1, **PREFORK}),
-        Workload("large", "One warped node, large payloads", bulk.one_node, PREFORK),
-        Workload("three", "Three warped no-op nodes in a row", three, {"solo": 1, "three": 1}),
-        Workload("batch", "Micro-batches", batches, {"one": 1}),
-        Workload("work", "Two workers instead of one", work, {"one": 1, "two": 2}, most=2),
-        Workload("fairness", "Eight pipelines sharing one worker", fairness, PREFORK, most=2),
+        Workload("large", "One warped node, large payloads", bulk.one_node, PREFORK, most=2),
+        Workload("three", "Three warped no-op nodes in a row, tiny messages", three, THREE),
+        Workload("bulk", "Three warped nodes in a row, large payloads", bulk.three_nodes, THREE, most=2, anywhere=True),
+        Workload("batch", "Micro-batches", batches, {"one": 1}, anywhere=True),
+        Workload("work", "Two workers instead of one", work, {"one": 1, "two": 2}, most=2, anywhere=True),
+        Workload("fairness", "Eight pipelines sharing one worker", fairness, PREFORK, most=2, anywhere=True),
         Workload("idle", "Idle wake-up", idle, PREFORK),
         Workload("many", "Sixty-four warped nodes in one pipeline", many, PREFORK, most=1),
         Workload("memory", "Memory over 200,000 messages", memory, PREFORK, most=1, anywhere=True),
