@@ -81,9 +81,10 @@ class Suite:
     def show(self) -> None:
         """What took how long, and what celerypipe does not have yet."""
         parts = [f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items()]
-        self._console.print(f"{', '.join(parts)}; {sum(self.seconds.values()):.0f} s in all", highlight=False)
+        total = sum(self.seconds.values())
+        self._console.print(f"{', '.join(parts)}; {total:.0f} s in all", highlight=False, soft_wrap=True)
         for text in self.not_yet:
-            self._console.print(f"not there yet: {text}", style="yellow", markup=False, highlight=False)
+            self._console.print(f"not there yet: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def arguments() -> argparse.Namespace:
