@@ -104,15 +104,17 @@ class Script:
     def close(self) -> None:
         """Hang up; end it if it stays; then end what it left, and remove what nobody removed."""
         self.seen.update(marked(self.mark))
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()  # type: ignore[union-attr]
-        for insist in (lambda: None, self.process.terminate, self.process.kill):
-            insist()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
-                break
-        end_marked(self.mark)
-        remove_semaphores(self.seen)
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()  # type: ignore[union-attr]
+            for insist in (lambda: None, self.process.terminate, self.process.kill):
+                insist()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(GRACE)
+                    break
+        finally:  # also when Ctrl-C comes again
+            end_marked(self.mark)
+            remove_semaphores(self.seen)
 
 
 def remove_semaphores(processes: Iterable[int]) -> None:
