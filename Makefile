@@ -48,7 +48,7 @@ unit: $(DEV_READY)
 bench: $(DEV_READY) ## measure for five minutes; prints tables and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --write $(ARGS)
 
-bench-peers: $(DEV_READY) ## measure Ray, Dask, dramatiq, taskiq and juturna, each in an environment of its own
+bench-peers: $(DEV_READY) ## measure celerypipe beside Ray, Dask, dramatiq, taskiq and juturna
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 up: ## start Redis, one worker per queue and Flower in containers (REDIS_PASSWORD=... make up)

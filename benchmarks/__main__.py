@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from contextlib import closing
 from types import FrameType
 
@@ -34,6 +35,9 @@ class Suite:
         self.repetitions: int = options.repetitions or (1 if options.quick else REPETITIONS)
         self.figures = Figures()
         self.failures: list[str] = []
+        self.not_yet: list[str] = []
+        #: Seconds of each workload, all places together.
+        self.seconds: Counter[str] = Counter()
         self.redis_version = ""
         self._console = console
 
@@ -67,10 +71,20 @@ class Suite:
                         progress.refresh()
                         for sample in workload.repeat(stage):
                             self.figures.add(workload.group, name if workload.queues else "", sample)
+                    self.not_yet += [text for text in dict.fromkeys(stage.not_yet) if text not in self.not_yet]
             except Exception as error:  # noqa: BLE001  # the others still count; the exit status tells
                 self.failures.append(f"{name} {workload.name}: {type(error).__name__}: {error}")
                 self._console.print(f"failed: {self.failures[-1]}", style="red", markup=False)
+            self.seconds[workload.name] += time.monotonic() - begin
             self._console.print(f"{name:5}{workload.name:10}{time.monotonic() - begin:6.1f} s", highlight=False)
+
+    def show(self) -> None:
+        """What took how long, and what celerypipe does not have yet."""
+        parts = [f"{name} {seconds:.0f} s" for name, seconds in self.seconds.items()]
+        total = sum(self.seconds.values())
+        self._console.print(f"{', '.join(parts)}; {total:.0f} s in all", highlight=False, soft_wrap=True)
+        for text in self.not_yet:
+            self._console.print(f"not there yet: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -110,12 +124,14 @@ def main() -> None:
         repetitions=suite.repetitions,
         redis_version=suite.redis_version,
         load=load,
+        each=suite.seconds,
     )
     screen = Console(width=None if sys.stdout.isatty() else WIDTH)
     for table in results.tables(suite.figures):
         screen.print(table)
+    suite.show()
     if options.write:
-        results.keep(facts, suite.figures, suite.failures)
+        results.keep(facts, suite.figures, suite.failures, suite.not_yet)
     raise SystemExit(1 if suite.failures else 0)
 
 

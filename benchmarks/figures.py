@@ -90,7 +90,7 @@ class Figure:
     def cells(self) -> tuple[str, ...]:
         """Its row of a table, see ``COLUMNS``."""
         values = self.values
-        ratio = f"{_spread(self.ratios)} × {self.yardstick}" if self.ratios else ""
+        ratio = f"{spread(self.ratios)} × {self.yardstick}" if self.ratios else ""
         return (
             self.workload,
             self.place,
@@ -147,7 +147,15 @@ def _key(figure: Figure) -> tuple[str, ...]:
     return figure.place, figure.group, figure.workload, figure.figure, figure.yardstick
 
 
-def _spread(values: Sequence[float]) -> str:
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """The lines of a table."""
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{'---|' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+def spread(values: Sequence[float]) -> str:
     """``2.8 (2.5 to 3.1)``."""
     middle = short(statistics.median(values))
     return middle if len(values) == 1 else f"{middle} ({short(min(values))} to {short(max(values))})"

@@ -18,13 +18,19 @@ FLOATS = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Load:
-    """One kind of payload. ``once``, ``flight``, ``stored``: how many one at a time, in flight, for its yardstick."""
+    """One kind of payload. ``once``, ``flight``, ``stored``: how many one at a time, in flight, for its yardstick.
+
+    ``window``: how many are on their way in flight, as for the peers.
+    ``is_array``: a node that sends it on as it came passes on a reference.
+    """
 
     name: str
     make: Callable[[], Any]
     once: int
     flight: int
     stored: int
+    is_array: bool = False
+    window: int = 64
 
 
 def _noise(size: int) -> bytes:
@@ -42,11 +48,11 @@ def _floats() -> Array:
 
 
 TINY_LOAD = Load("100 B", lambda: TINY, 1200, 15000, 0)
-FRAME_LOAD = Load("frame 640×480×3 (921,600 B)", _frame, 150, 250, 60)
-ARRAY_LOAD = Load("float32 array, 16 MiB", _floats, 7, 18, 6)
+FRAME_LOAD = Load("frame 640×480×3 (921,600 B)", _frame, 120, 240, 60, is_array=True)
+ARRAY_LOAD = Load("float32 array, 16 MiB", _floats, 7, 16, 6, is_array=True, window=8)
 LARGE = (
-    Load("bytes, 64 KiB", lambda: _noise(1 << 16), 400, 2000, 200),
-    Load("bytes, 1 MiB", lambda: _noise(1 << 20), 100, 200, 50),
+    Load("bytes, 64 KiB", lambda: _noise(1 << 16), 400, 1500, 200),
+    Load("bytes, 1 MiB", lambda: _noise(1 << 20), 100, 150, 50),
     FRAME_LOAD,
     ARRAY_LOAD,
 )
@@ -59,6 +65,8 @@ def raw(payload: Any) -> bytes:
             return payload.image.tobytes()
         case Array():
             return payload.array.tobytes()
+        case np.ndarray():
+            return payload.tobytes()
     return bytes(payload)
 
 
@@ -68,6 +76,13 @@ def same(sent: Any, received: Any) -> bool:
 
 
 def _described(payload: Any) -> tuple[Any, ...]:
-    inner = payload.image if isinstance(payload, Image) else payload.array if isinstance(payload, Array) else None
+    inner: Any = None
+    match payload:
+        case Image():
+            inner = payload.image
+        case Array():
+            inner = payload.array
+        case np.ndarray():
+            inner = payload
     form = None if inner is None else (inner.shape, inner.dtype)
     return type(payload), form, zlib.crc32(raw(payload))

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from benchmarks.crew import PATIENCE, Crew, wait_for
 from benchmarks.plain import make_app
 from benchmarks.processes import end, python, start
 from celerypipe.connection import Trouble, connect
-from celerypipe.presence import read_presences
 from celerypipe.redis_server import find_redis_server, private_folder
 
 #: The ways to reach the same server.
 PLACES = ("unix", "tcp")
-CONFIGS = Path(__file__).parent / "worker_configs"
-#: Seconds a server or a worker may take to come up.
-PATIENCE = 60.0
 
 
 class Server:
@@ -77,15 +69,13 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Place:
-    """One way to the server, and the processes that serve there; they are started when first asked for."""
+class Place(Crew):
+    """One way to the server, and the processes that serve there."""
 
     def __init__(self, name: str, server: Server) -> None:
-        self.name = name
-        self.server = server
-        self.url = server.url(name)
+        super().__init__(server.url(name), server.folder, name)
+        self.name, self.server = name, server
         self.plain_app = make_app(self.url)
-        self._running: dict[str, list[subprocess.Popen[bytes]]] = {}
 
     def __enter__(self) -> Place:
         return self
@@ -94,54 +84,17 @@ class Place:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.plain_app.close()
-        end(process for processes in self._running.values() for process in processes)
-
-    def log(self, name: str) -> Path:
-        """What the processes of that name printed."""
-        return self.server.folder / f"{self.name}-{name}.log"
-
-    def workers(self, queue: str, count: int = 1) -> list[subprocess.Popen[bytes]]:
-        """So many ``celery -A celerypipe worker`` processes on a queue, seen alive."""
-        if queue not in self._running:
-            command = python("celery", "-A", "celerypipe", "worker", "-Q", queue)
-            environment = {"CELERYPIPE_REDIS_URL": self.url, "CELERYPIPE_WORKER_CONFIGS": str(CONFIGS)}
-            self._start(queue, command, environment, count)
-            for worker in self._running[queue]:
-                wait_for(partial(self._present, worker.pid), f"worker {queue}", worker, self.log(queue))
-        return self._running[queue]
+        self.close()
 
     def plain(self) -> Any:
         """The application of the plain Celery worker, seen alive."""
-        if "plain" not in self._running:
+        if not self.runs("plain"):
             command = python("celery", "-A", "benchmarks.plain", "worker", "-c", "1")
-            self._start("plain", command, {"BENCHMARKS_PLAIN_URL": self.url})
+            self.start("plain", command, {"BENCHMARKS_PLAIN_URL": self.url})
             self.plain_app.tasks["same"].delay("there?").get(timeout=PATIENCE)
         return self.plain_app
 
     def opposite(self, part: str) -> None:
         """A bare process that plays the other end of a yardstick."""
-        if part not in self._running:
-            self._start(part, python("benchmarks.opposite", part, self.url), {})
-
-    def _start(self, name: str, command: list[str], environment: Mapping[str, str], count: int = 1) -> None:
-        with self.log(name).open("ab") as log:
-            running = self._running.setdefault(name, [])
-            for _ in range(count):
-                running.append(start(command, log=log, environment=environment))
-
-    def _present(self, pid: int) -> bool:
-        with connect(self.url) as client:
-            return any(record["pid"] == pid for record in read_presences(client))
-
-
-def wait_for(
-    condition: Callable[[], object], what: str, process: subprocess.Popen[bytes] | None = None, log: Path | None = None
-) -> None:
-    """Wait until it holds; say what did not come, and what its process printed."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        ended = process is not None and process.poll() is not None
-        if ended or time.monotonic() > deadline:
-            text = log.read_text(errors="replace")[-2000:] if log is not None else ""
-            raise RuntimeError(f"{what} {'ended' if ended else 'did not come'}\n{text}")
-        time.sleep(0.02)
+        if not self.runs(part):
+            self.start(part, python("benchmarks.opposite", part, self.url), {})

@@ -13,13 +13,14 @@ import platform
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from benchmarks.figures import COLUMNS, Figure, Figures, short, spaced
+from benchmarks import peers_section
+from benchmarks.figures import COLUMNS, Figure, Figures, markdown
 
 HERE = Path(__file__).parent
 LATEST = HERE / "results" / "latest.json"
@@ -32,11 +33,17 @@ median and the lowest to highest of the repetitions are shown. Absolute figures 
 counts. `SET+GET twice` is the payload stored and fetched twice, the least that one no-op node costs by way of Redis;
 telling the other process to fetch is not counted. `two bare processes` are redis-py alone, pipelined XADD one way and
 XREADGROUP, XACK, XDEL the other, a hundred at a time. A ratio of rates is better above 1, a ratio of times below.
+
+Large payloads go through shared memory, which is what a runner does where all workers are on its machine, or through
+Redis (`Runner(url, shared_memory=False)`). `passed on`: the node returns the array that it got, of which only the
+reference travels; `made anew`: it returns a copy. Arrays arrive as views; the last one of each run is read and checked.
 """
 
 
-def head(*, seconds: float, repetitions: int, redis_version: str, load: float) -> dict[str, Any]:
-    """What was measured with: versions, machine, command."""
+def head(
+    *, seconds: float, repetitions: int, redis_version: str, load: float, each: Mapping[str, float]
+) -> dict[str, Any]:
+    """What was measured with: versions, machine, command; ``each``: the seconds of each workload."""
     return {
         "date": f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}",
         "python": platform.python_version(),
@@ -46,21 +53,22 @@ def head(*, seconds: float, repetitions: int, redis_version: str, load: float) -
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load before": round(load, 2),
         "seconds": round(seconds),
+        "seconds of each": {name: round(spent, 1) for name, spent in each.items()},
         "repetitions": repetitions,
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
     }
 
 
-def keep(facts: dict[str, Any], figures: Figures, failures: Sequence[str]) -> None:
+def keep(facts: dict[str, Any], figures: Figures, failures: Sequence[str], not_yet: Sequence[str]) -> None:
     """Write the JSON, and the page from it."""
     LATEST.parent.mkdir(exist_ok=True)
-    data = {"head": facts, "figures": figures.to_list(), "failures": list(failures)}
+    data = {"head": facts, "figures": figures.to_list(), "failures": list(failures), "not yet": list(not_yet)}
     LATEST.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    PAGE.write_text(page(data, _peers()), encoding="utf-8")
+    PAGE.write_text(page(data, found_peers()), encoding="utf-8")
 
 
-def page(data: dict[str, Any], peers: Sequence[dict[str, Any]]) -> str:
-    """The text of RESULTS.md."""
+def page(data: dict[str, Any], peers: dict[str, Any] | None = None) -> str:
+    """The text of RESULTS.md; ``peers``: what ``python -m benchmarks.peers`` wrote."""
     facts = data["head"]
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     lines = [
@@ -76,11 +84,13 @@ def page(data: dict[str, Any], peers: Sequence[dict[str, Any]]) -> str:
     verdicts = Counter(figure.met() for figure in figures.all if figure.target is not None)
     lines += [f"Targets: {', '.join(f'{count} {verdict}' for verdict, count in sorted(verdicts.items()))}.", ""]
     for group, members in figures.groups().items():
-        lines += [f"## {group}", "", *_markdown(COLUMNS, (figure.cells() for figure in members)), ""]
+        lines += [f"## {group}", "", *markdown(COLUMNS, (figure.cells() for figure in members)), ""]
     if data["failures"]:
         lines += ["## Failed", "", *(f"* {text}" for text in data["failures"]), ""]
+    if data.get("not yet"):
+        lines += ["## Not there yet", "", *(f"* {text}" for text in data["not yet"]), ""]
     if peers:
-        lines += ["## Peers", "", *_markdown(PEER_COLUMNS, map(_peer_cells, peers)), ""]
+        lines += ["## Peers", "", *peers_section.lines(peers)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -95,34 +105,13 @@ def tables(figures: Figures) -> Iterable[Table]:
         yield table
 
 
-PEER_COLUMNS = ("peer", "workload", "figure", "median", "lowest to highest", "note")
-
-
-def _peer_cells(one: dict[str, Any]) -> tuple[str, ...]:
-    spread = f"{short(one['low'])} to {short(one['high'])}"
-    return (
-        one["peer"],
-        one["workload"],
-        one["figure"],
-        f"{short(one['median'])}{spaced(one['unit'])}",
-        spread,
-        one.get("note", ""),
-    )
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    yield f"| {' | '.join(columns)} |"
-    yield f"|{'---|' * len(columns)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
-def _peers() -> list[dict[str, Any]]:
+def found_peers() -> dict[str, Any] | None:
+    """What the last whole run of the peers found, if there was one."""
     if not PEERS.is_file():
-        return []
-    found: list[dict[str, Any]] = json.loads(PEERS.read_text(encoding="utf-8"))
+        return None
+    found: dict[str, Any] = json.loads(PEERS.read_text(encoding="utf-8"))
     return found
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads(LATEST.read_text(encoding="utf-8")), _peers()), encoding="utf-8")
+    PAGE.write_text(page(json.loads(LATEST.read_text(encoding="utf-8")), found_peers()), encoding="utf-8")

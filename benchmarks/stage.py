@@ -14,6 +14,8 @@ class Stage:
         self.url = place.url
         self.quick = quick
         self.yardsticks = Yardsticks(place)
+        #: What celerypipe does not have yet; told, and no failure.
+        self.not_yet: list[str] = []
 
     def close(self) -> None:
         """Let go of connections."""

@@ -7,20 +7,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from benchmarks import bulk
+from benchmarks.batches import batches
 from benchmarks.crowds import fairness, memory
 from benchmarks.figures import Sample, Target, beside, yardstick
-from benchmarks.loads import ARRAY_LOAD, FRAME_LOAD, LARGE, TINY_LOAD, Load, raw
+from benchmarks.loads import TINY_LOAD
 from benchmarks.stage import Stage
-from benchmarks.traffic import in_a_row, in_flight, one_at_a_time
+from benchmarks.traffic import FLIGHT, ONCE, in_a_row, in_flight, one_at_a_time
+from celerypipe import Runner
 
-ONCE, FLIGHT = "one at a time, p50", "in flight"
-PING, STREAMS, STORE, PLAIN = "ping-pong", "two bare processes", "SET+GET twice", "plain Celery"
+PING, STREAMS, PLAIN = "ping-pong", "two bare processes", "plain Celery"
 TINY_ONCE = {"solo": Target(3, 2), "prefork": Target(5, 3)}
 TINY_RATE = Target(15_000, 25_000, least=True, of="figure")
 TINY_OVER_PLAIN = Target(30, least=True)
 THREE_ONCE = Target(8, 5)
 THREE_RATE = Target(4_790, least=True, of="figure")
-FRAME_ONCE = Target(1.6)
 WAKE = Target(1)
 TWO_OVER_ONE = Target(1.8, least=True)
 #: Milliseconds that a node works, see :mod:`benchmarks.nodes`.
@@ -34,7 +35,7 @@ MANY = 64
 class Workload:
     """One workload. ``queues`` are the workers that it needs, ``most`` the repetitions that suffice.
 
-    ``anywhere``: the place makes no difference, so that it is measured at the first one only.
+    ``anywhere``: the place makes little difference, so that it is measured at the first one only.
     """
 
     name: str
@@ -47,16 +48,16 @@ class Workload:
 
 def tiny(stage: Stage) -> Iterator[Sample]:
     """One no-op node and 100 B: a message's way there and back, and how many of them a second."""
-    url, load, yardsticks = stage.url, TINY_LOAD, stage.yardsticks
+    runner, load, yardsticks = Runner(stage.url), TINY_LOAD, stage.yardsticks
     payload = load.make()
     for pool in ("solo", "prefork"):
         where = f"1 node, {load.name}, {pool}"
         pipeline = in_a_row(pool)
         ping = yardsticks.ping_pong(stage.count(load.once))
-        once = one_at_a_time(url, pipeline, payload, stage.count(load.once))
+        once = one_at_a_time(runner, pipeline, payload, stage.count(load.once))
         yield beside(Sample(where, ONCE, "µs", once * 1e6), PING, ping * 1e6, TINY_ONCE[pool])
         streams = yardsticks.streams(stage.count(20_000))
-        rate = in_flight(url, pipeline, payload, stage.count(load.flight))
+        rate = in_flight(runner, pipeline, payload, stage.count(load.flight))
         plain = yardsticks.plain_flight(stage.count(600, 200))
         yield beside(Sample(where, FLIGHT, "/s", rate), STREAMS, streams, TINY_RATE)
         yield beside(Sample(where, FLIGHT, "/s", rate), PLAIN, plain, TINY_OVER_PLAIN)
@@ -65,49 +66,30 @@ def tiny(stage: Stage) -> Iterator[Sample]:
         yield yardstick(f"{PLAIN}, 200 in flight", "/s", plain)
 
 
-def large(stage: Stage) -> Iterator[Sample]:
-    """One no-op node and payloads from 64 KiB to 16 MiB."""
-    for load in LARGE:
-        yield from _payload(stage, "prefork", 1, load, FRAME_ONCE if load is FRAME_LOAD else None)
-
-
 def three(stage: Stage) -> Iterator[Sample]:
-    """Three no-op nodes in a row, on a worker with three slots."""
-    url, load = stage.url, TINY_LOAD
-    payload, pipeline = load.make(), in_a_row("three", 3)
-    where = f"3 nodes, {load.name}"
-    ping = stage.yardsticks.ping_pong(stage.count(load.once))
-    once = one_at_a_time(url, pipeline, payload, stage.count(load.once // 3))
-    yield beside(Sample(where, ONCE, "µs", once * 1e6), PING, ping * 1e6, THREE_ONCE)
-    streams = stage.yardsticks.streams(stage.count(20_000))
-    rate = in_flight(url, pipeline, payload, stage.count(load.flight // 3))
-    yield beside(Sample(where, FLIGHT, "/s", rate), STREAMS, streams, THREE_RATE)
-    for large_load in (FRAME_LOAD, ARRAY_LOAD):
-        yield from _payload(stage, "three", 3, large_load)
-
-
-def _payload(stage: Stage, queue: str, nodes: int, load: Load, target: Target | None = None) -> Iterator[Sample]:
-    """A large payload beside SET+GET twice of the same bytes, which is one no-op node's way through Redis."""
-    payload, pipeline = load.make(), in_a_row(queue, nodes)
-    where = f"{nodes} {'node' if nodes == 1 else 'nodes'}, {load.name}"
-    twice = 2 * stage.yardsticks.store_and_fetch(raw(payload), stage.count(load.stored, 4))
-    once = one_at_a_time(stage.url, pipeline, payload, stage.count(load.once // nodes, 4))
-    yield beside(Sample(where, ONCE, "ms", once * 1e3), STORE, twice * 1e3, target)
-    # From the start: of so few messages, those that leave the last node together would look fast.
-    rate = in_flight(stage.url, pipeline, payload, stage.count(load.flight // nodes, 8), skip=0)
-    yield beside(Sample(where, FLIGHT, "/s", rate), STORE, 1 / twice)
-    yield yardstick(STORE, "ms", twice * 1e3, load.name)
+    """Three no-op nodes in a row: served in turn by one slot, and on a worker with a slot for each."""
+    runner, load = Runner(stage.url), TINY_LOAD
+    for queue, slots in bulk.THREE.items():
+        payload, pipeline = load.make(), in_a_row(queue, 3)
+        where = f"3 nodes, {load.name}, {slots}"
+        ping = stage.yardsticks.ping_pong(stage.count(load.once))
+        once = one_at_a_time(runner, pipeline, payload, stage.count(load.once // 3))
+        yield beside(Sample(where, ONCE, "µs", once * 1e6), PING, ping * 1e6, THREE_ONCE)
+        streams = stage.yardsticks.streams(stage.count(20_000))
+        rate = in_flight(runner, pipeline, payload, stage.count(load.flight // 3))
+        yield beside(Sample(where, FLIGHT, "/s", rate), STREAMS, streams, THREE_RATE)
 
 
 def work(stage: Stage) -> Iterator[Sample]:
     """A node that takes 5 ms a message, on one worker and on two; the first is the yardstick of the second."""
+    runner = Runner(stage.url)
     for mark, what in (("Work", "keeps a core busy"), ("Wait", "sleeps")):
         where = f"1 node that {what} for {WORK_MS} ms a message"
         rates = []
         for queue in ("one", "two"):
             pipeline = in_a_row(queue, mark=f"benchmarks.nodes.{mark}", seconds=WORK_MS / 1000)
             # A second worker is rung for when the node is seen to be slow: the first messages tell.
-            rates.append(in_flight(stage.url, pipeline, TINY_LOAD.make(), stage.count(400, 250), stage.count(120, 100)))
+            rates.append(in_flight(runner, pipeline, TINY_LOAD.make(), stage.count(400, 250), stage.count(120, 100)))
         yield Sample(where, "1 worker", "/s", rates[0])
         yield beside(Sample(where, "2 workers", "/s", rates[1]), "1 worker", rates[0], TWO_OVER_ONE)
 
@@ -119,7 +101,8 @@ def idle(stage: Stage) -> Iterator[Sample]:
     plain = yardsticks.plain_once(stage.count(100, 20))
     paused = yardsticks.plain_once(count, WAKE_PAUSE)
     before = stage.bells("prefork")
-    once = one_at_a_time(stage.url, in_a_row("prefork", linger=WAKE_LINGER), TINY_LOAD.make(), count, WAKE_PAUSE)
+    pipeline = in_a_row("prefork", warp={"linger": WAKE_LINGER})
+    once = one_at_a_time(Runner(stage.url), pipeline, TINY_LOAD.make(), count, WAKE_PAUSE)
     rung = stage.bells("prefork") - before
     if rung < count:
         raise RuntimeError(f"{rung} Celery tasks for {count} messages: the pause was too short to measure a wake-up")
@@ -132,13 +115,13 @@ def idle(stage: Stage) -> Iterator[Sample]:
 
 def many(stage: Stage) -> Iterator[Sample]:
     """Sixty-four warped nodes in one pipeline, on one slot: activations take turns."""
-    pipeline, payload = in_a_row("prefork", MANY), TINY_LOAD.make()
+    runner, pipeline, payload = Runner(stage.url), in_a_row("prefork", MANY), TINY_LOAD.make()
     where = f"{MANY} nodes in a row, 100 B, one slot"
     ping = stage.yardsticks.ping_pong(stage.count(TINY_LOAD.once))
-    once = one_at_a_time(stage.url, pipeline, payload, 1)
+    once = one_at_a_time(runner, pipeline, payload, 1)
     yield beside(Sample(where, "one message, time per node", "ms", once / MANY * 1e3), PING, ping * 1e3)
     streams = stage.yardsticks.streams(stage.count(20_000))
-    rate = in_flight(stage.url, pipeline, payload, MANY, skip=0)
+    rate = in_flight(runner, pipeline, payload, MANY, skip=0)
     yield beside(Sample(where, f"{MANY} messages, nodes passed", "/s", rate * MANY), STREAMS, streams)
 
 
@@ -153,15 +136,18 @@ def importing(stage: Stage) -> Iterator[Sample]:
 
 
 PREFORK = {"prefork": 1}
+THREE = dict.fromkeys(bulk.THREE, 1)
 #: All of them, in the order of RESULTS.md.
 WORKLOADS = {
     one.name: one
     for one in (
         Workload("tiny", "One warped no-op node, tiny messages", tiny, {"solo": 1, **PREFORK}),
-        Workload("large", "One warped no-op node, large payloads", large, PREFORK),
-        Workload("three", "Three warped no-op nodes in a row", three, {"three": 1}),
-        Workload("work", "Two workers instead of one", work, {"one": 1, "two": 2}, most=2),
-        Workload("fairness", "Eight pipelines sharing one worker", fairness, PREFORK, most=2),
+        Workload("large", "One warped node, large payloads", bulk.one_node, PREFORK, most=2),
+        Workload("three", "Three warped no-op nodes in a row, tiny messages", three, THREE),
+        Workload("bulk", "Three warped nodes in a row, large payloads", bulk.three_nodes, THREE, most=2, anywhere=True),
+        Workload("batch", "Micro-batches", batches, {"one": 1}, anywhere=True),
+        Workload("work", "Two workers instead of one", work, {"one": 1, "two": 2}, most=2, anywhere=True),
+        Workload("fairness", "Eight pipelines sharing one worker", fairness, PREFORK, most=2, anywhere=True),
         Workload("idle", "Idle wake-up", idle, PREFORK),
         Workload("many", "Sixty-four warped nodes in one pipeline", many, PREFORK, most=1),
         Workload("memory", "Memory over 200,000 messages", memory, PREFORK, most=1, anywhere=True),

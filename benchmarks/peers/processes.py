@@ -10,19 +10,23 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.venvs import ROOT
 from celerypipe.redis_server import find_redis_server, private_folder, redis_url, start_redis_server
 
-MARK = "CELERYPIPE_BENCH_MARK"
+MARK = "BENCH_MARK"  # without our prefix, which workers started by the suite do not inherit
 GRACE = 20.0
+SEMAPHORES = Path("/dev/shm")  # noqa: S108  # where Linux keeps them
+#: Ray's, by the process that made them.
+SEMAPHORE = re.compile(r"sem\.(?:obj|hdr)(\d+)-\d+")
 
 
 class NoAnswerError(Exception):
@@ -60,14 +64,15 @@ class Script:
             self.process = subprocess.Popen(  # noqa: S603  # our own module, run by an interpreter that we installed
                 [str(python), "-m", "benchmarks.peers.script", name],
                 cwd=ROOT,
-                env=environment
-                | {MARK: self.mark, "BENCH_REDIS": url, "PATH": f"{python.parent}:{os.environ['PATH']}"},
+                env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
                 start_new_session=True,  # Ctrl-C is the parent's; it ends the script itself
             )
+        #: Every process that was seen with the mark: some leave files under their ids.
+        self.seen: set[int] = {self.process.pid}
         self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -89,6 +94,7 @@ class Script:
 
     def ask(self, question: dict[str, int], timeout: float) -> dict[str, Any]:
         """Say one line, wait for the answer."""
+        self.seen.update(marked(self.mark))
         try:
             print(json.dumps(question), file=self.process.stdin, flush=True)
         except BrokenPipeError:
@@ -96,15 +102,32 @@ class Script:
         return self.answer(timeout)
 
     def close(self) -> None:
-        """Hang up; end it if it stays; then end what it left."""
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()  # type: ignore[union-attr]
-        for insist in (lambda: None, self.process.terminate, self.process.kill):
-            insist()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE)
-                break
-        end_marked(self.mark)
+        """Hang up; end it if it stays; then end what it left, and remove what nobody removed."""
+        self.seen.update(marked(self.mark))
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()  # type: ignore[union-attr]
+            for insist in (lambda: None, self.process.terminate, self.process.kill):
+                insist()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(GRACE)
+                    break
+        finally:  # also when Ctrl-C comes again
+            end_marked(self.mark)
+            remove_semaphores(self.seen)
+
+
+def remove_semaphores(processes: Iterable[int]) -> None:
+    """Remove the semaphores that these processes made and left, known by the id in the name.
+
+    Ray's channels are guarded by two each, and the processes that made them do not live to remove them.
+    """
+    owners = set(map(str, processes))
+    for file in SEMAPHORES.glob("sem.*"):
+        name = SEMAPHORE.fullmatch(file.name)
+        if name is not None and name[1] in owners:
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def marked(mark: str) -> list[int]:

@@ -32,13 +32,18 @@ def serve(start: Callable[[], Sequence[Peer]]) -> None:
     peers: Sequence[Peer] = ()
     try:
         peers = start()
-        print(json.dumps({"peers": [peer.name for peer in peers]}), file=answers, flush=True)
+        print(json.dumps({"peers": [_offer(peer) for peer in peers]}), file=answers, flush=True)
         for line in sys.stdin:
             question = json.loads(line)
             print(json.dumps(_answer(peers[question["peer"]], question["workload"])), file=answers, flush=True)
     finally:
         for peer in peers:
             peer.close()
+
+
+def _offer(peer: Peer) -> dict[str, object]:
+    numbers = [number for number, workload in enumerate(WORKLOADS) if peer.offers(workload)]
+    return {"name": peer.name, "workloads": numbers}
 
 
 def _answer(peer: Peer, index: int) -> dict[str, object]:

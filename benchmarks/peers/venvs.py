@@ -6,13 +6,18 @@ a peer would be resolved against Celery, Redis and click instead of alone.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
+import platform
 import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from celerypipe.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-peers"
@@ -39,6 +44,9 @@ RECIPES = {
     "taskiq": Recipe(("taskiq", "taskiq-redis", "taskiq-pipelines", "hiredis", "numpy")),
     "juturna": Recipe(("juturna[warp]",), python=(3, 12)),
 }
+#: Measured by the Python that measures, out of this checkout.
+OURS = "celerypipe"
+NAMES = (OURS, *RECIPES)
 
 
 class NotInstalledError(Exception):
@@ -57,6 +65,9 @@ class Environment:
 
 def environment(name: str) -> Environment:
     """Return the peer's environment; make it if it is not there yet. NotInstalledError says why it cannot be."""
+    HOME.mkdir(exist_ok=True)
+    if name == OURS:
+        return _here()
     recipe, folder = RECIPES[name], HOME / name
     python, ready = folder / "bin" / "python", folder / ".ready.json"
     made = json.loads(ready.read_text(encoding="utf-8")) if ready.exists() else {}
@@ -68,6 +79,17 @@ def environment(name: str) -> Environment:
         made = {"requires": recipe.requires, "seconds": time.monotonic() - start}
         ready.write_text(json.dumps(made), encoding="utf-8")
     return Environment(python, _versions(python), _size(folder), made["seconds"])
+
+
+def _here() -> Environment:
+    versions = {"python": platform.python_version(), OURS: VERSION}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # a copy without its history
+        commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)  # noqa: S607
+        versions[OURS] = f"{VERSION} ({commit.strip()})"
+    packages = ("celery", "kombu", "redis", "hiredis", "numpy")
+    return Environment(
+        Path(sys.executable), versions | {name: importlib.metadata.version(name) for name in packages}, 0, 0.0
+    )
 
 
 def interpreter(oldest: tuple[int, int]) -> Path:

@@ -85,6 +85,10 @@ class Peer:
         """What a reader must know about how this was measured."""
         return ""
 
+    def offers(self, workload: Workload) -> bool:
+        """Whether this one is a workload of its at all; if not, its results do not speak of it."""
+        return True
+
     def lacks(self, workload: Workload) -> str:
         """Why the peer does not do this one; empty if it does."""
         return ""

@@ -30,7 +30,10 @@ class PingPong:
 
     def __init__(self, url: str) -> None:
         self.client = connect(url)
-        self.other = subprocess.Popen([sys.executable, "-c", PONG, url])  # noqa: S603  # our own text above
+        self.other = subprocess.Popen(  # noqa: S603  # our own text above
+            [sys.executable, "-c", PONG, url],
+            start_new_session=True,  # Ctrl-C is for us, who end it
+        )
         self.values: list[float] = []
 
     def measure(self) -> float:
