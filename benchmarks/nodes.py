@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from celerypipe import Message, Proc
 
 
@@ -31,3 +33,11 @@ class Wait(Proc):
         """Sleep."""
         time.sleep(self.seconds)
         return message
+
+
+class Flip(Proc):
+    """Sends an array back upside down: as many bytes as it got, and none of them can go by reference."""
+
+    def update(self, message: Message) -> Message:
+        """Copy it."""
+        return message.with_payload(np.ascontiguousarray(message.payload[::-1]))
