@@ -19,16 +19,20 @@ PLACES = ("unix", "tcp")
 
 
 class Server:
-    """A private redis-server on a unix socket and on 127.0.0.1, for the length of a ``with`` block."""
+    """A private redis-server on a unix socket and on an address, for the length of a ``with`` block."""
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.host = host
 
     def __enter__(self) -> Server:
         binary = find_redis_server()
         self.folder = private_folder()
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((self.host, 0))
             self.port = probe.getsockname()[1]
         settings = {
-            "bind": "127.0.0.1",
+            "bind": self.host,
+            "protected-mode": "no",  # who reaches that address is meant to: it is this machine's alone
             "port": str(self.port),
             "unixsocket": str(self.folder / "redis.sock"),
             "unixsocketperm": "700",
@@ -55,7 +59,7 @@ class Server:
 
     def url(self, place: str) -> str:
         """Its address at a place."""
-        return f"unix://{self.folder / 'redis.sock'}?db=0" if place == "unix" else f"redis://127.0.0.1:{self.port}/0"
+        return f"unix://{self.folder / 'redis.sock'}?db=0" if place == "unix" else f"redis://{self.host}:{self.port}/0"
 
     def _answers(self) -> bool:
         with suppress(*Trouble), connect(self.url("tcp"), timeout=2.0) as client:

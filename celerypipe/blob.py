@@ -1,24 +1,29 @@
 """Large bytes by reference: up to 64 KiB travel inside a stream entry, more becomes a blob of its own.
 
 A blob lies in Redis (``<id>:<chunks>``; Redis ends at 512 MB a value) or, where runner and workers share a machine, in
-its memory (``/<name>:<size>``).
+its memory (``/<name>:<size>``). In Redis it may be packed, and says so: ``<id>:<chunks>:<label>``, see
+:mod:`celerypipe.packing`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from celerypipe import keys
+from celerypipe import keys, packing
 from celerypipe.connection import Client, Command
+from celerypipe.errors import CodecError
 from celerypipe.shared_memory import SharedFolder
 
 INLINE_LIMIT = 64 * 1024
 CHUNK = 256 * 1024 * 1024
+#: What refers to a blob in Redis. Anybody may write one there: it must not make us ask for a billion chunks.
+_STORED = re.compile(r"(?P<id>[0-9a-f]{1,64}):(?P<chunks>[1-9][0-9]{0,3})(?::(?P<label>\w+:\w+))?", re.ASCII)
 
 Content = bytes | memoryview
 
@@ -31,28 +36,31 @@ class Store:
     folder: SharedFolder | None = None
     shares: bool = False
 
-    def put(self, segments: Sequence[Content]) -> tuple[str, list[Command]]:
+    def put(self, segments: Sequence[Content], compression: str = "none") -> tuple[str, list[Command]]:
         """Store bytes; return the reference, and the commands that are still to be asked for it.
 
-        The segments may change afterwards: they have been copied.
+        The segments may change afterwards: they have been copied. ``compression``: how to pack what goes to Redis.
         """
         if reference := self.put_shared(segments):
             return reference, []
-        content = segments[0] if len(segments) == 1 and type(segments[0]) is bytes else b"".join(segments)
+        label, content = packing.pack(compression, segments)
         blob_id = os.urandom(9).hex()
         view = memoryview(content)
         commands: list[Command] = [
             ("SET", _key(self.run, blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
             for number, start in enumerate(range(0, len(content), CHUNK))
         ]
-        return f"{blob_id}:{len(commands)}", commands
+        return f"{blob_id}:{len(commands)}{':' if label else ''}{label}", commands
 
     def put_shared(self, segments: Sequence[Content]) -> str:
         """Store bytes in shared memory; empty if there is none, or no room in it."""
         return (self.folder.write(segments) or "") if self.shares and self.folder is not None else ""
 
     def get(self, client: Client, references: Iterable[str]) -> dict[str, Content | None]:
-        """Return the bytes behind references, in at most one round trip; None for what is gone."""
+        """Return the bytes behind references, in at most one round trip; None for what is gone.
+
+        They may be packed: see :func:`unpacked`.
+        """
         found: dict[str, Content | None] = {}
         chunks: dict[str, list[str]] = {}
         for reference in references:
@@ -60,8 +68,9 @@ class Store:
                 found[reference] = self.folder.read(reference) if self.folder is not None else None
             else:
                 chunks[reference] = names(self.run, reference)
+        wanted = [name for each in chunks.values() for name in each]
         if chunks:
-            pieces = iter(client.call("MGET", *(name for each in chunks.values() for name in each)))
+            pieces = iter(client.call("MGET", *wanted) if wanted else ())
             for reference, each in chunks.items():
                 parts = [next(pieces) for _ in each]
                 found[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
@@ -152,9 +161,28 @@ def is_shared(reference: str) -> bool:
 
 
 def names(run_id: str, reference: str) -> list[str]:
-    """The keys behind a reference to Redis."""
-    blob_id, _, chunks = reference.partition(":")
-    return [_key(run_id, blob_id, number) for number in range(int(chunks))]
+    """The keys behind a reference to Redis; none if it refers to nothing."""
+    found = _STORED.fullmatch(reference)
+    return [_key(run_id, found["id"], number) for number in range(int(found["chunks"]))] if found else []
+
+
+def unpacked(reference: str, content: Content | None) -> Content | None:
+    """Return the plain bytes of what lay behind a reference; None if it was gone. Raises :class:`CodecError`."""
+    return content if content is None else packing.unpack(_label(reference), content)
+
+
+def plain_size(reference: str, content: Content | None) -> int:
+    """Return how many bytes come out of what lay behind a reference."""
+    return 0 if content is None else packing.plain_size(_label(reference), content)
+
+
+def _label(reference: str) -> str:
+    if is_shared(reference):
+        return ""
+    found = _STORED.fullmatch(reference)
+    if found is None:
+        raise CodecError(f"{reference[:100]!r} refers to no payload")
+    return found["label"] or ""
 
 
 def _key(run_id: str, blob_id: str, number: int) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from celerypipe import codec
-from celerypipe.blob import INLINE_LIMIT, Blobs, Content, is_shared
+from celerypipe.blob import INLINE_LIMIT, Blobs, Content, is_shared, unpacked
 from celerypipe.connection import Broken, Client, connect
+from celerypipe.errors import CodecError
 from celerypipe.lineage import Lineage, remake
 from celerypipe.mailbox import Reply
 from celerypipe.message import Message
@@ -33,24 +34,22 @@ class Cargo:
             able = store.folder is not None
         store.shares = able
 
-    def load(self, flight: Flight, message: codec.Apart) -> None:
+    def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
         """Give a flight its bytes; they have been copied afterwards, or are stored already."""
         flight.size = flight.size or len(message.head) + message.size
-        flight.body, flight.blob = (), None
+        flight.storing, flight.blob = (), None
         if message.elsewhere is not None:
             flight.data, flight.blob = message.head, message.elsewhere.blob
             message.elsewhere.blob.readers += 1
         elif len(message.head) + message.size <= INLINE_LIMIT:
             flight.data = message.joined()
-        elif len(message.head) > INLINE_LIMIT:
-            flight.data, flight.body = b"", (message.joined(),)
         else:
-            flight.data = message.head
-            if reference := self.blobs.store.put_shared(message.body):
-                flight.blob = self.blobs.hold(reference)
-                flight.blob.readers += 1
-            else:
-                flight.body = (b"".join(message.body),)
+            apart = len(message.head) <= INLINE_LIMIT
+            flight.data = message.head if apart else b""
+            body = message.body if apart else [message.joined()]
+            reference, flight.storing = self.blobs.store.put(body, warp.limits.compression)
+            flight.blob = self.blobs.hold(reference)
+            flight.blob.readers += 1
 
     def fetch(self, client: Client, warp: Warp, replies: Iterable[Reply]) -> Mapping[str, Content | None]:
         """Get the blobs of all results that somebody here reads, in one round trip."""
@@ -76,7 +75,7 @@ class Cargo:
             if outputs is not None:
                 return outputs
             fetched = self.blobs.store.get(client, [reply.blob])
-        content = fetched[reply.blob]
+        content = unpacked(reply.blob, fetched[reply.blob])
         if content is None:
             return None
         blob.mapped(content)
@@ -90,8 +89,8 @@ class Cargo:
         reference = payload.blob.reference
         try:
             with connect(self.url, name="celerypipe-fetch", timeout=2.0) as client:
-                body = self.blobs.store.get(client, [reference])[reference]
-        except Broken:
+                body = unpacked(reference, self.blobs.store.get(client, [reference])[reference])
+        except (*Broken, CodecError):  # what cannot be unpacked is as good as lost
             return None
         if body is None:
             return None

@@ -59,7 +59,6 @@ class RedisCarrier:
             self.bells,
             self.mailboxes,
             self,
-            self.blobs,
             lost=self._lost_redis,
             gone=self._make_again,
         )
@@ -123,8 +122,8 @@ class RedisCarrier:
 
     by_reference = True
 
-    def load(self, flight: Flight, message: codec.Apart) -> None:
-        self.cargo.load(flight, message)
+    def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
+        self.cargo.load(warp, flight, message)
 
     def here(self, message: Message) -> Message | None:
         return self.cargo.here(message)

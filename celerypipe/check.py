@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from celerypipe import graph
+from celerypipe import graph, packing
 from celerypipe.catalogue import Catalogue, Entry, built_in_marks
 from celerypipe.codec import encode_value
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
@@ -104,6 +104,8 @@ def _of_node(node: NodeDefinition, place: str, *, local: bool) -> Iterator[Compl
     except CodecError as error:
         text = f"cannot travel to the worker: {error}; give a warped node plain values"
         yield Complaint(f"{place}.configuration", text)
+    if not local and (text := packing.complaint(node.warp_configuration.compression)):
+        yield Complaint(f"{place}.warp_configuration.compression", text)
 
 
 def _of_sync(node: NodeDefinition, place: str) -> Iterator[Complaint]:

@@ -53,7 +53,7 @@ class Loopback:
 
     by_reference = False
 
-    def load(self, flight: Flight, message: codec.Apart) -> None:
+    def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
         flight.data = message.joined()
         flight.size = len(flight.data)
 

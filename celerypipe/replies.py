@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from celerypipe import codec, keys
-from celerypipe.blob import Content
+from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
@@ -125,7 +125,7 @@ class Replies:
         if outputs is None:
             self._cargo.send_again(warp, flight)  # its result is gone: make it again
             return
-        warp.tally.bytes += len(reply.data) + len(fetched.get(reply.blob) or b"")
+        warp.tally.bytes += len(reply.data) + plain_size(reply.blob, fetched.get(reply.blob))
         warp.returned(flight, outputs, waited=reply.waited, ran=reply.ran)
 
     def _error(self, warp: Warp, flight: Flight, reply: Reply, worker: str) -> BaseException:

@@ -29,7 +29,8 @@ class NodeReport:
     ``failed`` counts failures by kind (``failed``, ``timeout``, ``lost``, ``codec``, ``config``, ``no_worker``),
     attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were refused by a
     full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before ``update``,
-    ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a worker.
+    ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a worker
+    and came back, before any compression.
     """
 
     name: str

@@ -142,6 +142,7 @@ class Run:
             "budget": self.carrier.budget if self.carrier else 0,
             "parallel": limits.parallel,
             "neighbours": tuple(self._neighbours(node)),
+            "compression": limits.compression,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:

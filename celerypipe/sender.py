@@ -17,7 +17,6 @@ import redis
 
 from celerypipe import codec
 from celerypipe.bells import Bells
-from celerypipe.blob import Blobs
 from celerypipe.connection import Broken, Client, Command
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.scripts import SEND
@@ -41,7 +40,6 @@ class Sender:
         bells: Bells,
         mailboxes: Mapping[str, Mailbox],
         carrier: Carrier,
-        blobs: Blobs,
         *,
         lost: Callable[[BaseException], None],
         gone: Callable[[], None],
@@ -54,7 +52,6 @@ class Sender:
         self._bells = bells
         self._mailboxes = mailboxes
         self._carrier = carrier
-        self._blobs = blobs
         self._lost = lost
         self._gone = gone
         self._waiting: deque[tuple[Warp, Flight]] = deque()
@@ -145,7 +142,7 @@ class Sender:
         commands: list[Command] = []
         sendings = []
         for warp, flights in batch.items():
-            entries = [self._packed(flight, commands) for flight in flights]
+            entries = [self._packed(warp, flight, commands) for flight in flights]
             token, wanted, ttl = self._bells.plan(warp)
             sending = self._mailboxes[warp.name].sending(entries, token=token, wanted=wanted, ttl=ttl)
             sendings.append((len(commands), sending, warp, flights, token))
@@ -166,15 +163,12 @@ class Sender:
         if missing:
             self._gone()
 
-    def _packed(self, flight: Flight, commands: list[Command]) -> bytes:
+    def _packed(self, warp: Warp, flight: Flight, commands: list[Command]) -> bytes:
         if flight.data is None:
-            self._carrier.load(flight, codec.encode_apart((flight.message,)))
-        data, body = flight.data or b"", flight.body
-        flight.data, flight.body = None, ()
-        if body:
-            reference, storing = self._blobs.store.put(body)
-            flight.blob = self._blobs.hold(reference)
-            commands += storing
+            self._carrier.load(warp, flight, codec.encode_apart((flight.message,)))
+        data = flight.data or b""
+        commands += flight.storing
+        flight.data, flight.storing = None, ()
         return packed_entry(flight.sequence, flight.attempt, flight.blob.reference if flight.blob else "", data)
 
     def _sent(self, warp: Warp, flights: list[Flight], token: str, answer: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe import codec, keys
-from celerypipe.blob import INLINE_LIMIT, Content, Store
+from celerypipe.blob import INLINE_LIMIT, Content, Store, unpacked
 from celerypipe.connection import Client, Command
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Instance, Interrupted, brief, trace
@@ -42,8 +42,8 @@ class AtWork(logging.Filter):
 class Record:
     """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
 
-    ``shared``: large results go into shared memory; ``neighbours``: the nodes of the run on the same queue, itself
-    too, upstream ones first.
+    ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
+    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first.
     """
 
     mark: str
@@ -57,6 +57,7 @@ class Record:
     shared: bool = False
     parallel: int | None = None
     neighbours: tuple[str, ...] = ()
+    compression: str = "none"
 
     @classmethod
     def read(cls, data: bytes) -> Record:
@@ -114,6 +115,7 @@ class Serving:
         start = time.perf_counter()
         self.lease.current = entry.id
         try:
+            content = unpacked(entry.blob, content)
             (message,) = codec.decode(entry.data, content) if entry.data else codec.decode(content or b"")
             at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}: ")
             outputs = self._update(message)
@@ -163,7 +165,7 @@ class Serving:
             self.lease.alarm.unguard()
             apart = len(result.head) <= INLINE_LIMIT
             data = result.head if apart else b""
-            reference, commands = store.put(result.body if apart else [result.joined()])
+            reference, commands = store.put(result.body if apart else [result.joined()], self.record.compression)
         self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands, kept), size)
 
     def _update(self, message: Message) -> list[Message]:

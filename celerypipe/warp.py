@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from celerypipe import codec
-from celerypipe.blob import Blob, Content
+from celerypipe.blob import Blob
+from celerypipe.connection import Command
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
@@ -34,7 +35,7 @@ Result = tuple[Message, Sequence[Message]]
 class Flight:
     """A message on its way to a worker and back. Times are ``time.monotonic()``; ``entry`` is its id in the mailbox.
 
-    ``data`` travels in the mailbox, ``body`` is stored apart when it is sent, ``blob`` is what was stored. An
+    ``data`` travels in the mailbox, ``blob`` is what lies apart, ``storing`` puts it there when it is sent. An
     ``errand`` gets the result instead of the nodes downstream.
     """
 
@@ -46,7 +47,7 @@ class Flight:
     due_since: float | None = None
     entry: bytes = b""
     data: bytes | None = None
-    body: Sequence[Content] = ()
+    storing: Sequence[Command] = ()
     blob: Blob | None = None
     done: bool = False
     errand: Errand | None = None
@@ -58,7 +59,7 @@ class Carrier(Protocol):
     #: Can it send on a payload that was not fetched?
     by_reference: bool
 
-    def load(self, flight: Flight, message: codec.Apart) -> None:
+    def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
         """Give a flight its bytes; they have been copied afterwards."""
 
     def here(self, message: Message) -> Message | None:
@@ -150,7 +151,7 @@ class Warp(Waiting):
     def _accept(self, message: Message, full: Full) -> bool:
         flight = Flight(-1, message)
         try:
-            self.carrier.load(flight, codec.encode_apart((message,)))
+            self.carrier.load(self, flight, codec.encode_apart((message,)))
         except CodecError as error:
             failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=message.id)
             failure.kind = "codec"

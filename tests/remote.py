@@ -137,6 +137,13 @@ class Large(Proc):
         return message.with_payload(np.asarray(message.payload) * 2)
 
 
+class Grow(Proc):
+    """Makes an array of as many bytes as the payload says."""
+
+    def update(self, message: Message) -> Message:
+        return message.with_payload(np.zeros(message.payload, np.uint8))
+
+
 class Frames(Source):
     """Sends ``count`` arrays of ``size`` bytes, each full of its number."""
 

@@ -84,7 +84,8 @@ class Apart(NamedTuple):
 
     def joined(self) -> bytes:
         """Return both as one piece, as :func:`encode_joined` does."""
-        return b"".join((self.head, bytes(-len(self.head) % ALIGNMENT), *self.body)) if self.body else self.head
+        # An empty array leaves a segment without bytes, which is no body: then there is no gap before it either.
+        return b"".join((self.head, bytes(-len(self.head) % ALIGNMENT), *self.body)) if any(self.body) else self.head
 
 
 def encode(messages: Sequence[Message]) -> list[Segment]:

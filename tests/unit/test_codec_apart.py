@@ -18,7 +18,18 @@ def stored(apart: codec.Apart) -> memoryview:
     return memoryview(b"".join(apart.body))
 
 
-@pytest.mark.parametrize("payload", [FRAME, Image(FRAME, 640, 480), {"a": [FRAME, b"x" * 5000]}, "no body", 3])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        FRAME,
+        Image(FRAME, 640, 480),
+        {"a": [FRAME, b"x" * 5000]},
+        "no body",
+        3,
+        np.zeros(0),
+        [np.zeros((0, 4)), 1],
+    ],
+)
 def test_head_and_body_are_one_message(payload: Any) -> None:
     message = Message(payload, meta={"n": 1}, creator="a", origin="o", sequence=7)
     apart = codec.encode_apart((message,))
