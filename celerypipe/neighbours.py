@@ -107,7 +107,7 @@ class Neighbours:
         """Let go of neighbours whose bell was lost, or who better have a slot of their own; return them."""
         others = [serving for serving in self.servings if serving is not self.home]
         slow = self._slots > 1 and any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
-        left = [serving for serving in others if slow or serving.lease.state != "held"]
+        left = [each for each in others if (slow and not each.gathering) or each.lease.state != "held"]
         for serving in left:
             if serving.lease.state == "held":
                 serving.outbox.flush(self._client)

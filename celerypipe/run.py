@@ -142,6 +142,8 @@ class Run:
             "budget": self.carrier.budget if self.carrier else 0,
             "parallel": limits.parallel,
             "neighbours": tuple(self._neighbours(node)),
+            "batch": limits.batches.size,
+            "wait": limits.batches.wait,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
