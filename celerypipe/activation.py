@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
+from celerypipe.batches import groups_of
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
 from celerypipe.keeper import Keeper
@@ -223,8 +224,7 @@ class Activation:
         for serving, batch in batches:
             serving.outbox.begin()
             began, before = time.monotonic(), serving.done
-            size = serving.gathering.size
-            groups = deque(batch[place : place + size] for place in range(0, len(batch), size))
+            groups = deque(groups_of(batch, serving.gathering.size))
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
                 again = serving.handle([(each, blobs.get(each.blob)) for each in group], self.store, self.offset)

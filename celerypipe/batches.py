@@ -42,6 +42,18 @@ def _outcome(output: object, name: str) -> Outcome:
         return error
 
 
+def groups_of(entries: Sequence[Entry], size: int) -> list[list[Entry]]:
+    """Divide entries into what is run together; one that is tried again is run by itself, since it is a suspect."""
+    groups: list[list[Entry]] = []
+    for entry in entries:
+        last = groups[-1] if groups else []
+        if 0 < len(last) < size and not entry.attempt and not last[0].attempt:
+            last.append(entry)
+        else:
+            groups.append([entry])
+    return groups
+
+
 class Gathering:
     """Entries of one mailbox, held until they are as many as its node takes at once or have waited ``wait`` seconds."""
 

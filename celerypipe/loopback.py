@@ -118,7 +118,10 @@ class Loopback:
                 size = 1
                 while self._waiting and len(taken) < size:
                     warp, flight = self._waiting.popleft()
-                    size = 1 if self._alone else warp.limits.batches.size
+                    if taken and flight.attempt:  # it failed before: by itself, as on a worker
+                        self._waiting.appendleft((warp, flight))
+                        break
+                    size = 1 if self._alone or flight.attempt else warp.limits.batches.size
                     self._alone = max(0, self._alone - 1)
                     if not flight.done:
                         taken.append(flight)

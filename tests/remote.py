@@ -236,6 +236,8 @@ class Together(Proc):
         """What comes out for one message: nothing for 0, two for 1, a number for a text."""
         meta = {"size": size, "pid": os.getpid()}
         match message.payload:
+            case np.ndarray():
+                return message.with_payload(message.payload * 2).with_meta(**meta)
             case "late":
                 return self.late(message)
             case str():

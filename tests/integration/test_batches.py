@@ -106,11 +106,9 @@ def test_the_timeout_is_that_of_the_batch(runner: Runner, queue: str) -> None:
     assert outputs == sorted(outputs)
 
 
-def test_after_a_timeout_each_is_tried_again(runner: Runner, queue: str) -> None:
-    pipeline = together(
-        queue, size=4, wait=0.2, timeout=0.6, retries=3, limits={"backoff": 0.01}, configuration={"delay": 0.001}
-    )
-    assert results(runner, pipeline, [2, 0.4, 0.4, 0.4]) is not None
+def test_after_a_timeout_each_is_tried_again_by_itself(runner: Runner, queue: str) -> None:
+    pipeline = together(queue, size=4, wait=0.2, timeout=1.0, retries=3, limits={"backoff": 0.01})
+    assert results(runner, pipeline, [2, 0.5, 0.5, 0.5]) == [4, 1.0, 1.0, 1.0]
 
 
 def test_a_sink_may_take_several_at_once(runner: Runner, queue: str, tmp_path: Path) -> None:
@@ -164,8 +162,8 @@ def test_a_worker_that_dies_in_a_batch_loses_nothing(
     gate.touch()
     start_worker(f"bkill{pool}", pool=pool, concurrency=1, config=CONFIG)
     assert reading.payloads() == [2 * number for number in NUMBERS]
-    died = calls(diary)[0]
-    assert [[number] for number in died] == calls(diary)[1 : 1 + len(died)]  # one of them may have killed it
+    died, *after = calls(diary)
+    assert all([number] in after for number in died)  # by itself: one of them may have killed it
 
 
 def test_a_chain_on_one_slot_fills_its_batches_meanwhile(shared_worker: StartWorker, redis_url: str) -> None:
