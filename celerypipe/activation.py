@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
+from celerypipe.batches import groups_of
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
 from celerypipe.keeper import Keeper
@@ -33,6 +34,8 @@ READ_UNKNOWN = 8
 LONE_ATTEMPTS = 2
 #: An idle wait looks around this often, milliseconds.
 IDLE_LOOK = 100
+#: While a batch fills and its wait ends soon, seconds between two reads: Redis itself ends a wait up to 100 ms late.
+BATCH_LOOK = 0.002
 
 
 class Activation:
@@ -63,6 +66,7 @@ class Activation:
         self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
         self._done = 0
+        self._leaving = False
 
     @property
     def servings(self) -> list[Serving]:
@@ -78,7 +82,11 @@ class Activation:
 
     def serve(self) -> str:
         """Drain until there is a reason to stop; return the reason."""
+        self._leaving = False
         reason = self._drain()
+        if reason in ("others wait", "term"):  # what waits for company is not left to a claim
+            self._leaving = True
+            self._work([(serving, serving.gathering.take(everything=True)) for serving in self.servings])
         self._flush()
         return reason if self.home.lease.state == "held" else self.home.lease.state
 
@@ -100,15 +108,18 @@ class Activation:
                 self.neighbours.adopt()
                 if reason := self._claim():
                     return reason
-            batches = self._read(block=IDLE_LOOK)
-            if batches:
+            if batches := self._gather(self._read(self._block())):
                 self._work(batches)
                 busy = time.monotonic()
                 if busy - looked > self.home.record.slice:
                     looked = busy
                     if self._others_wait():
                         return "others wait"
-            elif (idle := time.monotonic() - busy) > 0 and (idle > self.home.record.linger or self._others_wait()):
+            elif (
+                not self._gathers
+                and (idle := time.monotonic() - busy) > 0
+                and (idle > self.home.record.linger or self._others_wait())
+            ):
                 return "idle"
 
     def _must_stop(self, age: float) -> str:
@@ -117,6 +128,11 @@ class Activation:
         if self.shutting_down():
             return "shutdown"
         return "term" if age > self.home.record.term else ""
+
+    @property
+    def _age(self) -> float:
+        """How much of its term is over, in seconds; one that is leaving works off what it holds."""
+        return 0.0 if self._leaving else time.monotonic() - self._began
 
     def _others_wait(self) -> bool:
         lengths = self.client.pipeline(transaction=False)
@@ -135,7 +151,7 @@ class Activation:
     def _run_claimed(self, serving: Serving, entries: Sequence[Entry]) -> str:
         """Run what a dead activation left, each message by itself: one of them may have killed its process."""
         for entry in entries:
-            if reason := self._must_stop(time.monotonic() - self._began):
+            if reason := self._must_stop(self._age):
                 return reason
             if serving.claimed(entry, LONE_ATTEMPTS) and serving.lease.state == "held":
                 serving.taking_over = True
@@ -144,15 +160,41 @@ class Activation:
             self._flush()  # the next one may be the one that kills
         return ""
 
-    def _read(self, block: int) -> list[tuple[Serving, list[Entry]]]:
+    # -- what to run next -------------------------------------------------------------------------------------------
+
+    @property
+    def _gathers(self) -> list[Serving]:
+        """Those that hold messages back until a batch is full."""
+        return [serving for serving in self.servings if serving.gathering]
+
+    def _gather(self, found: Sequence[tuple[Serving, list[Entry]]]) -> list[tuple[Serving, list[Entry]]]:
+        """Hold what was read; return what is to be run now."""
+        for serving, entries in found:
+            serving.gathering.add(entries)
+        return [(each, entries) for each in self._gathers if (entries := each.gathering.take())]
+
+    def _block(self) -> int | None:
+        """Milliseconds that the next read may wait; None: not at all."""
+        left = min((serving.gathering.left for serving in self._gathers), default=None)
+        if left is None or left > 2 * IDLE_LOOK / 1000:
+            return IDLE_LOOK
+        time.sleep(min(left, BATCH_LOOK))
+        return None
+
+    def _read(self, block: int | None) -> list[tuple[Serving, list[Entry]]]:
         """Publish what is done and read on, in one round trip."""
         self._pause_while_full()
         self._done += sum(left.done for left in self.neighbours.leave_unsuited())
         self.home.lease.alarm.unguard()
-        servings = self.servings
+        servings, owner, count = self.servings, self.home.lease.owner, self._count()
         try:
-            command = reading([each.mailbox for each in servings], self.home.lease.owner, self._count(), block)
-            answer = exchange(self.client, [each.outbox for each in servings], command)
+            command = reading([each.mailbox for each in servings], owner, count, block)
+            found = entries_by_stream(exchange(self.client, [each.outbox for each in servings], command))
+            for each in servings:
+                entries = found.get(each.mailbox.stream, [])
+                more = -len(entries) % each.gathering.size
+                if more and len(entries) == count:  # its batch was cut by what others may read
+                    entries += each.mailbox.receive(self.client, owner, more, None)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -161,17 +203,17 @@ class Activation:
         for serving in servings:
             if serving.outbox.refused:
                 serving.lease.state = "over"
-        found = entries_by_stream(answer)
-        return [(each, entries) for each in servings if (entries := found.get(each.mailbox.stream))]
+        return [(each, new) for each in servings if (new := found.get(each.mailbox.stream))]
 
     def _count(self) -> int:
-        """How many messages of each node a read may bring."""
+        """How many messages of each node a read may bring: whole batches, and at least one, also at first."""
+        batch = min(serving.gathering.size for serving in self.servings)
         if self.home.mean is None:
-            return 1
+            return batch
         means = [serving.mean for serving in self.servings]
         work = sum(mean for mean in means if mean is not None)
         most = READ_UNKNOWN if None in means else READ_MOST
-        return max(1, min(most, int(READ_WORK / max(work, 1e-6))))
+        return max(1, min(most, int(READ_WORK / max(work, 1e-6))) // batch) * batch
 
     def _work(self, batches: Sequence[tuple[Serving, list[Entry]]]) -> None:
         entries = [entry for _, batch in batches for entry in batch]
@@ -182,13 +224,15 @@ class Activation:
         for serving, batch in batches:
             serving.outbox.begin()
             began, before = time.monotonic(), serving.done
-            for entry in batch:
-                if serving.lease.state != "held" or self._must_stop(time.monotonic() - self._began):
-                    break  # what is left comes back by claim
-                serving.handle(entry, blobs.get(entry.blob), self.store, self.offset)
-                references[entry.blob] -= 1
-                if not references[entry.blob]:
-                    blobs.pop(entry.blob, None)  # whether its memory is still mapped is part of the answer
+            groups = deque(groups_of(batch, serving.gathering.size))
+            while groups and serving.lease.state == "held" and not self._must_stop(self._age):
+                group = groups.popleft()
+                again = serving.handle([(each, blobs.get(each.blob)) for each in group], self.store, self.offset)
+                groups.extendleft([each] for each in reversed(again))  # what is left at the end comes back by claim
+                for each in group:
+                    references[each.blob] -= each not in again
+                    if not references[each.blob]:
+                        blobs.pop(each.blob, None)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:
                     self._flush()
             if serving.done > before:

@@ -134,6 +134,12 @@ class Bells:
         complaints = complaints_from_schema(schemas[0], warp.node.configuration)
         if schemas[0].get("stateful"):
             complaints.append("it is stateful, and stateful nodes cannot be warped yet")
+        size = warp.limits.batches.size
+        if size > 1 and not schemas[0].get("batches"):
+            complaints.append(
+                f"warp_configuration.batch.size is {size}, but it has no update_batch(messages); "
+                "write one and restart the worker, or leave batch out"
+            )
         if complaints:
             self.course.fail(ConfigError("\n".join(f"node {warp.name!r} ({mark}): {text}" for text in complaints)))
 
@@ -166,7 +172,8 @@ class Bells:
             return token, 0, keys.RUNG_TTL
         out = len(warp.flights)
         mean = max(warp.mean, age) if age > SLOW else warp.mean
-        wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), out))
+        batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
+        wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), batches))
         warp.rung = wanted
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)

@@ -142,11 +142,11 @@ class RedisCarrier:
             with self._counting:
                 self._bytes -= flight.size
 
-    def withdraw(self, warp: Warp, flight: Flight) -> str:
-        where, behind = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]]:
+        where, company, behind = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
         for other, held_up in behind:
             self.post(other, held_up, wait=False)
-        return where
+        return where, company
 
     def began(self, warp: Warp, flight: Flight) -> float:
         return self.whereabouts.began(self._nearby(warp), warp, flight)

@@ -14,7 +14,7 @@ from typing import Any
 
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
-from celerypipe.contract import Node, node_class
+from celerypipe.contract import Node, node_class, takes_batches
 from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
 from celerypipe.modules import failure, leaves, module_named, nodes_in, object_at
@@ -59,6 +59,11 @@ class Entry:
         lines = (self.node.__dict__.get("__doc__") or "").strip().splitlines()
         return MARKUP.sub(r"\1\2", lines[0]) if lines else ""
 
+    @property
+    def batches(self) -> bool:
+        """True when it takes several messages at once: it has an ``update_batch``."""
+        return takes_batches(self.node)
+
     def arguments(self) -> tuple[Argument, ...]:
         """Return what its configuration may say."""
         return arguments_of(self.node, self.defaults)
@@ -73,6 +78,7 @@ class Entry:
             "mark": self.mark,
             "type": self.type,
             "stateful": self.node.stateful,
+            "batches": self.batches,
             "version": self.node.version,
             "doc": self.doc,
             "arguments": [argument.to_dict() for argument in self.arguments()],

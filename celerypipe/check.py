@@ -131,6 +131,10 @@ def _of_class(node: NodeDefinition, place: str, entry: Entry) -> Iterator[Compla
     if entry.node.stateful and node.warped:
         text = f"{node.mark} is stateful, and stateful nodes cannot be warped yet; let it run here"
         yield Complaint(f"{place}.warped", text)
+    size = node.warp_configuration.batches.size
+    if node.warped and size > 1 and not entry.batches:
+        text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"
+        yield Complaint(f"{place}.warp_configuration.batch.size", text)
     for text in entry.complaints(node.configuration):
         yield Complaint(f"{place}.configuration", text)
 

@@ -10,11 +10,12 @@ import functools
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
+from celerypipe.errors import NodeFailed
 from celerypipe.message import Message
 
 #: What ``Proc.update`` may return: nothing, one message, or any number of them.
@@ -73,8 +74,21 @@ class Proc(Node):
     type = "proc"
 
     def update(self, message: Message) -> Output:
-        """Return None (swallow), a message, or an iterable or generator of messages: 0 to n for each one received."""
-        raise NotImplementedError(f"{type(self).__name__} has no update() method")
+        """Return None (swallow), a message, or an iterable or generator of messages: 0 to n for each one received.
+
+        A node that has ``update_batch`` alone gets the message as a batch of one.
+        """
+        if not takes_batches(type(self)):
+            raise NotImplementedError(f"{type(self).__name__} has no update() method")
+        return one_each(self.update_batch([message]), 1, self.name or type(self).__name__)[0]
+
+    def update_batch(self, messages: list[Message]) -> Sequence[Output]:
+        """Return one output per message, in their order, each as ``update`` returns it. Only if it can take several.
+
+        Called with 1 to ``batch.size`` messages where the node is warped. If it raises, each message is given to it
+        once more, alone, so that only the one that cannot be worked on fails.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no update_batch() method")
 
 
 class Sink(Node):
@@ -84,7 +98,34 @@ class Sink(Node):
 
     def update(self, message: Message) -> None:
         """Take the message out of the pipeline."""
-        raise NotImplementedError(f"{type(self).__name__} has no update() method")
+        if not takes_batches(type(self)):
+            raise NotImplementedError(f"{type(self).__name__} has no update() method")
+        self.update_batch([message])
+
+    def update_batch(self, messages: list[Message]) -> None:
+        """Take several messages out of the pipeline at once; as :meth:`Proc.update_batch`, but nothing is returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no update_batch() method")
+
+
+def takes_batches(node: type[Node]) -> bool:
+    """Has the class an ``update_batch`` of its own?"""
+    own = getattr(node, "update_batch", None)
+    return own is not None and own not in (Proc.update_batch, Sink.update_batch)
+
+
+def one_each(outputs: Any, count: int, name: str) -> Sequence[Output]:
+    """Return what ``update_batch`` returned for ``count`` messages; :class:`NodeFailed` if it is not one for each."""
+    if isinstance(outputs, Sequence) and not isinstance(outputs, (str, bytes)):
+        if len(outputs) == count:
+            return outputs
+        found = f"{len(outputs)} outputs"
+    else:
+        found = f"a {type(outputs).__name__}"
+    raise NodeFailed(
+        f"{name}: update_batch() returned {found} for {count} message{'s' if count > 1 else ''}; return a list with "
+        "one output for each, in their order: None, a Message or an iterable of them",
+        node=name,
+    )
 
 
 @dataclass(frozen=True, slots=True)

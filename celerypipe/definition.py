@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from celerypipe.contract import Options, node_class
 from celerypipe.shape import (
@@ -87,13 +87,8 @@ class Link(Shape):
 class BatchLimits(Shape):
     """How many messages a node takes at once."""
 
-    size: Positive = Field(1, description="At most so many messages at once; only 1 for now.")
+    size: Positive = Field(1, description="At most so many messages at once; above 1 the node needs update_batch.")
     wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
-
-    @field_validator("size")
-    @classmethod
-    def _one(cls, value: int) -> int:
-        return value if value == 1 else fail("more than one message at once (update_batch) arrives later; leave it out")
 
 
 class WarpConfiguration(Shape):
@@ -109,7 +104,9 @@ class WarpConfiguration(Shape):
     parallel: Positive | None = Field(
         None, description="At most so many workers' slots at a time; default: all that the queue's workers have."
     )
-    batch: Annotated[BatchLimits, Inside] | None = Field(None, description="Several messages at once; arrives later.")
+    batch: Annotated[BatchLimits, Inside] | None = Field(
+        None, description="Several messages at once, for a node that has update_batch."
+    )
     linger: SecondsOrZero = Field(0.5, description="Seconds a worker waits for another message before it lets go.")
     slice: Seconds = Field(0.2, description="Seconds a worker keeps at it while others wait for it.")
     term: Seconds = Field(10.0, description="Seconds after which a worker goes back to Celery in any case.")
@@ -126,6 +123,11 @@ class WarpConfiguration(Shape):
     if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
 
         def __init__(self, /, **data: Any) -> None: ...
+
+    @property
+    def batches(self) -> BatchLimits:
+        """What ``batch`` says; without it one message at a time."""
+        return self.batch or BatchLimits(size=1, wait=0.0)
 
     foreign: ClassVar = dict.fromkeys(
         ("grpc_host", "grpc_port"),
@@ -245,6 +247,9 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
         if key in node.model_fields_set and None not in (here, there) and here != there:
             text = f"is {there:g} here and {here:g} on the node; they are the same setting: write it once"
             yield ("warp_configuration", key), text
+    if node.warped and warp.batches.size > warp.window:
+        text = f'is {warp.batches.size}, and only {warp.window} messages are in flight; write "window": '
+        yield ("warp_configuration", "batch", "size"), f"{text}{warp.batches.size} or more, or a smaller batch"
     if node.warped and node.type == "source":
         yield ("warped",), "a source runs where its pipeline runs; warp the nodes after it"
     if node.warped and not node.queue:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from celerypipe.catalogue import Entry
 from celerypipe.contract import Node, Proc, Sink
@@ -21,6 +21,9 @@ from celerypipe.message import Message
 
 #: Seconds between an interrupt that had no effect and the end of the process.
 GRACE = 2.0
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 class Interrupted(BaseException):
@@ -164,11 +167,11 @@ class Alarm:
     def call(
         self,
         timeout: float | None,
-        function: Callable[[Message], list[Message]],
-        message: Message,
+        function: Callable[[Given], Found],
+        message: Given,
         name: str = "",
-    ) -> Any:
-        """Call the function; raises :class:`Interrupted` from inside it when the time is over.
+    ) -> Found:
+        """Call the function, with one message or several; raises :class:`Interrupted` inside it when time is over.
 
         ``name`` is what :meth:`interrupt` calls this message.
         """
@@ -230,10 +233,10 @@ class Unarmed:
     def call(
         self,
         timeout: float | None,
-        function: Callable[[Message], list[Message]],
-        message: Message,
+        function: Callable[[Given], Found],
+        message: Given,
         name: str = "",
-    ) -> Any:
+    ) -> Found:
         """Call the function, however long it takes."""
         return function(message)
 

@@ -57,6 +57,11 @@ def warming(consumer: str) -> str:
     return f"celerypipe:warming:{consumer}"
 
 
+def together(consumer: str) -> str:
+    """The ids of the entries that an activation runs as one batch, for the runner of one that cannot be interrupted."""
+    return f"celerypipe:together:{consumer}"
+
+
 def reply(run_id: str) -> str:
     """The stream of results of a run, read by its runner."""
     return f"celerypipe:reply:{run_id}"

@@ -9,8 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from celerypipe import codec
+from celerypipe.batches import Outcome, update_batch
+from celerypipe.errors import CodecError
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.message import Message
@@ -27,7 +30,8 @@ class Loopback:
         self._instance: Instance | None = None
         self._waiting: deque[tuple[Warp, Flight]] = deque()
         self._changed = threading.Condition()
-        self._running: Flight | None = None
+        self._running: list[Flight] = []
+        self._alone = 0
         self._since = 0.0
         self._era = 0
         self._thread: threading.Thread | None = None
@@ -78,17 +82,18 @@ class Loopback:
             self._waiting.append((warp, flight))
             self._changed.notify_all()
 
-    def withdraw(self, warp: Warp, flight: Flight) -> str:
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]]:
         with self._changed:
             spent = time.monotonic() - (flight.due_since or flight.sent_at)
-            if self._running is not flight:
-                return f"{spent:.1f} s waiting here"
+            if flight not in self._running:
+                return f"{spent:.1f} s waiting here", []
             ran = time.monotonic() - self._since
             self.course.forget(self._thread)
             self._era += 1  # the thread that hangs is nobody's any more
-            self._running = self._instance = None
+            company = [other for other in self._running if other is not flight]
+            self._running, self._instance = [], None
         self.start()
-        return f"{max(0.0, spent - ran):.1f} s waiting, {ran:.1f} s running here"
+        return f"{max(0.0, spent - ran):.1f} s waiting, {ran:.1f} s running here", company
 
     def _live(self, era: int) -> None:
         instance = self._instance
@@ -97,41 +102,77 @@ class Loopback:
                 instance = self._make()
                 instance.warm()
                 self._instance = instance
-            while (item := self._next(era)) is not None:
-                self._run(era, instance, *item)
+            while (batch := self._next(era)) is not None:
+                self._run(era, instance, *batch)
         except BaseException as error:  # noqa: BLE001  # a node that cannot warm up, or a defect: never a hang
             self.course.fail(as_failure(error, "warped node", None))
         finally:
             if instance is not None:
                 instance.destroy()
 
-    def _next(self, era: int) -> tuple[Warp, Flight] | None:
+    def _next(self, era: int) -> tuple[Warp, list[Flight]] | None:
+        """Take what waits, up to a batch; all of it is of one node."""
         with self._changed:
             while not self.course.over.is_set() and era == self._era:
-                while self._waiting:
+                taken: list[Flight] = []
+                size = 1
+                while self._waiting and len(taken) < size:
                     warp, flight = self._waiting.popleft()
+                    if taken and flight.attempt:  # it failed before: by itself, as on a worker
+                        self._waiting.appendleft((warp, flight))
+                        break
+                    size = 1 if self._alone or flight.attempt else warp.limits.batches.size
+                    self._alone = max(0, self._alone - 1)
                     if not flight.done:
-                        self._running, self._since = flight, time.monotonic()
-                        return warp, flight
+                        taken.append(flight)
+                if taken:
+                    self._running, self._since = taken, time.monotonic()
+                    return warp, taken
                 self._changed.wait(0.2)
         return None
 
-    def _run(self, era: int, instance: Instance, warp: Warp, flight: Flight) -> None:
+    def _run(self, era: int, instance: Instance, warp: Warp, flights: list[Flight]) -> None:
         began = time.monotonic()
-        data = flight.data if flight.data is not None else codec.encode_joined((flight.message,))
-        flight.data = None
-        try:
-            outputs = instance.update(codec.decode(data)[0])
-            outputs = codec.decode(codec.encode_joined(outputs))
-            error = None
-        except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
-            outputs, error = [], as_failure(raised, warp.name, flight.message)
+        outcomes = self._outcomes(instance, warp, flights)
         with self._changed:
             if era != self._era:
                 return
-            self._running = None
-        if error is None:
-            warp.returned(flight, outputs, waited=began - flight.sent_at, ran=time.monotonic() - began)
-            warp.hand_over()
-        else:
-            warp.failed(flight, error)
+            self._running = []
+            if outcomes is None:
+                self._waiting.extendleft((warp, flight) for flight in reversed(flights))
+                self._alone = len(flights)
+                return
+        ran = (time.monotonic() - began) / len(flights)
+        for flight, outcome in zip(flights, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                warp.failed(flight, as_failure(outcome, warp.name, flight.message))
+            else:
+                warp.returned(flight, outcome, waited=began - flight.sent_at, ran=ran)
+        warp.hand_over()
+
+    def _outcomes(
+        self, instance: Instance, warp: Warp, flights: Sequence[Flight]
+    ) -> Sequence[list[Message] | BaseException] | None:
+        """Run what goes together; None: it raised, so that each is to be run by itself."""
+        try:
+            given = [_as_it_travels(flight) for flight in flights]
+            single = len(given) == 1
+            found: list[Outcome] = [instance.update(given[0])] if single else update_batch(instance, given)
+        except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
+            return [raised] if len(flights) == 1 else None
+        return [_returned(outcome) for outcome in found]
+
+
+def _as_it_travels(flight: Flight) -> Message:
+    data = flight.data if flight.data is not None else codec.encode_joined((flight.message,))
+    flight.data = None
+    return codec.decode(data)[0]
+
+
+def _returned(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Exception):
+        return outcome
+    try:
+        return codec.decode(codec.encode_joined(outcome))
+    except CodecError as error:
+        return error

@@ -135,6 +135,11 @@ class Mailbox:
             client.xack(self.stream, keys.GROUP, *ids)
             client.xdel(self.stream, *ids)
 
+    def still(self, client: Client, ids: Sequence[str]) -> set[str]:
+        """Return those of the entries that were not withdrawn."""
+        found = client.together(*[("XRANGE", self.stream, each, each) for each in ids])
+        return {each for each, there in zip(ids, found, strict=True) if there}
+
     def waiting(self, client: Client) -> dict[tuple[int, int], str]:
         """Return what is in the mailbox: (sequence, attempt) → entry id. Bodies travel too; this is for audits."""
         found = client.call("XRANGE", self.stream, "-", "+")

@@ -115,9 +115,9 @@ class Neighbours:
         others = [serving for serving in self.servings if serving is not self.home]
         slow = any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
         left = [
-            serving
-            for serving in others
-            if serving.lease.state != "held" or (slow and not self._always(serving.record))
+            each
+            for each in others
+            if each.lease.state != "held" or (slow and not each.gathering and not self._always(each.record))
         ]
         for serving in left:
             if serving.lease.state == "held":

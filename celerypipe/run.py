@@ -143,6 +143,8 @@ class Run:
             "parallel": limits.parallel,
             "neighbours": tuple(self._neighbours(node)),
             "compression": limits.compression,
+            "batch": limits.batches.size,
+            "wait": limits.batches.wait,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:

@@ -7,23 +7,33 @@ import contextvars
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe import codec, keys
+from celerypipe.batches import Gathering, Outcome, update_batch
 from celerypipe.blob import INLINE_LIMIT, Content, Store, unpacked
 from celerypipe.connection import Client, Command
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.instance import Instance, Interrupted, brief, trace
+from celerypipe.instance import Instance, Interrupted, Unarmed, brief, trace
 from celerypipe.keeper import Lease
 from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
 from celerypipe.message import Message
 from celerypipe.outbox import Outbox
 
 logger = logging.getLogger(__name__)
+
+#: An entry with the content of its blob: None when it has none, or when that is gone.
+Parcel = tuple[Entry, Content | None]
+
+#: What can be run of it: with its message, and the seconds that it waited.
+Opened = tuple[Entry, Content | None, Message, float]
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 #: Run, node and message that the current thread works on.
 at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
@@ -43,7 +53,8 @@ class Record:
     """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
 
     ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
-    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first.
+    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first; ``batch``: so many messages
+    at once, ``wait`` seconds for them to come.
     """
 
     mark: str
@@ -58,6 +69,8 @@ class Record:
     parallel: int | None = None
     neighbours: tuple[str, ...] = ()
     compression: str = "none"
+    batch: int = 1
+    wait: float = 0.0
 
     @classmethod
     def read(cls, data: bytes) -> Record:
@@ -81,6 +94,8 @@ class Serving:
         self.mailbox: Mailbox = lease.mailbox
         self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
         self.done = 0
+        self.gathering = Gathering(record.batch, record.wait)
+        self._warned = False
         #: What it works on was taken over from an activation that may not know yet: its memory must not be reused.
         self.taking_over = False
 
@@ -106,39 +121,99 @@ class Serving:
         self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
         return False
 
-    def handle(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
-        """Run one message; ``content``: that of its blob, None when it is gone; ``offset``: Redis' clock less ours."""
+    def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
+        """Run what goes together; return what is to be run again by itself. ``offset``: Redis' clock less ours."""
+        if len(parcels) > 1:
+            return self._handle_together(parcels, store, offset)
+        self._handle_one(*parcels[0], store, offset)
+        return []
+
+    def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
         if entry.blob and content is None:
             self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
             return
-        waited = max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
-        start = time.perf_counter()
+        waited, start = _waited(entry, offset), time.perf_counter()
         self.lease.current = entry.id
         try:
             content = unpacked(entry.blob, content)
-            (message,) = codec.decode(entry.data, content) if entry.data else codec.decode(content or b"")
+            message = _opened(entry, content)
             at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}: ")
-            outputs = self._update(message)
+            outputs = self._call(self.instance.update, message)
             ran = time.perf_counter() - start
             self._keep(entry, outputs, content, store, (waited, ran))
         except Interrupted as interrupt:
-            self._interrupted(entry, interrupt.reason, waited, time.perf_counter() - start)
+            self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
-        except BaseException as error:  # what user code raises, sys.exit too, fails this message
-            logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
-            kind = (
-                "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
-            )
-            self.outbox.add(
-                self._failure(
-                    entry, kind, type(error).__name__, brief(error), trace(error), waited, time.perf_counter() - start
-                )
-            )
+        except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
+            self._failed(entry, error, waited, time.perf_counter() - start)
         finally:
             self.lease.current = ""
             at_work.set("")
         self.done += 1
+
+    def _handle_together(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
+        opened: list[Opened] = []
+        for entry, content in parcels:
+            try:
+                plain = unpacked(entry.blob, content)
+                opened.append((entry, plain, _opened(entry, plain), _waited(entry, offset)))
+            except (CodecError, ConfigError):
+                self._handle_one(entry, content, store, offset)  # which says what is wrong with it
+        if not opened:
+            return []
+        entries = [entry for entry, *_ in opened]
+        start = time.perf_counter()
+        outcomes = self._outcomes(opened)
+        if outcomes is None:
+            self._sign(())
+            there = self.mailbox.still(self.client, [entry.id for entry in entries])
+            return [entry for entry in entries if entry.id in there]
+        # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
+        # at a time and for how many slots the runner rings.
+        ran = (time.perf_counter() - start) / len(entries)
+        for (entry, content, _, waited), outcome in zip(opened, outcomes, strict=False):  # none after a timeout
+            if isinstance(outcome, Exception):
+                self._failed(entry, outcome, waited, ran)
+                continue
+            try:
+                self._keep(entry, outcome, content, store, (waited, ran))
+            except CodecError as error:
+                self._failed(entry, error, waited, ran)
+        self.done += len(entries)
+        return []
+
+    def _outcomes(self, opened: Sequence[Opened]) -> list[Outcome] | None:
+        """Run a batch. None: each is to be run by itself, for one of them made it fail, or was withdrawn meanwhile."""
+        entries, messages = [entry for entry, *_ in opened], [message for _, _, message, _ in opened]
+        self._sign(entries)
+        start = time.perf_counter()
+        # The keeper looks after one entry: a batch is interrupted when its first message is withdrawn. The result of
+        # another one that is withdrawn meanwhile is refused when it is published.
+        self.lease.current = entries[0].id
+        others = f" and {len(entries) - 1} others" if len(entries) > 1 else ""
+        at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {messages[0].id}{others}: ")
+        try:
+            return self._call(lambda given: update_batch(self.instance, given), messages)
+        except Interrupted as interrupt:
+            times = [(entry, waited) for entry, _, _, waited in opened]
+            return [] if self._interrupted(interrupt.reason, times, time.perf_counter() - start) else None
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, out of its signal handlers
+        except BaseException as error:  # noqa: BLE001  # nobody knows whose fault it is; who fails again says so
+            level = logging.DEBUG if self._warned else logging.WARNING
+            logger.log(level, "a batch of %d failed, so each is run by itself: %s", len(entries), brief(error))
+            self._warned = True
+            return None
+        finally:
+            self.lease.current = ""
+            at_work.set("")
+
+    def _sign(self, entries: Sequence[Entry]) -> None:
+        """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
+        if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
+            ids = " ".join(entry.id for entry in entries)
+            self.client.set(keys.together(self.lease.owner), ids, px=keys.DATA_TTL)
 
     def _keep(
         self,
@@ -168,14 +243,11 @@ class Serving:
             reference, commands = store.put(result.body if apart else [result.joined()], self.record.compression)
         self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands, kept), size)
 
-    def _update(self, message: Message) -> list[Message]:
+    def _call(self, function: Callable[[Given], Found], given: Given) -> Found:
         if self.instance.node is None:
             with self._preparing():
                 self.instance.warm()
-        outputs: list[Message] = self.lease.alarm.call(
-            self.record.timeout, self.instance.update, message, self.lease.at_work
-        )
-        return outputs
+        return self.lease.alarm.call(self.record.timeout, function, given, self.lease.at_work)
 
     @contextlib.contextmanager
     def _preparing(self) -> Iterator[None]:
@@ -190,16 +262,38 @@ class Serving:
             self.lease.warming = False
             self.client.delete(sign)
 
-    def _interrupted(self, entry: Entry, reason: str, waited: float, ran: float) -> None:
+    def _interrupted(self, reason: str, entries: Sequence[tuple[Entry, float]], ran: float) -> bool:
+        """Let go of the node; return whether its time was over, which has then been answered."""
         with self._preparing():
             self.instance.destroy()  # it was left in the middle; the next message gets a fresh one
-        if reason == "timeout":
-            text = f"{self.record.timeout} s exceeded"
-            logger.warning("%s", text)
+        if reason != "timeout":
+            return False
+        text = f"{self.record.timeout} s exceeded"
+        logger.warning("%s", text)
+        for entry, waited in entries:
             self.outbox.add(self._failure(entry, "timeout", "NodeTimeout", text, "", waited, ran))
+        return True
+
+    def _failed(self, entry: Entry, error: BaseException, waited: float, ran: float) -> None:
+        logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
+        kind = "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
+        text = brief(error)
+        self.outbox.add(self._failure(entry, kind, type(error).__name__, text, trace(error), waited, ran))
 
     def _failure(
         self, entry: Entry, kind: str, name: str, text: str, traceback: str = "", waited: float = 0.0, ran: float = 0.0
     ) -> Answer:
         body = codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
         return Answer(entry, FAILURE, waited, ran, "", body)
+
+
+def _waited(entry: Entry, offset: float) -> float:
+    """Return how many seconds a message has been here."""
+    return max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
+
+
+def _opened(entry: Entry, content: Content | None) -> Message:
+    if entry.blob and content is None:
+        raise CodecError("its blob is gone")
+    (message,) = codec.decode(entry.data, content) if entry.data else codec.decode(content or b"")
+    return message

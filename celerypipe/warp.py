@@ -74,8 +74,11 @@ class Carrier(Protocol):
     def began(self, warp: Warp, flight: Flight) -> float:
         """When its own time began, as far as known: what it waited behind others of this node does not count."""
 
-    def withdraw(self, warp: Warp, flight: Flight) -> str:
-        """Take it back, so that nobody starts it; return where its time went, for the error's text."""
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, Sequence[Flight]]:
+        """Take it back, so that nobody starts it.
+
+        Return where its time went, for the error's text, and who is late with it: they run as one batch.
+        """
 
     def settled(self, warp: Warp, flight: Flight) -> None:
         """Its result is here, or it was given up: nothing of it is needed any more."""
@@ -374,19 +377,26 @@ class Warp(Waiting):
         for flight in late:
             if self.course.over.is_set():
                 return
-            if self._waited_for_others(flight):
+            if flight.done or self._waited_for_others(flight):
                 continue
-            where = self.carrier.withdraw(self, flight)
+            where, company = self.carrier.withdraw(self, flight)
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
-            self.failed(flight, NodeTimeout(text, node=self.name, message_id=flight.message.id))
+            for each in (flight, *company):
+                self.failed(each, NodeTimeout(text, node=self.name, message_id=each.message.id))
 
     def _waited_for_others(self, flight: Flight) -> bool:
         """Move its clock to when its own time began; is it still in time then?"""
         flight.due_since = max(flight.due_since or 0.0, self.carrier.began(self, flight))
-        return time.monotonic() - flight.due_since <= (self.node.timeout or 0.0)
+        return time.monotonic() - flight.due_since <= (self._allowed or 0.0)
 
     def _late(self, now: float) -> list[Flight]:
-        timeout = self.node.timeout
-        if timeout is None:
+        allowed = self._allowed
+        if allowed is None:
             return []
-        return [f for f in self.flights.values() if f.due_since is not None and now - f.due_since > timeout]
+        return [f for f in self.flights.values() if f.due_since is not None and now - f.due_since > allowed]
+
+    @property
+    def _allowed(self) -> float | None:
+        """Seconds a message may take; that its batch fills is not its own time."""
+        batches, timeout = self.limits.batches, self.node.timeout
+        return timeout + batches.wait if timeout is not None and batches.size > 1 else timeout

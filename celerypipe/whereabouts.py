@@ -72,29 +72,34 @@ class Whereabouts:
         with self._lock:
             return max(since, self._heard.get(pending[0], 0.0))
 
-    def withdraw(self, nearby: Nearby, warp: Warp, flight: Flight) -> tuple[str, list[tuple[Warp, Flight]]]:
-        """Take a message back; return where its time went, and what another activation shall have instead of its own.
+    def withdraw(
+        self, nearby: Nearby, warp: Warp, flight: Flight
+    ) -> tuple[str, list[Flight], list[tuple[Warp, Flight]]]:
+        """Take a message back; return where its time went, who is late with it, and what another one shall have.
 
-        An activation that cannot be interrupted stays with the message: what it holds behind it is taken back too.
+        An activation that cannot be interrupted stays with the message, and with those that it runs together with it.
+        What it holds behind them is taken back too, and given to another activation.
         """
         mailbox = nearby[warp]
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         if time.monotonic() < self._silent_until:
-            return f"{spent:.1f} s waiting; Redis does not answer", []
+            return f"{spent:.1f} s waiting; Redis does not answer", [], []
         behind: list[tuple[Warp, Flight]] = []
+        company: list[Flight] = []
         try:
             pending = self._pending(mailbox, flight.entry)
             text = self._where(warp, flight, pending, spent)
             if pending is not None and not self._bells.interrupts(warp.queue):
-                behind = self._take_behind(nearby, flight, pending[0])
+                company = self._company(warp, flight, pending[0])
+                behind = self._take_behind(nearby, [flight, *company], pending[0])
             if flight.entry:
-                mailbox.withdraw(self._client, [flight.entry])
+                mailbox.withdraw(self._client, [each.entry for each in (flight, *company)])
             if pending is not None:
                 self.heard(pending[0])
         except Broken as error:
             self._fell_silent()
-            return f"{spent:.1f} s waiting; Redis does not answer: {error}", behind
-        return text, behind
+            return f"{spent:.1f} s waiting; Redis does not answer: {error}", company, behind
+        return text, company, behind
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._bells.slots(warp.queue):
@@ -119,14 +124,24 @@ class Whereabouts:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
 
-    def _take_behind(self, nearby: Nearby, flight: Flight, consumer: str) -> list[tuple[Warp, Flight]]:
+    def _company(self, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
+        """The flights that an activation runs in one batch with this one, as it says itself."""
+        if warp.limits.batches.size == 1:
+            return []
+        said: Any = self._client.get(keys.together(consumer))
+        together = (said or b"").split()
+        if flight.entry not in together:
+            return []
+        return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
+
+    def _take_behind(self, nearby: Nearby, late: list[Flight], consumer: str) -> list[tuple[Warp, Flight]]:
         behind = []
         for warp, mailbox in nearby.items():
             found: Any = self._client.xpending_range(
                 mailbox.stream, keys.GROUP, min="-", max="+", count=1000, consumername=consumer
             )
             entries = {each["message_id"] for each in found}
-            flights = [other for other in list(warp.flights.values()) if other.entry in entries and other is not flight]
+            flights = [other for other in list(warp.flights.values()) if other.entry in entries and other not in late]
             mailbox.withdraw(self._client, [other.entry for other in flights])
             for other in flights:
                 other.due_since = None if other.due_since is None else time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -205,3 +206,67 @@ class Drop(Sink):
 def add(value: int, amount: int = 1) -> int:
     """A function as a node."""
     return value + amount
+
+
+class Together(Proc):
+    """Takes several at once: doubles numbers and arrays, and says in ``size`` with how many others each one came.
+
+    ``bad`` payloads make the batch raise; ``gate``: it waits for that file; ``wrong``: returns one output too few
+    (``short``) or a ``generator``; a payload of text is returned as it is, which no proc may do, or raises late
+    (``late``); one that is a float sleeps so long. ``diary``: a line for each call.
+    """
+
+    def __init__(
+        self, bad: list[Any] | None = None, gate: str = "", wrong: str = "", diary: str = "", delay: float = 0.0
+    ) -> None:
+        self.bad = bad or []
+        self.gate = gate
+        self.wrong = wrong
+        self.diary = diary
+        self.delay = delay
+
+    def update_batch(self, messages: list[Message]) -> Any:
+        if self.diary:
+            with open(self.diary, "a") as file:
+                file.write(f"{json.dumps([m.payload for m in messages])}\n")
+        while self.gate and not Path(self.gate).exists():
+            time.sleep(0.01)
+        self.logger.warning("about to run %d", len(messages))
+        time.sleep(self.delay + sum(m.payload for m in messages if isinstance(m.payload, float)))
+        for message in messages:
+            if not isinstance(message.payload, np.ndarray) and message.payload in self.bad:
+                raise ValueError(f"{message.payload!r} is not to my taste")
+        outputs = [self.one(message, len(messages)) for message in messages]
+        return {"": outputs, "short": outputs[:-1], "generator": iter(outputs)}[self.wrong]
+
+    def one(self, message: Message, size: int) -> Any:
+        """What comes out for one message: nothing for 0, two for 1, a number for a text."""
+        meta = {"size": size, "pid": os.getpid()}
+        match message.payload:
+            case np.ndarray():
+                return message.with_payload(message.payload * 2).with_meta(**meta)
+            case "late":
+                return self.late(message)
+            case str():
+                return message.payload
+            case 0:
+                return None
+            case 1:
+                return (message.with_payload(copy).with_meta(**meta) for copy in "ab")
+        return message.with_payload(message.payload * 2).with_meta(**meta)
+
+    def late(self, message: Message) -> Iterator[Message]:
+        """Raise when it is run, not when it is made."""
+        yield message
+        raise ValueError("too late")
+
+
+class DropTogether(Sink):
+    """A sink that takes several at once: appends a line with their payloads to a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def update_batch(self, messages: list[Message]) -> None:
+        with open(self.path, "a") as file:
+            file.write(f"{json.dumps([message.payload for message in messages])}\n")

@@ -19,6 +19,10 @@ from celerypipe import Proc
 class Plain(Proc):
     '''Takes nothing.'''
 
+class Eager(Proc):
+    '''Takes several.'''
+    def update_batch(self, messages): return messages
+
 class Counting(Proc):
     '''Remembers.'''
     stateful = True
@@ -128,6 +132,21 @@ def test_a_local_node_whose_class_is_of_another_type_is_refused(module: str) -> 
         links=[("a", "b")],
     )
     assert said(pipeline)["type"] == f"{module}.Plain is a proc, not a sink; write proc"
+
+
+def test_a_batch_is_for_a_node_that_takes_several(module: str) -> None:
+    batch = {"queue": "q", "timeout": 5, "batch": {"size": 8}}
+    found = said(around(f"{module}.Plain", warped=True, warp_configuration=batch), local=True)
+    assert found == {
+        "warp_configuration.batch.size": f"is 8, but {module}.Plain has no update_batch(messages); "
+        "write one, or leave batch out"
+    }
+    assert "update_batch" in str(said(around("passthrough_identity", warped=True, warp_configuration=batch)))
+    assert said(around(f"{module}.Eager", warped=True, warp_configuration=batch), local=True) == {}
+    assert said(around(f"{module}.Plain", warped=True, warp_configuration=batch)) == {}, "its worker knows"
+    assert said(around(f"{module}.Plain", warp_configuration=batch)) == {}, "here it takes one at a time"
+    one = {**batch, "batch": {"size": 1, "wait": 1.0}}
+    assert said(around(f"{module}.Plain", warped=True, warp_configuration=one), local=True) == {}
 
 
 def test_a_stateful_node_runs_here_but_not_warped(module: str) -> None:

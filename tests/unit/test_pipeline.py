@@ -218,11 +218,29 @@ def test_all_complaints_come_at_once_each_with_its_place() -> None:
 
 
 def test_what_arrives_later_is_refused_with_a_sentence() -> None:
-    data = tutorial(cache=True, warp_configuration={"queue": "q", "batch": {"size": 8}})
-    found = complaints(Pipeline.from_dict, data)
+    found = complaints(Pipeline.from_dict, tutorial(cache=True))
     assert "not built yet" in found["pipeline.nodes[1].cache"]
-    assert "arrives later" in found["pipeline.nodes[1].warp_configuration.batch.size"]
-    assert Pipeline.from_dict(tutorial(cache=None, warp_configuration={"queue": "q", "batch": {"size": 1}}))
+    assert Pipeline.from_dict(tutorial(cache=None))
+
+
+def test_a_batch_has_a_size_and_a_wait_and_fits_the_window() -> None:
+    def limits(**warp: Any) -> dict[str, Any]:
+        return tutorial(warped=True, warp_configuration={"queue": "q", **warp})
+
+    node = Pipeline.from_dict(limits(batch={"size": 8, "wait": 0.05})).nodes[1]
+    assert (node.warp_configuration.batches.size, node.warp_configuration.batches.wait) == (8, 0.05)
+    assert Pipeline.from_dict(limits()).nodes[1].warp_configuration.batches.size == 1
+    assert Pipeline.from_dict(limits(batch={"size": 64}))
+    for wrong, place in (({"size": 0}, "size"), ({"size": 2.5}, "size"), ({"wait": -1}, "wait"), ({"sise": 2}, "sise")):
+        assert set(complaints(Pipeline.from_dict, limits(batch=wrong))) == {
+            f"pipeline.nodes[1].warp_configuration.batch.{place}"
+        }
+    found = complaints(Pipeline.from_dict, limits(batch={"size": 65}))
+    assert found == {
+        "pipeline.nodes[1].warp_configuration.batch.size": "is 65, and only 64 messages are in flight; "
+        'write "window": 65 or more, or a smaller batch'
+    }
+    assert Pipeline.from_dict(limits(batch={"size": 65}, window=65))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".", "a..b", "a\nb", "a\x00", "a\\b", " a", "x" * 101])

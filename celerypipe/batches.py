@@ -1,0 +1,87 @@
+"""Micro-batches: messages that gather until their node gets several at once, and what came out for each of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from celerypipe.contract import Proc, Sink, one_each
+from celerypipe.errors import ConfigError, NodeFailed
+from celerypipe.instance import Instance, as_messages
+from celerypipe.mailbox import Entry
+from celerypipe.message import Message
+
+#: What came out for one message of a batch, or why nothing did.
+Outcome = list[Message] | Exception
+
+
+def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Outcome]:
+    """Hand several messages over at once; return what came out for each, in their order.
+
+    What ``update_batch`` itself raises is raised: nobody knows then which of them was to blame. A wrong number of
+    outputs is the failure of all, since running them once more, one by one, would not make the node right.
+    """
+    node, name = instance.node, instance.name or instance.entry.mark
+    if isinstance(node, Sink):
+        node.update_batch(list(messages))
+        return [[] for _ in messages]
+    if not isinstance(node, Proc):
+        raise ConfigError(f"{instance.entry.mark} is a {instance.entry.type}; only a proc or a sink receives messages")
+    outputs = node.update_batch(list(messages))
+    try:
+        outputs = one_each(outputs, len(messages), name)
+    except NodeFailed as error:
+        return [error for _ in messages]
+    return [_outcome(output, name) for output in outputs]
+
+
+def _outcome(output: object, name: str) -> Outcome:
+    try:
+        return as_messages(output, name)
+    except Exception as error:  # noqa: BLE001  # what a generator raises is the failure of its own message
+        return error
+
+
+def groups_of(entries: Sequence[Entry], size: int) -> list[list[Entry]]:
+    """Divide entries into what is run together; one that is tried again is run by itself, since it is a suspect."""
+    groups: list[list[Entry]] = []
+    for entry in entries:
+        last = groups[-1] if groups else []
+        if 0 < len(last) < size and not entry.attempt and not last[0].attempt:
+            last.append(entry)
+        else:
+            groups.append([entry])
+    return groups
+
+
+class Gathering:
+    """Entries of one mailbox, held until they are as many as its node takes at once or have waited ``wait`` seconds."""
+
+    def __init__(self, size: int, wait: float) -> None:
+        self.size = size
+        self.wait = wait
+        self._entries: list[Entry] = []
+        self._until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def left(self) -> float:
+        """Seconds until what it holds has waited long enough."""
+        return max(0.0, self._until - time.monotonic())
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Hold these too."""
+        if entries and not self._entries:
+            self._until = time.monotonic() + self.wait
+        self._entries += entries
+
+    def take(self, *, everything: bool = False) -> list[Entry]:
+        """Return what is to be run now: whole batches, and at the end one that has waited long enough."""
+        held = self._entries
+        count = len(held) if everything or not self.left else len(held) - len(held) % self.size
+        self._entries = held[count:]
+        if count and self._entries:  # they came with the last ones
+            self._until = time.monotonic() + self.wait
+        return held[:count]
