@@ -8,11 +8,12 @@ from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Blobs, Content, is_shared, unpacked
 from celerypipe.connection import Broken, Client, connect
 from celerypipe.errors import CodecError
+from celerypipe.flight import Flight
 from celerypipe.lineage import Lineage, remake
 from celerypipe.mailbox import Reply
 from celerypipe.message import Message
 from celerypipe.shared_memory import SharedFolder
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 
 
 class Cargo:

@@ -18,13 +18,14 @@ from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
 from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
+from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import Mailbox, as_published
 from celerypipe.message import Message
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.station import Course
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
 
 #: Seconds between two rounds of keeping: leases, bells, presences.

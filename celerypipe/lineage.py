@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celerypipe.errors import NodeFailed
+from celerypipe.flight import Flight
 from celerypipe.message import Message
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from celerypipe import codec
 from celerypipe.batches import Outcome, update_batch
 from celerypipe.errors import CodecError
+from celerypipe.flight import Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.message import Message
 from celerypipe.station import Course
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 
 
 class Loopback:

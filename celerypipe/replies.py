@@ -14,9 +14,10 @@ from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
+from celerypipe.flight import Flight
 from celerypipe.mailbox import FAILURE, LOST_BLOB, Published, Reply, as_published
 from celerypipe.station import Course
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
 READ_BLOCK = 1.0

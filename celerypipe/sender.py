@@ -18,10 +18,11 @@ import redis
 from celerypipe import codec
 from celerypipe.bells import Bells
 from celerypipe.connection import Broken, Client, Command
+from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.scripts import SEND
 from celerypipe.station import Course
-from celerypipe.warp import Carrier, Flight, Warp
+from celerypipe.warp import Carrier, Warp
 
 #: Up to so many messages that one batch of results set off are sent by the thread that reads results.
 SEND_HERE = 8

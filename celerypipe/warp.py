@@ -9,48 +9,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
 from celerypipe import codec
-from celerypipe.blob import Blob
-from celerypipe.connection import Command
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
+from celerypipe.flight import ERRANDS, Errand, Flight
+from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full, Waiting
-
-#: Errands are numbered from here, so that they are nobody's turn.
-ERRANDS = 1 << 62
-
-#: Gets what came out of a node, or why nothing did.
-Errand = Callable[[Sequence[Message], BaseException | None], None]
-
-#: A message, and what came out of its node.
-Result = tuple[Message, Sequence[Message]]
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A message on its way to a worker and back. Times are ``time.monotonic()``; ``entry`` is its id in the mailbox.
-
-    ``data`` travels in the mailbox, ``blob`` is what lies apart, ``storing`` puts it there when it is sent. An
-    ``errand`` gets the result instead of the nodes downstream.
-    """
-
-    sequence: int
-    message: Message
-    attempt: int = 0
-    size: int = 0
-    sent_at: float = 0.0
-    due_since: float | None = None
-    entry: bytes = b""
-    data: bytes | None = None
-    storing: Sequence[Command] = ()
-    blob: Blob | None = None
-    done: bool = False
-    errand: Errand | None = None
+from celerypipe.station import Course, Full
 
 
 class Carrier(Protocol):
@@ -87,13 +55,12 @@ class Carrier(Protocol):
         """How many messages its workers can run at the same time."""
 
 
-class Warp(Waiting):
+class Warp(Handover):
     """A warped node in one run."""
 
     def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier) -> None:
         super().__init__(course, node)
         self.carrier = carrier
-        self.limits = node.warp_configuration
         #: Mean seconds of ``update``, as replies report it.
         self.mean = 0.0
         #: When its last reply came: its bells are being heard.
@@ -103,16 +70,7 @@ class Warp(Waiting):
         self.flights: dict[int, Flight] = {}
         self._unclocked: deque[Flight] = deque()
         self._clocked = 0
-        self._results: dict[int, Result] = {}
-        self._arrived: deque[Result] = deque()
-        self._handing = False
-        self._stuck = False
-        self._unstuck = threading.Condition(self._lock)
-        # What costs time on its own is not for the thread that reads replies for all nodes.
-        self._slow = course.folder is not None and bool(course.folder.telemetry or node.auto_dump)
-        self._held = 0
         self._sequence = 0
-        self._next_out = 0
         self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
@@ -126,9 +84,6 @@ class Warp(Waiting):
         """How many of its messages may be in ``update`` at the same time."""
         slots = self.carrier.slots(self)
         return min(self.limits.parallel or slots, slots) if slots else 1
-
-    def start(self) -> None:
-        self.course.spawn(self.name, self._deliver)
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
@@ -228,7 +183,7 @@ class Warp(Waiting):
         self.tally.waiting.add(waited)
         self.tally.running.add(ran)
         self.tally.transfer.add(max(0.0, total - waited - ran))
-        self._keep(flight, outputs)
+        self._keep(flight.sequence, (flight.message, outputs))
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """An attempt failed: try again later, or give the message up by ``on_error``."""
@@ -240,7 +195,7 @@ class Warp(Waiting):
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
-                self._keep(flight, ())
+                self._keep(flight.sequence, (flight.message, ()))
                 self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
             return
         again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
@@ -260,94 +215,6 @@ class Warp(Waiting):
                 self._start_clocks()
         self.carrier.settled(self, flight)
         return True
-
-    def _keep(self, flight: Flight, outputs: Sequence[Message]) -> None:
-        with self._changed:
-            if self.limits.ordered:
-                self._results[flight.sequence] = (flight.message, outputs)
-            else:
-                self._arrived.append((flight.message, outputs))
-
-    def hand_over(self) -> None:
-        """Pass on the results whose turn it is, as far as there is room downstream; the rest is for this node's thread.
-
-        Called by who brought results, after a batch of them. It waits for nobody: it also reads for other nodes.
-        """
-        with self._changed:
-            if self._handing or self._stuck:
-                return
-            if self._slow:
-                self._leave()
-                return
-            self._handing = True
-        self._pass_on_all(wait=False)
-
-    def _leave(self) -> None:
-        self._stuck = True
-        self._unstuck.notify()
-
-    def _pass_on_all(self, *, wait: bool) -> None:
-        while ready := self._ready(1 if wait else self.limits.window):
-            done = 0
-            for parent, outputs in ready:
-                if not wait and not self.roomy(len(outputs)):
-                    break
-                self.pass_on(outputs, parent, crowd=not wait)
-                done += 1
-            with self._changed:
-                self._held -= done
-                self._changed.notify_all()
-                self._arrived.extendleft(reversed(ready[done:]))
-                if done < len(ready):
-                    self._handing = False
-                    self._leave()
-                    return
-
-    def _ready(self, most: int) -> list[Result]:
-        """Take the results whose turn it is; when there are none, nobody is handing over any more."""
-        with self._changed:
-            while self._next_out in self._results:
-                self._arrived.append(self._results.pop(self._next_out))
-                self._next_out += 1
-            if self._arrived and not self.course.over.is_set():
-                return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
-            self._handing = False
-            if self._ended and not self._held:
-                self._unstuck.notify()
-            return []
-
-    def _deliver(self) -> None:
-        """The thread that hands results on where that takes waiting, and says at the end that all are out."""
-        try:
-            while self._is_my_turn():
-                self._pass_on_all(wait=True)
-        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
-            self.course.fail(error)
-            return
-        if not self.course.over.is_set():
-            self.finish()
-
-    def _is_my_turn(self) -> bool:
-        """Wait until results are left to this thread; False: all are out, or the run is over."""
-        with self._changed:
-            while not self.course.over.is_set():
-                if self._stuck and not self._handing:
-                    self._stuck, self._handing = False, True
-                    return True
-                if self._ended and not self._held:
-                    return False
-                self._unstuck.wait(0.5)
-        return False
-
-    def drained(self) -> None:
-        super().drained()
-        with self._changed:
-            self._unstuck.notify()
-
-    def close(self) -> None:
-        super().close()
-        with self._changed:
-            self._unstuck.notify()
 
     def bury(self, message: Message, error: BaseException, attempt: int) -> None:
         # In a thread of its own: its payload may have to be fetched, and who gives it up may be watching time.

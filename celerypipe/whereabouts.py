@@ -11,8 +11,9 @@ from typing import Any
 from celerypipe import keys
 from celerypipe.bells import Bells
 from celerypipe.connection import Broken, connect
+from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 
 #: Seconds this may take: it is asked by the thread that watches time.
 PATIENCE = 0.5

@@ -151,14 +151,15 @@ def test_a_node_that_only_takes_batches_runs_alone_and_unwarped(runner: Runner, 
     assert results(runner, Pipeline(name="test", nodes=[here], links=[]), range(2, 50)) == list(range(4, 100, 2))
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("shared", "compression"), [(True, "none"), (False, "none"), (False, "lz4")])
 def test_large_arrays_in_a_batch_each_come_back_as_their_own(
-    shared_worker: StartWorker, redis_url: str, shared: bool
+    shared_worker: StartWorker, redis_url: str, shared: bool, compression: str
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     runner = Runner(redis_url, shared_memory=shared)
+    limits = {"compression": compression}
     arrays = [np.full(300_000, number % 100, np.uint8) for number in range(60)]
-    outputs = stream(runner, together("tsolo", wait=0.05, configuration={"delay": 0.001}), arrays)
+    outputs = stream(runner, together("tsolo", wait=0.05, configuration={"delay": 0.001}, limits=limits), arrays)
     assert [(int(m.payload.min()), int(m.payload.max())) for m in outputs] == [(2 * n, 2 * n) for n in range(60)]
     assert max(message.meta["size"] for message in outputs) > 1
 

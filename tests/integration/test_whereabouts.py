@@ -9,11 +9,12 @@ import pytest
 from celerypipe import whereabouts
 from celerypipe.bells import Bells
 from celerypipe.connection import Client
+from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.message import Message, new_id
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course
-from celerypipe.warp import Flight, Warp
+from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
 from tests.servers import RedisServer
 
