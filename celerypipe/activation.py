@@ -65,7 +65,6 @@ class Activation:
         run, shares = self.home.mailbox.run, self.home.record.shared
         self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
-        self._done = 0
         self._leaving = False
 
     @property
@@ -76,7 +75,7 @@ class Activation:
     @property
     def done(self) -> int:
         """Messages handled so far."""
-        return self._done + sum(serving.done for serving in self.servings)
+        return self.neighbours.done + sum(serving.done for serving in self.servings)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +183,7 @@ class Activation:
     def _read(self, block: int | None) -> list[tuple[Serving, list[Entry]]]:
         """Publish what is done and read on, in one round trip."""
         self._pause_while_full()
-        self._done += sum(left.done for left in self.neighbours.leave_unsuited())
+        self.neighbours.leave_unsuited()
         self.home.lease.alarm.unguard()
         servings, owner, count = self.servings, self.home.lease.owner, self._count()
         try:

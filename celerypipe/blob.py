@@ -12,13 +12,13 @@ import re
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from celerypipe import keys, packing
 from celerypipe.connection import Client, Command
 from celerypipe.errors import CodecError
-from celerypipe.shared_memory import SharedFolder
+from celerypipe.shared_memory import SharedFolder, watch
 
 INLINE_LIMIT = 64 * 1024
 CHUNK = 256 * 1024 * 1024
@@ -96,19 +96,21 @@ class Blob:
     ``readers`` counts the messages that were sent with it and whose results have not said that nobody maps it.
     """
 
-    __slots__ = ("__weakref__", "_garbage", "readers", "reference")
+    __slots__ = ("__weakref__", "_garbage", "_maps", "readers", "reference")
 
     def __init__(self, reference: str, garbage: deque[tuple[str, bool]]) -> None:
         self.reference = reference
         self.readers = 0
+        self._maps: list[Callable[[], object]] = []
         self._garbage = garbage
 
     def __del__(self) -> None:
-        self._garbage.append((self.reference, not self.readers))
+        self._garbage.append((self.reference, not self.readers and all(mapped() is None for mapped in self._maps)))
 
     def mapped(self, content: Content) -> None:
         """Live on for as long as this content does: whoever has an array in it may keep that."""
         if isinstance(content, memoryview):  # what is called at its end does not matter: until then it refers to self
+            self._maps.append(watch(content))
             weakref.finalize(content.obj, id, self).atexit = False
 
 

@@ -73,8 +73,8 @@ class Cargo:
         blob = self.blobs.hold(reply.blob)
         if reply.blob not in fetched:
             outputs = codec.decode_head(reply.data, blob, lambda number: lineage_of(warp, flight, number))
-            if outputs is not None:
-                return outputs
+            if outputs is not None and (len(outputs) == 1 or is_shared(reply.blob)):
+                return outputs  # of several, each worker would read the body of all
             fetched = self.blobs.store.get(client, [reply.blob])
         content = unpacked(reply.blob, fetched[reply.blob])
         if content is None:
@@ -95,12 +95,13 @@ class Cargo:
             return None
         if body is None:
             return None
+        payload.blob.mapped(body)
         content = codec.decode_payload(payload, body)
         return message.with_changes(payload=content, id=message.id, created_at=message.created_at)
 
-    def send_again(self, warp: Warp, flight: Flight) -> None:
-        """The bytes of a message are lost, or lie where its worker cannot see them."""
-        if flight.blob is not None and is_shared(flight.blob.reference) and self._may_share:
+    def send_again(self, warp: Warp, flight: Flight, *, unseen: bool) -> None:
+        """The bytes of a message, or of its result, are lost; ``unseen``: its worker could not read them."""
+        if unseen and flight.blob is not None and is_shared(flight.blob.reference) and self._may_share:
             self._say(f"{warp.name}: a worker does not see the memory of this machine; large payloads go through Redis")
             self._may_share = False
             self.share(able=False)

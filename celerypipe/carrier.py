@@ -228,7 +228,7 @@ class RedisCarrier:
         queued = self.sender.waits()
         for warp in warps:
             self._audited[warp.name] = time.monotonic()
-            out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued]
+            out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued and not f.remaking]
             # The mailbox first: what leaves it after this look is in the reply stream before the next one.
             there = self.mailboxes[warp.name].waiting(self._client)
             replies = self._client.call("XRANGE", keys.reply(self.course.run_id), "-", "+")
@@ -237,7 +237,9 @@ class RedisCarrier:
             }
             for flight in out:
                 place = (flight.sequence, flight.attempt)
-                if place not in there and (warp.name, *place) not in answered and not flight.done:
+                if place in there:
+                    flight.entry = flight.entry or there[place].encode()
+                elif (warp.name, *place) not in answered and not flight.done:
                     self.post(warp, flight, wait=False)
 
     def _lost_redis(self, error: BaseException) -> None:

@@ -35,4 +35,6 @@ class Flight:
     storing: Sequence[Command] = ()
     blob: Blob | None = None
     done: bool = False
+    #: Its payload was lost and is being made again.
+    remaking: bool = False
     errand: Errand | None = None

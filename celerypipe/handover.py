@@ -89,7 +89,7 @@ class Handover(Waiting):
             if self._arrived and not self.course.over.is_set():
                 return [self._arrived.popleft() for _ in range(min(most, len(self._arrived)))]
             self._handing = False
-            if self._ended and not self._held:
+            if self._stuck or (self._ended and not self._held):
                 self._unstuck.notify()
             return []
 

@@ -43,4 +43,6 @@ def remake(warp: Warp, flight: Flight, lineage: Lineage) -> None:
 
         through.run_errand(message, arrived)
 
-    go_on(lineage.ancestor, 0)
+    if not flight.remaking:
+        flight.remaking = True
+        go_on(lineage.ancestor, 0)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from celerypipe import codec
 from celerypipe.batches import Outcome, update_batch
-from celerypipe.errors import CodecError
+from celerypipe.errors import CodecError, NodeFailed
 from celerypipe.flight import Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
@@ -23,10 +23,16 @@ from celerypipe.warp import Warp
 
 
 class Loopback:
-    """Runs the messages of one warp, one after another, in a daemon thread."""
+    """Runs the messages of one warp, one after another, in a daemon thread.
 
-    def __init__(self, course: Course, make: MakeInstance) -> None:
+    ``fetch`` brings a payload here that is elsewhere; None: it is lost.
+    """
+
+    def __init__(
+        self, course: Course, make: MakeInstance, fetch: Callable[[Message], Message | None] = lambda message: message
+    ) -> None:
         self.course = course
+        self._fetch = fetch
         self._make = make
         self._instance: Instance | None = None
         self._waiting: deque[tuple[Warp, Flight]] = deque()
@@ -59,8 +65,8 @@ class Loopback:
     by_reference = False
 
     def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
-        flight.data = message.joined()
-        flight.size = len(flight.data)
+        flight.data = None if message.elsewhere is not None else message.joined()
+        flight.size = len(message.head) + message.size
 
     def here(self, message: Message) -> Message | None:
         return message
@@ -79,6 +85,8 @@ class Loopback:
 
     def post(self, warp: Warp, flight: Flight, *, wait: bool = True) -> None:
         with self._changed:
+            if flight.storing or flight.blob is not None:  # another carrier loaded it: only its head is in there
+                flight.data, flight.storing, flight.blob = None, (), None
             flight.sent_at = time.monotonic()
             self._waiting.append((warp, flight))
             self._changed.notify_all()
@@ -156,18 +164,21 @@ class Loopback:
     ) -> Sequence[list[Message] | BaseException] | None:
         """Run what goes together; None: it raised, so that each is to be run by itself."""
         try:
-            given = [_as_it_travels(flight) for flight in flights]
+            given = [self._as_it_travels(warp, flight) for flight in flights]
             single = len(given) == 1
             found: list[Outcome] = [instance.update(given[0])] if single else update_batch(instance, given)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
             return [raised] if len(flights) == 1 else None
         return [_returned(outcome) for outcome in found]
 
-
-def _as_it_travels(flight: Flight) -> Message:
-    data = flight.data if flight.data is not None else codec.encode_joined((flight.message,))
-    flight.data = None
-    return codec.decode(data)[0]
+    def _as_it_travels(self, warp: Warp, flight: Flight) -> Message:
+        data, flight.data = flight.data, None
+        if data is None:
+            message = self._fetch(flight.message)
+            if message is None:
+                raise NodeFailed(f"{warp.name}: its input is lost", node=warp.name, message_id=flight.message.id)
+            data = codec.encode_joined((message,))
+        return codec.decode(data)[0]
 
 
 def _returned(outcome: Outcome) -> Outcome:

@@ -48,6 +48,8 @@ class Neighbours:
     ) -> None:
         self.home = home
         self.servings = [home]
+        #: Messages handled for nodes that are served no more.
+        self.done = 0
         self._client = client
         self._shelf = shelf
         self._keeper = keeper
@@ -108,10 +110,10 @@ class Neighbours:
         instance.name = mailbox.node
         self.servings.append(Serving(self._client, lease, record, instance))
 
-    def leave_unsuited(self) -> list[Serving]:
-        """Let go of neighbours whose bell was lost, or who better have a slot of their own; return them."""
+    def leave_unsuited(self) -> None:
+        """Let go of neighbours whose bell was lost, or who better have a slot of their own."""
         if len(self.servings) == 1:
-            return []
+            return
         others = [serving for serving in self.servings if serving is not self.home]
         slow = any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
         left = [
@@ -124,7 +126,6 @@ class Neighbours:
                 serving.outbox.flush(self._client)
                 self._let_go(serving)
             self._forget(serving)
-        return left
 
     def release(self) -> bool:
         """Let go of all bells; False when entries wait that nobody was given: then some are still held."""
@@ -175,6 +176,7 @@ class Neighbours:
 
     def _forget(self, serving: Serving) -> None:
         self.servings.remove(serving)
+        self.done += serving.done
         self._keeper.remove(serving.lease)
         self._shelf.give_back(serving.record.key, serving.instance)
 

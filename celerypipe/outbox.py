@@ -116,7 +116,8 @@ def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> An
     What could not be sent stays in its outbox, and the error is raised.
     """
     with ExitStack() as until_answered:
-        taken = [(box, until_answered.enter_context(box.emptied())) for box in outboxes if box.waiting]
+        emptied = [(box, until_answered.enter_context(box.emptied())) for box in outboxes if box.waiting]
+        taken = [(box, pairs) for box, pairs in emptied if pairs]  # the keeper may have been quicker
         commands: list[Command] = []
         publishings = []
         for box, pairs in taken:

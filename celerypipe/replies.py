@@ -113,7 +113,7 @@ class Replies:
         self, warp: Warp, flight: Flight, reply: Reply, worker: str, fetched: Mapping[str, Content | None]
     ) -> None:
         if reply.kind == LOST_BLOB:
-            self._cargo.send_again(warp, flight)
+            self._cargo.send_again(warp, flight, unseen=True)
             return
         if reply.kind == FAILURE:
             warp.failed(flight, self._error(warp, flight, reply, worker))
@@ -124,7 +124,7 @@ class Replies:
             warp.failed(flight, NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name))
             return
         if outputs is None:
-            self._cargo.send_again(warp, flight)  # its result is gone: make it again
+            self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
             return
         warp.tally.bytes += len(reply.data) + plain_size(reply.blob, fetched.get(reply.blob))
         warp.returned(flight, outputs, waited=reply.waited, ran=reply.ran)

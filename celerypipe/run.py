@@ -226,7 +226,8 @@ class Run:
             entry = self.catalogue.find(node.mark, node.type)
             return Instance(entry, self._configuration(node), name=node.name)
 
-        loopback = Loopback(self.course, make)
+        fetch = self.carrier.here if self.carrier is not None else lambda message: message
+        loopback = Loopback(self.course, make, fetch)
         self.loopbacks.append(loopback)
         warp.carrier = loopback
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
@@ -265,6 +266,7 @@ class Run:
             station.close()
         for loopback in self.loopbacks:
             loopback.close()
+        self.course.settle(FAREWELL)
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
         self.course.farewell(FAREWELL)

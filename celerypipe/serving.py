@@ -6,7 +6,6 @@ import contextlib
 import contextvars
 import logging
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from celerypipe.keeper import Lease
 from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
 from celerypipe.message import Message
 from celerypipe.outbox import Outbox
+from celerypipe.shared_memory import watch
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class Serving:
         """Encode a result. Arrays that lie in the input's blob as they are go on by reference to that blob."""
         kept: Callable[[], object] = bool  # its answer is not None: who knows
         if isinstance(content, memoryview) and not self.taking_over:
-            kept = weakref.ref(content.obj)
+            kept = watch(content)
         given = memoryview(content) if entry.data and content is not None else None
         result = codec.encode_apart(outputs, given)
         size = len(result.head) + result.size

@@ -15,7 +15,8 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 #: Where memory is shared between processes on Linux; elsewhere nothing is shared.
@@ -24,6 +25,10 @@ _RUN, _PROOF = "celerypipe-run-", "celerypipe-proof-"
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _BLOB = re.compile(r"[0-9a-f]{18}")
 _LOCK = "lock"
+#: Ends the name of a folder that is being removed.
+_GONE = "-gone"
+#: Every map keeps a file descriptor before Python 3.13: what is read beyond so many living ones is a copy.
+_MOST_MAPS = 128
 #: The most pieces that one call of writev takes.
 _PIECES = 512
 
@@ -33,6 +38,29 @@ RECYCLED_FROM = 256 * 1024
 _KEPT_BYTES = 64 * 1024 * 1024
 _KEPT_SIZES = 4
 _FREE = "free"
+
+
+_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+class _Forks:
+    """Counts how often this process forked: a child has all its parent's maps, and nobody knows for how long."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        os.register_at_fork(before=self.note)
+
+    def note(self) -> None:
+        self.count += 1
+
+
+_forks = _Forks()
+
+
+def watch(content: memoryview) -> Callable[[], object]:
+    """Return a function that returns None once nobody maps this content any more, here or in a child."""
+    there, before = weakref.ref(content.obj), _forks.count
+    return lambda: there() if _forks.count == before else True
 
 
 class SharedFolder:
@@ -81,8 +109,8 @@ class SharedFolder:
             return None
         return f"/{name}:{size}"
 
-    def read(self, reference: str) -> memoryview | None:
-        """Return the bytes as a view on shared memory, which outlives the file; None if it is gone."""
+    def read(self, reference: str) -> memoryview | bytes | None:
+        """Return the bytes as a view on shared memory, which outlives the file, or as a copy; None if they are gone."""
         name, _, size = reference[1:].partition(":")
         if not _BLOB.fullmatch(name):
             return None
@@ -93,7 +121,12 @@ class SharedFolder:
         try:
             if os.fstat(descriptor).st_size != int(size):
                 return None
-            return memoryview(mmap.mmap(descriptor, int(size), prot=mmap.PROT_READ))
+            if len(_maps) >= _MOST_MAPS:
+                with open(descriptor, "rb", closefd=False) as file:
+                    return file.read()
+            content = mmap.mmap(descriptor, int(size), prot=mmap.PROT_READ)
+            _maps.add(content)
+            return memoryview(content)
         except (OSError, ValueError):
             return None
         finally:
@@ -109,15 +142,15 @@ class SharedFolder:
     def recycle(self, reference: str) -> None:
         """Keep the file of a blob that nobody needs and nobody maps any more, for another blob of its size."""
         name, _, size = reference[1:].partition(":")
-        if not _BLOB.fullmatch(name) or int(size) < RECYCLED_FROM:
+        if not _BLOB.fullmatch(name) or not size.isdecimal() or int(size) < RECYCLED_FROM:
             self.delete(reference)
             return
         free = self._path / _FREE / size
         try:
             if not free.is_dir():
-                if len(os.listdir(free.parent)) >= _KEPT_SIZES:
-                    self.delete(reference)
-                    return
+                sizes = sorted(os.scandir(free.parent), key=lambda entry: entry.stat().st_mtime)
+                for unused in sizes[: len(sizes) - _KEPT_SIZES + 1]:
+                    shutil.rmtree(unused.path, ignore_errors=True)
                 free.mkdir()
             if (len(os.listdir(free)) + 1) * int(size) > _KEPT_BYTES:
                 self.delete(reference)
@@ -150,7 +183,7 @@ class SharedFolder:
 
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
-        shutil.rmtree(self._path, ignore_errors=True)
+        _clear(self._path)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -199,10 +232,20 @@ def sweep() -> None:
         for entry in os.scandir(ROOT):
             path = Path(entry.path)
             with contextlib.suppress(OSError):
-                if entry.name.startswith(_RUN) and _is_ours(path) and _is_orphaned(path / _LOCK):
+                if entry.name.startswith(_RUN) and entry.name.endswith(_GONE) and _is_ours(path):
                     shutil.rmtree(path, ignore_errors=True)
+                elif entry.name.startswith(_RUN) and _is_ours(path) and _is_orphaned(path / _LOCK):
+                    _clear(path)
                 elif entry.name.startswith(_PROOF) and _is_ours(path) and _is_orphaned(path):
                     path.unlink()
+
+
+def _clear(path: Path) -> None:
+    """Remove a folder into which somebody may be writing: under another name first, so that nothing new comes in."""
+    gone = path.with_name(f"{path.name}{_GONE}")
+    with contextlib.suppress(OSError):
+        path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _locked(path: Path) -> int:

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +43,21 @@ class Course:
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._going: set[Station] = set()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-later")
+        self._later: set[Future[None]] = set()
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something that may take long, after what was given before, in a thread that nothing waits for."""
+        future = self._executor.submit(work)
+        self._later.add(future)
+        future.add_done_callback(self._later.discard)
+
+    def settle(self, seconds: float) -> None:
+        """Wait so long for what :meth:`later` was given, and leave what is not done then."""
+        left = wait(list(self._later), seconds).not_done
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if left:
+            self.say(f"{len(left)} dead letters could not be written in time")
 
     def expect(self, stations: Iterable[Station]) -> None:
         """Be over when all of these have finished."""
@@ -120,6 +136,11 @@ class Station:
         """Could it take so many messages now without holding anyone up?"""
         raise NotImplementedError
 
+    @property
+    def may_hold_up(self) -> bool:
+        """May somebody who waits for room hold up even who offers what may be refused?"""
+        return False
+
     def drained(self) -> None:
         """Called when the last upstream node has ended: finish when everything in hand is out."""
         raise NotImplementedError
@@ -163,7 +184,10 @@ class Station:
 
     def roomy(self, count: int) -> bool:
         """Would :meth:`pass_on` of so many outputs wait for nobody?"""
-        return all(outlet.link.full == "drop" or outlet.station.has_room(count) for outlet in self.outlets)
+        return all(
+            outlet.station.has_room(count) or (outlet.link.full == "drop" and not outlet.station.may_hold_up)
+            for outlet in self.outlets
+        )
 
     def pass_on(
         self, outputs: Sequence[Message], parent: Message | None, *, number: int | None = None, crowd: bool = False
@@ -207,8 +231,8 @@ class Station:
             self.bury(message, error, attempt)
         return None
 
-    def bury(self, message: Message, error: BaseException, attempt: int) -> None:
-        """Keep a message that is given up."""
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+        """Keep a message that is given up; ``note``: what else there is to say."""
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.bury is None:
@@ -219,6 +243,7 @@ class Station:
             "attempts": attempt + 1,
             "worker": getattr(error, "worker", ""),
             "traceback": getattr(error, "remote_traceback", ""),
+            **({"note": note} if note else {}),
         }
         try:
             self.course.bury(self.name, message, why)

@@ -15,7 +15,7 @@ import celery
 
 from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
-from celerypipe.connection import Broken, Client, connect
+from celerypipe.connection import Broken, Client, Trouble, connect
 from celerypipe.errors import CodecError
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
@@ -99,7 +99,11 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
         try:
-            beginning = mailbox.begin(client, slot, owner, READ_MOST)
+            try:
+                beginning = mailbox.begin(client, slot, owner, READ_MOST)
+            except Trouble:  # the server may have closed a connection that was idle
+                client.close()
+                beginning = mailbox.begin(client, slot, owner, READ_MOST)
             if beginning is None:
                 return "the bell is held by another activation"
             alarm = Alarm() if threading.current_thread() is threading.main_thread() else Unarmed()

@@ -91,6 +91,10 @@ class Warp(Handover):
         # Behind the lock of a join somebody may be waiting.
         return len(self.join.links) < 2 and self._held + count <= self.limits.window and self.carrier.room(0)
 
+    @property
+    def may_hold_up(self) -> bool:
+        return len(self.join.links) >= 2
+
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
         if len(self.join.links) < 2:
@@ -144,7 +148,7 @@ class Warp(Handover):
 
     def send_again(self, flight: Flight, message: Message) -> None:
         """Send a message once more, with other bytes: those it had are lost."""
-        flight.message, flight.blob, flight.data = message, None, None
+        flight.message, flight.blob, flight.data, flight.remaking = message, None, None, False
         self.carrier.post(self, flight)
 
     def run_errand(self, message: Message, errand: Errand) -> None:
@@ -152,6 +156,7 @@ class Warp(Handover):
         with self._changed:
             self._errands += 1
             flight = Flight(self._errands, message, errand=errand)
+            self.carrier.load(self, flight, codec.encode_apart((message,)))
             self.flights[flight.sequence] = flight
         self.carrier.post(self, flight)
 
@@ -216,17 +221,21 @@ class Warp(Handover):
         self.carrier.settled(self, flight)
         return True
 
-    def bury(self, message: Message, error: BaseException, attempt: int) -> None:
-        # In a thread of its own: its payload may have to be fetched, and who gives it up may be watching time.
-        if isinstance(message.payload, codec.Elsewhere):
-            self.course.spawn("bury", lambda: super(Warp, self).bury(self._as_known(message), error, attempt))
-        else:
-            super().bury(message, error, attempt)
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+        payload = message.payload
+        if not isinstance(payload, codec.Elsewhere):
+            super().bury(message, error, attempt, note)
+            return
 
-    def _as_known(self, message: Message) -> Message:
-        payload: codec.Elsewhere = message.payload
-        ancestor: Message = payload.lineage.ancestor
-        return self.carrier.here(message) or ancestor
+        def fetch_and_bury() -> None:
+            here = self.carrier.here(message)
+            if here is not None:
+                super(Warp, self).bury(here, error, attempt, note)
+                return
+            lost = "its payload was lost with Redis; this is the message that it was made from"
+            super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost)
+
+        self.course.later(fetch_and_bury)  # who gives it up may be watching time
 
     # -- time -------------------------------------------------------------------------------------------------------
 

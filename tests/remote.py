@@ -157,6 +157,14 @@ class Frames(Source):
             yield Message(np.full(self.size, number % 256, np.uint8))
 
 
+class Cut(Proc):
+    """Cuts an array into a hundred parts."""
+
+    def update(self, message: Message) -> Iterator[Message]:
+        for part in np.split(np.array(message.payload), 100):
+            yield message.with_payload(part)
+
+
 class Hoard(Proc):
     """Keeps the first array it sees as it came, and notes with each message what is in it by now."""
 

@@ -10,7 +10,8 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, connect
-from celerypipe.mailbox import RESULT, Answer, Mailbox, as_published, packed_entry
+from celerypipe.mailbox import RESULT, Answer, Mailbox, as_published, entries_by_stream, packed_entry, reading
+from celerypipe.outbox import Outbox, exchange
 
 
 @pytest.fixture
@@ -130,6 +131,26 @@ def test_of_a_batch_only_what_is_still_mine_is_published(redis_client: Client, m
     (published,) = published_in(redis_client, mailbox)
     assert [result.sequence for result in published.results] == [3, 1, 4]
     assert redis_client.xpending(mailbox.stream, keys.GROUP)["pending"] == 0
+
+
+def test_an_outbox_that_the_keeper_just_emptied_does_not_stop_the_reading(
+    redis_client: Client, redis_url: str, mailbox: Mailbox
+) -> None:
+    class Emptied(Outbox):
+        @property
+        def waiting(self) -> bool:
+            with connect(redis_url) as keeper:
+                self.flush(keeper)
+            return True
+
+    send(redis_client, mailbox, 1, 2)
+    mailbox.take(redis_client, 0, "me.0")
+    (entry,) = mailbox.receive(redis_client, "me.0", 1, None)
+    box = Emptied(mailbox, "me.0", room=9, budget=9)
+    box.add(Answer(entry, RESULT, 0.0, 0.0, "", b""))
+    found = entries_by_stream(exchange(redis_client, [box], reading([mailbox], "me.0", 1, 10)))
+    assert [each.sequence for each in found[mailbox.stream]] == [2]
+    assert len(published_in(redis_client, mailbox)) == 1
 
 
 def test_a_withdrawn_message_has_no_result(redis_client: Client, mailbox: Mailbox) -> None:

@@ -153,10 +153,11 @@ def test_a_dead_letter_of_the_second_node_has_its_payload(
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     pipeline = chain("tsolo", "Large", "Nap", folder=str(tmp_path), n1={"on_error": "dead_letter"})
-    assert list(Runner(redis_url).stream(pipeline, frames(1))) == []  # nobody sleeps for an array of seconds
-    letters = eventually(lambda: list((tmp_path / "dead_letters").rglob("*.message")), "a dead letter")
-    (message,) = codec.decode(letters[0].read_bytes())
-    assert message.payload.shape == (SIZE,)
+    assert list(Runner(redis_url).stream(pipeline, frames(40))) == []  # nobody sleeps for an array of seconds
+    letters = [codec.decode(file.read_bytes())[0] for file in (tmp_path / "dead_letters").glob("*.message")]
+    found = {letter.sequence: (letter.payload.shape, {*letter.payload.tolist()}) for letter in letters}
+    assert found == {number: ((SIZE,), {2 * number}) for number in range(40)}
+    assert all(letter.creator == "n0" for letter in letters)
 
 
 RUNNER = """
@@ -181,3 +182,52 @@ def test_what_a_killed_runner_left_in_memory_is_removed_by_the_next(shared_worke
     assert memory.exists()
     assert len(list(Runner(redis_url).stream(chain("tsolo", "Large"), frames(3)))) == 3
     assert not memory.exists()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_node_that_nobody_serves_runs_here_also_behind_a_warped_one(
+    shared_worker: StartWorker, redis_url: str, shared: bool
+) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    pipeline = chain("tsolo", "Large", "Large")
+    away = NodeDefinition(
+        name="n1",
+        type="proc",
+        mark="tests.remote.Large",
+        warped=True,
+        warp_configuration={"queue": "nobody-here", "on_no_worker": "local"},
+    )
+    pipeline = Pipeline(name="chain", nodes=[pipeline.nodes[0], away], links=[("n0", "n1")])
+    outputs = Runner(redis_url, shared_memory=shared).stream(pipeline, frames(200))
+    assert [int(message.payload[0]) for message in outputs] == [4 * (number % 100) % 256 for number in range(200)]
+
+
+def test_parts_of_a_large_result_do_not_each_travel_as_the_whole(
+    start_worker: StartWorker, private_redis: RedisServer
+) -> None:
+    start_worker("parts", url=private_redis.url, pool="solo", config=CONFIG)
+    with connect(private_redis.url) as client:
+        before = int(client.info("stats")["total_net_output_bytes"])
+        runner = Runner(private_redis.url, shared_memory=False)
+        outputs = list(runner.stream(chain("parts", "Cut", "Echo"), frames(2, 8_000_000)))
+        sent = int(client.info("stats")["total_net_output_bytes"]) - before
+    assert [(len(m.payload), {*m.payload.tolist()}) for m in outputs] == [
+        (80_000, {n}) for n in (0, 1) for _ in range(100)
+    ]
+    assert sent < 10 * 2 * 8_000_000  # 200 times the whole would be 1,600 MB
+
+
+def test_a_connection_that_the_server_closed_meanwhile_costs_nothing(
+    start_worker: StartWorker, private_redis: RedisServer
+) -> None:
+    worker = start_worker("stale", url=private_redis.url, pool="solo", config=CONFIG)
+    runner = Runner(private_redis.url)
+    assert len(list(runner.stream(chain("stale", "Echo"), frames(1)))) == 1
+    with connect(private_redis.url) as client:
+        eventually(lambda: "succeeded" in worker.text(), "the end of the activation")
+        closed = [each["id"] for each in client.client_list() if each["name"] == "celerypipe-activation"]
+        for each in closed:
+            client.client_kill_filter(_id=each)
+    assert closed
+    assert len(list(runner.stream(chain("stale", "Echo"), frames(1)))) == 1
+    assert "broken off" not in worker.text()

@@ -92,7 +92,9 @@ def test_a_file_that_nobody_maps_is_written_again(folder: SharedFolder) -> None:
     assert folder.read(other) == b"b" * (RECYCLED_FROM + 1)
 
 
-def test_what_is_kept_for_reuse_is_bounded(folder: SharedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_for_reuse_is_bounded_and_made_of_the_sizes_used_last(
+    folder: SharedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shared_memory, "_KEPT_BYTES", 3 * RECYCLED_FROM)
     for size in [RECYCLED_FROM] * 5 + [RECYCLED_FROM + n for n in range(20)]:
         for reference in [folder.write([bytes(size)]) for _ in range(5)]:
@@ -100,6 +102,23 @@ def test_what_is_kept_for_reuse_is_bounded(folder: SharedFolder, monkeypatch: py
             folder.recycle(reference)
     kept = [path for path in (folder._path / "free").rglob("*") if path.is_file()]
     assert 1 <= len(kept) <= 3 * shared_memory._KEPT_SIZES
+    assert (folder._path / "free" / str(RECYCLED_FROM + 19)).is_dir()
+
+
+@pytest.mark.parametrize("reference", ["/" + "a" * 18 + ":abc", "/" + "a" * 18 + ":", "/x:1", "/" + "a" * 18 + ":1/2"])
+def test_a_strangers_reference_is_no_file_to_recycle(folder: SharedFolder, reference: str) -> None:
+    folder.recycle(reference)
+    assert folder.read(reference) is None
+
+
+def test_a_folder_that_somebody_writes_into_goes_all_the_same(folder: SharedFolder) -> None:
+    other = SharedFolder.find(folder._path.name.removeprefix("celerypipe-run-"))
+    assert other is not None
+    folder.remove()
+    assert other.write([b"late"]) is None
+    folder._path.with_name(f"{folder._path.name}-gone").mkdir(0o700)  # its removal was interrupted
+    sweep()
+    assert not list(ROOT.glob(f"{folder._path.name}*"))
 
 
 def test_without_its_folder_a_run_goes_through_redis() -> None:
