@@ -14,7 +14,7 @@ from tests.integration.test_references import chain, frames, memory_of
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/dev/shm is Linux's")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is shared so on Linux only")
 
 
 def test_what_a_forked_child_inherits_is_not_written_again(shared_worker: StartWorker, redis_url: str) -> None:
