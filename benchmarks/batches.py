@@ -14,7 +14,7 @@ from celerypipe import Runner
 from celerypipe.errors import DefinitionError
 
 BATCH = {"size": 32, "wait": 0.005}
-MESSAGES = 3000
+MESSAGES = 1200
 
 
 def batches(stage: Stage) -> Iterator[Sample]:

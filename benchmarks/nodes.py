@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from celerypipe import Array, Image, Message, Proc
 
 #: Rows and columns of the matrix that :class:`Multiply` multiplies with.
-SIZE = 1024
+SIZE = 3072
 
 
 class Work(Proc):
