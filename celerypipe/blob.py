@@ -14,10 +14,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from celerypipe import keys, packing
+from celerypipe import codec, keys, packing
+from celerypipe.codec import Apart
 from celerypipe.connection import Client, Command
 from celerypipe.errors import CodecError
+from celerypipe.message import Message
 from celerypipe.shared_memory import SharedFolder, watch
 
 INLINE_LIMIT = 64 * 1024
@@ -26,6 +29,17 @@ CHUNK = 256 * 1024 * 1024
 _STORED = re.compile(r"(?P<id>[0-9a-f]{1,64}):(?P<chunks>[1-9][0-9]{0,3})(?::(?P<label>\w+:\w+))?", re.ASCII)
 
 Content = bytes | memoryview
+
+
+class Stowed(NamedTuple):
+    """A message as it travels: bytes in its entry, the reference of its blob, and what is still to be asked for that.
+
+    No bytes in the entry: all of them are in the blob.
+    """
+
+    data: bytes
+    blob: str
+    storing: list[Command]
 
 
 @dataclass(slots=True)
@@ -51,6 +65,14 @@ class Store:
             for number, start in enumerate(range(0, len(content), CHUNK))
         ]
         return f"{blob_id}:{len(commands)}{':' if label else ''}{label}", commands
+
+    def stow(self, message: Apart, compression: str) -> Stowed:
+        """Decide what of a message travels in its entry; store the rest. The message may change afterwards."""
+        if len(message.head) + message.size <= INLINE_LIMIT:
+            return Stowed(message.joined(), "", [])
+        apart = len(message.head) <= INLINE_LIMIT
+        reference, commands = self.put(message.body if apart else [message.joined()], compression)
+        return Stowed(message.head if apart else b"", reference, commands)
 
     def put_shared(self, segments: Sequence[Content]) -> str:
         """Store bytes in shared memory; empty if there is none, or no room in it."""
@@ -166,6 +188,11 @@ def names(run_id: str, reference: str) -> list[str]:
     """The keys behind a reference to Redis; none if it refers to nothing."""
     found = _STORED.fullmatch(reference)
     return [_key(run_id, found["id"], number) for number in range(int(found["chunks"]))] if found else []
+
+
+def unstowed(data: bytes, content: Content | None) -> list[Message]:
+    """Return the messages in the bytes of an entry and the plain ones of its blob. Raises :class:`CodecError`."""
+    return codec.decode(data, content) if data else codec.decode(content or b"")
 
 
 def unpacked(reference: str, content: Content | None) -> Content | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from celerypipe import codec
-from celerypipe.blob import INLINE_LIMIT, Blobs, Content, is_shared, unpacked
+from celerypipe.blob import Blobs, Content, is_shared, unpacked, unstowed
 from celerypipe.connection import Broken, Client, connect
 from celerypipe.errors import CodecError
 from celerypipe.flight import Flight
@@ -42,13 +42,9 @@ class Cargo:
         if message.elsewhere is not None:
             flight.data, flight.blob = message.head, message.elsewhere.blob
             message.elsewhere.blob.readers += 1
-        elif len(message.head) + message.size <= INLINE_LIMIT:
-            flight.data = message.joined()
-        else:
-            apart = len(message.head) <= INLINE_LIMIT
-            flight.data = message.head if apart else b""
-            body = message.body if apart else [message.joined()]
-            reference, flight.storing = self.blobs.store.put(body, warp.limits.compression)
+            return
+        flight.data, reference, flight.storing = self.blobs.store.stow(message, warp.limits.compression)
+        if reference:
             flight.blob = self.blobs.hold(reference)
             flight.blob.readers += 1
 
@@ -80,7 +76,7 @@ class Cargo:
         if content is None:
             return None
         blob.mapped(content)
-        return codec.decode(reply.data, content) if reply.data else codec.decode(content)
+        return unstowed(reply.data, content)
 
     def here(self, message: Message) -> Message | None:
         """Return a message with its payload, wherever that is; None if it is lost."""

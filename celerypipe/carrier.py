@@ -55,7 +55,6 @@ class RedisCarrier:
         self.bells = Bells(course, url)
         self.whereabouts = Whereabouts(url, self.bells)
         self.sender = Sender(
-            course,
             self._client,
             self.bells,
             self.mailboxes,

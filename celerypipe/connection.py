@@ -72,10 +72,15 @@ class Client(redis.Redis):
         self._owed -= 1
         return answer
 
-    @property
-    def owes_nothing(self) -> bool:
-        """Has everything that was asked been answered?"""
-        return not self._owed
+    def answers(self, count: int) -> list[Any]:
+        """Return so many answers; one that is a refusal is returned as it is."""
+        found: list[Any] = []
+        for _ in range(count):
+            try:
+                found.append(self.answer())
+            except redis.ResponseError as refusal:
+                found.append(refusal)
+        return found
 
     def call(self, *command: Any) -> Any:
         """Write one command and return its answer."""
@@ -85,19 +90,21 @@ class Client(redis.Redis):
     def together(self, *commands: Command) -> list[Any]:
         """Write commands at once and return all answers; one that is refused has the refusal as its answer."""
         self.ask(*commands)
-        answers: list[Any] = []
-        for _ in commands:
-            try:
-                answers.append(self.answer())
-            except redis.ResponseError as refusal:
-                answers.append(refusal)
-        return answers
+        return self.answers(len(commands))
 
     def close(self) -> None:
         """Let go of the connections; the next command makes new ones."""
         if self._line is not None:
             self._line.disconnect()
         super().close()
+
+
+def accepted(answers: list[Any]) -> list[Any]:
+    """Return the answers of :meth:`Client.together`, or raise the first refusal among them."""
+    for answer in answers:
+        if isinstance(answer, redis.ResponseError):
+            raise answer
+    return answers
 
 
 def packed(commands: Iterable[Command]) -> list[Any]:

@@ -10,11 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import redis
-
 from celerypipe import codec, keys
 from celerypipe.blob import Blobs
-from celerypipe.connection import Client, Command
+from celerypipe.connection import Client, Command, accepted
 from celerypipe.mailbox import Mailbox
 
 #: Seconds between two renewals of the blobs in flight.
@@ -70,7 +68,7 @@ class Holdings:
             self._renewed = now
             self.blobs.sweep()
             commands += self.blobs.renewing()
-        before, *there = _all_taken(client.together(*commands))
+        before, *there = accepted(client.together(*commands))
         return before, before is not None and all(there[: len(names)])
 
     def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
@@ -84,11 +82,4 @@ class Holdings:
             commands.append(
                 ("UNLINK", mailbox.stream, keys.node(self.run, name), keys.attempts(self.run, name), *bells)
             )
-        _all_taken(client.together(*commands))
-
-
-def _all_taken(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, redis.ResponseError):
-            raise answer
-    return answers
+        accepted(client.together(*commands))

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import redis
 
 from celerypipe import keys
-from celerypipe.connection import Client, Command
-from celerypipe.scripts import CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD
+from celerypipe.connection import Client, Command, accepted
+from celerypipe.scripts import CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
 
 #: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
 #: then its bytes.
@@ -157,22 +157,16 @@ class Mailbox:
 
     def begin(self, client: Client, slot: int, consumer: str, most: int) -> Beginning | None:
         """Take the bell and see what there is, in one round trip; None when another activation holds it."""
-        taking, claiming = self.taking(slot, consumer), self.claiming(consumer, most)
-        taken, found, clock, claimed = client.together(
-            TAKE.command(*taking),
+        taken, found, clock, claimed = together(
+            client,
+            TAKE.command(*self.taking(slot, consumer)),
             ("MGET", keys.node(self.run, self.node), keys.run(self.run)),
             ("TIME",),
-            CLAIM.command(*claiming),
+            CLAIM.command(*self.claiming(consumer, most)),
         )
-        if isinstance(taken, redis.exceptions.NoScriptError):  # the first of all activations
-            taken, claimed = TAKE(client, *taking), redis.exceptions.NoScriptError()
+        accepted([taken, found, clock])
         if not taken:
             return None
-        if isinstance(claimed, redis.exceptions.NoScriptError):
-            claimed = CLAIM(client, *claiming)
-        for answer in (taken, found, clock):
-            if isinstance(answer, redis.ResponseError):
-                raise answer
         entries = [] if isinstance(claimed, redis.ResponseError) else entries_in(claimed)
         return Beginning(found[0], found[1] == b"running", int(clock[0]) + int(clock[1]) / 1e6, entries)
 
@@ -198,12 +192,8 @@ class Mailbox:
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
-        for storing in (
-            client.together(*commands) if (commands := [c for each in answers for c in each.storing]) else ()
-        ):
-            if isinstance(storing, redis.ResponseError):
-                raise storing
-        waiting: int | None = PUBLISH(client, *self.publishing(consumer, answers))
+        publishing = PUBLISH.command(*self.publishing(consumer, answers))
+        waiting: int | None = accepted(together(client, *storing(answers), publishing))[-1]
         return waiting
 
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:

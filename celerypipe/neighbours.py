@@ -17,7 +17,7 @@ from celerypipe.errors import CodecError
 from celerypipe.instance import Instance, Shelf
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox
-from celerypipe.scripts import TAKE
+from celerypipe.scripts import TAKE, together
 from celerypipe.serving import Record, Serving
 
 #: On a worker with several slots, nodes that take longer than this have a slot each, in seconds a message.
@@ -69,8 +69,8 @@ class Neighbours:
         free = [(mailbox, record) for mailbox, record in free if self._suits(record)]
         if not free:
             return
-        takes = [TAKE.command((f"{mailbox.bell}{lease.slot}",), lease.owner, keys.HELD_TTL) for mailbox, record in free]
-        for (mailbox, record), answer in zip(free, self._client.together(*takes), strict=True):
+        takes = [TAKE.command(*mailbox.taking(lease.slot, lease.owner)) for mailbox, _ in free]
+        for (mailbox, record), answer in zip(free, together(self._client, *takes), strict=True):
             entry = self._entry_of(record.mark)
             if answer == 1 and entry is not None:
                 self._add(entry, mailbox, record)

@@ -16,9 +16,9 @@ from typing import Any
 import redis
 
 from celerypipe import keys
-from celerypipe.connection import Client, Command
+from celerypipe.connection import Client, Command, accepted
 from celerypipe.mailbox import Answer, Mailbox, storing
-from celerypipe.scripts import PUBLISH
+from celerypipe.scripts import PUBLISH, known
 
 #: Results wait at most this long for others to be published with, seconds.
 FLUSH_AFTER = 0.005
@@ -119,30 +119,19 @@ def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> An
         emptied = [(box, until_answered.enter_context(box.emptied())) for box in outboxes if box.waiting]
         taken = [(box, pairs) for box, pairs in emptied if pairs]  # the keeper may have been quicker
         commands: list[Command] = []
-        publishings = []
+        places = []
         for box, pairs in taken:
             answers = [answer for answer, _ in pairs]
             commands += storing(answers)
-            publishings.append((len(commands), box.mailbox.publishing(box.owner, answers)))
-            commands.append(PUBLISH.command(*publishings[-1][1]))
+            places.append(len(commands))
+            commands.append(PUBLISH.command(*box.mailbox.publishing(box.owner, answers)))
         client.ask(*commands, command)
-        said = [_said(client) for _ in commands]
+        said = client.answers(len(commands))
+        found = None
         if any(isinstance(each, redis.exceptions.NoScriptError) for each in said):
-            found = client.answer()  # somebody made Redis forget its scripts: once more, one by one
-            for place, publishing in publishings:
-                said[place] = PUBLISH(client, *publishing)
-        for each in said:
-            if isinstance(each, redis.ResponseError):
-                raise each
-        for (box, pairs), (place, _) in zip(taken, publishings, strict=True):
+            found = client.answers(1)  # somebody made Redis forget its scripts
+            said = known(client, commands, said)
+        accepted(said)
+        for (box, pairs), place in zip(taken, places, strict=True):
             box.sent(pairs, said[place])
-        if client.owes_nothing:
-            return found
-    return client.answer()
-
-
-def _said(client: Client) -> Any:
-    try:
-        return client.answer()
-    except redis.ResponseError as refusal:
-        return refusal
+    return client.answer() if found is None else accepted(found)[0]

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import redis
-
 from celerypipe import codec, keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
-from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, connect
+from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
 from celerypipe.flight import Flight
 from celerypipe.mailbox import FAILURE, LOST_BLOB, Published, Reply, as_published
@@ -84,10 +82,7 @@ class Replies:
         commands += self._cargo.blobs.deleting()
         block = int(READ_BLOCK * 1000)
         commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", keys.reply(run), last))
-        answers = self._client.together(*commands)
-        for answer in answers:
-            if isinstance(answer, redis.ResponseError):
-                raise answer
+        answers = accepted(self._client.together(*commands))
         return answers[-1][0][1] if answers[-1] else ()
 
     def _take_all(self, published: Published) -> None:

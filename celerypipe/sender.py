@@ -17,11 +17,10 @@ import redis
 
 from celerypipe import codec
 from celerypipe.bells import Bells
-from celerypipe.connection import Broken, Client, Command
+from celerypipe.connection import Broken, Client, Command, accepted
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox, packed_entry
-from celerypipe.scripts import SEND
-from celerypipe.station import Course
+from celerypipe.scripts import SEND, together
 from celerypipe.warp import Carrier, Warp
 
 #: Up to so many messages that one batch of results set off are sent by the thread that reads results.
@@ -36,7 +35,6 @@ class Sender:
 
     def __init__(
         self,
-        course: Course,
         client: Client,
         bells: Bells,
         mailboxes: Mapping[str, Mailbox],
@@ -45,7 +43,6 @@ class Sender:
         lost: Callable[[BaseException], None],
         gone: Callable[[], None],
     ) -> None:
-        self.course = course
         self.lock = threading.Lock()
         #: Redis is away: only the post thread tries.
         self.halted = False
@@ -146,22 +143,14 @@ class Sender:
             entries = [self._packed(warp, flight, commands) for flight in flights]
             token, wanted, ttl = self._bells.plan(warp)
             sending = self._mailboxes[warp.name].sending(entries, token=token, wanted=wanted, ttl=ttl)
-            sendings.append((len(commands), sending, warp, flights, token))
+            sendings.append((len(commands), warp, flights, token))
             commands.append(SEND.command(*sending))
-        answers = self._client.together(*commands)
-        missing = False
-        for place, sending, warp, flights, token in sendings:
-            answer = answers[place]
-            if isinstance(answer, redis.exceptions.NoScriptError):
-                answer = answers[place] = SEND(self._client, *sending)
-            if answer is None:
-                missing = True
-            elif not isinstance(answer, redis.ResponseError):
-                self._sent(warp, flights, token, answer)
-        for answer in answers:
-            if isinstance(answer, redis.ResponseError):
-                raise answer
-        if missing:
+        answers = together(self._client, *commands)
+        for place, warp, flights, token in sendings:
+            if answers[place] is not None and not isinstance(answers[place], redis.ResponseError):
+                self._sent(warp, flights, token, answers[place])
+        accepted(answers)
+        if any(answers[place] is None for place, *_ in sendings):
             self._gone()
 
     def _packed(self, warp: Warp, flight: Flight, commands: list[Command]) -> bytes:

@@ -14,8 +14,8 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe import codec, keys
 from celerypipe.batches import Gathering, Outcome, update_batch
-from celerypipe.blob import INLINE_LIMIT, Content, Store, unpacked
-from celerypipe.connection import Client, Command
+from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed, unpacked, unstowed
+from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief, trace
 from celerypipe.keeper import Lease
@@ -230,17 +230,12 @@ class Serving:
         given = memoryview(content) if entry.data and content is not None else None
         result = codec.encode_apart(outputs, given)
         size = len(result.head) + result.size
-        commands: list[Command] = []
-        reference, data = "", b""
         if result.borrowed:
-            reference, data = entry.blob, result.head
-        elif size <= INLINE_LIMIT:
-            data = result.joined()
+            data, reference, commands = Stowed(result.head, entry.blob, [])
         else:
-            self.lease.alarm.unguard()
-            apart = len(result.head) <= INLINE_LIMIT
-            data = result.head if apart else b""
-            reference, commands = store.put(result.body if apart else [result.joined()], self.record.compression)
+            if size > INLINE_LIMIT:
+                self.lease.alarm.unguard()
+            data, reference, commands = store.stow(result, self.record.compression)
         self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands, kept), size)
 
     def _call(self, function: Callable[[Given], Found], given: Given) -> Found:
@@ -295,5 +290,5 @@ def _waited(entry: Entry, offset: float) -> float:
 def _opened(entry: Entry, content: Content | None) -> Message:
     if entry.blob and content is None:
         raise CodecError("its blob is gone")
-    (message,) = codec.decode(entry.data, content) if entry.data else codec.decode(content or b"")
+    (message,) = unstowed(entry.data, content)
     return message

@@ -89,15 +89,16 @@ class Warp(Handover):
 
     def has_room(self, count: int) -> bool:
         # Behind the lock of a join somebody may be waiting.
-        return len(self.join.links) < 2 and self._held + count <= self.limits.window and self.carrier.room(0)
+        return not self.may_hold_up and self._held + count <= self.limits.window and self.carrier.room(0)
 
     @property
     def may_hold_up(self) -> bool:
+        """Do several links meet here? Who puts a message into a join does so under a lock."""
         return len(self.join.links) >= 2
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
-        if len(self.join.links) < 2:
+        if not self.may_hold_up:
             return self._accept(message, full)
         with self._joining:
             try:
@@ -163,7 +164,7 @@ class Warp(Handover):
     @property
     def takes_references(self) -> bool:
         """Can a message come to it whose payload was not fetched?"""
-        return len(self.join.links) < 2 and self.carrier.by_reference
+        return not self.may_hold_up and self.carrier.by_reference
 
     @property
     def sends_references(self) -> bool:

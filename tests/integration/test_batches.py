@@ -21,6 +21,7 @@ from celerypipe.message import new_id
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.serving import Record, Serving
 from tests.faults.test_worker_faults import Reading
+from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG, POOLS, results, warped
 from tests.remote import Together
 from tests.servers import StartWorker, eventually
@@ -218,19 +219,8 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
 
 def test_a_chain_on_one_slot_fills_its_batches_meanwhile(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    nodes = [
-        NodeDefinition(
-            name=f"n{number}",
-            type="proc",
-            mark=f"tests.remote.{mark}",
-            warped=True,
-            warp_configuration={"queue": "tsolo", **limits},
-        )
-        for number, (mark, limits) in enumerate(
-            [("Echo", {}), ("Together", {"batch": {"size": 16, "wait": 0.05}}), ("Together", {"batch": {"size": 5}})]
-        )
-    ]
-    pipeline = Pipeline(name="chain", nodes=nodes, links=[("n0", "n1"), ("n1", "n2")])
+    limits = [{"batch": {"size": 16, "wait": 0.05}}, {"batch": {"size": 5}}]
+    pipeline = chain("tsolo", "Echo", *(("Together", each) for each in limits))
     outputs = stream(Runner(redis_url), pipeline, NUMBERS)
     assert [message.payload for message in outputs] == [4 * number for number in NUMBERS]
     assert max(message.meta["size"] for message in outputs) <= 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import pytest
 from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Runner, cargo
 from celerypipe.blob import Content, Store, unpacked
 from celerypipe.connection import Client
-from celerypipe.pipeline import NodeDefinition
 from tests.faults.test_worker_faults import Reading
+from tests.integration.test_references import chain as in_a_row
 from tests.integration.test_references import memory_of
 from tests.integration.test_warp import CONFIG
 from tests.servers import ROOT, StartWorker, eventually
@@ -28,18 +27,7 @@ PACKAGES = {"lz4": "lz4", "zstd": "zstandard"}
 
 def chain(queue: str, *stages: tuple[str, str], **options: Mapping[str, Any]) -> Pipeline:
     """Warped nodes n0, n1, … in a row: mark and compression of each; options of the node by its name."""
-    nodes = [
-        NodeDefinition(
-            name=f"n{number}",
-            type="proc",
-            mark=f"tests.remote.{mark}",
-            warped=True,
-            warp_configuration={"queue": queue, "compression": compression},
-            **options.get(f"n{number}", {}),
-        )
-        for number, (mark, compression) in enumerate(stages)
-    ]
-    return Pipeline(name="packed", nodes=nodes, links=[(a.name, b.name) for a, b in pairwise(nodes)])
+    return in_a_row(queue, *((mark, {"compression": compression}) for mark, compression in stages), **options)
 
 
 def waves(count: int) -> list[Message]:

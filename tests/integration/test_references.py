@@ -26,18 +26,20 @@ from tests.servers import RedisServer, StartWorker, eventually
 SIZE = 300_000
 
 
-def chain(queue: str, *marks: str, before: tuple[NodeDefinition, ...] = (), **options: Any) -> Pipeline:
-    """Warped nodes n0, n1, … in a row."""
+def chain(
+    queue: str, *stages: str | tuple[str, dict[str, Any]], before: tuple[NodeDefinition, ...] = (), **options: Any
+) -> Pipeline:
+    """Warped nodes n0, n1, … in a row: the mark of each, or mark and limits; options of the node by its name."""
     nodes = [
         NodeDefinition(
             name=f"n{number}",
             type="proc",
             mark=f"tests.remote.{mark}",
             warped=True,
-            warp_configuration={"queue": queue},
+            warp_configuration={"queue": queue, **limits},
             **options.get(f"n{number}", {}),
         )
-        for number, mark in enumerate(marks)
+        for number, (mark, limits) in enumerate((each, {}) if isinstance(each, str) else each for each in stages)
     ]
     every = [*before, *nodes]
     links = [(one.name, other.name) for one, other in pairwise(every)]
