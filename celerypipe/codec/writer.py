@@ -1,12 +1,11 @@
 """Values → what msgpack can write: plain trees as they are, everything else as extensions and buffers.
 
-Most payloads are plain: dicts with str keys, lists, str, int, float, bool, None. A few C calls find that out
-(:func:`is_plain`), and such a tree goes to msgspec untouched. Only other trees are walked in Python.
+Most payloads are plain: dicts with str keys, lists, str, int, float, bool, None. A few C calls find that out (see
+:mod:`celerypipe.codec.plain`), and such a tree goes to msgspec untouched. Only other trees are walked in Python.
 """
 
 from __future__ import annotations
 
-import gc
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +19,7 @@ from celerypipe.codec import moment, tags
 from celerypipe.codec.dtype import code_of
 from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, fields_of
+from celerypipe.codec.plain import ATOMS, MAX_ITEMS, is_plain, too_many
 from celerypipe.codec.refusal import Refusal, at_key, refusal_of
 from celerypipe.message import Message
 from celerypipe.payload import Object
@@ -29,12 +29,7 @@ Write = Callable[["Writer", Any, int], Any]
 
 #: Bytes up to here travel in the header, and arrays up to here are copied: cheaper than a segment of their own.
 _SMALL = 1024
-#: More items than this in one level of a tree are a cycle that doubles, or belong into an array.
-_MAX_ITEMS = 1 << 22
-
-_ATOMS = frozenset({str, int, float, bool, type(None)})
 _CAREFUL_ATOMS = frozenset({float, bool, type(None)})
-_PLAIN = _ATOMS | {dict, list}
 _LEFTMOST, _BEYOND = -(1 << 63), 1 << 64
 
 pack = msgspec.msgpack.Encoder().encode
@@ -45,25 +40,6 @@ _OPEN_FIELDS = tuple(FIELDS.index(name) for name in ("payload", "meta", "timers"
 def address_of(content: memoryview) -> int:
     """Return where in memory bytes lie."""
     return int(np.frombuffer(content, np.uint8).ctypes.data)
-
-
-def is_plain(value: dict[Any, Any] | list[Any]) -> bool:
-    """Say whether msgspec brings a tree across exactly: only atoms, dicts and lists, and not too deep.
-
-    Level by level. ``gc.get_referents`` returns what a level's dicts and lists hold in one call (of a dict with str
-    keys only the values, and they are all that is asked for): 3.5 times as fast as asking each of 1,000 dicts.
-    """
-    level: list[Any] = [value]
-    for _ in range(tags.MAX_DEPTH):
-        items = gc.get_referents(*level)
-        if _ATOMS.issuperset(map(type, items)):
-            return True
-        if not _PLAIN.issuperset(map(type, items)):
-            return False
-        if len(items) > _MAX_ITEMS:
-            raise _too_many()
-        level = [item for item in items if type(item) is dict or type(item) is list]
-    return False
 
 
 class Writer:
@@ -79,11 +55,11 @@ class Writer:
         self.elsewhere: Elsewhere | None = None
         self.within = (address_of(within), len(within)) if within is not None else None
         self.borrowed = 0
-        self.atoms = _CAREFUL_ATOMS if careful else _ATOMS
+        self.atoms = _CAREFUL_ATOMS if careful else ATOMS
         self.walked = range(len(FIELDS)) if careful else _OPEN_FIELDS
         self.segments: list[Segment] = []
         self.size = 0
-        self.items_left = _MAX_ITEMS
+        self.items_left = MAX_ITEMS
 
     def message(self, message: Message, depth: int = 0) -> list[Any]:
         """Return the nine words of a message."""
@@ -106,7 +82,7 @@ class Writer:
     def tree(self, value: Any) -> Any:
         """Return the word for a whole payload; plain ones are their own words."""
         kind = type(value)
-        if self.atoms is _ATOMS:
+        if self.atoms is ATOMS:
             if (kind is dict or kind is list) and is_plain(value):
                 return value
             if kind is Object and is_plain(dict(value)):
@@ -140,7 +116,7 @@ class Writer:
         """Take note of items that were written one by one: lists that hold one another can double without end."""
         self.items_left -= items
         if self.items_left < 0:
-            raise _too_many()
+            raise too_many()
 
     def borrow(self, address: int, length: int) -> int | None:
         """Return where in the body that is there already these bytes lie; None if they do not, or were taken before."""
@@ -163,10 +139,6 @@ class Writer:
             self.segments.append(bytes(gap))
         self.size = offset + len(content) + gap
         return offset
-
-
-def _too_many() -> Refusal:
-    return Refusal(f"more than {_MAX_ITEMS:,} items in lists and dicts, or a cycle; send large content as an array")
 
 
 def _list(writer: Writer, value: list[Any], depth: int) -> Any:
