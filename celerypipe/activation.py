@@ -222,7 +222,7 @@ class Activation:
         blobs = self._fetch(references)
         for serving, batch in batches:
             serving.outbox.begin()
-            began, before = time.monotonic(), serving.done
+            began, before, beyond = time.monotonic(), serving.done, serving.beyond
             groups = deque(groups_of(batch, serving.gathering.size))
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
@@ -235,7 +235,8 @@ class Activation:
                 if serving.outbox.due:
                     self._flush()
             if serving.done > before:
-                serving.spent(time.monotonic() - began, serving.done - before)
+                seconds = time.monotonic() - began - (serving.beyond - beyond)
+                serving.spent(seconds, serving.done - before)
 
     def _fetch(self, references: Iterable[str]) -> dict[str, Content | None]:
         store = self.store

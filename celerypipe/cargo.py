@@ -12,6 +12,7 @@ from celerypipe.flight import Flight
 from celerypipe.lineage import Lineage, remake
 from celerypipe.mailbox import Reply
 from celerypipe.message import Message
+from celerypipe.onward import Step
 from celerypipe.shared_memory import SharedFolder
 from celerypipe.warp import Warp
 
@@ -48,35 +49,37 @@ class Cargo:
             flight.blob = self.blobs.hold(reference)
             flight.blob.readers += 1
 
-    def fetch(self, client: Client, warp: Warp, replies: Iterable[Reply]) -> Mapping[str, Content | None]:
+    def fetch(self, client: Client, results: Iterable[tuple[Warp, Reply | Step]]) -> Mapping[str, Content | None]:
         """Get the blobs of all results that somebody here reads, in one round trip."""
-        goes_on = warp.sends_references
-        return self.blobs.store.get(
-            client, [each.blob for each in replies if each.blob and not (each.data and goes_on)]
-        )
+        wanted = [each.blob for warp, each in results if each.blob and not (each.data and warp.sends_references)]
+        return self.blobs.store.get(client, wanted)
 
     def unload(
-        self, client: Client, warp: Warp, flight: Flight, reply: Reply, fetched: Mapping[str, Content | None]
+        self,
+        client: Client,
+        warp: Warp,
+        parent: Message,
+        result: Reply | Step,
+        fetched: Mapping[str, Content | None],
     ) -> list[Message] | None:
         """Return the messages of a result; None if its blob is gone. Raises :class:`CodecError`.
 
         Where nobody here reads them their payloads stay elsewhere.
         """
-        if flight.blob is not None and not reply.kept:
-            flight.blob.readers -= 1
-        if not reply.blob:
-            return codec.decode(reply.data)
-        blob = self.blobs.hold(reply.blob)
-        if reply.blob not in fetched:
-            outputs = codec.decode_head(reply.data, blob, lambda number: lineage_of(warp, flight, number))
-            if outputs is not None and (len(outputs) == 1 or is_shared(reply.blob)):
+        reference, data = result.blob, result.data
+        if not reference:
+            return codec.decode(data)
+        blob = self.blobs.hold(reference)
+        if reference not in fetched:
+            outputs = codec.decode_head(data, blob, lambda number: lineage_of(warp, parent, number))
+            if outputs is not None and (len(outputs) == 1 or is_shared(reference)):
                 return outputs  # of several, each worker would read the body of all
-            fetched = self.blobs.store.get(client, [reply.blob])
-        content = unpacked(reply.blob, fetched[reply.blob])
+            fetched = self.blobs.store.get(client, [reference])
+        content = unpacked(reference, fetched[reference])
         if content is None:
             return None
         blob.mapped(content)
-        return unstowed(reply.data, content)
+        return unstowed(data, content)
 
     def here(self, message: Message) -> Message | None:
         """Return a message with its payload, wherever that is; None if it is lost."""
@@ -109,10 +112,10 @@ class Cargo:
             remake(warp, flight, payload.lineage)
 
 
-def lineage_of(warp: Warp, flight: Flight, number: int) -> Lineage:
-    """How the numbered output of a flight came to be."""
-    payload = flight.message.payload
+def lineage_of(warp: Warp, message: Message, number: int) -> Lineage:
+    """How the numbered output that a node made of a message came to be."""
+    payload = message.payload
     if isinstance(payload, codec.Elsewhere):
         known: Lineage = payload.lineage
         return Lineage(known.ancestor, (*known.steps, (warp, number)))
-    return Lineage(flight.message, ((warp, number),))
+    return Lineage(message, ((warp, number),))

@@ -1,4 +1,4 @@
-"""A message that is out with a carrier: its number, its bytes, where it is, since when."""
+"""A message that is out with a carrier: its number, its bytes, where it is, since when; and what came of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,44 @@ ERRANDS = 1 << 62
 
 #: Gets what came out of a node, or why nothing did.
 Errand = Callable[[Sequence[Message], BaseException | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one node made of a message: outputs, or an error; times in seconds; ``size`` in bytes, as it travelled.
+
+    ``onward``: what the next node made of each output before the runner heard of it; None: nothing yet.
+    """
+
+    message: Message
+    outputs: Sequence[Message] = ()
+    ran: float = 0.0
+    waited: float = 0.0
+    size: int = 0
+    onward: Sequence[Done | None] = ()
+    error: BaseException | None = None
+
+    @property
+    def total(self) -> float:
+        """Seconds it ran in this node and in those after it."""
+        return self.ran + sum(each.total for each in self.onward if each is not None)
+
+    @property
+    def last(self) -> int:
+        """How many nodes further on the one is that was reached last."""
+        reached = [each for each in self.onward if each is not None]
+        return 1 + reached[-1].last if reached else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What holds for a message if no answer comes: its node is through, and another one further on is at work.
+
+    ``allowed``: seconds that one may take.
+    """
+
+    done: Done
+    allowed: float | None
 
 
 @dataclass(slots=True, eq=False)
@@ -38,3 +76,4 @@ class Flight:
     #: Its payload was lost and is being made again.
     remaking: bool = False
     errand: Errand | None = None
+    note: Note | None = None

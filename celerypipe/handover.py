@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from typing import Self
 
-from celerypipe.message import Message
+from celerypipe.flight import Done
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course, Waiting
-
-#: A message, and what came out of its node.
-Result = tuple[Message, Sequence[Message]]
 
 
 class Handover(Waiting):
@@ -25,25 +22,31 @@ class Handover(Waiting):
         super().__init__(course, node)
         self.limits = node.warp_configuration
         self._held = 0
-        self._results: dict[int, Result] = {}
-        self._arrived: deque[Result] = deque()
+        self._results: dict[int, Done] = {}
+        self._arrived: deque[Done] = deque()
         self._next_out = 0
         self._handing = False
         self._stuck = False
         self._unstuck = threading.Condition(self._lock)
+        #: The node that may have got what comes out of this one before the runner hears of it.
+        self.onward: Self | None = None
         # What costs time on its own is not for the thread that reads replies for all nodes.
         self._slow = course.folder is not None and bool(course.folder.telemetry or node.auto_dump)
 
     def start(self) -> None:
         self.course.spawn(self.name, self._deliver)
 
-    def _keep(self, sequence: int, result: Result) -> None:
+    def pass_through(self, link: str, done: Done, *, crowd: bool) -> None:
+        """Take a message from a link, and with it what this node made of it; :meth:`hand_over` passes that on."""
+        raise NotImplementedError
+
+    def _keep(self, sequence: int, done: Done) -> None:
         """Put a result aside until its turn."""
         with self._changed:
             if self.limits.ordered:
-                self._results[sequence] = result
+                self._results[sequence] = done
             else:
-                self._arrived.append(result)
+                self._arrived.append(done)
 
     def hand_over(self) -> None:
         """Pass on the results whose turn it is, as far as there is room downstream; the rest is for this node's thread.
@@ -65,22 +68,38 @@ class Handover(Waiting):
 
     def _pass_on_all(self, *, wait: bool) -> None:
         while ready := self._ready(1 if wait else self.limits.window):
-            done = 0
-            for parent, outputs in ready:
-                if not wait and not self.roomy(len(outputs)):
+            count = 0
+            for done in ready:
+                if not wait and not self.roomy(len(done.outputs)):
                     break
-                self.pass_on(outputs, parent, crowd=not wait)
-                done += 1
+                if done.onward:
+                    self._pass_through(done, wait=wait)
+                else:
+                    self.pass_on(done.outputs, done.message, crowd=not wait)
+                count += 1
+            if self.onward is not None:
+                self.onward.hand_over()
             with self._changed:
-                self._held -= done
+                self._held -= count
                 self._changed.notify_all()
-                self._arrived.extendleft(reversed(ready[done:]))
-                if done < len(ready):
+                self._arrived.extendleft(reversed(ready[count:]))
+                if count < len(ready):
                     self._handing = False
                     self._leave()
                     return
 
-    def _ready(self, most: int) -> list[Result]:
+    def _pass_through(self, done: Done, *, wait: bool) -> None:
+        """Pass on what the next node had already, each with what it made of it."""
+        for output, after in zip(done.outputs, done.onward, strict=True):
+            if after is None or self.onward is None:
+                self.pass_on((output,), done.message, crowd=not wait)
+                continue
+            self.tally.sent += 1
+            self.onward.pass_through(self.name, after, crowd=not wait)
+            if wait:  # there may be more of them than it has room for
+                self.onward.hand_over()
+
+    def _ready(self, most: int) -> list[Done]:
         """Take the results whose turn it is; when there are none, nobody is handing over any more."""
         with self._changed:
             while self._next_out in self._results:

@@ -16,7 +16,7 @@ from typing import Literal
 from celerypipe import keys
 from celerypipe.connection import Broken, Client
 from celerypipe.instance import Alarm, Unarmed
-from celerypipe.mailbox import Mailbox
+from celerypipe.mailbox import Answer, Mailbox
 from celerypipe.outbox import FLUSH_AFTER, Outbox
 from celerypipe.scripts import REFRESH
 
@@ -39,6 +39,8 @@ class Lease:
     state: State = "held"
     current: str = ""
     outbox: Outbox | None = None
+    #: Says how far its message is that passes several nodes in one go, if there is something to tell.
+    note: Callable[[], Answer | None] | None = None
     warming: bool = False
 
     @property
@@ -109,6 +111,7 @@ class Keeper:
                 self._hurry_until = max(self._hurry_until, time.monotonic() + 2 * FLUSH_AFTER)
                 if lease.outbox.age > 2 * FLUSH_AFTER:  # the activation is busy with something slow
                     _publish(client, lease, lease.outbox)
+            _tell(client, lease)
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + TICK
             for lease in leases:
@@ -159,6 +162,17 @@ def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
     except Broken as error:
         # They stay in the outbox; the activation tries again, or ends, and then somebody else claims them.
         logger.warning("cannot publish results for node %s: %s", lease.mailbox.node, error)
+
+
+def _tell(client: Client, lease: Lease) -> None:
+    note = lease.note
+    answer = note() if note is not None else None
+    if answer is None:
+        return
+    try:
+        lease.mailbox.note(client, lease.owner, answer)
+    except Broken as error:
+        logger.warning("cannot tell how far a message of node %s is: %s", lease.mailbox.node, error)
 
 
 def _let_lapse(client: Client, lease: Lease) -> None:

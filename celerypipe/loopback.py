@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from celerypipe import codec
 from celerypipe.batches import Outcome, update_batch
 from celerypipe.errors import CodecError, NodeFailed
-from celerypipe.flight import Flight
+from celerypipe.flight import Done, Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.message import Message
@@ -156,7 +156,7 @@ class Loopback:
             if isinstance(outcome, BaseException):
                 warp.failed(flight, as_failure(outcome, warp.name, flight.message))
             else:
-                warp.returned(flight, outcome, waited=began - flight.sent_at, ran=ran)
+                warp.returned(flight, Done(flight.message, outcome, ran, began - flight.sent_at))
         warp.hand_over()
 
     def _outcomes(

@@ -22,11 +22,12 @@ from celerypipe.scripts import CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD,
 #: then its bytes.
 ENTRY = Struct("<QIH")
 #: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
-#: of its message may still be mapped, its own blob and bytes.
-RESULT_HEAD = Struct("<QIcdd?H")
+#: of its message may still be mapped, lengths of its blob's name and of its bytes; then both, and what went on.
+RESULT_HEAD = Struct("<QIcdd?HI")
 
-#: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again".
-RESULT, FAILURE, LOST_BLOB = b"r", b"f", b"l"
+#: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
+#: another one comes while the node it names is at work.
+RESULT, FAILURE, LOST_BLOB, NOTE = b"r", b"f", b"l", b"n"
 
 
 class Entry(NamedTuple):
@@ -50,6 +51,7 @@ class Reply(NamedTuple):
     kept: bool
     blob: str
     data: bytes
+    onward: bytes
 
 
 class Published(NamedTuple):
@@ -82,6 +84,16 @@ class Answer(NamedTuple):
     storing: Sequence[Command] = ()
     #: Returns None when nothing in this process maps the blob of the message any more.
     kept: Callable[[], object] = bool
+    #: What the next nodes made of what came out, see :mod:`celerypipe.onward`.
+    onward: bytes = b""
+
+    def packed(self) -> bytes:
+        """Return it as it stands in a reply."""
+        entry, kind, waited, ran, blob, data, _, kept, onward = self
+        name = blob.encode()
+        lengths = len(name), len(data)
+        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, *lengths)
+        return b"%b%b%b%b" % (head, name, data, onward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +211,14 @@ class Mailbox:
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        for entry, kind, waited, ran, blob, data, _, kept in answers:
-            name = blob.encode()
-            head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, len(name))
-            flat += (entry.id, b"%b%b%b" % (head, name, data))
+        for answer in answers:
+            flat += (answer.entry.id, answer.packed())
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
+
+    def note(self, client: Client, consumer: str, answer: Answer) -> None:
+        """Tell the runner how far a message got that is still being worked on; it stays pending."""
+        reply = ("n", self.node, "w", consumer, "r", answer.packed())
+        client.together(*storing([answer]), ("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *reply))
 
 
 def storing(answers: Sequence[Answer]) -> list[Command]:
@@ -261,6 +276,8 @@ def as_published(item: Sequence[Any]) -> Published | None:
 
 
 def _result(raw: bytes) -> Reply:
-    sequence, attempt, kind, waited, ran, kept, length = RESULT_HEAD.unpack_from(raw)
-    start = RESULT_HEAD.size + length
-    return Reply(sequence, attempt, kind, waited, ran, kept, raw[RESULT_HEAD.size : start].decode(), raw[start:])
+    sequence, attempt, kind, waited, ran, kept, name, size = RESULT_HEAD.unpack_from(raw)
+    start = RESULT_HEAD.size + name
+    end = start + size
+    blob = raw[RESULT_HEAD.size : start].decode()
+    return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[end:])

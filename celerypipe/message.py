@@ -115,6 +115,22 @@ class Message:
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
 
+def stamped(output: Message, creator: str, parent: Message | None, number: int | None = None) -> Message:
+    """A copy of an output with its creator, and the origin and sequence of what it was made from, or its number."""
+    source = parent if parent is not None and not output.origin else output
+    return Message(
+        payload=output.payload,
+        meta=output.meta,
+        creator=creator,
+        version=output.version,
+        timers=dict(output.timers),
+        origin=source.origin or source.id,
+        sequence=source.sequence if number is None else number,
+        id=output.id,
+        created_at=output.created_at,
+    )
+
+
 def plain(value: Any) -> Any:
     """Return a payload or any value in it as JSON values; a type JSON has no word for becomes its ``str``."""
     match value:

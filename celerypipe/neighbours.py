@@ -17,11 +17,10 @@ from celerypipe.errors import CodecError
 from celerypipe.instance import Instance, Shelf
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox
+from celerypipe.record import Record
+from celerypipe.running import CHEAP
 from celerypipe.scripts import TAKE, together
-from celerypipe.serving import Record, Serving
-
-#: On a worker with several slots, nodes that take longer than this have a slot each, in seconds a message.
-CHEAP = 0.005
+from celerypipe.serving import Serving
 
 #: Sends a bell for a node: (mark, mailbox, slot, token).
 Ring = Callable[[str, Mailbox, int, str], None]
@@ -76,6 +75,13 @@ class Neighbours:
                 self._add(entry, mailbox, record)
         order = self.home.record.neighbours
         self.servings.sort(key=lambda serving: order.index(serving.mailbox.node))
+        self._connect()
+
+    def _connect(self) -> None:
+        """Let each node know the one after it, as long as both are served here."""
+        here = {serving.name: serving for serving in self.servings}
+        for serving in self.servings:
+            serving.next = here.get(serving.record.onward)
 
     def _others(self) -> dict[str, Record]:
         """The records of the neighbours whose marks this worker knows."""
@@ -176,6 +182,7 @@ class Neighbours:
 
     def _forget(self, serving: Serving) -> None:
         self.servings.remove(serving)
+        self._connect()
         self.done += serving.done
         self._keeper.remove(serving.lease)
         self._shelf.give_back(serving.record.key, serving.instance)

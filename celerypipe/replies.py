@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from celerypipe import codec, keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
-from celerypipe.flight import Flight
-from celerypipe.mailbox import FAILURE, LOST_BLOB, Published, Reply, as_published
+from celerypipe.flight import Done, Flight, Note
+from celerypipe.mailbox import FAILURE, LOST_BLOB, NOTE, RESULT, Published, Reply, as_published
+from celerypipe.message import Message, stamped
+from celerypipe.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 
@@ -27,6 +29,14 @@ ERRORS: dict[str, type[NodeError]] = {
     "lost": WorkerLost,
     "codec": NodeFailed,
 }
+
+
+class Context(NamedTuple):
+    """What belongs to a result besides: who published it, what it went on to, and the blobs that were fetched."""
+
+    worker: str
+    steps: Steps
+    fetched: Mapping[str, Content | None]
 
 
 class Replies:
@@ -92,57 +102,127 @@ class Replies:
         warp.answered_at = time.monotonic()
         self._heard(published.worker)
         found = {result.sequence: warp.flights.get(result.sequence) for result in published.results}
-        results = []
+        results: list[tuple[Flight, Reply, Steps]] = []
         for result in published.results:
             flight = found[result.sequence]
             if flight is not None and flight.attempt == result.attempt:
-                results.append((flight, result))
+                try:
+                    results.append((flight, result, unpack(result.onward)))
+                except CodecError as error:
+                    warp.failed(flight, _unreadable(warp, error))
             elif result.blob:
                 self._cargo.blobs.hold(result.blob)  # and let it go
-        fetched = self._cargo.fetch(self._client, warp, [result for _, result in results])
-        for flight, result in results:
-            self._take(warp, flight, result, published.worker, fetched)
+        wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
+        fetched = self._cargo.fetch(self._client, wanted)
+        for flight, result, steps in results:
+            self._take(warp, flight, result, Context(published.worker, steps, fetched))
         warp.hand_over()
 
-    def _take(
-        self, warp: Warp, flight: Flight, reply: Reply, worker: str, fetched: Mapping[str, Content | None]
-    ) -> None:
+    def _take(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
         if reply.kind == LOST_BLOB:
             self._cargo.send_again(warp, flight, unseen=True)
             return
         if reply.kind == FAILURE:
-            warp.failed(flight, self._error(warp, flight, reply, worker))
+            self._failed(warp, flight, reply, context)
             return
+        if reply.kind == RESULT and flight.blob is not None and not reply.kept:
+            flight.blob.readers -= 1
         try:
-            outputs = self._cargo.unload(self._client, warp, flight, reply, fetched)
+            done = self._done(warp, flight.message, reply, context.steps, context)
         except CodecError as error:
-            warp.failed(flight, NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name))
+            warp.failed(flight, _unreadable(warp, error))
             return
-        if outputs is None:
+        if reply.kind == NOTE:
+            if done is not None:
+                self._note(warp, flight, done)
+        elif done is None:
             self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
-            return
-        warp.tally.bytes += len(reply.data) + plain_size(reply.blob, fetched.get(reply.blob))
-        warp.returned(flight, outputs, waited=reply.waited, ran=reply.ran)
+        else:
+            warp.returned(flight, done)
 
-    def _error(self, warp: Warp, flight: Flight, reply: Reply, worker: str) -> BaseException:
-        failure = codec.decode_value(reply.data)
+    def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done | None:
+        """Return what a node made of a message, and the next ones of what came out; None if its blob is gone."""
+        outputs = self._cargo.unload(self._client, warp, message, result, context.fetched)
+        if outputs is None:
+            return None
+        if steps and (warp.onward is None or len(steps) != len(outputs)):
+            raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
+        onward = warp.onward
+        after = [
+            self._after(onward, stamped(output, warp.name, message), step, context)
+            for output, step in zip(outputs, steps, strict=bool(steps))
+            if onward is not None
+        ]
+        waited = result.waited if isinstance(result, Reply) else 0.0
+        size = len(result.data) + plain_size(result.blob, context.fetched.get(result.blob))
+        return Done(message, outputs, result.ran, waited, size, after)
+
+    def _after(self, warp: Warp, message: Message, step: Step | None, context: Context) -> Done | None:
+        """What the next node made of a message; None if nobody handed it over, or what it made is gone."""
+        if step is None:
+            return None
+        if step.kind == AT_WORK:
+            host, _ = _place(context.worker)
+            text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
+            return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
+        if step.kind == FAILURE:
+            error = self._error(warp, message, step.data, (0.0, step.ran), context.worker)
+            return Done(message, error=error, ran=step.ran)
+        return self._done(warp, message, step, step.onward, context)
+
+    def _note(self, warp: Warp, flight: Flight, done: Done) -> None:
+        """Its time is over when that of the node is over which is at work."""
+        at_work: Warp | None = warp
+        for _ in range(done.last):
+            at_work = at_work.onward if at_work is not None else None
+        if at_work is not None and at_work is not warp:
+            warp.noted(flight, Note(done, at_work.node.timeout))
+
+    def _failed(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
+        warp.failed(flight, self._error(warp, flight.message, reply.data, (reply.waited, reply.ran), context.worker))
+
+    def _error(
+        self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
+    ) -> NodeError | ConfigError:
+        failure = codec.decode_value(data)
         kind, text = failure["kind"], failure["text"]
-        host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
+        host, pid = _place(worker)
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
             self.course.fail(error)
             return error
         if kind == "timeout":
-            text += f" ({reply.waited:.1f} s waiting on {warp.queue!r}, {reply.ran:.1f} s running on {host})"
+            waited, ran = times
+            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host})"
         prefix = "" if text.startswith(f"{warp.name}:") else f"{warp.name}: "
         error_class = ERRORS.get(kind, NodeFailed)
         known = error_class(
             f"{prefix}{text}",
             node=warp.name,
-            message_id=flight.message.id,
+            message_id=message.id,
             worker=f"{host}, process {pid}",
             remote_traceback=failure["traceback"],
         )
         if failure["traceback"]:
             known.__cause__ = RemoteTraceback(failure["traceback"])
         return known
+
+
+def _place(worker: str) -> tuple[str, str]:
+    """Host and process id, out of the name of an activation."""
+    host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
+    return host, pid
+
+
+def _unreadable(warp: Warp, error: CodecError) -> NodeFailed:
+    return NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name)
+
+
+def _with_steps(warp: Warp | None, result: Reply | Step, steps: Steps) -> Iterator[tuple[Warp, Reply | Step]]:
+    """A result, and those of the nodes after it."""
+    if warp is None:
+        return
+    yield warp, result
+    for step in steps:
+        if step is not None:
+            yield from _with_steps(warp.onward, step, step.onward)

@@ -128,7 +128,8 @@ class Run:
         if not self.outflow.open_links:
             self.outflow.drained()  # every end is a sink: there is nothing to read
 
-    def _record(self, node: NodeDefinition) -> dict[str, Any]:
+    def _record(self, warp: Warp) -> dict[str, Any]:
+        node = warp.node
         limits = node.warp_configuration
         rooms = sum(self._window(other) for other in self.pipeline.nodes if other.warped)
         return {
@@ -142,6 +143,7 @@ class Run:
             "budget": self.carrier.budget if self.carrier else 0,
             "parallel": limits.parallel,
             "neighbours": tuple(self._neighbours(node)),
+            "onward": warp.onward.name if warp.onward is not None else "",
             "compression": limits.compression,
             "batch": limits.batches.size,
             "wait": limits.batches.wait,
@@ -163,8 +165,10 @@ class Run:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
+                for warp in warps:
+                    warp.onward = warp.only_next
                 self.carrier.instead = self._run_here
-                self.carrier.open(warps, {warp.name: self._record(warp.node) for warp in warps})
+                self.carrier.open(warps, {warp.name: self._record(warp) for warp in warps})
                 self._raise_if_over()
             self._warm_up()
         except BaseException as error:

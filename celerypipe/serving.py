@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe import codec, keys
+from celerypipe import keys
 from celerypipe.batches import Gathering, Outcome, update_batch
-from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed, unpacked, unstowed
+from celerypipe.blob import Content, Store, unpacked, unstowed
 from celerypipe.connection import Client
-from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.instance import Instance, Interrupted, Unarmed, brief, trace
+from celerypipe.errors import CodecError, ConfigError
+from celerypipe.flight import ERRANDS
+from celerypipe.instance import Instance, Interrupted, Unarmed, brief
 from celerypipe.keeper import Lease
 from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
 from celerypipe.message import Message
 from celerypipe.outbox import Outbox
+from celerypipe.record import Record
+from celerypipe.relay import PATIENT, Relay, Unwanted
+from celerypipe.running import Running, at_work, failure
 from celerypipe.shared_memory import watch
 
 logger = logging.getLogger(__name__)
@@ -32,83 +32,20 @@ Parcel = tuple[Entry, Content | None]
 #: What can be run of it: with its message, and the seconds that it waited.
 Opened = tuple[Entry, Content | None, Message, float]
 
-Given = TypeVar("Given")
-Found = TypeVar("Found")
 
-#: Run, node and message that the current thread works on.
-at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
-
-
-class AtWork(logging.Filter):
-    """Gives every log record the field ``at_work``: run, node and message id, or nothing between messages."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Add the field; let everything through."""
-        record.at_work = at_work.get()
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
-
-    ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
-    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first; ``batch``: so many messages
-    at once, ``wait`` seconds for them to come.
-    """
-
-    mark: str
-    configuration: dict[str, Any]
-    timeout: float | None
-    linger: float
-    slice: float
-    term: float
-    room: int
-    budget: int
-    shared: bool = False
-    parallel: int | None = None
-    neighbours: tuple[str, ...] = ()
-    compression: str = "none"
-    batch: int = 1
-    wait: float = 0.0
-
-    @classmethod
-    def read(cls, data: bytes) -> Record:
-        """Decode it; :class:`CodecError` when it is of another version."""
-        return cls(**codec.decode_value(data))
-
-    @property
-    def key(self) -> str:
-        """What an instance is known by on the shelf: mark and configuration."""
-        return f"{self.mark} {sorted(self.configuration.items())!r}"
-
-
-class Serving:
+class Serving(Running):
     """A node that is served: hands messages to its instance and keeps the results until they are published."""
 
     def __init__(self, client: Client, lease: Lease, record: Record, instance: Instance) -> None:
-        self.client = client
-        self.lease = lease
-        self.record = record
-        self.instance = instance
+        super().__init__(client, lease, record, instance)
         self.mailbox: Mailbox = lease.mailbox
         self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
-        self.done = 0
+        #: Seconds its messages spent in the nodes after it.
+        self.beyond = 0.0
         self.gathering = Gathering(record.batch, record.wait)
         self._warned = False
         #: What it works on was taken over from an activation that may not know yet: its memory must not be reused.
         self.taking_over = False
-
-    @property
-    def mean(self) -> float | None:
-        """Mean seconds a message takes, as far as its instance knows."""
-        return self.instance.mean
-
-    def spent(self, seconds: float, messages: int) -> None:
-        """Note how long a batch took."""
-        each = seconds / messages
-        mean = self.instance.mean
-        self.instance.mean = each if mean is None else 0.7 * mean + 0.3 * each
 
     def claimed(self, entry: Entry, lone_attempts: int) -> bool:
         """Count one more try at a message whose process died; False: it was given up instead."""
@@ -117,8 +54,8 @@ class Serving:
         self.client.pexpire(name, keys.DATA_TTL)
         if tried <= lone_attempts:
             return True
-        text = f"the process that ran it died {tried} times"
-        self.outbox.add(self._failure(entry, "lost", "WorkerLost", text))
+        said = failure("lost", "WorkerLost", f"the process that ran it died {tried} times")
+        self.outbox.add(Answer(entry, FAILURE, 0.0, 0.0, "", said))
         return False
 
     def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
@@ -137,20 +74,47 @@ class Serving:
         try:
             content = unpacked(entry.blob, content)
             message = _opened(entry, content)
-            at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {message.id}: ")
-            outputs = self._call(self.instance.update, message)
+            self.sign(message.id)
+            outputs = self.call(self.instance.update, message, self.lease.at_work)
             ran = time.perf_counter() - start
-            self._keep(entry, outputs, content, store, (waited, ran))
+            answer, size = self._answer(entry, outputs, content, store, (waited, ran))
         except Interrupted as interrupt:
             self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
             self._failed(entry, error, waited, time.perf_counter() - start)
+        else:
+            if self._goes_on(entry):
+                self._go_on(message, answer, size, content, store)
+            else:
+                self.outbox.add(answer, size)
         finally:
             self.lease.current = ""
             at_work.set("")
         self.done += 1
+
+    def _goes_on(self, entry: Entry) -> bool:
+        """May what came out be handed to the next node here?
+
+        Not what killed its process before, so that it is clear whose fault that is; not what is made again because it
+        was lost; not where the runner's patience with this node is too short to be told in time that another works.
+        """
+        if self.next is None or self.taking_over or entry.sequence >= ERRANDS:
+            return False
+        return self.record.timeout is None or self.record.timeout >= PATIENT
+
+    def _go_on(self, message: Message, answer: Answer, size: int, content: Content | None, store: Store) -> None:
+        relay = Relay(answer, content, store, self.lease.at_work)
+        self.lease.note = relay.note
+        try:
+            answer = relay.run(self, message)
+            self.outbox.add(answer, size + len(answer.onward))
+        except Unwanted:
+            logger.info("message %s was dropped on its way: nobody waits for it", message.id)
+        finally:
+            self.lease.note = None
+            self.beyond += relay.seconds
 
     def _handle_together(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
         opened: list[Opened] = []
@@ -177,7 +141,7 @@ class Serving:
                 self._failed(entry, outcome, waited, ran)
                 continue
             try:
-                self._keep(entry, outcome, content, store, (waited, ran))
+                self.outbox.add(*self._answer(entry, outcome, content, store, (waited, ran)))
             except CodecError as error:
                 self._failed(entry, error, waited, ran)
         self.done += len(entries)
@@ -192,9 +156,9 @@ class Serving:
         # another one that is withdrawn meanwhile is refused when it is published.
         self.lease.current = entries[0].id
         others = f" and {len(entries) - 1} others" if len(entries) > 1 else ""
-        at_work.set(f"run {self.mailbox.run} node {self.mailbox.node} message {messages[0].id}{others}: ")
+        self.sign(f"{messages[0].id}{others}")
         try:
-            return self._call(lambda given: update_batch(self.instance, given), messages)
+            return self.call(lambda given: update_batch(self.instance, given), messages, self.lease.at_work)
         except Interrupted as interrupt:
             times = [(entry, waited) for entry, _, _, waited in opened]
             return [] if self._interrupted(interrupt.reason, times, time.perf_counter() - start) else None
@@ -215,71 +179,33 @@ class Serving:
             ids = " ".join(entry.id for entry in entries)
             self.client.set(keys.together(self.lease.owner), ids, px=keys.DATA_TTL)
 
-    def _keep(
+    def _answer(
         self,
         entry: Entry,
         outputs: list[Message],
         content: Content | None,
         store: Store,
         times: tuple[float, float],
-    ) -> None:
-        """Encode a result. Arrays that lie in the input's blob as they are go on by reference to that blob."""
+    ) -> tuple[Answer, int]:
+        """Encode a result; return it with its size."""
         kept: Callable[[], object] = bool  # its answer is not None: who knows
         if isinstance(content, memoryview) and not self.taking_over:
             kept = watch(content)
-        given = memoryview(content) if entry.data and content is not None else None
-        result = codec.encode_apart(outputs, given)
-        size = len(result.head) + result.size
-        if result.borrowed:
-            data, reference, commands = Stowed(result.head, entry.blob, [])
-        else:
-            if size > INLINE_LIMIT:
-                self.lease.alarm.unguard()
-            data, reference, commands = store.stow(result, self.record.compression)
-        self.outbox.add(Answer(entry, RESULT, *times, reference, data, commands, kept), size)
-
-    def _call(self, function: Callable[[Given], Found], given: Given) -> Found:
-        if self.instance.node is None:
-            with self._preparing():
-                self.instance.warm()
-        return self.lease.alarm.call(self.record.timeout, function, given, self.lease.at_work)
-
-    @contextlib.contextmanager
-    def _preparing(self) -> Iterator[None]:
-        """A node is made or let go: no message's time, and the runner can see that."""
-        self.lease.alarm.unguard()
-        sign = keys.warming(self.lease.owner)
-        self.client.set(sign, 1, px=keys.WARMING_TTL)
-        self.lease.warming = True
-        try:
-            yield
-        finally:
-            self.lease.warming = False
-            self.client.delete(sign)
+        blob, data, storing, size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
+        return Answer(entry, RESULT, *times, blob, data, storing, kept), size
 
     def _interrupted(self, reason: str, entries: Sequence[tuple[Entry, float]], ran: float) -> bool:
         """Let go of the node; return whether its time was over, which has then been answered."""
-        with self._preparing():
-            self.instance.destroy()  # it was left in the middle; the next message gets a fresh one
+        self.let_go()
         if reason != "timeout":
             return False
-        text = f"{self.record.timeout} s exceeded"
-        logger.warning("%s", text)
+        said = self.late()
         for entry, waited in entries:
-            self.outbox.add(self._failure(entry, "timeout", "NodeTimeout", text, "", waited, ran))
+            self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said))
         return True
 
     def _failed(self, entry: Entry, error: BaseException, waited: float, ran: float) -> None:
-        logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
-        kind = "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
-        text = brief(error)
-        self.outbox.add(self._failure(entry, kind, type(error).__name__, text, trace(error), waited, ran))
-
-    def _failure(
-        self, entry: Entry, kind: str, name: str, text: str, traceback: str = "", waited: float = 0.0, ran: float = 0.0
-    ) -> Answer:
-        body = codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
-        return Answer(entry, FAILURE, waited, ran, "", body)
+        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", self.failure(error)))
 
 
 def _waited(entry: Entry, offset: float) -> float:

@@ -15,7 +15,7 @@ from celerypipe import codec
 from celerypipe.errors import NodeError
 from celerypipe.folder import Folder
 from celerypipe.join import Join
-from celerypipe.message import Message
+from celerypipe.message import Message, stamped
 from celerypipe.pipeline import Link, NodeDefinition
 from celerypipe.tally import Tally
 
@@ -276,22 +276,6 @@ class Waiting(Station):
                 return False
             self._changed.wait(0.1)
         return True
-
-
-def stamped(output: Message, creator: str, parent: Message | None, number: int | None = None) -> Message:
-    """A copy of an output with its creator, and the origin and sequence of what it was made from, or its number."""
-    source = parent if parent is not None and not output.origin else output
-    return Message(
-        payload=output.payload,
-        meta=output.meta,
-        creator=creator,
-        version=output.version,
-        timers=dict(output.timers),
-        origin=source.origin or source.id,
-        sequence=source.sequence if number is None else number,
-        id=output.id,
-        created_at=output.created_at,
-    )
 
 
 def through_codec(messages: Sequence[Message]) -> list[Message]:

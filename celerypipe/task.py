@@ -21,7 +21,8 @@ from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
-from celerypipe.serving import Record, Serving
+from celerypipe.record import Record
+from celerypipe.serving import Serving
 
 logger = logging.getLogger(__name__)
 

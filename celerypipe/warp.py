@@ -14,7 +14,7 @@ from typing import Protocol
 
 from celerypipe import codec
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
-from celerypipe.flight import ERRANDS, Errand, Flight
+from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
@@ -61,7 +61,7 @@ class Warp(Handover):
     def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier) -> None:
         super().__init__(course, node)
         self.carrier = carrier
-        #: Mean seconds of ``update``, as replies report it.
+        #: Mean seconds of ``update``, as replies report it, and of what went on from it.
         self.mean = 0.0
         #: When its last reply came: its bells are being heard.
         self.answered_at = 0.0
@@ -74,6 +74,7 @@ class Warp(Handover):
         self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
+        self._noted = False
 
     @property
     def queue(self) -> str:
@@ -111,7 +112,8 @@ class Warp(Handover):
                 taken = self._accept(one, full) and taken
             return taken
 
-    def _accept(self, message: Message, full: Full) -> bool:
+    def _accept(self, message: Message, full: Full, tried: BaseException | None = None) -> bool:
+        """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
         flight = Flight(-1, message)
         try:
             self.carrier.load(self, flight, codec.encode_apart((message,)))
@@ -134,7 +136,10 @@ class Warp(Handover):
                 self._unclocked.append(flight)
                 self._start_clocks()
         self.tally.bytes += flight.size
-        self.carrier.post(self, flight)
+        if tried is None:
+            self.carrier.post(self, flight)
+        else:
+            self.failed(flight, tried)
         return True
 
     def _start_clocks(self) -> None:
@@ -142,7 +147,7 @@ class Warp(Handover):
         room = min(self.parallel, self.rung) - self._clocked
         while room > 0 and self._unclocked:
             flight = self._unclocked.popleft()
-            if not flight.done:
+            if not flight.done and flight.due_since is None:
                 flight.due_since = time.monotonic()
                 self._clocked += 1
                 room -= 1
@@ -175,21 +180,58 @@ class Warp(Handover):
             and all(isinstance(each.station, Warp) and each.station.takes_references for each in self.outlets)
         )
 
+    @property
+    def only_next(self) -> Warp | None:
+        """The node on the same queue that gets all that comes out of this one, and from nobody else."""
+        if len(self.outlets) != 1 or self._slow or self.outlets[0].link.full != "block":
+            return None
+        station = self.outlets[0].station
+        if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
+            return None
+        return station if self.limits.batches.size == station.limits.batches.size == 1 else None
+
     # -- back -------------------------------------------------------------------------------------------------------
 
-    def returned(self, flight: Flight, outputs: Sequence[Message], *, waited: float, ran: float) -> None:
+    def returned(self, flight: Flight, done: Done) -> None:
         """The result of a message is here; :meth:`hand_over` passes it on. Only the first one counts."""
         if not self._settle(flight):
             return
         if flight.errand is not None:
-            flight.errand(outputs, None)
+            flight.errand(done.outputs, None)
             return
-        total = time.monotonic() - flight.sent_at
-        self.mean = 0.8 * self.mean + 0.2 * ran if self.mean else ran
-        self.tally.waiting.add(waited)
-        self.tally.running.add(ran)
-        self.tally.transfer.add(max(0.0, total - waited - ran))
-        self._keep(flight.sequence, (flight.message, outputs))
+        self._count(done, time.monotonic() - flight.sent_at)
+        self._keep(flight.sequence, done)
+
+    def pass_through(self, link: str, done: Done, *, crowd: bool) -> None:
+        full: Full = "crowd" if crowd else "wait"
+        self.received(done.message)
+        if done.error is not None:
+            self._accept(done.message, full, done.error)
+            return
+        with self._changed:
+            if not self._wait_for_room(lambda: self._held >= self.limits.window, full):
+                return
+            self._held += 1
+            sequence, self._sequence = self._sequence, self._sequence + 1
+        self._count(done, 0.0)
+        self._keep(sequence, done)
+
+    def _count(self, done: Done, seconds: float) -> None:
+        total = done.total
+        self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
+        self.tally.bytes += done.size
+        self.tally.waiting.add(done.waited)
+        self.tally.running.add(done.ran)
+        self.tally.transfer.add(max(0.0, seconds - done.waited - total))
+
+    def noted(self, flight: Flight, note: Note) -> None:
+        """A message is through here, and a node further on is at work on what came out: its time counts now."""
+        with self._changed:
+            if flight.done or self.flights.get(flight.sequence) is not flight:
+                return
+            if flight.due_since is None:
+                self._clocked += 1
+            flight.due_since, flight.note, self._noted = time.monotonic(), note, True
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """An attempt failed: try again later, or give the message up by ``on_error``."""
@@ -201,7 +243,7 @@ class Warp(Handover):
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
-                self._keep(flight.sequence, (flight.message, ()))
+                self._keep(flight.sequence, Done(flight.message))
                 self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
             return
         again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
@@ -254,9 +296,14 @@ class Warp(Handover):
         for flight in late:
             if self.course.over.is_set():
                 return
-            if flight.done or self._waited_for_others(flight):
+            if flight.done or (flight.note is None and self._waited_for_others(flight)):
                 continue
             where, company = self.carrier.withdraw(self, flight)
+            if flight.note is not None:
+                self.returned(flight, flight.note.done)
+                with self._changed:
+                    self._leave()
+                continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
             for each in (flight, *company):
                 self.failed(each, NodeTimeout(text, node=self.name, message_id=each.message.id))
@@ -268,9 +315,14 @@ class Warp(Handover):
 
     def _late(self, now: float) -> list[Flight]:
         allowed = self._allowed
-        if allowed is None:
+        if allowed is None and not self._noted:
             return []
-        return [f for f in self.flights.values() if f.due_since is not None and now - f.due_since > allowed]
+        late = []
+        for flight in self.flights.values():
+            limit = flight.note.allowed if flight.note is not None else allowed
+            if flight.due_since is not None and limit is not None and now - flight.due_since > limit:
+                late.append(flight)
+        return late
 
     @property
     def _allowed(self) -> float | None:

@@ -33,8 +33,8 @@ from celerypipe.connection import Client, knock
 from celerypipe.errors import ConfigError
 from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
+from celerypipe.running import AtWork
 from celerypipe.service import Service
-from celerypipe.serving import AtWork
 from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker

@@ -19,7 +19,8 @@ from celerypipe.keeper import Lease
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.message import new_id
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.serving import Record, Serving
+from celerypipe.record import Record
+from celerypipe.serving import Serving
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG, POOLS, results, warped

@@ -14,7 +14,8 @@ from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.message import new_id
 from celerypipe.neighbours import Neighbours
-from celerypipe.serving import Record, Serving
+from celerypipe.record import Record
+from celerypipe.serving import Serving
 from tests.servers import eventually
 
 RECORD = Record(mark="m", configuration={}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)

@@ -1,0 +1,45 @@
+"""What an activation is told about a warped node: written by the runner, read by the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from celerypipe import codec
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
+
+    ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
+    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them
+    that gets all that comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for
+    them to come.
+    """
+
+    mark: str
+    configuration: dict[str, Any]
+    timeout: float | None
+    linger: float
+    slice: float
+    term: float
+    room: int
+    budget: int
+    shared: bool = False
+    parallel: int | None = None
+    neighbours: tuple[str, ...] = ()
+    onward: str = ""
+    compression: str = "none"
+    batch: int = 1
+    wait: float = 0.0
+
+    @classmethod
+    def read(cls, data: bytes) -> Record:
+        """Decode it; :class:`CodecError` when it is of another version."""
+        return cls(**codec.decode_value(data))
+
+    @property
+    def key(self) -> str:
+        """What an instance is known by on the shelf: mark and configuration."""
+        return f"{self.mark} {sorted(self.configuration.items())!r}"

@@ -1,0 +1,143 @@
+"""A node at work in a worker: messages are handed to it one way, with its timeout, and what comes out is encoded."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from celerypipe import codec, keys
+from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed
+from celerypipe.connection import Client, Command
+from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.instance import Alarm, Instance, brief, trace
+from celerypipe.keeper import Lease
+from celerypipe.message import Message
+from celerypipe.record import Record
+
+logger = logging.getLogger(__name__)
+
+#: Nodes that take longer than this, in seconds a message, have a slot each on a worker with several, and are not
+#: handed what came out of the node before them.
+CHEAP = 0.005
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+#: Run, node and message that the current thread works on.
+at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
+
+
+class AtWork(logging.Filter):
+    """Gives every log record the field ``at_work``: run, node and message id, or nothing between messages."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the field; let everything through."""
+        record.at_work = at_work.get()
+        return True
+
+
+class Encoded(NamedTuple):
+    """Messages that came out, as they travel: bytes, or a blob too, the commands that store it, the size in bytes."""
+
+    blob: str
+    data: bytes
+    storing: Sequence[Command]
+    size: int
+
+
+class Running:
+    """A node of a run with its warm instance and the bell that its activation holds for it."""
+
+    def __init__(self, client: Client, lease: Lease, record: Record, instance: Instance) -> None:
+        self.client = client
+        self.lease = lease
+        self.record = record
+        self.instance = instance
+        self.done = 0
+        #: The node that gets all that comes out, if this activation serves it too.
+        self.next: Running | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the node."""
+        return self.lease.mailbox.node
+
+    @property
+    def mean(self) -> float | None:
+        """Mean seconds a message takes, as far as its instance knows."""
+        return self.instance.mean
+
+    @property
+    def runs_on(self) -> bool:
+        """May it be handed what comes out of the node before it, without a word to the runner?
+
+        It has to be warm and quick, and an ``update`` that hangs must be able to be interrupted.
+        """
+        quick = self.mean is not None and self.mean <= CHEAP and self.instance.node is not None
+        return quick and self.lease.state == "held" and isinstance(self.lease.alarm, Alarm)
+
+    def spent(self, seconds: float, messages: int) -> None:
+        """Note how long a batch took."""
+        each = seconds / messages
+        mean = self.instance.mean
+        self.instance.mean = each if mean is None else 0.7 * mean + 0.3 * each
+
+    def sign(self, message: str) -> None:
+        """Say in the log what the thread works on."""
+        at_work.set(f"run {self.lease.mailbox.run} node {self.name} message {message}: ")
+
+    def call(self, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+        """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""
+        if self.instance.node is None:
+            with self.preparing():
+                self.instance.warm()
+        return self.lease.alarm.call(self.record.timeout, function, given, name)
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """A node is made or let go: no message's time, and the runner can see that."""
+        self.lease.alarm.unguard()
+        sign = keys.warming(self.lease.owner)
+        self.client.set(sign, 1, px=keys.WARMING_TTL)
+        self.lease.warming = True
+        try:
+            yield
+        finally:
+            self.lease.warming = False
+            self.client.delete(sign)
+
+    def let_go(self) -> None:
+        """Destroy an instance that was left in the middle of a message; the next message gets a fresh one."""
+        with self.preparing():
+            self.instance.destroy()
+
+    def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> Encoded:
+        """Encode what came out. Arrays that lie as they are in ``given``, a blob, go on by reference to it."""
+        result = codec.encode_apart(outputs, memoryview(given) if given is not None else None)
+        size = len(result.head) + result.size
+        if result.borrowed:
+            return Encoded(blob, result.head, (), size)
+        if size > INLINE_LIMIT:
+            self.lease.alarm.unguard()
+        stowed: Stowed = store.stow(result, self.record.compression)
+        return Encoded(stowed.blob, stowed.data, stowed.storing, size)
+
+    def failure(self, error: BaseException) -> bytes:
+        """Say in the log, and return for the runner, what an ``update`` raised."""
+        logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
+        kind = "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
+        return failure(kind, type(error).__name__, brief(error), trace(error))
+
+    def late(self) -> bytes:
+        """Say in the log, and return for the runner, that the time of a message is over."""
+        text = f"{self.record.timeout} s exceeded"
+        logger.warning("%s", text)
+        return failure("timeout", "NodeTimeout", text)
+
+
+def failure(kind: str, name: str, text: str, traceback: str = "") -> bytes:
+    """Return what a reply says of a failure."""
+    return codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
