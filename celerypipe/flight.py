@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from celerypipe.blob import Blob
 from celerypipe.connection import Command
@@ -16,11 +17,10 @@ ERRANDS = 1 << 62
 Errand = Callable[[Sequence[Message], BaseException | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """What one node made of a message: outputs, or an error; times in seconds; ``size`` in bytes, as it travelled.
 
-    ``onward``: what the next node made of each output before the runner heard of it; None: nothing yet.
+    ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the runner heard of it; None: nothing yet.
     """
 
     message: Message
@@ -29,12 +29,8 @@ class Done:
     waited: float = 0.0
     size: int = 0
     onward: Sequence[Done | None] = ()
+    beyond: float = 0.0
     error: BaseException | None = None
-
-    @property
-    def total(self) -> float:
-        """Seconds it ran in this node and in those after it."""
-        return self.ran + sum(each.total for each in self.onward if each is not None)
 
     @property
     def last(self) -> int:

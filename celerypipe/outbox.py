@@ -22,8 +22,9 @@ from celerypipe.scripts import PUBLISH, known
 
 #: Results wait at most this long for others to be published with, seconds.
 FLUSH_AFTER = 0.005
-#: And leave at once when they are so many bytes.
+#: And leave at once when they are so many bytes, or so many: the runner works on them while the next ones are made.
 FLUSH_SIZE = 1024 * 1024
+FLUSH_COUNT = 24
 
 
 #: An answer, and the size of its results in bytes.
@@ -96,7 +97,7 @@ class Outbox:
     @property
     def due(self) -> bool:
         """Should what is in it leave before the batch is through?"""
-        return self.age > FLUSH_AFTER or self.size > FLUSH_SIZE
+        return self.age > FLUSH_AFTER or self.size > FLUSH_SIZE or len(self._answers) >= FLUSH_COUNT
 
     @property
     def full(self) -> bool:

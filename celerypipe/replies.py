@@ -147,20 +147,20 @@ class Replies:
             return None
         if steps and (warp.onward is None or len(steps) != len(outputs)):
             raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
-        onward = warp.onward
-        after = [
-            self._after(onward, stamped(output, warp.name, message), step, context)
-            for output, step in zip(outputs, steps, strict=bool(steps))
-            if onward is not None
-        ]
         waited = result.waited if isinstance(result, Reply) else 0.0
-        size = len(result.data) + plain_size(result.blob, context.fetched.get(result.blob))
-        return Done(message, outputs, result.ran, waited, size, after)
+        size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
+        if not steps or warp.onward is None:
+            return Done(message, outputs, result.ran, waited, size)
+        after: list[Done | None] = []
+        beyond = 0.0
+        for output, step in zip(outputs, steps, strict=True):
+            done = self._after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
+            after.append(done)
+            beyond += done.ran + done.beyond if done is not None else 0.0
+        return Done(message, outputs, result.ran, waited, size, after, beyond)
 
-    def _after(self, warp: Warp, message: Message, step: Step | None, context: Context) -> Done | None:
-        """What the next node made of a message; None if nobody handed it over, or what it made is gone."""
-        if step is None:
-            return None
+    def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
+        """What the next node made of a message; None if what it made is gone."""
         if step.kind == AT_WORK:
             host, _ = _place(context.worker)
             text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"

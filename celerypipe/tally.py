@@ -12,6 +12,7 @@ class Histogram:
     """Durations in buckets 2 % wide: quantiles within 1 %, memory bounded by the range and not by the count."""
 
     _WIDTH = math.log(1.02)
+    _LEAST = int(math.log(1e-6) / _WIDTH)
 
     def __init__(self) -> None:
         self.count = 0
@@ -20,7 +21,7 @@ class Histogram:
     def add(self, seconds: float) -> None:
         """Count one duration; anything below a microsecond counts as one."""
         self.count += 1
-        self._buckets[int(math.log(max(seconds, 1e-6)) / self._WIDTH)] += 1
+        self._buckets[int(math.log(seconds) / self._WIDTH) if seconds > 1e-6 else self._LEAST] += 1
 
     def quantiles(self) -> Quantiles | None:
         """Median and 99th percentile in seconds; None when nothing was counted."""

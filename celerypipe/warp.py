@@ -217,7 +217,7 @@ class Warp(Handover):
         self._keep(sequence, done)
 
     def _count(self, done: Done, seconds: float) -> None:
-        total = done.total
+        total = done.ran + done.beyond
         self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
         self.tally.bytes += done.size
         self.tally.waiting.add(done.waited)
