@@ -20,7 +20,8 @@ Errand = Callable[[Sequence[Message], BaseException | None], None]
 class Done(NamedTuple):
     """What one node made of a message: outputs, or an error; times in seconds; ``size`` in bytes, as it travelled.
 
-    ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the runner heard of it; None: nothing yet.
+    ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the
+    runner heard of it, or None for nothing yet.
     """
 
     message: Message

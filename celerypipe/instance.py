@@ -179,7 +179,9 @@ class Alarm:
         self._until = time.monotonic() + timeout if timeout is not None else float("inf")
         try:
             self._inside = True  # first: a signal before it would be nobody's, and none would follow
-            if timeout is not None:
+            if timeout is None:
+                self.unguard()  # that of the message before would end this one
+            else:
                 self._guard(timeout)
                 signal.setitimer(signal.ITIMER_REAL, timeout, 0.1)
             return function(message)

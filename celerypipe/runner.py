@@ -58,6 +58,8 @@ class Runner:
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.on_event = on_event or (lambda text: None)
+        #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
+        self.report: Report | None = None
         self._current: Run | None = None
 
     def run(self, pipeline: Pipeline, *, on_progress: Callable[[Report], None] | None = None) -> Report:
@@ -76,7 +78,7 @@ class Runner:
                 self._watch(run, pipeline.deadline, on_progress)
             except BaseException as error:  # whatever ends the caller, Ctrl-C too, ends the run; it is raised again
                 run.course.fail(error)
-                run.close()
+                self._close(run)
                 raise
         return self._end(run)
 
@@ -95,7 +97,7 @@ class Runner:
         except BaseException:
             run.course.fail(RunCancelled("the reader of the stream left"))
             clock.join()
-            run.close()
+            self._close(run)
             raise
         clock.join()
         self._end(run)
@@ -154,10 +156,14 @@ class Runner:
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not its timeouts
             run.course.fail(error)
 
-    def _end(self, run: Run) -> Report:
+    def _close(self, run: Run) -> Report:
         run.close()
         self._current = None
-        report = run.report()
+        self.report = report = run.report()
+        return report
+
+    def _end(self, run: Run) -> Report:
+        report = self._close(run)
         error = run.course.error
         if error is not None:
             if isinstance(error, CelerypipeError):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from celerypipe import codec
+from celerypipe.clocks import Clocks
 from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
@@ -68,13 +68,11 @@ class Warp(Handover):
         #: Slots that bells are rung for now: so many messages can be in ``update``.
         self.rung = 1
         self.flights: dict[int, Flight] = {}
-        self._unclocked: deque[Flight] = deque()
-        self._clocked = 0
+        self._clocks = Clocks(node)
         self._sequence = 0
         self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
-        self._noted = False
 
     @property
     def queue(self) -> str:
@@ -132,9 +130,8 @@ class Warp(Handover):
             flight.sequence, self._sequence = self._sequence, self._sequence + 1
             # In flight before it is sent: a result can be faster than the return from sending.
             self.flights[flight.sequence] = flight
-            if self.node.timeout is not None:
-                self._unclocked.append(flight)
-                self._start_clocks()
+            self._clocks.add(flight)
+            self._start_clocks()
         self.tally.bytes += flight.size
         if tried is None:
             self.carrier.post(self, flight)
@@ -143,14 +140,8 @@ class Warp(Handover):
         return True
 
     def _start_clocks(self) -> None:
-        """Start the time of the next flights: those with fewer unfinished ones before them than slots were rung."""
-        room = min(self.parallel, self.rung) - self._clocked
-        while room > 0 and self._unclocked:
-            flight = self._unclocked.popleft()
-            if not flight.done and flight.due_since is None:
-                flight.due_since = time.monotonic()
-                self._clocked += 1
-                room -= 1
+        if self._clocks.waits:
+            self._clocks.start(min(self.parallel, self.rung))
 
     def send_again(self, flight: Flight, message: Message) -> None:
         """Send a message once more, with other bytes: those it had are lost."""
@@ -227,11 +218,8 @@ class Warp(Handover):
     def noted(self, flight: Flight, note: Note) -> None:
         """A message is through here, and a node further on is at work on what came out: its time counts now."""
         with self._changed:
-            if flight.done or self.flights.get(flight.sequence) is not flight:
-                return
-            if flight.due_since is None:
-                self._clocked += 1
-            flight.due_since, flight.note, self._noted = time.monotonic(), note, True
+            if not flight.done and self.flights.get(flight.sequence) is flight:
+                self._clocks.note(flight, note)
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """An attempt failed: try again later, or give the message up by ``on_error``."""
@@ -257,10 +245,8 @@ class Warp(Handover):
                 return False
             flight.done = True
             del self.flights[flight.sequence]
-            if flight.due_since is not None:
-                self._clocked -= 1
-            if self._unclocked:
-                self._start_clocks()
+            self._clocks.stop(flight)
+            self._start_clocks()
         self.carrier.settled(self, flight)
         return True
 
@@ -287,10 +273,9 @@ class Warp(Handover):
             self._start_clocks()
             again = [flight for due, flight in self._later if due <= now and not flight.done]
             self._later = [(due, flight) for due, flight in self._later if due > now]
-            late = self._late(now)
+            late = self._clocks.late(self.flights.values(), now)
             for flight in again:
-                flight.due_since = now
-                self._clocked += 1
+                self._clocks.restart(flight)
         for flight in again:
             self.carrier.post(self, flight, wait=False)
         for flight in late:
@@ -311,21 +296,4 @@ class Warp(Handover):
     def _waited_for_others(self, flight: Flight) -> bool:
         """Move its clock to when its own time began; is it still in time then?"""
         flight.due_since = max(flight.due_since or 0.0, self.carrier.began(self, flight))
-        return time.monotonic() - flight.due_since <= (self._allowed or 0.0)
-
-    def _late(self, now: float) -> list[Flight]:
-        allowed = self._allowed
-        if allowed is None and not self._noted:
-            return []
-        late = []
-        for flight in self.flights.values():
-            limit = flight.note.allowed if flight.note is not None else allowed
-            if flight.due_since is not None and limit is not None and now - flight.due_since > limit:
-                late.append(flight)
-        return late
-
-    @property
-    def _allowed(self) -> float | None:
-        """Seconds a message may take; that its batch fills is not its own time."""
-        batches, timeout = self.limits.batches, self.node.timeout
-        return timeout + batches.wait if timeout is not None and batches.size > 1 else timeout
+        return time.monotonic() - flight.due_since <= (self._clocks.allowed or 0.0)

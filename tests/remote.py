@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -178,16 +179,62 @@ class Hoard(Proc):
 
 
 class Mark(Proc):
-    """Adds its name to a payload that is a tuple with a number in front; sends it 0, 1 or 2 times by that number."""
+    """Adds its name to a payload that is a tuple with a number in front; sends it 0, 1 or 2 times by that number.
 
-    def __init__(self, name: str, modulus: int) -> None:
+    Raises on multiples of ``bad``, unless that is 0.
+    """
+
+    def __init__(self, name: str, modulus: int, bad: int = 0) -> None:
         self.mark_name = name
         self.modulus = modulus
+        self.bad = bad
 
     def update(self, message: Message) -> list[Message]:
         number = message.payload[0]
+        if self.bad and number % self.bad == 0:
+            raise ValueError(number)
         copies = (number % self.modulus) if self.modulus else 1
         return [message.with_payload((*message.payload, f"{self.mark_name}{copy}")) for copy in range(min(copies, 2))]
+
+
+class Trial(Proc):
+    """Notes its name and each payload in ``diary``; raises, sleeps, holds the GIL or dies on those it is told.
+
+    ``once``: only the first time it gets such a payload, by what is in the diary.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        diary: str,
+        raises: tuple[Any, ...] = (),
+        sleeps: tuple[Any, ...] = (),
+        grips: tuple[Any, ...] = (),
+        dies: tuple[Any, ...] = (),
+        seconds: float = 20.0,
+        once: bool = False,
+    ) -> None:
+        self.line = name
+        self.diary = Path(diary)
+        self.raises, self.sleeps, self.grips, self.dies = raises, sleeps, grips, dies
+        self.seconds = seconds
+        self.once = once
+
+    def update(self, message: Message) -> Message:
+        payload = message.payload
+        with self.diary.open("a") as file:
+            file.write(f"{self.line} {payload}\n")
+        if self.once and self.diary.read_text().splitlines().count(f"{self.line} {payload}") > 1:
+            return message
+        if payload in self.raises:
+            raise ValueError(f"{payload!r} is not to my taste")
+        if payload in self.sleeps:
+            time.sleep(self.seconds)
+        if payload in self.grips:
+            ctypes.PyDLL(None).usleep(int(self.seconds * 1e6))  # a PyDLL call keeps the GIL
+        if payload in self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return message
 
 
 class Counting(Proc):

@@ -17,16 +17,18 @@ GRAPHS = 12
 
 
 def random_pipeline(dice: random.Random, queue: str) -> Pipeline:
-    """A random graph of nodes that swallow, pass on or double a message by its number."""
+    """A random graph of nodes that swallow, refuse, pass on or double a message by its number."""
     names = [f"n{number}" for number in range(dice.randint(2, 8))]
     nodes = [
         NodeDefinition(
             name=name,
             type="proc",
             mark="tests.remote.Mark",
-            configuration={"name": name, "modulus": dice.choice([0, 0, 2, 3])},
+            configuration={"name": name, "modulus": dice.choice([0, 0, 2, 3]), "bad": dice.choice([0, 0, 0, 7])},
+            on_error="skip",
+            retries=dice.choice([0, 0, 1]),
             warped=dice.random() < 0.85,
-            warp_configuration={"queue": queue, "window": dice.choice([1, 3, 64])},
+            warp_configuration={"queue": queue, "window": dice.choice([1, 3, 64]), "backoff": 0.001},
         )
         for name in names
     ]
@@ -38,9 +40,13 @@ def random_pipeline(dice: random.Random, queue: str) -> Pipeline:
     return Pipeline(name="random", nodes=nodes, links=links)
 
 
-def came_out(runner: Runner, pipeline: Pipeline) -> Counter[object]:
+def came_out(runner: Runner, pipeline: Pipeline) -> tuple[Counter[object], list[object]]:
+    """What comes out at the ends, and the counters of every node."""
     messages = (Message((number,)) for number in range(40))
-    return Counter((out.creator, out.payload, out.sequence) for out in runner.stream(pipeline, messages))
+    found = Counter((out.creator, out.payload, out.sequence) for out in runner.stream(pipeline, messages))
+    assert runner.report is not None
+    counted = [(node.name, node.received, node.sent, node.failed, node.retried) for node in runner.report.nodes]
+    return found, counted
 
 
 @pytest.mark.timeout(120)
