@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,15 @@ def test_the_timeout_is_that_of_the_batch(start_worker: StartWorker, redis_url: 
 def test_after_a_timeout_each_is_tried_again_by_itself(runner: Runner, queue: str) -> None:
     pipeline = together(queue, size=4, wait=0.2, timeout=1.0, retries=3, limits={"backoff": 0.01})
     assert results(runner, pipeline, [2, 0.5, 0.5, 0.5]) == [4, 1.0, 1.0, 1.0]
+
+
+def test_what_is_tried_again_does_not_wait_for_company(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    limits = {"backoff": 0.0, "linger": 0.0}
+    pipeline = together("tsolo", size=4, wait=9.0, retries=1, on_error="skip", configuration={"bad": [3]}, limits=limits)
+    began = time.monotonic()
+    assert results(Runner(redis_url), pipeline, range(2, 6)) == [4, 8, 10]
+    assert time.monotonic() - began < 6.0
 
 
 def test_a_sink_may_take_several_at_once(runner: Runner, queue: str, tmp_path: Path) -> None:
