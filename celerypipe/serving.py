@@ -158,7 +158,7 @@ class Serving:
             try:
                 plain = unpacked(entry.blob, content)
                 opened.append((entry, plain, _opened(entry, plain), _waited(entry, offset)))
-            except (CodecError, ConfigError):
+            except Exception:  # noqa: BLE001  # whatever is wrong with its bytes is wrong with this one only
                 self._handle_one(entry, content, store, offset)  # which says what is wrong with it
         if not opened:
             return []
@@ -178,7 +178,7 @@ class Serving:
                 continue
             try:
                 self._keep(entry, outcome, content, store, (waited, ran))
-            except CodecError as error:
+            except Exception as error:  # noqa: BLE001  # a missing package too: the others have their results
                 self._failed(entry, error, waited, ran)
         self.done += len(entries)
         return []
