@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
+from celerypipe import signs
 from celerypipe.batches import groups_of
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
@@ -66,6 +67,7 @@ class Activation:
         self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
         self._leaving = False
+        self._held: dict[str, str] = {}
 
     @property
     def servings(self) -> list[Serving]:
@@ -172,6 +174,15 @@ class Activation:
             serving.gathering.add(entries)
         return [(each, entries) for each in self._gathers if (entries := each.gathering.take())]
 
+    def _say_what_is_held(self) -> None:
+        """Of several nodes a runner takes the oldest entry of the first one for what runs, unless that is held back."""
+        limits = [serving.record.timeout for serving in self.servings if serving.record.timeout is not None]
+        several = len(self.servings) > 1 and limits
+        held = {each.mailbox.node: each.gathering.first for each in self._gathers} if several else {}
+        if held != self._held:
+            self._held = held
+            signs.say_held(self.client, self.home.lease.owner, held, timeout=max(limits, default=0.0))
+
     def _block(self) -> int | None:
         """Milliseconds that the next read may wait; None: not at all."""
         left = min((serving.gathering.left for serving in self._gathers), default=None)
@@ -220,6 +231,7 @@ class Activation:
             self.keeper.hurry()
         references = Counter(entry.blob for entry in entries if entry.blob)
         blobs = self._fetch(references)
+        self._say_what_is_held()
         for serving, batch in batches:
             serving.outbox.begin()
             began, before = time.monotonic(), serving.done

@@ -67,6 +67,11 @@ class Gathering:
         return len(self._entries)
 
     @property
+    def first(self) -> str:
+        """The id of the first entry that it holds; empty if there is none."""
+        return self._entries[0].id if self._entries else ""
+
+    @property
     def left(self) -> float:
         """Seconds until what it holds has waited long enough."""
         return max(0.0, self._until - time.monotonic())

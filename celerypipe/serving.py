@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe import codec, keys
+from celerypipe import codec, keys, signs
 from celerypipe.batches import Gathering, Outcome, update_batch
 from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed, unpacked, unstowed
 from celerypipe.connection import Client
@@ -167,6 +167,8 @@ class Serving:
         outcomes = self._outcomes(opened)
         if outcomes is None:
             self._sign(())
+            if self.record.timeout is not None:
+                signs.say_anew(self.client, self.lease.owner)
             there = self.mailbox.still(self.client, [entry.id for entry in entries])
             return [entry for entry in entries if entry.id in there]
         # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
@@ -212,8 +214,8 @@ class Serving:
     def _sign(self, entries: Sequence[Entry]) -> None:
         """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
         if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
-            ids = " ".join(entry.id for entry in entries)
-            self.client.set(keys.together(self.lease.owner), ids, px=keys.DATA_TTL)
+            ids = [entry.id for entry in entries]
+            signs.say_together(self.client, self.lease.owner, self.mailbox.node, ids, timeout=self.record.timeout)
 
     def _keep(
         self,

@@ -123,6 +123,28 @@ def test_the_timeout_is_that_of_the_batch(start_worker: StartWorker, redis_url: 
         results(runner, together(queue, wait=0.2, timeout=0.6), [0.0, 5.0, 0.0])
 
 
+def test_the_time_of_a_batch_that_raised_is_not_that_of_its_messages(runner: Runner, queue: str) -> None:
+    # The whole batch takes most of the timeout, and so does each message alone.
+    pipeline = together(queue, wait=0.2, timeout=1.0, on_error="skip", configuration={"bad": [4], "delay": 0.7})
+    assert results(runner, pipeline, [2, 3, 4]) == [4, 6]
+
+
+def test_what_gathers_is_not_late_while_another_node_runs(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    pipeline = chain("tsolo", ("Together", {"batch": {"size": 2, "wait": 0.5}}), "Nap", n0={"timeout": 0.5})
+    # The third one gathers while n1 naps for four seconds; its own time with its wait is one second.
+    assert results(Runner(redis_url), pipeline, [2, 0, 0]) == [4]
+
+
+def test_a_hang_is_seen_while_messages_gather_upstream(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("bhang", pool="threads", concurrency=1, config=CONFIG)
+    pipeline = chain("bhang", ("Together", {"batch": {"size": 2, "wait": 9.0}}), "Nap", n1={"timeout": 0.5})
+    began = time.monotonic()
+    with pytest.raises(NodeTimeout, match=r"n1: 0.5 s exceeded"):
+        results(Runner(redis_url), pipeline, [3, 3, 3])
+    assert time.monotonic() - began < 5.0
+
+
 def test_after_a_timeout_each_is_tried_again_by_itself(runner: Runner, queue: str) -> None:
     pipeline = together(queue, size=4, wait=0.2, timeout=1.0, retries=3, limits={"backoff": 0.01})
     assert results(runner, pipeline, [2, 0.5, 0.5, 0.5]) == [4, 1.0, 1.0, 1.0]
@@ -130,8 +152,8 @@ def test_after_a_timeout_each_is_tried_again_by_itself(runner: Runner, queue: st
 
 def test_what_is_tried_again_does_not_wait_for_company(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    limits = {"backoff": 0.0, "linger": 0.0}
-    pipeline = together("tsolo", size=4, wait=9.0, retries=1, on_error="skip", configuration={"bad": [3]}, limits=limits)
+    limits = {"batch": {"size": 4, "wait": 9.0}, "backoff": 0.0}
+    pipeline = together("tsolo", retries=1, on_error="skip", configuration={"bad": [3]}, limits=limits)
     began = time.monotonic()
     assert results(Runner(redis_url), pipeline, range(2, 6)) == [4, 8, 10]
     assert time.monotonic() - began < 6.0
