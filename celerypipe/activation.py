@@ -112,16 +112,16 @@ class Activation:
             if batches := self._gather(self._read(self._block())):
                 self._work(batches)
                 busy = time.monotonic()
-                if busy - looked > self.home.record.slice:
-                    looked = busy
-                    if self._others_wait():
-                        return "others wait"
             elif (
                 not self._gathers
                 and (idle := time.monotonic() - busy) > 0
                 and (idle > self.home.record.linger or self._others_wait())
             ):
                 return "idle"
+            if (batches or self._gathers) and time.monotonic() - looked > self.home.record.slice:
+                looked = time.monotonic()
+                if self._others_wait():  # a batch that is not full is no reason to keep them waiting
+                    return "others wait"
 
     def _must_stop(self, age: float) -> str:
         if self.home.lease.state != "held":

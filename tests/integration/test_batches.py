@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,34 @@ def test_what_is_tried_again_does_not_wait_for_company(shared_worker: StartWorke
     began = time.monotonic()
     assert results(Runner(redis_url), pipeline, range(2, 6)) == [4, 8, 10]
     assert time.monotonic() - began < 6.0
+
+
+def test_a_free_slot_takes_what_came_after_a_batch_that_takes_long(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    shared_worker("tprefork", pool="prefork", concurrency=2, config=CONFIG)
+    diary = tmp_path / "diary"
+
+    def messages() -> Iterator[Message]:
+        yield Message(8.0)
+        eventually(diary.exists, "the batch of one")
+        yield Message(2)
+
+    reading = Reading(Runner(redis_url).stream(together("tprefork", configuration={"diary": str(diary)}), messages()))
+    began = time.monotonic()
+    eventually(lambda: diary.exists() and len(calls(diary)) == 2, "the other one")
+    assert time.monotonic() - began < 6.0
+    assert reading.payloads() == [16.0, 4]
+
+
+def test_other_runs_do_not_wait_while_a_batch_gathers(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    gathering = Reading(Runner(redis_url).stream(together("tsolo", wait=9.0), [Message(2)]))
+    time.sleep(1.0)  # it waits for company now
+    began = time.monotonic()
+    assert results(Runner(redis_url), warped("tests.remote.Echo", "tsolo"), [1]) == [1]
+    assert time.monotonic() - began < 5.0
+    assert gathering.payloads() == [4]
 
 
 def test_a_sink_may_take_several_at_once(runner: Runner, queue: str, tmp_path: Path) -> None:
