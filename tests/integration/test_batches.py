@@ -126,14 +126,14 @@ def test_the_timeout_is_that_of_the_batch(start_worker: StartWorker, redis_url: 
 
 def test_the_time_of_a_batch_that_raised_is_not_that_of_its_messages(runner: Runner, queue: str) -> None:
     # The whole batch takes most of the timeout, and so does each message alone.
-    pipeline = together(queue, wait=0.2, timeout=1.0, on_error="skip", configuration={"bad": [4], "delay": 0.7})
+    pipeline = together(queue, wait=0.2, timeout=2.0, on_error="skip", configuration={"bad": [4], "delay": 1.3})
     assert results(runner, pipeline, [2, 3, 4]) == [4, 6]
 
 
 def test_what_gathers_is_not_late_while_another_node_runs(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    pipeline = chain("tsolo", ("Together", {"batch": {"size": 2, "wait": 0.5}}), "Nap", n0={"timeout": 0.5})
-    # The third one gathers while n1 naps for four seconds; its own time with its wait is one second.
+    pipeline = chain("tsolo", ("Together", {"batch": {"size": 2, "wait": 0.5}}), "Nap", n0={"timeout": 1.0})
+    # The third one gathers while n1 naps for four seconds; its own time with its wait is a second and a half.
     assert results(Runner(redis_url), pipeline, [2, 0, 0]) == [4]
 
 
