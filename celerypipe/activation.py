@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
+from celerypipe import signs
 from celerypipe.batches import groups_of
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
@@ -66,6 +67,7 @@ class Activation:
         self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
         self._leaving = False
+        self._held: dict[str, str] = {}
 
     @property
     def servings(self) -> list[Serving]:
@@ -110,16 +112,16 @@ class Activation:
             if batches := self._gather(self._read(self._block())):
                 self._work(batches)
                 busy = time.monotonic()
-                if busy - looked > self.home.record.slice:
-                    looked = busy
-                    if self._others_wait():
-                        return "others wait"
             elif (
                 not self._gathers
                 and (idle := time.monotonic() - busy) > 0
                 and (idle > self.home.record.linger or self._others_wait())
             ):
                 return "idle"
+            if (batches or self._gathers) and time.monotonic() - looked > self.home.record.slice:
+                looked = time.monotonic()
+                if self._others_wait():  # a batch that is not full is no reason to keep them waiting
+                    return "others wait"
 
     def _must_stop(self, age: float) -> str:
         if self.home.lease.state != "held":
@@ -172,6 +174,15 @@ class Activation:
             serving.gathering.add(entries)
         return [(each, entries) for each in self._gathers if (entries := each.gathering.take())]
 
+    def _say_what_is_held(self) -> None:
+        """Of several nodes a runner takes the oldest entry of the first one for what runs, unless that is held back."""
+        limits = [serving.record.timeout for serving in self.servings if serving.record.timeout is not None]
+        several = len(self.servings) > 1 and limits
+        held = {each.mailbox.node: each.gathering.first for each in self._gathers} if several else {}
+        if held != self._held:
+            self._held = held
+            signs.say_held(self.client, self.home.lease.owner, held, timeout=max(limits, default=0.0))
+
     def _block(self) -> int | None:
         """Milliseconds that the next read may wait; None: not at all."""
         left = min((serving.gathering.left for serving in self._gathers), default=None)
@@ -220,6 +231,7 @@ class Activation:
             self.keeper.hurry()
         references = Counter(entry.blob for entry in entries if entry.blob)
         blobs = self._fetch(references)
+        self._say_what_is_held()
         for serving, batch in batches:
             serving.outbox.begin()
             began, before, beyond = time.monotonic(), serving.done, serving.beyond

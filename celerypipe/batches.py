@@ -67,6 +67,11 @@ class Gathering:
         return len(self._entries)
 
     @property
+    def first(self) -> str:
+        """The id of the first entry that it holds; empty if there is none."""
+        return self._entries[0].id if self._entries else ""
+
+    @property
     def left(self) -> float:
         """Seconds until what it holds has waited long enough."""
         return max(0.0, self._until - time.monotonic())
@@ -78,9 +83,14 @@ class Gathering:
         self._entries += entries
 
     def take(self, *, everything: bool = False) -> list[Entry]:
-        """Return what is to be run now: whole batches, and at the end one that has waited long enough."""
+        """Return what is to be run now: whole batches, and at the end one that has waited long enough.
+
+        One that is tried again is run by itself, so it waits for nobody. Those before it leave with it: the runner
+        takes the oldest entry that is out for the one that runs.
+        """
         held = self._entries
         count = len(held) if everything or not self.left else len(held) - len(held) % self.size
+        count = max([count, *(number + 1 for number, entry in enumerate(held) if entry.attempt)])
         self._entries = held[count:]
         if count and self._entries:  # they came with the last ones
             self._until = time.monotonic() + self.wait

@@ -162,17 +162,18 @@ class Bells:
 
     # -- ringing ----------------------------------------------------------------------------------------------------
 
-    def plan(self, warp: Warp, age: float = 0.0) -> tuple[str, int, int]:
+    def plan(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[str, int, int]:
         """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms).
 
-        ``age``: seconds that its oldest message is out.
+        ``age``: seconds that its oldest message is out; ``batches``: what its messages make at most, if that is known.
         """
         token = secrets.token_hex(4)
         if not self.slots(warp.queue):
             return token, 0, keys.RUNG_TTL
         out = len(warp.flights)
         mean = max(warp.mean, age) if age > SLOW else warp.mean
-        batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
+        if batches is None:
+            batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
         wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), batches))
         warp.rung = wanted
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
@@ -182,7 +183,10 @@ class Bells:
         """Ring the wanted slots that have no bell. A bell that is rung again without an answer lives longer."""
         if warp.answered_at > self._rung_at.get(warp.name, 0.0):
             self._ttl[warp.name] = keys.RUNG_TTL
-        token, wanted, ttl = self.plan(warp, age)
+        batches = None
+        if age > SLOW and warp.limits.batches.size > 1:
+            batches = _batches(mailbox, client, warp)
+        token, wanted, ttl = self.plan(warp, age, batches)
         if not wanted:
             return
         rung = mailbox.ring(client, token=token, wanted=wanted, ttl=ttl, force=force)
@@ -219,3 +223,10 @@ class Bells:
     def close(self) -> None:
         """Let go of the connection."""
         self.reset()
+
+
+def _batches(mailbox: Mailbox, client: Client, warp: Warp) -> int:
+    """How many batches there are: one for each slot at work, however small it is, and what nobody was given yet."""
+    given = mailbox.given(client)
+    left = max(0, len(warp.flights) - sum(given))
+    return len(given) + math.ceil(left / warp.limits.batches.size)

@@ -62,6 +62,16 @@ def together(consumer: str) -> str:
     return f"celerypipe:together:{consumer}"
 
 
+def held(consumer: str) -> str:
+    """The first entry of each node that an activation holds back until a batch is full, where it serves several."""
+    return f"celerypipe:held:{consumer}"
+
+
+def anew(consumer: str) -> str:
+    """There since an activation's batch brought nothing; its TTL says for how long."""
+    return f"celerypipe:anew:{consumer}"
+
+
 def reply(run_id: str) -> str:
     """The stream of results of a run, read by its runner."""
     return f"celerypipe:reply:{run_id}"

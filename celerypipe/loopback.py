@@ -148,6 +148,8 @@ class Loopback:
                 return
             self._running = []
             if outcomes is None:
+                for flight in flights:  # each begins once more
+                    flight.due_since = None if flight.due_since is None else time.monotonic()
                 self._waiting.extendleft((warp, flight) for flight in reversed(flights))
                 self._alone = len(flights)
                 return

@@ -157,6 +157,11 @@ class Mailbox:
         found = client.call("XRANGE", self.stream, "-", "+")
         return {(entry.sequence, entry.attempt): entry.id for entry in map(as_entry, found) if entry}
 
+    def given(self, client: Client) -> list[int]:
+        """Return how many messages each activation holds, of those that hold any."""
+        consumers = client.call("XPENDING", self.stream, keys.GROUP)[3]
+        return [int(count) for _, count in consumers or ()]
+
     # -- the worker's side ------------------------------------------------------------------------------------------
 
     def take(self, client: Client, slot: int, consumer: str) -> bool:

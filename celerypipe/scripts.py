@@ -149,10 +149,19 @@ return taken
 """)
 
 # Publish results: those of messages still pending with me leave in one reply, then they are acknowledged, then
-# deleted - in this order, so that a refused append leaves them pending. Nil: the reply stream is gone, the run is
-# over. Else how many replies the runner has not read.
+# deleted - in this order, so that a refused append leaves them pending. Lua hands over at most 8000 arguments, so more
+# than a thousand results leave in several replies. Nil: the reply stream is gone, the run is over. Else how many
+# replies the runner has not read.
 PUBLISH = Script("""
 local mine, done, reply = {}, {}, {'n', ARGV[3], 'w', ARGV[2]}
+local function leave()
+  if #done == 0 then return true end
+  if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(reply)) then return false end
+  redis.call('XACK', KEYS[1], ARGV[1], unpack(done))
+  redis.call('XDEL', KEYS[1], unpack(done))
+  done, reply = {}, {'n', ARGV[3], 'w', ARGV[2]}
+  return true
+end
 for _, one in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[#ARGV-1], 1000, ARGV[2])) do
   mine[one[1]] = true
 end
@@ -165,11 +174,8 @@ for i = 4, #ARGV, 2 do
     reply[#reply+1] = 'r'
     reply[#reply+1] = ARGV[i+1]
   end
+  if #done == 1000 and not leave() then return false end
 end
-if #done > 0 then
-  if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(reply)) then return false end
-  redis.call('XACK', KEYS[1], ARGV[1], unpack(done))
-  redis.call('XDEL', KEYS[1], unpack(done))
-end
+if not leave() then return false end
 return redis.call('XLEN', KEYS[2])
 """)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe import keys
+from celerypipe import keys, signs
 from celerypipe.batches import Gathering, Outcome, update_batch
 from celerypipe.blob import Content, Store, unpacked, unstowed
 from celerypipe.connection import Client
@@ -122,7 +122,7 @@ class Serving(Running):
             try:
                 plain = unpacked(entry.blob, content)
                 opened.append((entry, plain, _opened(entry, plain), _waited(entry, offset)))
-            except (CodecError, ConfigError):
+            except Exception:  # noqa: BLE001  # whatever is wrong with its bytes is wrong with this one only
                 self._handle_one(entry, content, store, offset)  # which says what is wrong with it
         if not opened:
             return []
@@ -131,6 +131,8 @@ class Serving(Running):
         outcomes = self._outcomes(opened)
         if outcomes is None:
             self._sign(())
+            if self.record.timeout is not None:
+                signs.say_anew(self.client, self.lease.owner)
             there = self.mailbox.still(self.client, [entry.id for entry in entries])
             return [entry for entry in entries if entry.id in there]
         # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
@@ -142,7 +144,7 @@ class Serving(Running):
                 continue
             try:
                 self.outbox.add(*self._answer(entry, outcome, content, store, (waited, ran)))
-            except CodecError as error:
+            except Exception as error:  # noqa: BLE001  # a missing package too: the others have their results
                 self._failed(entry, error, waited, ran)
         self.done += len(entries)
         return []
@@ -176,8 +178,8 @@ class Serving(Running):
     def _sign(self, entries: Sequence[Entry]) -> None:
         """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
         if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
-            ids = " ".join(entry.id for entry in entries)
-            self.client.set(keys.together(self.lease.owner), ids, px=keys.DATA_TTL)
+            ids = [entry.id for entry in entries]
+            signs.say_together(self.client, self.lease.owner, self.mailbox.node, ids, timeout=self.record.timeout)
 
     def _answer(
         self,

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from celerypipe import keys
+from celerypipe import keys, signs
 from celerypipe.bells import Bells
 from celerypipe.connection import Broken, connect
 from celerypipe.flight import Flight
@@ -61,6 +61,8 @@ class Whereabouts:
                 return since
             running, entry = self._running(nearby, pending[0])
             warming = self._client.exists(keys.warming(pending[0]))
+            if warp.limits.batches.size > 1:
+                since = max(since, time.monotonic() - signs.seconds_since_anew(self._client, pending[0]))
         except Broken:
             self._fell_silent()
             return since
@@ -129,8 +131,7 @@ class Whereabouts:
         """The flights that an activation runs in one batch with this one, as it says itself."""
         if warp.limits.batches.size == 1:
             return []
-        said: Any = self._client.get(keys.together(consumer))
-        together = (said or b"").split()
+        together = signs.together(self._client, consumer, warp.name)
         if flight.entry not in together:
             return []
         return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
@@ -155,10 +156,16 @@ class Whereabouts:
         self._silent_until = time.monotonic() + SILENCE
 
     def _running(self, nearby: Nearby, consumer: str) -> tuple[Warp | None, bytes]:
-        """What an activation runs: of all it holds, the oldest message of the node that is furthest upstream."""
+        """What an activation runs: of all it holds, the oldest message of the node that is furthest upstream.
+
+        What waits for company does not run, and may be upstream of what does.
+        """
+        gathers = len(nearby) > 1 and any(warp.limits.batches.size > 1 for warp in nearby)
+        held = signs.held(self._client, consumer) if gathers else {}
         for warp, mailbox in nearby.items():
+            end = f"({held[warp.name]}" if warp.name in held else "+"
             found: Any = self._client.xpending_range(
-                mailbox.stream, keys.GROUP, min="-", max="+", count=1, consumername=consumer
+                mailbox.stream, keys.GROUP, min="-", max=end, count=1, consumername=consumer
             )
             if found:
                 return warp, found[0]["message_id"]

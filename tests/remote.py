@@ -146,6 +146,13 @@ class Grow(Proc):
         return message.with_payload(np.zeros(message.payload, np.uint8))
 
 
+class GrowTogether(Proc):
+    """As Grow, for several messages at once."""
+
+    def update_batch(self, messages: list[Message]) -> list[Message]:
+        return [message.with_payload(np.zeros(message.payload, np.uint8)) for message in messages]
+
+
 class Frames(Source):
     """Sends ``count`` arrays of ``size`` bytes, each full of its number."""
 

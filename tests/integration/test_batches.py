@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +125,68 @@ def test_the_timeout_is_that_of_the_batch(start_worker: StartWorker, redis_url: 
         results(runner, together(queue, wait=0.2, timeout=0.6), [0.0, 5.0, 0.0])
 
 
+def test_the_time_of_a_batch_that_raised_is_not_that_of_its_messages(runner: Runner, queue: str) -> None:
+    # The whole batch takes most of the timeout, and so does each message alone.
+    pipeline = together(queue, wait=0.2, timeout=2.0, on_error="skip", configuration={"bad": [4], "delay": 1.3})
+    assert results(runner, pipeline, [2, 3, 4]) == [4, 6]
+
+
+def test_what_gathers_is_not_late_while_another_node_runs(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    pipeline = chain("tsolo", ("Together", {"batch": {"size": 2, "wait": 0.5}}), "Nap", n0={"timeout": 1.0})
+    # The third one gathers while n1 naps for four seconds; its own time with its wait is a second and a half.
+    assert results(Runner(redis_url), pipeline, [2, 0, 0]) == [4]
+
+
+def test_a_hang_is_seen_while_messages_gather_upstream(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("bhang", pool="threads", concurrency=1, config=CONFIG)
+    pipeline = chain("bhang", ("Together", {"batch": {"size": 2, "wait": 9.0}}), "Nap", n1={"timeout": 0.5})
+    began = time.monotonic()
+    with pytest.raises(NodeTimeout, match=r"n1: 0.5 s exceeded"):
+        results(Runner(redis_url), pipeline, [3, 3, 3])
+    assert time.monotonic() - began < 5.0
+
+
 def test_after_a_timeout_each_is_tried_again_by_itself(runner: Runner, queue: str) -> None:
     pipeline = together(queue, size=4, wait=0.2, timeout=1.0, retries=3, limits={"backoff": 0.01})
     assert results(runner, pipeline, [2, 0.5, 0.5, 0.5]) == [4, 1.0, 1.0, 1.0]
+
+
+def test_what_is_tried_again_does_not_wait_for_company(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    limits = {"batch": {"size": 4, "wait": 9.0}, "backoff": 0.0}
+    pipeline = together("tsolo", retries=1, on_error="skip", configuration={"bad": [3]}, limits=limits)
+    began = time.monotonic()
+    assert results(Runner(redis_url), pipeline, range(2, 6)) == [4, 8, 10]
+    assert time.monotonic() - began < 6.0
+
+
+def test_a_free_slot_takes_what_came_after_a_batch_that_takes_long(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    shared_worker("tprefork", pool="prefork", concurrency=2, config=CONFIG)
+    diary = tmp_path / "diary"
+
+    def messages() -> Iterator[Message]:
+        yield Message(8.0)
+        eventually(diary.exists, "the batch of one")
+        yield Message(2)
+
+    reading = Reading(Runner(redis_url).stream(together("tprefork", configuration={"diary": str(diary)}), messages()))
+    began = time.monotonic()
+    eventually(lambda: diary.exists() and len(calls(diary)) == 2, "the other one")
+    assert time.monotonic() - began < 6.0
+    assert reading.payloads() == [16.0, 4]
+
+
+def test_other_runs_do_not_wait_while_a_batch_gathers(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    gathering = Reading(Runner(redis_url).stream(together("tsolo", wait=9.0), [Message(2)]))
+    time.sleep(1.0)  # it waits for company now
+    began = time.monotonic()
+    assert results(Runner(redis_url), warped("tests.remote.Echo", "tsolo"), [1]) == [1]
+    assert time.monotonic() - began < 5.0
+    assert gathering.payloads() == [4]
 
 
 def test_a_sink_may_take_several_at_once(runner: Runner, queue: str, tmp_path: Path) -> None:

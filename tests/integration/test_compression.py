@@ -228,3 +228,7 @@ def test_a_worker_without_the_package_says_what_to_install(
         list(runner.stream(chain(queue, ("Grow", way)), [Message(SIZE)]))
     (grown,) = runner.stream(chain(queue, ("Grow", "none")), [Message(SIZE)])
     assert grown.payload.size == SIZE
+    several = in_a_row(queue, ("GrowTogether", {"compression": way, "batch": {"size": 4, "wait": 0.2}}))
+    with pytest.raises(ConfigError, match=sentence):
+        list(runner.stream(several, [Message(SIZE) for _ in range(4)]))
+    assert "raised unexpected" not in worker.text()  # which is what Celery says of an activation that broke

@@ -122,6 +122,15 @@ def test_a_result_is_published_once_by_who_holds_the_message(redis_client: Clien
     assert redis_client.xlen(mailbox.stream) == 0
 
 
+def test_more_results_than_one_command_of_lua_takes_are_published_too(redis_client: Client, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, *range(5000))
+    entries = mailbox.receive(redis_client, "h.1.one.0", 5000, None)
+    assert answer_to(redis_client, mailbox, "h.1.one.0", entries) == 5
+    found = [result.sequence for published in published_in(redis_client, mailbox) for result in published.results]
+    assert found == list(range(5000))
+    assert not redis_client.xlen(mailbox.stream)
+
+
 def test_of_a_batch_only_what_is_still_mine_is_published(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1, 2, 3, 4)
     entries = mailbox.receive(redis_client, "me.0", 4, None)

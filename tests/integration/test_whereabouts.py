@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from celerypipe import whereabouts
+from celerypipe import keys, signs, whereabouts
 from celerypipe.bells import Bells
 from celerypipe.connection import Client
 from celerypipe.flight import Flight
@@ -70,3 +70,37 @@ def test_time_behind_a_message_of_another_node_in_the_same_activation_is_not_its
     redis_client.xack(nearby[upstream].stream, "celerypipe", *(f.entry for f in upstream.flights.values()))
     assert there.began(nearby, downstream, behind[1]) == 1.0  # nothing is before it any more
     there.close()
+
+
+def test_what_gathers_does_not_run_and_what_failed_together_begins_anew(redis_url: str, redis_client: Client) -> None:
+    run, me = new_id(), "host.1.one.0"
+    course = Course(run, folder=None, say=print)
+    there = Whereabouts(redis_url, Bells(course, redis_url))
+    nearby = {}
+    for name in ("gathers", "runs"):
+        limits = {"batch": {"size": 4}}
+        node = NodeDefinition(name=name, type="proc", mark="tasks.gpu.Detect", warped=True, warp_configuration=limits)
+        warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
+        nearby[warp] = Mailbox(run, name)
+        nearby[warp].make(redis_client)
+        answer = nearby[warp].send(redis_client, [packed_entry(1, 0, "", b"")], token="t", wanted=0, ttl=1000)
+        assert answer is not None
+        warp.flights[1] = Flight(1, Message(1), sent_at=1.0, due_since=1.0, entry=answer[0][0])
+        nearby[warp].receive(redis_client, me, 1, None)
+    gathers, runs = nearby
+    held, running = gathers.flights[1], runs.flights[1]
+    signs.say_held(redis_client, me, {"gathers": held.entry.decode()}, timeout=5.0)
+    assert there.began(nearby, gathers, held) > 1.0
+    assert there.began(nearby, runs, running) == 1.0
+    signs.say_held(redis_client, me, {}, timeout=5.0)
+    assert there.began(nearby, gathers, held) == 1.0
+    signs.say_anew(redis_client, me)
+    assert there.began(nearby, gathers, held) > 1.0
+    there.close()
+
+
+def test_what_runs_together_is_said_of_one_node_and_for_longer_than_its_timeout(redis_client: Client) -> None:
+    signs.say_together(redis_client, "host.1.two.0", "there", ["1-0", "1-1"], timeout=500.0)
+    assert signs.together(redis_client, "host.1.two.0", "there") == [b"1-0", b"1-1"]
+    assert signs.together(redis_client, "host.1.two.0", "elsewhere") == []  # it may have an entry 1-0 too
+    assert redis_client.pttl(keys.together("host.1.two.0")) > 500_000

@@ -143,6 +143,14 @@ def test_whole_batches_leave_at_once_and_the_rest_after_its_wait(clock: Clock) -
     assert not gathering
 
 
+def test_what_is_tried_again_waits_for_nobody_and_takes_along_what_is_before_it(clock: Clock) -> None:
+    gathering = Gathering(4, 9.0)
+    found = letters(0, 1, 0)
+    gathering.add(found)
+    assert gathering.take() == found[:2]
+    assert (len(gathering), gathering.left) == (1, 9.0)
+
+
 def test_without_a_wait_all_leave_at_once_and_at_the_end_too(clock: Clock) -> None:
     eager, patient = Gathering(3, 0.0), Gathering(3, 9.0)
     for gathering in (eager, patient):
