@@ -12,7 +12,7 @@ from celerypipe import keys, signs
 from celerypipe.batches import Gathering, Outcome, update_batch
 from celerypipe.blob import Content, Store, unpacked, unstowed
 from celerypipe.connection import Client
-from celerypipe.errors import CodecError, ConfigError
+from celerypipe.errors import CodecError
 from celerypipe.flight import ERRANDS
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief
 from celerypipe.keeper import Lease
