@@ -140,6 +140,12 @@ class Bells:
                 f"warp_configuration.batch.size is {size}, but it has no update_batch(messages); "
                 "write one and restart the worker, or leave batch out"
             )
+        way = warp.limits.compression
+        if way != "none" and way not in workers[0].get("compressions", [way]):
+            complaints.append(
+                f"warp_configuration.compression is {way!r}, and its worker on {workers[0]['host']} has no package for "
+                "that; pip install celerypipe[compression] there, or leave compression out"
+            )
         if complaints:
             self.course.fail(ConfigError("\n".join(f"node {warp.name!r} ({mark}): {text}" for text in complaints)))
 

@@ -7,6 +7,7 @@ needs no configuration, and a writer sends plain bytes wherever packing does not
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -142,3 +143,8 @@ WAYS = {
     "lz4": Way("lz4", "lz4.block", _pack_lz4, _unpack_lz4),
     "zstd": Way("zstandard", "zstandard", _pack_zstd, _unpack_zstd),
 }
+
+
+def installed() -> list[str]:
+    """The ways whose packages are installed here; none of them is imported for that."""
+    return [way for way, chosen in WAYS.items() if importlib.util.find_spec(chosen.module.partition(".")[0])]

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from celerypipe import allocator
 from celerypipe.errors import ConfigError
 
 #: A socket's path may have 107 bytes on Linux, 103 on macOS.
@@ -71,6 +72,7 @@ def start_redis_server(server: Path, folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         preexec_fn=die_with_parent(),
+        env={**allocator.ENVIRONMENT, **os.environ},
     )
 
 

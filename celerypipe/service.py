@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import os
+import secrets
+import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import celery
+import redis
+
+from celerypipe import codec, packing
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.errors import ConfigError
+from celerypipe.presence import Record
 from celerypipe.task import NodeTask, Worker
+from celerypipe.version import VERSION
 
 
 class Service:
@@ -34,6 +44,29 @@ class Service:
         """Make each node a task of the application, named after its mark."""
         for entry in self.entries.values():
             app.register_task(NodeTask(entry, worker))
+
+
+def presence_record(worker: Worker, service: Service) -> Record:
+    """Return what the worker says of itself for as long as it lives."""
+    return {
+        "id": f"{worker.host}.{os.getpid()}.{secrets.token_hex(4)}",
+        "host": worker.host,
+        "pid": os.getpid(),
+        "pool": worker.pool,
+        "slots": worker.slots,
+        "queues": list(worker.queues),
+        "marks": {mark: entry.schema() for mark, entry in sorted(service.entries.items())},
+        "versions": {
+            "celerypipe": VERSION,
+            "codec": codec.CODEC_VERSION,
+            "celery": celery.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "redis-py": redis.__version__,
+        },
+        "started": time.time(),
+        "interrupts": worker.pool in ("prefork", "solo"),
+        "compressions": packing.installed(),
+    }
 
 
 def _imported(name: str, named_by: Path | None) -> ModuleType:

@@ -10,35 +10,31 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import celery
 import click
-import redis
 from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
-from celerypipe import codec, worker_config
+from celerypipe import worker_config
+from celerypipe.allocator import keep_large_blocks
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
 from celerypipe.errors import ConfigError
 from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
-from celerypipe.service import Service
+from celerypipe.service import Service, presence_record
 from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker
-from celerypipe.version import VERSION
 from celerypipe.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -65,6 +61,7 @@ class Boot:
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
+        keep_large_blocks()
 
     def shut_down(self) -> None:
         """Call activations back and take the presence away; safe inside a signal handler."""
@@ -224,28 +221,6 @@ def join_spawned(sender: Any, **_: Any) -> None:
     for name in boot.service.entries:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
-
-
-def presence_record(worker: Worker, service: Service) -> Record:
-    """Return what the worker says of itself for as long as it lives."""
-    return {
-        "id": f"{worker.host}.{os.getpid()}.{secrets.token_hex(4)}",
-        "host": worker.host,
-        "pid": os.getpid(),
-        "pool": worker.pool,
-        "slots": worker.slots,
-        "queues": list(worker.queues),
-        "marks": {mark: entry.schema() for mark, entry in sorted(service.entries.items())},
-        "versions": {
-            "celerypipe": VERSION,
-            "codec": codec.CODEC_VERSION,
-            "celery": celery.__version__,
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "redis-py": redis.__version__,
-        },
-        "started": time.time(),
-        "interrupts": worker.pool in ("prefork", "solo"),
-    }
 
 
 def _configs(queues: tuple[str, ...], folder: Path) -> list[worker_config.WorkerConfig]:
