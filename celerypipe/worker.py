@@ -31,6 +31,7 @@ from celerypipe import codec, worker_config
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
 from celerypipe.errors import ConfigError
+from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.service import Service
@@ -51,6 +52,7 @@ SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 LEAVE_SECONDS = 2.0
 
 app.steps["worker"].add(Pulse)
+app.steps["consumer"].add(Patience)
 
 
 class Boot:
