@@ -63,6 +63,7 @@ class Activation:
         self.shutting_down = shutting_down
         self.offset = beginning.now - time.time()
         self._claimed = beginning.claimed
+        self._first = beginning.first
         run, shares = self.home.mailbox.run, self.home.record.shared
         self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
         self._began = 0.0
@@ -100,6 +101,7 @@ class Activation:
             return reason
         if len(self.servings) > 1 and (reason := self._claim()):
             return reason
+        self._work(self._gather([(self.home, self._begin_with())]))
         while True:
             now = time.monotonic()
             if reason := self._must_stop(now - start):
@@ -122,6 +124,14 @@ class Activation:
                 looked = time.monotonic()
                 if self._others_wait():  # a batch that is not full is no reason to keep them waiting
                     return "others wait"
+
+    def _begin_with(self) -> list[Entry]:
+        """The messages that came with the bell, and what is there to make a whole batch of them."""
+        first, self._first = self._first, []
+        more = -len(first) % self.home.gathering.size
+        if more:
+            first += self.home.mailbox.receive(self.client, self.home.lease.owner, more, None)
+        return first
 
     def _must_stop(self, age: float) -> str:
         if self.home.lease.state != "held":

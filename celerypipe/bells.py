@@ -35,6 +35,10 @@ SLOW = 0.25
 NO_WORKER_AFTER = 1.5
 #: Seconds between two looks at the workers' presence.
 LOOK = 1.0
+#: Seconds that an activation may stay beyond its ``linger`` before it notices that it is over.
+SLACK = 0.15
+#: Seconds without early bells for a node after one that was not needed.
+NOT_EARLY = 60.0
 
 
 class Bells:
@@ -55,6 +59,8 @@ class Bells:
         self._most: dict[str, int] = {}
         self._checked: set[tuple[str, str]] = set()
         self._sharing: dict[str, bool] = {}
+        self._warps: list[Warp] = []
+        self._not_early: dict[str, float] = {}
 
     # -- who lives there --------------------------------------------------------------------------------------------
 
@@ -89,12 +95,13 @@ class Bells:
 
     def look(self, client: Client, warps: Iterable[Warp]) -> None:
         """Read who lives; check what they know; say what is missing."""
+        self._warps = list(warps)
         now = time.monotonic()
         if now - self._looked < LOOK:
             return
         self._looked = now
         self._presences = read_presences(client)
-        for warp in warps:
+        for warp in self._warps:
             workers = self.workers(warp.queue)
             self._know(client, warp, {worker["id"] for worker in workers})
             if workers:
@@ -185,6 +192,23 @@ class Bells:
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
 
+    def may_be_early(self, warp: Warp, flights: int) -> bool:
+        """Is it so long since a worker answered that no activation can be there, and these flights the only ones out?
+
+        The activation of another node on the same queue serves this one too, so the others count as well.
+        """
+        now = time.monotonic()
+        if len(warp.flights) != flights or now < self._not_early.get(warp.name, 0.0):
+            return False
+        company = [other for other in self._warps if other.queue == warp.queue]
+        quiet = max((other.limits.linger for other in company), default=0.0) + SLACK
+        return all(now - other.answered_at > quiet and (other is warp or not other.flights) for other in company)
+
+    def was_early(self, warp: Warp, rung: Sequence[int]) -> None:
+        """Note which slots were rung in the end: with none, somebody is there, and the bell was one too many."""
+        if not rung:
+            self._not_early[warp.name] = time.monotonic() + NOT_EARLY
+
     def ring(self, client: Client, mailbox: Mailbox, warp: Warp, *, age: float = 0.0, force: bool = False) -> None:
         """Ring the wanted slots that have no bell. A bell that is rung again without an answer lives longer."""
         if warp.answered_at > self._rung_at.get(warp.name, 0.0):
@@ -207,7 +231,15 @@ class Bells:
             bell = [self.course.run_id, warp.name, slot, token]
             try:
                 app.send_task(
-                    warp.node.mark, bell, queue=warp.queue, producer=self._ready(), retry=False, ignore_result=True
+                    warp.node.mark,
+                    bell,
+                    queue=warp.queue,
+                    producer=self._ready(),
+                    retry=False,
+                    ignore_result=True,
+                    declare=(),  # its queue is a list that is there when something is in it
+                    argsrepr=repr(bell),  # Celery's own way to the same text takes longer than sending it
+                    kwargsrepr="{}",
                 )
             except (OperationalError, redis.RedisError, *Trouble) as error:
                 # The bell lapses unanswered in seconds and is rung again.

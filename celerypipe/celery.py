@@ -74,6 +74,7 @@ def make_app(environment: MutableMapping[str, str]) -> Celery:
     app = Celery(
         "celerypipe",
         include=["celerypipe.worker"],
+        amqp="celerypipe.broker:Broker",
         events="celerypipe.events:PatientEvents",
         set_as_current=False,
     )

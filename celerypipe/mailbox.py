@@ -16,7 +16,7 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
-from celerypipe.scripts import CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
+from celerypipe.scripts import BEGIN, CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
 
 #: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
 #: then its bytes.
@@ -64,12 +64,14 @@ class Published(NamedTuple):
 
 
 class Beginning(NamedTuple):
-    """What an activation begins with: the node's record, whether the run goes on, Redis' clock, what the dead left."""
+    """What an activation begins with: the node's record, whether the run goes on, Redis' clock, what the dead left,
+    and if that is nothing, the first messages."""
 
     record: bytes | None
     running: bool
     now: float
     claimed: list[Entry]
+    first: list[Entry]
 
 
 class Answer(NamedTuple):
@@ -172,20 +174,18 @@ class Mailbox:
         """Return the keys and arguments of TAKE."""
         return (f"{self.bell}{slot}",), consumer, keys.HELD_TTL
 
-    def begin(self, client: Client, slot: int, consumer: str, most: int) -> Beginning | None:
-        """Take the bell and see what there is, in one round trip; None when another activation holds it."""
-        taken, found, clock, claimed = together(
-            client,
-            TAKE.command(*self.taking(slot, consumer)),
-            ("MGET", keys.node(self.run, self.node), keys.run(self.run)),
-            ("TIME",),
-            CLAIM.command(*self.claiming(consumer, most)),
-        )
-        accepted([taken, found, clock])
-        if not taken:
+    def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
+        """Take the bell and see what there is, in one round trip; None when another activation holds it.
+
+        ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
+        """
+        keys_of_all = (f"{self.bell}{slot}", self.stream, self.bell, keys.node(self.run, self.node), keys.run(self.run))
+        answer = BEGIN(client, keys_of_all, keys.GROUP, consumer, most, keys.HELD_TTL, first)
+        if answer is None:
             return None
-        entries = [] if isinstance(claimed, redis.ResponseError) else entries_in(claimed)
-        return Beginning(found[0], found[1] == b"running", int(clock[0]) + int(clock[1]) / 1e6, entries)
+        record, state, seconds, microseconds, claimed, new = answer
+        now = int(seconds) + int(microseconds) / 1e6
+        return Beginning(record, state == b"running", now, entries_in(claimed), entries_in(new))
 
     def release(self, client: Client, slot: int, consumer: str, *, force: bool) -> bool:
         """Let go of the bell; False (and still held) when an entry waits that nobody was given, unless ``force``."""

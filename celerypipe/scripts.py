@@ -122,31 +122,66 @@ redis.call('SET', KEYS[1], 'r:' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
-# Take over what consumers without a lease hold; forget those that hold nothing. Only for one that has a lease itself.
-CLAIM = Script("""
-local taken = {}
-if redis.call('GET', KEYS[2] .. (string.match(ARGV[2], '%.(%d+)$') or '0')) ~= ARGV[2] then return taken end
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  local name, pending = consumer[2], consumer[4]
-  local slot = string.match(name, '%.(%d+)$') or '0'
-  if name ~= ARGV[2] and redis.call('GET', KEYS[2] .. slot) ~= name then
-    if pending == 0 then
-      redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], name)
-    else
-      for _, one in ipairs(redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[3], name)) do
-        local entry = redis.call('XRANGE', KEYS[1], one[1], one[1])
-        if #entry == 0 then
-          redis.call('XACK', KEYS[1], ARGV[1], one[1])
-        else
-          redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, one[1], 'JUSTID')
-          taken[#taken+1] = entry[1]
+# Take over what consumers without a lease hold; forget those that hold nothing.
+_TAKEN_OVER = """
+local function taken_over(stream, bells, group, consumer, most)
+  local taken = {}
+  for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local name, pending = one[2], one[4]
+    local slot = string.match(name, '%.(%d+)$') or '0'
+    if name ~= consumer and redis.call('GET', bells .. slot) ~= name then
+      if pending == 0 then
+        redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
+      else
+        for _, held in ipairs(redis.call('XPENDING', stream, group, '-', '+', most, name)) do
+          local entry = redis.call('XRANGE', stream, held[1], held[1])
+          if #entry == 0 then
+            redis.call('XACK', stream, group, held[1])
+          else
+            redis.call('XCLAIM', stream, group, consumer, 0, held[1], 'JUSTID')
+            taken[#taken+1] = entry[1]
+          end
         end
       end
     end
   end
+  return taken
 end
-return taken
-""")
+"""
+
+# Take over what the dead left; only for one that has a lease itself.
+CLAIM = Script(
+    _TAKEN_OVER
+    + """
+if redis.call('GET', KEYS[2] .. (string.match(ARGV[2], '%.(%d+)$') or '0')) ~= ARGV[2] then return {} end
+return taken_over(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+"""
+)
+
+# Begin: TAKE, and for whoever has the bell then, all that it wants to know: the node's record, the run's state, the
+# clock, what the dead left, and if that is nothing, up to ARGV[5] new messages. Who asks once more, since the answer
+# was lost on its way, gets what it was given the first time as if a dead one had left it. Nil: the bell is held.
+BEGIN = Script(
+    _TAKEN_OVER
+    + """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[2] and string.sub(held, 1, 2) ~= 'r:' then return false end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
+local about, time, taken, new = redis.call('MGET', KEYS[4], KEYS[5]), redis.call('TIME'), {}, {}
+local function read(from, count)
+  local found = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', count, 'STREAMS', KEYS[2], from)
+  return found and found[1][2] or {}
+end
+if about[1] and about[2] == 'running' then
+  pcall(function()  -- a mailbox that is gone is noticed by the next read
+    taken = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+    if held == ARGV[2] then taken = read('0', ARGV[3]) end
+    if #taken == 0 and tonumber(ARGV[5]) > 0 then new = read('>', ARGV[5]) end
+  end)
+end
+return {about[1], about[2], time[1], time[2], taken, new}
+"""
+)
 
 # Publish results: those of messages still pending with me leave in one reply, then they are acknowledged, then
 # deleted - in this order, so that a refused append leaves them pending. Lua hands over at most 8000 arguments, so more

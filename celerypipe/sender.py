@@ -20,7 +20,7 @@ from celerypipe.bells import Bells
 from celerypipe.connection import Broken, Client, Command, accepted
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox, packed_entry
-from celerypipe.scripts import SEND, together
+from celerypipe.scripts import SEND, known
 from celerypipe.warp import Carrier, Warp
 
 #: Up to so many messages that one batch of results set off are sent by the thread that reads results.
@@ -143,12 +143,16 @@ class Sender:
             entries = [self._packed(warp, flight, commands) for flight in flights]
             token, wanted, ttl = self._bells.plan(warp)
             sending = self._mailboxes[warp.name].sending(entries, token=token, wanted=wanted, ttl=ttl)
-            sendings.append((len(commands), warp, flights, token))
+            early = [0] if wanted and self._bells.may_be_early(warp, len(flights)) else []
+            sendings.append((len(commands), warp, flights, token, early))
             commands.append(SEND.command(*sending))
-        answers = together(self._client, *commands)
-        for place, warp, flights, token in sendings:
+        self._client.ask(*commands)
+        for _, warp, _, token, early in sendings:
+            self._bells.publish(warp, early, token)  # while Redis appends: publishing takes longer than that
+        answers = known(self._client, commands, self._client.answers(len(commands)))
+        for place, warp, flights, token, early in sendings:
             if answers[place] is not None and not isinstance(answers[place], redis.ResponseError):
-                self._sent(warp, flights, token, answers[place])
+                self._sent(warp, flights, token, early, answers[place])
         accepted(answers)
         if any(answers[place] is None for place, *_ in sendings):
             self._gone()
@@ -161,9 +165,10 @@ class Sender:
         flight.data, flight.storing = None, ()
         return packed_entry(flight.sequence, flight.attempt, flight.blob.reference if flight.blob else "", data)
 
-    def _sent(self, warp: Warp, flights: list[Flight], token: str, answer: Any) -> None:
+    def _sent(self, warp: Warp, flights: list[Flight], token: str, early: list[int], answer: Any) -> None:
         ids, rung = answer
         for flight, entry in zip(flights, ids, strict=True):
             flight.entry = entry
-        if rung:
-            self._bells.publish(warp, rung, token)
+        if early:
+            self._bells.was_early(warp, rung)
+        self._bells.publish(warp, [slot for slot in rung if slot not in early], token)

@@ -100,11 +100,12 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
         try:
+            first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along
             try:
-                beginning = mailbox.begin(client, slot, owner, READ_MOST)
+                beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             except Trouble:  # the server may have closed a connection that was idle
                 client.close()
-                beginning = mailbox.begin(client, slot, owner, READ_MOST)
+                beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             if beginning is None:
                 return "the bell is held by another activation"
             alarm = Alarm() if threading.current_thread() is threading.main_thread() else Unarmed()

@@ -28,6 +28,7 @@ from celerypipe.allocator import keep_large_blocks
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
 from celerypipe.errors import ConfigError
+from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
@@ -47,6 +48,7 @@ SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 LEAVE_SECONDS = 2.0
 
 app.steps["worker"].add(Pulse)
+app.steps["consumer"].add(Patience)
 
 
 class Boot:

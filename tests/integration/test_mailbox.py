@@ -10,7 +10,16 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, connect
-from celerypipe.mailbox import RESULT, Answer, Mailbox, as_published, entries_by_stream, packed_entry, reading
+from celerypipe.mailbox import (
+    RESULT,
+    Answer,
+    Beginning,
+    Mailbox,
+    as_published,
+    entries_by_stream,
+    packed_entry,
+    reading,
+)
 from celerypipe.outbox import Outbox, exchange
 
 
@@ -58,6 +67,74 @@ def test_a_bell_is_taken_once_by_whatever_token(redis_client: Client, mailbox: M
     assert mailbox.take(redis_client, 0, "host.1.late-token.0")
     assert not mailbox.take(redis_client, 0, "host.2.other.0")
     assert mailbox.take(redis_client, 1, "host.2.other.1")
+
+
+def begin(client: Client, box: Mailbox, consumer: str, *, first: int = 1) -> Beginning | None:
+    client.set(keys.node(box.run, box.node), "record", px=keys.DATA_TTL)
+    return box.begin(client, 0, consumer, most=10, first=first)
+
+
+def test_who_takes_the_bell_gets_the_first_message_with_it(redis_client: Client, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1, 2)
+    mine = begin(redis_client, mailbox, "me.0")
+    assert mine is not None
+    assert (mine.record, mine.running, mine.claimed) == (b"record", True, [])
+    assert [entry.sequence for entry in mine.first] == [1]
+    assert mine.now > int(mine.first[0].id.partition("-")[0]) / 1000 - 0.01
+    assert begin(redis_client, mailbox, "you.0") is None  # and nothing with it
+    assert [entry.sequence for entry in mailbox.receive(redis_client, "me.0", 10, None)] == [2]
+
+
+def test_a_bell_taken_before_there_is_a_message_does_no_harm(redis_client: Client, mailbox: Mailbox) -> None:
+    early = begin(redis_client, mailbox, "me.0")
+    assert early is not None
+    assert early.first == []
+    assert send(redis_client, mailbox, 1) == []  # somebody is there
+    assert [entry.sequence for entry in mailbox.receive(redis_client, "me.0", 10, None)] == [1]
+
+
+def test_what_the_dead_left_comes_with_the_bell_and_before_all_that_is_new(
+    redis_client: Client, mailbox: Mailbox
+) -> None:
+    send(redis_client, mailbox, 1, 2)
+    mailbox.take(redis_client, 0, "dead.0")
+    mailbox.receive(redis_client, "dead.0", 1, None)
+    redis_client.delete(f"{mailbox.bell}0")
+    mine = begin(redis_client, mailbox, "me.0")
+    assert mine is not None
+    assert [entry.sequence for entry in mine.claimed] == [1]
+    assert mine.first == []
+
+
+def test_who_asks_again_because_the_answer_was_lost_gets_the_same_messages(
+    redis_client: Client, mailbox: Mailbox
+) -> None:
+    send(redis_client, mailbox, 1, 2)
+    begin(redis_client, mailbox, "me.0")  # and the answer never arrives
+    again = begin(redis_client, mailbox, "me.0")
+    assert again is not None
+    assert [entry.sequence for entry in again.claimed] == [1]
+    assert again.first == []
+
+
+def test_nothing_is_taken_along_by_who_must_end_or_whose_run_is_over(redis_client: Client, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1)
+    ends = begin(redis_client, mailbox, "me.0", first=0)
+    assert ends is not None
+    assert ends.first == []
+    redis_client.set(keys.run(mailbox.run), "cancelled", px=keys.RUN_TTL)
+    over = begin(redis_client, mailbox, "me.0")
+    assert over is not None
+    assert (over.running, over.first) == (False, [])
+    assert [entry.sequence for entry in mailbox.receive(redis_client, "me.0", 10, None)] == [1]
+
+
+def test_a_mailbox_that_is_gone_begins_with_nothing(redis_client: Client, mailbox: Mailbox) -> None:
+    redis_client.delete(mailbox.stream)
+    mine = begin(redis_client, mailbox, "me.0")
+    assert mine is not None
+    assert (mine.running, mine.claimed, mine.first) == (True, [], [])
+    assert not redis_client.exists(mailbox.stream)
 
 
 def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
