@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +26,8 @@ _RUN, _PROOF = "celerypipe-run-", "celerypipe-proof-"
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _BLOB = re.compile(r"[0-9a-f]{18}")
 _LOCK = "lock"
+#: A lock file that is younger than so many seconds may not be locked yet.
+_YOUNG = 1.0
 #: Ends the name of a folder that is being removed.
 _GONE = "-gone"
 #: Every map keeps a file descriptor before Python 3.13: what is read beyond so many living ones is a copy.
@@ -249,6 +252,7 @@ def _clear(path: Path) -> None:
 
 
 def _locked(path: Path) -> int:
+    """Make a file and lock it; whoever sweeps between the two leaves it, because it is young."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
@@ -262,6 +266,8 @@ def _is_ours(path: Path) -> bool:
 def _is_orphaned(path: Path) -> bool:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
+        if time.time() - os.fstat(descriptor).st_mtime < _YOUNG:
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -112,6 +112,8 @@ class Warp(Handover):
 
     def _accept(self, message: Message, full: Full, tried: BaseException | None = None) -> bool:
         """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
+        if full == "refuse" and self._lacks_room():
+            return False  # before its bytes are written anywhere
         flight = Flight(-1, message)
         try:
             self.carrier.load(self, flight, codec.encode_apart((message,)))
@@ -122,9 +124,7 @@ class Warp(Handover):
             self.judge(message, failure, self.node.retries)
             return True
         with self._changed:
-            if not self._wait_for_room(
-                lambda: self._held >= self.limits.window or not self.carrier.room(flight.size), full
-            ):
+            if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
                 return False
             self._held += 1
             flight.sequence, self._sequence = self._sequence, self._sequence + 1
@@ -138,6 +138,9 @@ class Warp(Handover):
         else:
             self.failed(flight, tried)
         return True
+
+    def _lacks_room(self, size: int = 0) -> bool:
+        return self._held >= self.limits.window or not self.carrier.room(size)
 
     def _start_clocks(self) -> None:
         if self._clocks.waits:
