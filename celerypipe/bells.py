@@ -193,7 +193,7 @@ class Bells:
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
 
     def may_be_early(self, warp: Warp, flights: int) -> bool:
-        """Is it so long since a worker answered that no activation can be there, and these flights the only ones out?
+        """Is the last answer or bell so long ago that no activation can be there, and these flights the only ones out?
 
         The activation of another node on the same queue serves this one too, so the others count as well.
         """
@@ -202,7 +202,8 @@ class Bells:
             return False
         company = [other for other in self._warps if other.queue == warp.queue]
         quiet = max((other.limits.linger for other in company), default=0.0) + SLACK
-        return all(now - other.answered_at > quiet and (other is warp or not other.flights) for other in company)
+        heard = [max(other.answered_at, self._rung_at.get(other.name, 0.0)) for other in company]
+        return now - max(heard, default=0.0) > quiet and not any(each.flights for each in company if each is not warp)
 
     def was_early(self, warp: Warp, rung: Sequence[int]) -> None:
         """Note which slots were rung in the end: with none, somebody is there, and the bell was one too many."""
@@ -221,13 +222,13 @@ class Bells:
             return
         rung = mailbox.ring(client, token=token, wanted=wanted, ttl=ttl, force=force)
         if rung:
-            self._rung_at[warp.name] = time.monotonic()
             self._ttl[warp.name] = min(2 * ttl, keys.RUNG_TTL_MAX)
             self.publish(warp, rung, token)
 
     def publish(self, warp: Warp, slots: Sequence[int], token: str) -> None:
         """Send one Celery task for each rung slot."""
         for slot in slots:
+            self._rung_at[warp.name] = time.monotonic()
             bell = [self.course.run_id, warp.name, slot, token]
             try:
                 app.send_task(
