@@ -16,7 +16,7 @@ OURS = "celerypipe"
 
 ABOUT = """\
 Every peer runs the same no-op (it returns what it got) on the same payload objects, each node in a process of its own,
-with the same window (64 messages; 8 of the 16 MiB arrays), and its answers are counted in the same way: by their size,
+with the same window (64 messages, where not told otherwise; 8 of the 16 MiB arrays), and its answers are counted in the same way: by their size,
 not read. Each repetition starts each peer anew, one after the other; a ratio is taken within the repetition. `per
 ping-pong`: how many ping-pongs of 100 B over two Redis lists one message takes, or how many messages pass in the time
 of one. celerypipe runs as `one worker` (one process with one slot for all nodes) and as `a worker a node` (a queue and
@@ -51,6 +51,7 @@ FRAME, ARRAY_ROW = "640x480x3 uint8, one node", "16 MiB float32, three nodes in 
 AIMS = (
     Aim(TINY, "one at a time", JUTURNA, Target(0.5, 0.3)),
     Aim(TINY, "in flight", JUTURNA, Target(15, least=True)),
+    Aim(TINY, "in flight, window 1,024", JUTURNA, Target(15, least=True)),
     Aim(TINY_ROW, "in flight", GRAPH, Target(1, least=True)),
     Aim(FRAME, "in flight", JUTURNA, Target(5, least=True)),
     Aim(ARRAY_ROW, "in flight", GRAPH, Target(1, least=True)),

@@ -29,6 +29,8 @@ WORK_MS = 5
 #: A message after this pause finds that its activation let go: a short linger makes the pause short.
 WAKE_LINGER, WAKE_PAUSE = 0.05, 0.25
 MANY = 64
+#: A window wider than the usual 64.
+WIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def tiny(stage: Stage) -> Iterator[Sample]:
         plain = yardsticks.plain_flight(stage.count(600, 200))
         yield beside(Sample(where, FLIGHT, "/s", rate), STREAMS, streams, TINY_RATE)
         yield beside(Sample(where, FLIGHT, "/s", rate), PLAIN, plain, TINY_OVER_PLAIN)
+        wide = in_flight(runner, in_a_row(pool, warp={"window": WIDE}), payload, stage.count(2 * load.flight), WIDE)
+        yield beside(Sample(f"{where}, window {WIDE:,}", FLIGHT, "/s", wide), PLAIN, plain, TINY_OVER_PLAIN)
         yield yardstick(PING, "µs", ping * 1e6)
         yield yardstick(STREAMS, "/s", streams)
         yield yardstick(f"{PLAIN}, 200 in flight", "/s", plain)

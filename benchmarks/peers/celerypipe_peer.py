@@ -1,7 +1,7 @@
 """celerypipe itself, measured as the others are: its runner here, its ``celery -A celerypipe worker`` processes.
 
 One message after another goes into ``Runner.stream`` and comes out of it, so that the window is the others' and their
-loops count the answers. Its own window, 64 a node, is never smaller.
+loops count the answers. Its own window, 64 a node or as wide as that, is never smaller.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Celerypipe(Peer):
     @contextmanager
     def _open(self, workload: Workload) -> Iterator[None]:
         mark = "benchmarks.nodes.Copy" if self.setting.fresh else IDENTITY
-        pipeline = chain(self.setting.queues[: workload.nodes], mark=mark)
+        warp = {"window": max(64, workload.window)}
+        pipeline = chain(self.setting.queues[: workload.nodes], mark=mark, warp=warp)
         self.feed = queue.SimpleQueue()
         stream = self.stream = self.runner.stream(pipeline, iter(self.feed.get, None))
         try:
