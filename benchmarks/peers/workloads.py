@@ -1,8 +1,8 @@
 """The workloads, the same for every peer, and how a peer is timed. A peer's own interpreter runs this: no celerypipe.
 
 One at a time: the next message leaves when the last one is back; the median time. In flight: a full window, the next
-leaves when the oldest is back; answers a second. 64 is the window celerypipe has unless told otherwise; a wide one shows
-what a peer makes when nobody has to wait for the next message.
+leaves when the oldest is back; answers a second. 64 is the window celerypipe has unless told otherwise; a wide one
+shows what a peer makes when nobody has to wait for the next message.
 """
 
 from __future__ import annotations
