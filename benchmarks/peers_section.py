@@ -16,14 +16,14 @@ OURS = "celerypipe"
 
 ABOUT = """\
 Every peer runs the same no-op (it returns what it got) on the same payload objects, each node in a process of its own,
-with the same window (64 messages, where not told otherwise; 8 of the 16 MiB arrays), and its answers are counted in the
-same way: by their size, not read. Each repetition starts each peer anew, one after the other; a ratio is taken within
-the repetition. `per ping-pong`: how many ping-pongs of 100 B over two Redis lists one message takes, or how many messages pass in the time
-of one. celerypipe runs as `one worker` (one process with one slot for all nodes) and as `a worker a node` (a queue and
-a process for each, as the peers have). Ray answers with a view of shared memory and so does celerypipe; the others
-answer with a copy. An array that a node returns as it got it goes on by reference in celerypipe, while Ray copies it
-once a node. `new arrays` stands beside for that: there celerypipe's nodes return a copy, which then is written to
-shared memory, so it is copied twice a node.
+with the same window (64 messages, where not told otherwise; 8 of the 16 MiB arrays), and its answers are counted in
+the same way: by their size, not read. Each repetition starts each peer anew, one after the other; a ratio is taken
+within the repetition. `per ping-pong`: how many ping-pongs of 100 B over two Redis lists one message takes, or how
+many messages pass in the time of one. celerypipe runs as `one worker` (one process with one slot for all nodes) and as
+`a worker a node` (a queue and a process for each, as the peers have). Ray answers with a view of shared memory and so
+does celerypipe; the others answer with a copy. An array that a node returns as it got it goes on by reference in
+celerypipe, while Ray copies it once a node. `new arrays` stands beside for that: there celerypipe's nodes return a
+copy, which then is written to shared memory, so it is copied twice a node.
 """
 
 Row = dict[str, Any]
