@@ -134,7 +134,7 @@ def test_a_later_node_is_tried_again_by_itself(shared_worker: StartWorker, redis
 def test_each_node_on_the_way_has_its_own_time(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     slow = {"trial": {"sleeps": (HARD,)}, "timeout": 0.3, "on_error": "skip"}
-    pipeline = trials("tsolo", tmp_path, n0={"timeout": 2.0}, n1=slow, n2={"timeout": 2.0})
+    pipeline = trials("tsolo", tmp_path, n0={"timeout": 8.0}, n1=slow, n2={"timeout": 8.0})
     runner = Runner(redis_url)
     assert one_by_one(runner, pipeline, range(60)) == [number for number in range(60) if number != HARD]
     nodes, seen = nodes_of(runner), diary(tmp_path)
@@ -146,8 +146,19 @@ def test_a_node_that_takes_its_time_does_not_cost_the_one_before_it_its_own(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    pipeline = trials("tsolo", tmp_path, n0={"timeout": 2.0}, n2={"trial": {"sleeps": (HARD,), "seconds": 4.0}})
-    assert one_by_one(Runner(redis_url), pipeline, range(60)) == list(range(60))
+    pipeline = trials("tsolo", tmp_path, n0={"timeout": 5.5}, n2={"trial": {"sleeps": (HARD,), "seconds": 6.0}})
+    assert one_by_one(Runner(redis_url), pipeline, range(40)) == list(range(40))
+    assert set(diary(tmp_path).values()) == {1}
+
+
+def test_a_node_that_nearly_used_up_its_time_is_answered_before_the_next_begins(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    # The keeper looks once a second from the beginning of the activation: here just before the second node begins.
+    start_worker("onear", pool="solo", config=CONFIG)
+    slow, slower = {"sleeps": (HARD,), "seconds": 2.05}, {"sleeps": (HARD,), "seconds": 1.2}
+    pipeline = trials("onear", tmp_path, n0={"trial": slow, "timeout": 2.5}, n1={"trial": slower})
+    assert one_by_one(Runner(redis_url), pipeline, range(HARD + 1)) == list(range(HARD + 1))
     assert set(diary(tmp_path).values()) == {1}
 
 
@@ -171,13 +182,13 @@ def test_the_runner_counts_the_time_of_a_node_on_the_way_if_its_worker_cannot(
     assert nodes_of(runner)["n0"].failed == {}
 
 
-@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize(("once", "timeout"), [(True, None), (False, 3.0)])
 def test_who_kills_the_process_is_found_among_all_on_the_way(
-    start_worker: StartWorker, redis_url: str, tmp_path: Path, once: bool
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, once: bool, timeout: float | None
 ) -> None:
     start_worker(f"odie{once}".lower(), pool="prefork", concurrency=1, config=CONFIG)
     deadly = {"trial": {"dies": (HARD,), "once": once}, "on_error": "skip"}
-    pipeline = trials(f"odie{once}".lower(), tmp_path, n1=deadly)
+    pipeline = trials(f"odie{once}".lower(), tmp_path, n0={"timeout": timeout}, n1=deadly)
     runner = Runner(redis_url)
     out = one_by_one(runner, pipeline, range(60))
     assert out == [number for number in range(60) if once or number != HARD]
@@ -190,9 +201,10 @@ def test_who_holds_the_gil_is_found_among_all_on_the_way(
 ) -> None:
     start_worker("ogrip", pool="prefork", concurrency=1, config=CONFIG)
     gripping = {"trial": {"grips": (HARD,)}, "timeout": 0.5, "on_error": "skip"}
-    pipeline = trials("ogrip", tmp_path, n1=gripping)
+    # The first one's own time, which the guard of its process was armed with, is much longer.
+    pipeline = trials("ogrip", tmp_path, n0={"timeout": 12.0}, n1=gripping)
     runner = Runner(redis_url)
-    assert one_by_one(runner, pipeline, range(40)) == [number for number in range(40) if number != HARD]
+    assert one_by_one(runner, pipeline, range(HARD + 1)) == list(range(HARD))
     nodes = nodes_of(runner)
     assert (nodes["n0"].failed, nodes["n1"].failed) == ({}, {"timeout": 1})
 
