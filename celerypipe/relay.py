@@ -84,6 +84,7 @@ class Relay:
         """Go on from the first node; return its answer with what became of it. Raises :class:`Unwanted`."""
         answer = self._answer
         steps = self._go_on(head, message, Encoded(answer.blob, answer.data, (), 0), answer.ran)
+        self._stage = None  # the keeper may be about to look
         return answer._replace(onward=onward.pack(steps), storing=self._storing)
 
     def note(self, send: Callable[[Answer], None]) -> None:

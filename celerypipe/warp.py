@@ -173,13 +173,16 @@ class Warp(Handover):
 
     @property
     def only_next(self) -> Warp | None:
-        """The node on the same queue that gets all that comes out of this one, and from nobody else."""
+        """The node on the same queue, with no more slots, that gets all that comes out of this one, and nothing else."""
         if len(self.outlets) != 1 or self._slow or self.outlets[0].link.full != "block":
             return None
         station = self.outlets[0].station
         if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
             return None
-        return station if self.limits.batches.size == station.limits.batches.size == 1 else None
+        mine, its = self.limits, station.limits
+        if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):
+            return None  # it would be at work only where this one is
+        return station if mine.batches.size == its.batches.size == 1 else None
 
     # -- back -------------------------------------------------------------------------------------------------------
 
@@ -282,7 +285,7 @@ class Warp(Handover):
             if self.course.over.is_set():
                 return
             note = flight.note
-            if note is None:  # what it waited behind others is not its own time
+            if note is None and not flight.done:  # what it waited behind others is not its own time
                 began = self.carrier.began(self, flight)
                 flight.due_since = max(flight.due_since or 0.0, began)
             # Asking takes a while: it may be through by now, or a note may have come.

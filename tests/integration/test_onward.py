@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, NodeTimeout, Pipeline, Report, RunCancelled, Runner
+from celerypipe.cargo import Cargo
+from celerypipe.errors import CodecError
+from celerypipe.warp import Warp
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
@@ -207,6 +210,35 @@ def test_who_holds_the_gil_is_found_among_all_on_the_way(
     assert one_by_one(runner, pipeline, range(HARD + 1)) == list(range(HARD))
     nodes = nodes_of(runner)
     assert (nodes["n0"].failed, nodes["n1"].failed) == ({}, {"timeout": 1})
+
+
+def test_a_node_with_one_slot_does_not_keep_the_one_after_it_to_that(
+    shared_worker: StartWorker, redis_url: str
+) -> None:
+    shared_worker("tprefork", pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = chain("tprefork", ("Echo", {"parallel": 1}), "Echo", n1={"configuration": {"delay": 0.004}})
+    out = list(Runner(redis_url).stream(pipeline, map(Message, range(400))))
+    processes = Counter(message.meta["pid"] for message in out[200:])
+    assert len(processes) == 2
+    assert min(processes.values()) > 20
+
+
+def test_a_result_that_cannot_be_read_is_a_failure_of_the_node_that_made_it(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    unload = Cargo.unload
+
+    def unread(cargo: Cargo, client: Any, warp: Warp, parent: Message, *others: Any) -> Any:
+        if warp.name == "n1" and parent.payload == HARD:
+            raise CodecError("packed with what is not installed here")
+        return unload(cargo, client, warp, parent, *others)
+
+    monkeypatch.setattr(Cargo, "unload", unread)
+    runner = Runner(redis_url)
+    assert one_by_one(runner, trials("tsolo", tmp_path, n1={"on_error": "skip"}), range(HARD + 1)) == list(range(HARD))
+    nodes = nodes_of(runner)
+    assert (nodes["n0"].failed, nodes["n1"].failed, nodes["n1"].received) == ({}, {"failed": 1}, HARD + 1)
 
 
 def test_many_messages_out_of_one_go_on_in_order(shared_worker: StartWorker, redis_url: str) -> None:
