@@ -173,7 +173,7 @@ class Warp(Handover):
 
     @property
     def only_next(self) -> Warp | None:
-        """The node on the same queue, with no more slots, that gets all that comes out of this one, and nothing else."""
+        """The node on the same queue, with no more slots, that gets all that comes out of this one and nothing else."""
         if len(self.outlets) != 1 or self._slow or self.outlets[0].link.full != "block":
             return None
         station = self.outlets[0].station
