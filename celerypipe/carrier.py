@@ -20,7 +20,7 @@ from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
-from celerypipe.mailbox import Mailbox, as_published
+from celerypipe.mailbox import NOTE, Mailbox, as_published
 from celerypipe.message import Message
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
@@ -208,7 +208,7 @@ class RedisCarrier:
             self.withdraw(warp, flight)
             self.settled(warp, flight)
             flight.message = self.here(flight.message) or flight.message
-            flight.data, flight.blob = None, None
+            flight.data, flight.blob, flight.note = None, None, None
         return flights
 
     def _keep(self, warp: Warp, now: float) -> None:
@@ -232,7 +232,11 @@ class RedisCarrier:
             there = self.mailboxes[warp.name].waiting(self._client)
             replies = self._client.call("XRANGE", keys.reply(self.course.run_id), "-", "+")
             answered = {
-                (p.node, r.sequence, r.attempt) for item in replies if (p := as_published(item)) for r in p.results
+                (published.node, reply.sequence, reply.attempt)
+                for item in replies
+                if (published := as_published(item))
+                for reply in published.results
+                if reply.kind != NOTE
             }
             for flight in out:
                 place = (flight.sequence, flight.attempt)

@@ -61,9 +61,9 @@ class Clocks:
         """Return those whose time is over."""
         if self.allowed is None and not self._noted:
             return []
-        late = []
-        for flight in flights:
-            allowed = flight.note.allowed if flight.note is not None else self.allowed
-            if flight.due_since is not None and allowed is not None and now - flight.due_since > allowed:
-                late.append(flight)
-        return late
+        return [flight for flight in flights if self.is_late(flight, now)]
+
+    def is_late(self, flight: Flight, now: float) -> bool:
+        """Is its time over, or that of the node that works on what came out of this one?"""
+        allowed = flight.note.allowed if flight.note is not None else self.allowed
+        return flight.due_since is not None and allowed is not None and now - flight.due_since > allowed

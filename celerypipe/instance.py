@@ -204,9 +204,10 @@ class Alarm:
 
     def _guard(self, timeout: float) -> None:
         # Arming starts a thread (about 50 µs), so an armed guard is kept while it leaves at least half the grace.
-        now = time.monotonic()
-        if self._guarded_until < now + timeout + GRACE / 2:
-            self._guarded_until = now + timeout + GRACE
+        # It is not kept if it is that of a node with much more time.
+        until = time.monotonic() + timeout + GRACE
+        if not until - GRACE / 2 <= self._guarded_until <= until + GRACE:
+            self._guarded_until = until
             faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=sys.__stderr__ or 2)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:

@@ -39,8 +39,8 @@ class Lease:
     state: State = "held"
     current: str = ""
     outbox: Outbox | None = None
-    #: Says how far its message is that passes several nodes in one go, if there is something to tell.
-    note: Callable[[], Answer | None] | None = None
+    #: Sends how far its message is that passes several nodes in one go, if there is something to tell.
+    note: Callable[[Callable[[Answer], None]], None] | None = None
     warming: bool = False
 
     @property
@@ -166,12 +166,11 @@ def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
 
 def _tell(client: Client, lease: Lease) -> None:
     note = lease.note
-    answer = note() if note is not None else None
-    if answer is None:
+    if note is None:
         return
     try:
-        lease.mailbox.note(client, lease.owner, answer)
-    except Broken as error:
+        note(lambda answer: lease.mailbox.note(client, lease.owner, answer))
+    except Broken as error:  # it is sent with the next look
         logger.warning("cannot tell how far a message of node %s is: %s", lease.mailbox.node, error)
 
 

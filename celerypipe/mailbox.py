@@ -16,7 +16,7 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
-from celerypipe.scripts import BEGIN, CLAIM, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
+from celerypipe.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
 
 #: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
 #: then its bytes.
@@ -221,9 +221,10 @@ class Mailbox:
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
-        """Tell the runner how far a message got that is still being worked on; it stays pending."""
-        reply = ("n", self.node, "w", consumer, "r", answer.packed())
-        client.together(*storing([answer]), ("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *reply))
+        """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
+        streams = (self.stream, keys.reply(self.run))
+        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, answer.packed())
+        accepted(together(client, *storing([answer]), noting))
 
 
 def storing(answers: Sequence[Answer]) -> list[Command]:

@@ -7,12 +7,14 @@ how far the message got, so that the node's own timeout counts from then on and 
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe import codec, onward
+from celerypipe import codec, keys, onward
 from celerypipe.blob import Content, Store
 from celerypipe.connection import Command
 from celerypipe.instance import Interrupted
@@ -28,8 +30,9 @@ GO_ON = 0.020
 GO_ON_MOST = 64
 #: Seconds that a node is at work on its way before the runner is told.
 TELL_AFTER = 0.010
-#: From a node with a shorter timeout nothing goes on: it might be over before the runner hears that another is at work.
-PATIENT = 2 * TICK
+#: Seconds that must be left of the time of the first node. The runner hears that another one is at work up to a second
+#: late; and never, if that one ends the process: the lease has to lapse before somebody finds out whose fault it was.
+PATIENT = keys.HELD_TTL / 1000 + 2 * TICK
 
 
 class Unwanted(Exception):
@@ -47,6 +50,13 @@ class Halt(NamedTuple):
     steps: Steps = ()
 
 
+class Stage(NamedTuple):
+    """How far a message is: the nodes that are through with it, and since when the one after them is at work."""
+
+    halts: tuple[Halt, ...]
+    since: float
+
+
 class Relay:
     """Takes the answer of one node on its way; ``content`` is the blob of the message it was made from."""
 
@@ -56,10 +66,14 @@ class Relay:
         self._store = store
         self._name = name
         self._storing: list[Command] = list(answer.storing)
-        self._began = self._since = time.monotonic()
-        # Replaced and never changed: the keeper thread reads it.
-        self._halts: tuple[Halt, ...] = ()
-        self._told = False
+        #: Bytes of what came out of the nodes on the way.
+        self.size = 0
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        # What the keeper thread reads, and that it is about to tell it: from then on nothing more may begin, since the
+        # runner counts the time of the node it was told of.
+        self._stage: Stage | None = None
+        self._telling = self._told = False
 
     @property
     def seconds(self) -> float:
@@ -70,42 +84,58 @@ class Relay:
         """Go on from the first node; return its answer with what became of it. Raises :class:`Unwanted`."""
         answer = self._answer
         steps = self._go_on(head, message, Encoded(answer.blob, answer.data, (), 0), answer.ran)
+        self._stage = None  # the keeper may be about to look
         return answer._replace(onward=onward.pack(steps), storing=self._storing)
 
-    def note(self) -> Answer | None:
-        """Return how far it is, as an answer that holds if none follows; None if there is nothing to tell."""
-        halts = self._halts
-        if self._told or not halts or time.monotonic() - self._since < TELL_AFTER:
-            return None
-        self._told = True
+    def note(self, send: Callable[[Answer], None]) -> None:
+        """Send how far it is, once, as an answer that holds if none follows; if ``send`` raises, it was not sent."""
+        with self._lock:
+            stage = self._stage
+            if stage is None or self._told or time.monotonic() - stage.since < TELL_AFTER:
+                return
+            self._telling = True
         step = Step(AT_WORK)
-        for halt in reversed(halts):
+        for halt in reversed(stage.halts):
             steps = (*halt.steps, step, *[None] * (halt.outputs - len(halt.steps) - 1))
             step = Step(halt.kind, halt.ran, halt.blob, halt.data, steps)
-        return self._answer._replace(kind=NOTE, onward=onward.pack(step.onward), storing=list(self._storing))
+        send(self._answer._replace(kind=NOTE, onward=onward.pack(step.onward), storing=list(self._storing)))
+        self._told = True
 
-    def _go_on(self, node: Running, parent: Message, result: Encoded, ran: float) -> Steps:
+    def _begins(self, halts: tuple[Halt, ...]) -> bool:
+        """The node after these begins, unless the runner was told of another one: it might not hear of this in time."""
+        with self._lock:
+            if not self._telling:
+                self._stage = Stage(halts, time.monotonic())
+            return not self._telling
+
+    def _go_on(
+        self, node: Running, parent: Message, result: Encoded, ran: float, before: tuple[Halt, ...] = ()
+    ) -> Steps:
         """Hand what came out of a node to the next one; none: that is left to the runner."""
-        following, blob = node.next, self._answer.entry.blob
-        if following is None or not following.runs_on or len(self._halts) == onward.MOST:
+        following = node.next
+        if following is None or not following.runs_on or len(before) == onward.MOST:
             return ()
-        if result.blob and (result.blob != blob or not result.data):
-            return ()
-        messages = codec.decode(result.data, self._content) if result.blob else codec.decode(result.data)
+        messages = self._messages(result)
         if not 0 < len(messages) <= GO_ON_MOST:
             return ()
-        before = self._halts
         halt = Halt(RESULT, ran, result.blob, result.data, len(messages))
         for message in messages:
-            self._halts = (*before, halt)
-            handed = following.runs_on and self.seconds < GO_ON
-            step = self._step(following, stamped(message, node.name, parent), result.blob) if handed else None
+            halts = (*before, halt)
+            handed = following.runs_on and self.seconds < GO_ON and self._begins(halts)
+            step = self._step(following, stamped(message, node.name, parent), result.blob, halts) if handed else None
             halt = halt._replace(steps=(*halt.steps, step))
-        self._halts = before
         return halt.steps if any(halt.steps) else ()
 
-    def _step(self, node: Running, message: Message, blob: str) -> Step:
-        self._since, self._told = time.monotonic(), False
+    def _messages(self, result: Encoded) -> list[Message]:
+        """What came out, as the next node gets it; none if that would have to be fetched, or cannot be read."""
+        if result.blob and (result.blob != self._answer.entry.blob or not result.data):
+            return []
+        try:
+            return codec.decode(result.data, self._content) if result.blob else codec.decode(result.data)
+        except Exception:  # noqa: BLE001  # whoever reads it next says what is wrong with it
+            return []
+
+    def _step(self, node: Running, message: Message, blob: str, halts: tuple[Halt, ...]) -> Step:
         node.sign(message.id)
         start = time.perf_counter()
         try:
@@ -123,6 +153,7 @@ class Relay:
             return Step(FAILURE, time.perf_counter() - start, data=node.failure(error))
         finally:
             node.done += 1
-        node.spent(ran, 1)
+            node.spent(time.perf_counter() - start, 1)  # also what fails slowly makes a node slow
         self._storing += result.storing
-        return Step(RESULT, ran, result.blob, result.data, self._go_on(node, message, result, ran))
+        self.size += result.size
+        return Step(RESULT, ran, result.blob, result.data, self._go_on(node, message, result, ran, halts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -110,13 +111,20 @@ class Replies:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:
                     warp.failed(flight, _unreadable(warp, error))
-            elif result.blob:
-                self._cargo.blobs.hold(result.blob)  # and let it go
+            else:
+                self._let_go(warp, result)
         wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
         fetched = self._cargo.fetch(self._client, wanted)
         for flight, result, steps in results:
             self._take(warp, flight, result, Context(published.worker, steps, fetched))
         warp.hand_over()
+
+    def _let_go(self, warp: Warp, result: Reply) -> None:
+        """Nobody waits for this result: what lies apart of it is garbage."""
+        with contextlib.suppress(CodecError):
+            for _, each in _with_steps(warp, result, unpack(result.onward)):
+                if each.blob:
+                    self._cargo.blobs.hold(each.blob)  # and let it go
 
     def _take(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
         if reply.kind == LOST_BLOB:
@@ -168,7 +176,10 @@ class Replies:
         if step.kind == FAILURE:
             error = self._error(warp, message, step.data, (0.0, step.ran), context.worker)
             return Done(message, error=error, ran=step.ran)
-        return self._done(warp, message, step, step.onward, context)
+        try:
+            return self._done(warp, message, step, step.onward, context)
+        except CodecError as unread:  # the nodes before it are through all the same
+            return Done(message, error=_unreadable(warp, unread), ran=step.ran)
 
     def _note(self, warp: Warp, flight: Flight, done: Done) -> None:
         """Its time is over when that of the node is over which is at work."""

@@ -214,3 +214,12 @@ end
 if not leave() then return false end
 return redis.call('XLEN', KEYS[2])
 """)
+
+# Tell how far a message is, if it is still pending with me: after its result, or once somebody else has it, the runner
+# would take that for news.
+NOTING = Script("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[4], 1, ARGV[2]) == 0 then return 0 end
+redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'n', ARGV[3], 'w', ARGV[2], 'r', ARGV[5])
+return 1
+""")

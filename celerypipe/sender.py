@@ -60,6 +60,7 @@ class Sender:
     def put(self, warp: Warp, flight: Flight, *, wait: bool) -> None:
         """Take a message; ``wait``: the calling thread may wait for an answer of Redis."""
         flight.sent_at = time.monotonic()
+        flight.note = None  # sent once more, it begins anew
         self._waiting.append((warp, flight))
         if threading.get_ident() == self._gatherer:
             return

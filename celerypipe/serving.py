@@ -85,7 +85,7 @@ class Serving(Running):
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
             self._failed(entry, error, waited, time.perf_counter() - start)
         else:
-            if self._goes_on(entry):
+            if self._goes_on(answer):
                 self._go_on(message, answer, size, content, store)
             else:
                 self.outbox.add(answer, size)
@@ -94,22 +94,22 @@ class Serving(Running):
             at_work.set("")
         self.done += 1
 
-    def _goes_on(self, entry: Entry) -> bool:
+    def _goes_on(self, answer: Answer) -> bool:
         """May what came out be handed to the next node here?
 
         Not what killed its process before, so that it is clear whose fault that is; not what is made again because it
-        was lost; not where the runner's patience with this node is too short to be told in time that another works.
+        was lost; not where too little is left of this node's time for the runner to hear that another one works.
         """
-        if self.next is None or self.taking_over or entry.sequence >= ERRANDS:
+        if self.next is None or self.taking_over or answer.entry.sequence >= ERRANDS:
             return False
-        return self.record.timeout is None or self.record.timeout >= PATIENT
+        return self.record.timeout is None or self.record.timeout - answer.waited - answer.ran >= PATIENT
 
     def _go_on(self, message: Message, answer: Answer, size: int, content: Content | None, store: Store) -> None:
         relay = Relay(answer, content, store, self.lease.at_work)
         self.lease.note = relay.note
         try:
             answer = relay.run(self, message)
-            self.outbox.add(answer, size + len(answer.onward))
+            self.outbox.add(answer, size + relay.size)
         except Unwanted:
             logger.info("message %s was dropped on its way: nobody waits for it", message.id)
         finally:

@@ -176,13 +176,16 @@ class Warp(Handover):
 
     @property
     def only_next(self) -> Warp | None:
-        """The node on the same queue that gets all that comes out of this one, and from nobody else."""
+        """The node on the same queue, with no more slots, that gets all that comes out of this one and nothing else."""
         if len(self.outlets) != 1 or self._slow or self.outlets[0].link.full != "block":
             return None
         station = self.outlets[0].station
         if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
             return None
-        return station if self.limits.batches.size == station.limits.batches.size == 1 else None
+        mine, its = self.limits, station.limits
+        if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):
+            return None  # it would be at work only where this one is
+        return station if mine.batches.size == its.batches.size == 1 else None
 
     # -- back -------------------------------------------------------------------------------------------------------
 
@@ -284,19 +287,19 @@ class Warp(Handover):
         for flight in late:
             if self.course.over.is_set():
                 return
-            if flight.done or (flight.note is None and self._waited_for_others(flight)):
+            note = flight.note
+            if note is None and not flight.done:  # what it waited behind others is not its own time
+                began = self.carrier.began(self, flight)
+                flight.due_since = max(flight.due_since or 0.0, began)
+            # Asking takes a while: it may be through by now, or a note may have come.
+            if flight.done or flight.note is not note or not self._clocks.is_late(flight, time.monotonic()):
                 continue
             where, company = self.carrier.withdraw(self, flight)
-            if flight.note is not None:
-                self.returned(flight, flight.note.done)
+            if note is not None:
+                self.returned(flight, note.done)
                 with self._changed:
                     self._leave()
                 continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
             for each in (flight, *company):
                 self.failed(each, NodeTimeout(text, node=self.name, message_id=each.message.id))
-
-    def _waited_for_others(self, flight: Flight) -> bool:
-        """Move its clock to when its own time began; is it still in time then?"""
-        flight.due_since = max(flight.due_since or 0.0, self.carrier.began(self, flight))
-        return time.monotonic() - flight.due_since <= (self._clocks.allowed or 0.0)

@@ -238,7 +238,9 @@ class Trial(Proc):
         if payload in self.sleeps:
             time.sleep(self.seconds)
         if payload in self.grips:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # which would end the sleep
             ctypes.PyDLL(None).usleep(int(self.seconds * 1e6))  # a PyDLL call keeps the GIL
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         if payload in self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         return message

@@ -11,6 +11,7 @@ import redis
 from celerypipe import keys
 from celerypipe.connection import Client, connect
 from celerypipe.mailbox import (
+    NOTE,
     RESULT,
     Answer,
     Beginning,
@@ -269,3 +270,22 @@ def test_a_refused_append_leaves_the_message_pending(private_redis: object) -> N
     client.config_set("maxmemory", 0)
     assert answer_to(client, box, "me.0", entries) == 1
     client.close()
+
+
+def test_a_note_comes_only_while_its_message_is_worked_on(redis_client: Client, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1, 2)
+    one, two = mailbox.receive(redis_client, "me.0", 9, None)
+
+    def note(consumer: str, entry: Any) -> list[tuple[int, bytes]]:
+        mailbox.note(redis_client, consumer, Answer(entry, NOTE, 0.0, 0.0, "", b""))
+        found = published_in(redis_client, mailbox)
+        return [(result.sequence, result.kind) for published in found for result in published.results]
+
+    assert note("other.0", one) == []  # whose bell was lost, and whose message somebody else runs by now
+    assert note("me.0", one) == [(1, NOTE)]
+    answer_to(redis_client, mailbox, "me.0", [one, two])
+    answered = [(1, NOTE), (1, RESULT), (2, RESULT)]
+    assert note("me.0", two) == answered
+    mailbox.note(redis_client, "me.0", Answer(two, NOTE, 0.0, 0.0, "", b""))
+    redis_client.delete(mailbox.stream)
+    assert note("me.0", one) == answered

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, NodeTimeout, Pipeline, Report, RunCancelled, Runner
+from celerypipe.cargo import Cargo
+from celerypipe.errors import CodecError
+from celerypipe.warp import Warp
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
@@ -81,9 +84,10 @@ def test_a_chain_is_passed_in_one_go_where_it_can_be_interrupted(
     pipeline = chain(
         f"t{pool}", *["Echo"] * 3, **{f"n{number}": {"configuration": {"delay": number * 1e-6}} for number in range(3)}
     )
-    assert one_by_one(runner, pipeline, range(100)) == list(range(100))
+    # Many: a node that this process was not given yet, or was slow once, comes by itself for a while.
+    assert one_by_one(runner, pipeline, range(600)) == list(range(600))
     nodes = nodes_of(runner)
-    assert [nodes[name].received for name in ("n0", "n1", "n2")] == [100, 100, 100]
+    assert [nodes[name].received for name in ("n0", "n1", "n2")] == [600, 600, 600]
     assert [went_by(nodes, name) for name in ("n1", "n2")] == [pool != "threads"] * 2
 
 
@@ -134,7 +138,7 @@ def test_a_later_node_is_tried_again_by_itself(shared_worker: StartWorker, redis
 def test_each_node_on_the_way_has_its_own_time(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     slow = {"trial": {"sleeps": (HARD,)}, "timeout": 0.3, "on_error": "skip"}
-    pipeline = trials("tsolo", tmp_path, n0={"timeout": 2.0}, n1=slow, n2={"timeout": 2.0})
+    pipeline = trials("tsolo", tmp_path, n0={"timeout": 8.0}, n1=slow, n2={"timeout": 8.0})
     runner = Runner(redis_url)
     assert one_by_one(runner, pipeline, range(60)) == [number for number in range(60) if number != HARD]
     nodes, seen = nodes_of(runner), diary(tmp_path)
@@ -146,8 +150,19 @@ def test_a_node_that_takes_its_time_does_not_cost_the_one_before_it_its_own(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    pipeline = trials("tsolo", tmp_path, n0={"timeout": 2.0}, n2={"trial": {"sleeps": (HARD,), "seconds": 4.0}})
-    assert one_by_one(Runner(redis_url), pipeline, range(60)) == list(range(60))
+    pipeline = trials("tsolo", tmp_path, n0={"timeout": 5.5}, n2={"trial": {"sleeps": (HARD,), "seconds": 6.0}})
+    assert one_by_one(Runner(redis_url), pipeline, range(40)) == list(range(40))
+    assert set(diary(tmp_path).values()) == {1}
+
+
+def test_a_node_that_nearly_used_up_its_time_is_answered_before_the_next_begins(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    # The keeper looks once a second from the beginning of the activation: here just before the second node begins.
+    start_worker("onear", pool="solo", config=CONFIG)
+    slow, slower = {"sleeps": (HARD,), "seconds": 2.05}, {"sleeps": (HARD,), "seconds": 1.2}
+    pipeline = trials("onear", tmp_path, n0={"trial": slow, "timeout": 2.5}, n1={"trial": slower})
+    assert one_by_one(Runner(redis_url), pipeline, range(HARD + 1)) == list(range(HARD + 1))
     assert set(diary(tmp_path).values()) == {1}
 
 
@@ -171,13 +186,13 @@ def test_the_runner_counts_the_time_of_a_node_on_the_way_if_its_worker_cannot(
     assert nodes_of(runner)["n0"].failed == {}
 
 
-@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize(("once", "timeout"), [(True, None), (False, 3.0)])
 def test_who_kills_the_process_is_found_among_all_on_the_way(
-    start_worker: StartWorker, redis_url: str, tmp_path: Path, once: bool
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, once: bool, timeout: float | None
 ) -> None:
     start_worker(f"odie{once}".lower(), pool="prefork", concurrency=1, config=CONFIG)
     deadly = {"trial": {"dies": (HARD,), "once": once}, "on_error": "skip"}
-    pipeline = trials(f"odie{once}".lower(), tmp_path, n1=deadly)
+    pipeline = trials(f"odie{once}".lower(), tmp_path, n0={"timeout": timeout}, n1=deadly)
     runner = Runner(redis_url)
     out = one_by_one(runner, pipeline, range(60))
     assert out == [number for number in range(60) if once or number != HARD]
@@ -190,11 +205,41 @@ def test_who_holds_the_gil_is_found_among_all_on_the_way(
 ) -> None:
     start_worker("ogrip", pool="prefork", concurrency=1, config=CONFIG)
     gripping = {"trial": {"grips": (HARD,)}, "timeout": 0.5, "on_error": "skip"}
-    pipeline = trials("ogrip", tmp_path, n1=gripping)
+    # The first one's own time, which the guard of its process was armed with, is much longer.
+    pipeline = trials("ogrip", tmp_path, n0={"timeout": 12.0}, n1=gripping)
     runner = Runner(redis_url)
-    assert one_by_one(runner, pipeline, range(40)) == [number for number in range(40) if number != HARD]
+    assert one_by_one(runner, pipeline, range(HARD + 1)) == list(range(HARD))
     nodes = nodes_of(runner)
     assert (nodes["n0"].failed, nodes["n1"].failed) == ({}, {"timeout": 1})
+
+
+def test_a_node_with_one_slot_does_not_keep_the_one_after_it_to_that(
+    shared_worker: StartWorker, redis_url: str
+) -> None:
+    shared_worker("tprefork", pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = chain("tprefork", ("Echo", {"parallel": 1}), "Echo", n1={"configuration": {"delay": 0.004}})
+    out = list(Runner(redis_url).stream(pipeline, map(Message, range(400))))
+    processes = Counter(message.meta["pid"] for message in out[200:])
+    assert len(processes) == 2
+    assert min(processes.values()) > 20
+
+
+def test_a_result_that_cannot_be_read_is_a_failure_of_the_node_that_made_it(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    unload = Cargo.unload
+
+    def unread(cargo: Cargo, client: Any, warp: Warp, parent: Message, *others: Any) -> Any:
+        if warp.name == "n1" and parent.payload == HARD:
+            raise CodecError("packed with what is not installed here")
+        return unload(cargo, client, warp, parent, *others)
+
+    monkeypatch.setattr(Cargo, "unload", unread)
+    runner = Runner(redis_url)
+    assert one_by_one(runner, trials("tsolo", tmp_path, n1={"on_error": "skip"}), range(HARD + 1)) == list(range(HARD))
+    nodes = nodes_of(runner)
+    assert (nodes["n0"].failed, nodes["n1"].failed, nodes["n1"].received) == ({}, {"failed": 1}, HARD + 1)
 
 
 def test_many_messages_out_of_one_go_on_in_order(shared_worker: StartWorker, redis_url: str) -> None:
