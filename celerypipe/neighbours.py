@@ -102,7 +102,10 @@ class Neighbours:
     def _suits(self, record: Record) -> bool:
         if record.parallel is not None and self.home.lease.slot >= record.parallel:
             return False
-        return self._always(record) or (_cheap(self.home.mean) and _cheap(self._shelf.mean(record.key)))
+        if self._always(record):
+            return True
+        equal = self._equal(record)
+        return _cheap(self.home.mean) and _cheap(equal.mean if equal is not None else self._shelf.mean(record.key))
 
     def _always(self, record: Record) -> bool:
         """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
@@ -112,9 +115,16 @@ class Neighbours:
         home = self.home.lease
         lease = Lease(mailbox, home.slot, home.owner, home.alarm)
         self._keeper.add(lease)
-        instance = self._shelf.lend(record.key, lambda: Instance(entry, record.configuration))
-        instance.name = mailbox.node
+        equal = self._equal(record)
+        if equal is not None:
+            instance = equal.instance
+        else:
+            instance = self._shelf.lend(record.key, lambda: Instance(entry, record.configuration))
         self.servings.append(Serving(self._client, lease, record, instance))
+
+    def _equal(self, record: Record) -> Serving | None:
+        """One that is served with the same mark and configuration: it has an instance that serves both, in turn."""
+        return next((serving for serving in self.servings if serving.record.key == record.key), None)
 
     def leave_unsuited(self) -> None:
         """Let go of neighbours whose bell was lost, or who better have a slot of their own."""
@@ -156,8 +166,7 @@ class Neighbours:
     def close(self) -> None:
         """Put all instances back."""
         for serving in list(self.servings):
-            self._keeper.remove(serving.lease)
-            self._shelf.give_back(serving.record.key, serving.instance)
+            self._forget(serving)
 
     def _let_go(self, serving: Serving) -> bool:
         """Release a bell, or ring it again at the end of the queue when there is more to do; return which."""
@@ -185,7 +194,8 @@ class Neighbours:
         self._connect()
         self.done += serving.done
         self._keeper.remove(serving.lease)
-        self._shelf.give_back(serving.record.key, serving.instance)
+        if self._equal(serving.record) is None:
+            self._shelf.give_back(serving.record.key, serving.instance)
 
 
 def _cheap(mean: float | None) -> bool:

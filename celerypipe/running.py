@@ -91,6 +91,7 @@ class Running:
 
     def call(self, function: Callable[[Given], Found], given: Given, name: str) -> Found:
         """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""
+        self.instance.name = self.name  # equal nodes share one
         if self.instance.node is None:
             with self.preparing():
                 self.instance.warm()

@@ -135,7 +135,6 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         start = time.monotonic()
         place = self.worker.place()
         instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
-        instance.name = lease.mailbox.node
         neighbours = Neighbours(
             client,
             Serving(client, lease, record, instance),

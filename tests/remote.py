@@ -204,6 +204,20 @@ class Mark(Proc):
         return [message.with_payload((*message.payload, f"{self.mark_name}{copy}")) for copy in range(min(copies, 2))]
 
 
+class Loads(Proc):
+    """Notes in ``diary`` that it warmed up, and by which process."""
+
+    def __init__(self, diary: str) -> None:
+        self.diary = Path(diary)
+
+    def warmup(self) -> None:
+        with self.diary.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def update(self, message: Message) -> Message:
+        return message
+
+
 class Trial(Proc):
     """Notes its name and each payload in ``diary``; raises, sleeps, holds the GIL or dies on those it is told.
 

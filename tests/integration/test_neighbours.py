@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,20 @@ def test_a_chain_on_one_slot_takes_few_tasks(start_worker: StartWorker, redis_ur
     for _ in range(3):
         assert [m.payload for m in Runner(redis_url).stream(pipeline, map(Message, range(300)))] == list(range(300))
     assert worker.text().count("received") <= 6  # without neighbours each node would need one for each window
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2)])
+def test_equal_nodes_are_warmed_up_once_a_process(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str, slots: int
+) -> None:
+    shared_worker(f"t{pool}", pool=pool, concurrency=slots, config=CONFIG)
+    diary = tmp_path / "diary"
+    same = {"configuration": {"diary": str(diary)}}
+    pipeline = chain(f"t{pool}", "Loads", "Loads", "Loads", n0=same, n1=same, n2=same)
+    for _ in range(3):
+        assert [m.payload for m in Runner(redis_url).stream(pipeline, map(Message, range(100)))] == list(range(100))
+    processes = diary.read_text().splitlines()
+    assert len(processes) == len(set(processes)) <= slots
 
 
 def test_each_node_keeps_its_own_timeout_and_error(shared_worker: StartWorker, redis_url: str) -> None:
