@@ -19,6 +19,7 @@ from benchmarks.figures import Figures
 from benchmarks.places import PLACES, Place, Server
 from benchmarks.stage import Stage
 from benchmarks.workloads import WORKLOADS, Workload
+from celerypipe.allocator import keep_large_blocks
 
 REPETITIONS = 3
 #: Columns of a table that is not printed to a terminal.
@@ -111,6 +112,7 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 def main() -> None:
     """Measure, print, write."""
     options = arguments()
+    keep_large_blocks()  # else the yardsticks of large payloads measure page faults, or not, as it happens
     signal.signal(signal.SIGTERM, _leave)  # so that children and folders go as with Ctrl-C
     console = Console(stderr=True)
     begin, load = time.monotonic(), os.getloadavg()[0]

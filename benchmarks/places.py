@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.crew import PATIENCE, Crew, wait_for
 from benchmarks.plain import make_app
 from benchmarks.processes import end, python, start
+from celerypipe.allocator import ENVIRONMENT
 from celerypipe.connection import Trouble, connect
 from celerypipe.redis_server import find_redis_server, private_folder
 
@@ -44,7 +45,7 @@ class Server:
         self.log = self.folder / "redis.log"
         with self.log.open("wb") as log:
             words = [word for key, value in settings.items() for word in (f"--{key}", value)]
-            self.process = start([str(binary), *words], log=log)
+            self.process = start([str(binary), *words], log=log, environment=ENVIRONMENT)
         try:
             wait_for(self._answers, "redis-server", self.process, self.log)
         except BaseException:
