@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,7 +19,6 @@ from celerypipe import Message, NodeTimeout, Pipeline, Report, RunCancelled, Run
 from celerypipe.cargo import Cargo
 from celerypipe.errors import CodecError
 from celerypipe.warp import Warp
-from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker, eventually
@@ -172,16 +172,19 @@ def test_the_runner_counts_the_time_of_a_node_on_the_way_if_its_worker_cannot(
     worker = start_worker("ofrozen", pool="solo", config=CONFIG)
     pipeline = trials("ofrozen", tmp_path, n0={"timeout": 30.0}, n1={"trial": {"sleeps": (HARD,)}, "timeout": 4.0})
     runner = Runner(redis_url)
-    reading = Reading(runner.stream(pipeline, (Message(number) for number in range(HARD + 1))))
-    run = eventually(lambda: runner._current, "a run")
-    flights = run.stations["n0"].flights  # type: ignore[attr-defined]
-    eventually(lambda: any(flight.note for flight in list(flights.values())), "word of a node at work")
-    os.killpg(worker.process.pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(NodeTimeout, match=r"n1: 4\.0 s exceeded") as caught:
-            reading.payloads()
-    finally:
-        os.killpg(worker.process.pid, signal.SIGCONT)
+    with ThreadPoolExecutor(1) as executor:
+        coming = executor.submit(one_by_one, runner, pipeline, range(HARD + 1))
+        run: Any = eventually(lambda: runner._current, "a run")
+        first, second = (run.stations[name].flights for name in ("n0", "n1"))
+        eventually(lambda: f"n1 {HARD}" in diary(tmp_path), "the node that sleeps")
+        # On a machine that was slow a moment ago it came by its mailbox.
+        eventually(lambda: second or any(flight.note for flight in list(first.values())), "word of a node at work")
+        os.killpg(worker.process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(NodeTimeout, match=r"n1: 4\.0 s exceeded") as caught:
+                coming.result(40)
+        finally:
+            os.killpg(worker.process.pid, signal.SIGCONT)
     assert caught.value.node == "n1"
     assert nodes_of(runner)["n0"].failed == {}
 
