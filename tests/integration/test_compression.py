@@ -232,3 +232,18 @@ def test_a_worker_without_the_package_says_what_to_install(
     with pytest.raises(ConfigError, match=sentence):
         list(runner.stream(several, [Message(SIZE) for _ in range(4)]))
     assert "raised unexpected" not in worker.text()  # which is what Celery says of an activation that broke
+
+
+def test_a_worker_without_the_package_is_told_before_anything_runs(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n\nsys.modules['lz4'] = None  # as if it were not installed\n"
+    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    worker = start_worker("nolz4", pool="solo", config=CONFIG, env=environment)
+    assert worker.presence["compressions"] == ["zstd"]
+    runner = Runner(redis_url, shared_memory=False)
+    with pytest.raises(ConfigError, match=r"compression is 'lz4', and its worker on .* pip install celerypipe\[compre"):
+        list(runner.stream(chain("nolz4", ("Echo", "lz4")), [Message(1)]))
+    assert len(list(runner.stream(chain("nolz4", ("Echo", "zstd")), waves(1)))) == 1
