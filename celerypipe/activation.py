@@ -128,10 +128,14 @@ class Activation:
     def _begin_with(self) -> list[Entry]:
         """The messages that came with the bell, and what is there to make a whole batch of them."""
         first, self._first = self._first, []
-        more = -len(first) % self.home.gathering.size
-        if more:
-            first += self.home.mailbox.receive(self.client, self.home.lease.owner, more, None)
+        self._fill_up(self.home, first)
         return first
+
+    def _fill_up(self, serving: Serving, entries: list[Entry]) -> None:
+        """Add what is there to make whole batches of what was read."""
+        more = -len(entries) % serving.gathering.size
+        if more:
+            entries += serving.mailbox.receive(self.client, serving.lease.owner, more, None)
 
     def _must_stop(self, age: float) -> str:
         if self.home.lease.state != "held":
@@ -212,9 +216,8 @@ class Activation:
             found = entries_by_stream(exchange(self.client, [each.outbox for each in servings], command))
             for each in servings:
                 entries = found.get(each.mailbox.stream, [])
-                more = -len(entries) % each.gathering.size
-                if more and len(entries) == count:  # its batch was cut by what others may read
-                    entries += each.mailbox.receive(self.client, owner, more, None)
+                if len(entries) == count:  # its batch was cut by what others may read
+                    self._fill_up(each, entries)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise

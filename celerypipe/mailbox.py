@@ -201,11 +201,7 @@ class Mailbox:
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
-        return entries_in(CLAIM(client, *self.claiming(consumer, count)))
-
-    def claiming(self, consumer: str, count: int) -> tuple[Any, ...]:
-        """Return the keys and arguments of CLAIM."""
-        return (self.stream, self.bell), keys.GROUP, consumer, count
+        return entries_in(CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count))
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""

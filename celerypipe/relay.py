@@ -15,14 +15,14 @@ from typing import NamedTuple
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe import codec, keys, onward
-from celerypipe.blob import Content, Store
+from celerypipe.blob import Content, Store, Stowed
 from celerypipe.connection import Command
 from celerypipe.instance import Interrupted
 from celerypipe.keeper import TICK
 from celerypipe.mailbox import FAILURE, NOTE, RESULT, Answer
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps
-from celerypipe.running import Encoded, Running
+from celerypipe.running import Running
 
 #: Seconds that one message may go on before the rest of it is left to the runner, which may have more workers.
 GO_ON = 0.020
@@ -42,7 +42,6 @@ class Unwanted(Exception):
 class Halt(NamedTuple):
     """One node on the way: what came out, how many messages, and what became of the first of them."""
 
-    kind: bytes
     ran: float
     blob: str
     data: bytes
@@ -83,7 +82,7 @@ class Relay:
     def run(self, head: Running, message: Message) -> Answer:
         """Go on from the first node; return its answer with what became of it. Raises :class:`Unwanted`."""
         answer = self._answer
-        steps = self._go_on(head, message, Encoded(answer.blob, answer.data, (), 0), answer.ran)
+        steps = self._go_on(head, message, Stowed(answer.data, answer.blob, []), answer.ran)
         self._stage = None  # the keeper may be about to look
         return answer._replace(onward=onward.pack(steps), storing=self._storing)
 
@@ -97,7 +96,7 @@ class Relay:
         step = Step(AT_WORK)
         for halt in reversed(stage.halts):
             steps = (*halt.steps, step, *[None] * (halt.outputs - len(halt.steps) - 1))
-            step = Step(halt.kind, halt.ran, halt.blob, halt.data, steps)
+            step = Step(RESULT, halt.ran, halt.blob, halt.data, steps)
         send(self._answer._replace(kind=NOTE, onward=onward.pack(step.onward), storing=list(self._storing)))
         self._told = True
 
@@ -109,7 +108,7 @@ class Relay:
             return not self._telling
 
     def _go_on(
-        self, node: Running, parent: Message, result: Encoded, ran: float, before: tuple[Halt, ...] = ()
+        self, node: Running, parent: Message, result: Stowed, ran: float, before: tuple[Halt, ...] = ()
     ) -> Steps:
         """Hand what came out of a node to the next one; none: that is left to the runner."""
         following = node.next
@@ -118,7 +117,7 @@ class Relay:
         messages = self._messages(result)
         if not 0 < len(messages) <= GO_ON_MOST:
             return ()
-        halt = Halt(RESULT, ran, result.blob, result.data, len(messages))
+        halt = Halt(ran, result.blob, result.data, len(messages))
         for message in messages:
             halts = (*before, halt)
             handed = following.runs_on and self.seconds < GO_ON and self._begins(halts)
@@ -126,7 +125,7 @@ class Relay:
             halt = halt._replace(steps=(*halt.steps, step))
         return halt.steps if any(halt.steps) else ()
 
-    def _messages(self, result: Encoded) -> list[Message]:
+    def _messages(self, result: Stowed) -> list[Message]:
         """What came out, as the next node gets it; none if that would have to be fetched, or cannot be read."""
         if result.blob and (result.blob != self._answer.entry.blob or not result.data):
             return []
@@ -141,7 +140,7 @@ class Relay:
         try:
             outputs = node.call(node.instance.update, message, self._name)
             ran = time.perf_counter() - start
-            result = node.encoded(outputs, self._content if blob else None, blob, self._store)
+            result, size = node.encoded(outputs, self._content if blob else None, blob, self._store)
         except Interrupted as interrupt:
             node.let_go()
             if interrupt.reason != "timeout":
@@ -155,5 +154,5 @@ class Relay:
             node.done += 1
             node.spent(time.perf_counter() - start, 1)  # also what fails slowly makes a node slow
         self._storing += result.storing
-        self.size += result.size
+        self.size += size
         return Step(RESULT, ran, result.blob, result.data, self._go_on(node, message, result, ran, halts))

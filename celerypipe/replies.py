@@ -131,7 +131,8 @@ class Replies:
             self._cargo.send_again(warp, flight, unseen=True)
             return
         if reply.kind == FAILURE:
-            self._failed(warp, flight, reply, context)
+            times = reply.waited, reply.ran
+            warp.failed(flight, self._error(warp, flight.message, reply.data, times, context.worker))
             return
         if reply.kind == RESULT and flight.blob is not None and not reply.kept:
             flight.blob.readers -= 1
@@ -188,9 +189,6 @@ class Replies:
             at_work = at_work.onward if at_work is not None else None
         if at_work is not None and at_work is not warp:
             warp.noted(flight, Note(done, at_work.node.timeout))
-
-    def _failed(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
-        warp.failed(flight, self._error(warp, flight.message, reply.data, (reply.waited, reply.ran), context.worker))
 
     def _error(
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str

@@ -94,7 +94,7 @@ class Runner:
         clock.start()
         try:
             yield from run.outputs()
-        except BaseException:
+        except BaseException:  # whatever ends the reader, closing the iterator too; it is raised again
             run.course.fail(RunCancelled("the reader of the stream left"))
             clock.join()
             self._close(run)

@@ -6,11 +6,11 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from celerypipe import codec, keys
 from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed
-from celerypipe.connection import Client, Command
+from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Alarm, Instance, brief, trace
 from celerypipe.keeper import Lease
@@ -37,15 +37,6 @@ class AtWork(logging.Filter):
         """Add the field; let everything through."""
         record.at_work = at_work.get()
         return True
-
-
-class Encoded(NamedTuple):
-    """Messages that came out, as they travel: bytes, or a blob too, the commands that store it, the size in bytes."""
-
-    blob: str
-    data: bytes
-    storing: Sequence[Command]
-    size: int
 
 
 class Running:
@@ -115,16 +106,18 @@ class Running:
         with self.preparing():
             self.instance.destroy()
 
-    def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> Encoded:
-        """Encode what came out. Arrays that lie as they are in ``given``, a blob, go on by reference to it."""
+    def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> tuple[Stowed, int]:
+        """Encode what came out; return it with its size in bytes.
+
+        Arrays that lie as they are in ``given``, a blob, go on by reference to it.
+        """
         result = codec.encode_apart(outputs, memoryview(given) if given is not None else None)
         size = len(result.head) + result.size
         if result.borrowed:
-            return Encoded(blob, result.head, (), size)
+            return Stowed(result.head, blob, []), size
         if size > INLINE_LIMIT:
             self.lease.alarm.unguard()
-        stowed: Stowed = store.stow(result, self.record.compression)
-        return Encoded(stowed.blob, stowed.data, stowed.storing, size)
+        return store.stow(result, self.record.compression), size
 
     def failure(self, error: BaseException) -> bytes:
         """Say in the log, and return for the runner, what an ``update`` raised."""

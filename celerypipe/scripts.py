@@ -79,23 +79,36 @@ end
 return rung
 """)
 
-# Take the bell: absent or rung by whatever token → mine; held by another → 0.
-TAKE = Script("""
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] and string.sub(held, 1, 2) ~= 'r:' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+# A bell that is absent or rung, by whatever token, is mine from now on; its value before is returned, false if there
+# was none. Nil: another holds it.
+_TAKEN = """
+local function taken(bell, owner, ttl)
+  local before = redis.call('GET', bell)
+  if before and before ~= owner and string.sub(before, 1, 2) ~= 'r:' then return nil end
+  redis.call('SET', bell, owner, 'PX', ttl)
+  return before
+end
+"""
+
+# Take the bell: 1; held by another: 0.
+TAKE = Script(
+    _TAKEN
+    + """
+if taken(KEYS[1], ARGV[1], ARGV[2]) == nil then return 0 end
 return 1
-""")
+"""
+)
 
 # Refresh a held bell and look around. 0: lost to another; 1: go on; 2: the run is over; 3: this message was withdrawn.
-REFRESH = Script("""
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] and string.sub(held, 1, 2) ~= 'r:' then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+REFRESH = Script(
+    _TAKEN
+    + """
+if taken(KEYS[1], ARGV[1], ARGV[2]) == nil then return 0 end
 if redis.call('GET', KEYS[2]) ~= 'running' then return 2 end
 if ARGV[3] ~= '' and #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 3 end
 return 1
-""")
+"""
+)
 
 # Let go of the bell unless there is an entry nobody was given: 1 keep it and go on, 0 released, -1 it was not mine.
 RELEASE = Script("""
@@ -162,24 +175,24 @@ return taken_over(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 # clock, what the dead left, and if that is nothing, up to ARGV[5] new messages. Who asks once more, since the answer
 # was lost on its way, gets what it was given the first time as if a dead one had left it. Nil: the bell is held.
 BEGIN = Script(
-    _TAKEN_OVER
+    _TAKEN
+    + _TAKEN_OVER
     + """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[2] and string.sub(held, 1, 2) ~= 'r:' then return false end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
-local about, time, taken, new = redis.call('MGET', KEYS[4], KEYS[5]), redis.call('TIME'), {}, {}
+local before = taken(KEYS[1], ARGV[2], ARGV[4])
+if before == nil then return false end
+local about, time, old, new = redis.call('MGET', KEYS[4], KEYS[5]), redis.call('TIME'), {}, {}
 local function read(from, count)
   local found = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', count, 'STREAMS', KEYS[2], from)
   return found and found[1][2] or {}
 end
 if about[1] and about[2] == 'running' then
   pcall(function()  -- a mailbox that is gone is noticed by the next read
-    taken = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
-    if held == ARGV[2] then taken = read('0', ARGV[3]) end
-    if #taken == 0 and tonumber(ARGV[5]) > 0 then new = read('>', ARGV[5]) end
+    old = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+    if before == ARGV[2] then old = read('0', ARGV[3]) end
+    if #old == 0 and tonumber(ARGV[5]) > 0 then new = read('>', ARGV[5]) end
   end)
 end
-return {about[1], about[2], time[1], time[2], taken, new}
+return {about[1], about[2], time[1], time[2], old, new}
 """
 )
 

@@ -54,8 +54,7 @@ class Serving(Running):
         self.client.pexpire(name, keys.DATA_TTL)
         if tried <= lone_attempts:
             return True
-        said = failure("lost", "WorkerLost", f"the process that ran it died {tried} times")
-        self.outbox.add(Answer(entry, FAILURE, 0.0, 0.0, "", said))
+        self._fail(entry, failure("lost", "WorkerLost", f"the process that ran it died {tried} times"), 0.0, 0.0)
         return False
 
     def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
@@ -83,7 +82,7 @@ class Serving(Running):
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
-            self._failed(entry, error, waited, time.perf_counter() - start)
+            self._fail(entry, self.failure(error), waited, time.perf_counter() - start)
         else:
             if self._goes_on(answer):
                 self._go_on(message, answer, size, content, store)
@@ -130,7 +129,7 @@ class Serving(Running):
         start = time.perf_counter()
         outcomes = self._outcomes(opened)
         if outcomes is None:
-            self._sign(())
+            self._say_together(())
             if self.record.timeout is not None:
                 signs.say_anew(self.client, self.lease.owner)
             there = self.mailbox.still(self.client, [entry.id for entry in entries])
@@ -140,19 +139,19 @@ class Serving(Running):
         ran = (time.perf_counter() - start) / len(entries)
         for (entry, content, _, waited), outcome in zip(opened, outcomes, strict=False):  # none after a timeout
             if isinstance(outcome, Exception):
-                self._failed(entry, outcome, waited, ran)
+                self._fail(entry, self.failure(outcome), waited, ran)
                 continue
             try:
                 self.outbox.add(*self._answer(entry, outcome, content, store, (waited, ran)))
             except Exception as error:  # noqa: BLE001  # a missing package too: the others have their results
-                self._failed(entry, error, waited, ran)
+                self._fail(entry, self.failure(error), waited, ran)
         self.done += len(entries)
         return []
 
     def _outcomes(self, opened: Sequence[Opened]) -> list[Outcome] | None:
         """Run a batch. None: each is to be run by itself, for one of them made it fail, or was withdrawn meanwhile."""
         entries, messages = [entry for entry, *_ in opened], [message for _, _, message, _ in opened]
-        self._sign(entries)
+        self._say_together(entries)
         start = time.perf_counter()
         # The keeper looks after one entry: a batch is interrupted when its first message is withdrawn. The result of
         # another one that is withdrawn meanwhile is refused when it is published.
@@ -175,7 +174,7 @@ class Serving(Running):
             self.lease.current = ""
             at_work.set("")
 
-    def _sign(self, entries: Sequence[Entry]) -> None:
+    def _say_together(self, entries: Sequence[Entry]) -> None:
         """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
         if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
             ids = [entry.id for entry in entries]
@@ -193,7 +192,7 @@ class Serving(Running):
         kept: Callable[[], object] = bool  # its answer is not None: who knows
         if isinstance(content, memoryview) and not self.taking_over:
             kept = watch(content)
-        blob, data, storing, size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
+        (data, blob, storing), size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
         return Answer(entry, RESULT, *times, blob, data, storing, kept), size
 
     def _interrupted(self, reason: str, entries: Sequence[tuple[Entry, float]], ran: float) -> bool:
@@ -203,11 +202,11 @@ class Serving(Running):
             return False
         said = self.late()
         for entry, waited in entries:
-            self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said))
+            self._fail(entry, said, waited, ran)
         return True
 
-    def _failed(self, entry: Entry, error: BaseException, waited: float, ran: float) -> None:
-        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", self.failure(error)))
+    def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
+        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said))
 
 
 def _waited(entry: Entry, offset: float) -> float:

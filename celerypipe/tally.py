@@ -53,6 +53,12 @@ class Tally:
         self.running = Histogram()
         self.transfer = Histogram()
 
+    def came_back(self, waited: float, ran: float, travelled: float) -> None:
+        """Count the seconds that one message took."""
+        self.waiting.add(waited)
+        self.running.add(ran)
+        self.transfer.add(travelled)
+
     def report(self, name: str, mark: str, queue: str) -> NodeReport:
         """Freeze the counters."""
         return NodeReport(

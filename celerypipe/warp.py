@@ -88,7 +88,7 @@ class Warp(Handover):
 
     def has_room(self, count: int) -> bool:
         # Behind the lock of a join somebody may be waiting.
-        return not self.may_hold_up and self._held + count <= self.limits.window and self.carrier.room(0)
+        return not self.may_hold_up and not self._lacks_room(count=count)
 
     @property
     def may_hold_up(self) -> bool:
@@ -139,8 +139,8 @@ class Warp(Handover):
             self.failed(flight, tried)
         return True
 
-    def _lacks_room(self, size: int = 0) -> bool:
-        return self._held >= self.limits.window or not self.carrier.room(size)
+    def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
+        return self._held + count > self.limits.window or not self.carrier.room(size)
 
     def _start_clocks(self) -> None:
         if self._clocks.waits:
@@ -217,9 +217,7 @@ class Warp(Handover):
         total = done.ran + done.beyond
         self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
         self.tally.bytes += done.size
-        self.tally.waiting.add(done.waited)
-        self.tally.running.add(done.ran)
-        self.tally.transfer.add(max(0.0, seconds - done.waited - total))
+        self.tally.came_back(done.waited, done.ran, max(0.0, seconds - done.waited - total))
 
     def noted(self, flight: Flight, note: Note) -> None:
         """A message is through here, and a node further on is at work on what came out: its time counts now."""

@@ -14,9 +14,8 @@ from celerypipe.broker import Channel, Transport
 from celerypipe.celery import make_app
 from celerypipe.connection import Client, connect
 from celerypipe.settings import broker_url
+from tests.integration.test_warp import CONFIG
 from tests.servers import RedisServer, StartWorker, eventually
-
-CONFIG = 'imports = ["tests.remote"]\n'
 
 
 def channel_of(url: str) -> Any:

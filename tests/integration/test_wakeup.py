@@ -12,9 +12,9 @@ from celerypipe.flight import Flight
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.station import Course
 from celerypipe.warp import Warp
+from tests.integration.test_warp import CONFIG
 from tests.servers import RedisServer, StartWorker
 
-CONFIG = 'imports = ["tests.remote"]\n'
 LINGER = 0.05
 #: Longer than an activation of such a node may stay.
 PAUSE = 0.5

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, codec, relay
-from celerypipe.blob import Store
+from celerypipe.blob import Store, Stowed
 from celerypipe.instance import Unarmed
 from celerypipe.mailbox import NOTE, RESULT, Answer, Entry
 from celerypipe.onward import AT_WORK, unpack
 from celerypipe.relay import Relay
-from celerypipe.running import Encoded
 
 
 class Stand:
@@ -31,8 +30,8 @@ class Stand:
     def call(self, function: Any, message: Message, name: str) -> Any:
         return Unarmed().call(None, function, message, name)
 
-    def encoded(self, outputs: list[Message], *_: Any) -> Encoded:
-        return Encoded("blob", b"", [("SET", "blob", 1)], 1000) if not outputs else Encoded("", joined(outputs), (), 1)
+    def encoded(self, outputs: list[Message], *_: Any) -> tuple[Stowed, int]:
+        return (Stowed(joined(outputs), "", []), 1) if outputs else (Stowed(b"", "blob", [("SET", "blob", 1)]), 1000)
 
     def failure(self, error: BaseException) -> bytes:
         return str(error).encode()
