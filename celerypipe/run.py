@@ -22,6 +22,7 @@ from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
 from celerypipe.report import Report
+from celerypipe.resume import close_journal, open_journal
 from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
 from celerypipe.warp import Warp
@@ -44,8 +45,10 @@ class Run:
         say: Callable[[str], None],
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
+        resume: str | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self._resume = resume
         self.catalogue = catalogue
         path = pipeline.folder_path
         self.folder = Folder(path, pipeline.telemetry) if path else None
@@ -163,6 +166,8 @@ class Run:
         try:
             if self.folder is not None:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if self.outflow is None:  # else it is fed from code, which nobody can ask for the same again
+                open_journal(self.pipeline, self.catalogue, self.course, self.stations.values(), self._resume)
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
@@ -271,6 +276,7 @@ class Run:
         for loopback in self.loopbacks:
             loopback.close()
         self.course.settle(FAREWELL)
+        close_journal(self.course, done=self.course.error is None and not self._stopped)
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
         self.course.farewell(FAREWELL)

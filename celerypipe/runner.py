@@ -62,15 +62,24 @@ class Runner:
         self.report: Report | None = None
         self._current: Run | None = None
 
-    def run(self, pipeline: Pipeline, *, on_progress: Callable[[Report], None] | None = None) -> Report:
+    def run(
+        self,
+        pipeline: Pipeline,
+        *,
+        resume: str | None = None,
+        on_progress: Callable[[Report], None] | None = None,
+    ) -> Report:
         """Run a pipeline until its sources end and everything in flight is out.
 
         Ctrl-C or SIGTERM stop the sources and drain (SIGTERM for at most 8 s); a second one stops at once. Raises
         :class:`DefinitionError` and :class:`ConfigError` before anything runs, :class:`NodeError` when a node fails
         under ``on_error: stop``, :class:`RunCancelled`, :class:`DeadlineExceeded`; the error's ``report`` says how far
         it came. ``on_progress`` is called about four times a second.
+
+        ``resume``: the id of a run of this pipeline that was ended, by ``kill -9`` too. Its sources leave out the
+        messages that were through: a :class:`ConfigError` says why if that cannot be.
         """
-        run = self._make(pipeline)
+        run = self._make(pipeline, resume=resume)
         self._current = run
         with _Signals(run):
             run.begin()
@@ -108,7 +117,7 @@ class Runner:
         if run is not None:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
 
-    def _make(self, pipeline: Pipeline, feed: Iterable[Message] | None = None) -> Run:
+    def _make(self, pipeline: Pipeline, feed: Iterable[Message] | None = None, *, resume: str | None = None) -> Run:
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
         heads = (
@@ -136,6 +145,7 @@ class Runner:
             say=self.on_event,
             feed=feed,
             heads=heads,
+            resume=resume,
         )
 
     def _watch(self, run: Run, deadline: float | None, on_progress: Callable[[Report], None] | None) -> None:

@@ -17,6 +17,7 @@ from celerypipe.folder import Folder
 from celerypipe.join import Join
 from celerypipe.message import Message, stamped
 from celerypipe.pipeline import Link, NodeDefinition
+from celerypipe.progress import Progress
 from celerypipe.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ class Course:
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
+        #: Follows source messages until they are through, where the run can be resumed.
+        self.progress: Progress | None = None
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._going: set[Station] = set()
@@ -51,6 +54,16 @@ class Course:
         future = self._executor.submit(work)
         self._later.add(future)
         future.add_done_callback(self._later.discard)
+
+    def hold(self, message: Message) -> None:
+        """A message is not through before :meth:`left` was called once more."""
+        if self.progress is not None:
+            self.progress.sent(message)
+
+    def left(self, message: Message) -> None:
+        """A message is through a node, and what came of it was handed on; or it was given up."""
+        if self.progress is not None and self.error is None:  # else it is what the run failed over
+            self.progress.left(message)
 
     def settle(self, seconds: float) -> None:
         """Wait so long for what :meth:`later` was given, and leave what is not done then."""
@@ -198,6 +211,7 @@ class Station:
         that it need not.
         """
         folder = self.course.folder
+        progress = self.course.progress
         for output in outputs:
             message = stamped(output, self.name, parent, number)
             self.tally.sent += 1
@@ -206,11 +220,14 @@ class Station:
                     folder.record("tx", self.name, message, parent.id if parent else message.id)
                 if self.node.auto_dump:
                     folder.dump(self.name, message)
+            if progress is not None and self.outlets:
+                progress.sent(message, len(self.outlets))
             for outlet in self.outlets:
                 if outlet.link.full == "block":
                     outlet.station.offer(self.name, message, full="crowd" if crowd else "wait")
                 elif not outlet.station.offer(self.name, message, full="refuse"):
                     self.tally.dropped += 1
+                    self.course.left(message)
 
     def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
         """Decide about a failed attempt: seconds to wait before the next one, or None when the message is given up.

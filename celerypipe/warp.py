@@ -122,6 +122,7 @@ class Warp(Handover):
             failure.kind = "codec"
             failure.__cause__ = error
             self.judge(message, failure, self.node.retries)
+            self.course.left(message)
             return True
         with self._changed:
             if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
@@ -264,10 +265,12 @@ class Warp(Handover):
             here = self.carrier.here(message)
             if here is not None:
                 super(Warp, self).bury(here, error, attempt, note)
-                return
-            lost = "its payload was lost with Redis; this is the message that it was made from"
-            super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost)
+            else:
+                lost = "its payload was lost with Redis; this is the message that it was made from"
+                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost)
+            self.course.left(message)
 
+        self.course.hold(message)
         self.course.later(fetch_and_bury)  # who gives it up may be watching time
 
     # -- time -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from celerypipe import Message, Proc, Sink, Source
 
@@ -76,3 +77,16 @@ class Cold(Sink):
         while "warmup" not in events:
             time.sleep(0.001)
         raise OSError("no such device")
+
+
+class Halt(Proc):
+    """Waits for the file ``gate`` when a message has the name ``at``."""
+
+    def __init__(self, at: str, gate: str) -> None:
+        self.at = at
+        self.gate = Path(gate)
+
+    def update(self, message: Message) -> Message:
+        while message.meta.get("name") == self.at and not self.gate.exists():
+            time.sleep(0.01)
+        return message

@@ -17,6 +17,7 @@ from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
+from celerypipe.resume import resumable
 from celerypipe.runner import Runner
 from celerypipe.settings import Settings
 
@@ -35,8 +36,23 @@ FILE_WIDTH = 120
     help="End the run after so long; wins over the pipeline's deadline.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    is_flag=False,
+    flag_value="",
+    help="Go on where that run of PIPELINE ended; without RUN, at the end of the line, list those there are.",
+)
 @click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
-def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, as_json: bool, quiet: bool) -> None:
+def run(
+    pipeline: Path,
+    redis: str | None,
+    local: bool,
+    timeout: float | None,
+    as_json: bool,
+    resume: str | None,
+    quiet: bool,
+) -> None:
     """Run PIPELINE, a JSON file.
 
     Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
@@ -50,6 +66,8 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
     require(definition, catalogue, local=local)
+    if resume is not None:
+        resumable(definition, catalogue, resume)  # before Redis and workers are started for it
     console = Console(stderr=True)
 
     def say(text: str) -> None:
@@ -61,7 +79,7 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
     try:
         address = redis or settings.redis_url
         with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:
-            report = Runner(url, local=local, on_event=say).run(definition, on_progress=show)
+            report = Runner(url, local=local, on_event=say).run(definition, resume=resume, on_progress=show)
     except CelerypipeError as error:
         if error.report is not None:
             publish(error.report, as_json=as_json)

@@ -1,0 +1,51 @@
+"""The journals in a pipeline's folder: those of runs that did not end well, and of runs that are going on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from celerypipe.journal import FILE, Content, NoJournal, locked, parse, remove
+
+#: So many are kept; older ones go.
+MOST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A journal that lies in a folder: where, what it says, and whether its run is still going on."""
+
+    place: Path
+    content: Content
+    busy: bool
+
+
+def kept(folder: Path) -> tuple[list[Kept], list[str]]:
+    """Return the journals in a folder, the newest first, and a sentence about each file that is none."""
+    found, strange = [], []
+    for path in sorted(folder.glob(f"*/{FILE}")):
+        try:
+            found.append(Kept(path.parent, parse(path.read_bytes()), _is_busy(path)))
+        except NoJournal as error:
+            strange.append(f"{path} is no journal: {error}")
+        except OSError as error:
+            strange.append(f"{path} cannot be read: {error.strerror}")
+    return sorted(found, key=lambda each: each.content.started, reverse=True), strange
+
+
+def _is_busy(path: Path) -> bool:
+    try:
+        os.close(locked(path))
+    except BlockingIOError:
+        return True
+    return False
+
+
+def prune(folder: Path, most: int = MOST) -> None:
+    """Remove the oldest journals beyond so many; those of runs that are going on stay, and so does what is none."""
+    found, _ = kept(folder)
+    for old in [each for each in found if not each.busy][most:]:
+        with contextlib.suppress(OSError):
+            remove(old.place)
