@@ -95,9 +95,9 @@ def noted(through: Mapping[str, Positions], following: Mapping[str, int]) -> byt
 def parse(data: bytes) -> Content:
     """Read a journal; :class:`NoJournal` for what is none. A last line without its end counts for nothing."""
     whole, end, _ = data.rpartition(b"\n")
-    lines = (whole + end).splitlines()
-    if not lines:
+    if not end:
         raise NoJournal("it has no whole line")
+    lines = whole.split(b"\n")
     content = _head(_object(lines[0], 1))
     for number, line in enumerate(lines[1:], start=2):
         said = _object(line, number)

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from celerypipe import Message, Proc, Sink, Source
+from celerypipe import Batch, Message, Proc, Sink, Source
 
 #: What happened, in order; a test clears it.
 events: list[str] = []
@@ -90,3 +91,34 @@ class Halt(Proc):
         while message.meta.get("name") == self.at and not self.gate.exists():
             time.sleep(0.01)
         return message
+
+
+class Trap(Proc):
+    """Raises on the payload ``at`` until the file ``gate`` is there, once ``out`` has ``after`` lines."""
+
+    def __init__(self, at: Any, gate: str, out: str, after: int) -> None:
+        self.at = at
+        self.gate = Path(gate)
+        self.out = Path(out)
+        self.after = after
+
+    def update(self, message: Message) -> Message:
+        payload = message.payload
+        found = payload.messages[0].payload if isinstance(payload, Batch) else payload
+        found = list(found) if isinstance(found, tuple) else found
+        if found == self.at and not self.gate.exists():
+            while self.out.read_text().count("\n") < self.after:
+                time.sleep(0.001)
+            raise RuntimeError(f"{found} fell into the trap")
+        return message
+
+
+class Keyed(Sink):
+    """Notes the key of each message in a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def update_once(self, message: Message, key: str) -> None:
+        with open(self.path, "a") as file:
+            file.write(f"{key}\n")

@@ -32,19 +32,22 @@ class Place:
         self.gates = {number: folder / f"gate-{number}" for number in GATES}
         values = [str(self.gates[number]) if number in GATES else number for number in range(COUNT)]
         self.values = values
+        elsewhere = {"warped": True, "warp_configuration": {"queue": warped}} if warped else {}
         self.source.write_text("".join(f"{json.dumps(value)}\n" for value in values))
         self.pipeline: dict[str, Any] = {
             "name": "lines",
             "folder": "kept",
             "nodes": [
                 node("lines", "source", "json_lines", path=str(self.source)),
-                {
-                    **node("gate", "proc", "tests.remote.Gate"),
-                    **({"warped": True, "warp_configuration": {"queue": warped}} if warped else {}),
-                },
+                {**node("gate", "proc", "tests.remote.Gate"), **elsewhere},
+                {**node("echo", "proc", "tests.remote.Echo"), **elsewhere},
                 node("file", "sink", "json_lines", path=str(self.out)),
             ],
-            "links": [{"from": "lines", "to": "gate"}, {"from": "gate", "to": "file"}],
+            "links": [
+                {"from": "lines", "to": "gate"},
+                {"from": "gate", "to": "echo"},
+                {"from": "echo", "to": "file"},
+            ],
             **parts,
         }
 
@@ -129,7 +132,7 @@ def test_what_was_written_but_not_noted_is_not_written_again(tmp_path: Path) -> 
     assert place.lines() == place.values
 
 
-def test_with_a_warped_node_too(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
+def test_with_warped_nodes_too(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     start_worker("resume", pool="solo", config=CONFIG)
     place = Place(tmp_path, warped="resume")
     place.killed_at(100, "--redis", redis_url)
@@ -173,7 +176,7 @@ def test_a_run_that_failed_goes_on_with_the_message_that_it_failed_over(tmp_path
 
 def test_a_sink_that_keeps_no_record_gets_every_message_at_least_once(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    place.pipeline["nodes"][2] = node("file", "sink", "tests.remote.Drop", path=str(place.out))
+    place.pipeline["nodes"][3] = node("file", "sink", "tests.remote.Drop", path=str(place.out))
     process = place.start()
     eventually(lambda: place.noted() >= 100, "a journal")
     os.kill(process.pid, signal.SIGKILL)
@@ -197,6 +200,7 @@ def test_pictures_are_known_by_name(tmp_path: Path) -> None:
     place.pipeline["nodes"] = [
         node("lines", "source", "image_files", folder=str(pictures)),
         node("gate", "proc", "tests.here.Halt", at="10", gate=str(gate)),
+        node("echo", "proc", "tests.remote.Echo"),
         node("file", "sink", "image_files", pattern="{sequence}-{name}.png"),
     ]
     process = place.start()
