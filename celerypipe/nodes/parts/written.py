@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from hashlib import blake2b
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 #: One note: the digest of a message's key, and the size of the file with that message in it.
 NOTE = np.dtype([("key", "<u8"), ("end", "<u8")])
+PACKED = struct.Struct("<QQ")
 
 
 class Written:
@@ -28,19 +30,21 @@ class Written:
 
     def __contains__(self, key: str) -> bool:
         """Did an earlier process write the message with this key?"""
-        place = int(np.searchsorted(self._before, _digest(key)))
-        return place < len(self._before) and bool(self._before[place] == _digest(key))
+        if not self.begun:
+            return False
+        digest = np.uint64(_digest(key))
+        place = int(np.searchsorted(self._before, digest))
+        return place < len(self._before) and bool(self._before[place] == digest)
 
     def add(self, key: str, size: int) -> None:
         """Note a message that is in the file, which has this size now; an empty key: one that will not come again."""
         self.end += size
-        note = np.array([(_digest(key) if key else 0, self.end)], NOTE).tobytes()
-        os.write(self._file, note)
+        os.write(self._file, PACKED.pack(_digest(key) if key else 0, self.end))
 
     def close(self) -> None:
         """Let go of the notes."""
         os.close(self._file)
 
 
-def _digest(key: str) -> np.uint64:
-    return np.uint64(int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"))
+def _digest(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
