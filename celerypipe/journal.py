@@ -34,6 +34,9 @@ REWRITE = 1024 * 1024
 #: What a run may be called, and so the folder of its journal.
 RUN = re.compile(r"[0-9a-f]{4,64}")
 
+#: Bytes that the first line of a journal may have.
+LONGEST_HEAD = 16 * 1024 * 1024
+
 
 class NoJournal(ValueError):
     """A file that is no journal, or one that is damaged; the text says which line."""
@@ -110,6 +113,12 @@ def parse(data: bytes) -> Content:
             raise NoJournal(f"line {number} is damaged: {error}") from None
     content.size = len(whole) + len(end)
     return content
+
+
+def head_of(path: Path) -> Content:
+    """Read the head of a journal alone; raises as :func:`parse` does."""
+    with path.open("rb") as file:
+        return _head(_object(file.readline(LONGEST_HEAD), 1))
 
 
 def _object(line: bytes, number: int) -> dict[str, Any]:

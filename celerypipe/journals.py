@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from celerypipe.journal import FILE, Content, NoJournal, locked, parse, remove
+from celerypipe.journal import FILE, Content, NoJournal, head_of, locked, parse, remove
 
 #: So many are kept; older ones go.
 MOST = 20
@@ -45,7 +45,11 @@ def _is_busy(path: Path) -> bool:
 
 def prune(folder: Path, most: int = MOST) -> None:
     """Remove the oldest journals beyond so many; those of runs that are going on stay, and so does what is none."""
-    found, _ = kept(folder)
-    for old in [each for each in found if not each.busy][most:]:
+    ages: list[tuple[float, Path]] = []
+    for path in folder.glob(f"*/{FILE}"):
+        with contextlib.suppress(NoJournal, OSError):
+            ages.append((head_of(path).started, path))
+    for _, path in sorted(ages, reverse=True)[most:]:
         with contextlib.suppress(OSError):
-            remove(old.place)
+            if not _is_busy(path):
+                remove(path.parent)

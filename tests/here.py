@@ -114,11 +114,16 @@ class Trap(Proc):
 
 
 class Keyed(Sink):
-    """Notes the key of each message in a file."""
+    """Notes the key of each message in a file; ``odd`` payloads fail, or hang, the first time."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, odd: dict[int, str] | None = None) -> None:
+        self.path = Path(path)
+        self.odd = odd or {}
 
     def update_once(self, message: Message, key: str) -> None:
-        with open(self.path, "a") as file:
+        with self.path.open("a") as file:
             file.write(f"{key}\n")
+        if self.path.read_text().splitlines().count(key) == 1 and message.payload in self.odd:
+            if self.odd[message.payload] == "hang":
+                time.sleep(20)
+            raise ValueError(message.payload)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from celerypipe.journal import FILE, parse
 from tests.integration.test_warp import CONFIG
@@ -20,6 +23,8 @@ from tests.servers import ROOT, StartWorker, eventually
 #: How many lines the source has. Some of them are the paths of gates, which hold the run up until they are there.
 COUNT = 300
 GATES = (100, 200)
+#: How many there are where a run is killed at random moments.
+COUNT_LONG = 40_000
 
 
 class Place:
@@ -76,6 +81,9 @@ class Place:
     def lines(self) -> list[Any]:
         return [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
 
+    def written(self) -> int:
+        return self.out.read_bytes().count(b"\n") if self.out.exists() else 0
+
     def journals(self) -> list[Path]:
         return sorted((self.folder / "kept" / "journals").glob(f"*/{FILE}"))
 
@@ -85,10 +93,15 @@ class Place:
 
     def killed_at(self, count: int, *options: str) -> None:
         """Run until the gate behind so many lines, and kill it with ``-9`` once that is noted."""
+        self.killed_when(lambda: self.noted() >= count, *options)
+        assert len(self.lines()) == count
+
+    def killed_when(self, condition: Callable[[], bool], *options: str) -> None:
+        """Run until the condition holds, and kill it with ``-9``."""
         process = self.start(*options)
-        eventually(lambda: process.poll() is not None or self.noted() >= count, "a journal")
-        assert len(self.lines()) == count, process.communicate()[1]
-        os.kill(process.pid, signal.SIGKILL)
+        eventually(lambda: condition() or process.poll() is not None, "the moment to kill the run")
+        assert process.poll() is None, process.communicate()[1]
+        process.kill()
         process.communicate()
 
     def run_id(self) -> str:
@@ -177,10 +190,7 @@ def test_a_run_that_failed_goes_on_with_the_message_that_it_failed_over(tmp_path
 def test_a_sink_that_keeps_no_record_gets_every_message_at_least_once(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.pipeline["nodes"][3] = node("file", "sink", "tests.remote.Drop", path=str(place.out))
-    process = place.start()
-    eventually(lambda: place.noted() >= 100, "a journal")
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    place.killed_when(lambda: place.noted() >= 100)
     for gate in place.gates.values():
         gate.touch()
     place.finish("--resume", place.run_id())
@@ -203,12 +213,29 @@ def test_pictures_are_known_by_name(tmp_path: Path) -> None:
         node("echo", "proc", "tests.remote.Echo"),
         node("file", "sink", "image_files", pattern="{sequence}-{name}.png"),
     ]
-    process = place.start()
-    eventually(place.noted, "a journal")
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    place.killed_when(lambda: place.noted() > 0)
     gate.touch()
     cv2.imwrite(str(pictures / "000.png"), np.zeros((4, 4, 3), np.uint8))
     place.finish("--resume", place.run_id())
     written = sorted(path.name.partition("-")[2] for path in (tmp_path / "kept" / "file").glob("*.png"))
     assert written == sorted(f"{name}.png" for name in [*names, "000"])
+
+
+@pytest.mark.skipif(os.environ.get("CELERYPIPE_FAULTS") != "long", reason="long; `make faults` runs it")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("queue", ["", "resume-long"])
+def test_killed_at_random_moments_under_load(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, queue: str
+) -> None:
+    if queue:
+        start_worker(queue, pool="prefork", concurrency=2, config=CONFIG)
+    options = ["--redis", redis_url] if queue else []
+    place = Place(tmp_path, warped=queue)
+    place.values = list(range(COUNT_LONG))
+    place.source.write_text("".join(f"{value}\n" for value in place.values))
+    run = ""
+    for kill_at in sorted(random.Random(4).sample(range(COUNT_LONG - 1000), 8)):  # noqa: S311  # no secret
+        place.killed_when(lambda at=kill_at: place.written() > at, *options, *(["--resume", run] if run else []))
+        run = place.run_id()
+    place.finish(*options, "--resume", run)
+    assert place.lines() == place.values

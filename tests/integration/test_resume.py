@@ -296,3 +296,16 @@ def test_messages_that_are_fed_from_code_have_no_journal(story: Story) -> None:
     assert list(story.runner.stream(pipeline, [Message(1)])) == []
     assert story.lines() == [1]
     assert not (story.folder / "kept" / "journals").exists()
+
+
+def test_another_attempt_has_the_same_key(story: Story) -> None:
+    configuration = {"path": str(story.out), "odd": {2: "fail", 4: "hang"}}
+    keyed = NodeDefinition(
+        name="keyed", type="sink", mark=here.Keyed, configuration=configuration, retries=1, timeout=0.5
+    )
+    pipeline = Pipeline(
+        name="story", folder=story.folder / "kept", nodes=[stream(count=6), keyed], links=[("numbers", "keyed")]
+    )
+    story.runner.run(pipeline)
+    keys = [f"numbers/{number}/numbers/keyed/0" for number in (0, 1, 2, 2, 3, 4, 4, 5)]
+    assert story.out.read_text().splitlines() == keys
