@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from celerypipe.journals import kept, prune
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.resume import obstacle
 from tests import here, remote
+from tests.living import living
+from tests.servers import ROOT
 
 
 class Story:
@@ -309,3 +313,21 @@ def test_another_attempt_has_the_same_key(story: Story) -> None:
     story.runner.run(pipeline)
     keys = [f"numbers/{number}/numbers/keyed/0" for number in (0, 1, 2, 2, 3, 4, 4, 5)]
     assert story.out.read_text().splitlines() == keys
+
+
+def test_the_nodes_in_the_documentation_work(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "resume.md").read_text(encoding="utf-8")
+    module = ModuleType("documented")
+    monkeypatch.setitem(sys.modules, "documented", module)
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, module.__dict__)  # noqa: S102  # our own page
+    rows = [(key, f"row {key}") for key in range(0, 90, 3)]
+    source = NodeDefinition(name="rows", type="source", mark="documented.Rows", configuration={"rows": rows})
+    pipeline = story.pipeline([source, story.trap("row 60", 20)], [("rows", "trap"), ("trap", "file")])
+    assert story.go_on(pipeline, story.fail(pipeline))["rows"].sent <= 11
+    assert story.lines() == [text for _, text in rows]
+    sink = module.Table(str(story.folder / "table.db"))
+    with living(sink):
+        for key in ("a", "b", "a"):
+            sink.update_once(Message("text"), key)
+        assert sink.table.execute("SELECT key FROM lines").fetchall() == [("a",), ("b",)]
