@@ -26,10 +26,11 @@ LINKS = "(links)"
 LISTED = 10
 
 
-def obstacle(pipeline: Pipeline, catalogue: Catalogue) -> str:
+def obstacle(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -> str:
     """Return why no run of this pipeline can be resumed, and what to do; nothing if they can.
 
-    What a warped node is, only its worker may know: one that is not known here counts as stateless.
+    What a warped node is, only its worker may know, unless ``local`` says that it runs here: one that is not known here
+    counts as stateless.
     """
     if pipeline.folder_path is None:
         return 'it has no folder to keep a journal in: give the pipeline a "folder"'
@@ -37,7 +38,7 @@ def obstacle(pipeline: Pipeline, catalogue: Catalogue) -> str:
     for node in pipeline.nodes:
         if node.sync == "latest":
             return f"{node.name!r} joins by 'latest', and what it remembers is lost with its run"
-        if not is_known_here(node, catalogue):
+        if not is_known_here(node, catalogue, local=local):
             continue
         found = catalogue.find(node.mark, node.type).node
         if found.stateful:
@@ -70,13 +71,13 @@ def changes(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
     return ["its links" if name == LINKS else f"node {name!r}" for name in names if now.get(name) != then.get(name)]
 
 
-def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str) -> Kept:
+def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool = False) -> Kept:
     """Return the journal of this run of the pipeline.
 
     :class:`ConfigError` when there is none, which lists those there are; when the definition changed since; when the
     run is still going on.
     """
-    if reason := obstacle(pipeline, catalogue):
+    if reason := obstacle(pipeline, catalogue, local=local):
         raise ConfigError(f"no run of pipeline {pipeline.name!r} can be resumed: {reason}")
     place = _place(pipeline)
     found, strange = kept(place)
@@ -116,21 +117,26 @@ def _line(each: Kept, changed: list[str]) -> str:
 
 
 def open_journal(
-    pipeline: Pipeline, catalogue: Catalogue, course: Course, stations: Iterable[Station], resume: str | None
-) -> None:
-    """Follow the source messages of a run that can be resumed; its journal begins, or that of ``resume`` goes on."""
+    pipeline: Pipeline, catalogue: Catalogue, course: Course, *, resume: str | None, local: bool
+) -> Progress | None:
+    """Begin the journal of a run that can be resumed, or go on with that of ``resume``; None where none is kept."""
     if resume is not None:
-        one = resumable(pipeline, catalogue, resume)
+        one = resumable(pipeline, catalogue, resume, local=local)
         journal = Journal.open(one.place, course.run_id)
         course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
-    elif obstacle(pipeline, catalogue):
-        return
+    elif obstacle(pipeline, catalogue, local=local):
+        return None
     else:
         journal = _new_journal(pipeline, course.run_id)
-    course.progress = Progress(journal, course.say)
-    course.spawn("journal", course.progress.live, course.over)
+    return Progress(journal, course.say)
+
+
+def follow(progress: Progress, course: Course, stations: Iterable[Station]) -> None:
+    """Let a run tell how far its source messages are, and write it down as long as the run goes on."""
+    course.progress = progress
     for station in stations:
-        station.join.progress = course.progress
+        station.join.progress = progress
+    course.spawn("journal", progress.live, course.over)
 
 
 def _new_journal(pipeline: Pipeline, run: str) -> Journal:

@@ -22,7 +22,7 @@ from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
 from celerypipe.report import Report
-from celerypipe.resume import close_journal, open_journal
+from celerypipe.resume import close_journal, follow, open_journal
 from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
 from celerypipe.warp import Warp
@@ -166,8 +166,7 @@ class Run:
         try:
             if self.folder is not None:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
-            if self.outflow is None:  # else it is fed from code, which nobody can ask for the same again
-                open_journal(self.pipeline, self.catalogue, self.course, self.stations.values(), self._resume)
+            self._open_journal()
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
@@ -191,6 +190,14 @@ class Run:
         # From the sinks upwards, so that nobody sends to somebody who is not there yet.
         for station in reversed(self.stations.values()):
             station.start()
+
+    def _open_journal(self) -> None:
+        if self.outflow is not None:  # it is fed from code, which nobody can ask for the same again
+            return
+        local = self.carrier is None
+        progress = open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
+        if progress is not None:
+            follow(progress, self.course, self.stations.values())
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""

@@ -67,7 +67,7 @@ def run(
         definition = definition.model_copy(update={"deadline": timeout})
     require(definition, catalogue, local=local)
     if resume is not None:
-        resumable(definition, catalogue, resume)  # before Redis and workers are started for it
+        resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(stderr=True)
 
     def say(text: str) -> None:

@@ -192,6 +192,8 @@ def test_what_remembers_cannot_be_resumed(story: Story, node: NodeDefinition, re
     assert obstacle(pipeline, Catalogue()).startswith(reason)
     story.runner.run(pipeline)
     assert not (story.folder / "kept" / "journals").exists()
+    there = node.model_copy(update={"warped": True})
+    assert obstacle(story.pipeline([stream(), there], []), Catalogue(), local=True).startswith(reason)
 
 
 def test_a_source_that_cannot_seek_cannot_be_resumed(story: Story) -> None:
