@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from celerypipe.errors import ConfigError
 from celerypipe.positions import Positions
@@ -149,6 +150,21 @@ def begun(run: str, pipeline: str, parts: Mapping[str, str]) -> Content:
     return Content([run], pipeline, time.time(), parts)
 
 
+#: The journals of this process.
+_open: WeakSet[Journal] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """A forked child of a run, such as a pool of one of its nodes, must not keep the lock when the run is killed."""
+    for journal in list(_open):
+        with contextlib.suppress(OSError):
+            os.close(journal._file)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
 class Journal:
     """A journal that a run writes to. Made by :meth:`create` or :meth:`open`; a lock keeps all others out."""
 
@@ -157,6 +173,7 @@ class Journal:
         self.content = content
         self._file = descriptor
         self._grown = 0
+        _open.add(self)
 
     @classmethod
     def create(cls, place: Path, content: Content) -> Journal:
@@ -205,6 +222,7 @@ class Journal:
 
     def close(self) -> None:
         """Let go of it."""
+        _open.discard(self)
         os.close(self._file)
 
     def remove(self) -> None:

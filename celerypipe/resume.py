@@ -120,14 +120,22 @@ def open_journal(
     pipeline: Pipeline, catalogue: Catalogue, course: Course, *, resume: str | None, local: bool
 ) -> Progress | None:
     """Begin the journal of a run that can be resumed, or go on with that of ``resume``; None where none is kept."""
-    if resume is not None:
-        one = resumable(pipeline, catalogue, resume, local=local)
-        journal = Journal.open(one.place, course.run_id)
-        course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
-    elif obstacle(pipeline, catalogue, local=local):
+    if resume is None:
+        return None if obstacle(pipeline, catalogue, local=local) else _new(pipeline, course)
+    one = resumable(pipeline, catalogue, resume, local=local)
+    journal = Journal.open(one.place, course.run_id)
+    course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
+    return Progress(journal, course.say)
+
+
+def _new(pipeline: Pipeline, course: Course) -> Progress | None:
+    place = _place(pipeline)
+    try:
+        prune(place)
+        journal = Journal.create(place / course.run_id, begun(course.run_id, pipeline.name, parts_of(pipeline)))
+    except OSError as error:  # a file system without locks, for one: the run itself does not need it
+        course.say(f"this run cannot be resumed, no journal can be written to {place}: {error}")
         return None
-    else:
-        journal = _new_journal(pipeline, course.run_id)
     return Progress(journal, course.say)
 
 
@@ -137,15 +145,6 @@ def follow(progress: Progress, course: Course, stations: Iterable[Station]) -> N
     for station in stations:
         station.join.progress = progress
     course.spawn("journal", progress.live, course.over)
-
-
-def _new_journal(pipeline: Pipeline, run: str) -> Journal:
-    place = _place(pipeline)
-    try:
-        prune(place)
-        return Journal.create(place / run, begun(run, pipeline.name, parts_of(pipeline)))
-    except OSError as error:
-        raise ConfigError(f"pipeline.folder: cannot write to {place}: {error}") from None
 
 
 def close_journal(course: Course, *, done: bool) -> None:

@@ -146,7 +146,8 @@ class JsonLinesSink(Sink):
         """Open the file; :class:`ConfigError` when that cannot be done, or it is not as an earlier run left it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._written = Written(self.record) if self.record is not None else None
+            is_plain = self.path.is_file() or not self.path.exists()
+            self._written = Written(self.record) if self.record is not None and is_plain else None
             if self._written is not None and self._written.begun:
                 self._file = self._continued(self._written.end)
                 return

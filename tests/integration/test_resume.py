@@ -333,3 +333,27 @@ def test_the_nodes_in_the_documentation_work(story: Story, monkeypatch: pytest.M
         for key in ("a", "b", "a"):
             sink.update_once(Message("text"), key)
         assert sink.table.execute("SELECT key FROM lines").fetchall() == [("a",), ("b",)]
+
+
+def test_a_sink_that_writes_to_a_device_keeps_no_record(story: Story) -> None:
+    sink = NodeDefinition(name="file", type="sink", mark="json_lines", configuration={"path": "/dev/null"})
+    pipeline = Pipeline(
+        name="story",
+        folder=story.folder / "kept",
+        nodes=[stream(), story.trap(40, 0), proc("keep", here.Keep), sink],
+        links=[("numbers", "trap"), ("trap", "keep"), ("keep", "file")],
+    )
+    story.out.touch()
+    with pytest.raises(NodeFailed):
+        story.runner.run(pipeline)
+    assert not list((story.folder / "kept").glob("journals/*/*.written"))
+
+
+def test_a_folder_without_room_for_a_journal_runs_all_the_same(story: Story) -> None:
+    said: list[str] = []
+    (story.folder / "kept").mkdir()
+    (story.folder / "kept" / "journals").touch()
+    pipeline = story.pipeline([stream()], [("numbers", "file")])
+    assert Runner(on_event=said.append).run(pipeline).status == "done"
+    assert "this run cannot be resumed, no journal can be written to" in said[0]
+    assert story.lines() == list(range(60))
