@@ -149,7 +149,7 @@ class JsonLinesSink(Sink):
             is_plain = self.path.is_file() or not self.path.exists()
             self._written = Written(self.record) if self.record is not None and is_plain else None
             if self._written is not None and self._written.begun:
-                self._file = self._continued(self._written.end)
+                self._file = self._continued(self._written)
                 return
             self._file = FileIO(self.path, "a+" if self.append else "w")
             self._end_half_line(self._file)
@@ -173,15 +173,17 @@ class JsonLinesSink(Sink):
         )
         # A lone surrogate has no UTF-8; backslashreplace writes it as \udc80, which is how JSON spells it.
         line = text.encode("utf-8", "backslashreplace") + b"\n"
+        if self._written is None:
+            self._write(self._file, line)
+            return
+        self._written.add(key, len(line))
         try:
             self._write(self._file, line)
         except OSError:
-            if self._written is not None:  # a part of it must not stand where the next line begins
-                self._file.truncate(self._written.end)
-                self._file.seek(self._written.end)
+            self._written.take_back()
+            self._file.truncate(self._written.end)  # a part of it must not stand where the next line begins
+            self._file.seek(self._written.end)
             raise
-        if self._written is not None:
-            self._written.add(key, len(line))
 
     def destroy(self) -> None:
         """Close the file."""
@@ -196,19 +198,18 @@ class JsonLinesSink(Sink):
         while left:
             left = left[file.write(left) or 0 :]
 
-    def _continued(self, end: int) -> FileIO:
+    def _continued(self, written: Written) -> FileIO:
         """Open the file as an earlier run left it, and cut off the line that it was killed over."""
         file = FileIO(self.path, "r+")
-        found = file.seek(0, os.SEEK_END)
-        file.seek(end)
-        if found < end or b"\n" in file.read()[:-1]:
+        found, noted = file.seek(0, os.SEEK_END), written.end
+        if not written.settle(found):
             file.close()
             raise ConfigError(
-                f"{self.path}: has {found} bytes and the run left {end}, so it was changed since; put it back as it "
+                f"{self.path}: has {found} bytes and the run left {noted}, so it was changed since; put it back as it "
                 "was, or run without --resume"
             )
-        file.truncate(end)
-        file.seek(end)
+        file.truncate(written.end)
+        file.seek(written.end)
         return file
 
     def _end_half_line(self, file: FileIO) -> None:

@@ -136,8 +136,7 @@ def test_what_was_written_but_not_noted_is_not_written_again(tmp_path: Path) -> 
     (journal,) = place.journals()
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0] + b'{"through":{"lines":[[1,7]]},"following":{"lines":7}}\n' + b'{"through":{"li')
-    with place.out.open("a") as file:
-        file.write('"half a li')
+    place.out.write_bytes(place.out.read_bytes()[:-2])  # half of the last line
     for gate in place.gates.values():
         gate.touch()
     report = place.finish("--resume", place.run_id())

@@ -255,7 +255,7 @@ def test_an_output_file_that_changed_since_is_refused(story: Story) -> None:
     pipeline = story.pipeline([stream(), story.trap(40)], [("numbers", "trap"), ("trap", "file")])
     run = story.fail(pipeline)
     whole = story.out.read_bytes()
-    for changed in (whole[:-3], whole + b"1\n2\n"):
+    for changed in (whole[:-8], whole + b"1\n", whole + b"1\n2\n", b""):
         story.out.write_bytes(changed)
         with pytest.raises(
             ConfigError, match=r"out.jsonl: has \d+ bytes and the run left \d+, so it was changed since"

@@ -196,18 +196,57 @@ def test_a_key_tells_apart_what_one_message_became(tmp_path: Path) -> None:
     progress.close(done=True)
 
 
-def test_half_a_note_of_a_sink_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "torn", "as_left", "end"),
+    [
+        (20, 0, True, 20),
+        (15, 0, True, 15),  # killed between the note and the line
+        (17, 0, True, 15),  # or in the middle of the line
+        (15, 3, True, 15),  # or of the note
+        (21, 0, False, 20),
+        (14, 0, False, 20),
+        (0, 0, False, 20),
+    ],
+)
+def test_a_file_is_told_from_a_changed_one(tmp_path: Path, size: int, torn: int, as_left: bool, end: int) -> None:
     path = tmp_path / "file.written"
     written = Written(path)
     written.add("", 10)
     written.add("a", 5)
     written.add("b", 5)
     written.close()
-    path.write_bytes(path.read_bytes()[:-3])
+    path.write_bytes(path.read_bytes()[: -torn or None])
     again = Written(path)
     assert again.begun
-    assert (again.end, "a" in again, "b" in again) == (15, True, False)
+    assert again.settle(size) is as_left
+    assert (again.end, "a" in again, "b" in again) == (end, True, end == 20)
+    again.add("c", 1)
     again.close()
+    last = Written(path)
+    assert (last.end, "b" in last, "c" in last) == (end + 1, end == 20, True)
+    last.close()
+
+
+def test_a_full_disk_leaves_neither_half_a_line_nor_its_note(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from celerypipe.message import Message; from celerypipe.nodes.json_lines import JsonLinesSink\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sink = JsonLinesSink(sys.argv[1]); sink.record = Path(sys.argv[2]); sink.warmup()\n"
+        "sink.update_once(Message('a'), 'a')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 1000))\n"
+        "try: sink.update_once(Message('b' * 200), 'b')\n"
+        "except OSError: print('refused')\n"
+        "sink.update_once(Message('c'), 'c')\n"
+    )
+    command = [sys.executable, "-c", code, out, tmp_path / "file.written"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"refused\n"
+    assert out.read_text() == '"a"\n"c"\n'
+    written = Written(tmp_path / "file.written")
+    assert written.settle(8)
+    assert [key in written for key in "abc"] == [True, False, True]
+    written.close()
 
 
 def test_lines_that_other_runs_appended_stay(tmp_path: Path) -> None:

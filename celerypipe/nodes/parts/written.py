@@ -15,18 +15,31 @@ PACKED = struct.Struct("<QQ")
 
 
 class Written:
-    """The notes of one file. Each is written after the message, by one system call: ``kill -9`` costs at most the last.
+    """The notes of one file. Each is written just before its message, so that a file can be told from a changed one.
 
-    ``begun``: an earlier process noted something; ``end``: the size of the file as far as it is noted.
+    ``begun``: an earlier process noted something; ``end``: the size of the file when all that is noted is in it.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        notes = np.fromfile(path, NOTE)  # half a note at the end is left out
-        os.ftruncate(self._file, notes.nbytes)
-        self.begun = len(notes) > 0
-        self.end = int(notes["end"][-1]) if self.begun else 0
-        self._before = np.sort(notes["key"])
+        self._notes = np.fromfile(path, NOTE)  # half a note at the end is left out
+        self._before = np.sort(self._notes["key"])
+        os.ftruncate(self._file, self._notes.nbytes)
+        self.begun = len(self._notes) > 0
+        self.end = int(self._notes["end"][-1]) if self.begun else 0
+        self._last = 0
+
+    def settle(self, size: int) -> bool:
+        """Forget the last note if its message is not in the file of this size as a whole; False: the file was changed.
+
+        The file is then to be cut to ``end``.
+        """
+        if size >= self.end or len(self._notes) < 2 or size < self._notes["end"][-2]:
+            return size == self.end
+        self._last = self.end - int(self._notes["end"][-2])
+        self.take_back()
+        self._before = np.sort(self._notes["key"][:-1])
+        return True
 
     def __contains__(self, key: str) -> bool:
         """Did an earlier process write the message with this key?"""
@@ -37,9 +50,14 @@ class Written:
         return place < len(self._before) and bool(self._before[place] == digest)
 
     def add(self, key: str, size: int) -> None:
-        """Note a message that is in the file, which has this size now; an empty key: one that will not come again."""
-        self.end += size
-        os.write(self._file, PACKED.pack(_digest(key) if key else 0, self.end))
+        """Note a message of this size, to be written next; an empty key: one that will not come again."""
+        os.write(self._file, PACKED.pack(_digest(key) if key else 0, self.end + size))
+        self.end, self._last = self.end + size, size
+
+    def take_back(self) -> None:
+        """The message that was noted last is not in the file."""
+        os.ftruncate(self._file, os.fstat(self._file).st_size - NOTE.itemsize)
+        self.end -= self._last
 
     def close(self) -> None:
         """Let go of the notes."""
