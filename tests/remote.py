@@ -351,3 +351,16 @@ class DropTogether(Sink):
     def update_batch(self, messages: list[Message]) -> None:
         with open(self.path, "a") as file:
             file.write(f"{json.dumps([message.payload for message in messages])}\n")
+
+
+class Ticks(Sink):
+    """Adds a byte to a file for each message: its size says how many there were."""
+
+    def __init__(self, path: str, delay: float = 0.0) -> None:
+        self.path = path
+        self.delay = delay
+
+    def update(self, message: Message) -> None:
+        time.sleep(self.delay)
+        with open(self.path, "ab") as file:
+            file.write(b".")

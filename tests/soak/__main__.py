@@ -33,31 +33,38 @@ HANGS = 180.0
 
 
 class Breaker(threading.Thread):
-    """Does harm every now and then while a round goes on."""
+    """Does harm every now and then while a round goes on; ``failed``: a harm could not be done, which ends the soak."""
 
     def __init__(self, world: World, dice: random.Random, folder: Path) -> None:
         super().__init__(daemon=True)
         self.done: list[tuple[float, str]] = []
+        self.failed: BaseException | None = None
         self._world = world
         self._dice = dice
         self._folder = folder
         self._over = threading.Event()
         self._began = time.monotonic()
-        self.start()
 
     def run(self) -> None:
+        """Break things until told to stop."""
+        try:
+            self._break()
+        except BaseException as error:  # noqa: BLE001  # raised again where the round ends
+            self.failed = error
+
+    def _break(self) -> None:
         while not self._over.wait(self._dice.uniform(0.3, 4.0)):
             (harm,) = self._dice.choices(list(HARMS), weights=list(HARMS.values()))
             self.done.append((round(time.monotonic() - self._began, 2), harm.__name__))
             harm(self._world, self._dice, self._folder)
 
     def stop(self) -> None:
+        """Break nothing any more; raises what kept it from breaking something."""
         self._over.set()
-        self.join()
-
-
-class Hangs(Exception):
-    """A round did not end."""
+        if self.is_alive():
+            self.join()
+        if self.failed is not None:
+            raise self.failed
 
 
 def run_round(world: World, seed: str, folder: Path) -> tuple[str, Round | None, Breaker, dict[str, object]]:
@@ -73,7 +80,7 @@ def run_round(world: World, seed: str, folder: Path) -> tuple[str, Round | None,
     timer = threading.Timer(HANGS, runner.cancel)
     timer.start()
     try:
-        found = run(runner, pipeline, count, size)
+        found = run(runner, pipeline, count, size, began=breaker.start)
         text = complaint(expected, found)
     except Exception as error:  # noqa: BLE001  # no run may end with an error, whatever it is
         found, text = None, f"{type(error).__name__}: {error}"

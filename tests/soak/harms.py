@@ -51,11 +51,9 @@ def empty_redis(world: World, _: random.Random, __: Path) -> None:
         client.flushall()
 
 
-def restart_redis(world: World, dice: random.Random, _: Path) -> None:
-    """``kill -9`` of Redis, which comes back empty."""
-    world.redis.stop()
-    threading.Event().wait(dice.uniform(0.0, 2.0))
-    world.redis.start()
+def kill_redis(world: World, _: random.Random, __: Path) -> None:
+    """``kill -9`` of Redis; whoever looks after it starts it again, empty."""
+    world.kill_redis()
 
 
 def freeze_redis(world: World, dice: random.Random, _: Path) -> None:
@@ -100,7 +98,7 @@ HARMS: dict[Harm, int] = {
     stop_a_worker: 2,
     freeze_a_worker: 2,
     empty_redis: 2,
-    restart_redis: 1,
+    kill_redis: 1,
     freeze_redis: 2,
     pause_redis: 1,
     cut_connections: 2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from celerypipe import Message, Pipeline, Report, Runner
@@ -52,10 +53,17 @@ def _node(dice: random.Random, name: str, queue: str) -> NodeDefinition:
     )
 
 
-def run(runner: Runner, pipeline: Pipeline, count: int, size: int) -> Round:
-    """Run it on ``count`` numbered messages that carry ``size`` bytes each."""
-    messages = (Message((number, bytes([number % 256]) * size)) for number in range(count))
-    found = Counter((out.creator, out.payload, out.sequence) for out in runner.stream(pipeline, messages))
+def run(
+    runner: Runner, pipeline: Pipeline, count: int, size: int, *, began: Callable[[], object] = lambda: None
+) -> Round:
+    """Run it on ``count`` numbered messages that carry ``size`` bytes each; ``began`` is called with the first one."""
+
+    def messages() -> Iterator[Message]:
+        began()
+        for number in range(count):
+            yield Message((number, bytes([number % 256]) * size))
+
+    found = Counter((out.creator, out.payload, out.sequence) for out in runner.stream(pipeline, messages()))
     assert runner.report is not None
     return Round(found, runner.report)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.processes import descendants
-from tests.servers import ROOT, RedisServer, RunningWorker, launch_worker
+from tests.servers import ROOT, RedisServer, RunningWorker, eventually, launch_worker
 
 CONFIG = 'imports = ["tests.remote"]\n'
 #: Pool and slots of the workers, in turn.
@@ -21,29 +21,31 @@ QUEUE = "soak"
 
 @dataclass
 class World:
-    """A Redis and workers of one queue; a thread starts a worker anew when one ends, as a supervisor does."""
+    """A Redis and workers of one queue; a thread starts anew what ends, as a supervisor does."""
 
     redis: RedisServer = field(default_factory=RedisServer)
     workers: list[RunningWorker] = field(default_factory=list)
     bystanders: list[subprocess.Popen[bytes]] = field(default_factory=list)
     #: Pid of every process that belonged to it.
     born: set[int] = field(default_factory=set)
+    #: How often Redis was started.
+    lives: int = 0
+    #: Nothing is started anew any more; the one who looked after it is through; it may end, and Redis with it.
     _leaving: threading.Event = field(default_factory=threading.Event)
-    _minder: threading.Thread | None = None
+    _through: threading.Event = field(default_factory=threading.Event)
+    _gone: threading.Event = field(default_factory=threading.Event)
 
     def open(self) -> None:
         """Start all of it."""
-        self.redis.start()
+        threading.Thread(target=self._mind, daemon=True).start()
+        eventually(lambda: self.lives, "Redis")
         for kind in range(len(KINDS)):
             self.workers.append(self._launch(kind, wait=True))
-        self._minder = threading.Thread(target=self._mind, daemon=True)
-        self._minder.start()
 
     def close(self) -> None:
         """End all of it; raises AssertionError when a worker does not end on SIGTERM."""
         self._leaving.set()
-        if self._minder is not None:
-            self._minder.join()
+        self._through.wait()
         for bystander in self.bystanders:
             bystander.kill()
             bystander.wait()
@@ -57,6 +59,14 @@ class World:
             for worker in self.workers:
                 worker.kill()
             self.redis.remove()
+            self._gone.set()
+
+    def kill_redis(self) -> None:
+        """``kill -9``, and wait until it is there again."""
+        lives, server = self.lives, self.redis.process
+        assert server is not None
+        server.kill()
+        eventually(lambda: self.lives > lives, "Redis")
 
     def stand_by(self, folder: Path) -> subprocess.Popen[bytes]:
         """Start a run of its own on the same queue, for somebody to kill."""
@@ -77,7 +87,15 @@ class World:
         return worker
 
     def _mind(self) -> None:
+        self._start_again_what_ends()
+        self._through.set()
+        self._gone.wait()
+
+    def _start_again_what_ends(self) -> None:
         while not self._leaving.wait(0.2):
+            if self.redis.process is None or self.redis.process.poll() is not None:
+                self.redis.start()  # by this thread, since it ends with the thread that started it
+                self.lives += 1
             for kind, worker in enumerate(self.workers):
                 self.born |= descendants(worker.process.pid)
                 if worker.process.poll() is not None:
