@@ -3,22 +3,79 @@
 kombu builds a client for every operation it does (publish, acknowledge, note what is not acknowledged yet). Half of
 what sending a bell costs is that, and the worker pays it again for each task it takes. A client holds no connection
 by itself, it takes one out of its channel's pool, so that one of them does for all operations.
+
+And what a stranger pushed onto a queue's list does not end the worker that pops it (:mod:`celerypipe.refused`).
 """
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
 from kombu.transport import redis
+from redis import Redis
+
+from celerypipe.refused import keep_apart
+
+logger = logging.getLogger("celerypipe.worker")
+
+#: What kombu and Celery raise on a message that is none, or lacks what a task has; none is about the connection.
+Malformed = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+
+
+class Listener(Redis):
+    """A client that remembers what it popped last: if that is no task, it is nowhere else."""
+
+    popped: tuple[bytes, bytes] | None = None
+
+    def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """Return an answer."""
+        answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+        if command_name == "BRPOP":
+            self.popped = (answer[0], answer[1]) if answer else None
+        return answer
 
 
 class Channel(redis.Channel):
-    """A channel that keeps its client for as long as its connections."""
+    """A channel that keeps its client for as long as its connections, and keeps apart what is no task."""
+
+    def _get_client(self) -> Any:
+        found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
+        return Listener if found is Redis else found
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Called when an item was popped; kombu hands it to the worker, and where that fails, the item is lost."""
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu's
+        except Malformed as error:
+            popped: tuple[bytes, bytes] | None = getattr(self.client, "popped", None)
+            if popped is None:
+                raise
+            self._refuse(*popped, error)
+            return None
+        finally:
+            self.client.popped = None
+
+    def _refuse(self, queue: bytes, item: bytes, error: BaseException) -> None:
+        with suppress(*Malformed):
+            tag = json.loads(item)["properties"]["delivery_tag"]
+            if tag in self.qos._delivered:  # it would come again in an hour
+                self.basic_ack(tag)  # type: ignore[no-untyped-call]  # kombu's
+        keep_apart(self._kept_client, queue.decode(errors="replace"), item, error)
+
+    def _deliver_fanout_message(self, message: Any, exchange: Any) -> Any:
+        """Called with what was broadcast to all workers."""
+        try:
+            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]  # kombu's
+        except Malformed as error:
+            logger.warning("broadcast on %r: no command (%s: %s)", exchange, type(error).__name__, error)
+            return None
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

@@ -33,6 +33,8 @@ SHARED: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     # Celery's 100 tries end a worker that Redis left alone for long enough.
     "broker_connection_max_retries": None,
+    # An answer that is an error (READONLY, OOM, MISCONF) ends a stock worker. It is no reason to: Redis may recover.
+    "broker_channel_error_retry": True,
     "broker_transport_options": {
         # One list per queue, named like the queue, so that anyone can ask how long it is.
         "priority_steps": [0],
