@@ -63,11 +63,11 @@ class Channel(redis.Channel):
             self.client.popped = None
 
     def _refuse(self, queue: bytes, item: bytes, error: BaseException) -> None:
+        keep_apart(self._kept_client, queue.decode(errors="replace"), item, error)
         with suppress(*Malformed):
             tag = json.loads(item)["properties"]["delivery_tag"]
             if tag in self.qos._delivered:  # it would come again in an hour
                 self.basic_ack(tag)  # type: ignore[no-untyped-call]  # kombu's
-        keep_apart(self._kept_client, queue.decode(errors="replace"), item, error)
 
     def _deliver_fanout_message(self, message: Any, exchange: Any) -> Any:
         """Called with what was broadcast to all workers."""

@@ -191,6 +191,22 @@ def explained(url: str) -> Iterator[None]:
         ) from None
 
 
+def said(error: BaseException) -> str:
+    """Return one sentence on what Redis, or the lack of it, said in the middle of the work, with a cure if it has one.
+
+    redis-py takes the first word off what Redis says, and makes it the class of the error.
+    """
+    if isinstance(error, redis.BusyLoadingError):
+        return "Redis is loading its data"
+    if isinstance(error, redis.OutOfMemoryError):
+        return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
+    if isinstance(error, redis.ReadOnlyError):
+        return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
+    if isinstance(error, redis.ResponseError):
+        return f"Redis refuses ({error})"
+    return f"Redis does not answer ({error})"
+
+
 def _shown(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
