@@ -194,6 +194,7 @@ class RedisCarrier:
 
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
+        self.bells.believe()
         self.holdings.make(self._client)
         self._audit(*self._mine())
 
@@ -261,5 +262,6 @@ class RedisCarrier:
         self.holdings.make(self._client)
         self.sender.halted = False
         self._told.clear()
+        self.bells.believe()
         self.course.say("Redis works again")
         self._audit(*self._mine())

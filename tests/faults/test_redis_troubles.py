@@ -192,3 +192,17 @@ def test_every_message_arrives_once_over_a_bad_line(
         harm(proxy)
         counted.assert_all_once_in_order()
         worker.stop()
+
+
+def test_a_worker_that_had_no_time_yet_to_say_that_it_lives_is_not_taken_for_dead(
+    start_worker: StartWorker, durable_redis: TunedRedis
+) -> None:
+    worker = start_worker("slowly", url=durable_redis.url, pool="solo", config=CONFIG)
+    counted = Counted(durable_redis.url, "slowly", worker, limits={"on_no_worker": "fail"})
+    os.killpg(worker.process.pid, signal.SIGSTOP)
+    with durable_redis.client() as client:
+        client.flushall()  # also its presence
+    lasting(3.5)  # a run decides about a queue without a worker after 1.5
+    os.killpg(worker.process.pid, signal.SIGCONT)
+    counted.assert_all_once_in_order()
+    assert not any("no live worker" in line for line in counted.said), counted.said
