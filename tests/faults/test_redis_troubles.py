@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,12 +132,24 @@ def become_a_replica(server: TunedRedis, client: Client) -> None:
     client.call("REPLICAOF", "NO", "ONE")
 
 
+def delete_the_mailbox(server: TunedRedis, client: Client) -> None:
+    (mailbox,) = client.scan_iter("celerypipe:mailbox:*", count=1000)
+    client.delete(mailbox)
+
+
+def delete_the_replies(server: TunedRedis, client: Client) -> None:
+    (replies,) = client.scan_iter("celerypipe:reply:*", count=1000)
+    client.delete(replies)
+
+
 TROUBLES = [
     (kill_and_restart_with_data, "Redis does not answer ("),
     (load_for_a_while, "Redis is loading its data"),
     (stand_still, ""),
     (pause_clients, ""),
     (run_out_of_memory, "its memory is full: raise maxmemory"),
+    (delete_the_mailbox, ""),
+    (delete_the_replies, ""),
     (become_a_replica, "it is a replica: give the address of its master"),
 ]
 CASES = [
@@ -206,3 +219,20 @@ def test_a_worker_that_had_no_time_yet_to_say_that_it_lives_is_not_taken_for_dea
     os.killpg(worker.process.pid, signal.SIGCONT)
     counted.assert_all_once_in_order()
     assert not any("no live worker" in line for line in counted.said), counted.said
+
+
+def test_a_bell_whose_task_was_lost_is_rung_again(
+    start_worker: StartWorker, durable_redis: TunedRedis, tmp_path: Path
+) -> None:
+    start_worker("lost", url=durable_redis.url, pool="solo", config=CONFIG)
+    gate = tmp_path / "gate"
+    pipeline = warped("tests.remote.Gate", "lost", limits={"slice": 0.05})
+    busy = Reading(Runner(durable_redis.url).stream(pipeline, [Message(1), Message(str(gate))]))
+    busy.wait_for(1)  # the only slot of the worker is taken now, so the next bell waits in the queue's list
+    waiting = Reading(Runner(durable_redis.url).stream(pipeline, [Message(2)]))
+    with durable_redis.client() as client:
+        eventually(lambda: client.llen("lost"), "a task in the queue")
+        client.delete("lost")
+    gate.touch()
+    assert waiting.payloads() == [2]
+    assert busy.payloads() == [1, str(gate)]
