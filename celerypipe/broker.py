@@ -13,6 +13,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,7 @@ from kombu.transport import redis
 from redis import Redis
 
 from celerypipe.refused import keep_apart
+from celerypipe.sentinel import SCHEME, Sentinels
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -92,22 +94,57 @@ class Channel(redis.Channel):
         self.__dict__.pop("_kept_client", None)
 
 
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """A channel to the master that Sentinels know; its name stands in the URL, before the database."""
+
+    min_other_sentinels = 0
+
+    @property
+    def master_name(self) -> str:
+        """Asked for by kombu where it connects."""
+        return str(self.connection.client.virtual_host).partition("/")[0]
+
+    def _prepare_virtual_host(self, vhost: Any) -> int:
+        return int(str(vhost).partition("/")[2] or 0)
+
+
 class Transport(redis.Transport):
-    """kombu's Redis transport with that channel."""
+    """kombu's Redis transport with our channel."""
 
     Channel = Channel
 
 
+class SentinelTransport(redis.SentinelTransport):
+    """kombu's transport through Sentinels, with our channel."""
+
+    Channel = SentinelChannel
+
+
+#: kombu's transport → ours.
+OURS = {redis.Transport: Transport, redis.SentinelTransport: SentinelTransport}
+
+
 class Connection(StockConnection):
-    """A connection whose transport is that one wherever it would be kombu's for Redis.
+    """A connection whose transport is one of ours wherever it would be kombu's for Redis.
 
     Not by the setting ``broker_transport``: kombu does not hear it for the URL of a unix socket.
     """
 
+    def __init__(self, hostname: Any = "localhost", *args: Any, **options: Any) -> None:
+        if isinstance(hostname, str) and hostname.startswith(f"{SCHEME}://"):
+            hostname, options["transport_options"] = _for_kombu(hostname, options.get("transport_options"))
+        super().__init__(hostname, *args, **options)  # type: ignore[no-untyped-call]  # kombu's
+
     def get_transport_cls(self) -> Any:
         """Return the class of the transport."""
         found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
-        return Transport if found is redis.Transport else found
+        return OURS.get(found, found)
+
+
+def _for_kombu(url: str, options: Any) -> tuple[str, dict[str, Any]]:
+    """Return a URL that kombu can read, and the options with what stood behind its question mark."""
+    sentinels = Sentinels.parse(url)
+    return replace(sentinels, options=()).broker_url(), {**(options or {}), "sentinel_kwargs": sentinels.asking}
 
 
 class Broker(AMQP):  # type: ignore[misc]  # celery ships no types

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.sentinel import SCHEME, Sentinels, Watchers
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class Client(redis.Redis):
             self._line = self.connection_pool.make_connection()
         elif self._owed:  # an exception came between question and answer: the answers on their way are nobody's
             self._line.disconnect()
+        if not self._line.is_connected:  # sending would connect as well, but without asking the Sentinels
+            self._line.connect()
         self._owed = len(commands)
         self._line.send_packed_command(packed(commands), check_health=False)
 
@@ -138,17 +141,34 @@ def _plain(argument: str | bytes | int) -> bytes:
 
 
 def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
-    """Return a client; it connects with its first command, and again after a failure."""
+    """Return a client; it connects with its first command, and again after a failure.
+
+    Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
+    broken connection.
+    """
     over_network = {} if url.startswith("unix://") else {"socket_connect_timeout": 3.0, "socket_keepalive": True}
-    client: Client = Client.from_url(  # type: ignore[assignment]  # its stub says redis.Redis
-        url,
-        socket_timeout=timeout,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
-        client_name=name,
-        protocol=2,
-        socket_read_size=READ_SIZE,
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": name,
+        "protocol": 2,
+        "socket_read_size": READ_SIZE,
         **over_network,
+    }
+    client: Client
+    if url.startswith(f"{SCHEME}://"):
+        client = _behind_sentinels(Sentinels.parse(url), options)
+    else:
+        client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
+    return client
+
+
+def _behind_sentinels(sentinels: Sentinels, options: dict[str, Any]) -> Client:
+    user, password = sentinels.user
+    known = Watchers(sentinels.addresses, sentinel_kwargs=sentinels.asking)  # type: ignore[no-untyped-call]  # redis-py's
+    client: Client = known.master_for(  # type: ignore[no-untyped-call]
+        sentinels.master, Client, db=sentinels.database, username=user, password=password, **options
     )
     return client
 

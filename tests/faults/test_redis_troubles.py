@@ -20,6 +20,7 @@ from celerypipe.connection import Client
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, POOLS, warped
 from tests.proxy import Proxy
+from tests.sentinels import MASTER, Watched
 from tests.servers import RunningWorker, StartWorker, eventually
 from tests.tuned_redis import TunedRedis
 
@@ -236,3 +237,28 @@ def test_a_bell_whose_task_was_lost_is_rung_again(
     gate.touch()
     assert waiting.payloads() == [2]
     assert busy.payloads() == [1, str(gate)]
+
+
+def kill_the_master(watched: Watched) -> None:
+    watched.servers[0].stop()
+
+
+def demote_the_master(watched: Watched) -> None:
+    """It lives on as a replica, with everybody connected to it."""
+    watched.ask_sentinel("SENTINEL", "FAILOVER", MASTER)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("harm", [kill_the_master, demote_the_master])
+@pytest.mark.parametrize(("pool", "slots"), POOLS if LONG else [("prefork", 2)])
+def test_runs_and_workers_follow_a_failover(
+    start_worker: StartWorker, harm: Callable[[Watched], None], pool: str, slots: int
+) -> None:
+    with Watched() as watched:
+        worker = start_worker("over", url=watched.url, pool=pool, concurrency=slots, config=CONFIG)
+        counted = Counted(watched.url, "over", worker)
+        harm(watched)
+        eventually(lambda: b"master" in watched.ask(1, "ROLE"), "the promotion of the replica")
+        counted.assert_all_once_in_order()
+        assert not any(secret in worker.text() for secret in (watched.password, watched.own))
+        worker.stop()
