@@ -194,8 +194,13 @@ def throttle(proxy: Proxy) -> None:
     proxy.mend()
 
 
+def swallow(proxy: Proxy) -> None:
+    """As a firewall that forgot a connection: nothing comes, and nobody is told."""
+    proxy.swallow()
+
+
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harm", [cut, cut_for_a_while, throttle])
+@pytest.mark.parametrize("harm", [cut, cut_for_a_while, throttle, *([swallow] if LONG else [])])
 @pytest.mark.parametrize(("pool", "slots"), POOLS if LONG else [("solo", 1)])
 def test_every_message_arrives_once_over_a_bad_line(
     start_worker: StartWorker, durable_redis: TunedRedis, harm: Callable[[Proxy], None], pool: str, slots: int
