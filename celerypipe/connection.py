@@ -39,6 +39,9 @@ COPY_BELOW = 16 * 1024
 #: Bytes that are read at a time; redis-py's own 64 KiB make a frame cost fifteen reads.
 READ_SIZE = 256 * 1024
 
+#: Bytes that are written at a time: the timeout of a socket is for all of one write, however slow the line is.
+WRITE_SIZE = 256 * 1024
+
 #: A command and its arguments; one that is a list stands for its parts, one after the other.
 Command = Sequence[Any]
 
@@ -126,7 +129,9 @@ def packed(commands: Iterable[Command]) -> list[Any]:
                 if _size(part) < COPY_BELOW:
                     small.append(part)
                 else:
-                    pieces += (b"".join(small), part)
+                    pieces.append(b"".join(small))
+                    view = memoryview(part).cast("B")
+                    pieces += [view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE)]
                     small = []
             small.append(b"\r\n")
     return [*pieces, b"".join(small)]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, Runner
-from celerypipe.connection import Client
+from celerypipe.connection import Client, connect
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, POOLS, warped
 from tests.proxy import Proxy
@@ -211,6 +211,17 @@ def test_every_message_arrives_once_over_a_bad_line(
         harm(proxy)
         counted.assert_all_once_in_order()
         worker.stop()
+
+
+def test_a_large_payload_gets_over_a_slow_line(durable_redis: TunedRedis) -> None:
+    """The timeout of a socket is for all of one write: what takes longer than that would be tried again for ever."""
+    content = bytes(24 * 1024 * 1024)
+    with Proxy(durable_redis.folder / "redis.sock") as proxy, connect(proxy.url, timeout=0.5) as client:
+        assert client.call("PING") == b"PONG"
+        proxy.rate = 10_000_000
+        assert client.call("SET", "large", [content]) == b"OK"
+    with durable_redis.client() as client:
+        assert client.strlen("large") == len(content)
 
 
 def test_a_worker_that_had_no_time_yet_to_say_that_it_lives_is_not_taken_for_dead(
