@@ -20,7 +20,7 @@ from typing import Any
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
 from kombu.transport import redis
-from redis import Redis
+from redis import ConnectionError, Redis, TimeoutError
 
 from celerypipe.refused import keep_apart
 from celerypipe.sentinel import SCHEME, Sentinels
@@ -44,8 +44,31 @@ class Listener(Redis):
         return answer
 
 
+class QoS(redis.QoS):
+    """What was delivered and is not acknowledged. kombu counts a message for ever whose acknowledgement got lost.
+
+    With one slot the worker is deaf from then on: up, connected, and always at its limit.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message: on a line that broke once more, on a new one; at last only here.
+
+        It comes again in an hour then, and a bell that comes late is one that nobody needs.
+        """
+        try:
+            try:
+                super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
+            except (ConnectionError, TimeoutError):
+                super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._quick_ack(delivery_tag)
+            raise
+
+
 class Channel(redis.Channel):
     """A channel that keeps its client for as long as its connections, and keeps apart what is no task."""
+
+    QoS = QoS
 
     def _get_client(self) -> Any:
         found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
