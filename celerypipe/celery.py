@@ -39,7 +39,7 @@ SHARED: dict[str, Any] = {
         # One list per queue, named like the queue, so that anyone can ask how long it is.
         "priority_steps": [0],
         # Each of its connections that went silent costs this much, one after the other.
-        "socket_timeout": 4,
+        "socket_timeout": 2,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
         # kombu gives up a connection that was silent for a second more, so within 9 s: before the watchdog does.
