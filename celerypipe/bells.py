@@ -59,6 +59,9 @@ class Bells:
         self._most: dict[str, int] = {}
         self._checked: set[tuple[str, str]] = set()
         self._sharing: dict[str, bool] = {}
+        self._seen: dict[str, tuple[float, Record]] = {}
+        self._believed: list[Record] = []
+        self._believed_until = 0.0
         self._warps: list[Warp] = []
         self._not_early: dict[str, float] = {}
 
@@ -100,7 +103,7 @@ class Bells:
         if now - self._looked < LOOK:
             return
         self._looked = now
-        self._presences = read_presences(client)
+        self._presences = self._with_believed(read_presences(client), now)
         for warp in self._warps:
             workers = self.workers(warp.queue)
             self._know(client, warp, {worker["id"] for worker in workers})
@@ -112,6 +115,24 @@ class Bells:
                 self._missing.setdefault(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(warp)
+
+    def believe(self) -> None:
+        """Redis was away or lost what it held: whoever lived before has until ``PRESENCE_TTL`` to say so again.
+
+        Else a run would find no worker for a moment, and ``on_no_worker`` would decide about messages that one holds.
+        """
+        now = time.monotonic()
+        if now >= self._believed_until:
+            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
+            self._believed_until = now + keys.PRESENCE_TTL
+
+    def _with_believed(self, found: list[Record], now: float) -> list[Record]:
+        there = {record["id"] for record in found}
+        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - keys.PRESENCE_TTL}
+        self._seen.update((record["id"], (now, record)) for record in found)
+        if now >= self._believed_until:
+            return found
+        return found + [record for record in self._believed if record["id"] not in there]
 
     def _know(self, client: Client, warp: Warp, ids: set[str]) -> None:
         """A worker appeared: ring at once, also where a bell was rung for one that is gone."""

@@ -16,7 +16,7 @@ from celerypipe import codec, keys
 from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
-from celerypipe.connection import Broken, Client, connect, explained, is_gone
+from celerypipe.connection import Broken, Client, connect, explained, is_gone, said
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
@@ -50,6 +50,7 @@ class RedisCarrier:
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
+        self._told: set[type[BaseException]] = set()
         self._audited: dict[str, float] = {}
         self._client: Client = connect(url, name="celerypipe-post")
         self.bells = Bells(course, url)
@@ -193,6 +194,7 @@ class RedisCarrier:
 
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
+        self.bells.believe()
         self.holdings.make(self._client)
         self._audit(*self._mine())
 
@@ -246,8 +248,9 @@ class RedisCarrier:
                     self.post(warp, flight, wait=False)
 
     def _lost_redis(self, error: BaseException) -> None:
-        if not self.sender.halted and not self._closing:
-            self.course.say(f"Redis does not answer ({error}); trying again until it does")
+        if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
+            self._told.add(type(error))
+            self.course.say(f"{said(error)}; trying again until it works")
         if is_gone(self.url):
             self.course.fail(RedisUnavailable(f"{self.url} is gone for good: so is the folder of its socket"))
         self.sender.halted = True
@@ -258,5 +261,7 @@ class RedisCarrier:
         self._client.ping()
         self.holdings.make(self._client)
         self.sender.halted = False
-        self.course.say("Redis answers again")
+        self._told.clear()
+        self.bells.believe()
+        self.course.say("Redis works again")
         self._audit(*self._mine())

@@ -33,13 +33,17 @@ SHARED: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     # Celery's 100 tries end a worker that Redis left alone for long enough.
     "broker_connection_max_retries": None,
+    # An answer that is an error (READONLY, OOM, MISCONF) ends a stock worker. It is no reason to: Redis may recover.
+    "broker_channel_error_retry": True,
     "broker_transport_options": {
         # One list per queue, named like the queue, so that anyone can ask how long it is.
         "priority_steps": [0],
-        "socket_timeout": 10,
+        # Each of its connections that went silent costs this much, one after the other.
+        "socket_timeout": 2,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
-        "health_check_interval": 10,
+        # kombu gives up a connection that was silent for a second more, so within 9 s: before the watchdog does.
+        "health_check_interval": 4,
         "client_name": "celerypipe",
     },
 }

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.sentinel import SCHEME, Sentinels, Watchers
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ COPY_BELOW = 16 * 1024
 
 #: Bytes that are read at a time; redis-py's own 64 KiB make a frame cost fifteen reads.
 READ_SIZE = 256 * 1024
+
+#: Bytes that are written at a time: the timeout of a socket is for all of one write, however slow the line is.
+WRITE_SIZE = 256 * 1024
 
 #: A command and its arguments; one that is a list stands for its parts, one after the other.
 Command = Sequence[Any]
@@ -59,6 +63,8 @@ class Client(redis.Redis):
             self._line = self.connection_pool.make_connection()
         elif self._owed:  # an exception came between question and answer: the answers on their way are nobody's
             self._line.disconnect()
+        if not self._line.is_connected:  # sending would connect as well, but without asking the Sentinels
+            self._line.connect()
         self._owed = len(commands)
         self._line.send_packed_command(packed(commands), check_health=False)
 
@@ -123,7 +129,9 @@ def packed(commands: Iterable[Command]) -> list[Any]:
                 if _size(part) < COPY_BELOW:
                     small.append(part)
                 else:
-                    pieces += (b"".join(small), part)
+                    pieces.append(b"".join(small))
+                    view = memoryview(part).cast("B")
+                    pieces += [view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE)]
                     small = []
             small.append(b"\r\n")
     return [*pieces, b"".join(small)]
@@ -138,17 +146,34 @@ def _plain(argument: str | bytes | int) -> bytes:
 
 
 def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
-    """Return a client; it connects with its first command, and again after a failure."""
+    """Return a client; it connects with its first command, and again after a failure.
+
+    Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
+    broken connection.
+    """
     over_network = {} if url.startswith("unix://") else {"socket_connect_timeout": 3.0, "socket_keepalive": True}
-    client: Client = Client.from_url(  # type: ignore[assignment]  # its stub says redis.Redis
-        url,
-        socket_timeout=timeout,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
-        client_name=name,
-        protocol=2,
-        socket_read_size=READ_SIZE,
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": name,
+        "protocol": 2,
+        "socket_read_size": READ_SIZE,
         **over_network,
+    }
+    client: Client
+    if url.startswith(f"{SCHEME}://"):
+        client = _behind_sentinels(Sentinels.parse(url), options)
+    else:
+        client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
+    return client
+
+
+def _behind_sentinels(sentinels: Sentinels, options: dict[str, Any]) -> Client:
+    user, password = sentinels.user
+    known = Watchers(sentinels.addresses, sentinel_kwargs=sentinels.asking)  # type: ignore[no-untyped-call]  # redis-py's
+    client: Client = known.master_for(  # type: ignore[no-untyped-call]
+        sentinels.master, Client, db=sentinels.database, username=user, password=password, **options
     )
     return client
 
@@ -189,6 +214,22 @@ def explained(url: str) -> Iterator[None]:
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None
+
+
+def said(error: BaseException) -> str:
+    """Return one sentence on what Redis, or the lack of it, said in the middle of the work, with a cure if it has one.
+
+    redis-py takes the first word off what Redis says, and makes it the class of the error.
+    """
+    if isinstance(error, redis.BusyLoadingError):
+        return "Redis is loading its data"
+    if isinstance(error, redis.OutOfMemoryError):
+        return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
+    if isinstance(error, redis.ReadOnlyError):
+        return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
+    if isinstance(error, redis.ResponseError):
+        return f"Redis refuses ({error})"
+    return f"Redis does not answer ({error})"
 
 
 def _shown(url: str) -> str:

@@ -20,6 +20,9 @@ WARMING_TTL = 15_000
 #: A worker's presence, in seconds, and how often the worker refreshes it.
 PRESENCE_TTL = 15
 PRESENCE_REFRESH = 2
+#: How long items of a queue that were no task are kept, in seconds, and how many of them.
+REFUSED_TTL = 7 * 24 * 3600
+REFUSED_MOST = 100
 
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
@@ -85,3 +88,8 @@ def blob(run_id: str, blob_id: str) -> str:
 def presence(worker_id: str) -> str:
     """A worker's own key."""
     return f"celerypipe:worker:{worker_id}"
+
+
+def refused(queue: str) -> str:
+    """Items from a queue's list that were no task, the newest first."""
+    return f"celerypipe:refused:{queue}"

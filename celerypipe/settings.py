@@ -1,7 +1,8 @@
 """Settings: the environment, read once at the edge, as one frozen object.
 
 ======================================  ===========================================================================
-``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://`` or ``unix:///path/to.sock?db=0``
+``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://``, ``unix:///path/to.sock?db=0`` or
+                                        ``sentinel://host:26379,host:26379/master/0``
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
@@ -17,6 +18,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from celerypipe.errors import ConfigError
+from celerypipe.sentinel import SCHEME, Sentinels
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -68,6 +70,8 @@ def client_url(url: str) -> str:
                 f"{without_password(url)!r}: {database!r} is no database; write its number, as in redis://host:6379/0"
             )
         return url
+    if scheme == SCHEME:
+        return Sentinels.parse(url).client_url()
     if scheme in ("redis+socket", "socket"):
         parts = urlsplit(url)
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0].lstrip("/") or "0"
@@ -77,7 +81,9 @@ def client_url(url: str) -> str:
 
 
 def broker_url(url: str) -> str:
-    """Return the URL as kombu writes it: a unix socket is ``redis+socket://``."""
+    """Return the URL as kombu writes it: a unix socket is ``redis+socket://``, each Sentinel has one of its own."""
+    if url.startswith(f"{SCHEME}://"):
+        return Sentinels.parse(url).broker_url()
     if not url.startswith("unix://"):
         return url
     parts = urlsplit(url)
@@ -88,6 +94,11 @@ def broker_url(url: str) -> str:
 
 def without_password(url: str) -> str:
     """Return the URL as it may be shown: the password, if any, is ``***``."""
+    if url.startswith(f"{SCHEME}://"):
+        try:
+            return Sentinels.parse(url).shown
+        except ConfigError:  # whoever reads it will say so
+            return f"{SCHEME}://***"
     parts = urlsplit(url)
     if parts.password is None:
         return url

@@ -79,6 +79,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     acks_late = False
     ignore_result = True
     typing = False
+    Request = "celerypipe.request:CheckedRequest"
 
     def __init__(self, entry: Entry, worker: Worker) -> None:
         self.name = entry.mark

@@ -10,7 +10,7 @@ from typing import Any
 
 from kombu import Connection as StockConnection
 
-from celerypipe.broker import Channel, Transport
+from celerypipe.broker import Channel, SentinelTransport, Transport
 from celerypipe.celery import make_app
 from celerypipe.connection import Client, connect
 from celerypipe.settings import broker_url
@@ -28,8 +28,10 @@ def test_every_redis_url_is_served_by_our_transport_and_others_are_left_alone(re
     app = make_app({})
     for url in ("redis://localhost:1/0", "rediss://localhost:1/0"):
         assert app.connection_for_write(url).get_transport_cls() is Transport
-    for url in ("memory://", "sentinel://localhost:1"):
-        assert app.connection_for_write(url).get_transport_cls() is StockConnection(url).get_transport_cls()
+    url = broker_url("sentinel://localhost:1,localhost:2/mymaster/3")
+    assert app.connection_for_write(url).get_transport_cls() is SentinelTransport
+    url = "memory://"
+    assert app.connection_for_write(url).get_transport_cls() is StockConnection(url).get_transport_cls()
 
 
 def test_a_channel_keeps_one_client_and_makes_another_after_its_connections_went(
