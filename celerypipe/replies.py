@@ -195,7 +195,7 @@ class Replies:
     ) -> NodeError | ConfigError:
         failure = codec.decode_value(data)
         kind, text = failure["kind"], failure["text"]
-        host, pid = _place(worker)
+        host, pid = _place(failure.get("worker") or worker)
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
             self.course.fail(error)

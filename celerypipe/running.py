@@ -132,6 +132,6 @@ class Running:
         return failure("timeout", "NodeTimeout", text)
 
 
-def failure(kind: str, name: str, text: str, traceback: str = "") -> bytes:
-    """Return what a reply says of a failure."""
-    return codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
+def failure(kind: str, name: str, text: str, traceback: str = "", *, worker: str = "") -> bytes:
+    """Return what a reply says of a failure; ``worker``: the activation it happened to, if that is not who says it."""
+    return codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback, "worker": worker})

@@ -16,6 +16,7 @@ import celery
 from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble, connect
+from celerypipe.deaths import say_birth
 from celerypipe.errors import CodecError
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
@@ -34,6 +35,8 @@ class Place:
     shelf: Shelf
     keeper: Keeper
     clients: threading.local = field(default_factory=threading.local)
+    #: Redis knows that this process is none that died before.
+    known: bool = False
 
 
 @dataclass(slots=True)
@@ -66,6 +69,13 @@ class Worker:
             clients.client = connect(self.redis_url, name="celerypipe-activation")
         client: Client = clients.client
         return client
+
+    def say_birth(self, client: Client) -> None:
+        """Before this process answers its first bell: a dead one may have had its number."""
+        place = self.place()
+        if not place.known:
+            say_birth(client, f"{self.host}.{os.getpid()}")
+            place.known = True
 
     def close(self) -> None:
         """Destroy this process' warm instances; called when the process ends."""
@@ -100,6 +110,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
         try:
+            self.worker.say_birth(client)
             first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along
             try:
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as StockPrefork
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
@@ -27,9 +29,11 @@ from celerypipe import worker_config
 from celerypipe.allocator import keep_large_blocks
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
+from celerypipe.deaths import Death, OutOfMemory, say_death
 from celerypipe.errors import ConfigError
 from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
+from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
@@ -63,6 +67,8 @@ class Boot:
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
+        self.name = ""
+        self.out_of_memory = OutOfMemory()
         keep_large_blocks()
 
     def shut_down(self) -> None:
@@ -107,6 +113,8 @@ def settle(sender: Any, **_: Any) -> None:
     if not _given("pool", {"pool": None}):
         sender.pool_cls = conf.worker_pool
     sender.pool_cls = get_implementation(sender.pool_cls)
+    if sender.pool_cls is StockPrefork:
+        sender.pool_cls = TaskPool
     if not _given("loglevel", {"loglevel": sender.loglevel}):
         sender.loglevel = logging.INFO
     if not _given("prefetch_multiplier", {}):
@@ -146,6 +154,7 @@ def announce(sender: str, **_: Any) -> None:
     """Third: the log is set up; say what this worker is."""
     if boot.worker is None or boot.service is None:
         return
+    boot.name = sender
     files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
     logger.info("%s: %s pool of %d by %s", sender, boot.worker.pool, boot.worker.slots, files)
     logger.info("Redis: %s", without_password(boot.worker.redis_url))
@@ -172,6 +181,18 @@ def appear(sender: Any, **_: Any) -> None:
     boot.watchdog = Watchdog(sender.controller, withdraw)
     boot.keeper = PresenceKeeper(boot.worker.redis_url, current, boot.watchdog.look)
     boot.keeper.start()
+
+
+@child_ended.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
+    """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
+    if boot.worker is None or boot.keeper is None:
+        return
+    place = f"{boot.worker.host}.{pid}"
+    death = Death(status, boot.name, boot.out_of_memory.happened())
+    if status not in (EX_OK, EX_RECYCLE):
+        logger.error("process %d of this worker ended: %s", pid, death)
+    boot.keeper.say(lambda client: say_death(client, place, death))
 
 
 @signals.task_received.connect  # type: ignore[untyped-decorator]  # celery ships no types
