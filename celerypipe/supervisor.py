@@ -183,6 +183,7 @@ class Supervisor:
         slots = self.plan.queues[worker.name]
         if slots is not None:
             command += ["-c", str(slots)]
+        command += ["--exit-when-stuck"]  # it is started again
         if self.plan.imports.get(worker.name):
             command += ["-I", ",".join(self.plan.imports[worker.name])]
         environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}

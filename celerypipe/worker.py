@@ -12,11 +12,10 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
 from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
 from celery.app.trace import build_tracer
@@ -41,6 +40,7 @@ from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
+from celerypipe.worker_options import exit_option, given, listed, stuck_after
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -68,8 +68,19 @@ class Boot:
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
         self.name = ""
+        self.exit_when_stuck: float | None = None
         self.out_of_memory = OutOfMemory()
         keep_large_blocks()
+
+    def leave_stuck(self, through: Callable[[], bool]) -> None:
+        """Withdraw this worker, a thread of which is stuck, and wait for the others."""
+        self.shut_down()
+        if self.keeper is not None:
+            self.keeper.join(LEAVE_SECONDS)
+        if self.watchdog is not None:
+            self.watchdog.leave(through)
+        if self.proof is not None:
+            self.proof.remove()
 
     def shut_down(self) -> None:
         """Call activations back and take the presence away; safe inside a signal handler."""
@@ -88,11 +99,12 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         sys.path.insert(0, os.getcwd())
     try:
         settings = Settings.from_environment()
-        boot.queues = tuple(_listed(options.get("queues")))
+        boot.queues = tuple(listed(options.get("queues")))
+        boot.exit_when_stuck = exit_option(options.get("exit_when_stuck"))
         boot.configs = _configs(boot.queues, settings.worker_configs)
         conf.update(_worker_settings(boot.queues, boot.configs[0], client_url(_broker(conf))))
         boot.service = Service(
-            tuple(name for config in boot.configs for name in config.imports) + tuple(_listed(options.get("include"))),
+            tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
         )
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
@@ -101,7 +113,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         _refuse(error)
     for text in worker_config.overruled(boot.configs[0], boot.configs[1:]):
         sys.stderr.write(f"warning: {text}\n")
-    if not _given("hostname", options):
+    if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
         instance.hostname = nodename(f"{'-'.join(boot.queues)}.{os.getpid()}", socket.gethostname())
 
@@ -110,14 +122,14 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
 def settle(sender: Any, **_: Any) -> None:
     """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
     conf = sender.app.conf
-    if not _given("pool", {"pool": None}):
+    if not given("pool", {"pool": None}):
         sender.pool_cls = conf.worker_pool
     sender.pool_cls = get_implementation(sender.pool_cls)
     if sender.pool_cls is StockPrefork:
         sender.pool_cls = TaskPool
-    if not _given("loglevel", {"loglevel": sender.loglevel}):
+    if not given("loglevel", {"loglevel": sender.loglevel}):
         sender.loglevel = logging.INFO
-    if not _given("prefetch_multiplier", {}):
+    if not given("prefetch_multiplier", {}):
         sender.prefetch_multiplier = conf.worker_prefetch_multiplier
     # The worker's user types no flags: gossip and mingle are switched off here.
     sender.options.update(without_gossip=True, without_mingle=True)
@@ -134,6 +146,8 @@ def settle(sender: Any, **_: Any) -> None:
         pool=pool,
         slots=slots,
         shutting_down=boot.flag.is_raised,
+        stuck_after=stuck_after(pool, boot.exit_when_stuck, boot.configs[0].exit_when_stuck),
+        leave=boot.leave_stuck if pool != "prefork" else None,
     )
     if boot.service is not None:
         boot.service.register(sender.app, boot.worker)
@@ -265,26 +279,14 @@ def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig
 
 
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
-    facts = {name: getattr(worker, name) for name in ("redis_url", "queues", "host", "pool", "slots")}
+    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after")
+    facts = {name: getattr(worker, name) for name in names}
     plugins = [str(folder) for folder in service.plugins]
     return json.dumps({"worker": facts, "imports": service.imports, "plugins": plugins, "flag": flag})
 
 
 def _broker(conf: Any) -> str:
     return str(conf.broker_url)
-
-
-def _listed(value: Any) -> list[str]:
-    return [item.strip() for item in (value.split(",") if isinstance(value, str) else value or ()) if item.strip()]
-
-
-def _given(parameter: str, options: Mapping[str, Any]) -> bool:
-    """Whether whoever started the worker decided this themselves: on the command line, or in the call."""
-    context = click.get_current_context(silent=True)
-    source = context.get_parameter_source(parameter) if context is not None else None
-    if source is None:
-        return options.get(parameter) is not None
-    return source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _pool_name(pool: type) -> str:

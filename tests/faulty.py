@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import time
+from pathlib import Path
 
 from celerypipe import Message, Proc
 
@@ -51,12 +52,20 @@ class Bounded(Proc):
 
 
 class Hangs(Proc):
-    """Hangs for ``seconds`` in the way that its payload names; sends anything else on, with its process' number."""
+    """Hangs for ``seconds`` in the way that its payload names; sends anything else on, with its process' number.
 
-    def __init__(self, seconds: float = 600.0) -> None:
+    ``once``: only the first time, by whether there is such a file.
+    """
+
+    def __init__(self, seconds: float = 600.0, once: str = "") -> None:
         self.seconds = seconds
+        self.once = once
 
     def update(self, message: Message) -> Message:
+        if isinstance(message.payload, str) and self.once:
+            if Path(self.once).exists():
+                return message
+            Path(self.once).touch()
         match message.payload:
             case "sleep":
                 time.sleep(self.seconds)
