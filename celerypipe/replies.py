@@ -193,7 +193,10 @@ class Replies:
     def _error(
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
-        failure = codec.decode_value(data)
+        try:
+            failure = codec.decode_value(data)
+        except CodecError as unread:
+            return _unreadable(warp, unread)
         kind, text = failure["kind"], failure["text"]
         host, pid = _place(failure.get("worker") or worker)
         if kind == "config":
