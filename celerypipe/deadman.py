@@ -33,7 +33,8 @@ class DeadMan:
             self._calls[threading.get_ident()] = until
             if timeout is None and not self._goes_off:
                 return  # it is no reason to set the clock, only one to put it off
-            # A little more than is needed, so that the next messages find it right.
+            # For the most patient of those at work, and a little more, so that the next messages find it right.
+            until = max(self._calls.values())
             if self._goes_off < until + self.grace:
                 self._set(until + self.grace + SLACK)
 

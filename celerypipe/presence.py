@@ -89,19 +89,25 @@ class PresenceKeeper:
             there = self._try(lambda client: write_presence(client, self.record()))
             if not there or not self._try(self.look):
                 self.look(None)
-            try:
-                action = self._told.get(timeout=keys.PRESENCE_REFRESH)
-            except queue.Empty:
-                action = _nothing
-            if action is not None:
-                self._unsaid.append(action)
-                while self._unsaid and self._try(self._unsaid[0]):
-                    self._unsaid.popleft()
+            goes_on = self._listen()
+            while self._unsaid and self._try(self._unsaid[0]):
+                self._unsaid.popleft()
+            if goes_on:
                 continue
             self._try(lambda client: remove_presence(client, self.record()["id"]))
             if self._client is not None:
                 self._client.close()
             return
+
+    def _listen(self) -> bool:
+        """Wait until the next refresh, or until there is something to say; False: it is to end."""
+        try:
+            action = self._told.get(timeout=keys.PRESENCE_REFRESH)
+        except queue.Empty:
+            return True
+        if action is not None:
+            self._unsaid.append(action)
+        return action is not None
 
     def _try(self, action: Callable[[Client], None]) -> bool:
         """Do it; False when Redis is away, said once per outage."""
@@ -118,10 +124,6 @@ class PresenceKeeper:
             logger.info("presence: Redis answers again")
         self._away = False
         return True
-
-
-def _nothing(_: Client) -> None:
-    """What there is to say when nothing was said."""
 
 
 def _now(client: Client) -> int:

@@ -31,9 +31,9 @@ def given_up(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_what_kills_its_process_is_given_up_with_signal_or_status_and_worker(
-    start_worker: StartWorker, redis_url: str, tmp_path: Path
+    start_doomed: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
-    worker = start_worker("dways", pool="prefork", concurrency=2, config=CONFIG)
+    worker = start_doomed("dways", pool="prefork", concurrency=2, config=CONFIG)
     ways = {"exit": "exit status 3", "segfault": "killed by SIGSEGV", "abort": "killed by SIGABRT"}
     pipeline = warped("tests.faulty.Dies", "dways", on_error="dead_letter", folder=str(tmp_path))
     payloads = [each for way in ways for each in (*range(20), way)]
@@ -46,8 +46,8 @@ def test_what_kills_its_process_is_given_up_with_signal_or_status_and_worker(
         assert any(re.search(wanted, letter["text"]) for letter in letters), letters
 
 
-def test_under_stop_the_error_says_which_process_it_was(start_worker: StartWorker, redis_url: str) -> None:
-    worker = start_worker("dstop", pool="prefork", concurrency=1, config=CONFIG)
+def test_under_stop_the_error_says_which_process_it_was(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("dstop", pool="prefork", concurrency=1, config=CONFIG)
     with pytest.raises(WorkerLost, match=r"died 3 times: killed by SIGKILL \(process \d+, \d+, \d+ of ") as raised:
         results(Runner(redis_url), warped("tests.faulty.Dies", "dstop"), ["kill"])
     last = raised.value.worker.rpartition(" ")[2]
@@ -56,8 +56,8 @@ def test_under_stop_the_error_says_which_process_it_was(start_worker: StartWorke
     assert f"process {last} of this worker ended: killed by SIGKILL" in worker.text()
 
 
-def test_what_a_limit_refuses_is_an_ordinary_failure(start_worker: StartWorker, redis_url: str) -> None:
-    start_worker("dlimit", pool="prefork", concurrency=1, config=CONFIG)
+def test_what_a_limit_refuses_is_an_ordinary_failure(start_doomed: StartWorker, redis_url: str) -> None:
+    start_doomed("dlimit", pool="prefork", concurrency=1, config=CONFIG)
     pipeline = warped("tests.faulty.Bounded", "dlimit", configuration={"limit": 200_000_000}, on_error="skip")
     assert results(Runner(redis_url), pipeline, [1, 2_000_000_000, 2]) == [1, 2]
     strict = warped("tests.faulty.Bounded", "dlimit", configuration={"limit": 200_000_000})
@@ -80,16 +80,16 @@ def small_memory() -> Iterator[Callable[[int], None]]:
 
 
 def test_the_kernel_ends_what_takes_too_much_memory_and_the_error_says_so(
-    start_worker: StartWorker, redis_url: str, small_memory: Callable[[int], None], tmp_path: Path
+    start_doomed: StartWorker, redis_url: str, small_memory: Callable[[int], None], tmp_path: Path
 ) -> None:
-    worker = start_worker("dmemory", pool="prefork", concurrency=1, config=CONFIG)
+    worker = start_doomed("dmemory", pool="prefork", concurrency=1, config=CONFIG)
     for pid in (worker.process.pid, *descendants(worker.process.pid)):
         small_memory(pid)
     pipeline = warped("tests.faulty.Dies", "dmemory", on_error="dead_letter", folder=str(tmp_path))
     try:
         assert results(Runner(redis_url), pipeline, [1, "memory", 2]) == [1, 2]
     finally:
-        worker.stop()
+        worker.kill()
     (letter,) = given_up(tmp_path)
     assert "died 3 times: killed by SIGKILL for want of memory (the kernel's OOM killer) (process " in letter["text"]
 

@@ -8,15 +8,18 @@ import signal
 import time
 from collections.abc import Iterator
 
+import pytest
+
 from celerypipe import Message, Runner
 from tests.faults.test_worker_faults import Reading
+from tests.faulty import LONG
 from tests.integration.test_warp import CONFIG, warped
 from tests.processes import descendants
 from tests.servers import RunningWorker, StartWorker, eventually
 
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 #: Kills, and messages between two of them: by what came out, so that each kill meets work that is under way.
-KILLS, BETWEEN = (60, 400) if LONG else (3, 150)
+KILLS, BETWEEN = (20, 400) if LONG else (3, 100)
+pytestmark = pytest.mark.timeout(600 if LONG else 60)
 #: Seconds of work of a message.
 WORK = 0.005
 
@@ -40,9 +43,13 @@ class Timed(Reading):
         print(f"longest pause after each kill of {what}, s: {[round(each, 2) for each in longest]}")
 
 
-def test_one_of_three_workers_is_killed_again_and_again(start_worker: StartWorker, redis_url: str) -> None:
+def test_one_of_three_workers_is_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
     options = [("prefork", 2), ("prefork", 2), ("solo", 1)]
-    workers = [start_worker("kmany", pool=pool, concurrency=slots, config=CONFIG) for pool, slots in options]
+    workers = [
+        start_doomed("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False) for pool, slots in options
+    ]
+    for worker in workers:
+        worker.wait_for_presence()
     count = (KILLS + 2) * BETWEEN
     pipeline = warped("tests.remote.Echo", "kmany", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(count))))
@@ -53,13 +60,13 @@ def test_one_of_three_workers_is_killed_again_and_again(start_worker: StartWorke
         place = kill % len(workers)
         pool, slots = options[place]
         workers[place].kill()
-        workers[place] = start_worker("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False)
+        workers[place] = start_doomed("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False)
     assert reading.payloads() == list(range(count))
     reading.say_pauses("a worker", kills)
 
 
-def test_children_are_killed_again_and_again(start_worker: StartWorker, redis_url: str) -> None:
-    start_worker("kchildren", pool="prefork", concurrency=2, config=CONFIG)
+def test_children_are_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
+    start_doomed("kchildren", pool="prefork", concurrency=2, config=CONFIG)
     count = (KILLS + 2) * BETWEEN
     pipeline = warped("tests.remote.Echo", "kchildren", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(count))))
@@ -73,16 +80,16 @@ def test_children_are_killed_again_and_again(start_worker: StartWorker, redis_ur
 
 
 def test_a_whole_prefork_worker_dies_with_its_children_and_another_takes_over(
-    start_worker: StartWorker, redis_url: str
+    start_doomed: StartWorker, redis_url: str
 ) -> None:
-    first = start_worker("kwhole", pool="prefork", concurrency=2, config=CONFIG)
+    first = start_doomed("kwhole", pool="prefork", concurrency=2, config=CONFIG)
     pipeline = warped("tests.remote.Echo", "kwhole", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(400))))
     reading.wait_for(50)
     children = descendants(first.process.pid)
     os.kill(first.process.pid, signal.SIGKILL)  # the worker alone: its children go with it
     _gone(first, children)
-    start_worker("kwhole", pool="prefork", concurrency=2, config=CONFIG)
+    start_doomed("kwhole", pool="prefork", concurrency=2, config=CONFIG)
     assert reading.payloads() == list(range(400))
 
 

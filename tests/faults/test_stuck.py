@@ -16,7 +16,7 @@ from celerypipe.keeper import Lease
 from celerypipe.mailbox import Mailbox
 from celerypipe.stuck import CALL_BACK_PATIENCE, StuckWatch
 from tests.faults.test_worker_faults import Reading
-from tests.faulty import CONFIG
+from tests.faulty import CONFIG, long_only
 from tests.integration.test_warp import results, warped
 from tests.servers import StartWorker, eventually
 
@@ -46,8 +46,8 @@ def served_by(url: str, queue: str) -> int:
     return int(message.meta["pid"])
 
 
-def test_a_prefork_child_is_freed_or_replaced(start_worker: StartWorker, redis_url: str) -> None:
-    worker = start_worker("sprefork", pool="prefork", concurrency=1, config=CONFIG)
+def test_a_prefork_child_is_freed_or_replaced(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("sprefork", pool="prefork", concurrency=1, config=CONFIG)
     pids = [served_by(redis_url, "sprefork")]
     for way in (*EASY, *HARD):
         hang(redis_url, "sprefork", way)
@@ -58,28 +58,35 @@ def test_a_prefork_child_is_freed_or_replaced(start_worker: StartWorker, redis_u
     assert worker.presences()
 
 
-def test_a_solo_worker_frees_itself_where_it_can(start_worker: StartWorker, redis_url: str) -> None:
-    worker = start_worker("ssolo", pool="solo", config=CONFIG)
+def test_a_solo_worker_frees_itself_where_it_can(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("ssolo", pool="solo", config=CONFIG)
     for way in EASY:
         hang(redis_url, "ssolo", way)
         assert served_by(redis_url, "ssolo") == worker.process.pid
 
 
-def test_a_threads_worker_that_is_to_stay_stays(start_worker: StartWorker, redis_url: str) -> None:
-    worker = start_worker("sstay", pool="threads", concurrency=2, config=CONFIG)
+def test_a_threads_worker_that_is_to_stay_stays(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("sstay", pool="threads", concurrency=2, config=CONFIG)
     hang(redis_url, "sstay", "socket")
     assert served_by(redis_url, "sstay") == worker.process.pid
     worker.process.terminate()  # it cannot wait for that thread
     assert worker.wait_for_end() == 75, worker.text()
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("threads", 2)])
-@pytest.mark.parametrize(("way", "status"), [("gil", 1), ("deaf", 75)])
+@pytest.mark.parametrize(
+    ("pool", "slots", "way", "status"),
+    [
+        ("threads", 2, "gil", 1),
+        ("solo", 1, "deaf", 75),
+        pytest.param("threads", 2, "deaf", 75, marks=long_only),
+        pytest.param("solo", 1, "gil", 1, marks=long_only),
+    ],
+)
 def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
-    start_worker: StartWorker, redis_url: str, pool: str, slots: int, way: str, status: int
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int, way: str, status: int
 ) -> None:
     config, queue = f"{CONFIG}exit_when_stuck = 1.0\n", f"send{pool}{way}"
-    first = start_worker(queue, pool=pool, concurrency=slots, config=config)
+    first = start_doomed(queue, pool=pool, concurrency=slots, config=config)
     stream = Runner(redis_url).stream(patient(queue), map(Message, range(200)))
     assert next(stream).payload == 0
     hang(redis_url, queue, way)
@@ -90,17 +97,30 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
         assert not first.presences()
     else:
         assert "Timeout (" in first.text()  # faulthandler's word for it, with the stacks of all threads
-    start_worker(queue, pool=pool, concurrency=slots, config=config)
+    start_doomed(queue, pool=pool, concurrency=slots, config=config)
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
+@long_only
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 2)])
+@pytest.mark.parametrize("way", [*EASY, *HARD])
+def test_the_error_comes_in_time_in_every_pool(
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int, way: str
+) -> None:
+    queue = f"stime{pool}{way}"
+    start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG)
+    began = time.monotonic()
+    hang(redis_url, queue, way)
+    print(f"{pool}, {way}: the error came {time.monotonic() - began:.2f} s after the start of a run with 0.5 s")
+
+
 def test_other_threads_finish_before_a_stuck_worker_ends(
-    start_worker: StartWorker, redis_url: str, tmp_path: Path
+    start_doomed: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
     queue, gate = "sothers", tmp_path / "gate"
     config = 'imports = ["tests.faulty", "tests.remote"]\n'
     arguments = ["--exit-when-stuck", "1"]
-    worker = start_worker(queue, pool="threads", concurrency=2, config=config, arguments=arguments)
+    worker = start_doomed(queue, pool="threads", concurrency=2, config=config, arguments=arguments)
     other = Reading(Runner(redis_url).stream(warped("tests.remote.Gate", queue), [Message(1), Message(str(gate))]))
     other.wait_for(1)
     hang(redis_url, queue, "sleep")
@@ -111,8 +131,8 @@ def test_other_threads_finish_before_a_stuck_worker_ends(
     assert worker.wait_for_end() == 75
 
 
-def test_a_retry_comes_in_time_too(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
-    worker = start_worker("sretry", pool="threads", concurrency=2, config=CONFIG)
+def test_a_retry_comes_in_time_too(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    worker = start_doomed("sretry", pool="threads", concurrency=2, config=CONFIG)
     pipeline = hanging("sretry", retries=1, configuration={"once": str(tmp_path / "once")}, on_error="stop")
     assert results(Runner(redis_url), pipeline, [0, "sleep", 1]) == [0, "sleep", 1]
     worker.kill()

@@ -16,6 +16,7 @@ from celerypipe.celery import app
 from celerypipe.connection import Client, connect
 from celerypipe.settings import broker_url
 from tests.faults.test_worker_faults import Reading
+from tests.faulty import long_only
 from tests.integration.test_warp import CONFIG, results, warped
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 
@@ -34,10 +35,10 @@ def key_of(client: Client, kind: str) -> bytes:
     return eventually(lambda: next(iter(client.scan_iter(f"celerypipe:{kind}:*")), b""), f"a key of kind {kind}")
 
 
-def test_a_result_that_comes_late_is_nobodys(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
+def test_a_result_that_comes_late_is_nobodys(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
     """A worker is frozen in a message, another one takes over, and the first one wakes up and answers."""
     diary = tmp_path / "diary"
-    first = start_worker("wlate", pool="solo", config=CONFIG)
+    first = start_doomed("wlate", pool="solo", config=CONFIG)
     answered = threading.Event()
 
     def messages() -> Iterator[Message]:
@@ -50,7 +51,7 @@ def test_a_result_that_comes_late_is_nobodys(start_worker: StartWorker, redis_ur
     eventually(diary.exists, "the beginning of its nap")
     os.killpg(first.process.pid, signal.SIGSTOP)
     try:
-        start_worker("wlate", pool="solo", config=CONFIG)
+        start_doomed("wlate", pool="solo", config=CONFIG)
         reading.wait_for(1)
     finally:
         os.killpg(first.process.pid, signal.SIGCONT)
@@ -61,10 +62,10 @@ def test_a_result_that_comes_late_is_nobodys(start_worker: StartWorker, redis_ur
 
 
 def test_a_result_for_a_run_that_ended_is_thrown_away(
-    start_worker: StartWorker, private_redis: RedisServer, client: Client, tmp_path: Path
+    start_doomed: StartWorker, private_redis: RedisServer, client: Client, tmp_path: Path
 ) -> None:
     diary = tmp_path / "diary"
-    worker = start_worker("wover", pool="threads", concurrency=1, config=CONFIG, url=private_redis.url)
+    worker = start_doomed("wover", pool="threads", concurrency=1, config=CONFIG, url=private_redis.url)
     pipeline = warped("tests.remote.Nap", "wover", configuration={"diary": str(diary)})
     runner = Runner(private_redis.url)
     reading = Reading(runner.stream(pipeline, [Message(1.0)]))
@@ -76,9 +77,9 @@ def test_a_result_for_a_run_that_ended_is_thrown_away(
 
 
 def test_results_that_come_twice_count_once(
-    start_worker: StartWorker, private_redis: RedisServer, client: Client
+    start_doomed: StartWorker, private_redis: RedisServer, client: Client
 ) -> None:
-    start_worker("wtwice", pool="solo", config=CONFIG, url=private_redis.url)
+    start_doomed("wtwice", pool="solo", config=CONFIG, url=private_redis.url)
     pipeline = warped("tests.remote.Echo", "wtwice", configuration={"delay": 0.001})
     reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(500))))
     reply, last, copies = key_of(client, "reply"), b"0-0", 0
@@ -95,11 +96,11 @@ def test_results_that_come_twice_count_once(
 
 
 def test_two_activations_for_one_mailbox_share_it(
-    start_worker: StartWorker, private_redis: RedisServer, client: Client
+    start_doomed: StartWorker, private_redis: RedisServer, client: Client
 ) -> None:
     """Bells are repeated, and vanish while they are held: activations come that should not, and nothing is doubled."""
     url = private_redis.url
-    start_worker("wboth", pool="prefork", concurrency=3, config=CONFIG, url=url)
+    start_doomed("wboth", pool="prefork", concurrency=3, config=CONFIG, url=url)
     limits = {"parallel": 1, "linger": 0.1}
     pipeline = warped("tests.remote.Echo", "wboth", configuration={"delay": 0.002}, limits=limits)
     reading = Reading(Runner(url).stream(pipeline, map(Message, range(1000))))
@@ -116,12 +117,12 @@ def test_two_activations_for_one_mailbox_share_it(
     assert len({message.meta["pid"] for message in reading.out}) > 1
 
 
-@pytest.mark.parametrize("shift", ["+1h", "-1h"])
+@pytest.mark.parametrize("shift", ["+1h", pytest.param("-1h", marks=long_only)])
 @pytest.mark.skipif(not FAKETIME, reason="without libfaketime (apt install libfaketime) no process lives an hour off")
-def test_a_clock_that_is_an_hour_off_changes_nothing(start_worker: StartWorker, redis_url: str, shift: str) -> None:
+def test_a_clock_that_is_an_hour_off_changes_nothing(start_doomed: StartWorker, redis_url: str, shift: str) -> None:
     env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": shift}
     queue = f"wclock{'ahead' if shift[0] == '+' else 'behind'}"
-    worker = start_worker(queue, pool="prefork", concurrency=1, config=CONFIG, env=env)
+    worker = start_doomed(queue, pool="prefork", concurrency=1, config=CONFIG, env=env)
     assert abs(worker.presence["started"] - os.stat(worker.log).st_mtime) > 3000  # it does live an hour off
     pipeline = warped("tests.remote.Nap", queue, timeout=2.0, on_error="skip")
     runner = Runner(redis_url)
@@ -135,7 +136,7 @@ def test_a_clock_that_is_an_hour_off_changes_nothing(start_worker: StartWorker, 
 
 
 @pytest.fixture
-def stranger(start_worker: StartWorker, redis_url: str, workplace: Any) -> Any:
+def stranger(start_doomed: StartWorker, redis_url: str, workplace: Any) -> Any:
     """Starts a worker whose celerypipe has another version of the codec."""
     text = "from celerypipe import codec\nfrom tests.remote import Echo\n\ncodec.CODEC_VERSION = 99\n"
     workplace.module("tests_of_another_version", text)
@@ -143,7 +144,7 @@ def stranger(start_worker: StartWorker, redis_url: str, workplace: Any) -> Any:
     def start(queue: str) -> Any:
         workplace.config(queue, 'imports = ["tests_of_another_version", "tests.remote"]\n')
         python_path = os.pathsep.join([str(workplace.folder), str(ROOT)])
-        return start_worker(queue, pool="solo", cwd=workplace.folder, env={"PYTHONPATH": python_path})
+        return start_doomed(queue, pool="solo", cwd=workplace.folder, env={"PYTHONPATH": python_path})
 
     return start
 
@@ -154,10 +155,11 @@ def test_a_worker_with_another_codec_is_refused_with_both_versions(redis_url: st
         results(Runner(redis_url), warped("tests.remote.Echo", "wcodec"), range(10))
 
 
+@long_only
 def test_beside_others_a_worker_with_another_codec_does_no_harm(
-    start_worker: StartWorker, redis_url: str, stranger: Any
+    start_doomed: StartWorker, redis_url: str, stranger: Any
 ) -> None:
-    start_worker("wmixed", pool="solo", config=CONFIG)
+    start_doomed("wmixed", pool="solo", config=CONFIG)
     other = stranger("wmixed")
     runner, payloads = Runner(redis_url), list(range(100))
     pipeline = warped("tests.remote.Echo", "wmixed", configuration={"delay": 0.002}, limits={"linger": 0.05})
