@@ -13,7 +13,7 @@ USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types floors unit bench bench-peers up down clean
+.PHONY: help demo test check lint types floors unit faults bench bench-peers up down clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ floors: $(DEV_READY)
 unit: $(DEV_READY)
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+
+faults: $(DEV_READY) ## break things on purpose, at length
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/faults $(ARGS)
 
 bench: $(DEV_READY) ## measure for five minutes; prints tables and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --write $(ARGS)

@@ -173,3 +173,9 @@ def test_what_was_called_back_should_end_soon_and_what_has_no_limit_may_go_on(le
     lease.called_back = "1-1", time.monotonic() - CALL_BACK_PATIENCE
     eventually(lambda: said, "its word")
     assert watch is not None
+
+
+def test_an_option_that_is_no_time_ends_the_worker_with_one_line(start_doomed: StartWorker) -> None:
+    worker = start_doomed("sopt", pool="threads", config=CONFIG, arguments=["--exit-when-stuck", "soon"], wait=False)
+    assert worker.wait_for_end() == 78
+    assert "celerypipe: --exit-when-stuck soon: give seconds, 0 for a worker that stays" in worker.text()
