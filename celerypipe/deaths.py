@@ -8,6 +8,7 @@ a small key in Redis. A process with such a key is dead, so its bells are free a
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -47,12 +48,16 @@ class Death:
 
 
 def place_of(consumer: str) -> str:
-    """Return host and process id, out of the name of an activation."""
-    return consumer.rsplit(".", 2)[0]
+    """Return ``<host>.<pid>.<life>``, out of the name of an activation."""
+    found = re.fullmatch(r"(.*)\.[^.]*-([0-9a-f]+)-[0-9a-f]+\.\d+", consumer)
+    return f"{found[1]}.{found[2]}" if found else f"{consumer.rsplit('.', 2)[0]}."
 
 
 def say_death(client: Client, place: str, death: Death) -> None:
-    """Leave word of the end of a process; ``place`` is ``<host>.<pid>``."""
+    """Leave word of the end of a process; ``place`` is ``<host>.<pid>.<life>``.
+
+    ``life`` is random, one for each worker: containers may share a host's name, and all have a process 8.
+    """
     client.set(keys.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
 
 
@@ -74,8 +79,8 @@ def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> li
 def as_text(deaths: Sequence[tuple[str, Death]]) -> str:
     """Say how processes died, those that died the same way together."""
     texts = []
-    for (death, host), group in groupby(deaths, lambda each: (each[1], each[0].rpartition(".")[0])):
-        pids = [place.rpartition(".")[2] for place, _ in group]
+    for (death, host), group in groupby(deaths, lambda each: (each[1], each[0].rsplit(".", 2)[0])):
+        pids = [place.split(".")[-2] for place, _ in group]
         of = f" of worker {death.worker}" if death.worker else f" on {host}"
         texts.append(f"{death} (process {', '.join(pids)}{of})")
     return "; ".join(texts)

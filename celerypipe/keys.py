@@ -75,7 +75,7 @@ def anew(consumer: str) -> str:
 
 
 def death(place: str) -> str:
-    """How a process that ran nodes died; ``place`` is ``<host>.<pid>``."""
+    """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""
     return f"celerypipe:death:{place}"
 
 

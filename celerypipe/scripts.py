@@ -52,11 +52,11 @@ def known(client: Client, commands: Sequence[Command], answers: list[Any]) -> li
 
 
 # Who saw a process end left word of that: what it holds is free at once. The key is made here and not by
-# celerypipe.keys, out of the holder's name <host>.<pid>.<token>.<slot>.
+# celerypipe.keys, out of the holder's name <host>.<pid>.<token>-<life>-<random>.<slot>.
 _DEAD = """
 local function dead(owner)
-  local place = string.match(owner, '^(.*)%.[^.]*%.%d+$')
-  return place and redis.call('EXISTS', 'celerypipe:death:' .. place) == 1
+  local place, life = string.match(owner, '^(.*)%.[^.]*%-(%x+)%-%x+%.%d+$')
+  return place and redis.call('EXISTS', 'celerypipe:death:' .. place .. '.' .. life) == 1
 end
 """
 

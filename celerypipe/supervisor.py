@@ -219,12 +219,11 @@ class Supervisor:
 
     def _forget(self, worker: Resident, pid: int, status: int) -> None:
         """Say for a worker that was killed what it could not say itself: that it is gone, and how."""
-        place = f"{socket.gethostname()}.{pid}"
-        with contextlib.suppress(*Trouble):
-            say_death(self.client, place, Death(status, worker.name, self.out_of_memory.happened()))
+        death = Death(status, worker.name, self.out_of_memory.happened())
         for record in self._presences():
             if record["pid"] == pid:
                 with contextlib.suppress(*Trouble):
+                    say_death(self.client, record["id"], death)
                     remove_presence(self.client, record["id"])
 
     def _presences(self) -> list[dict[str, Any]]:

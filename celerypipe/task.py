@@ -56,6 +56,8 @@ class Worker:
     shutting_down: Callable[[], bool]
     #: Seconds after which a process with a stuck node exits; None: it stays.
     stuck_after: float | None = None
+    #: What tells this worker from any other one, also from one of the same host and number.
+    life: str = field(default_factory=lambda: secrets.token_hex(4))
     #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
     leave: Callable[[Callable[[], bool]], None] | None = None
     _places: dict[int, Place] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Worker:
         place = self.place()
         if place.known:
             return
-        say_birth(client, f"{self.host}.{os.getpid()}")  # a dead one may have had its number
+        say_birth(client, f"{self.host}.{os.getpid()}.{self.life}")  # a dead one may have had its number
         with self._lock:
             if not place.known:
                 place.known = True
@@ -145,7 +147,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
-        owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
+        owner = f"{self.worker.host}.{os.getpid()}.{token}-{self.worker.life}-{secrets.token_hex(3)}.{slot}"
         try:
             self.worker.begin(client)
             first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along

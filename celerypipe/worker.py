@@ -202,7 +202,7 @@ def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
     """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
     if boot.worker is None or boot.keeper is None:
         return
-    place = f"{boot.worker.host}.{pid}"
+    place = f"{boot.worker.host}.{pid}.{boot.worker.life}"
     death = Death(status, boot.name, boot.out_of_memory.happened())
     if status not in (EX_OK, EX_RECYCLE):
         logger.error("process %d of this worker ended: %s", pid, death)
@@ -279,7 +279,7 @@ def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig
 
 
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
-    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after")
+    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
     facts = {name: getattr(worker, name) for name in names}
     plugins = [str(folder) for folder in service.plugins]
     return json.dumps({"worker": facts, "imports": service.imports, "plugins": plugins, "flag": flag})

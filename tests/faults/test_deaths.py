@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from celerypipe import NodeFailed, Runner, WorkerLost, keys
 from celerypipe.connection import Client
-from celerypipe.deaths import Death, OutOfMemory, as_text, say_birth, say_death
+from celerypipe.deaths import Death, OutOfMemory, as_text, place_of, say_birth, say_death
 from celerypipe.mailbox import Mailbox, packed_entry
 from celerypipe.message import new_id
 from tests.faulty import CONFIG
@@ -107,7 +108,7 @@ def test_a_count_of_the_kernel_that_went_up_means_want_of_memory(tmp_path: Path)
 
 def test_deaths_of_one_kind_are_said_together() -> None:
     same = Death(-signal.SIGSEGV, "gpu.1@box")
-    deaths = [("box.11", same), ("box.12", same), ("my.far.box.13", Death(None)), ("box.14", Death(-64, "w"))]
+    deaths = [("box.11.a", same), ("box.12.a", same), ("my.far.box.13.b", Death(None)), ("box.14.c", Death(-64, "w"))]
     assert as_text(deaths) == (
         "killed by SIGSEGV (process 11, 12 of worker gpu.1@box); nobody saw how (its whole worker died, or did not "
         "answer for longer than its lease) (process 13 on my.far.box); killed by SIGRTMAX (process 14 of worker w)"
@@ -116,8 +117,10 @@ def test_deaths_of_one_kind_are_said_together() -> None:
 
 def test_the_dead_hold_nothing(redis_client: Client) -> None:
     """Whoever comes takes their bells and their messages at once; a process of the same number is not dead."""
-    mailbox, place = Mailbox(new_id(), "node"), f"box.{new_id()}"
-    dead, living, again = f"{place}.t-a.0", "box.2.t-b.1", f"{place}.t-c.0"
+    mailbox, life = Mailbox(new_id(), "node"), secrets.token_hex(4)
+    dead, living, again = f"my.box.1.t-{life}-a1.0", "my.box.1.t-b-b1.1", f"my.box.1.t-{life}-c1.0"
+    place = place_of(dead)
+    assert place == f"my.box.1.{life}"
     client = redis_client
     mailbox.make(client)
     mailbox.send(client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
