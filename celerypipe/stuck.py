@@ -61,17 +61,23 @@ class StuckWatch:
     def _watch(self) -> None:
         while True:
             time.sleep(BEAT)
-            self._beat()
-            leases = list(self._leases())
-            if self._left == math.inf and self._leaving():
-                self._left = time.monotonic()
-                self._said.clear()  # what stayed with it until now has to go
-            self._said = {(lease, entry) for lease, entry in self._said if lease.current == entry}
-            for lease in leases:
-                key, late = (lease, lease.current), self._late(lease)
-                if late > self._patience and key not in self._said:
-                    self._said.add(key)
-                    self._act(lease, as_text(lease, late))
+            try:
+                self._beat()
+                self._look()
+            except Exception:  # whatever went wrong this time, somebody has to look the next time
+                logger.exception("cannot look for stuck nodes this time")
+
+    def _look(self) -> None:
+        leases = list(self._leases())
+        if self._left == math.inf and self._leaving():
+            self._left = time.monotonic()
+            self._said.clear()  # what stayed with it until now has to go
+        self._said = {(lease, entry) for lease, entry in self._said if lease.current == entry}
+        for lease in leases:
+            key, late = (lease, lease.current), self._late(lease)
+            if late > self._patience and key not in self._said:
+                self._said.add(key)
+                self._act(lease, as_text(lease, late))
 
     @property
     def _patience(self) -> float:
