@@ -13,7 +13,7 @@ from typing import Any
 import redis
 from kombu.exceptions import OperationalError
 
-from celerypipe import keys
+from celerypipe import codec, keys
 from celerypipe.catalogue import complaints_from_schema
 from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
@@ -160,6 +160,13 @@ class Bells:
             return
         self._checked.add((warp.name, workers[0]["id"]))
         complaints = complaints_from_schema(schemas[0], warp.node.configuration)
+        strangers = [worker for worker in workers if worker["versions"]["codec"] != codec.CODEC_VERSION]
+        if len(strangers) == len(workers):  # others can do it, and it gives back what it cannot read
+            complaints += [
+                f"the worker on {worker['host']} (pid {worker['pid']}) speaks codec {worker['versions']['codec']}, "
+                f"this machine {codec.CODEC_VERSION}; install the same celerypipe on both"
+                for worker in strangers
+            ]
         if schemas[0].get("stateful"):
             complaints.append("it is stateful, and stateful nodes cannot be warped yet")
         size = warp.limits.batches.size

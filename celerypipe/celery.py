@@ -10,6 +10,7 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
+import click
 from celery import Celery
 
 from celerypipe.errors import ConfigError
@@ -65,6 +66,16 @@ WORKER: dict[str, Any] = {
 }
 
 
+#: An option of ``celery worker``; :mod:`celerypipe.worker_options` says what it means.
+EXIT_WHEN_STUCK = click.Option(
+    ["--exit-when-stuck"],
+    is_flag=False,
+    flag_value="usual",
+    metavar="[SECONDS]",
+    help="Exit, for a supervisor to start another, when a node goes on so long after its time; 0: stay.",
+)
+
+
 def make_app(environment: MutableMapping[str, str]) -> Celery:
     """Return a Celery application for the Redis that the environment names.
 
@@ -82,6 +93,7 @@ def make_app(environment: MutableMapping[str, str]) -> Celery:
         events="celerypipe.events:PatientEvents",
         set_as_current=False,
     )
+    app.user_options["worker"].add(EXIT_WHEN_STUCK)
     app.conf.update(SHARED)
     app.conf.update(WORKER)
     app.conf.broker_url = _as_broker_url(given or environment.get("CELERYPIPE_REDIS_URL") or DEFAULT_REDIS_URL)

@@ -17,6 +17,8 @@ RUNG_TTL = 2_000
 RUNG_TTL_MAX = 60_000
 #: The sign that a node warms up for a message; refreshed every second, and longer than an import may hold the GIL.
 WARMING_TTL = 15_000
+#: Word of how a process died.
+DEATH_TTL = 600_000
 #: A worker's presence, in seconds, and how often the worker refreshes it.
 PRESENCE_TTL = 15
 PRESENCE_REFRESH = 2
@@ -46,7 +48,7 @@ def mailbox(run_id: str, name: str) -> str:
 
 
 def attempts(run_id: str, name: str) -> str:
-    """Hash of sequence number → how often the message was handed to ``update`` alone after a death."""
+    """Hash of sequence number → how often the message was handed to ``update`` alone after a death; and who died."""
     return f"celerypipe:attempts:{run_id}:{name}"
 
 
@@ -73,6 +75,11 @@ def held(consumer: str) -> str:
 def anew(consumer: str) -> str:
     """There since an activation's batch brought nothing; its TTL says for how long."""
     return f"celerypipe:anew:{consumer}"
+
+
+def death(place: str) -> str:
+    """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""
+    return f"celerypipe:death:{place}"
 
 
 def reply(run_id: str) -> str:

@@ -31,13 +31,17 @@ RESULT, FAILURE, LOST_BLOB, NOTE = b"r", b"f", b"l", b"n"
 
 
 class Entry(NamedTuple):
-    """A message in a mailbox: the entry's id, its number in the run, which try, and its bytes or where they are."""
+    """A message in a mailbox: the entry's id, its number in the run, which try, and its bytes or where they are.
+
+    ``holder``: the activation that it was taken over from.
+    """
 
     id: str
     sequence: int
     attempt: int
     blob: str
     data: bytes
+    holder: str = ""
 
 
 class Reply(NamedTuple):
@@ -257,12 +261,13 @@ def entries_in(items: Sequence[Any]) -> list[Entry]:
 
 def as_entry(item: Sequence[Any]) -> Entry | None:
     """Read a mailbox entry; None for one that celerypipe did not write."""
-    entry_id, fields = item
+    entry_id, fields, *holder = item
     try:
         _, raw = fields
         sequence, attempt, length = ENTRY.unpack_from(raw)
         start = ENTRY.size + length
-        return Entry(entry_id.decode(), sequence, attempt, raw[ENTRY.size : start].decode(), raw[start:])
+        blob, held_by = raw[ENTRY.size : start].decode(), holder[0].decode() if holder else ""
+        return Entry(entry_id.decode(), sequence, attempt, blob, raw[start:], held_by)
     except (ValueError, TypeError, error):
         return None
 

@@ -14,13 +14,14 @@ from celerypipe import keys
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Client
 from celerypipe.errors import CodecError
-from celerypipe.instance import Instance, Shelf
+from celerypipe.instance import Instance
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox
 from celerypipe.record import Record
 from celerypipe.running import CHEAP
 from celerypipe.scripts import TAKE, together
 from celerypipe.serving import Serving
+from celerypipe.shelf import Shelf
 
 #: Sends a bell for a node: (mark, mailbox, slot, token).
 Ring = Callable[[str, Mailbox, int, str], None]

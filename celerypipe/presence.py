@@ -10,6 +10,7 @@ import json
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +61,9 @@ class PresenceKeeper:
         self.look = look
         self._client: Client | None = None
         self.url = url
-        # A SimpleQueue may be written to inside a signal handler, an Event may not.
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # A SimpleQueue may be written to inside a signal handler, an Event may not. None: end.
+        self._told: queue.SimpleQueue[Callable[[Client], None] | None] = queue.SimpleQueue()
+        self._unsaid: deque[Callable[[Client], None]] = deque()
         self._thread = threading.Thread(target=self._keep, name="celerypipe-presence", daemon=True)
         self._away = False
 
@@ -71,7 +73,11 @@ class PresenceKeeper:
 
     def end(self) -> None:
         """Remove the presence; callable inside a signal handler, waits for nothing."""
-        self._ended.put(None)
+        self._told.put(None)
+
+    def say(self, action: Callable[[Client], None]) -> None:
+        """Have the thread do something in Redis, now or once that answers again; waits for nothing."""
+        self._told.put(action)
 
     def join(self, timeout: float) -> None:
         """Wait until the presence is removed."""
@@ -83,14 +89,25 @@ class PresenceKeeper:
             there = self._try(lambda client: write_presence(client, self.record()))
             if not there or not self._try(self.look):
                 self.look(None)
-            try:
-                self._ended.get(timeout=keys.PRESENCE_REFRESH)
-            except queue.Empty:
+            goes_on = self._listen()
+            while self._unsaid and self._try(self._unsaid[0]):
+                self._unsaid.popleft()
+            if goes_on:
                 continue
             self._try(lambda client: remove_presence(client, self.record()["id"]))
             if self._client is not None:
                 self._client.close()
             return
+
+    def _listen(self) -> bool:
+        """Wait until the next refresh, or until there is something to say; False: it is to end."""
+        try:
+            action = self._told.get(timeout=keys.PRESENCE_REFRESH)
+        except queue.Empty:
+            return True
+        if action is not None:
+            self._unsaid.append(action)
+        return action is not None
 
     def _try(self, action: Callable[[Client], None]) -> bool:
         """Do it; False when Redis is away, said once per outage."""

@@ -193,9 +193,12 @@ class Replies:
     def _error(
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
-        failure = codec.decode_value(data)
+        try:
+            failure = codec.decode_value(data)
+        except CodecError as unread:
+            return _unreadable(warp, unread)
         kind, text = failure["kind"], failure["text"]
-        host, pid = _place(worker)
+        host, pid = _place(failure.get("worker") or worker)
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
             self.course.fail(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 import sys
 import time
 import traceback
@@ -49,7 +48,7 @@ class Service:
 def presence_record(worker: Worker, service: Service) -> Record:
     """Return what the worker says of itself for as long as it lives."""
     return {
-        "id": f"{worker.host}.{os.getpid()}.{secrets.token_hex(4)}",
+        "id": f"{worker.host}.{os.getpid()}.{worker.life}",
         "host": worker.host,
         "pid": os.getpid(),
         "pool": worker.pool,

@@ -12,6 +12,7 @@ from celerypipe import keys, signs
 from celerypipe.batches import Gathering, Outcome, update_batch
 from celerypipe.blob import Content, Store, unpacked, unstowed
 from celerypipe.connection import Client
+from celerypipe.deaths import as_text, deaths_so_far
 from celerypipe.errors import CodecError
 from celerypipe.flight import ERRANDS
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief
@@ -51,10 +52,12 @@ class Serving(Running):
         """Count one more try at a message whose process died; False: it was given up instead."""
         name = keys.attempts(self.mailbox.run, self.mailbox.node)
         tried = self.client.hincrby(name, str(entry.sequence), 1)
+        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
         self.client.pexpire(name, keys.DATA_TTL)
         if tried <= lone_attempts:
             return True
-        self._fail(entry, failure("lost", "WorkerLost", f"the process that ran it died {tried} times"), 0.0, 0.0)
+        text = f"the process that ran it died {tried} times: {as_text(died)}"
+        self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
         return False
 
     def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:

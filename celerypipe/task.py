@@ -16,13 +16,17 @@ import celery
 from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble, connect
+from celerypipe.deadman import DeadMan
+from celerypipe.deaths import say_birth
 from celerypipe.errors import CodecError
-from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
+from celerypipe.instance import Alarm, Instance, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
 from celerypipe.record import Record
 from celerypipe.serving import Serving
+from celerypipe.shelf import Shelf
+from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,10 @@ class Place:
     shelf: Shelf
     keeper: Keeper
     clients: threading.local = field(default_factory=threading.local)
+    switch: DeadMan | None = None
+    watch: StuckWatch | None = None
+    #: Redis knows that this process is none that died before.
+    known: bool = False
 
 
 @dataclass(slots=True)
@@ -46,6 +54,12 @@ class Worker:
     pool: str
     slots: int
     shutting_down: Callable[[], bool]
+    #: Seconds after which a process with a stuck node exits; None: it stays.
+    stuck_after: float | None = None
+    #: What tells this worker from any other one, also from one of the same host and number.
+    life: str = field(default_factory=lambda: secrets.token_hex(4))
+    #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
+    leave: Callable[[Callable[[], bool]], None] | None = None
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,6 +80,41 @@ class Worker:
             clients.client = connect(self.redis_url, name="celerypipe-activation")
         client: Client = clients.client
         return client
+
+    def begin(self, client: Client) -> None:
+        """Before this process answers its first bell: watch over it, and say that it lives."""
+        place = self.place()
+        if place.known:
+            return
+        say_birth(client, f"{self.host}.{os.getpid()}.{self.life}")  # a dead one may have had its number
+        with self._lock:
+            if not place.known:
+                place.known = True
+                if self.stuck_after is not None and self.pool not in ("prefork", "solo"):
+                    place.switch = DeadMan(self.stuck_after + LATER)
+                grace = self.stuck_after or GRACE_AMONG_OTHERS
+                beat = place.switch.renew if place.switch is not None else bool
+                place.watch = StuckWatch(lambda: place.keeper.leases, grace, self._stuck, beat, self._leaving)
+
+    def alarm(self) -> Alarm | Unarmed:
+        """What interrupts the node of an activation in this thread."""
+        if threading.current_thread() is threading.main_thread():
+            return Alarm(None if self.stuck_after is None else self.stuck_after + LATER)
+        return Unarmed(self.place().switch)
+
+    def _leaving(self) -> bool:
+        return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
+
+    def _stuck(self, lease: Lease, text: str) -> None:
+        if self.stuck_after is None and not self._leaving():
+            logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
+            return
+        logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
+        keeper = self.place().keeper
+        if self.leave is not None:
+            self.leave(lambda: all(other.owner == lease.owner for other in keeper.leases))
+        logging.shutdown()
+        os._exit(EX_TEMPFAIL)
 
     def close(self) -> None:
         """Destroy this process' warm instances; called when the process ends."""
@@ -99,8 +148,9 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
-        owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
+        owner = f"{self.worker.host}.{os.getpid()}.{token}-{self.worker.life}-{secrets.token_hex(3)}.{slot}"
         try:
+            self.worker.begin(client)
             first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along
             try:
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
@@ -109,7 +159,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             if beginning is None:
                 return "the bell is held by another activation"
-            alarm = Alarm() if threading.current_thread() is threading.main_thread() else Unarmed()
+            alarm = self.worker.alarm()
             lease = Lease(mailbox, slot, owner, alarm)
             keeper = self.worker.place().keeper
             keeper.add(lease)

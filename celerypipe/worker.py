@@ -12,14 +12,15 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
+from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as StockPrefork
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
@@ -27,9 +28,11 @@ from celerypipe import worker_config
 from celerypipe.allocator import keep_large_blocks
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
+from celerypipe.deaths import Death, OutOfMemory, say_death
 from celerypipe.errors import ConfigError
 from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
+from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
@@ -37,6 +40,7 @@ from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
+from celerypipe.worker_options import exit_option, given, listed, stuck_after
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -63,7 +67,20 @@ class Boot:
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
+        self.name = ""
+        self.exit_when_stuck: float | None = None
+        self.out_of_memory = OutOfMemory()
         keep_large_blocks()
+
+    def leave_stuck(self, through: Callable[[], bool]) -> None:
+        """Withdraw this worker, a thread of which is stuck, and wait for the others."""
+        self.shut_down()
+        if self.keeper is not None:
+            self.keeper.join(LEAVE_SECONDS)
+        if self.watchdog is not None:
+            self.watchdog.leave(through)
+        if self.proof is not None:
+            self.proof.remove()
 
     def shut_down(self) -> None:
         """Call activations back and take the presence away; safe inside a signal handler."""
@@ -82,11 +99,12 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         sys.path.insert(0, os.getcwd())
     try:
         settings = Settings.from_environment()
-        boot.queues = tuple(_listed(options.get("queues")))
+        boot.queues = tuple(listed(options.get("queues")))
+        boot.exit_when_stuck = exit_option(options.get("exit_when_stuck"))
         boot.configs = _configs(boot.queues, settings.worker_configs)
         conf.update(_worker_settings(boot.queues, boot.configs[0], client_url(_broker(conf))))
         boot.service = Service(
-            tuple(name for config in boot.configs for name in config.imports) + tuple(_listed(options.get("include"))),
+            tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
         )
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
@@ -95,7 +113,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         _refuse(error)
     for text in worker_config.overruled(boot.configs[0], boot.configs[1:]):
         sys.stderr.write(f"warning: {text}\n")
-    if not _given("hostname", options):
+    if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
         instance.hostname = nodename(f"{'-'.join(boot.queues)}.{os.getpid()}", socket.gethostname())
 
@@ -104,12 +122,14 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
 def settle(sender: Any, **_: Any) -> None:
     """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
     conf = sender.app.conf
-    if not _given("pool", {"pool": None}):
+    if not given("pool", {"pool": None}):
         sender.pool_cls = conf.worker_pool
     sender.pool_cls = get_implementation(sender.pool_cls)
-    if not _given("loglevel", {"loglevel": sender.loglevel}):
+    if sender.pool_cls is StockPrefork:
+        sender.pool_cls = TaskPool
+    if not given("loglevel", {"loglevel": sender.loglevel}):
         sender.loglevel = logging.INFO
-    if not _given("prefetch_multiplier", {}):
+    if not given("prefetch_multiplier", {}):
         sender.prefetch_multiplier = conf.worker_prefetch_multiplier
     # The worker's user types no flags: gossip and mingle are switched off here.
     sender.options.update(without_gossip=True, without_mingle=True)
@@ -126,6 +146,8 @@ def settle(sender: Any, **_: Any) -> None:
         pool=pool,
         slots=slots,
         shutting_down=boot.flag.is_raised,
+        stuck_after=stuck_after(pool, boot.exit_when_stuck, boot.configs[0].exit_when_stuck),
+        leave=boot.leave_stuck if pool != "prefork" else None,
     )
     if boot.service is not None:
         boot.service.register(sender.app, boot.worker)
@@ -146,6 +168,7 @@ def announce(sender: str, **_: Any) -> None:
     """Third: the log is set up; say what this worker is."""
     if boot.worker is None or boot.service is None:
         return
+    boot.name = sender
     files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
     logger.info("%s: %s pool of %d by %s", sender, boot.worker.pool, boot.worker.slots, files)
     logger.info("Redis: %s", without_password(boot.worker.redis_url))
@@ -172,6 +195,18 @@ def appear(sender: Any, **_: Any) -> None:
     boot.watchdog = Watchdog(sender.controller, withdraw)
     boot.keeper = PresenceKeeper(boot.worker.redis_url, current, boot.watchdog.look)
     boot.keeper.start()
+
+
+@child_ended.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
+    """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
+    if boot.worker is None or boot.keeper is None:
+        return
+    place = f"{boot.worker.host}.{pid}.{boot.worker.life}"
+    death = Death(status, boot.name, boot.out_of_memory.happened())
+    if status not in (EX_OK, EX_RECYCLE):
+        logger.error("process %d of this worker ended: %s", pid, death)
+    boot.keeper.say(lambda client: say_death(client, place, death))
 
 
 @signals.task_received.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -244,26 +279,14 @@ def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig
 
 
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
-    facts = {name: getattr(worker, name) for name in ("redis_url", "queues", "host", "pool", "slots")}
+    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
+    facts = {name: getattr(worker, name) for name in names}
     plugins = [str(folder) for folder in service.plugins]
     return json.dumps({"worker": facts, "imports": service.imports, "plugins": plugins, "flag": flag})
 
 
 def _broker(conf: Any) -> str:
     return str(conf.broker_url)
-
-
-def _listed(value: Any) -> list[str]:
-    return [item.strip() for item in (value.split(",") if isinstance(value, str) else value or ()) if item.strip()]
-
-
-def _given(parameter: str, options: Mapping[str, Any]) -> bool:
-    """Whether whoever started the worker decided this themselves: on the command line, or in the call."""
-    context = click.get_current_context(silent=True)
-    source = context.get_parameter_source(parameter) if context is not None else None
-    if source is None:
-        return options.get(parameter) is not None
-    return source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _pool_name(pool: type) -> str:

@@ -87,6 +87,21 @@ def start_worker(redis_url: str) -> Iterator[StartWorker]:
             worker.stop()
 
 
+@pytest.fixture
+def start_doomed(redis_url: str) -> Iterator[StartWorker]:
+    """As ``start_worker``, for workers that may be stuck, or dead, by the end of the test: what lives is killed."""
+    workers: list[RunningWorker] = []
+
+    def start(queue: str, **options: Any) -> RunningWorker:
+        worker = launch_worker(queue, **{"url": redis_url, **options})
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.kill()
+
+
 @pytest.fixture(scope="session")
 def shared_worker(redis_url: str) -> Iterator[StartWorker]:
     """As ``start_worker``, but a worker asked for with the same arguments is the same one, for the whole session."""
