@@ -3,6 +3,8 @@
 ======================================  ===========================================================================
 ``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://`` or ``unix:///path/to.sock?db=0``
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
+``CELERYPIPE_ALLOW``                    folders that pipeline files, and pipelines sent to a worker here, may read and
+                                        write besides their own, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
@@ -29,6 +31,7 @@ class Settings:
     plugins: tuple[Path, ...] = ()
     worker_configs: Path = Path("worker_configs")
     shared_memory: bool = True
+    allowed: tuple[Path, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -39,9 +42,18 @@ class Settings:
                 url = client_url(url)
         except ConfigError as error:
             raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
-        plugins = tuple(Path(part) for part in environment.get("CELERYPIPE_PLUGINS", "").split(os.pathsep) if part)
+        plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
-        return cls(url, plugins, configs, _yes("CELERYPIPE_SHARED_MEMORY", environment))
+        return cls(url, plugins, configs, _yes("CELERYPIPE_SHARED_MEMORY", environment), allowed)
+
+
+def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Return the folders that a definition from elsewhere may read and write besides its own."""
+    return _folders("CELERYPIPE_ALLOW", environment)
+
+
+def _folders(name: str, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    return tuple(Path(part) for part in environment.get(name, "").split(os.pathsep) if part)
 
 
 def _yes(name: str, environment: Mapping[str, str]) -> bool:

@@ -88,6 +88,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         boot.service = Service(
             tuple(name for config in boot.configs for name in config.imports) + tuple(_listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
+            settings.allowed,
         )
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
         knock(client_url(_broker(conf)))
@@ -216,7 +217,8 @@ def join_spawned(sender: Any, **_: Any) -> None:
     boot.worker = Worker(
         **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])}, shutting_down=boot.flag.is_raised
     )
-    boot.service = Service(tuple(plan["imports"]), tuple(Path(folder) for folder in plan["plugins"]))
+    plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
+    boot.service = Service(tuple(plan["imports"]), plugins, allowed)
     boot.service.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
     boot.service.register(current_app, boot.worker)
@@ -245,8 +247,8 @@ def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig
 
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
     facts = {name: getattr(worker, name) for name in ("redis_url", "queues", "host", "pool", "slots")}
-    plugins = [str(folder) for folder in service.plugins]
-    return json.dumps({"worker": facts, "imports": service.imports, "plugins": plugins, "flag": flag})
+    folders = {name: [str(folder) for folder in getattr(service, name)] for name in ("plugins", "allowed")}
+    return json.dumps({"worker": facts, "imports": service.imports, **folders, "flag": flag})
 
 
 def _broker(conf: Any) -> str:
