@@ -193,8 +193,10 @@ class Replies:
     def _error(
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
-        failure = codec.decode_value(data)
-        kind, text = failure["kind"], failure["text"]
+        try:
+            kind, text, remote_traceback = _said(data)
+        except CodecError as unread:
+            return _unreadable(warp, unread)
         host, pid = _place(worker)
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
@@ -210,11 +212,21 @@ class Replies:
             node=warp.name,
             message_id=message.id,
             worker=f"{host}, process {pid}",
-            remote_traceback=failure["traceback"],
+            remote_traceback=remote_traceback,
         )
-        if failure["traceback"]:
-            known.__cause__ = RemoteTraceback(failure["traceback"])
+        if remote_traceback:
+            known.__cause__ = RemoteTraceback(remote_traceback)
         return known
+
+
+def _said(data: bytes) -> tuple[str, str, str]:
+    """What an activation says of a failure: its kind, a text, and a traceback or nothing."""
+    said = codec.decode_value(data)
+    found = tuple(said.get(name) for name in ("kind", "text", "traceback")) if type(said) is dict else ()
+    match found:
+        case (str(kind), str(text), str(remote_traceback)):
+            return kind, text, remote_traceback
+    raise CodecError("malformed reply: a failure without kind, text and traceback")
 
 
 def _place(worker: str) -> tuple[str, str]:

@@ -128,7 +128,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             return "the run is over"
         try:
             record = Record.read(beginning.record)
-        except (CodecError, TypeError) as error:
+        except CodecError as error:
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
             return f"unreadable: {error}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import kombu.compression
 from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
@@ -80,6 +81,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     """First: before Celery settles pool, concurrency and log, the files of the queues decide them."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    refuse_packed_tasks()
     try:
         settings = Settings.from_environment()
         boot.queues = tuple(_listed(options.get("queues")))
@@ -225,6 +227,17 @@ def join_spawned(sender: Any, **_: Any) -> None:
     for name in boot.service.entries:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
+
+
+def refuse_packed_tasks() -> None:
+    """Unpack no task: bells are short, and a few kilobytes that somebody packed would fill this process' memory."""
+
+    def unpack(_: bytes) -> bytes:
+        raise ValueError("a packed task: celerypipe sends none, and unpacks none")
+
+    for way in kombu.compression.encoders():  # type: ignore[no-untyped-call]  # kombu's
+        encoder, name = kombu.compression.get_encoder(way)  # type: ignore[no-untyped-call]
+        kombu.compression.register(encoder, unpack, name)  # type: ignore[no-untyped-call]
 
 
 def _configs(queues: tuple[str, ...], folder: Path) -> list[worker_config.WorkerConfig]:

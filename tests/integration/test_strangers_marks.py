@@ -91,6 +91,11 @@ def test_a_task_that_names_anything_but_its_marks_is_refused(
     assert not (workplace.folder / "sprung").exists()
     assert worker.process.poll() is None
 
+    with app.connection(broker_url(redis_url)) as connection:
+        app.send_task("tasks.open.Public", queue="open", connection=connection, retry=False, compression="gzip")
+    worker.wait_for_text("a packed task: celerypipe sends none, and unpacks none")
+    assert worker.process.poll() is None
+
 
 def test_a_bell_whose_record_names_another_node_is_refused(
     worker: RunningWorker, workplace: Workplace, redis_url: str, redis_client: Client
