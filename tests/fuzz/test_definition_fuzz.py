@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -122,7 +123,7 @@ def test_whatever_hypothesis_writes_into_a_definition(catalogue: Catalogue, valu
     for _ in range(EACH - 1):
         tree = json.loads(json.dumps(dice.choice(TREES)))
         for value in values:
-            harm(tree, dice, value)
+            harm(tree, dice, copy.deepcopy(value))  # else a later harm makes a circle of it
         looked_at(lambda tree=tree: Pipeline.from_dict(tree), catalogue)  # type: ignore[misc]
     looked_at(lambda: Pipeline.from_dict(values[0]), catalogue)
 
