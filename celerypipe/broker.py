@@ -52,6 +52,12 @@ class Connection(StockConnection):
         found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
         return Transport if found is redis.Transport else found
 
+    def info(self) -> dict[str, Any]:
+        """Return what ``inspect stats`` and Flower show: of a unix socket kombu takes the password for its name."""
+        found: dict[str, Any] = super().info()  # type: ignore[no-untyped-call]  # kombu's
+        found["hostname"] = str(found.get("hostname") or "").rpartition("@")[2]
+        return found
+
 
 class Broker(AMQP):  # type: ignore[misc]  # celery ships no types
     """``app.amqp`` with that connection."""

@@ -7,6 +7,7 @@ decides about retries. One client per thread, never one per call.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,6 +169,8 @@ def knock(url: str) -> None:
     except redis.ResponseError as error:
         raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
     except Trouble as error:
+        if is_refused(error):
+            raise ConfigError(f"{_shown(url)}: {_untrusted(error)}") from None
         logger.debug("Redis is not there yet: %s", error)
 
 
@@ -186,9 +189,27 @@ def explained(url: str) -> Iterator[None]:
     except redis.ResponseError as error:
         raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
     except Trouble as error:
+        if is_refused(error):
+            raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Did one side refuse the other's certificate? That stays so, unlike most trouble with connections."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _untrusted(error: BaseException) -> str:
+    return (
+        f"no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
+        "&ssl_certfile=CERT.pem&ssl_keyfile=KEY.pem if Redis asks for a certificate"
+    )
 
 
 def _shown(url: str) -> str:

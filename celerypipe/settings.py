@@ -13,12 +13,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from celerypipe.errors import ConfigError
+
+#: What redis-py takes as a password behind the question mark.
+SECRET_OPTION = re.compile(r"([?&](?:\w*password|\w*secret)=)[^&]*")
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -90,18 +94,31 @@ def client_url(url: str) -> str:
 
 def broker_url(url: str) -> str:
     """Return the URL as kombu writes it: a unix socket is ``redis+socket://``."""
-    if not url.startswith("unix://"):
-        return url
     parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
+        # kombu encrypts nothing unless the URL says something about it.
+        return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, "ssl_cert_reqs=required"]))))
+    if parts.scheme != "unix":
+        return url
     database = parse_qs(parts.query).get("db", ["0"])[0]
     credentials = parts.netloc.partition("@")[0] + "@" if "@" in parts.netloc else ""
     return f"redis+socket://{credentials}{parts.path}?virtual_host={database}"
 
 
 def without_password(url: str) -> str:
-    """Return the URL as it may be shown: the password, if any, is ``***``."""
-    parts = urlsplit(url)
+    """Return the URL as it may be shown: the password, if any, is ``***``, also that of a key."""
+    parts = urlsplit(SECRET_OPTION.sub(r"\1***", url))
     if parts.password is None:
-        return url
+        return urlunsplit(parts) if parts.query else url
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def seen_in_ps(url: str, arguments: Sequence[str]) -> str:
+    """Return a warning if the words that started this process hold the secrets of a URL; else nothing."""
+    if without_password(url) == url or not any(word.removeprefix("--broker=") == url for word in arguments):
+        return ""
+    return (
+        f"the password in {without_password(url)} can be read by all users of this machine while this runs (ps): "
+        "give it in CELERYPIPE_REDIS_URL instead"
+    )

@@ -34,7 +34,7 @@ from celerypipe.flag import SharedFlag
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
-from celerypipe.settings import Settings, client_url, without_password
+from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
@@ -96,7 +96,8 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         knock(client_url(_broker(conf)))
     except ConfigError as error:
         _refuse(error)
-    for text in worker_config.overruled(boot.configs[0], boot.configs[1:]):
+    warnings = worker_config.overruled(boot.configs[0], boot.configs[1:])
+    for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
         sys.stderr.write(f"warning: {text}\n")
     if not _given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.

@@ -18,7 +18,7 @@ from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.runner import Runner
-from celerypipe.settings import Settings
+from celerypipe.settings import Settings, seen_in_ps
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
@@ -67,6 +67,8 @@ def run(
         if not quiet:
             console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
+    if redis and (warning := seen_in_ps(redis, [redis])):
+        say(warning)
     for note in notes(definition, catalogue):
         say(note)
     try:
