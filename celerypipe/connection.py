@@ -169,7 +169,7 @@ def knock(url: str) -> None:
     except redis.ResponseError as error:
         raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
     except Trouble as error:
-        if is_refused(error):
+        if _is_refused(url, error):
             raise ConfigError(f"{_shown(url)}: {_untrusted(error)}") from None
         logger.debug("Redis is not there yet: %s", error)
 
@@ -189,20 +189,25 @@ def explained(url: str) -> Iterator[None]:
     except redis.ResponseError as error:
         raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
     except Trouble as error:
-        if is_refused(error):
+        if _is_refused(url, error):
             raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None
 
 
-def is_refused(error: BaseException | None) -> bool:
-    """Did one side refuse the other's certificate? That stays so, unlike most trouble with connections."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-        error = error.__cause__ or error.__context__
-    return False
+def _is_refused(url: str, error: BaseException) -> bool:
+    """Did one side refuse the other's certificate? That stays so, unlike most trouble with connections.
+
+    With TLS 1.3 a server that misses a certificate may just close the connection.
+    """
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    told = any(isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError) for each in causes)
+    gone = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
+    closed = "closed by server" in str(error) or any(isinstance(each, gone) for each in causes)
+    return told or (closed and url.startswith("rediss://") and "ssl_certfile=" not in url)
 
 
 def _untrusted(error: BaseException) -> str:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.errors import ConfigError
 
@@ -97,7 +97,7 @@ def broker_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
         # kombu encrypts nothing unless the URL says something about it.
-        return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, "ssl_cert_reqs=required"]))))
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     if parts.scheme != "unix":
         return url
     database = parse_qs(parts.query).get("db", ["0"])[0]
@@ -107,11 +107,12 @@ def broker_url(url: str) -> str:
 
 def without_password(url: str) -> str:
     """Return the URL as it may be shown: the password, if any, is ``***``, also that of a key."""
-    parts = urlsplit(SECRET_OPTION.sub(r"\1***", url))
+    url = SECRET_OPTION.sub(r"\1***", url)
+    parts = urlsplit(url)
     if parts.password is None:
-        return urlunsplit(parts) if parts.query else url
+        return url
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    return url.replace(parts.netloc, f"{parts.username or ''}:***@{host}", 1)
 
 
 def seen_in_ps(url: str, arguments: Sequence[str]) -> str:
