@@ -171,6 +171,17 @@ def test_a_worker_writes_only_where_its_own_user_allows(
     assert (tmp_path / "allowed" / "out.jsonl").read_text() == "0\n1\n"
 
 
+def test_over_an_embedded_redis_a_warped_sink_reaches_what_it_reaches_here(theirs: Path) -> None:
+    """Nobody but this user reaches that worker."""
+    limits = {"warped": True, "warp_configuration": {"queue": "embedded"}}
+    done = run(theirs, definition({**json_lines(theirs / "out.jsonl"), **limits}))
+    assert (done.returncode, (theirs / "out.jsonl").read_text()) == (0, "0\n1\n"), done.stderr
+    done = run(theirs, definition({**json_lines(theirs / "link" / "new"), **limits}))
+    assert done.returncode == 2
+    assert "is out of reach" in done.stderr
+    assert os.listdir(theirs.parent / "ours") == ["precious"]
+
+
 # -- names that come in messages --------------------------------------------------------------------------------------
 
 
