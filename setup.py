@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 # Lower ends are the oldest that are known to have what the code uses, or to install on Python 3.11 to 3.13. Upper ends
-# stand where we subclass, or where the next major version may change what we build on: Celery and kombu (transport, boot
-# steps), redis-py (its connections), pydantic (errors as data). What is used through plain public calls has none, so
-# that nobody's environment breaks for our sake.
+# stand where we subclass, or where the next major version may change what we build on: Celery and kombu (transport,
+# boot steps), redis-py (its connections), pydantic (errors as data). What is used through plain public calls has none,
+# so that nobody's environment breaks for our sake.
 REQUIRES = [
     "celery>=5.6,<6",  # 5.6 has worker_disable_prefetch; tested with 5.7
     "kombu>=5.6,<6",  # imported directly: the broker's address
