@@ -163,6 +163,12 @@ class Connection(StockConnection):
         found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
         return OURS.get(found, found)
 
+    def info(self) -> dict[str, Any]:
+        """Return what ``inspect stats`` and Flower show: of a unix socket kombu takes the password for its name."""
+        found: dict[str, Any] = super().info()  # type: ignore[no-untyped-call]  # kombu's
+        found["hostname"] = str(found.get("hostname") or "").rpartition("@")[2]
+        return found
+
 
 def _for_kombu(url: str, options: Any) -> tuple[str, dict[str, Any]]:
     """Return a URL that kombu can read, and the options with what stood behind its question mark."""

@@ -7,6 +7,7 @@ decides about retries. One client per thread, never one per call.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,6 +194,8 @@ def knock(url: str) -> None:
     except redis.ResponseError as error:
         raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
     except Trouble as error:
+        if _is_refused(url, error):
+            raise ConfigError(f"{_shown(url)}: {_untrusted(error)}") from None
         logger.debug("Redis is not there yet: %s", error)
 
 
@@ -211,6 +214,8 @@ def explained(url: str) -> Iterator[None]:
     except redis.ResponseError as error:
         raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
     except Trouble as error:
+        if _is_refused(url, error):
+            raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None
@@ -230,6 +235,27 @@ def said(error: BaseException) -> str:
     if isinstance(error, redis.ResponseError):
         return f"Redis refuses ({error})"
     return f"Redis does not answer ({error})"
+
+
+def _is_refused(url: str, error: BaseException) -> bool:
+    """Did one side refuse the other's certificate? That stays so, unlike most trouble with connections.
+
+    With TLS 1.3 a server that misses a certificate may just close the connection.
+    """
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    told = any(isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError) for each in causes)
+    gone = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
+    closed = "closed by server" in str(error) or any(isinstance(each, gone) for each in causes)
+    return told or (closed and url.startswith("rediss://") and "ssl_certfile=" not in url)
+
+
+def _untrusted(error: BaseException) -> str:
+    return (
+        f"no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
+        "&ssl_certfile=CERT.pem&ssl_keyfile=KEY.pem if Redis asks for a certificate"
+    )
 
 
 def _shown(url: str) -> str:

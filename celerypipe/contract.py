@@ -17,6 +17,7 @@ from typing import Any, ClassVar, overload
 
 from celerypipe.errors import NodeFailed
 from celerypipe.message import Message
+from celerypipe.reach import ANYWHERE, Reach
 
 #: What ``Proc.update`` may return: nothing, one message, or any number of them.
 Output = Message | Iterable[Message] | None
@@ -36,6 +37,8 @@ class Node:
     name: str = ""
     #: The node's own folder in the pipeline's folder, or None when the pipeline has none or the node is warped.
     folder: Path | None = None
+    #: The files it may touch where its paths come from elsewhere; a node that opens some asks ``reach.require(path)``.
+    reach: Reach = ANYWHERE
 
     def configure(self) -> None:
         """Called once, first: reserve ports, paths and other outside resources."""

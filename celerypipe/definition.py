@@ -25,6 +25,8 @@ from celerypipe.shape import (
     refuse,
 )
 
+#: The largest window and batch, and the most slots that one node asks for: each is a key or an object somewhere.
+MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
 #: What a mark looks like: a dotted path, or the short name of a built-in, an installed or a plugin node.
 MARK = re.compile(r"[^\W\d][\w-]*(\.[^\W\d]\w*)*")
 
@@ -87,7 +89,9 @@ class Link(Shape):
 class BatchLimits(Shape):
     """How many messages a node takes at once."""
 
-    size: Positive = Field(1, description="At most so many messages at once; above 1 the node needs update_batch.")
+    size: Positive = Field(
+        1, le=MOST_IN_FLIGHT, description="At most so many messages at once; above 1 the node needs update_batch."
+    )
     wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
 
 
@@ -100,9 +104,13 @@ class WarpConfiguration(Shape):
     timeout: Seconds | None = Field(None, description="The same as the node's own timeout, in seconds.")
     retries: Whole | None = Field(None, description="The same as the node's own retries.")
     backoff: SecondsOrZero = Field(0.5, description="Seconds before the first retry; doubled for each further one.")
-    window: Positive = Field(64, description="At most so many messages in flight; the source waits then.")
+    window: Positive = Field(
+        64, le=MOST_IN_FLIGHT, description="At most so many messages in flight; the source waits then."
+    )
     parallel: Positive | None = Field(
-        None, description="At most so many workers' slots at a time; default: all that the queue's workers have."
+        None,
+        le=MOST_SLOTS,
+        description="At most so many workers' slots at a time; default: all that the queue's workers have.",
     )
     batch: Annotated[BatchLimits, Inside] | None = Field(
         None, description="Several messages at once, for a node that has update_batch."

@@ -16,6 +16,7 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
+from celerypipe.onward import LONGEST
 from celerypipe.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
 
 #: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
@@ -284,6 +285,8 @@ def as_published(item: Sequence[Any]) -> Published | None:
 
 def _result(raw: bytes) -> Reply:
     sequence, attempt, kind, waited, ran, kept, name, size = RESULT_HEAD.unpack_from(raw)
+    if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST):
+        raise ValueError(f"{waited} s and {ran} s are no times")
     start = RESULT_HEAD.size + name
     end = start + size
     blob = raw[RESULT_HEAD.size : start].decode()

@@ -94,7 +94,7 @@ class Neighbours:
             for name, data in zip(names, found, strict=True):
                 try:
                     record = Record.read(data) if data is not None else None
-                except (CodecError, TypeError):
+                except CodecError:
                     continue  # its own activation says so
                 if record is not None and self._entry_of(record.mark) is not None:
                     self._records[name] = record

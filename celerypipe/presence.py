@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import redis
 
 from celerypipe import keys
@@ -24,6 +25,22 @@ logger = logging.getLogger("celerypipe.worker")
 Record = dict[str, Any]
 
 
+class Shape(msgspec.Struct):
+    """What a presence says at least."""
+
+    id: str
+    host: str
+    pid: int
+    pool: str
+    slots: int
+    queues: list[str]
+    marks: dict[str, dict[str, Any]]
+    versions: dict[str, Any]
+    interrupts: bool = False
+    shared: str = ""
+    compressions: list[str] = []
+
+
 def read_presences(client: Client) -> list[Record]:
     """Return what every live worker says of itself; forget those that did not say it for ``PRESENCE_TTL`` seconds."""
     oldest = _now(client) - keys.PRESENCE_TTL * 1000
@@ -32,7 +49,18 @@ def read_presences(client: Client) -> list[Record]:
     if not names:
         return []
     texts: Any = client.mget([keys.presence(_text(name)) for name in names])
-    return [json.loads(text) for text in texts if text is not None]
+    return [record for text in texts if text is not None and (record := _record(text)) is not None]
+
+
+def _record(text: bytes) -> Record | None:
+    """What one worker says; None if no worker of ours said it: one stranger must not take all runs down."""
+    try:
+        record = json.loads(text)
+        msgspec.convert(record, Shape)
+    except (ValueError, RecursionError) as error:
+        logger.debug("a presence that no worker of celerypipe wrote: %s", error)
+        return None
+    return dict(record)
 
 
 def write_presence(client: Client, record: Record) -> None:

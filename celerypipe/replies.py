@@ -194,11 +194,10 @@ class Replies:
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
         try:
-            failure = codec.decode_value(data)
+            kind, text, remote_traceback, place = _said(data)
         except CodecError as unread:
             return _unreadable(warp, unread)
-        kind, text = failure["kind"], failure["text"]
-        host, pid = _place(failure.get("worker") or worker)
+        host, pid = _place(place or worker)
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
             self.course.fail(error)
@@ -213,11 +212,21 @@ class Replies:
             node=warp.name,
             message_id=message.id,
             worker=f"{host}, process {pid}",
-            remote_traceback=failure["traceback"],
+            remote_traceback=remote_traceback,
         )
-        if failure["traceback"]:
-            known.__cause__ = RemoteTraceback(failure["traceback"])
+        if remote_traceback:
+            known.__cause__ = RemoteTraceback(remote_traceback)
         return known
+
+
+def _said(data: bytes) -> tuple[str, str, str, str]:
+    """What an activation says of a failure: kind, text, traceback or nothing, and to whom else it happened, if so."""
+    said = codec.decode_value(data)
+    found = tuple(said.get(name) for name in ("kind", "text", "traceback", "worker")) if type(said) is dict else ()
+    match found:
+        case (str(kind), str(text), str(remote_traceback), str() | None):
+            return kind, text, remote_traceback, found[3] or ""
+    raise CodecError("malformed reply: a failure without kind, text and traceback")
 
 
 def _place(worker: str) -> tuple[str, str]:

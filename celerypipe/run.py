@@ -6,10 +6,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from celerypipe.carrier import RedisCarrier
-from celerypipe.catalogue import Catalogue
+from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.check import is_known_here
 from celerypipe.errors import DeadlineExceeded, RunCancelled
 from celerypipe.folder import Folder
@@ -48,7 +49,7 @@ class Run:
         self.pipeline = pipeline
         self.catalogue = catalogue
         path = pipeline.folder_path
-        self.folder = Folder(path, pipeline.telemetry) if path else None
+        self.folder = Folder(path, pipeline.telemetry, pipeline.reach) if path else None
         self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
         self.carrier: RedisCarrier | None = None
         if url and pipeline.is_warped:
@@ -79,9 +80,12 @@ class Run:
             defaults = {argument.name: argument.default for argument in arguments}
         return resolve_environment(node.configuration, os.environ, place, defaults)
 
+    def _entry(self, node: NodeDefinition) -> Entry:
+        return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
+
     def _station(self, node: NodeDefinition) -> Station:
         def make() -> Instance:
-            entry = self.catalogue.find(node.mark, node.type)
+            entry = self._entry(node)
             folder = self.folder.of(node.name) if self.folder else None
             return Instance(entry, self._configuration(node), name=node.name, folder=folder)
 
@@ -227,8 +231,7 @@ class Run:
         node = warp.node
 
         def make() -> Instance:
-            entry = self.catalogue.find(node.mark, node.type)
-            return Instance(entry, self._configuration(node), name=node.name)
+            return Instance(self._entry(node), self._configuration(node), name=node.name)
 
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)

@@ -179,10 +179,15 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             return "the run is over"
         try:
             record = Record.read(beginning.record)
-        except (CodecError, TypeError) as error:
+        except CodecError as error:
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
             return f"unreadable: {error}"
+        if record.mark != self.name:  # the shelf would lend this instance to whoever asks for the other mark
+            client.delete(lease.bell)
+            where = f"run {lease.mailbox.run!r} node {lease.mailbox.node!r}"
+            logger.warning("%s is refused: its bell names %s, its record %r", where, self.name, record.mark)
+            return f"refused: a bell for {self.name}, and a record of another node"
         start = time.monotonic()
         place = self.worker.place()
         instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import kombu.compression
 from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
 from celery.app.trace import build_tracer
@@ -36,7 +37,7 @@ from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
-from celerypipe.settings import Settings, client_url, without_password
+from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
@@ -97,6 +98,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     """First: before Celery settles pool, concurrency and log, the files of the queues decide them."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    refuse_packed_tasks()
     try:
         settings = Settings.from_environment()
         boot.queues = tuple(listed(options.get("queues")))
@@ -106,12 +108,14 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         boot.service = Service(
             tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
+            settings.allowed,
         )
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
         knock(client_url(_broker(conf)))
     except ConfigError as error:
         _refuse(error)
-    for text in worker_config.overruled(boot.configs[0], boot.configs[1:]):
+    warnings = worker_config.overruled(boot.configs[0], boot.configs[1:])
+    for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
@@ -251,13 +255,25 @@ def join_spawned(sender: Any, **_: Any) -> None:
     boot.worker = Worker(
         **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])}, shutting_down=boot.flag.is_raised
     )
-    boot.service = Service(tuple(plan["imports"]), tuple(Path(folder) for folder in plan["plugins"]))
+    plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
+    boot.service = Service(tuple(plan["imports"]), plugins, allowed)
     boot.service.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
     boot.service.register(current_app, boot.worker)
     for name in boot.service.entries:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
+
+
+def refuse_packed_tasks() -> None:
+    """Unpack no task: bells are short, and a few kilobytes that somebody packed would fill this process' memory."""
+
+    def unpack(_: bytes) -> bytes:
+        raise ValueError("a packed task: celerypipe sends none, and unpacks none")
+
+    for way in kombu.compression.encoders():  # type: ignore[no-untyped-call]  # kombu's
+        encoder, name = kombu.compression.get_encoder(way)  # type: ignore[no-untyped-call]
+        kombu.compression.register(encoder, unpack, name)  # type: ignore[no-untyped-call]
 
 
 def _configs(queues: tuple[str, ...], folder: Path) -> list[worker_config.WorkerConfig]:
@@ -281,8 +297,8 @@ def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
     names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
     facts = {name: getattr(worker, name) for name in names}
-    plugins = [str(folder) for folder in service.plugins]
-    return json.dumps({"worker": facts, "imports": service.imports, "plugins": plugins, "flag": flag})
+    folders = {name: [str(folder) for folder in getattr(service, name)] for name in ("plugins", "allowed")}
+    return json.dumps({"worker": facts, "imports": service.imports, **folders, "flag": flag})
 
 
 def _broker(conf: Any) -> str:

@@ -27,6 +27,8 @@ ELSEWHERE = {
     "include": "write imports = [...]",
     "accept_content": "celerypipe speaks JSON only",
     "task_serializer": "celerypipe speaks JSON only",
+    "worker_pool_restarts": "a restart imports whatever modules the one who asks for it names; restart the worker",
+    "task_compression": "a worker unpacks no task: a few bytes would fill its memory",
     "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -20,8 +20,11 @@ from celerypipe.settings import Settings
 @click.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("--local", is_flag=True, help="Check warped nodes as `run --local` would: their modules are imported.")
+@click.option(
+    "--allow", multiple=True, type=click.Path(path_type=Path), help="A folder that PIPELINE may use besides its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the complaints and notes as JSON.")
-def check(pipeline: Path, local: bool, as_json: bool) -> None:
+def check(pipeline: Path, local: bool, as_json: bool, allow: tuple[Path, ...]) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
     Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
@@ -29,7 +32,7 @@ def check(pipeline: Path, local: bool, as_json: bool) -> None:
 
     Exit status: 0 nothing is wrong (there may be notes), 2 something is.
     """
-    complaints, notes = _look(pipeline, local=local)
+    complaints, notes = _look(pipeline, allow, local=local)
     if as_json:
         click.echo(_as_json(complaints, notes))
     elif complaints:
@@ -44,9 +47,9 @@ def check(pipeline: Path, local: bool, as_json: bool) -> None:
     sys.exit(2 if complaints else 0)
 
 
-def _look(file: Path, *, local: bool) -> tuple[Sequence[Complaint], list[str]]:
+def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Sequence[Complaint], list[str]]:
     try:
-        pipeline = Pipeline.load(file)
+        pipeline = Pipeline.load(file, allow)
     except DefinitionError as error:
         return error.complaints, []
     catalogue = Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])

@@ -18,7 +18,7 @@ from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.runner import Runner
-from celerypipe.settings import Settings
+from celerypipe.settings import Settings, seen_in_ps
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
@@ -35,8 +35,19 @@ FILE_WIDTH = 120
     help="End the run after so long; wins over the pipeline's deadline.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
+@click.option(
+    "--allow", multiple=True, type=click.Path(path_type=Path), help="A folder that PIPELINE may use besides its own."
+)
 @click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
-def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, as_json: bool, quiet: bool) -> None:
+def run(
+    pipeline: Path,
+    redis: str | None,
+    local: bool,
+    timeout: float | None,
+    as_json: bool,
+    quiet: bool,
+    allow: tuple[Path, ...],
+) -> None:
     """Run PIPELINE, a JSON file.
 
     Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
@@ -44,7 +55,7 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
 
     Exit status: 0 done, 1 the run failed, 2 the pipeline or the settings are wrong.
     """
-    definition = Pipeline.load(pipeline)
+    definition = Pipeline.load(pipeline, allow)
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     if timeout is not None:
@@ -56,6 +67,8 @@ def run(pipeline: Path, redis: str | None, local: bool, timeout: float | None, a
         if not quiet:
             console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
+    if redis and (warning := seen_in_ps(redis, [redis])):
+        say(warning)
     for note in notes(definition, catalogue):
         say(note)
     try:

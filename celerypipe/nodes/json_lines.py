@@ -40,6 +40,8 @@ class JsonLinesSource(Source):
 
     def configure(self) -> None:
         """Open the file; :class:`ConfigError` when that cannot be done."""
+        if self.path != "-":
+            self.reach.require(self.path)
         # A byte sent from one to the other ends a wait for the next line.
         self._waker, self._sleeper = socket.socketpair()
         try:
@@ -123,6 +125,7 @@ class JsonLinesSink(Sink):
 
     def warmup(self) -> None:
         """Open the file; :class:`ConfigError` when that cannot be done."""
+        self.reach.require(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = FileIO(self.path, "a+" if self.append else "w")
