@@ -12,16 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from celerypipe import codec, keys
+from celerypipe import codec, keys, preflight
 from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
+from celerypipe.catalogue import Catalogue
 from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import NOTE, Mailbox, as_published
 from celerypipe.message import Message
+from celerypipe.pipeline import Pipeline
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.station import Course
@@ -74,15 +76,24 @@ class RedisCarrier:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    def inspect(self, pipeline: Pipeline, catalogue: Catalogue) -> None:
+        """Preflight: say what is found, and raise what the run cannot begin with."""
+        with explained(self.url):
+            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget)
+        findings = preflight.inspect(seen)
+        self.bells.told(seen, findings)
+        if error := preflight.error_of(findings):
+            raise error
+        for finding in findings:
+            if finding.severity == "warning":
+                self.course.say(str(finding))
+
     def open(self, warps: Iterable[Warp], records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
+        """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
         self.holdings.plan(records)
         with explained(self.url):
-            version = str(self._client.info("server")["redis_version"])
-            if tuple(map(int, version.split(".")[:2])) < (6, 2):
-                raise RedisUnavailable(f"Redis {version} is too old; celerypipe needs 6.2 or newer")
             self.bells.look(self._client, self.warps.values())
             self._share()
             self.holdings.make(self._client)

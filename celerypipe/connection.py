@@ -139,7 +139,9 @@ def _plain(argument: str | bytes | int) -> bytes:
 
 def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
     """Return a client; it connects with its first command, and again after a failure."""
-    over_network = {} if url.startswith("unix://") else {"socket_connect_timeout": 3.0, "socket_keepalive": True}
+    over_network = (
+        {} if url.startswith("unix://") else {"socket_connect_timeout": min(3.0, timeout), "socket_keepalive": True}
+    )
     client: Client = Client.from_url(  # type: ignore[assignment]  # its stub says redis.Redis
         url,
         socket_timeout=timeout,

@@ -10,6 +10,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,10 +36,13 @@ def read_presences(client: Client) -> list[Record]:
 
 
 def write_presence(client: Client, record: Record) -> None:
-    """Say that the worker lives."""
+    """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
+    before = time.time()
+    now = _now(client)
+    clock = round((before + time.time()) / 2 - now / 1000, 3)
     with client.pipeline(transaction=True) as together:
-        together.set(keys.presence(record["id"]), json.dumps(record), ex=keys.PRESENCE_TTL)
-        together.zadd(keys.WORKERS, {record["id"]: _now(client)})
+        together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
+        together.zadd(keys.WORKERS, {record["id"]: now})
         together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
         together.execute()
 

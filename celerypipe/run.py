@@ -159,8 +159,10 @@ class Run:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Reach Redis, warm every local node up, then let the sources go. Raises what keeps it from starting."""
+        """Look whether it can run, warm every local node up, then let the sources go; raise what prevents it."""
         try:
+            if self.carrier is not None:
+                self.carrier.inspect(self.pipeline, self.catalogue)
             if self.folder is not None:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
             if self.carrier is not None:
