@@ -8,7 +8,6 @@ is not known.
 from __future__ import annotations
 
 import ast
-import importlib.machinery
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,18 +48,18 @@ def _version_of(value: object, path: Sequence[str]) -> str | None:
 
 def _file_of(parts: Sequence[str]) -> Path | None:
     """The file of a module, found as ``import`` would, without importing the packages that it is in."""
-    locations: Sequence[str] | None = None
-    spec: importlib.machinery.ModuleSpec | None = None
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        found = (finder.find_spec(name, locations, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((each for each in found if each is not None), None)
-        if spec is None:
-            return None
-        locations = list(spec.submodule_search_locations or ())
-    if spec is None or not spec.has_location or not str(spec.origin).endswith(".py"):
+    top = (finder.find_spec(parts[0], None, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    spec = next((each for each in top if each is not None), None)
+    if spec is None:
         return None
-    return Path(str(spec.origin))
+    if len(parts) == 1:
+        return Path(str(spec.origin)) if str(spec.origin).endswith(".py") else None
+    for home in spec.submodule_search_locations or ():
+        place = Path(home, *parts[1:])
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                return file
+    return None
 
 
 def _definitions(file: Path) -> list[Definition]:

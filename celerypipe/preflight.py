@@ -33,8 +33,9 @@ def look(client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, 
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
-    workers = tuple(read_presences(client))
-    return Seen(pipeline, url, _info(client), workers, latency, offset, budget, declared)
+    server = _info(client)
+    workers = () if server.get("loading") else tuple(read_presences(client))
+    return Seen(pipeline, url, server, workers, latency, offset, budget, declared)
 
 
 def inspect(seen: Seen) -> list[Finding]:
@@ -59,6 +60,8 @@ def error_of(findings: Sequence[Finding]) -> CelerypipeError | None:
 def _of_workers(seen: Seen) -> Iterator[Finding]:
     """Every queue has a worker, and all workers of it fit the node."""
     for node in _warped(seen.pipeline):
+        if seen.server.get("loading"):
+            return  # it tells nothing about them yet
         workers = seen.workers_of(node.queue)
         if workers:
             yield from fitness.findings(node, workers, seen.declared.get(node.name))

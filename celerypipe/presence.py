@@ -25,10 +25,8 @@ Record = dict[str, Any]
 
 
 def read_presences(client: Client) -> list[Record]:
-    """Return what every live worker says of itself; forget those that did not say it for ``PRESENCE_TTL`` seconds."""
-    oldest = _now(client) - keys.PRESENCE_TTL * 1000
-    client.zremrangebyscore(keys.WORKERS, "-inf", f"({oldest}")
-    names: Any = client.zrange(keys.WORKERS, 0, -1)
+    """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
+    names: Any = client.zrangebyscore(keys.WORKERS, _now(client) - keys.PRESENCE_TTL * 1000, "+inf")
     if not names:
         return []
     texts: Any = client.mget([keys.presence(_text(name)) for name in names])
@@ -43,6 +41,7 @@ def write_presence(client: Client, record: Record) -> None:
     with client.pipeline(transaction=True) as together:
         together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
         together.zadd(keys.WORKERS, {record["id"]: now})
+        together.zremrangebyscore(keys.WORKERS, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
         together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
         together.execute()
 

@@ -49,7 +49,7 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
     findings: Sequence[Finding] = ()
     seen: Seen | None = None
     if live and definition is not None:
-        seen, findings = _look_live(definition, url)
+        seen, findings = look_live(definition, url)
     wrong = bool(complaints) or any(finding.severity == "error" for finding in findings)
     if as_json:
         click.echo(_as_json(complaints, notes, findings if live else None, seen, wrong=wrong))
@@ -90,7 +90,7 @@ def _catalogue(pipeline: Pipeline) -> Catalogue:
     return Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])
 
 
-def _look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, Sequence[Finding]]:
+def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, Sequence[Finding]]:
     try:
         with explained(url), connect(url, name="celerypipe-preflight", timeout=PATIENCE) as client:
             seen = preflight.look(client, url, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET)
