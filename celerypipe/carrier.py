@@ -7,6 +7,8 @@ stream of the run. What can wait for Redis happens in these threads only, never 
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +51,7 @@ class RedisCarrier:
         self.holdings = Holdings(course.run_id, self.blobs)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
+        self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
@@ -82,6 +85,7 @@ class RedisCarrier:
             seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget)
         findings = preflight.inspect(seen)
         self.bells.told(seen, findings)
+        self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
         if error := preflight.error_of(findings):
             raise error
         for finding in findings:
@@ -92,7 +96,8 @@ class RedisCarrier:
         """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
-        self.holdings.plan(records)
+        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
+        self.holdings.plan(records, {**self._about, "nodes": nodes})
         with explained(self.url):
             self.bells.look(self._client, self.warps.values())
             self._share()

@@ -26,8 +26,8 @@ from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
 from celerypipe.warp import Warp
 
-#: Seconds that nodes get to let go of their resources once the run is over.
-FAREWELL = 3.0
+#: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
+FAREWELL, PARTING = 3.0, 0.7
 
 
 class Run:
@@ -272,10 +272,11 @@ class Run:
             station.close()
         for loopback in self.loopbacks:
             loopback.close()
-        self.course.settle(FAREWELL)
+        patience = PARTING if isinstance(self.course.error, RunCancelled) else FAREWELL
+        self.course.settle(patience)
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
-        self.course.farewell(FAREWELL)
+        self.course.farewell(patience)
         if self.folder is not None:
             self.folder.close()
 
