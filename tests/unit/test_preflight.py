@@ -233,9 +233,10 @@ def test_the_version_of_a_node_must_be_the_same_here_and_there() -> None:
 
 
 def test_errors_come_first_and_end_a_run_in_their_own_type() -> None:
-    findings = preflight.inspect(seen(server={"aof_enabled": 0, "loading": 1}))
+    findings = preflight.inspect(seen(server={"aof_enabled": 0, "role": "slave"}))
     assert [finding.severity for finding in findings] == ["error", "warning", "note"]
     assert isinstance(preflight.error_of(findings), RedisUnavailable)
+    assert {each[1] for each in found(seen(server={"loading": 1}))} == {"loading"}  # it tells nothing about workers
     nobody = seen(node={"warp_configuration": {"queue": "gpu", "on_no_worker": "fail"}})
     assert isinstance(preflight.error_of(preflight.inspect(nobody)), NoWorker)
     assert isinstance(preflight.error_of(preflight.inspect(seen(worker(schema={"stateful": True})))), ConfigError)
