@@ -8,6 +8,7 @@ is not known.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -64,9 +65,15 @@ def _file_of(parts: Sequence[str]) -> Path | None:
 
 def _definitions(file: Path) -> list[Definition]:
     try:
-        return _in(ast.parse(file.read_bytes()).body)
+        return _parsed(file, file.stat().st_mtime_ns)
     except (OSError, SyntaxError, ValueError):  # its worker says what is wrong with it
         return []
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: Path, _changed: int) -> list[Definition]:
+    """A service starts the same pipeline again and again, and parsing takes milliseconds."""
+    return _in(ast.parse(file.read_bytes()).body)
 
 
 def _in(body: Iterable[ast.stmt]) -> list[Definition]:

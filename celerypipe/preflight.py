@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
+import celery
 import redis
 
 from celerypipe import fitness, health
@@ -71,7 +71,7 @@ def _of_workers(seen: Seen) -> Iterator[Finding]:
 
 def _of_software(seen: Seen) -> Iterator[Finding]:
     """The same celerypipe, Celery and Python on both sides."""
-    ours = {"celerypipe": VERSION, "celery": version("celery")}
+    ours = {"celerypipe": VERSION, "celery": celery.__version__}
     for worker in seen.workers:
         if not any(worker in seen.workers_of(node.queue) for node in _warped(seen.pipeline)):
             continue

@@ -44,27 +44,33 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
 
     Exit status: 0 nothing is wrong (there may be warnings and notes), 2 something is.
     """
-    url = _address(redis) if live else ""
     definition, complaints, notes = _look(pipeline, local=local)
-    findings: Sequence[Finding] = ()
+    findings: list[Finding] | None = None
     seen: Seen | None = None
-    if live and definition is not None:
+    url = ""
+    if live and definition is not None and definition.is_warped:
+        url = _address(redis)
         seen, findings = look_live(definition, url)
-    wrong = bool(complaints) or any(finding.severity == "error" for finding in findings)
+    elif live and definition is not None:
+        notes.append("no node is warped: a run needs neither Redis nor workers, and --live looks at neither")
     if as_json:
-        click.echo(_as_json(complaints, notes, findings if live else None, seen, wrong=wrong))
-        sys.exit(2 if wrong else 0)
+        click.echo(_as_json(complaints, notes, findings, seen))
+    else:
+        _print(pipeline, complaints, notes)
+        if findings is not None:
+            _print_live(url, findings, seen)
+    sys.exit(2 if complaints or _is_wrong(findings or ()) else 0)
+
+
+def _print(pipeline: Path, complaints: Sequence[Complaint], notes: Sequence[str]) -> None:
     if complaints:
-        click.echo(f"{pipeline}: {_count(complaints)}", err=True)
+        click.echo(f"{pipeline}: {_plural(len(complaints), 'complaint')}", err=True)
         for complaint in complaints:
             click.echo(f"  {complaint}", err=True)
     else:
         click.echo(f"{pipeline}: ok")
     for note in notes:
         click.echo(f"  note: {note}", err=bool(complaints))
-    if live and definition is not None:
-        _show(url, findings, seen)
-    sys.exit(2 if wrong else 0)
 
 
 def _address(redis: str | None) -> str:
@@ -90,7 +96,7 @@ def _catalogue(pipeline: Pipeline) -> Catalogue:
     return Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])
 
 
-def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, Sequence[Finding]]:
+def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, list[Finding]]:
     try:
         with explained(url), connect(url, name="celerypipe-preflight", timeout=PATIENCE) as client:
             seen = preflight.look(client, url, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET)
@@ -101,15 +107,13 @@ def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, Sequence[Findi
 
 
 def _as_json(
-    complaints: Sequence[Complaint],
-    notes: Sequence[str],
-    findings: Sequence[Finding] | None,
-    seen: Seen | None,
-    *,
-    wrong: bool,
+    complaints: Sequence[Complaint], notes: Sequence[str], findings: Sequence[Finding] | None, seen: Seen | None
 ) -> str:
-    found = [{"place": complaint.place, "text": complaint.text} for complaint in complaints]
-    result: dict[str, Any] = {"ok": not wrong, "complaints": found, "notes": list(notes)}
+    result: dict[str, Any] = {
+        "ok": not complaints and not _is_wrong(findings or ()),
+        "complaints": [{"place": complaint.place, "text": complaint.text} for complaint in complaints],
+        "notes": list(notes),
+    }
     if findings is not None:
         result["findings"] = [finding.to_dict() for finding in findings]
     if seen is not None:
@@ -128,9 +132,9 @@ def _as_json(
     return json.dumps(result, indent=2, ensure_ascii=False)
 
 
-def _show(url: str, findings: Sequence[Finding], seen: Seen | None) -> None:
+def _print_live(url: str, findings: Sequence[Finding], seen: Seen | None) -> None:
     """Print what was seen and what was found; errors go to standard error, as all that is wrong does."""
-    click.echo(f"{without_password(url)}: {_count_of(findings)}", err=_is_wrong(findings))
+    click.echo(f"{without_password(url)}: {_count(findings)}", err=_is_wrong(findings))
     for line in _seen(seen) if seen is not None else ():
         click.echo(f"  {line}")
     for finding in findings:
@@ -155,13 +159,9 @@ def _is_wrong(findings: Sequence[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
 
 
-def _count_of(findings: Sequence[Finding]) -> str:
+def _count(findings: Sequence[Finding]) -> str:
     counted = [(each, sum(finding.severity == each for finding in findings)) for each in ("error", "warning", "note")]
     return ", ".join(_plural(count, severity) for severity, count in counted if count) or "ok"
-
-
-def _count(complaints: Sequence[Complaint]) -> str:
-    return _plural(len(complaints), "complaint")
 
 
 def _plural(count: int, word: str) -> str:

@@ -47,7 +47,8 @@ def status(redis: str | None, as_json: bool) -> None:
 def _tables(found: Status) -> list[Table | str]:
     if not found.runs and not found.workers:
         return ["no run goes on, and no worker lives; start one: celery -A celerypipe worker -Q QUEUE"]
-    return [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
+    tables = [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
+    return [table for table in tables if table.rows]
 
 
 def _runs(runs: tuple[RunStatus, ...]) -> Table:

@@ -193,6 +193,10 @@ def test_without_an_address_there_is_nothing_to_look_at(tmp_path: Path) -> None:
     done = celerypipe("check", definition(tmp_path, "q"), "--live")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--live needs to know where Redis is" in done.stderr
+    local = definition(tmp_path, "q", warped=False, limits={})
+    done = celerypipe("check", local, "--live")
+    assert done.returncode == 0, done.stderr
+    assert "note: no node is warped: a run needs neither Redis nor workers" in done.stdout
 
 
 def test_a_look_at_a_busy_solo_worker_takes_no_time(

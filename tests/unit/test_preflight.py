@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
+import celery
 import pytest
 
 from celerypipe import preflight
@@ -46,7 +46,7 @@ def worker(**changes: Any) -> dict[str, Any]:
         "marks": {"far.away.Detect": schema},
         "interrupts": True,
         "clock": 0.01,
-        "versions": {"celerypipe": VERSION, "codec": CODEC_VERSION, "celery": version("celery")},
+        "versions": {"celerypipe": VERSION, "codec": CODEC_VERSION, "celery": celery.__version__},
         **changes,
     }
 
@@ -188,14 +188,14 @@ def test_a_mark_that_nobody_knows_is_an_error_one_that_somebody_knows_a_warning(
         ),
         (
             {},
-            {"versions": {"celerypipe": "9", "codec": 99, "celery": version("celery")}},
+            {"versions": {"celerypipe": "9", "codec": 99, "celery": celery.__version__}},
             "error",
             "codec",
             f"speaks codec 99, this machine {CODEC_VERSION}",
         ),
         (
             {},
-            {"versions": {"celerypipe": "9", "codec": CODEC_VERSION, "celery": version("celery")}},
+            {"versions": {"celerypipe": "9", "codec": CODEC_VERSION, "celery": celery.__version__}},
             "warning",
             "celerypipe",
             f"has celerypipe 9, this machine {VERSION}",
