@@ -63,7 +63,9 @@ class Seen:
     def redis_cli(self) -> str:
         """The command line that reaches this Redis, without its password."""
         parts = urlsplit(self.url)
-        if parts.scheme != "unix":
+        if parts.scheme in ("redis", "rediss"):
             return f"redis-cli -u {without_password(self.url)}"
+        if parts.scheme != "unix":  # whatever leads to it, redis-cli does not know it
+            return "redis-cli"
         database = parse_qs(parts.query).get("db", ["0"])[0]
         return f"redis-cli -s {parts.path}" + (f" -n {database}" if database != "0" else "")
