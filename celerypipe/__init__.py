@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import RedisUnavailable as RedisUnavailable
     from celerypipe.errors import RunCancelled as RunCancelled
     from celerypipe.errors import UnknownMark as UnknownMark
+    from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
     from celerypipe.message import Message as Message
     from celerypipe.payload import Array as Array
@@ -61,6 +62,7 @@ _HOME = {
         "RedisUnavailable",
         "RunCancelled",
         "UnknownMark",
+        "UnknownRun",
         "WorkerLost",
     ),
     "message": ("Message",),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
 
-from celerypipe import codec, keys
-from celerypipe.catalogue import complaints_from_schema
+from celerypipe import fitness, keys
 from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
-from celerypipe.errors import ConfigError, NoWorker, did_you_mean
+from celerypipe.errors import ConfigError, NoWorker
+from celerypipe.finding import Finding, Seen
 from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
 from celerypipe.settings import broker_url
@@ -57,13 +56,24 @@ class Bells:
         self._said: set[str] = set()
         self._known: dict[str, set[str]] = {}
         self._most: dict[str, int] = {}
-        self._checked: set[tuple[str, str]] = set()
+        self._fit: dict[str, frozenset[str]] = {}
+        self._findings: set[Finding] = set()
+        self._declared: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
         self._seen: dict[str, tuple[float, Record]] = {}
         self._believed: list[Record] = []
         self._believed_until = 0.0
         self._warps: list[Warp] = []
         self._not_early: dict[str, float] = {}
+
+    def told(self, seen: Seen, findings: Iterable[Finding]) -> None:
+        """Preflight looked at this, and said all that: it is not said again."""
+        self._findings.update(findings)
+        self._declared = seen.declared
+        waiting = (
+            node for node in seen.pipeline.nodes if node.warped and node.warp_configuration.on_no_worker == "wait"
+        )
+        self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
 
     # -- who lives there --------------------------------------------------------------------------------------------
 
@@ -110,7 +120,7 @@ class Bells:
             if workers:
                 self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
-                self._check_mark(warp, workers)
+                self._check_fitness(warp, workers)
             else:
                 self._missing.setdefault(warp.queue, now)
                 if self.abandoned(warp):
@@ -142,62 +152,33 @@ class Bells:
             self._ttl[warp.name] = keys.RUNG_TTL
             self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
 
-    def _check_mark(self, warp: Warp, workers: Sequence[Record]) -> None:
-        """Compare the node with what the workers of its queue say they know."""
-        mark = warp.node.mark
-        schemas = [worker["marks"][mark] for worker in workers if mark in worker["marks"]]
-        if not schemas:
-            known = sorted({known for worker in workers for known in worker["marks"]})
-            self.course.fail(
-                ConfigError(
-                    f"node {warp.name!r}: no worker of queue {warp.queue!r} knows the mark {mark!r}"
-                    f"{did_you_mean(mark, known)} Its workers know: {', '.join(known)}; name the module in "
-                    f"worker_configs/{warp.queue}.toml and restart the worker"
-                )
-            )
+    def _check_fitness(self, warp: Warp, workers: Sequence[Record]) -> None:
+        """Compare the node with what the workers of its queue say of themselves, when they are not those of before.
+
+        Workers with another version of a node are refused when the first ones are seen. A run that goes on is not
+        ended because its workers get new code; it says so.
+        """
+        ids = frozenset(worker["id"] for worker in workers)
+        if self._fit.get(warp.name) == ids:
             return
-        if (warp.name, workers[0]["id"]) in self._checked:
-            return
-        self._checked.add((warp.name, workers[0]["id"]))
-        complaints = complaints_from_schema(schemas[0], warp.node.configuration)
-        strangers = [worker for worker in workers if worker["versions"]["codec"] != codec.CODEC_VERSION]
-        if len(strangers) == len(workers):  # others can do it, and it gives back what it cannot read
-            complaints += [
-                f"the worker on {worker['host']} (pid {worker['pid']}) speaks codec {worker['versions']['codec']}, "
-                f"this machine {codec.CODEC_VERSION}; install the same celerypipe on both"
-                for worker in strangers
-            ]
-        if schemas[0].get("stateful"):
-            complaints.append("it is stateful, and stateful nodes cannot be warped yet")
-        size = warp.limits.batches.size
-        if size > 1 and not schemas[0].get("batches"):
-            complaints.append(
-                f"warp_configuration.batch.size is {size}, but it has no update_batch(messages); "
-                "write one and restart the worker, or leave batch out"
-            )
-        way = warp.limits.compression
-        if way != "none" and way not in workers[0].get("compressions", [way]):
-            complaints.append(
-                f"warp_configuration.compression is {way!r}, and its worker on {workers[0]['host']} has no package for "
-                "that; pip install celerypipe[compression] there, or leave compression out"
-            )
-        if complaints:
-            self.course.fail(ConfigError("\n".join(f"node {warp.name!r} ({mark}): {text}" for text in complaints)))
+        first = warp.name not in self._fit
+        self._fit[warp.name] = ids
+        found = fitness.findings(warp.node, workers, self._declared.get(warp.name))
+        new = [finding for finding in found if finding not in self._findings]
+        self._findings.update(new)
+        if errors := [str(each) for each in new if each.severity == "error" and (first or each.check != "version")]:
+            self.course.fail(ConfigError("\n".join(errors)))
+        for finding in new:
+            self.course.say(str(finding))
 
     def _nobody(self, warp: Warp) -> None:
         queue = warp.queue
-        live = sorted({name for worker in self._presences for name in worker["queues"]})
-        near = difflib.get_close_matches(queue, live, n=1, cutoff=0.0)
-        nearest = f" (nearest live queue: {near[0]!r})" if near else ""
-        text = (
-            f"no live worker serves queue {queue!r}{nearest}; "
-            f"start one where it shall run: celery -A celerypipe worker -Q {queue}"
-        )
+        missing = fitness.missing(warp.node, self._presences)
         if queue not in self._said and warp.limits.on_no_worker != "fail":
             self._said.add(queue)
-            then = "running its nodes here" if warp.limits.on_no_worker == "local" else "waiting for one"
-            self.course.say(f"{text}; {then}")
+            self.course.say(str(missing))
         if warp.limits.on_no_worker == "fail":
+            text = f"{missing.text}; start one where it shall run: {missing.mend}"
             for flight in [flight for flight in list(warp.flights.values()) if flight.sent_at]:
                 warp.failed(flight, NoWorker(f"{warp.name}: {text}", node=warp.name, message_id=flight.message.id))
 

@@ -7,21 +7,25 @@ stream of the run. What can wait for Redis happens in these threads only, never 
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from celerypipe import codec, keys
+from celerypipe import codec, keys, preflight
 from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
+from celerypipe.catalogue import Catalogue
 from celerypipe.connection import Broken, Client, connect, explained, is_gone, said
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import NOTE, Mailbox, as_published
 from celerypipe.message import Message
+from celerypipe.pipeline import Pipeline
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.station import Course
@@ -47,6 +51,7 @@ class RedisCarrier:
         self.holdings = Holdings(course.run_id, self.blobs)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
+        self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
@@ -75,15 +80,26 @@ class RedisCarrier:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    def inspect(self, pipeline: Pipeline, catalogue: Catalogue) -> None:
+        """Preflight: say what is found, and raise what the run cannot begin with."""
+        with explained(self.url):
+            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget)
+        findings = preflight.inspect(seen)
+        self.bells.told(seen, findings)
+        self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
+        if error := preflight.error_of(findings):
+            raise error
+        for finding in findings:
+            if finding.severity == "warning":
+                self.course.say(str(finding))
+
     def open(self, warps: Iterable[Warp], records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
+        """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
-        self.holdings.plan(records)
+        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
+        self.holdings.plan(records, {**self._about, "nodes": nodes})
         with explained(self.url):
-            version = str(self._client.info("server")["redis_version"])
-            if tuple(map(int, version.split(".")[:2])) < (6, 2):
-                raise RedisUnavailable(f"Redis {version} is too old; celerypipe needs 6.2 or newer")
             self.bells.look(self._client, self.warps.values())
             self._share()
             self.holdings.make(self._client)

@@ -152,7 +152,8 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
     Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
     broken connection.
     """
-    over_network = {} if url.startswith("unix://") else {"socket_connect_timeout": 3.0, "socket_keepalive": True}
+    near = url.startswith("unix://")
+    over_network = {} if near else {"socket_connect_timeout": min(3.0, timeout), "socket_keepalive": True}
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "health_check_interval": 0,

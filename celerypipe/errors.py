@@ -5,7 +5,8 @@
     CelerypipeError
     ├── DefinitionError          the pipeline is wrong before it runs; carries every complaint (exit code 2)
     ├── ConfigError              settings, a worker config or a node's arguments are wrong (exit code 2)
-    │   └── UnknownMark          no node class answers to this mark
+    │   ├── UnknownMark          no node class answers to this mark
+    │   └── UnknownRun           no run of this id goes on
     ├── CodecError               bytes that are no message, or a payload that cannot become bytes
     ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit code 2)
     ├── RunError                 a run that could not finish (exit code 1)
@@ -21,7 +22,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,16 @@ class ConfigError(CelerypipeError):
 
 class UnknownMark(ConfigError):
     """No node class answers to a mark."""
+
+
+class UnknownRun(ConfigError):
+    """No run of this id goes on; ``runs`` are those that do: id → name of the pipeline."""
+
+    def __init__(self, run_id: str, runs: Mapping[str, str]) -> None:
+        self.runs = dict(runs)
+        shown = ", ".join(f"{each} ({name})" for each, name in runs.items())
+        cure = f"; there are {shown}" if shown else "; no run with warped nodes goes on in this Redis"
+        super().__init__(f"there is no run {run_id!r}{did_you_mean(run_id, runs)}{cure}")
 
 
 class CodecError(CelerypipeError):

@@ -30,11 +30,18 @@ REFUSED_MOST = 100
 GROUP = "celerypipe"
 #: Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh.
 WORKERS = "celerypipe:workers"
+#: Sorted set of run ids; the score is Redis' time in milliseconds at the last renewal.
+RUNS = "celerypipe:runs"
 
 
 def run(run_id: str) -> str:
     """The lease of a run; its value is ``running``, ``cancelled`` or ``finished``."""
     return f"celerypipe:run:{run_id}"
+
+
+def about(run_id: str) -> str:
+    """What a runner says of a run as long as it goes on: JSON, without anything that could be a secret."""
+    return f"celerypipe:about:{run_id}"
 
 
 def node(run_id: str, name: str) -> str:

@@ -10,6 +10,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -42,10 +43,8 @@ class Shape(msgspec.Struct):
 
 
 def read_presences(client: Client) -> list[Record]:
-    """Return what every live worker says of itself; forget those that did not say it for ``PRESENCE_TTL`` seconds."""
-    oldest = _now(client) - keys.PRESENCE_TTL * 1000
-    client.zremrangebyscore(keys.WORKERS, "-inf", f"({oldest}")
-    names: Any = client.zrange(keys.WORKERS, 0, -1)
+    """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
+    names: Any = client.zrangebyscore(keys.WORKERS, _now(client) - keys.PRESENCE_TTL * 1000, "+inf")
     if not names:
         return []
     texts: Any = client.mget([keys.presence(_text(name)) for name in names])
@@ -64,10 +63,14 @@ def _record(text: bytes) -> Record | None:
 
 
 def write_presence(client: Client, record: Record) -> None:
-    """Say that the worker lives."""
+    """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
+    before = time.time()
+    now = _now(client)
+    clock = round((before + time.time()) / 2 - now / 1000, 3)
     with client.pipeline(transaction=True) as together:
-        together.set(keys.presence(record["id"]), json.dumps(record), ex=keys.PRESENCE_TTL)
-        together.zadd(keys.WORKERS, {record["id"]: _now(client)})
+        together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
+        together.zadd(keys.WORKERS, {record["id"]: now})
+        together.zremrangebyscore(keys.WORKERS, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
         together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
         together.execute()
 

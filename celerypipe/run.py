@@ -27,8 +27,8 @@ from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
 from celerypipe.warp import Warp
 
-#: Seconds that nodes get to let go of their resources once the run is over.
-FAREWELL = 3.0
+#: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
+FAREWELL, PARTING = 3.0, 0.7
 
 
 class Run:
@@ -163,8 +163,10 @@ class Run:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Reach Redis, warm every local node up, then let the sources go. Raises what keeps it from starting."""
+        """Look whether it can run, warm every local node up, then let the sources go; raise what prevents it."""
         try:
+            if self.carrier is not None:
+                self.carrier.inspect(self.pipeline, self.catalogue)
             if self.folder is not None:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
             if self.carrier is not None:
@@ -273,10 +275,11 @@ class Run:
             station.close()
         for loopback in self.loopbacks:
             loopback.close()
-        self.course.settle(FAREWELL)
+        patience = PARTING if isinstance(self.course.error, RunCancelled) else FAREWELL
+        self.course.settle(patience)
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
-        self.course.farewell(FAREWELL)
+        self.course.farewell(patience)
         if self.folder is not None:
             self.folder.close()
 

@@ -216,11 +216,31 @@ return {about[1], about[2], time[1], time[2], old, new}
 """
 )
 
+# Prolong the lease of a run and its place in the list of runs; forget the runs that nobody renewed for long. One that
+# was cancelled stays so. What the lease said before is returned, nil if it was gone.
+PROLONG = Script("""
+local state, time = redis.call('GET', KEYS[1]), redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if state ~= 'cancelled' then redis.call('SET', KEYS[1], 'running', 'PX', ARGV[2]) end
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return state
+""")
+
+# Cancel a run unless it ended by itself; what its lease said before is returned, nil if it was gone.
+CANCEL = Script("""
+local state = redis.call('GET', KEYS[1])
+if state ~= 'finished' then redis.call('SET', KEYS[1], 'cancelled', 'PX', ARGV[1]) end
+return state
+""")
+
 # Publish results: those of messages still pending with me leave in one reply, then they are acknowledged, then
 # deleted - in this order, so that a refused append leaves them pending. Lua hands over at most 8000 arguments, so more
 # than a thousand results leave in several replies. Nil: the reply stream is gone, the run is over. Else how many
 # replies the runner has not read.
 PUBLISH = Script("""
+if redis.call('EXISTS', KEYS[2]) == 0 then return false end
 local mine, done, reply = {}, {}, {'n', ARGV[3], 'w', ARGV[2]}
 local function leave()
   if #done == 0 then return true end

@@ -190,7 +190,7 @@ def appear(sender: Any, **_: Any) -> None:
         record["shared"] = boot.proof.text
 
     def current() -> Record:
-        return {**record, "slots": max(1, sender.pool.num_processes)}
+        return {**record, "slots": max(1, sender.pool.num_processes), "processes": _processes(sender.pool)}
 
     def withdraw(client: Client) -> None:
         boot.flag.raise_it()
@@ -308,6 +308,14 @@ def _broker(conf: Any) -> str:
 def _pool_name(pool: type) -> str:
     name = pool.__module__.rpartition(".")[2]
     return "threads" if name == "thread" else name
+
+
+def _processes(pool: Any) -> list[int]:
+    """The processes that activations run in: those of the pool, or this one."""
+    try:
+        return list(pool.info.get("processes", (os.getpid(),)))
+    except (AttributeError, TypeError):  # the pool is being restarted
+        return []
 
 
 def _refuse(error: ConfigError) -> NoReturn:

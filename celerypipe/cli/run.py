@@ -53,7 +53,11 @@ def run(
     Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
     started, and stopped at the end. Ctrl-C stops the sources and lets what is on its way come out; twice stops at once.
 
-    Exit status: 0 done, 1 the run failed, 2 the pipeline or the settings are wrong.
+    First it looks at Redis and at the workers, as `celerypipe check --live` does: what would keep the pipeline from
+    working ends it before anything runs, warnings are said. A queue without a worker is waited for, unless the node's
+    on_no_worker says otherwise. `celerypipe cancel` stops a run from elsewhere.
+
+    Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
     """
     definition = Pipeline.load(pipeline, allow)
     settings = Settings.from_environment()
