@@ -22,6 +22,7 @@ from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
 from celerypipe.settings import broker_url
 from celerypipe.shared_memory import is_proven
+from celerypipe.signing import Keyring, signed_bell, strangers
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 
@@ -44,8 +45,9 @@ NOT_EARLY = 60.0
 class Bells:
     """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
 
-    def __init__(self, course: Course, url: str) -> None:
+    def __init__(self, course: Course, url: str, keyring: Keyring | None = None) -> None:
         self.course = course
+        self._keyring = keyring
         self._url = broker_url(url)
         self._connection: Any = None
         self._producer: Any = None
@@ -107,6 +109,7 @@ class Bells:
             if workers:
                 self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
+                self._check_keys(warp, workers)
                 self._check_mark(warp, workers)
             else:
                 self._missing.setdefault(warp.queue, now)
@@ -120,6 +123,19 @@ class Bells:
         if ids - before and warp.flights:
             self._ttl[warp.name] = keys.RUNG_TTL
             self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
+
+    def _check_keys(self, warp: Warp, workers: Sequence[Record]) -> None:
+        """A worker whose keys are not ours refuses what we send: of some that is said, of all it ends the run."""
+        found = [(worker, strangers(self._keyring, worker.get("keys", ()))) for worker in workers]
+        wrong = [(worker, text) for worker, text in found if text]
+        texts = [f"the worker of {warp.queue!r} on {one['host']}, process {one['pid']}, {text}" for one, text in wrong]
+        if len(wrong) == len(workers):
+            self.course.fail(ConfigError(f"node {warp.name!r}: {texts[0]}"))
+            return
+        for (worker, _), text in zip(wrong, texts, strict=True):
+            if worker["id"] not in self._said:
+                self._said.add(worker["id"])
+                self.course.say(f"{text}; the others of its queue do the work")
 
     def _check_mark(self, warp: Warp, workers: Sequence[Record]) -> None:
         """Compare the node with what the workers of its queue say they know."""
@@ -229,7 +245,7 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = [self.course.run_id, warp.name, slot, token]
+            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
             try:
                 app.send_task(
                     warp.node.mark,

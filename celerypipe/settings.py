@@ -4,6 +4,7 @@
 ``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://`` or ``unix:///path/to.sock?db=0``
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
+``CELERYPIPE_KEYS``                     keys that sign all messages, separated by commas; the first one signs
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from celerypipe.errors import ConfigError
+from celerypipe.signing import VARIABLE, Keyring
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -29,6 +31,7 @@ class Settings:
     plugins: tuple[Path, ...] = ()
     worker_configs: Path = Path("worker_configs")
     shared_memory: bool = True
+    keyring: Keyring | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -41,7 +44,8 @@ class Settings:
             raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
         plugins = tuple(Path(part) for part in environment.get("CELERYPIPE_PLUGINS", "").split(os.pathsep) if part)
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
-        return cls(url, plugins, configs, _yes("CELERYPIPE_SHARED_MEMORY", environment))
+        shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
+        return cls(url, plugins, configs, shared_memory, Keyring.parse(environment.get(VARIABLE, "")))
 
 
 def _yes(name: str, environment: Mapping[str, str]) -> bool:

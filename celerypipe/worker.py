@@ -35,6 +35,7 @@ from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
 from celerypipe.settings import Settings, client_url, without_password
 from celerypipe.shared_memory import Proof
+from celerypipe.signing import Keyring
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
 
@@ -63,6 +64,7 @@ class Boot:
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
+        self.keyring: Keyring | None = None
         keep_large_blocks()
 
     def shut_down(self) -> None:
@@ -89,6 +91,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
             tuple(name for config in boot.configs for name in config.imports) + tuple(_listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
         )
+        boot.keyring = settings.keyring
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
         knock(client_url(_broker(conf)))
     except ConfigError as error:
@@ -126,6 +129,7 @@ def settle(sender: Any, **_: Any) -> None:
         pool=pool,
         slots=slots,
         shutting_down=boot.flag.is_raised,
+        keyring=boot.keyring,
     )
     if boot.service is not None:
         boot.service.register(sender.app, boot.worker)
@@ -149,6 +153,8 @@ def announce(sender: str, **_: Any) -> None:
     files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
     logger.info("%s: %s pool of %d by %s", sender, boot.worker.pool, boot.worker.slots, files)
     logger.info("Redis: %s", without_password(boot.worker.redis_url))
+    if boot.keyring is not None:
+        logger.info("messages are signed and verified; keys, by id: %s", ", ".join(boot.keyring.ids))
     logger.info("serving %d marks: %s", len(boot.service.entries), ", ".join(sorted(boot.service.entries)))
 
 
@@ -214,7 +220,9 @@ def join_spawned(sender: Any, **_: Any) -> None:
     plan = json.loads(text)
     boot.flag = SharedFlag(plan["flag"])
     boot.worker = Worker(
-        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])}, shutting_down=boot.flag.is_raised
+        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
+        shutting_down=boot.flag.is_raised,
+        keyring=Settings.from_environment().keyring,
     )
     boot.service = Service(tuple(plan["imports"]), tuple(Path(folder) for folder in plan["plugins"]))
     boot.service.load({})
