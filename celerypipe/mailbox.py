@@ -231,7 +231,9 @@ class Mailbox:
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
         """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
-        return received(client, [self], consumer, client.call(*reading([self], consumer, count, block)))[self.stream]
+        return received(client, [self], consumer, client.call(*reading([self], consumer, count, block))).get(
+            self.stream, []
+        )
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
@@ -265,8 +267,9 @@ class Mailbox:
         self.refused(what, count)
         if entries:
             self.withdraw(client, entries)
-        said = self._signed(consumer, [Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))])
-        fields = ("n", self.node, "w", consumer, "r", *said)
+        said = Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))
+        *_, node, _, raw = self.publishing(consumer, [said])
+        fields = ("n", node, "w", consumer, "r", raw)
         client.together(("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *fields))
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
@@ -278,22 +281,22 @@ class Mailbox:
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        for answer, said in zip(answers, self._signed(consumer, answers), strict=True):
-            flat += (answer.entry.id, said)
+        sign = self._signing(consumer)
+        for answer in answers:
+            flat += (answer.entry.id, sign(answer.packed()) if sign is not None else answer.packed())
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
         """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
         streams = (self.stream, keys.reply(self.run))
-        said = self._signed(consumer, [answer])
-        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
+        *_, raw = self.publishing(consumer, [answer])
+        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, raw)
         accepted(together(client, *storing([answer]), noting))
 
-    def _signed(self, consumer: str, answers: Sequence[Answer]) -> list[bytes]:
-        """Return answers as they stand in a reply."""
-        packed = [answer.packed() for answer in answers]
+    def _signing(self, consumer: str) -> Callable[[bytes], bytes] | None:
+        """What signs the results of an activation."""
         signer = self.signer("result")
-        return packed if signer is None else list(map(signer.within(consumer).sign, packed))
+        return None if signer is None else signer.within(consumer).sign
 
 
 _NOTHING = Entry("", NOBODY, 0, "", b"")
@@ -323,7 +326,7 @@ def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int 
 def received(client: Client, mailboxes: Sequence[Mailbox], consumer: str, answer: Any) -> dict[str, list[Entry]]:
     """Return the entries that :func:`reading` brought, by the name of their stream."""
     found = {stream.decode(): items for stream, items in answer or ()}
-    return {box.stream: box.admitted(client, consumer, found.get(box.stream, ())) for box in mailboxes}
+    return {box.stream: box.admitted(client, consumer, found[box.stream]) for box in mailboxes if box.stream in found}
 
 
 def entries_in(items: Sequence[Any], signer: Signer | None = None) -> list[Entry]:
