@@ -48,6 +48,7 @@ class Bells:
     def __init__(self, course: Course, url: str, keyring: Keyring | None = None) -> None:
         self.course = course
         self._keyring = keyring
+        self._trusted: set[str] = set()
         self._url = broker_url(url)
         self._connection: Any = None
         self._producer: Any = None
@@ -102,14 +103,13 @@ class Bells:
         if now - self._looked < LOOK:
             return
         self._looked = now
-        self._presences = read_presences(client)
+        self._presences = self._with_our_keys(read_presences(client))
         for warp in self._warps:
             workers = self.workers(warp.queue)
             self._know(client, warp, {worker["id"] for worker in workers})
             if workers:
                 self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
-                self._check_keys(warp, workers)
                 self._check_mark(warp, workers)
             else:
                 self._missing.setdefault(warp.queue, now)
@@ -124,18 +124,24 @@ class Bells:
             self._ttl[warp.name] = keys.RUNG_TTL
             self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
 
-    def _check_keys(self, warp: Warp, workers: Sequence[Record]) -> None:
-        """A worker whose keys are not ours refuses what we send: of some that is said, of all it ends the run."""
-        found = [(worker, strangers(self._keyring, worker.get("keys", ()))) for worker in workers]
-        wrong = [(worker, text) for worker, text in found if text]
-        texts = [f"the worker of {warp.queue!r} on {one['host']}, process {one['pid']}, {text}" for one, text in wrong]
-        if len(wrong) == len(workers):
-            self.course.fail(ConfigError(f"node {warp.name!r}: {texts[0]}"))
-            return
-        for (worker, _), text in zip(wrong, texts, strict=True):
-            if worker["id"] not in self._said:
-                self._said.add(worker["id"])
-                self.course.say(f"{text}; the others of its queue do the work")
+    def _with_our_keys(self, presences: Iterable[Record]) -> list[Record]:
+        """Return the workers that understand what we sign: a queue where nobody ever did ends the run."""
+        ours, texts = [], []
+        for worker in presences:
+            if text := strangers(self._keyring, worker.get("keys", ())):
+                texts.append((worker, f"the worker on {worker['host']}, process {worker['pid']}, {text}"))
+            else:
+                ours.append(worker)
+                self._trusted.update(worker["queues"])
+        for warp in self._warps:
+            found = [(worker["id"], text) for worker, text in texts if warp.queue in worker["queues"]]
+            if found and warp.queue not in self._trusted:
+                self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
+            for worker_id, text in found:
+                if worker_id not in self._said:
+                    self._said.add(worker_id)
+                    self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+        return ours
 
     def _check_mark(self, warp: Warp, workers: Sequence[Record]) -> None:
         """Compare the node with what the workers of its queue say they know."""

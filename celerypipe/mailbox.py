@@ -281,9 +281,11 @@ class Mailbox:
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        sign = self._signing(consumer)
+        signer = self.signer("result")
+        signer = signer and signer.within(consumer)
         for answer in answers:
-            flat += (answer.entry.id, sign(answer.packed()) if sign is not None else answer.packed())
+            said = answer.packed()
+            flat += (answer.entry.id, said if signer is None else signer.sign(said))
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
@@ -292,11 +294,6 @@ class Mailbox:
         *_, raw = self.publishing(consumer, [answer])
         noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, raw)
         accepted(together(client, *storing([answer]), noting))
-
-    def _signing(self, consumer: str) -> Callable[[bytes], bytes] | None:
-        """What signs the results of an activation."""
-        signer = self.signer("result")
-        return None if signer is None else signer.within(consumer).sign
 
 
 _NOTHING = Entry("", NOBODY, 0, "", b"")
