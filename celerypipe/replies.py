@@ -141,7 +141,7 @@ class Replies:
 
     def _let_go(self, warp: Warp, result: Reply) -> None:
         """Nobody waits for this result: what lies apart of it is garbage."""
-        if result.kind == REFUSED:
+        if result.kind == REFUSED and self.signer_of is not None:  # so it is signed, and says what it should
             count, _, what = result.data.decode().partition(" ")
             self._refused(warp.name, what, int(count))
             return
@@ -166,7 +166,10 @@ class Replies:
         try:
             done = self._done(warp, flight.message, reply, context.steps, context)
         except BadSignature:
-            self._altered(warp, flight)
+            if reply.kind == NOTE:
+                self._refused(warp.name, "payload", 1)
+            else:
+                self._altered(warp, flight)
             return
         except CodecError as error:
             warp.failed(flight, _unreadable(warp, error))
