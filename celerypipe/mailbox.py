@@ -267,10 +267,17 @@ class Mailbox:
         self.refused(what, count)
         if entries:
             self.withdraw(client, entries)
-        said = Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))
-        *_, node, _, raw = self.publishing(consumer, [said])
-        fields = ("n", node, "w", consumer, "r", raw)
+        said = self.said(consumer, [Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))])
+        fields = ("n", self.node, "w", consumer, "r", *said)
         client.together(("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *fields))
+
+    def said(self, consumer: str, answers: Sequence[Answer]) -> list[bytes]:
+        """Return answers as they stand in a reply, signed as those of this activation."""
+        packed = [answer.packed() for answer in answers]
+        if (signer := self.signer("result")) is None:
+            return packed
+        signer = signer.within(consumer)
+        return [signer.sign(each) for each in packed]
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
@@ -281,17 +288,15 @@ class Mailbox:
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        signer = None if self.keyring is None else self.keyring.signer("result", self.run, self.node).within(consumer)
-        for answer in answers:
-            said = answer.packed()
-            flat += (answer.entry.id, said if signer is None else signer.sign(said))
+        for answer, said in zip(answers, self.said(consumer, answers), strict=True):
+            flat += (answer.entry.id, said)
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
         """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
         streams = (self.stream, keys.reply(self.run))
-        *_, raw = self.publishing(consumer, [answer])
-        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, raw)
+        said = self.said(consumer, [answer])
+        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
         accepted(together(client, *storing([answer]), noting))
 
 
