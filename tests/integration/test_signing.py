@@ -22,7 +22,7 @@ from tests.servers import RunningWorker, StartWorker, eventually
 KEY, OTHER = "a key of the tests that is known", "another key of the tests as known"
 SIGNED = {"CELERYPIPE_KEYS": KEY}
 #: Slow enough that messages wait while somebody tampers with them; more come later, since a window is 64.
-SLOW = {"configuration": {"delay": 0.02}}
+SLOW = {"configuration": {"delay": 0.01}}
 COUNT = 100
 
 
