@@ -21,6 +21,7 @@ from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
 from celerypipe.settings import broker_url
 from celerypipe.shared_memory import is_proven
+from celerypipe.signing import Keyring, signed_bell, strangers
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 
@@ -43,8 +44,10 @@ NOT_EARLY = 60.0
 class Bells:
     """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
 
-    def __init__(self, course: Course, url: str) -> None:
+    def __init__(self, course: Course, url: str, keyring: Keyring | None = None) -> None:
         self.course = course
+        self._keyring = keyring
+        self._trusted: set[str] = set()
         self._url = broker_url(url)
         self._connection: Any = None
         self._producer: Any = None
@@ -113,7 +116,7 @@ class Bells:
         if now - self._looked < LOOK:
             return
         self._looked = now
-        self._presences = self._with_believed(read_presences(client), now)
+        self._presences = self._with_believed(self._with_our_keys(read_presences(client)), now)
         for warp in self._warps:
             workers = self.workers(warp.queue)
             self._know(client, warp, {worker["id"] for worker in workers})
@@ -151,6 +154,25 @@ class Bells:
         if ids - before and warp.flights:
             self._ttl[warp.name] = keys.RUNG_TTL
             self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
+
+    def _with_our_keys(self, presences: Iterable[Record]) -> list[Record]:
+        """Return the workers that understand what we sign: a queue where nobody ever did ends the run."""
+        ours, texts = [], []
+        for worker in presences:
+            if text := strangers(self._keyring, worker.get("keys", ())):
+                texts.append((worker, f"the worker on {worker['host']}, process {worker['pid']}, {text}"))
+            else:
+                ours.append(worker)
+                self._trusted.update(worker["queues"])
+        for warp in self._warps:
+            found = [(worker["id"], text) for worker, text in texts if warp.queue in worker["queues"]]
+            if found and warp.queue not in self._trusted:
+                self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
+            for worker_id, text in found:
+                if worker_id not in self._said:
+                    self._said.add(worker_id)
+                    self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+        return ours
 
     def _check_fitness(self, warp: Warp, workers: Sequence[Record]) -> None:
         """Compare the node with what the workers of its queue say of themselves, when they are not those of before.
@@ -238,7 +260,7 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = [self.course.run_id, warp.name, slot, token]
+            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
             try:
                 app.send_task(
                     warp.node.mark,

@@ -28,6 +28,7 @@ from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
+from celerypipe.signing import Keyring, refused
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
@@ -39,16 +40,22 @@ AUDIT_AFTER = 3.0
 
 
 class RedisCarrier:
-    """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight."""
+    """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight.
 
-    def __init__(self, course: Course, url: str, *, budget: int, shared_memory: bool) -> None:
+    ``keyring``: all that it sends is signed, and what comes back unsigned is refused.
+    """
+
+    def __init__(
+        self, course: Course, url: str, *, budget: int, shared_memory: bool, keyring: Keyring | None = None
+    ) -> None:
         self.course = course
         self.url = url
         self.budget = budget
         self.warps: dict[str, Warp] = {}
-        self.blobs = Blobs(Store(course.run_id))
+        self.keyring = keyring
+        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
         self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
-        self.holdings = Holdings(course.run_id, self.blobs)
+        self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
         self._about: dict[str, Any] = {}
@@ -57,8 +64,9 @@ class RedisCarrier:
         self._closing = False
         self._told: set[type[BaseException]] = set()
         self._audited: dict[str, float] = {}
+        self._doubted: set[str] = set()
         self._client: Client = connect(url, name="celerypipe-post")
-        self.bells = Bells(course, url)
+        self.bells = Bells(course, url, keyring)
         self.whereabouts = Whereabouts(url, self.bells)
         self.sender = Sender(
             self._client,
@@ -75,6 +83,8 @@ class RedisCarrier:
             self.cargo,
             heard=self.whereabouts.heard,
             gathering=self.sender.gathering,
+            keyring=keyring,
+            refused=self._refused,
         )
         self._threads: list[threading.Thread] = []
 
@@ -237,8 +247,16 @@ class RedisCarrier:
             return
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
-        if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER:
+        if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER or warp.name in self._doubted:
+            self._doubted.discard(warp.name)
             self._audit(warp)
+
+    def _refused(self, node: str, what: str, count: int) -> None:
+        """Something was refused for its signature: what it stands in the place of is to be sent again."""
+        where = f"run {self.course.run_id} node {node}" if node in self.warps else f"run {self.course.run_id}"
+        if self.keyring is not None and self.keyring.refusals.add(what, where, count):
+            self.course.say(refused(what, where))
+        self._doubted.add(node)
 
     def _audit(self, *warps: Warp) -> None:
         """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""
@@ -252,7 +270,7 @@ class RedisCarrier:
             answered = {
                 (published.node, reply.sequence, reply.attempt)
                 for item in replies
-                if (published := as_published(item))
+                if (published := as_published(item, self.replies.signer_of))
                 for reply in published.results
                 if reply.kind != NOTE
             }

@@ -8,6 +8,7 @@
     │   ├── UnknownMark          no node class answers to this mark
     │   └── UnknownRun           no run of this id goes on
     ├── CodecError               bytes that are no message, or a payload that cannot become bytes
+    │   └── BadSignature         bytes that nobody with our keys signed for the place they are in
     ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit code 2)
     ├── RunError                 a run that could not finish (exit code 1)
     │   ├── RunCancelled         somebody stopped it: Ctrl-C twice, SIGTERM twice, ``Runner.cancel``
@@ -75,6 +76,10 @@ class UnknownRun(ConfigError):
 
 class CodecError(CelerypipeError):
     """Bytes that are not a message, or a payload that cannot be written as bytes."""
+
+
+class BadSignature(CodecError):
+    """Bytes that nobody with our keys signed for the place they are in: unsigned, altered, or moved there."""
 
 
 class RedisUnavailable(CelerypipeError):

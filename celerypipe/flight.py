@@ -74,3 +74,5 @@ class Flight:
     remaking: bool = False
     errand: Errand | None = None
     note: Note | None = None
+    #: How often its payload, or that of its result, was not what had been signed.
+    altered: int = 0

@@ -16,6 +16,7 @@ from celerypipe.blob import Blobs
 from celerypipe.connection import Client, Command, accepted
 from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import PROLONG, together
+from celerypipe.signing import Keyring
 
 #: Seconds between two renewals of the blobs in flight.
 RENEW = keys.DATA_TTL / 4000
@@ -24,9 +25,10 @@ RENEW = keys.DATA_TTL / 4000
 class Holdings:
     """The keys of one run; ``mailboxes`` by node. It keeps no connection."""
 
-    def __init__(self, run: str, blobs: Blobs) -> None:
+    def __init__(self, run: str, blobs: Blobs, keyring: Keyring | None = None) -> None:
         self.run = run
         self.blobs = blobs
+        self.keyring = keyring
         self.mailboxes: dict[str, Mailbox] = {}
         self._records: dict[str, Mapping[str, Any]] = {}
         self._about: dict[str, Any] = {}
@@ -40,7 +42,7 @@ class Holdings:
         """
         self._records.update(records)
         self._about.update(about)
-        self.mailboxes.update((name, Mailbox(self.run, name)) for name in records)
+        self.mailboxes.update((name, Mailbox(self.run, name, self.keyring)) for name in records)
 
     def make(self, client: Client) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
@@ -63,7 +65,7 @@ class Holdings:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
         self._told = shared = self.blobs.store.shares
         for name, record in self._records.items():
-            client.set(keys.node(self.run, name), codec.encode_value({**record, "shared": shared}), px=keys.DATA_TTL)
+            self.mailboxes[name].write_record(client, codec.encode_value({**record, "shared": shared}))
 
     def renew(self, client: Client) -> tuple[bytes | None, bool]:
         """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""

@@ -63,9 +63,9 @@ class Neighbours:
         """Take the bells of neighbours that nobody holds."""
         if len(self.servings) >= len(self.home.record.neighbours):
             return
-        run, lease = self.home.mailbox.run, self.home.lease
+        lease = self.home.lease
         held = {serving.mailbox.node for serving in self.servings}
-        free = [(Mailbox(run, name), record) for name, record in self._others().items() if name not in held]
+        free = [(self.home.mailbox.beside(name), record) for name, record in self._others().items() if name not in held]
         free = [(mailbox, record) for mailbox, record in free if self._suits(record)]
         if not free:
             return
@@ -87,13 +87,13 @@ class Neighbours:
     def _others(self) -> dict[str, Record]:
         """The records of the neighbours whose marks this worker knows."""
         if self._records is None:
-            run, home = self.home.mailbox.run, self.home.mailbox.node
-            names = [name for name in self.home.record.neighbours if name != home]
-            found: Any = self._client.mget([keys.node(run, name) for name in names])
+            home = self.home.mailbox
+            names = [name for name in self.home.record.neighbours if name != home.node]
+            found: Any = self._client.mget([keys.node(home.run, name) for name in names])
             self._records = {}
             for name, data in zip(names, found, strict=True):
                 try:
-                    record = Record.read(data) if data is not None else None
+                    record = Record.read(home.beside(name).read_record(data)) if data is not None else None
                 except CodecError:
                     continue  # its own activation says so
                 if record is not None and self._entry_of(record.mark) is not None:

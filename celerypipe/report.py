@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -57,6 +57,7 @@ class Report:
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
     ``cancelled`` or ``failed``; ``error`` is the text of what ended it. ``seconds`` is its whole length.
+    ``refused`` counts by kind what was not signed with our keys (``message``, ``result``, ``payload``, ``record``).
     """
 
     run: str
@@ -65,6 +66,7 @@ class Report:
     seconds: float
     nodes: tuple[NodeReport, ...]
     error: str = ""
+    refused: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> NodeReport:
         for one in self.nodes:
@@ -83,7 +85,7 @@ class Report:
     def __rich__(self) -> Table:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
-            caption="times are p50 / p99",
+            caption="times are p50 / p99" + self._refusals(),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -106,6 +108,10 @@ class Report:
                 *(f"{span(q.p50)} / {span(q.p99)}" if q else "" for q in (one.waiting, one.running, one.transfer)),
             )
         return table
+
+    def _refusals(self) -> str:
+        counts = ", ".join(f"{count} {what}" for what, count in self.refused.items())
+        return f"; refused for their signature: {counts}" if counts else ""
 
     def table(self, width: int = 120) -> str:
         """Return it as a table of text."""

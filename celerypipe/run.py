@@ -23,6 +23,7 @@ from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
 from celerypipe.report import Report
+from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
 from celerypipe.warp import Warp
@@ -42,18 +43,22 @@ class Run:
         url: str | None,
         byte_budget: int,
         shared_memory: bool,
+        keyring: Keyring | None,
         say: Callable[[str], None],
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
     ) -> None:
         self.pipeline = pipeline
+        self.keyring = keyring
         self.catalogue = catalogue
         path = pipeline.folder_path
         self.folder = Folder(path, pipeline.telemetry, pipeline.reach) if path else None
         self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
         self.carrier: RedisCarrier | None = None
         if url and pipeline.is_warped:
-            self.carrier = RedisCarrier(self.course, url, budget=byte_budget, shared_memory=shared_memory)
+            self.carrier = RedisCarrier(
+                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
+            )
         self.graph = Graph.of(pipeline, fed=heads)
         self.stations: dict[str, Station] = {}
         self.loopbacks: list[Loopback] = []
@@ -295,4 +300,6 @@ class Run:
             for name, station in self.stations.items()
             if not name.startswith("(")
         )
-        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, str(error) if error else "")
+        refused = dict(self.keyring.refusals.counts) if self.keyring is not None else {}
+        text = str(error) if error else ""
+        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, text, refused)

@@ -133,6 +133,7 @@ class Runner:
             url=None if self.local else url,
             byte_budget=self.byte_budget,
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
             say=self.on_event,
             feed=feed,
             heads=heads,

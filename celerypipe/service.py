@@ -80,6 +80,7 @@ def presence_record(worker: Worker, service: Service) -> Record:
         "started": time.time(),
         "interrupts": worker.pool in ("prefork", "solo"),
         "compressions": packing.installed(),
+        "keys": worker.keyring.ids if worker.keyring is not None else [],
     }
 
 

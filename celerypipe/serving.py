@@ -17,7 +17,7 @@ from celerypipe.errors import CodecError
 from celerypipe.flight import ERRANDS
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief
 from celerypipe.keeper import Lease
-from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
+from celerypipe.mailbox import ALTERED, FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
 from celerypipe.message import Message
 from celerypipe.outbox import Outbox
 from celerypipe.record import Record
@@ -69,7 +69,10 @@ class Serving(Running):
 
     def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
         if entry.blob and content is None:
-            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
+            altered = entry.blob in store.altered
+            if altered:
+                self.mailbox.refused("payload")
+            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))
             return
         waited, start = _waited(entry, offset), time.perf_counter()
         self.lease.current = entry.id

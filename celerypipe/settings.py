@@ -7,6 +7,7 @@
 ``CELERYPIPE_ALLOW``                    folders that pipeline files, and pipelines sent to a worker here, may read and
                                         write besides their own, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
+``CELERYPIPE_KEYS``                     keys that sign all messages, separated by commas; the first one signs
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -16,12 +17,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.errors import ConfigError
 from celerypipe.sentinel import SCHEME, Sentinels
+from celerypipe.signing import VARIABLE, Keyring
 
 #: What redis-py takes as a password behind the question mark.
 SECRET_OPTION = re.compile(r"([?&](?:\w*password|\w*secret)=)[^&]*")
@@ -38,6 +40,7 @@ class Settings:
     worker_configs: Path = Path("worker_configs")
     shared_memory: bool = True
     allowed: tuple[Path, ...] = ()
+    keyring: Keyring | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -50,7 +53,9 @@ class Settings:
             raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
         plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
-        return cls(url, plugins, configs, _yes("CELERYPIPE_SHARED_MEMORY", environment), allowed)
+        shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
+        keyring = Keyring.parse(environment.get(VARIABLE, ""))
+        return cls(url, plugins, configs, shared_memory, allowed, keyring)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:

@@ -13,12 +13,13 @@ from typing import Any
 
 import celery
 
+from celerypipe import keys
 from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble, connect
 from celerypipe.deadman import DeadMan
 from celerypipe.deaths import say_birth
-from celerypipe.errors import CodecError
+from celerypipe.errors import BadSignature, CodecError
 from celerypipe.instance import Alarm, Instance, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
@@ -26,6 +27,7 @@ from celerypipe.neighbours import Neighbours
 from celerypipe.record import Record
 from celerypipe.serving import Serving
 from celerypipe.shelf import Shelf
+from celerypipe.signing import Keyring, Refusals, refused_bell, signed_bell
 from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,9 @@ class Worker:
     life: str = field(default_factory=lambda: secrets.token_hex(4))
     #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
     leave: Callable[[Callable[[], bool]], None] | None = None
+    #: None: neither tasks nor messages are signed.
+    keyring: Keyring | None = None
+    refusals: Refusals = field(default_factory=Refusals)
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -122,7 +127,7 @@ class Worker:
 
 
 class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
-    """The task named after a mark. Its arguments are those of a bell: run, node, slot, token."""
+    """The task named after a mark. Its arguments are those of a bell: run, node, slot, token, and a signature."""
 
     abstract = False
     acks_late = False
@@ -138,13 +143,18 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def run(self, *bell: Any, **other: Any) -> str:
         """Answer a bell; anything else gets a sentence that says how to run a node."""
-        if other or len(bell) != 4 or not isinstance(bell[2], int):
+        if other or len(bell) not in (4, 5) or not isinstance(bell[2], int):
             return (
                 f"{self.name} is a node of celerypipe, not a function: put it into a pipeline with "
                 f'"mark": "{self.name}", "warped": true and start it with `celerypipe run`.'
             )
-        run_id, name, slot, token = bell
-        return self._answer(Mailbox(str(run_id), str(name)), slot, str(token))
+        run_id, name, slot, token, *signature = bell
+        keyring = self.worker.keyring
+        if (signature or keyring) and (wrong := refused_bell(keyring, self.name, bell[:4], *signature)):
+            if self.worker.refusals.add("task", wrong):
+                logger.warning("refused a task: %s; what follows is counted, not said", wrong)
+            return "refused"
+        return self._answer(Mailbox(str(run_id), str(name), keyring), slot, str(token))
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
@@ -178,7 +188,11 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             client.delete(lease.bell)
             return "the run is over"
         try:
-            record = Record.read(beginning.record)
+            record = Record.read(lease.mailbox.read_record(beginning.record))
+        except BadSignature:  # the runner misses it soon and writes it anew
+            client.delete(keys.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
+            lease.mailbox.refuse(client, lease.owner, "record")
+            return "refused"
         except CodecError as error:
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
@@ -189,6 +203,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             logger.warning("%s is refused: its bell names %s, its record %r", where, self.name, record.mark)
             return f"refused: a bell for {self.name}, and a record of another node"
         start = time.monotonic()
+        refused = self._refused()
         place = self.worker.place()
         instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
         neighbours = Neighbours(
@@ -216,7 +231,13 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                     neighbours.end(reason)
         finally:
             neighbours.close()
-        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason})"
+        refused = self._refused() - refused
+        more = f", {refused} refused" if refused else ""
+        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason}){more}"
+
+    def _refused(self) -> int:
+        """How many messages this process has refused."""
+        return self.worker.keyring.refusals.total if self.worker.keyring is not None else 0
 
     def _entry_of(self, mark: str) -> Entry | None:
         task = self.app.tasks.get(mark)
@@ -224,4 +245,5 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
-        self.app.send_task(mark, [mailbox.run, mailbox.node, slot, token], queue=queue, retry=False, ignore_result=True)
+        bell = signed_bell(self.worker.keyring, mark, [mailbox.run, mailbox.node, slot, token])
+        self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)

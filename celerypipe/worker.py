@@ -39,6 +39,7 @@ from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
 from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
 from celerypipe.shared_memory import Proof
+from celerypipe.signing import Keyring
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
 from celerypipe.worker_options import exit_option, given, listed, stuck_after
@@ -71,6 +72,7 @@ class Boot:
         self.name = ""
         self.exit_when_stuck: float | None = None
         self.out_of_memory = OutOfMemory()
+        self.keyring: Keyring | None = None
         keep_large_blocks()
 
     def leave_stuck(self, through: Callable[[], bool]) -> None:
@@ -110,6 +112,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
             settings.allowed,
         )
+        boot.keyring = settings.keyring
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
         knock(client_url(_broker(conf)))
     except ConfigError as error:
@@ -152,6 +155,7 @@ def settle(sender: Any, **_: Any) -> None:
         shutting_down=boot.flag.is_raised,
         stuck_after=stuck_after(pool, boot.exit_when_stuck, boot.configs[0].exit_when_stuck),
         leave=boot.leave_stuck if pool != "prefork" else None,
+        keyring=boot.keyring,
     )
     if boot.service is not None:
         boot.service.register(sender.app, boot.worker)
@@ -176,6 +180,8 @@ def announce(sender: str, **_: Any) -> None:
     files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
     logger.info("%s: %s pool of %d by %s", sender, boot.worker.pool, boot.worker.slots, files)
     logger.info("Redis: %s", without_password(boot.worker.redis_url))
+    if boot.keyring is not None:
+        logger.info("messages are signed and verified; keys, by id: %s", ", ".join(boot.keyring.ids))
     logger.info("serving %d marks: %s", len(boot.service.entries), ", ".join(sorted(boot.service.entries)))
 
 
@@ -253,7 +259,9 @@ def join_spawned(sender: Any, **_: Any) -> None:
     plan = json.loads(text)
     boot.flag = SharedFlag(plan["flag"])
     boot.worker = Worker(
-        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])}, shutting_down=boot.flag.is_raised
+        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
+        shutting_down=boot.flag.is_raised,
+        keyring=Settings.from_environment().keyring,
     )
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
     boot.service = Service(tuple(plan["imports"]), plugins, allowed)
