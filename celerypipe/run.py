@@ -11,6 +11,7 @@ from typing import Any, Literal
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import is_known_here
+from celerypipe.dead_letters import PLACE, DeadLetters
 from celerypipe.errors import DeadlineExceeded, RunCancelled
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
@@ -48,8 +49,11 @@ class Run:
         self.pipeline = pipeline
         self.catalogue = catalogue
         path = pipeline.folder_path
-        self.folder = Folder(path, pipeline.telemetry) if path else None
-        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
+        self.folder: Folder | None = None
+        if path:
+            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=say)
+            self.folder = Folder(path, pipeline.telemetry, letters)
+        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say, pipeline=pipeline.name)
         self.carrier: RedisCarrier | None = None
         if url and pipeline.is_warped:
             self.carrier = RedisCarrier(self.course, url, budget=byte_budget, shared_memory=shared_memory)
@@ -163,6 +167,7 @@ class Run:
         try:
             if self.folder is not None:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+                self.folder.letters.expire()
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:

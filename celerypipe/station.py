@@ -32,11 +32,12 @@ Bury = Callable[[str, Message, dict[str, Any]], None]
 class Course:
     """What all stations of one run share: its id, whether it is over, and whom to tell."""
 
-    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None]) -> None:
+    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None], pipeline: str = "") -> None:
         self.run_id = run_id
+        self.pipeline = pipeline
         self.folder = folder
         self.say = say
-        self.bury: Bury | None = folder.bury if folder else None
+        self.bury: Bury | None = folder.letters.keep if folder else None
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
@@ -243,6 +244,8 @@ class Station:
             "attempts": attempt + 1,
             "worker": getattr(error, "worker", ""),
             "traceback": getattr(error, "remote_traceback", ""),
+            "run": self.course.run_id,
+            "pipeline": self.course.pipeline,
             **({"note": note} if note else {}),
         }
         try:
