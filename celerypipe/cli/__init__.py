@@ -19,6 +19,7 @@ COMMANDS = {
     "check": "Check a pipeline without running it.",
     "graph": "Draw a pipeline: mermaid, dot or text.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
+    "dead": "List, show, replay or remove dead letters.",
     "nodes": "List the nodes there are, with their arguments.",
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }
