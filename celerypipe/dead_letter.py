@@ -35,6 +35,12 @@ class DeadLetter:
     pipeline: str = ""
     run: str = ""
     replays: int = 0
+    starts_at: str = ""
+
+    @property
+    def start(self) -> str:
+        """The node that a replay feeds: where it died, unless only what it was made from is left."""
+        return self.starts_at or self.node
 
 
 def name_of(message_id: str, node: str) -> str:
@@ -74,4 +80,5 @@ def letter_of(name: str, data: Any, at: float, size: int) -> DeadLetter | str:
         pipeline=text("pipeline"),
         run=text("run"),
         replays=int(number("replays", 0)),
+        starts_at=text("starts_at"),
     )

@@ -60,8 +60,11 @@ class DeadLetters:
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
-    def keep(self, node: str, message: Message, why: Mapping[str, Any]) -> None:
-        """Write a letter; OSError when that cannot be done. The oldest ones go where there are too many."""
+    def keep(self, node: str, message: Message, why: Mapping[str, Any]) -> bool:
+        """Write a letter; OSError when that cannot be done. The oldest ones go where there are too many.
+
+        False: the message itself cannot be kept; the letter says why.
+        """
         name = name_of(message.id, node)
         reason: dict[str, Any] = {"node": node, "message": message.id, "at": time.time(), **why}
         with self._lock:
@@ -75,6 +78,7 @@ class DeadLetters:
             _write(self.folder / f"{name}.json", text)
             self._note(name, reason["at"], size + len(text))
             self._thin_out()
+        return size > 0
 
     def _write_message(self, name: str, message: Message, reason: dict[str, Any]) -> int:
         """Write the bytes of a message before its reason, so that a letter is whole as soon as it is seen."""

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import is_known_here
+from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters
-from celerypipe.errors import DeadlineExceeded, RunCancelled
+from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
 from celerypipe.instance import Instance
@@ -22,6 +23,7 @@ from celerypipe.loopback import Loopback
 from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.report import Report
 from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
@@ -45,8 +47,10 @@ class Run:
         say: Callable[[str], None],
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
+        replay: tuple[DeadLetter, ...] | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self._letters = replay
         self.catalogue = catalogue
         path = pipeline.folder_path
         self.folder: Folder | None = None
@@ -64,11 +68,19 @@ class Run:
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._stopped = False
+        self.replay: Replay | None = None
+        starts = starts_of(pipeline, replay or ())
+        names = frozenset(self.graph.order) if replay is None else concerned(self.graph, starts)
         for name in self.graph.order:
-            self.stations[name] = self._station(self._node(name))
+            if name in names:
+                self.stations[name] = self._station(self._node(name))
         self._connect()
+        if replay is not None:
+            if feed is None:
+                no_loose_ends(pipeline, self.graph, names)
+            self._replay(self.course.fail).hold(starts)
         if feed is not None:
-            self._add_feed(feed, heads)
+            self._add_feed(feed, heads if replay is None else ())
 
     # -- putting together -------------------------------------------------------------------------------------------
 
@@ -81,7 +93,10 @@ class Run:
         if is_known_here(node, self.catalogue, local=self.carrier is None):
             arguments = self.catalogue.find(node.mark, node.type).arguments()
             defaults = {argument.name: argument.default for argument in arguments}
-        return resolve_environment(node.configuration, os.environ, place, defaults)
+        resolved = resolve_environment(node.configuration, os.environ, place, defaults)
+        if self._letters is not None and "append" in defaults:
+            resolved["append"] = True  # a file sink that empties its file would lose what the first run wrote
+        return resolved
 
     def _station(self, node: NodeDefinition) -> Station:
         def make() -> Instance:
@@ -103,9 +118,10 @@ class Run:
         capacity = sum(self._window(station.node) + INBOX for station in self.stations.values())
         for name, station in self.stations.items():
             links = self.graph.upstream(name)
-            station.open_links = {link.source for link in links}
+            station.open_links = {link.source for link in links if link.source in self.stations}
             for link in links:
-                self.stations[link.source].outlets.append(Outlet(link, station))
+                if link.source in self.stations:
+                    self.stations[link.source].outlets.append(Outlet(link, station))
             if len(links) > 1:
                 next_batch = None
                 if isinstance(station, LocalStation) and hasattr(station.instance.entry.node, "next_batch"):
@@ -124,6 +140,8 @@ class Run:
                 link = Link(source=name, target="(reader)")
                 station.outlets.append(Outlet(link, self.outflow))
                 self.outflow.open_links.add(name)
+        if self._letters is not None:
+            feed = ()
         feeder = SourceStation(self.course, NodeDefinition(name="(feed)", type="source", mark="feed"), None, feed)
         for name in heads:
             feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
@@ -157,7 +175,7 @@ class Run:
         """The warped nodes on the same queue, upstream ones first."""
         for name in self.graph.order:
             other = self._node(name)
-            if other.warped and other.queue == node.queue:
+            if other.warped and other.queue == node.queue and name in self.stations:
                 yield name
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -167,7 +185,8 @@ class Run:
         try:
             if self.folder is not None:
                 self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
-                self.folder.letters.expire()
+                if self._letters is None:  # else one might go that is to be replayed
+                    self.folder.letters.expire()
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
@@ -191,6 +210,14 @@ class Run:
         # From the sinks upwards, so that nobody sends to somebody who is not there yet.
         for station in reversed(self.stations.values()):
             station.start()
+        if self.replay is not None:
+            self.replay.feed(self._letters or ())
+
+    def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
+        if self.folder is None:
+            raise ConfigError(f'pipeline {self.pipeline.name!r} has no "folder", so it keeps no dead letters')
+        self.replay = Replay(self.course, self.folder.letters, self.stations, trouble)
+        return self.replay
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""
@@ -264,6 +291,8 @@ class Run:
         for station in self.stations.values():
             if isinstance(station, SourceStation):
                 station.stop()
+        if self.replay is not None:
+            self.replay.stop()
 
     def close(self) -> None:
         """Take everything apart. Nodes get a moment to let go; nothing keeps the process."""
@@ -276,6 +305,8 @@ class Run:
         for loopback in self.loopbacks:
             loopback.close()
         self.course.settle(FAREWELL)
+        if self.replay is not None:
+            self.replay.close()
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
         self.course.farewell(FAREWELL)

@@ -18,7 +18,7 @@ from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full
+from celerypipe.station import REPLAY, Course, Full
 
 
 class Carrier(Protocol):
@@ -97,7 +97,7 @@ class Warp(Handover):
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
-        if not self.may_hold_up:
+        if not self.may_hold_up or link == REPLAY:
             return self._accept(message, full)
         with self._joining:
             try:
@@ -122,6 +122,7 @@ class Warp(Handover):
             failure.kind = "codec"
             failure.__cause__ = error
             self.judge(message, failure, self.node.retries)
+            self.course.left(message)
             return True
         with self._changed:
             if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
@@ -254,20 +255,24 @@ class Warp(Handover):
         self.carrier.settled(self, flight)
         return True
 
-    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
         payload = message.payload
         if not isinstance(payload, codec.Elsewhere):
-            super().bury(message, error, attempt, note)
+            super().bury(message, error, attempt, note, starts_at)
             return
 
         def fetch_and_bury() -> None:
             here = self.carrier.here(message)
             if here is not None:
                 super(Warp, self).bury(here, error, attempt, note)
-                return
-            lost = "its payload was lost with Redis; this is the message that it was made from"
-            super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost)
+            else:
+                first = payload.lineage.steps[0][0].name
+                lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
+                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost, first)
+            self.course.left(message)
 
+        if self.course.tracker is not None:
+            self.course.tracker.hold(message)
         self.course.later(fetch_and_bury)  # who gives it up may be watching time
 
     # -- time -------------------------------------------------------------------------------------------------------
