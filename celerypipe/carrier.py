@@ -22,6 +22,7 @@ from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import NOTE, Mailbox, as_published
 from celerypipe.message import Message
+from celerypipe.replay_request import taken_requests
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.station import Course
@@ -47,6 +48,8 @@ class RedisCarrier:
         self.holdings = Holdings(course.run_id, self.blobs)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
+        #: Gets the names of the dead letters that somebody wants replayed in this run.
+        self.asked: Callable[[list[str]], None] | None = None
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
@@ -185,6 +188,8 @@ class RedisCarrier:
         self._share()
         for warp in self._mine():
             self._keep(warp, now)
+        if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
+            self.asked(names)
 
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""

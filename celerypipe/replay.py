@@ -36,7 +36,7 @@ class Replay:
         self.letters = letters
         self.stations = stations
         self._trouble = trouble
-        self._waiting: deque[DeadLetter] = deque()
+        self._waiting: deque[DeadLetter | str] = deque()
         self._held: list[Station] = []
         self._lock = threading.Lock()
         self._at_work = False
@@ -48,8 +48,8 @@ class Replay:
             self.stations[name].open_links.add(REPLAY)
             self._held.append(self.stations[name])
 
-    def feed(self, letters: Iterable[DeadLetter]) -> None:
-        """Replay these after those before."""
+    def feed(self, letters: Iterable[DeadLetter | str]) -> None:
+        """Replay these, or those of these names, after those before."""
         with self._lock:
             self._waiting.extend(letters)
             if self._at_work:
@@ -82,13 +82,16 @@ class Replay:
                         return
                     self.course.over.wait(LOOK)
         except ConfigError as error:
+            with self._lock:
+                self._waiting.clear()
+                self._at_work = False
             self._trouble(error)
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
             self.course.fail(error)
         finally:
             self._let_go()
 
-    def _next(self) -> DeadLetter | None:
+    def _next(self) -> DeadLetter | str | None:
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
@@ -97,24 +100,25 @@ class Replay:
             self._at_work = bool(self._waiting) or not self.tracker.idle
             return not self._at_work
 
-    def _feed(self, letter: DeadLetter) -> None:
-        station = self.stations.get(letter.start)
-        if self.tracker.follows(letter):
-            return
-        if station is None:
-            self.course.say(f"dead letter {letter.name}: no node {letter.start!r} takes messages here; it stays")
-            return
+    def _feed(self, letter: DeadLetter | str) -> None:
         try:
-            message = self.letters.message(letter)
-        except CodecError as error:
-            self.course.say(f"dead letter {error}; it stays")
+            known = self.letters.get(letter) if isinstance(letter, str) else letter
+            station = self.stations.get(known.start)
+            if self.tracker.follows(known):
+                return
+            message = self.letters.message(known)
+        except (CodecError, ConfigError) as error:
+            self.course.say(f"dead letters: {error}; it stays as it is")
+            return
+        if station is None or station.node.type == "source":
+            self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it stays")
             return
         if not station.hold(REPLAY):
-            self.course.say(f"dead letter {letter.name}: {letter.start} takes no more messages, its run ends; it stays")
+            self.course.say(f"dead letter {known.name}: {known.start} takes no more, its run is about to end; it stays")
             return
         if station not in self._held:
             self._held.append(station)
-        self.tracker.begin(letter, message)
+        self.tracker.begin(known, message)
         station.offer(REPLAY, message)
 
     def _let_go(self) -> None:

@@ -192,6 +192,7 @@ class Run:
                 for warp in warps:
                     warp.onward = warp.only_next
                 self.carrier.instead = self._run_here
+                self.carrier.asked = self._asked if self.folder is not None else None
                 self.carrier.open(warps, {warp.name: self._record(warp) for warp in warps})
                 self._raise_if_over()
             self._warm_up()
@@ -218,6 +219,12 @@ class Run:
             raise ConfigError(f'pipeline {self.pipeline.name!r} has no "folder", so it keeps no dead letters')
         self.replay = Replay(self.course, self.folder.letters, self.stations, trouble)
         return self.replay
+
+    def _asked(self, names: list[str]) -> None:
+        """Somebody wants dead letters replayed in this run."""
+        self.course.say(f"asked to replay {len(names)} dead letters")
+        replay = self.replay or self._replay(lambda error: self.course.say(f"nothing is replayed: {error}"))
+        replay.feed(names)
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Runner
+from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runner, keys
+from celerypipe.connection import Client
 from celerypipe.dead_letters import DeadLetters
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.replay_request import request_replay
 from tests import here, remote
 from tests.integration.test_references import SIZE, chain, frames
 from tests.integration.test_warp import CONFIG, warped
-from tests.servers import StartWorker
+from tests.servers import StartWorker, eventually
 
 
 def store(folder: Path) -> DeadLetters:
@@ -251,3 +254,95 @@ def test_only_what_it_was_made_from_is_left_and_a_replay_begins_there(tmp_path: 
     (message,) = Runner(local=True).stream(pipeline, replay=())
     assert message.payload.tolist() == [12, 12, 12, 12]
     assert names(tmp_path) == []
+
+
+# -- in a run that is going on ----------------------------------------------------------------------------------------
+
+
+def gated(folder: Path, gate: Path, bad: list[int]) -> Pipeline:
+    """Numbers, then a path, which passes ``wait`` when a file is there; refused ones die at ``pick`` before.
+
+    The source ends when there is a file ``end``.
+    """
+    source = {"items": [*range(6), str(gate)], "path": str(folder / "end")}
+    nodes = [
+        node("items", here.Until, configuration=source),
+        node("pick", remote.Picky, configuration={"bad": bad, "times": 1}, on_error="dead_letter"),
+        NodeDefinition(
+            name="wait",
+            type="proc",
+            mark="tests.remote.Gate",
+            warped=True,
+            warp_configuration={"queue": "tthreads", "window": 4},
+        ),
+        NodeDefinition(name="file", type="sink", mark="json_lines", configuration={"path": str(folder / "out.jsonl")}),
+    ]
+    links = [("items", "pick"), ("pick", "wait"), ("wait", "file")]
+    return Pipeline(name="gated", nodes=nodes, links=links, folder=str(folder))
+
+
+class Running(threading.Thread):
+    """A run in the background."""
+
+    def __init__(self, url: str, pipeline: Pipeline) -> None:
+        super().__init__(daemon=True)
+        self.said: list[str] = []
+        self.runner = Runner(url, on_event=self.said.append)
+        self.pipeline = pipeline
+        self.report: Report | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.report = self.runner.run(self.pipeline)
+
+    @property
+    def id(self) -> str:
+        run = self.runner._current
+        assert run is not None
+        return run.course.run_id
+
+    def end(self) -> Report:
+        self.join(30)
+        assert self.report is not None
+        return self.report
+
+
+def test_a_run_that_is_going_on_replays_what_it_is_asked_for(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    shared_worker("tthreads", pool="threads", concurrency=2, config=CONFIG)
+    gate = tmp_path / "gate"
+    running = Running(redis_url, gated(tmp_path, gate, [1, 4]))
+    eventually(lambda: len(names(tmp_path)) == 2 and lines(tmp_path) == [0, 2, 3, 5], "two dead letters")
+    run = running.id
+    one, four = names(tmp_path)
+    request_replay(redis_url, run, [one, "nobody.pick", four])
+    request_replay(redis_url, run, [one])  # on its way already, or through
+    # Results leave in order: what is replayed waits behind the path, and so the letters are still there.
+    eventually(lambda: any("no dead letter 'nobody.pick'" in line for line in running.said), "a word about nobody")
+    with pytest.raises(ConfigError, match="being replayed already"), store(tmp_path).replaying():
+        pass
+    assert set(names(tmp_path)) == {one, four}
+    gate.touch()
+    eventually(lambda: names(tmp_path) == [], "that both are through")
+    assert lines(tmp_path) == [0, 2, 3, 5, str(gate), 1, 4]
+    (tmp_path / "end").touch()
+    assert running.end()["pick"].received == 9
+    with pytest.raises(ConfigError, match=f"there is no run '{run}' going on"):
+        request_replay(redis_url, run, [one])
+
+
+def test_nonsense_that_is_asked_of_a_run_changes_nothing(
+    shared_worker: StartWorker, redis_url: str, redis_client: Client, tmp_path: Path
+) -> None:
+    shared_worker("tthreads", pool="threads", concurrency=2, config=CONFIG)
+    gate = tmp_path / "gate"
+    running = Running(redis_url, gated(tmp_path, gate, [1]))
+    eventually(lambda: names(tmp_path), "a dead letter")
+    key = keys.replay(running.id)
+    redis_client.rpush(key, b"../../x", b"\xff\xfe", b"", b"x" * 5000, b"nobody")
+    eventually(lambda: not redis_client.exists(key), "that they were taken")
+    for path in (gate, tmp_path / "end"):
+        path.touch()
+    assert running.end().status == "done"
+    assert len(names(tmp_path)) == 1
