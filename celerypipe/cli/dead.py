@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from celerypipe.cli.run import supervise
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters, chosen
 from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message import Message, plain
 from celerypipe.payload import Array, Audio, Image, size_bytes
 from celerypipe.pipeline import Pipeline
+from celerypipe.replay_request import request_replay
+from celerypipe.report import Report
+from celerypipe.runner import Runner
+from celerypipe.settings import Settings, client_url
 
 #: Payloads up to so many bytes are shown whole, larger ones by their beginning or their shape.
 SHOWN = 4096
@@ -86,6 +92,68 @@ def show(place: Path, letter: str, as_json: bool) -> None:
 @PLACE_ARGUMENT
 @click.argument("letters", nargs=-1, metavar="[LETTER]...")
 @NODE_OPTION
+@click.option("--run", "run_id", metavar="RUN", help="Replay in this run, which is going on, instead of a new one.")
+@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one.")
+@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
+@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+@JSON_OPTION
+def replay(
+    place: Path,
+    letters: tuple[str, ...],
+    node: str | None,
+    run_id: str | None,
+    redis: str | None,
+    local: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run dead letters again, those named or all: each goes to the node where it died, and on from there.
+
+    Sources do not run, and file sinks add to their files. A letter is removed once all that came of it is through; it
+    stays when it dies again, when something of it is skipped, and when the run fails.
+
+    Exit status: 0 all are through (with --run: that run has taken them), 1 some stay, 2 something is wrong before.
+    """
+    store = store_of(place)
+    found = chosen(store, letters, node)
+    tell_strange(found.strange)
+    names = [letter.name for letter in found.letters]
+    if not names:
+        click.echo("no dead letters to replay", err=True)
+        return
+    if run_id is not None:
+        _in_run(run_id, names, redis, as_json=as_json)
+        return
+    pipeline = pipeline_of(place)
+
+    def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
+        return runner.replay(pipeline, names, on_progress=show)
+
+    try:
+        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+    finally:
+        there = {letter.name for letter in store.find().letters}
+        stay = [name for name in names if name in there]
+        click.echo(f"{counted(len(names) - len(stay))} came through, {len(stay)} stay", err=True)
+    sys.exit(1 if stay else 0)
+
+
+def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) -> None:
+    url = client_url(redis) if redis else Settings.from_environment().redis_url
+    if url is None:
+        raise ConfigError("say where the run's Redis is: --redis URL, or CELERYPIPE_REDIS_URL")
+    request_replay(url, run_id, names)
+    if as_json:
+        click.echo(json.dumps({"run": run_id, "taken": names}, indent=2))
+        return
+    text = "each is removed once it is through: `celerypipe dead list` shows what is left"
+    click.echo(f"run {run_id} has taken {counted(len(names))}; {text}")
+
+
+@dead.command()
+@PLACE_ARGUMENT
+@click.argument("letters", nargs=-1, metavar="[LETTER]...")
+@NODE_OPTION
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @JSON_OPTION
@@ -118,6 +186,23 @@ def store_of(place: Path) -> DeadLetters:
     if not (place / PLACE).is_dir() and not (place / "config.json").is_file():
         raise ConfigError(f"{place}: no pipeline wrote to this folder: there is neither {PLACE}/ nor config.json in it")
     return DeadLetters(place / PLACE)
+
+
+def pipeline_of(place: Path) -> Pipeline:
+    """The pipeline of a file, or the one that wrote to a folder; it knows no more where its own file was."""
+    if not place.is_dir():
+        return Pipeline.load(place)
+    folder = place.absolute().parent if place.absolute().name == PLACE else place.absolute()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder}: there is no config.json that says which pipeline this was; name the pipeline's file"
+        )
+    pipeline = Pipeline.load(folder / "config.json").model_copy(update={"folder": str(folder)})
+    relative = [name for name in pipeline.plugins if not Path(name).is_absolute()]
+    if relative:
+        text = f"its plugins {', '.join(relative)} are relative to a file that config.json does not name"
+        raise ConfigError(f"{folder}: {text}; name the pipeline's file instead of the folder")
+    return pipeline
 
 
 def counted(count: int) -> str:
