@@ -16,6 +16,7 @@ from celerypipe import codec, keys
 from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
+from celerypipe.circuit import Circuit
 from celerypipe.connection import Broken, Client, connect, explained, is_gone
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
@@ -53,6 +54,7 @@ class RedisCarrier:
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
+        self.circuits: dict[str, Circuit] = {}
         self._audited: dict[str, float] = {}
         self._client: Client = connect(url, name="celerypipe-post")
         self.bells = Bells(course, url)
@@ -81,6 +83,7 @@ class RedisCarrier:
         """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
+            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
         self.holdings.plan(records)
         with explained(self.url):
             version = str(self._client.info("server")["redis_version"])
@@ -186,6 +189,8 @@ class RedisCarrier:
             self._make_again()
         self.bells.look(self._client, self._mine())
         self._share()
+        for queue, circuit in self.circuits.items():
+            circuit.see({worker["id"] for worker in self.bells.workers(queue)})
         for warp in self._mine():
             self._keep(warp, now)
         if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
@@ -219,13 +224,27 @@ class RedisCarrier:
     def _keep(self, warp: Warp, now: float) -> None:
         if not warp.flights:
             return
-        if self.bells.abandoned(warp) and self.instead is not None and warp.limits.on_no_worker == "local":
+        is_open = self.circuits[warp.queue].state == "open"
+        if (self.bells.abandoned(warp) or is_open) and self.instead is not None and warp.limits.on_no_worker == "local":
             self.instead(warp)
             return
+        if is_open:
+            self._give_up_waiting(warp)
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
         if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER:
             self._audit(warp)
+
+    def _give_up_waiting(self, warp: Warp) -> None:
+        """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
+        flights = [f for f in list(warp.flights.values()) if f.entry and not (f.probe or f.remaking or f.errand)]
+        given = self.mailboxes[warp.name].given_ids(self._client, len(warp.flights))
+        waiting = [flight for flight in flights if flight.entry not in given]
+        self.mailboxes[warp.name].withdraw(self._client, [flight.entry for flight in waiting])
+        for flight in waiting:
+            refusal = warp.refusal(flight, probe=False)
+            if refusal is not None:
+                warp.failed(flight, refusal)
 
     def _audit(self, *warps: Warp) -> None:
         """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""

@@ -74,3 +74,7 @@ class Flight:
     remaking: bool = False
     errand: Errand | None = None
     note: Note | None = None
+    #: It was taken back, and nobody had been given it.
+    unserved: bool = False
+    #: It shows whether its queue answers again, while the others are given up.
+    probe: bool = False

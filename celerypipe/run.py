@@ -272,7 +272,7 @@ class Run:
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)
         self.loopbacks.append(loopback)
-        warp.carrier = loopback
+        warp.carrier, warp.circuit = loopback, None
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)
         loopback.start()
@@ -332,4 +332,7 @@ class Run:
             for name, station in self.stations.items()
             if not name.startswith("(")
         )
-        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, str(error) if error else "")
+        circuits = self.carrier.circuits.values() if self.carrier is not None else ()
+        queues = tuple(circuit.report() for circuit in circuits)
+        text = str(error) if error else ""
+        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, text, queues)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from celerypipe import codec
-from celerypipe.errors import NodeError
+from celerypipe.errors import CircuitOpen, NodeError
 from celerypipe.folder import Folder
 from celerypipe.join import Join
 from celerypipe.message import Message, stamped
@@ -242,7 +242,7 @@ class Station:
         """
         kind = error.kind if isinstance(error, NodeError) else "failed"
         self.tally.failed[kind] += 1
-        if attempt < self.node.retries:
+        if attempt < self.node.retries and not isinstance(error, CircuitOpen):
             self.tally.retried += 1
             return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
         if self.node.on_error != "dead_letter" and self.course.tracker is not None:
@@ -265,7 +265,7 @@ class Station:
         why = {
             "error": type(error).__name__,
             "text": str(error),
-            "attempts": attempt + 1,
+            "attempts": attempt + (not isinstance(error, CircuitOpen)),
             "worker": getattr(error, "worker", ""),
             "traceback": getattr(error, "remote_traceback", ""),
             "run": self.course.run_id,

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from celerypipe import codec
+from celerypipe.circuit import ROW, Circuit
 from celerypipe.clocks import Clocks
-from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
+from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout, NoWorker, WorkerLost
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
@@ -73,6 +74,8 @@ class Warp(Handover):
         self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
+        #: Whether its queue answers; None where it runs here.
+        self.circuit: Circuit | None = None
 
     @property
     def queue(self) -> str:
@@ -133,12 +136,24 @@ class Warp(Handover):
             self.flights[flight.sequence] = flight
             self._clocks.add(flight)
             self._start_clocks()
+            tried = tried or self.refusal(flight)
         self.tally.bytes += flight.size
         if tried is None:
             self.carrier.post(self, flight)
         else:
             self.failed(flight, tried)
         return True
+
+    def refusal(self, flight: Flight, *, probe: bool = True) -> CircuitOpen | None:
+        """Why a message is given up untried, or None; ``probe``: it may be the one that is tried."""
+        circuit = self.circuit
+        if circuit is None or circuit.state == "closed" or self.limits.on_no_worker == "local":
+            return None
+        if circuit.admits(probe=probe):
+            flight.probe = True
+            return None
+        text = f"{self.name}: not sent: nobody answered for {ROW} messages of queue {self.queue!r} in a row"
+        return CircuitOpen(text, node=self.name, message_id=flight.message.id)
 
     def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
         return self._held + count > self.limits.window or not self.carrier.room(size)
@@ -214,7 +229,18 @@ class Warp(Handover):
         self._count(done, 0.0)
         self._keep(sequence, done)
 
+    def _note_health(self, flight: Flight, error: BaseException) -> None:
+        """Tell the circuit what a failure says of the queue: who raises is there, who hangs says nothing."""
+        if self.circuit is None or isinstance(error, CircuitOpen):
+            return
+        if flight.unserved or isinstance(error, WorkerLost | NoWorker):
+            self.circuit.failed(str(error))
+        elif not isinstance(error, NodeTimeout):
+            self.circuit.answered()
+
     def _count(self, done: Done, seconds: float) -> None:
+        if self.circuit is not None:
+            self.circuit.answered()
         total = done.ran + done.beyond
         self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
         self.tally.bytes += done.size
@@ -233,6 +259,7 @@ class Warp(Handover):
         if flight.errand is not None:
             flight.errand((), error)
             return
+        self._note_health(flight, error)
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
@@ -286,7 +313,11 @@ class Warp(Handover):
             for flight in again:
                 self._clocks.restart(flight)
         for flight in again:
-            self.carrier.post(self, flight, wait=False)
+            refusal = self.refusal(flight)
+            if refusal is None:
+                self.carrier.post(self, flight, wait=False)
+            else:
+                self.failed(flight, refusal)
         for flight in late:
             if self.course.over.is_set():
                 return
