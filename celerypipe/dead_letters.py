@@ -72,7 +72,7 @@ class DeadLetters:
             self._look()
             before = self._read(name)
             if isinstance(before, DeadLetter):
-                reason["replays"] = before.replays + 1
+                reason |= _again(before, reason)
             size = self._write_message(name, message, reason)
             text = json.dumps(reason, indent=2).encode()
             _write(self.folder / f"{name}.json", text)
@@ -268,6 +268,16 @@ def chosen(store: DeadLetters, words: Iterable[str] = (), node: str | None = Non
     names = tuple(words)
     found = store.find() if not names else Found([store.get(word) for word in dict.fromkeys(names)], [])
     return Found([letter for letter in found.letters if node is None or letter.node == node], found.strange)
+
+
+def _again(before: DeadLetter, reason: Mapping[str, Any]) -> dict[str, Any]:
+    """What is different when a letter comes back: who was not even tried still died of what he died of before."""
+    again: dict[str, Any] = {"replays": before.replays + 1}
+    if reason.get("attempts") == 0:
+        kept = ("error", "text", "attempts", "worker", "traceback")
+        again |= {name: getattr(before, name) for name in kept}
+        again["note"] = f"replayed, and not tried: {reason.get('text', '')}"
+    return again
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -64,7 +64,7 @@ class Replay:
 
     def close(self) -> None:
         """The run is over, and all that was to be written is written."""
-        if self.course.error is None:
+        if self.course.error is None and not self.course.unwritten:
             self.tracker.end()
 
     # -- the thread -------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class Runner:
         through. It stays when it dies again, is skipped, or the run fails. A file sink adds to its file. Otherwise as
         :meth:`run`.
         """
-        return self._run(self._make(pipeline, replay=letters or ()), on_progress)
+        return self._run(self._make(pipeline, replay=True if letters is None else letters), on_progress)
 
     def _run(self, run: Run, on_progress: Callable[[Report], None] | None) -> Report:
         self._current = run
@@ -102,13 +102,14 @@ class Runner:
         return self._end(run)
 
     def stream(
-        self, pipeline: Pipeline, inputs: Iterable[Message] = (), *, replay: Iterable[str] | None = None
+        self, pipeline: Pipeline, inputs: Iterable[Message] = (), *, replay: Iterable[str] | bool = False
     ) -> Iterator[Message]:
         """Feed ``inputs`` to the nodes that have no link in, and yield what leaves the nodes that have none out.
 
-        ``replay``: names of dead letters to run again instead, as :meth:`replay` does; empty: all. A letter is through
-        when the message after what came of it was asked for. Closing the iterator early cancels the run. Raises what
-        :meth:`run` raises.
+        ``replay``: names of dead letters to run again instead, or True for all, as :meth:`replay` does. A letter is
+        through when the message after what came of it was asked for.
+
+        Closing the iterator early cancels the run. Raises what :meth:`run` raises.
         """
         run = self._make(pipeline, feed=inputs, replay=replay)
         self._current = run
@@ -132,13 +133,13 @@ class Runner:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
 
     def _make(
-        self, pipeline: Pipeline, feed: Iterable[Message] | None = None, replay: Iterable[str] | None = None
+        self, pipeline: Pipeline, feed: Iterable[Message] | None = None, replay: Iterable[str] | bool = False
     ) -> Run:
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
         heads = (
             ()
-            if feed is None and replay is None
+            if feed is None and replay is False
             else tuple(
                 node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
             )
@@ -161,13 +162,16 @@ class Runner:
             say=self.on_event,
             feed=feed,
             heads=heads,
-            replay=None if replay is None else self._letters(pipeline, replay),
+            replay=None if replay is False else self._letters(pipeline, replay),
         )
 
-    def _letters(self, pipeline: Pipeline, words: Iterable[str]) -> tuple[DeadLetter, ...]:
+    def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
         """The dead letters that are meant; what else is in their folder is said and left alone."""
         if pipeline.folder_path is None:
             raise ConfigError(f'pipeline {pipeline.name!r} has no "folder", so it keeps no dead letters')
+        words = () if isinstance(wanted, bool) else tuple(wanted)
+        if wanted is not True and not words:
+            return ()
         found = chosen(DeadLetters(pipeline.folder_path / PLACE), words)
         for line in found.strange:
             self.on_event(f"dead letters: {line}; it is left alone")

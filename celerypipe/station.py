@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from celerypipe import codec
-from celerypipe.errors import CircuitOpen, NodeError
+from celerypipe.errors import CircuitOpen, NodeError, NoWorker
 from celerypipe.folder import Folder
 from celerypipe.join import Join
 from celerypipe.message import Message, stamped
@@ -47,6 +47,8 @@ class Course:
         self.error: BaseException | None = None
         #: Follows dead letters that are replayed, if any are.
         self.tracker: Tracker | None = None
+        #: Dead letters that there was no time to write.
+        self.unwritten = 0
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._going: set[Station] = set()
@@ -68,12 +70,15 @@ class Course:
         """Wait so long for what :meth:`later` was given, and leave what is not done then."""
         left = wait(list(self._later), seconds).not_done
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self.unwritten = len(left)
         if left:
             self.say(f"{len(left)} dead letters could not be written in time")
 
     def expect(self, stations: Iterable[Station]) -> None:
         """Be over when all of these have finished."""
         self._going = set(stations)
+        if not self._going:
+            self.over.set()
 
     def ended(self, station: Station) -> None:
         """This station has finished."""
@@ -265,7 +270,7 @@ class Station:
         why = {
             "error": type(error).__name__,
             "text": str(error),
-            "attempts": attempt + (not isinstance(error, CircuitOpen)),
+            "attempts": attempt + (not isinstance(error, NoWorker)),
             "worker": getattr(error, "worker", ""),
             "traceback": getattr(error, "remote_traceback", ""),
             "run": self.course.run_id,

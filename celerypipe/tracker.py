@@ -31,12 +31,13 @@ class Tracker:
     def __init__(self, through: Callable[[DeadLetter], None]) -> None:
         self._through = through
         self._trees: dict[str, _Tree] = {}
+        self._names: set[str] = set()
         self._lock = threading.Lock()
 
     def follows(self, letter: DeadLetter) -> bool:
         """Is this letter on its way?"""
         with self._lock:
-            return any(letter.name in tree.letters for tree in self._trees.values())
+            return letter.name in self._names
 
     @property
     def idle(self) -> bool:
@@ -48,6 +49,7 @@ class Tracker:
         with self._lock:
             tree = self._tree([message.id]) or _Tree()
             tree.letters[letter.name] = letter
+            self._names.add(letter.name)
             self._add(tree, message)
 
     def sent(self, child: Message, parent: Message) -> None:
@@ -91,8 +93,9 @@ class Tracker:
         """A message is a dead letter now. One that died where it died before is that letter again, which stays."""
         with self._lock:
             tree = self._tree(_ids(self._trees, message))
-            if tree is not None:
-                tree.letters.pop(name_of(message.id, node), None)
+            name = name_of(message.id, node)
+            if tree is not None and tree.letters.pop(name, None) is not None:
+                self._names.discard(name)
 
     def end(self) -> None:
         """All messages of the run are out: what still waited for a partner in a join has found none."""
@@ -111,6 +114,7 @@ class Tracker:
     def _forget(self, tree: _Tree) -> None:
         for each in tree.ids:
             self._trees.pop(each, None)
+        self._names.difference_update(tree.letters)
 
     def _tree(self, ids: Iterable[str], first: _Tree | None = None) -> _Tree | None:
         """The tree of these messages; those of several become one, since what was joined is through together."""

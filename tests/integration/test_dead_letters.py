@@ -13,6 +13,7 @@ import pytest
 from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runner, keys
 from celerypipe.connection import Client
 from celerypipe.dead_letters import DeadLetters
+from celerypipe.definition import DeadLetterLimits
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.replay_request import request_replay
 from tests import here, remote
@@ -202,11 +203,11 @@ def test_a_letter_is_through_when_the_reader_of_a_stream_asks_for_more(tmp_path:
     inputs = [Message(number) for number in range(40)]
     out = list(Runner(local=True).stream(pipeline(list(range(30))), inputs))
     assert [message.payload for message in out] == list(range(30, 40))
-    reading = Runner(local=True).stream(pipeline([]), replay=())
+    reading = Runner(local=True).stream(pipeline([]), replay=True)
     assert next(reading).payload == 0
     reading.close()
     assert len(names(tmp_path)) == 30  # he left with a handful of them, and none is known to be through
-    again = [message.payload for message in Runner(local=True).stream(pipeline([]), replay=())]
+    again = [message.payload for message in Runner(local=True).stream(pipeline([]), replay=True)]
     assert again == list(range(30))
     assert names(tmp_path) == []
 
@@ -221,7 +222,7 @@ def test_letters_of_warped_nodes_go_through_their_workers_once_more(
     assert list(Runner(redis_url).stream(broken, frames(40))) == []  # nobody sleeps for an array of seconds
     assert len(names(tmp_path)) == 40
     mended = chain("tsolo", "Large", "Large", "Echo", folder=folder)
-    arrays = [message.payload for message in Runner(redis_url).stream(mended, replay=())]
+    arrays = [message.payload for message in Runner(redis_url).stream(mended, replay=True)]
     assert [(array.shape, {*array.tolist()}) for array in arrays] == [((SIZE,), {4 * n}) for n in range(40)]
     assert names(tmp_path) == []
 
@@ -236,11 +237,11 @@ def test_what_dies_again_on_a_worker_stays(shared_worker: StartWorker, redis_url
         return [message.payload for message in Runner(redis_url).stream(pipeline, **stream)]
 
     assert run([3, 4, 5], inputs=map(Message, range(100))) == [n for n in range(100) if n not in (3, 4, 5)]
-    assert run([4], replay=()) == [3, 5]
+    assert run([4], replay=True) == [3, 5]
     (letter,) = store(tmp_path).find().letters
     assert (letter.replays, letter.error, store(tmp_path).message(letter).payload) == (1, "NodeFailed", 4)
     assert letter.worker
-    assert run([], replay=()) == [4]
+    assert run([], replay=True) == [4]
     assert names(tmp_path) == []
 
 
@@ -251,7 +252,7 @@ def test_only_what_it_was_made_from_is_left_and_a_replay_begins_there(tmp_path: 
     letters.folder.mkdir()
     letters.keep("n1", Message(np.full(4, 3)), why)
     pipeline = chain("nobody", "Large", "Large", folder=str(tmp_path))
-    (message,) = Runner(local=True).stream(pipeline, replay=())
+    (message,) = Runner(local=True).stream(pipeline, replay=True)
     assert message.payload.tolist() == [12, 12, 12, 12]
     assert names(tmp_path) == []
 
@@ -346,3 +347,69 @@ def test_nonsense_that_is_asked_of_a_run_changes_nothing(
         path.touch()
     assert running.end().status == "done"
     assert len(names(tmp_path)) == 1
+
+
+def test_a_letter_for_a_node_that_has_ended_stays(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    shared_worker("tthreads", pool="threads", concurrency=2, config=CONFIG)
+    gate = tmp_path / "gate"
+    (tmp_path / "end").touch()
+    running = Running(redis_url, gated(tmp_path, gate, [1]))
+    eventually(lambda: names(tmp_path) and running.runner._current, "a dead letter")
+    run = running.runner._current
+    assert run is not None
+    eventually(lambda: run.stations["pick"].finished.is_set(), "the end of pick")
+    request_replay(redis_url, running.id, names(tmp_path))
+    eventually(lambda: any("pick takes no more" in line for line in running.said), "that it is too late")
+    gate.touch()
+    assert running.end().status == "done"
+    assert len(names(tmp_path)) == 1
+
+
+# -- limits and company -----------------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_says_how_much_is_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    pipeline = picky(tmp_path, [2, 5, 7]).model_copy(update={"dead_letters": DeadLetterLimits(count=2)})
+    Runner(on_event=said.append).run(pipeline)
+    assert [store(tmp_path).message(letter).payload for letter in store(tmp_path).find().letters] == [5, 7]
+    assert [line for line in said if "dead letters" in line] == [
+        f"dead letters: there are more than 2 in {store(tmp_path).folder}: the oldest go; "
+        "celerypipe dead replay empties it"
+    ]
+
+
+def test_nothing_to_replay_is_a_run_that_is_done(tmp_path: Path) -> None:
+    assert Runner().replay(picky(tmp_path, [])).status == "done"
+    Runner().run(picky(tmp_path, [2]))
+    assert Runner().replay(picky(tmp_path, []), []).nodes == ()
+    assert list(Runner().stream(picky(tmp_path, []), replay=[])) == []
+    assert len(names(tmp_path)) == 1
+
+
+def test_two_replays_of_one_folder_do_not_run_at_the_same_time(tmp_path: Path) -> None:
+    Runner().run(picky(tmp_path, [2]))
+    with store(tmp_path).replaying(), pytest.raises(ConfigError, match="being replayed already"):
+        Runner().replay(picky(tmp_path, []))
+    assert len(names(tmp_path)) == 1
+
+
+def test_what_was_not_even_tried_again_still_says_what_it_died_of(redis_url: str, tmp_path: Path) -> None:
+    def pipeline(queue: str) -> Pipeline:
+        return warped(
+            "tests.remote.Picky",
+            queue,
+            configuration={"bad": list(range(10))},
+            on_error="dead_letter",
+            folder=str(tmp_path),
+            limits={"on_no_worker": "fail"},
+        )
+
+    assert list(Runner(local=True).stream(pipeline("dnobody"), map(Message, range(10)))) == []
+    assert list(Runner(redis_url).stream(pipeline("dnobody"), replay=True)) == []
+    letters = store(tmp_path).find().letters
+    assert [letter.replays for letter in letters] == [1] * 10
+    for letter in letters:
+        assert "is not to my taste" in letter.text
+        assert "Traceback" in letter.traceback
+        assert "replayed, and not tried" in letter.note
