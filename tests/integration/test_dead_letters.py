@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -413,3 +414,49 @@ def test_what_was_not_even_tried_again_still_says_what_it_died_of(redis_url: str
         assert "is not to my taste" in letter.text
         assert "Traceback" in letter.traceback
         assert "replayed, and not tried" in letter.note
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_dies_wherever_in_the_end_every_number_is_in_every_sink_once(tmp_path: Path, seed: int) -> None:
+    """A graph with branches, some of its nodes behind the codec; whoever dies is replayed, and may die again."""
+    chance = random.Random(seed)  # noqa: S311  # no secret
+
+    def pipeline(share: float) -> Pipeline:
+        def picky(name: str, **options: Any) -> NodeDefinition:
+            bad = [number for number in range(60) if chance.random() < share]
+            return node(name, remote.Picky, configuration={"bad": bad}, on_error="dead_letter", **options)
+
+        def file(name: str) -> NodeDefinition:
+            return NodeDefinition(
+                name=name, type="sink", mark="json_lines", configuration={"path": str(tmp_path / f"{name}.jsonl")}
+            )
+
+        away = {"warped": True, "warp_configuration": {"queue": "nobody", "window": 7}}
+        nodes = [
+            node("numbers", here.Numbers, configuration={"count": 60}),
+            picky("first"),
+            picky("left", **away),
+            picky("right"),
+            picky("after", **away),
+            file("both"),
+            file("one"),
+        ]
+        links = [
+            ("numbers", "first"),
+            ("first", "left"),
+            ("first", "right"),
+            ("left", "both"),
+            ("right", "after"),
+            ("after", "both"),
+            ("right", "one"),
+        ]
+        return Pipeline(name="tree", nodes=nodes, links=links, folder=str(tmp_path))
+
+    runner = Runner(local=True)
+    runner.run(pipeline(0.3))
+    assert len(names(tmp_path)) > 30
+    for share in (0.5, 0.4, 0.3, 0.0):
+        runner.replay(pipeline(share))
+    assert names(tmp_path) == []
+    found = {name: sorted(map(int, (tmp_path / f"{name}.jsonl").read_text().split())) for name in ("both", "one")}
+    assert found == {"both": sorted([*range(60), *range(60)]), "one": list(range(60))}

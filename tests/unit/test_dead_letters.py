@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import CodecError, ConfigError, Message
+from celerypipe import CodecError, ConfigError, DefinitionError, Message, Pipeline
 from celerypipe.dead_letter import NAME, name_of
 from celerypipe.dead_letters import DeadLetters
 from celerypipe.definition import DeadLetterLimits
@@ -179,3 +179,22 @@ def test_letters_of_one_folder_are_replayed_by_one_process_at_a_time(tmp_path: P
         assert store.find().strange == []
     other.stdin.close()
     other.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("count", 0, "pipeline.dead_letters.count"),
+        ("bytes", "1 GB", "pipeline.dead_letters.bytes"),
+        ("age", -1.0, "pipeline.dead_letters.age"),
+        ("day", 3, "pipeline.dead_letters.day"),
+    ],
+)
+def test_limits_that_are_none_are_refused_with_their_place(key: str, value: Any, text: str) -> None:
+    nodes = [{"name": "a", "type": "source", "mark": "data_streamer"}]
+    with pytest.raises(DefinitionError, match=text):
+        Pipeline.from_dict({"pipeline": {"name": "x", "nodes": nodes, "dead_letters": {key: value}}})
+    kept = {"pipeline": {"name": "x", "nodes": nodes, "dead_letters": {"count": 5}}}
+    pipeline = Pipeline.from_dict(kept)
+    assert pipeline.dead_letters.count == 5
+    assert pipeline.to_dict()["pipeline"]["dead_letters"] == {"count": 5}
