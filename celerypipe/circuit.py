@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Literal
 
+from celerypipe.errors import CircuitOpen, NodeTimeout, NoWorker, WorkerLost
 from celerypipe.report import QueueReport
 
 #: Failures in a row that open a circuit.
@@ -45,6 +46,22 @@ class Circuit:
         """A worker answered for a message of this queue."""
         if self._row or self.state != "closed":  # called for every message: no lock where nothing changes
             self._close("it answers again")
+
+    def judge(self, error: BaseException, *, unserved: bool) -> None:
+        """A message failed, ``unserved``: before anybody was given it. Who raises is there, who hangs says nothing."""
+        if isinstance(error, CircuitOpen):
+            return
+        if unserved or isinstance(error, WorkerLost | NoWorker):
+            self.failed(str(error))
+        elif not isinstance(error, NodeTimeout):
+            self.answered()
+
+    def refusal(self, node: str, message_id: str, *, probe: bool = True) -> CircuitOpen | None:
+        """Why a message of a node does not go in, or None; ``probe``: it may be the one that is tried."""
+        if self.admits(probe=probe):
+            return None
+        text = f"{node}: not sent: nobody answered for {ROW} messages of queue {self.queue!r} in a row"
+        return CircuitOpen(text, node=node, message_id=message_id)
 
     def failed(self, why: str) -> None:
         """A message found nobody, or its process died: ``why``, for the text."""

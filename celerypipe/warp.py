@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from celerypipe import codec
-from celerypipe.circuit import ROW, Circuit
+from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
-from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout, NoWorker, WorkerLost
+from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
@@ -149,11 +149,9 @@ class Warp(Handover):
         circuit = self.circuit
         if circuit is None or circuit.state == "closed" or self.limits.on_no_worker == "local":
             return None
-        if circuit.admits(probe=probe):
-            flight.probe = True
-            return None
-        text = f"{self.name}: not sent: nobody answered for {ROW} messages of queue {self.queue!r} in a row"
-        return CircuitOpen(text, node=self.name, message_id=flight.message.id)
+        refusal = circuit.refusal(self.name, flight.message.id, probe=probe)
+        flight.probe = refusal is None
+        return refusal
 
     def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
         return self._held + count > self.limits.window or not self.carrier.room(size)
@@ -229,15 +227,6 @@ class Warp(Handover):
         self._count(done, 0.0)
         self._keep(sequence, done)
 
-    def _note_health(self, flight: Flight, error: BaseException) -> None:
-        """Tell the circuit what a failure says of the queue: who raises is there, who hangs says nothing."""
-        if self.circuit is None or isinstance(error, CircuitOpen):
-            return
-        if flight.unserved or isinstance(error, WorkerLost | NoWorker):
-            self.circuit.failed(str(error))
-        elif not isinstance(error, NodeTimeout):
-            self.circuit.answered()
-
     def _count(self, done: Done, seconds: float) -> None:
         if self.circuit is not None:
             self.circuit.answered()
@@ -259,7 +248,8 @@ class Warp(Handover):
         if flight.errand is not None:
             flight.errand((), error)
             return
-        self._note_health(flight, error)
+        if self.circuit is not None:
+            self.circuit.judge(error, unserved=flight.unserved)
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
