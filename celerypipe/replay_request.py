@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import redis
+
 from celerypipe import keys
 from celerypipe.connection import Client, connect, explained
 from celerypipe.dead_letter import NAME
@@ -43,7 +45,13 @@ def request_replay(url: str, run: str, names: Sequence[str]) -> None:
 
 
 def taken_requests(client: Client, run: str) -> list[str]:
-    """Take what was asked of a run; what cannot be a name of a letter is passed over."""
-    taken: Any = client.lpop(keys.replay(run), MOST)
+    """Take what was asked of a run; what cannot be a name of a letter is passed over.
+
+    Nothing where Redis refuses (a user without LPOP, a key of another type): a run does not end for a question.
+    """
+    try:
+        taken: Any = client.lpop(keys.replay(run), MOST)
+    except redis.ResponseError:
+        return []
     names = [raw.decode("ascii", "replace") for raw in taken or ()]
     return [name for name in names if NAME.fullmatch(name)]

@@ -16,7 +16,7 @@ from celerypipe.connection import Client
 from celerypipe.dead_letters import DeadLetters
 from celerypipe.definition import DeadLetterLimits
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.replay_request import request_replay
+from celerypipe.replay_request import request_replay, taken_requests
 from tests import here, remote
 from tests.integration.test_references import SIZE, chain, frames
 from tests.integration.test_warp import CONFIG, warped
@@ -344,6 +344,8 @@ def test_nonsense_that_is_asked_of_a_run_changes_nothing(
     key = keys.replay(running.id)
     redis_client.rpush(key, b"../../x", b"\xff\xfe", b"", b"x" * 5000, b"nobody")
     eventually(lambda: not redis_client.exists(key), "that they were taken")
+    redis_client.set(key, "no list", ex=60)
+    assert taken_requests(redis_client, running.id) == []
     for path in (gate, tmp_path / "end"):
         path.touch()
     assert running.end().status == "done"
