@@ -94,7 +94,7 @@ class Run:
             arguments = self.catalogue.find(node.mark, node.type).arguments()
             defaults = {argument.name: argument.default for argument in arguments}
         resolved = resolve_environment(node.configuration, os.environ, place, defaults)
-        if self._letters is not None and "append" in defaults:
+        if self._letters is not None and defaults.get("append") is False:
             resolved["append"] = True  # a file sink that empties its file would lose what the first run wrote
         return resolved
 

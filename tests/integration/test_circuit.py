@@ -139,3 +139,18 @@ def test_a_node_that_raises_or_hangs_does_not_open_it(shared_worker: StartWorker
     assert [m.payload for m in runner.stream(hanging, map(Message, [5.0] * 8 + [0.0]))] == [0.0]
     assert runner.report["there"].failed == {"timeout": 8}
     assert [queue.opened for queue in runner.report.queues] == [0]
+
+
+@pytest.mark.skipif(not LONG, reason="make faults")
+@pytest.mark.timeout(300)
+def test_a_node_that_always_kills_its_process_does_not_kill_one_for_every_message(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    start_worker("cdeadly", pool="prefork", concurrency=2, config=CONFIG)
+    runner = Runner(redis_url)
+    pipeline = skipping("cdeadly", "tests.remote.Deadly", configuration={"bad": list(range(200))})
+    assert list(runner.stream(pipeline, map(Message, range(200)))) == []
+    assert runner.report is not None
+    failed = runner.report["there"].failed
+    assert sum(failed.values()) == 200
+    assert 5 <= failed["lost"] <= 20
