@@ -135,9 +135,9 @@ def test_a_node_that_raises_or_hangs_does_not_open_it(shared_worker: StartWorker
     assert list(runner.stream(raising, map(Message, range(40)))) == []
     assert runner.report is not None
     assert runner.report["there"].failed == {"failed": 40}
-    hanging = skipping("tsolo", "tests.remote.Nap", timeout=0.2)
-    assert [m.payload for m in runner.stream(hanging, map(Message, [5.0] * 8 + [0.0]))] == [0.0]
-    assert runner.report["there"].failed == {"timeout": 8}
+    hanging = skipping("tsolo", "tests.remote.Nap", timeout=0.6)
+    assert [m.payload for m in runner.stream(hanging, map(Message, [5.0] * 6 + [0.0]))] == [0.0]
+    assert runner.report["there"].failed == {"timeout": 6}
     assert [queue.opened for queue in runner.report.queues] == [0]
 
 
