@@ -146,7 +146,11 @@ class DeadLetters:
         if self._bytes > limits.bytes and len(kept) > 1:
             return f"they take more than {limits.bytes} bytes"
         oldest, _ = next(iter(kept.values()), (time.time(), 0))
-        return f"some are older than {limits.age:g} s" if time.time() - oldest > limits.age else ""
+        if time.time() - oldest <= limits.age:
+            return ""
+        return "some are older than " + (
+            f"{limits.age / 86_400:g} days" if limits.age > 86_400 else f"{limits.age:g} seconds"
+        )
 
     # -- finding ----------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def test_what_is_too_old_goes_when_a_run_begins(tmp_path: Path) -> None:
     said: list[str] = []
     DeadLetters(tmp_path, limits=DeadLetterLimits(age=3600.0), say=said.append).expire()
     assert not list(tmp_path.glob("*.message"))
-    assert "older than 3600 s" in said[0]
+    assert "older than 3600 seconds" in said[0]
 
 
 def test_what_is_no_letter_is_named_and_never_touched(tmp_path: Path) -> None:
