@@ -418,9 +418,13 @@ def test_what_was_not_even_tried_again_still_says_what_it_died_of(redis_url: str
         assert "replayed, and not tried" in letter.note
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_whatever_dies_wherever_in_the_end_every_number_is_in_every_sink_once(tmp_path: Path, seed: int) -> None:
-    """A graph with branches, some of its nodes behind the codec; whoever dies is replayed, and may die again."""
+@pytest.mark.parametrize(("seed", "local"), [(0, True), (1, True), (2, False), (3, False)])
+def test_whatever_dies_wherever_in_the_end_every_number_is_in_every_sink_once(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path, seed: int, local: bool
+) -> None:
+    """A graph with branches, and two nodes in a row on one worker; whoever dies is replayed, and may die again."""
+    if not local:
+        shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     chance = random.Random(seed)  # noqa: S311  # no secret
 
     def pipeline(share: float) -> Pipeline:
@@ -433,13 +437,14 @@ def test_whatever_dies_wherever_in_the_end_every_number_is_in_every_sink_once(tm
                 name=name, type="sink", mark="json_lines", configuration={"path": str(tmp_path / f"{name}.jsonl")}
             )
 
-        away = {"warped": True, "warp_configuration": {"queue": "nobody", "window": 7}}
+        away = {"warped": True, "warp_configuration": {"queue": "tsolo", "window": 7}}
         nodes = [
             node("numbers", here.Numbers, configuration={"count": 60}),
             picky("first"),
             picky("left", **away),
             picky("right"),
             picky("after", **away),
+            picky("further", **away),
             file("both"),
             file("one"),
         ]
@@ -449,12 +454,13 @@ def test_whatever_dies_wherever_in_the_end_every_number_is_in_every_sink_once(tm
             ("first", "right"),
             ("left", "both"),
             ("right", "after"),
-            ("after", "both"),
+            ("after", "further"),
+            ("further", "both"),
             ("right", "one"),
         ]
         return Pipeline(name="tree", nodes=nodes, links=links, folder=str(tmp_path))
 
-    runner = Runner(local=True)
+    runner = Runner(redis_url, local=local)
     runner.run(pipeline(0.3))
     assert len(names(tmp_path)) > 30
     for share in (0.5, 0.4, 0.3, 0.0):
