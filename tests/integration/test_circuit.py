@@ -78,7 +78,7 @@ def test_on_no_worker_fail_decides_at_once_once_it_is_open(redis_url: str) -> No
 def test_a_worker_that_starts_closes_it(start_worker: StartWorker, redis_url: str) -> None:
     said: list[str] = []
     over = threading.Event()
-    stream = Runner(redis_url, on_event=said.append).stream(skipping("clate", timeout=1.0), endless(over))
+    stream = Runner(redis_url, on_event=said.append).stream(skipping("clate", timeout=0.5), endless(over))
     reading = Reading(stream)
     eventually(lambda: any("failed without an answer" in line for line in said), "that it opened")
     assert reading.out == []
