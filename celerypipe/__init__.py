@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from celerypipe.contract import node as node
     from celerypipe.embedded import Embedded as Embedded
     from celerypipe.errors import CelerypipeError as CelerypipeError
+    from celerypipe.errors import CircuitOpen as CircuitOpen
     from celerypipe.errors import CodecError as CodecError
     from celerypipe.errors import ConfigError as ConfigError
     from celerypipe.errors import DeadlineExceeded as DeadlineExceeded
@@ -51,6 +52,7 @@ _HOME = {
     "embedded": ("Embedded",),
     "errors": (
         "CelerypipeError",
+        "CircuitOpen",
         "CodecError",
         "ConfigError",
         "DeadlineExceeded",

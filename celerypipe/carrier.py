@@ -19,6 +19,7 @@ from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
 from celerypipe.catalogue import Catalogue
+from celerypipe.circuit import Circuit
 from celerypipe.connection import Broken, Client, connect, explained, is_gone, said
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
@@ -26,6 +27,7 @@ from celerypipe.holdings import Holdings
 from celerypipe.mailbox import NOTE, Mailbox, as_published
 from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
+from celerypipe.replay_request import taken_requests
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.signing import Keyring, refused
@@ -58,6 +60,9 @@ class RedisCarrier:
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
+        #: Gets the names of the dead letters that somebody wants replayed in this run.
+        self.asked: Callable[[list[str]], None] | None = None
+        self.circuits: dict[str, Circuit] = {}
         self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
@@ -107,6 +112,7 @@ class RedisCarrier:
         """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
+            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
         nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
         self.holdings.plan(records, {**self._about, "nodes": nodes})
         with explained(self.url):
@@ -210,8 +216,12 @@ class RedisCarrier:
             self._make_again()
         self.bells.look(self._client, self._mine())
         self._share()
+        for queue, circuit in self.circuits.items():
+            circuit.see({worker["id"] for worker in self.bells.workers(queue)})
         for warp in self._mine():
             self._keep(warp, now)
+        if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
+            self.asked(names)
 
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""
@@ -242,9 +252,12 @@ class RedisCarrier:
     def _keep(self, warp: Warp, now: float) -> None:
         if not warp.flights:
             return
-        if self.bells.abandoned(warp) and self.instead is not None and warp.limits.on_no_worker == "local":
+        is_open = self.circuits[warp.queue].state == "open"
+        if (self.bells.abandoned(warp) or is_open) and self.instead is not None and warp.limits.on_no_worker == "local":
             self.instead(warp)
             return
+        if is_open:
+            self._give_up_waiting(warp)
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
         if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER or warp.name in self._doubted:
@@ -257,6 +270,17 @@ class RedisCarrier:
         if self.keyring is not None and self.keyring.refusals.add(what, where, count):
             self.course.say(refused(what, where))
         self._doubted.add(node)
+
+    def _give_up_waiting(self, warp: Warp) -> None:
+        """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
+        flights = [f for f in list(warp.flights.values()) if f.entry and not (f.probe or f.remaking or f.errand)]
+        given = self.mailboxes[warp.name].given_ids(self._client, len(warp.flights))
+        waiting = [flight for flight in flights if flight.entry not in given]
+        self.mailboxes[warp.name].withdraw(self._client, [flight.entry for flight in waiting])
+        for flight in waiting:
+            refusal = warp.refusal(flight, probe=False)
+            if refusal is not None:
+                warp.failed(flight, refusal)
 
     def _audit(self, *warps: Warp) -> None:
         """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""

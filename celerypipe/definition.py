@@ -95,6 +95,18 @@ class BatchLimits(Shape):
     wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
 
 
+class DeadLetterLimits(Shape):
+    """How many dead letters are kept in the pipeline's folder; the oldest go first."""
+
+    count: Positive = Field(10_000, description="At most so many.")
+    bytes: Positive = Field(1024**3, description="At most so many bytes of all of them together.")
+    age: Seconds = Field(30 * 86_400.0, description="Seconds after which one goes.")
+
+    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
+
+        def __init__(self, /, **data: Any) -> None: ...
+
+
 class WarpConfiguration(Shape):
     """How a warped node runs: where, how many at a time, how long it may take."""
 

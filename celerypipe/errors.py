@@ -17,6 +17,7 @@
         ├── NodeFailed           its ``update`` raised, or returned something that is no message
         ├── NodeTimeout          it took longer than its ``timeout``
         ├── NoWorker             no live worker serves its queue
+        │   └── CircuitOpen      one message after another waited there in vain, so this one was not sent
         └── WorkerLost           its process died on the message: a signal, out of memory, ``os._exit``
 """
 
@@ -133,6 +134,12 @@ class NoWorker(NodeError):
     """No live worker serves the queue of a warped node."""
 
     kind = "no_worker"
+
+
+class CircuitOpen(NoWorker):
+    """Nobody answered for several messages of its queue in a row: this one was given up at once."""
+
+    kind = "circuit"
 
 
 class WorkerLost(NodeError):

@@ -76,6 +76,7 @@ class Handover(Waiting):
                     self._pass_through(done, wait=wait)
                 else:
                     self.pass_on(done.outputs, done.message, crowd=not wait)
+                self.course.left(done.message)
                 count += 1
             if self.onward is not None:
                 self.onward.hand_over()
@@ -95,6 +96,8 @@ class Handover(Waiting):
                 self.pass_on((output,), done.message, crowd=not wait)
                 continue
             self.tally.sent += 1
+            if self.course.tracker is not None:
+                self.course.tracker.sent(after.message, done.message)
             self.onward.pass_through(self.name, after, crowd=not wait)
             if wait:  # there may be more of them than it has room for
                 self.onward.hand_over()

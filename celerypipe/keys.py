@@ -64,6 +64,11 @@ def bell(run_id: str, name: str) -> str:
     return f"celerypipe:bell:{run_id}:{name}:"
 
 
+def replay(run_id: str) -> str:
+    """A list of the names of dead letters that a run is asked to replay; its runner takes them."""
+    return f"celerypipe:replay:{run_id}"
+
+
 def warming(consumer: str) -> str:
     """There while an activation makes its node, warms it up or lets it go: no message it holds is in ``update``."""
     return f"celerypipe:warming:{consumer}"

@@ -12,7 +12,7 @@ from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeo
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full, Waiting
+from celerypipe.station import REPLAY, Course, Full, Waiting
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -85,6 +85,8 @@ class LocalStation(Waiting):
             f"{self.name}: {timeout} s exceeded ({spent:.1f} s running here)", node=self.name, message_id=message.id
         )
         delay = self.judge(message, error, attempt)
+        if delay is None:
+            self.course.left(message)
         if not self.course.over.is_set():
             again = (message, attempt + 1) if delay is not None else None
             self.course.spawn(self.name, self._replace, again, delay or 0.0)
@@ -128,7 +130,7 @@ class LocalStation(Waiting):
                 link, message = self._inbox.popleft()
                 self._changed.notify_all()
             self.received(message)
-            self._ready.extend(self.join.put(link, message))
+            self._ready.extend((message,) if link == REPLAY else self.join.put(link, message))
         return None if self.course.over.is_set() else self._ready.popleft()
 
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
@@ -148,8 +150,11 @@ class LocalStation(Waiting):
             self.tally.running.add(time.monotonic() - turn.since)
             if error is None:
                 self.pass_on(outputs, message)
+                self.course.left(message)
                 return
             delay = self.judge(message, error, attempt)
+            if delay is None:
+                self.course.left(message)
             if delay is None or self.course.over.wait(delay):
                 return
             attempt += 1

@@ -197,6 +197,11 @@ class Mailbox:
         found = entries_in(client.call("XRANGE", self.stream, "-", "+"), self.signer("message"))
         return {(entry.sequence, entry.attempt): entry.id for entry in found}
 
+    def given_ids(self, client: Client, most: int) -> set[bytes]:
+        """Return the ids of the entries that some activation was given and has not answered for."""
+        found: Any = client.xpending_range(self.stream, keys.GROUP, min="-", max="+", count=max(1, most))
+        return {each["message_id"] for each in found}
+
     def given(self, client: Client) -> list[int]:
         """Return how many messages each activation holds, of those that hold any."""
         consumers = client.call("XPENDING", self.stream, keys.GROUP)[3]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from celerypipe.definition import Link, Name, NodeDefinition, PathText, WarpConfiguration
+from celerypipe.definition import DeadLetterLimits, Link, Name, NodeDefinition, PathText, WarpConfiguration
 from celerypipe.definition_file import read_definition
 from celerypipe.environment import resolve_environment
 from celerypipe.errors import Complaint, DefinitionError
@@ -44,6 +44,9 @@ class Body(Shape):
         None, BeforeValidator(not_yet("schedules are not built yet; leave it out and start the run with cron"))
     ] = Field(None, description="When to run; arrives later.")
     deadline: Seconds | None = Field(None, description="Seconds after which the whole run is ended.")
+    dead_letters: Annotated[DeadLetterLimits, Inside] = Field(
+        default_factory=lambda: DeadLetterLimits(), description="How many messages that were given up are kept."
+    )
 
     wanted: ClassVar = {"name": "give the pipeline a name", "nodes": "write the list of nodes"}
 

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from celerypipe import codec
+from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
-from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
+from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full
+from celerypipe.station import REPLAY, Course, Full
 
 
 class Carrier(Protocol):
@@ -73,6 +74,8 @@ class Warp(Handover):
         self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
+        #: Whether its queue answers; None where it runs here.
+        self.circuit: Circuit | None = None
 
     @property
     def queue(self) -> str:
@@ -97,7 +100,7 @@ class Warp(Handover):
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
-        if not self.may_hold_up:
+        if not self.may_hold_up or link == REPLAY:
             return self._accept(message, full)
         with self._joining:
             try:
@@ -122,6 +125,7 @@ class Warp(Handover):
             failure.kind = "codec"
             failure.__cause__ = error
             self.judge(message, failure, self.node.retries)
+            self.course.left(message)
             return True
         with self._changed:
             if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
@@ -132,12 +136,22 @@ class Warp(Handover):
             self.flights[flight.sequence] = flight
             self._clocks.add(flight)
             self._start_clocks()
+            tried = tried or self.refusal(flight)
         self.tally.bytes += flight.size
         if tried is None:
             self.carrier.post(self, flight)
         else:
             self.failed(flight, tried)
         return True
+
+    def refusal(self, flight: Flight, *, probe: bool = True) -> CircuitOpen | None:
+        """Why a message is given up untried, or None; ``probe``: it may be the one that is tried."""
+        circuit = self.circuit
+        if circuit is None or circuit.state == "closed" or self.limits.on_no_worker == "local":
+            return None
+        refusal = circuit.refusal(self.name, flight.message.id, probe=probe)
+        flight.probe = refusal is None
+        return refusal
 
     def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
         return self._held + count > self.limits.window or not self.carrier.room(size)
@@ -214,6 +228,8 @@ class Warp(Handover):
         self._keep(sequence, done)
 
     def _count(self, done: Done, seconds: float) -> None:
+        if self.circuit is not None:
+            self.circuit.answered()
         total = done.ran + done.beyond
         self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
         self.tally.bytes += done.size
@@ -232,6 +248,8 @@ class Warp(Handover):
         if flight.errand is not None:
             flight.errand((), error)
             return
+        if self.circuit is not None:
+            self.circuit.judge(error, unserved=flight.unserved)
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
@@ -254,20 +272,24 @@ class Warp(Handover):
         self.carrier.settled(self, flight)
         return True
 
-    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
         payload = message.payload
         if not isinstance(payload, codec.Elsewhere):
-            super().bury(message, error, attempt, note)
+            super().bury(message, error, attempt, note, starts_at)
             return
 
         def fetch_and_bury() -> None:
             here = self.carrier.here(message)
             if here is not None:
                 super(Warp, self).bury(here, error, attempt, note)
-                return
-            lost = "its payload was lost with Redis; this is the message that it was made from"
-            super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost)
+            else:
+                first = payload.lineage.steps[0][0].name
+                lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
+                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost, first)
+            self.course.left(message)
 
+        if self.course.tracker is not None:
+            self.course.tracker.hold(message)
         self.course.later(fetch_and_bury)  # who gives it up may be watching time
 
     # -- time -------------------------------------------------------------------------------------------------------
@@ -281,7 +303,11 @@ class Warp(Handover):
             for flight in again:
                 self._clocks.restart(flight)
         for flight in again:
-            self.carrier.post(self, flight, wait=False)
+            refusal = self.refusal(flight)
+            if refusal is None:
+                self.carrier.post(self, flight, wait=False)
+            else:
+                self.failed(flight, refusal)
         for flight in late:
             if self.course.over.is_set():
                 return

@@ -92,6 +92,7 @@ class Whereabouts:
         try:
             pending = self._pending(mailbox, flight.entry)
             text = self._where(warp, flight, pending, spent)
+            flight.unserved = pending is None and bool(flight.entry)
             if pending is not None and not self._bells.interrupts(warp.queue):
                 company = self._company(warp, flight, pending[0])
                 behind = self._take_behind(nearby, [flight, *company], pending[0])

@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from celerypipe import Message, Proc, Sink, Source
 
@@ -25,6 +27,20 @@ class Numbers(Source):
             if number == self.hang_after:
                 threading.Event().wait(60)
             yield Message(number, meta={"number": number})
+
+
+class Until(Source):
+    """Yields its items, and ends when a file is there."""
+
+    def __init__(self, items: list[Any], path: str) -> None:
+        self.items = items
+        self.path = Path(path)
+
+    def messages(self) -> Iterator[Message]:
+        for item in self.items:
+            yield Message(item)
+        while not self.path.exists():
+            time.sleep(0.01)
 
 
 class Keep(Proc):

@@ -60,10 +60,27 @@ def run(
     Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
     """
     definition = Pipeline.load(pipeline, allow)
-    settings = Settings.from_environment()
-    catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
+
+    def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
+        return runner.run(definition, on_progress=show)
+
+    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+
+
+def supervise(
+    definition: Pipeline,
+    work: Callable[[Runner, Callable[[Report], None] | None], Report],
+    *,
+    redis: str | None,
+    local: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report."""
+    settings = Settings.from_environment()
+    catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local)
     console = Console(stderr=True)
 
@@ -78,7 +95,7 @@ def run(
     try:
         address = redis or settings.redis_url
         with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:
-            report = Runner(url, local=local, on_event=say).run(definition, on_progress=show)
+            report = work(Runner(url, local=local, on_event=say), show)
     except CelerypipeError as error:
         if error.report is not None:
             publish(error.report, as_json=as_json)
