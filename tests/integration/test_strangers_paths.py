@@ -122,7 +122,7 @@ def test_a_source_reads_nothing_outside(theirs: Path) -> None:
         ("image_files", {"folder": str(theirs), "pattern": "../ours/*"}),
         ("image_files", {"folder": str(theirs / "link"), "pattern": "*"}),
     ]:
-        data = definition(json_lines(theirs / "out.jsonl"))
+        data = definition({"mark": "console"})
         data["pipeline"]["nodes"][0] = {"name": "src", "type": "source", "mark": mark, "configuration": configuration}
         with pytest.raises(ConfigError, match="is out of reach"):
             Runner(local=True).run(Pipeline.from_dict(data, theirs))
