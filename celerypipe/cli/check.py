@@ -14,6 +14,7 @@ from celerypipe import preflight
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import check as complaints_of
 from celerypipe.check import notes as notes_on
+from celerypipe.cli.options import ALLOW
 from celerypipe.connection import connect, explained
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
 from celerypipe.finding import Finding, Seen
@@ -28,9 +29,7 @@ PATIENCE = 1.0
 @click.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("--local", is_flag=True, help="Check warped nodes as `run --local` would: their modules are imported.")
-@click.option(
-    "--allow", multiple=True, type=click.Path(path_type=Path), help="A folder that PIPELINE may use besides its own."
-)
+@ALLOW
 @click.option("--live", is_flag=True, help="Look at Redis and at the workers too, as every run does first.")
 @click.option("--redis", metavar="URL", help="Where Redis is, for --live; else CELERYPIPE_REDIS_URL.")
 @click.option("--json", "as_json", is_flag=True, help="Print complaints, notes and findings as JSON.")

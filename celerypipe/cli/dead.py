@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from celerypipe.cli.options import ALLOW
 from celerypipe.cli.run import supervise
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters, chosen
@@ -48,11 +49,12 @@ def dead() -> None:
 
 @dead.command("list")
 @PLACE_ARGUMENT
+@ALLOW
 @NODE_OPTION
 @JSON_OPTION
-def list_(place: Path, node: str | None, as_json: bool) -> None:
+def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool) -> None:
     """List the dead letters, oldest first."""
-    found = chosen(store_of(place), node=node)
+    found = chosen(store_of(place, allow), node=node)
     if as_json:
         letters = [dataclasses.asdict(letter) for letter in found.letters]
         click.echo(json.dumps({"letters": letters, "strange": found.strange}, indent=2, ensure_ascii=False))
@@ -66,11 +68,12 @@ def list_(place: Path, node: str | None, as_json: bool) -> None:
 
 @dead.command()
 @PLACE_ARGUMENT
+@ALLOW
 @click.argument("letter")
 @JSON_OPTION
-def show(place: Path, letter: str, as_json: bool) -> None:
+def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> None:
     """Show one dead letter: what it was, where and why it was given up, the traceback."""
-    store = store_of(place)
+    store = store_of(place, allow)
     one = store.get(letter)
     message: Message | None = None
     trouble = ""
@@ -90,6 +93,7 @@ def show(place: Path, letter: str, as_json: bool) -> None:
 
 @dead.command()
 @PLACE_ARGUMENT
+@ALLOW
 @click.argument("letters", nargs=-1, metavar="[LETTER]...")
 @NODE_OPTION
 @click.option("--run", "run_id", metavar="RUN", help="Replay in this run, which is going on, instead of a new one.")
@@ -99,6 +103,7 @@ def show(place: Path, letter: str, as_json: bool) -> None:
 @JSON_OPTION
 def replay(
     place: Path,
+    allow: tuple[Path, ...],
     letters: tuple[str, ...],
     node: str | None,
     run_id: str | None,
@@ -114,7 +119,7 @@ def replay(
 
     Exit status: 0 all are through (with --run: that run has taken them), 1 some stay, 2 something is wrong before.
     """
-    store = store_of(place)
+    store = store_of(place, allow)
     found = chosen(store, letters, node)
     tell_strange(found.strange)
     names = [letter.name for letter in found.letters]
@@ -124,7 +129,7 @@ def replay(
     if run_id is not None:
         _in_run(run_id, names, redis, as_json=as_json)
         return
-    pipeline = pipeline_of(place)
+    pipeline = pipeline_of(place, allow)
 
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
         return runner.replay(pipeline, names, on_progress=show)
@@ -152,16 +157,25 @@ def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) 
 
 @dead.command()
 @PLACE_ARGUMENT
+@ALLOW
 @click.argument("letters", nargs=-1, metavar="[LETTER]...")
 @NODE_OPTION
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @JSON_OPTION
-def remove(place: Path, letters: tuple[str, ...], node: str | None, every: bool, yes: bool, as_json: bool) -> None:
+def remove(
+    place: Path,
+    allow: tuple[Path, ...],
+    letters: tuple[str, ...],
+    node: str | None,
+    every: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Remove dead letters for good: those named, those of a node, or all."""
     if not letters and not every and node is None:
         raise click.UsageError("name the letters to remove, or a node (--node), or all of them (--all)")
-    store = store_of(place)
+    store = store_of(place, allow)
     found = chosen(store, letters, node)
     count = counted(len(found.letters))
     if found.letters and not yes:
@@ -174,10 +188,10 @@ def remove(place: Path, letters: tuple[str, ...], node: str | None, every: bool,
     tell_strange(found.strange)
 
 
-def store_of(place: Path) -> DeadLetters:
+def store_of(place: Path, allow: Iterable[Path]) -> DeadLetters:
     """The letters of a pipeline's file, of the folder that it writes to, or of the folder that they are in."""
     if not place.is_dir():
-        folder = Pipeline.load(place).folder_path
+        folder = Pipeline.load(place, allow).folder_path
         if folder is None:
             raise ConfigError(f'{place}: this pipeline has no "folder", so it keeps no dead letters')
         return DeadLetters(folder / PLACE)
@@ -188,16 +202,16 @@ def store_of(place: Path) -> DeadLetters:
     return DeadLetters(place / PLACE)
 
 
-def pipeline_of(place: Path) -> Pipeline:
+def pipeline_of(place: Path, allow: Iterable[Path]) -> Pipeline:
     """The pipeline of a file, or the one that wrote to a folder; it knows no more where its own file was."""
     if not place.is_dir():
-        return Pipeline.load(place)
+        return Pipeline.load(place, allow)
     folder = place.absolute().parent if place.absolute().name == PLACE else place.absolute()
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder}: there is no config.json that says which pipeline this was; name the pipeline's file"
         )
-    pipeline = Pipeline.load(folder / "config.json").model_copy(update={"folder": str(folder)})
+    pipeline = Pipeline.load(folder / "config.json", allow).model_copy(update={"folder": str(folder)})
     relative = [name for name in pipeline.plugins if not Path(name).is_absolute()]
     if relative:
         text = f"its plugins {', '.join(relative)} are relative to a file that config.json does not name"

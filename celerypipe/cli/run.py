@@ -13,6 +13,7 @@ from rich.live import Live
 
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import notes, require
+from celerypipe.cli.options import ALLOW
 from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.pipeline import Pipeline
@@ -35,9 +36,7 @@ FILE_WIDTH = 120
     help="End the run after so long; wins over the pipeline's deadline.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
-@click.option(
-    "--allow", multiple=True, type=click.Path(path_type=Path), help="A folder that PIPELINE may use besides its own."
-)
+@ALLOW
 @click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
 def run(
     pipeline: Path,

@@ -100,7 +100,10 @@ def test_replay_says_what_came_through_and_what_stays(file: Path) -> None:
     assert json.loads(done.stdout)["status"] == "done"
     assert [(letter["name"], letter["replays"]) for letter in listed(file)] == [(four, 1)]
     definition(file.parent, [])
-    assert dead("replay", file.parent / "run").exit_code == 1  # config.json of the folder still refuses it
+    assert dead("replay", file.parent / "run").exit_code == 2  # what it writes is not below that folder
+    assert (
+        dead("replay", file.parent / "run", "--allow", file.parent).exit_code == 1
+    )  # config.json of the folder still refuses it
     assert dead("replay", file, "--node", "pick").exit_code == 0
     assert (file.parent / "out.jsonl").read_text().split() == ["0", "1", "3", "5", "2", "4"]
     done = dead("replay", file)

@@ -46,6 +46,7 @@ RECORD = {
 #: The only places where a module is imported whose name is no constant, and whose word that name is.
 IMPORTS = {
     "__init__.py": "the table of public names",
+    "declaration.py": "found, not imported: a dotted path of the definition that is run here",
     "cli/__init__.py": "the table of commands",
     "modules.py": "the definition that is run here, a plugin folder of this machine, or the built-in nodes",
     "packing.py": "the table of ways to pack",
@@ -104,9 +105,8 @@ def test_a_bell_whose_record_names_another_node_is_refused(
     for number, mark in enumerate(["tasks.open.Other", "trap.Public", "json_lines"]):
         run = f"strange{number}"
         holdings = Holdings(run, Blobs(Store(run)))
-        holdings.plan(
-            {"node": {**RECORD, "mark": mark, "neighbours": ("node", "next")}, "next": {**RECORD, "mark": mark}}
-        )
+        record = {**RECORD, "mark": mark}
+        holdings.plan({"node": {**record, "neighbours": ("node", "next")}, "next": record}, {})
         holdings.make(redis_client)
         entry = packed_entry(0, 0, "", codec.encode_joined([Message(number)]))
         holdings.mailboxes["node"].send(redis_client, [entry], token="token", wanted=1, ttl=2000)

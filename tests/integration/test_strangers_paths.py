@@ -188,7 +188,7 @@ def test_the_id_of_a_message_names_no_file_outside(tmp_path: Path, name: str) ->
     folder.make({}, ["node"])
     message = Message(1, id=name)
     folder.dump("node", message)
-    folder.bury("node", message, {"kind": "failed"})
+    folder.letters.keep("node", message, {"kind": "failed"})
     assert sorted(os.listdir(tmp_path / "deep" / "pipe")) == ["config.json", "dead_letters", "node"]
     assert os.listdir(tmp_path) == ["deep"]
     assert os.listdir(tmp_path / "deep") == ["pipe"]
