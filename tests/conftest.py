@@ -13,6 +13,7 @@ import pytest
 
 from celerypipe.connection import Client, connect
 from tests.servers import WORKERS, RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
+from tests.tuned_redis import DURABLE, TunedRedis
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,6 +49,14 @@ def redis_client(redis_url: str) -> Iterator[Client]:
 def private_redis() -> Iterator[RedisServer]:
     """A Redis for one test, which may flush it, freeze it, kill it and start it again."""
     server = RedisServer().start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def durable_redis() -> Iterator[TunedRedis]:
+    """A Redis that keeps its data through a kill."""
+    server = TunedRedis(settings=DURABLE).start()
     yield server
     server.remove()
 

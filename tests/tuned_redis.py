@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from celerypipe.connection import Client, connect
 from tests.servers import RedisServer, eventually, redis_binary
 
+#: Append-only, written through: what was answered is there after a kill.
+DURABLE = {"appendonly": "yes", "appendfsync": "always", "rdbcompression": "no"}
+
 
 @dataclass
 class TunedRedis(RedisServer):

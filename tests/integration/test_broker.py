@@ -8,7 +8,9 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from kombu import Connection as StockConnection
+from redis import RedisError
 
 from celerypipe.broker import Channel, SentinelTransport, Transport
 from celerypipe.celery import make_app
@@ -68,6 +70,19 @@ def test_publishing_goes_on_after_redis_was_away(private_redis: RedisServer) -> 
         eventually(send, "a task sent")
     with connect(private_redis.url) as client:
         assert client.llen("again") >= 1
+
+
+def test_a_message_whose_acknowledgement_got_lost_holds_no_slot(private_redis: RedisServer) -> None:
+    app = make_app({"CELERYPIPE_REDIS_URL": private_redis.url})
+    app.send_task("mark", ["bell"], queue="lost", retry=False, declare=())
+    channel = channel_of(private_redis.url)
+    channel.basic_qos(0, 1, False)
+    message = channel.basic_get("lost")
+    assert not channel.qos.can_consume(), "one slot, and it is taken"
+    private_redis.stop()
+    with pytest.raises(RedisError):
+        channel.basic_ack(message.delivery_tag)
+    assert channel.qos.can_consume()
 
 
 def test_events_of_a_task_leave_soon_and_in_order_though_nothing_waits_for_them(
