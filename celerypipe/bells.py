@@ -17,6 +17,7 @@ from celerypipe import keys
 from celerypipe.catalogue import complaints_from_schema
 from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
+from celerypipe.demands import demands, lacks_slots
 from celerypipe.errors import ConfigError, NoWorker, did_you_mean
 from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
@@ -103,12 +104,12 @@ class Bells:
         self._presences = read_presences(client)
         for warp in self._warps:
             workers = self.workers(warp.queue)
-            self._know(client, warp, {worker["id"] for worker in workers})
             if workers:
                 self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
                 self._check_mark(warp, workers)
-            else:
+            self._know(client, warp, {worker["id"] for worker in workers})
+            if not workers:
                 self._missing.setdefault(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(warp)
@@ -139,8 +140,12 @@ class Bells:
             return
         self._checked.add((warp.name, workers[0]["id"]))
         complaints = complaints_from_schema(schemas[0], warp.node.configuration)
+        for key, text in demands(schemas[0], warp.limits):
+            complaints.append(f"warp_configuration.{key} {text}" if key else text)
         if schemas[0].get("stateful"):
-            complaints.append("it is stateful, and stateful nodes cannot be warped yet")
+            warp.becomes_stateful()
+        if warp.limits.pinned and (lacking := self._lacks_slots(warp, workers)):
+            complaints.append(lacking)
         size = warp.limits.batches.size
         if size > 1 and not schemas[0].get("batches"):
             complaints.append(
@@ -155,6 +160,10 @@ class Bells:
             )
         if complaints:
             self.course.fail(ConfigError("\n".join(f"node {warp.name!r} ({mark}): {text}" for text in complaints)))
+
+    def _lacks_slots(self, warp: Warp, workers: Sequence[Record]) -> str:
+        pinned = sum(1 for other in self._warps if other.queue == warp.queue and other.limits.pinned)
+        return lacks_slots(pinned, {f"{each['host']}, process {each['pid']}": int(each["slots"]) for each in workers})
 
     def _nobody(self, warp: Warp) -> None:
         queue = warp.queue

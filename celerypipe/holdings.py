@@ -26,6 +26,8 @@ class Holdings:
         self.run = run
         self.blobs = blobs
         self.mailboxes: dict[str, Mailbox] = {}
+        #: The stateful nodes; their states are made by others, who know what is in them.
+        self.states: set[str] = set()
         self._records: dict[str, Mapping[str, Any]] = {}
         self._made = self._told = False
         self._renewed = 0.0
@@ -59,6 +61,7 @@ class Holdings:
         names = [keys.reply(self.run)]
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, keys.node(self.run, name))
+        names += [keys.state(self.run, name) for name in self.states]
         commands: list[Command] = [("SET", keys.run(self.run), "running", "PX", keys.RUN_TTL, "GET")]
         commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
         if self._told != self.blobs.store.shares:

@@ -147,6 +147,7 @@ class Run:
             "compression": limits.compression,
             "batch": limits.batches.size,
             "wait": limits.batches.wait,
+            "pinned": limits.pinned,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:

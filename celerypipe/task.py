@@ -17,12 +17,14 @@ from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble, connect
 from celerypipe.errors import CodecError
+from celerypipe.fence import Fence
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
 from celerypipe.record import Record
 from celerypipe.serving import Serving
+from celerypipe.stateful import StatefulActivation, StatefulServing
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
         try:
-            first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along
+            # An activation that ends at once takes nothing along; one with a state reads when that is there.
+            first = 0 if self.worker.shutting_down() or self.entry.node.stateful else 1
             try:
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             except Trouble:  # the server may have closed a connection that was idle
@@ -132,6 +135,8 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
             return f"unreadable: {error}"
+        if self.entry.node.stateful:
+            return self._serve_stateful(client, lease, record, beginning)
         start = time.monotonic()
         place = self.worker.place()
         instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
@@ -161,6 +166,42 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         finally:
             neighbours.close()
         return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason})"
+
+    def _serve_stateful(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
+        start = time.monotonic()
+        shelf = self.worker.place().shelf
+        mailbox, slot, owner = lease.mailbox, lease.slot, lease.owner
+        instance = shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
+        try:
+            activation = StatefulActivation(
+                client,
+                StatefulServing(client, lease, record, instance, Fence(mailbox)),
+                queues=self.worker.queues,
+                shutting_down=self.worker.shutting_down,
+                offset=beginning.now - time.time(),
+            )
+            with lease.alarm:
+                while True:
+                    reason = activation.serve()
+                    self.worker.place().keeper.remove(lease)  # it would take the bell again
+                    force = reason in ("over", "lost", "trouble")
+                    if not activation.waits and mailbox.release(client, slot, owner, force=force):
+                        break
+                    if force:
+                        mailbox.release(client, slot, owner, force=True)
+                        break
+                    if reason != "idle":
+                        token = secrets.token_hex(4)
+                        if mailbox.hand_back(client, slot, owner, token):
+                            self._ring(record.mark, mailbox, slot, token)
+                        break
+                    self.worker.place().keeper.add(lease)
+        finally:
+            if record.pinned:
+                instance.destroy()  # without restore() it cannot begin anew
+            else:
+                shelf.give_back(record.key, instance)
+        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({reason})"
 
     def _entry_of(self, mark: str) -> Entry | None:
         task = self.app.tasks.get(mark)
