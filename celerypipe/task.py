@@ -17,14 +17,14 @@ from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble, connect
 from celerypipe.errors import CodecError
-from celerypipe.fence import Fence
+from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
 from celerypipe.record import Record
 from celerypipe.serving import Serving
-from celerypipe.stateful import StatefulActivation, StatefulServing
+from celerypipe.stateful import StatefulActivation
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         try:
             activation = StatefulActivation(
                 client,
-                StatefulServing(client, lease, record, instance, Fence(mailbox)),
+                StatefulServing(client, lease, record, instance),
                 queues=self.worker.queues,
                 shutting_down=self.worker.shutting_down,
                 offset=beginning.now - time.time(),
