@@ -28,9 +28,10 @@ RUNNER = "runner"
 PAGE = 500
 
 # Enter with the bell in hand: from now on nobody else publishes or saves. Nil: the bell is another's, or there is no
-# state. Before is who was here last; one that did not leave counts as dead.
+# state, or nobody can go on with it. Before is who was here last; one that did not leave counts as dead.
 ENTER = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return false end
+if redis.call('HEXISTS', KEYS[2], 'trouble') == 1 then return false end
 local before = redis.call('HGET', KEYS[2], 'token')
 redis.call('HSET', KEYS[2], 'token', ARGV[1])
 if before ~= ARGV[1] then

@@ -214,12 +214,13 @@ class Memory:
             reference, storing = store.put([data])
             snapshot = ("blob", reference, storing)
         old = self.fence.save(self.client, self.lease.owner, self.last, snapshot, self._unsaved)
+        garbage = old if old is not None else snapshot[1] if snapshot[0] == "blob" else ""
+        if garbage:
+            self.client.call("UNLINK", *names(store.run, garbage))
         if old is None:
             self.lease.state = "lost"
             return
-        if chunks := names(store.run, old) if old else []:
-            self.client.call("UNLINK", *chunks)
-        self._unsaved, self._unsaved_bytes, self.suspects = [], 0, set()
+        self._unsaved, self._unsaved_bytes = [], 0
         self._saved_at = time.monotonic()
         self.cost = self._saved_at - began
         self.every = max(SNAPSHOT_EVERY, 10 * self.cost, len(data) / SNAPSHOT_RATE)

@@ -17,6 +17,7 @@ from celerypipe.connection import Client
 from celerypipe.fence import GIVEN_UP
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted
+from celerypipe.keeper import Keeper
 from celerypipe.mailbox import LOST_BLOB, Answer, Entry
 from celerypipe.memory import Memory, Missing, Trouble
 
@@ -40,6 +41,7 @@ class StatefulActivation:
         client: Client,
         serving: StatefulServing,
         *,
+        keeper: Keeper,
         queues: Sequence[str],
         shutting_down: Callable[[], bool],
         offset: float,
@@ -49,6 +51,7 @@ class StatefulActivation:
         self.record = serving.record
         self.lease = serving.lease
         self.memory = Memory(serving)
+        self.keeper = keeper
         self.queues = queues
         self.shutting_down = shutting_down
         self.offset = offset
@@ -141,6 +144,8 @@ class StatefulActivation:
             self.serving.flush()  # if the process dies now, it dies of this one
             if self._is_doubtful() or not self.serving.claimed(entry, LONE_ATTEMPTS):
                 return False
+        if self.serving.box.waiting:
+            self.keeper.hurry()  # they are published, however long this one takes
         began = time.monotonic()
         self.serving.handle([(entry, content)], self.memory.store, self.offset)
         if self.serving.doubtful:

@@ -119,10 +119,11 @@ class States:
 
     def leave(self, client: Client) -> None:
         """Remove all of it: the run is over."""
-        keys_of_all = [Fence(self._holdings.mailboxes[name]).key for name in self._holdings.states]
-        chunks = [chunk for blob, _ in self._blobs.values() for chunk in names(self.course.run_id, blob)]
-        if keys_of_all:
-            accepted(client.together(("UNLINK", *keys_of_all, *chunks)))
+        fences = [Fence(self._holdings.mailboxes[name]) for name in self._holdings.states]
+        blobs = [fence.read(client)[2] for fence in fences]
+        chunks = [chunk for blob in blobs for chunk in names(self.course.run_id, blob)]
+        if fences:
+            accepted(client.together(("UNLINK", *[fence.key for fence in fences], *chunks)))
 
 
 def _gone(warp: Warp, why: str, token: str) -> WorkerLost:

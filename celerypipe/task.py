@@ -169,13 +169,15 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _serve_stateful(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
         start = time.monotonic()
-        shelf = self.worker.place().shelf
+        place = self.worker.place()
+        shelf, keeper = place.shelf, place.keeper
         mailbox, slot, owner = lease.mailbox, lease.slot, lease.owner
         instance = shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
         try:
             activation = StatefulActivation(
                 client,
                 StatefulServing(client, lease, record, instance),
+                keeper=keeper,
                 queues=self.worker.queues,
                 shutting_down=self.worker.shutting_down,
                 offset=beginning.now - time.time(),
@@ -183,7 +185,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             with lease.alarm:
                 while True:
                     reason = activation.serve()
-                    self.worker.place().keeper.remove(lease)  # it would take the bell again
+                    keeper.remove(lease)  # it would take the bell again
                     force = reason in ("over", "lost", "trouble")
                     if not activation.waits and mailbox.release(client, slot, owner, force=force):
                         break
@@ -195,7 +197,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                         if mailbox.hand_back(client, slot, owner, token):
                             self._ring(record.mark, mailbox, slot, token)
                         break
-                    self.worker.place().keeper.add(lease)
+                    keeper.add(lease)
         finally:
             if record.pinned:
                 instance.destroy()  # without restore() it cannot begin anew

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from itertools import accumulate
 from typing import Any
 
 import pytest
