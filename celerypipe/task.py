@@ -135,6 +135,9 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
             return f"unreadable: {error}"
+        if self.entry.node.stateful and lease.slot:
+            client.delete(lease.bell)
+            return "a stateful node has one slot"
         if self.entry.node.stateful:
             return self._serve_stateful(client, lease, record, beginning)
         start = time.monotonic()
