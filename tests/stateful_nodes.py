@@ -164,3 +164,11 @@ class Fatal(RunningSum):
         if message.payload in self.bad:
             ctypes.string_at(0)
         return super().update(message)
+
+
+class Enlarge(Proc):
+    """Turns a number into an array of 80,000 bytes full of it."""
+
+    def update(self, message: Message) -> Message:
+        time.sleep(0.002)
+        return message.with_payload(np.full(20_000, message.payload, np.uint32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from itertools import accumulate
 from typing import Any
@@ -15,7 +14,7 @@ from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, 
 from celerypipe.pipeline import NodeDefinition
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import warped
-from tests.servers import StartWorker, eventually
+from tests.servers import StartWorker
 
 CONFIG = 'imports = ["tests.stateful_nodes", "tests.remote"]\n'
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
@@ -123,15 +122,6 @@ def test_a_worker_that_shuts_down_hands_its_state_over(start_worker: StartWorker
     assert reading.payloads() == sums(range(600))
 
 
-def test_a_message_that_kills_its_process_leaves_nothing_in_the_state(
-    start_worker: StartWorker, redis_url: str
-) -> None:
-    start_worker("sfatal", pool="prefork", concurrency=1, config=CONFIG)
-    pipeline = summing("sfatal", "Fatal", configuration={"bad": [30]}, on_error="skip")
-    out = payloads(Runner(redis_url).stream(pipeline, map(Message, range(60))))
-    assert out == sums(number for number in range(60) if number != 30)
-
-
 # -- what cannot be ---------------------------------------------------------------------------------------------------
 
 
@@ -179,18 +169,6 @@ def test_a_state_that_cannot_be_kept_ends_the_run(
     assert caught.value.node == "there"
     if wrong != "travel":
         assert f"in {wrong}" in caught.value.remote_traceback
-
-
-def test_an_update_that_does_not_do_the_same_again_ends_the_run(
-    start_worker: StartWorker, redis_url: str, tmp_path: Any
-) -> None:
-    start_worker("smoody", pool="prefork", concurrency=1, config=CONFIG)
-    pipeline = summing("smoody", "Moody", configuration={"diary": str(tmp_path / "diary"), "delay": 0.002})
-    reading = Reading(Runner(redis_url).stream(pipeline, map(Message, range(2000))))
-    reading.wait_for(1)
-    os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
-    with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
-        reading.payloads()
 
 
 # -- pinned -----------------------------------------------------------------------------------------------------------
@@ -241,20 +219,3 @@ def test_a_pinned_node_that_is_broken_off_ends_the_run(shared_worker: StartWorke
     pipeline = summing("sprefork", configuration={"slow": [3]}, timeout=0.3, on_error="skip", limits=limits)
     with pytest.raises(WorkerLost, match=r"there: a message was broken off .* no snapshot to go back to"):
         payloads(Runner(redis_url).stream(pipeline, map(Message, range(10))))
-
-
-@pytest.mark.parametrize("leave", [signal.SIGKILL, signal.SIGTERM])
-def test_when_the_process_of_a_pinned_node_goes_the_run_ends(
-    start_worker: StartWorker, redis_url: str, leave: signal.Signals
-) -> None:
-    worker = start_worker("spinned", pool="prefork", concurrency=2, config=CONFIG)
-    pipeline = summing("spinned", "Forgetful", configuration={"delay": 0.01}, limits={"pinned": True})
-    reading = Reading(Runner(redis_url).stream(pipeline, map(Message, range(5000))))
-    reading.wait_for(5)
-    if leave == signal.SIGKILL:
-        os.kill(reading.out[-1].meta["pid"], leave)
-    else:
-        worker.process.send_signal(leave)
-    with pytest.raises(WorkerLost, match=r"there: the process that kept its state is gone"):
-        reading.payloads()
-    eventually(lambda: not reading.is_alive(), "the end of the run")
