@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
-from celerypipe.mailbox import FAILURE, LOST_BLOB, Answer, Entry, Mailbox, entries_in, storing
+from celerypipe.mailbox import FAILURE, LOST_BLOB, Answer, Entry, Mailbox, entries_in
 from celerypipe.scripts import Script, together
 
 #: The number of the try of a message that its runner gave up: nothing is run, and what comes after it goes on.
@@ -171,16 +171,15 @@ class Fence:
             found += entries_in([item for item in items if item[1]])
             start = items[-1][0]
 
-    def publish(self, client: Client, owner: str, answers: Sequence[Answer], *, ends: bool) -> Any:
-        """Publish results; see PUBLISH. ``ends``: nobody runs their messages again, so they go at once."""
+    def publishing(self, owner: str, answers: Sequence[Answer], *, ends: bool) -> Command:
+        """Return the command that publishes results; ``ends``: nobody runs their messages again, so they go at once."""
         flat: list[Any] = []
         for answer in answers:
             lost = answer.kind in (FAILURE, LOST_BLOB)
             flags = ("" if lost else "a") + ("d" if lost or ends else "")
             flat += (answer.entry.id, answer.entry.sequence, flags, answer.packed())
         names = (self.mailbox.stream, keys.reply(self.mailbox.run), self.key)
-        publishing = PUBLISH.command(names, keys.GROUP, owner, self.mailbox.node, *flat)
-        return accepted(together(client, *storing(answers), publishing))[-1]
+        return PUBLISH.command(names, keys.GROUP, owner, self.mailbox.node, *flat)
 
     def save(
         self, client: Client, owner: str, last: int, snapshot: tuple[str, Any, Sequence[Command]], ids: Sequence[str]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from celerypipe.blob import Content, unpacked
-from celerypipe.connection import Client
+from celerypipe.connection import Client, Command, accepted
 from celerypipe.fence import Fence
 from celerypipe.instance import Instance
 from celerypipe.keeper import Lease
-from celerypipe.mailbox import Entry
-from celerypipe.outbox import Outbox
+from celerypipe.mailbox import Entry, storing
+from celerypipe.outbox import Outbox, Pair
 from celerypipe.record import Record
 from celerypipe.running import at_work
+from celerypipe.scripts import together
 from celerypipe.serving import Serving, open_entry
 
 
@@ -27,15 +31,32 @@ class FencedOutbox(Outbox):
     def flush(self, client: Client) -> bool:
         """Publish all of them; where this activation was shut out, or a message withdrawn, they are dropped."""
         with self.emptied() as pairs:
-            if pairs and not self.torn and self.lease.state == "held":
-                answers = [answer for answer, _ in pairs]
-                said = self.fence.publish(client, self.owner, answers, ends=self.pinned)
-                if said == -1:
-                    self.lease.state = "lost"
-                else:
-                    self.sent(pairs, None if said is None else said[0])
-                    self.torn = said is not None and said[1] < len(answers)
+            if self._may_leave(pairs):
+                self._publish(client, pairs)
         return not self.refused
+
+    def exchange(self, client: Client, command: Command) -> Any:
+        """Publish all of them, and ask one thing more, in one round trip; return the answer to that."""
+        with self.emptied() as pairs:
+            if self._may_leave(pairs):
+                return self._publish(client, pairs, command)
+        return client.call(*command)
+
+    def _may_leave(self, pairs: Sequence[Pair]) -> bool:
+        return bool(pairs) and not self.torn and self.lease.state == "held"
+
+    def _publish(self, client: Client, pairs: Sequence[Pair], *more: Command) -> Any:
+        answers = [answer for answer, _ in pairs]
+        stores = storing(answers)
+        publishing = self.fence.publishing(self.owner, answers, ends=self.pinned)
+        found = accepted(together(client, *stores, publishing, *more))
+        said = found[len(stores)]
+        if said == -1:
+            self.lease.state = "lost"
+        else:
+            self.sent(pairs, None if said is None else said[0])
+            self.torn = said is not None and said[1] < len(answers)
+        return found[-1]
 
     def drop(self) -> None:
         """Forget what is in it: it was made with a state that must not be."""

@@ -14,6 +14,7 @@ from typing import Any
 from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Content, Store, is_shared, names
 from celerypipe.connection import Command
+from celerypipe.contract import Node
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.fence import GIVEN_UP, RUNNER, Entered
 from celerypipe.fenced import StatefulServing
@@ -145,7 +146,7 @@ class Memory:
         if self.record.pinned:
             return
         if fresh or instance.initial is None:
-            instance.initial = self._snapshot()
+            instance.initial = self._snapshot(node)
         data = self._saved(found)
         if data is None and fresh:
             return
@@ -202,12 +203,17 @@ class Memory:
         return many or time.monotonic() - self._saved_at > self.every
 
     def save(self) -> None:
-        """Take a snapshot, and with it let go of the messages in it, whose results are published."""
+        """Take a snapshot, and with it let go of the messages in it, whose results are published.
+
+        Never of a state that is doubtful.
+        """
         self.serving.flush()
-        if not self._unsaved or self.serving.box.torn or self.lease.state != "held":
+        node = self.serving.instance.node
+        doubtful = self.serving.doubtful or self.serving.box.torn
+        if not self._unsaved or node is None or doubtful or self.lease.state != "held":
             return
         began = time.monotonic()
-        data = self._snapshot()
+        data = self._snapshot(node)
         snapshot: tuple[str, Any, Sequence[Command]] = ("data", data, ())
         store = Store(self.store.run)
         if len(data) > INLINE_LIMIT:
@@ -225,8 +231,7 @@ class Memory:
         self.cost = self._saved_at - began
         self.every = max(SNAPSHOT_EVERY, 10 * self.cost, len(data) / SNAPSHOT_RATE)
 
-    def _snapshot(self) -> bytes:
-        node = self.serving.instance.warm()
+    def _snapshot(self, node: Node) -> bytes:
         state = self._ask("snapshot", lambda _: node.snapshot(), None)
         try:
             return codec.encode_value(state)

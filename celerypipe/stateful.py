@@ -18,7 +18,7 @@ from celerypipe.fence import GIVEN_UP
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted
 from celerypipe.keeper import Keeper
-from celerypipe.mailbox import LOST_BLOB, Answer, Entry
+from celerypipe.mailbox import LOST_BLOB, Answer, Entry, entries_by_stream, reading
 from celerypipe.memory import Memory, Missing, Trouble
 
 #: How often a message is run alone after its process died, before it is given up.
@@ -155,14 +155,18 @@ class StatefulActivation:
 
     def _receive(self) -> bool:
         """Publish what is done and wait a moment for more."""
-        self.serving.flush()
-        box = self.serving.box
+        self.lease.alarm.unguard()
+        box, mailbox = self.serving.box, self.serving.mailbox
         while box.full and not self._must_stop(0.0):
+            self.serving.flush()
             time.sleep(0.01)
             box.look(self.client)
+        answer = box.exchange(self.client, reading([mailbox], self.lease.owner, READ, IDLE_LOOK))
+        if box.refused:
+            self.lease.state = "over"
         if box.torn or self.lease.state != "held":
             return False
-        found = self.serving.mailbox.receive(self.client, self.lease.owner, READ, IDLE_LOOK)
+        found = entries_by_stream(answer).get(mailbox.stream, [])
         self.memory.hold(found)
         return bool(found)
 

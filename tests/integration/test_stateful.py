@@ -79,12 +79,15 @@ def test_an_update_that_was_interrupted_leaves_nothing_in_the_state(
     shared_worker: StartWorker, redis_url: str, pool: str, slots: int
 ) -> None:
     shared_worker(f"s{pool}", pool=pool, concurrency=slots, config=CONFIG)
-    pipeline = summing(f"s{pool}", configuration={"slow": [7]}, timeout=0.5, on_error="skip")
+    pipeline = summing(f"s{pool}", configuration={"slow": [7]}, timeout=2.0, on_error="skip")
     stream = Runner(redis_url).stream(pipeline, map(Message, range(30)))
     assert payloads(stream) == sums(number for number in range(30) if number != 7)
-    stopping = summing(f"s{pool}", configuration={"slow": [7], "salt": 1}, timeout=0.5)
-    with pytest.raises(NodeTimeout, match=r"there: 0\.5 s exceeded"):
-        payloads(Runner(redis_url).stream(stopping, map(Message, range(30))))
+
+
+def test_a_timeout_of_a_stateful_node_ends_the_run_as_any_other(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
+    with pytest.raises(NodeTimeout, match=r"there: 1\.0 s exceeded"):
+        payloads(Runner(redis_url).stream(summing("ssolo", configuration={"slow": [0]}, timeout=1.0), [Message(0)]))
 
 
 def test_a_large_state_lies_apart_and_is_handed_over(
@@ -216,6 +219,6 @@ def test_a_pinned_node_keeps_what_it_did_before_it_raised(
 def test_a_pinned_node_that_is_broken_off_ends_the_run(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("sprefork", pool="prefork", concurrency=2, config=CONFIG)
     limits = {"pinned": True}
-    pipeline = summing("sprefork", configuration={"slow": [3]}, timeout=0.3, on_error="skip", limits=limits)
+    pipeline = summing("sprefork", configuration={"slow": [3]}, timeout=1.5, on_error="skip", limits=limits)
     with pytest.raises(WorkerLost, match=r"there: a message was broken off .* no snapshot to go back to"):
         payloads(Runner(redis_url).stream(pipeline, map(Message, range(10))))
