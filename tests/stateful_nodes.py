@@ -18,7 +18,7 @@ class RunningSum(Proc):
     """Adds up its payloads, and sends each sum with the process that made it.
 
     ``delay``: seconds a message takes. Messages in ``bad`` raise after they were added, the first ``times`` times;
-    those in ``slow`` take a minute then. ``salt``: another one is another instance.
+    those in ``slow`` take ``nap`` seconds then. ``salt``: another one is another instance.
     """
 
     stateful = True
@@ -31,7 +31,9 @@ class RunningSum(Proc):
         slow: list[int] | None = None,
         diary: str = "",
         salt: int = 0,
+        nap: float = 60.0,
     ) -> None:
+        self.nap = nap
         self.delay = delay
         self.bad = bad or []
         self.slow = slow or []
@@ -46,7 +48,7 @@ class RunningSum(Proc):
         if number in self.bad and message.meta.get("seen", self._seen(number)) <= self.times:
             raise ValueError(f"{number} is not to my taste")
         if number in self.slow:
-            time.sleep(60.0)
+            time.sleep(self.nap)
         return message.with_payload(self.sum).with_meta(pid=os.getpid())
 
     def _seen(self, number: int) -> int:

@@ -74,12 +74,13 @@ def test_a_retry_comes_before_what_came_after_it(shared_worker: StartWorker, red
     assert (tmp_path / "diary").read_text().split().count("20") == 3
 
 
-@pytest.mark.parametrize(("pool", "slots"), POOLS[:2])
+@pytest.mark.parametrize(("pool", "slots", "nap"), [("solo", 1, 60.0), ("prefork", 2, 60.0), ("threads", 2, 3.0)])
 def test_an_update_that_was_interrupted_leaves_nothing_in_the_state(
-    shared_worker: StartWorker, redis_url: str, pool: str, slots: int
+    shared_worker: StartWorker, redis_url: str, pool: str, slots: int, nap: float
 ) -> None:
+    """A thread cannot be interrupted: what it made is refused when it is through, since its message was withdrawn."""
     shared_worker(f"s{pool}", pool=pool, concurrency=slots, config=CONFIG)
-    pipeline = summing(f"s{pool}", configuration={"slow": [7]}, timeout=2.0, on_error="skip")
+    pipeline = summing(f"s{pool}", configuration={"slow": [7], "nap": nap}, timeout=2.0, on_error="skip")
     stream = Runner(redis_url).stream(pipeline, map(Message, range(30)))
     assert payloads(stream) == sums(number for number in range(30) if number != 7)
 
