@@ -190,7 +190,8 @@ class Bells:
         ``age``: seconds that its oldest message is out; ``batches``: what its messages make at most, if that is known.
         """
         token = secrets.token_hex(4)
-        if not self.slots(warp.queue):
+        pinned = warp.limits.pinned and warp.answered_at  # somebody is there, and nobody could take its place
+        if pinned or not self.slots(warp.queue):
             return token, 0, keys.RUNG_TTL
         out = len(warp.flights)
         mean = max(warp.mean, age) if age > SLOW else warp.mean

@@ -63,7 +63,7 @@ class Node:
         Called where the node goes on after its process died or let go of it, where an ``update`` was broken off, and
         with what it returned right after ``warmup`` where a warm node begins anew. Arrays in ``state`` are read-only.
         The messages since that snapshot are given to ``update`` once more, and what comes out then is dropped; so
-        ``update`` must do the same when it is run again.
+        ``update`` must do the same when it is run again, and what it does elsewhere is done again.
         """
         raise NotImplementedError(f"{type(self).__name__} has no restore() method")
 

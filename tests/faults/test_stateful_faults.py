@@ -123,6 +123,18 @@ def test_the_runner_goes_back_to_the_snapshot_it_has(
         assert any("it goes on from the snapshot after message" in text for text in said), said
 
 
+@at_length
+def test_a_pinned_node_outlives_a_redis_that_is_silent_for_a_while(
+    start_worker: StartWorker, private_redis: RedisServer
+) -> None:
+    start_worker("sredis", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = summing("sredis", "Forgetful", configuration=DELAY, limits={"pinned": True})
+    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(900))))
+    reading.wait_for(100)
+    freeze(private_redis)
+    assert reading.payloads() == sums(range(900))
+
+
 def test_a_pinned_node_has_nothing_to_go_back_to(start_worker: StartWorker, private_redis: RedisServer) -> None:
     start_worker("sredis", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
     pipeline = summing("sredis", "Forgetful", configuration=DELAY, limits={"pinned": True})
