@@ -98,7 +98,9 @@ class Memory:
             return None
         if self.store.folder is None and is_shared(entry.blob):
             self.store.folder = SharedFolder.find(self.store.run)
-        return self.store.get(self.client, [entry.blob])[entry.blob]
+        content = self.store.get(self.client, [entry.blob])[entry.blob]
+        self._unsaved_bytes += len(content) if content is not None else 0
+        return content
 
     def ran(self, entry: Entry) -> None:
         """The state has this message too."""

@@ -111,10 +111,13 @@ class States:
             accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
 
     def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
-        """Nobody can go on for the process of a pinned node: when its bell has lapsed, its state is lost."""
+        """Nobody can go on for the process of a pinned node: when its bell has lapsed, its state is lost.
+
+        Not at once: nobody else takes the bell, so a process that was held up takes it again.
+        """
         if token == RUNNER or client.get(f"{self._mailbox(warp).bell}0") == token.encode():
             self._unheld.pop(warp.name, None)
-        elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_TTL / 2000:
+        elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_TTL / 1000:
             self.course.fail(_gone(warp, "the process that kept its state is gone", token))
 
     def leave(self, client: Client) -> None:

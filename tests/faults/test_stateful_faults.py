@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -158,6 +159,19 @@ def test_who_was_away_too_long_publishes_nothing(start_worker: StartWorker, redi
     finally:
         os.kill(asleep, signal.SIGCONT)
     assert reading.payloads() == sums(range(1200))
+
+
+@at_length
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_a_state_is_made_of_counts_in_the_byte_budget(
+    start_worker: StartWorker, redis_url: str, shared: bool
+) -> None:
+    """Twenty payloads fit in; a snapshot makes room before all of them wait for it."""
+    start_worker("sbudget", pool="prefork", concurrency=1, config=CONFIG)
+    runner = Runner(redis_url, byte_budget=2_000_000, shared_memory=shared)
+    frames = (Message(np.full(25_000, number, np.uint32)) for number in range(200))
+    out = runner.stream(summing("sbudget", "Picture"), frames)
+    assert payloads(out) == sums(25_000 * number for number in range(200))
 
 
 @at_length
