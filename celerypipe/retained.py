@@ -17,11 +17,13 @@ from celerypipe.message import Message
 class Retained:
     """``last``: the sequence number up to which the snapshot ``data`` goes; None is that of a node just made.
 
-    ``out``: the messages whose results are not back; ``lock`` is held by whoever changes them.
+    ``out``: the messages whose results are not back; ``lock`` is held by whoever changes them, and around this call.
+    ``sequence``: the number of the next one; what is not out was given up, before anybody served the node.
     """
 
-    def __init__(self, lock: AbstractContextManager[Any], out: Mapping[int, Flight], last: int) -> None:
-        self.last = last
+    def __init__(self, lock: AbstractContextManager[Any], out: Mapping[int, Flight], sequence: int) -> None:
+        first = min(out, default=sequence)
+        self.last = first - 1
         self.data: bytes | None = None
         #: Messages that were answered or given up, and are in no snapshot that is here.
         self.flights: dict[int, Flight] = {}
@@ -29,6 +31,8 @@ class Retained:
         self.doubtful = False
         self._out = out
         self._lock = lock
+        for gap in set(range(first, sequence)).difference(out):
+            self.give_up(gap, out[first].message)
 
     def keep(self, flight: Flight) -> None:
         """A message is answered; the caller holds the lock, so that it is never in neither place."""

@@ -166,15 +166,10 @@ class Warp(Handover):
         self.carrier.post(self, flight)
 
     def becomes_stateful(self) -> None:
-        """Its worker says so: keep what a state is made of. What was given up before is told to whoever serves it."""
+        """Its worker says so: keep what a state is made of."""
         with self._changed:
-            if self.retained is not None:
-                return
-            first = min(self.flights, default=self._sequence)
-            self.retained = Retained(self._changed, self.flights, first - 1)
-            for sequence in range(first, self._sequence):
-                if sequence not in self.flights:
-                    self.retained.give_up(sequence, self.flights[first].message)
+            if self.retained is None:
+                self.retained = Retained(self._changed, self.flights, self._sequence)
 
     @property
     def takes_references(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ FIRST, SECOND = "host.1.aa.0", "host.2.bb.0"
 
 
 @pytest.fixture
-def fence(redis_client: Client, request: pytest.FixtureRequest) -> Fence:
+def fence(redis_client: Client, request: pytest.FixtureRequest) -> Iterator[Fence]:
     """A state that its runner has just made, a mailbox of four messages and a reply stream."""
     mailbox = Mailbox(request.node.name[:40], "there")
     made = Fence(mailbox)
@@ -25,7 +26,8 @@ def fence(redis_client: Client, request: pytest.FixtureRequest) -> Fence:
     mailbox.send(
         redis_client, [packed_entry(number, 0, "", b"") for number in range(4)], token="t", wanted=1, ttl=60_000
     )
-    return made
+    yield made
+    redis_client.delete(*redis_client.scan_iter(f"celerypipe:*:{mailbox.run}*"))
 
 
 def enter(fence: Fence, client: Client, owner: str) -> list[Entry]:
