@@ -119,12 +119,12 @@ class Bells:
         self._presences = self._with_believed(self._with_our_keys(read_presences(client)), now)
         for warp in self._warps:
             workers = self.workers(warp.queue)
-            self._know(client, warp, {worker["id"] for worker in workers})
             if workers:
                 self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
                 self._check_fitness(warp, workers)
-            else:
+            self._know(client, warp, {worker["id"] for worker in workers})
+            if not workers:
                 self._missing.setdefault(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(warp)
@@ -180,12 +180,15 @@ class Bells:
         Workers with another version of a node are refused when the first ones are seen. A run that goes on is not
         ended because its workers get new code; it says so.
         """
+        if any(worker["marks"].get(warp.node.mark, {}).get("stateful") for worker in workers):
+            warp.becomes_stateful()
         ids = frozenset(worker["id"] for worker in workers)
         if self._fit.get(warp.name) == ids:
             return
         first = warp.name not in self._fit
         self._fit[warp.name] = ids
-        found = fitness.findings(warp.node, workers, self._declared.get(warp.name))
+        nodes = [other.node for other in self._warps]
+        found = fitness.findings(warp.node, workers, self._declared.get(warp.name), nodes)
         new = [finding for finding in found if finding not in self._findings]
         self._findings.update(new)
         if errors := [str(each) for each in new if each.severity == "error" and (first or each.check != "version")]:
@@ -212,7 +215,8 @@ class Bells:
         ``age``: seconds that its oldest message is out; ``batches``: what its messages make at most, if that is known.
         """
         token = secrets.token_hex(4)
-        if not self.slots(warp.queue):
+        pinned = warp.limits.pinned and warp.answered_at  # somebody is there, and nobody could take its place
+        if pinned or not self.slots(warp.queue):
             return token, 0, keys.RUNG_TTL
         out = len(warp.flights)
         mean = max(warp.mean, age) if age > SLOW else warp.mean

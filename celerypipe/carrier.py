@@ -31,6 +31,7 @@ from celerypipe.replay_request import taken_requests
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.signing import Keyring, refused
+from celerypipe.states import States
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
@@ -91,6 +92,7 @@ class RedisCarrier:
             keyring=keyring,
             refused=self._refused,
         )
+        self.states = States(course, self.holdings, self.sender.waits, self._refused)
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -119,6 +121,7 @@ class RedisCarrier:
             self.bells.look(self._client, self.warps.values())
             self._share()
             self.holdings.make(self._client)
+            self._watch_states()
 
     def start(self) -> None:
         """Start both threads."""
@@ -139,6 +142,7 @@ class RedisCarrier:
         try:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
             self.holdings.remove(last, state, slots=slots)
+            self.states.leave(last)
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
         self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
@@ -175,8 +179,11 @@ class RedisCarrier:
             with self._counting:
                 self._bytes -= flight.size
 
-    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]]:
-        where, company, behind = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]] | None:
+        taken = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+        if taken is None:
+            return None
+        where, company, behind = taken
         for other, held_up in behind:
             self.post(other, held_up, wait=False)
         return where, company
@@ -218,10 +225,15 @@ class RedisCarrier:
         self._share()
         for queue, circuit in self.circuits.items():
             circuit.see({worker["id"] for worker in self.bells.workers(queue)})
+        self._watch_states()
         for warp in self._mine():
             self._keep(warp, now)
         if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
             self.asked(names)
+
+    def _watch_states(self) -> None:
+        for warp in self._mine():
+            self.states.watch(self._client, warp)
 
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""
@@ -232,7 +244,11 @@ class RedisCarrier:
         """Something is missing in Redis: make it anew, and send again what went with it."""
         self.bells.believe()
         self.holdings.make(self._client)
-        self._audit(*self._mine())
+        for warp in self._mine():
+            if warp.retained is None:
+                self._audit(warp)
+            else:
+                self.states.rewind(self._client, warp, "Redis lost its messages or its state")
 
     def _mine(self) -> list[Warp]:
         """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
@@ -303,6 +319,9 @@ class RedisCarrier:
                 if place in there:
                     flight.entry = flight.entry or there[place].encode()
                 elif (warp.name, *place) not in answered and not flight.done:
+                    if warp.retained is not None and not warp.limits.pinned:
+                        warp.retained.doubtful = True  # its state may be past it: go back to where it was not
+                        break
                     self.post(warp, flight, wait=False)
 
     def _lost_redis(self, error: BaseException) -> None:
@@ -322,4 +341,8 @@ class RedisCarrier:
         self._told.clear()
         self.bells.believe()
         self.course.say("Redis works again")
-        self._audit(*self._mine())
+        for warp in self._mine():
+            if warp.retained is None or warp.limits.pinned:
+                self._audit(warp)
+            else:
+                self.states.rewind(self._client, warp, "Redis was away")

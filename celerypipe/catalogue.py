@@ -14,7 +14,7 @@ from typing import Any
 
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
-from celerypipe.contract import Node, node_class, takes_batches
+from celerypipe.contract import Node, node_class, takes_batches, takes_snapshots
 from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
 from celerypipe.modules import failure, leaves, module_named, nodes_in, object_at
@@ -81,6 +81,7 @@ class Entry:
             "mark": self.mark,
             "type": self.type,
             "stateful": self.node.stateful,
+            "snapshots": takes_snapshots(self.node),
             "batches": self.batches,
             "version": self.node.version,
             "doc": self.doc,

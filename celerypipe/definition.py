@@ -131,6 +131,10 @@ class WarpConfiguration(Shape):
     slice: Seconds = Field(0.2, description="Seconds a worker keeps at it while others wait for it.")
     term: Seconds = Field(10.0, description="Seconds after which a worker goes back to Celery in any case.")
     ordered: Flag = Field(True, description="Results leave in the order in which the messages came.")
+    pinned: Flag = Field(
+        False,
+        description="A stateful node stays in one process of one worker for the whole run, and takes no snapshots.",
+    )
     compression: Literal["none", "lz4", "zstd"] = Field(
         "none",
         description="Pack payloads above 64 KiB that go through Redis, to it and from it: where the network is slower "

@@ -11,6 +11,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.arguments import complaints_from_schema
+from celerypipe.demands import demands, lacks_slots
 from celerypipe.errors import did_you_mean
 from celerypipe.finding import Finding
 from celerypipe.pipeline import NodeDefinition
@@ -36,12 +37,18 @@ def missing(node: NodeDefinition, live: Iterable[Worker]) -> Finding:
     return Finding(severity, "worker", "workers", f"{text}, and on_no_worker is fail", command)
 
 
-def findings(node: NodeDefinition, workers: Workers, declared: str | None) -> list[Finding]:
-    """Return what speaks against these workers of the node's queue; ``declared``: the version of its class here."""
+def findings(
+    node: NodeDefinition, workers: Workers, declared: str | None, nodes: Iterable[NodeDefinition]
+) -> list[Finding]:
+    """Return what speaks against these workers of the node's queue.
+
+    ``declared``: the version of its class here; ``nodes``: all of its pipeline.
+    """
     found: dict[Finding, None] = dict.fromkeys(_of_marks(node, workers))
     knowing = [worker for worker in workers if node.mark in worker["marks"]]
     for check in CHECKS:
         found.update(dict.fromkeys(check(node, knowing)))
+    found.update(dict.fromkeys(_of_slots(node, knowing, nodes)))
     found.update(dict.fromkeys(_of_versions(node, knowing, declared)))
     return list(found)
 
@@ -69,9 +76,21 @@ def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
 
 
 def _of_state(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
-    if any(worker["marks"][node.mark].get("stateful") for worker in workers):
-        text = "it is stateful, and stateful nodes cannot be warped yet"
-        yield Finding("error", "stateful", f"node {node.name!r} ({node.mark})", text, 'leave out "warped": true')
+    place, limits = f"node {node.name!r} ({node.mark})", node.warp_configuration
+    for worker in workers:
+        for key, text in demands(worker["marks"][node.mark], limits):
+            said, _, cure = text.rpartition("; ")
+            yield Finding("error", "stateful", place, f"warp_configuration.{key} {said}" if key else said, cure)
+
+
+def _of_slots(node: NodeDefinition, workers: Workers, nodes: Iterable[NodeDefinition]) -> Iterator[Finding]:
+    """``nodes``: all of the pipeline, of which several may be pinned on this queue."""
+    pinned = sum(1 for each in nodes if each.warped and each.queue == node.queue and each.warp_configuration.pinned)
+    if node.warp_configuration.pinned:
+        slots = {named(worker): int(worker["slots"]) for worker in workers}
+        text, _, cure = lacks_slots(pinned, slots).rpartition("; ")
+        if text:
+            yield Finding("error", "pinned", f"node {node.name!r} ({node.mark})", text, cure)
 
 
 def _of_batches(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:

@@ -30,6 +30,8 @@ class Holdings:
         self.blobs = blobs
         self.keyring = keyring
         self.mailboxes: dict[str, Mailbox] = {}
+        #: The stateful nodes; their states are made by others, who know what is in them.
+        self.states: set[str] = set()
         self._records: dict[str, Mapping[str, Any]] = {}
         self._about: dict[str, Any] = {}
         self._made = self._told = False
@@ -72,6 +74,7 @@ class Holdings:
         names = [keys.reply(self.run), keys.about(self.run)]
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, keys.node(self.run, name))
+        names += [keys.state(self.run, name) for name in self.states]
         commands: list[Command] = [PROLONG.command(*self._lease())]
         commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
         if self._told != self.blobs.store.shares:

@@ -48,6 +48,8 @@ class Instance:
         self.node: Node | None = None
         #: Mean seconds a message takes, or None before the first one; kept by who hands messages over.
         self.mean: float | None = None
+        #: What a stateful node remembers right after ``warmup``, as bytes; kept by who serves it.
+        self.initial: bytes | None = None
 
     def warm(self) -> Node:
         """Make the node, configure it and warm it up; at once when that was done before.

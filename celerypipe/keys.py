@@ -59,6 +59,11 @@ def attempts(run_id: str, name: str) -> str:
     return f"celerypipe:attempts:{run_id}:{name}"
 
 
+def state(run_id: str, name: str) -> str:
+    """Hash of a stateful node: who may go on with it, and its last snapshot."""
+    return f"celerypipe:state:{run_id}:{name}"
+
+
 def bell(run_id: str, name: str) -> str:
     """The beginning of a node's bell keys; the slot number follows."""
     return f"celerypipe:bell:{run_id}:{name}:"

@@ -96,9 +96,14 @@ class Neighbours:
                     record = Record.read(home.beside(name).read_record(data)) if data is not None else None
                 except CodecError:
                     continue  # its own activation says so
-                if record is not None and self._entry_of(record.mark) is not None:
+                if record is not None and self._may_serve(record):
                     self._records[name] = record
         return self._records
+
+    def _may_serve(self, record: Record) -> bool:
+        """A mark this worker knows; a node with a state has an activation of its own."""
+        entry = self._entry_of(record.mark)
+        return entry is not None and not entry.node.stateful
 
     def _suits(self, record: Record) -> bool:
         if record.parallel is not None and self.home.lease.slot >= record.parallel:

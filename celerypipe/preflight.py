@@ -64,7 +64,7 @@ def _of_workers(seen: Seen) -> Iterator[Finding]:
             return  # it tells nothing about them yet
         workers = seen.workers_of(node.queue)
         if workers:
-            yield from fitness.findings(node, workers, seen.declared.get(node.name))
+            yield from fitness.findings(node, workers, seen.declared.get(node.name), seen.pipeline.nodes)
         else:
             yield fitness.missing(node, seen.workers)
 

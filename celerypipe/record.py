@@ -18,7 +18,7 @@ class Record:
     ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
     ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them
     that gets all that comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for
-    them to come.
+    them to come; ``pinned``: a stateful node stays in one process.
     """
 
     mark: str
@@ -36,6 +36,7 @@ class Record:
     compression: str = "none"
     batch: int = 1
     wait: float = 0.0
+    pinned: bool = False
 
     @classmethod
     def read(cls, data: bytes) -> Record:

@@ -122,7 +122,7 @@ class Replies:
             return
         warp.answered_at = time.monotonic()
         self._heard(published.worker)
-        found = {result.sequence: warp.flights.get(result.sequence) for result in published.results}
+        found = {result.sequence: _flight(warp, result) for result in published.results}
         results: list[tuple[Flight, Reply, Steps]] = []
         for result in published.results:
             flight = found[result.sequence]
@@ -262,6 +262,16 @@ class Replies:
         if remote_traceback:
             known.__cause__ = RemoteTraceback(remote_traceback)
         return known
+
+
+def _flight(warp: Warp, result: Reply) -> Flight | None:
+    """The message of a result; if only its bytes are wanted again, also one that is answered and run once more."""
+    flight = warp.flights.get(result.sequence)
+    if flight is None and result.kind == LOST_BLOB and warp.retained is not None:
+        flight = warp.retained.flights.get(result.sequence)
+        if flight is not None:
+            flight.done = False
+    return flight
 
 
 def _said(data: bytes) -> tuple[str, str, str, str]:

@@ -178,6 +178,7 @@ class Run:
             "compression": limits.compression,
             "batch": limits.batches.size,
             "wait": limits.batches.wait,
+            "pinned": limits.pinned,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:

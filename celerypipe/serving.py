@@ -78,7 +78,7 @@ class Serving(Running):
         self.lease.current = entry.id
         try:
             content = unpacked(entry.blob, content)
-            message = _opened(entry, content)
+            message = open_entry(entry, content)
             self.sign(message.id)
             outputs = self.call(self.instance.update, message, self.lease.at_work)
             ran = time.perf_counter() - start
@@ -126,7 +126,7 @@ class Serving(Running):
         for entry, content in parcels:
             try:
                 plain = unpacked(entry.blob, content)
-                opened.append((entry, plain, _opened(entry, plain), _waited(entry, offset)))
+                opened.append((entry, plain, open_entry(entry, plain), _waited(entry, offset)))
             except Exception:  # noqa: BLE001  # whatever is wrong with its bytes is wrong with this one only
                 self._handle_one(entry, content, store, offset)  # which says what is wrong with it
         if not opened:
@@ -220,7 +220,8 @@ def _waited(entry: Entry, offset: float) -> float:
     return max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
 
 
-def _opened(entry: Entry, content: Content | None) -> Message:
+def open_entry(entry: Entry, content: Content | None) -> Message:
+    """Return the message of an entry. Raises :class:`CodecError`."""
     if entry.blob and content is None:
         raise CodecError("its blob is gone")
     (message,) = unstowed(entry.data, content)

@@ -20,6 +20,7 @@ from celerypipe.connection import Broken, Client, Trouble, connect
 from celerypipe.deadman import DeadMan
 from celerypipe.deaths import say_birth
 from celerypipe.errors import BadSignature, CodecError
+from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Alarm, Instance, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
@@ -28,6 +29,7 @@ from celerypipe.record import Record
 from celerypipe.serving import Serving
 from celerypipe.shelf import Shelf
 from celerypipe.signing import Keyring, Refusals, refused_bell, signed_bell
+from celerypipe.stateful import StatefulActivation
 from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
@@ -161,7 +163,8 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{self.worker.life}-{secrets.token_hex(3)}.{slot}"
         try:
             self.worker.begin(client)
-            first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along
+            # An activation that ends at once takes nothing along; one with a state reads when that is there.
+            first = 0 if self.worker.shutting_down() or self.entry.node.stateful else 1
             try:
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             except Trouble:  # the server may have closed a connection that was idle
@@ -202,6 +205,11 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             where = f"run {lease.mailbox.run!r} node {lease.mailbox.node!r}"
             logger.warning("%s is refused: its bell names %s, its record %r", where, self.name, record.mark)
             return f"refused: a bell for {self.name}, and a record of another node"
+        if self.entry.node.stateful and lease.slot:
+            client.delete(lease.bell)
+            return "a stateful node has one slot"
+        if self.entry.node.stateful:
+            return self._serve_stateful(client, lease, record, beginning)
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
@@ -238,6 +246,44 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     def _refused(self) -> int:
         """How many messages this process has refused."""
         return self.worker.keyring.refusals.total if self.worker.keyring is not None else 0
+
+    def _serve_stateful(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
+        start = time.monotonic()
+        place = self.worker.place()
+        shelf, keeper = place.shelf, place.keeper
+        mailbox, slot, owner = lease.mailbox, lease.slot, lease.owner
+        instance = shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
+        try:
+            activation = StatefulActivation(
+                client,
+                StatefulServing(client, lease, record, instance),
+                keeper=keeper,
+                queues=self.worker.queues,
+                shutting_down=self.worker.shutting_down,
+                offset=beginning.now - time.time(),
+            )
+            with lease.alarm:
+                while True:
+                    reason = activation.serve()
+                    keeper.remove(lease)  # it would take the bell again
+                    force = reason in ("over", "lost", "trouble")
+                    if not activation.waits and mailbox.release(client, slot, owner, force=force):
+                        break
+                    if force:
+                        mailbox.release(client, slot, owner, force=True)
+                        break
+                    if reason != "idle":
+                        token = secrets.token_hex(4)
+                        if mailbox.hand_back(client, slot, owner, token):
+                            self._ring(record.mark, mailbox, slot, token)
+                        break
+                    keeper.add(lease)
+        finally:
+            if record.pinned:
+                instance.destroy()  # without restore() it cannot begin anew
+            else:
+                shelf.give_back(record.key, instance)
+        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({reason})"
 
     def _entry_of(self, mark: str) -> Entry | None:
         task = self.app.tasks.get(mark)

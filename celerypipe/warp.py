@@ -19,6 +19,7 @@ from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.retained import Retained
 from celerypipe.station import REPLAY, Course, Full
 
 
@@ -43,8 +44,8 @@ class Carrier(Protocol):
     def began(self, warp: Warp, flight: Flight) -> float:
         """When its own time began, as far as known: what it waited behind others of this node does not count."""
 
-    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, Sequence[Flight]]:
-        """Take it back, so that nobody starts it.
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, Sequence[Flight]] | None:
+        """Take it back, so that nobody starts it. None: its result is on its way, and counts.
 
         Return where its time went, for the error's text, and who is late with it: they run as one batch.
         """
@@ -76,6 +77,8 @@ class Warp(Handover):
         self._joining = threading.Lock()
         #: Whether its queue answers; None where it runs here.
         self.circuit: Circuit | None = None
+        #: What is kept of a stateful node; None as long as no worker said that it is one.
+        self.retained: Retained | None = None
 
     @property
     def queue(self) -> str:
@@ -85,6 +88,8 @@ class Warp(Handover):
     def parallel(self) -> int:
         """How many of its messages may be in ``update`` at the same time."""
         slots = self.carrier.slots(self)
+        if self.retained is not None:
+            return 1
         return min(self.limits.parallel or slots, slots) if slots else 1
 
     # -- in ---------------------------------------------------------------------------------------------------------
@@ -174,10 +179,16 @@ class Warp(Handover):
             self.flights[flight.sequence] = flight
         self.carrier.post(self, flight)
 
+    def becomes_stateful(self) -> None:
+        """Its worker says so: keep what a state is made of."""
+        with self._changed:
+            if self.retained is None:
+                self.retained = Retained(self._changed, self.flights, self._sequence)
+
     @property
     def takes_references(self) -> bool:
         """Can a message come to it whose payload was not fetched?"""
-        return not self.may_hold_up and self.carrier.by_reference
+        return not self.may_hold_up and self.carrier.by_reference and self.retained is None
 
     @property
     def sends_references(self) -> bool:
@@ -185,6 +196,7 @@ class Warp(Handover):
         return (
             bool(self.outlets)
             and not self._slow
+            and self.retained is None  # what it made cannot be made again
             and all(isinstance(each.station, Warp) and each.station.takes_references for each in self.outlets)
         )
 
@@ -205,7 +217,7 @@ class Warp(Handover):
 
     def returned(self, flight: Flight, done: Done) -> None:
         """The result of a message is here; :meth:`hand_over` passes it on. Only the first one counts."""
-        if not self._settle(flight):
+        if not self._settle(flight, answered=True):
             return
         if flight.errand is not None:
             flight.errand(done.outputs, None)
@@ -255,13 +267,16 @@ class Warp(Handover):
             with self._changed:
                 self._keep(flight.sequence, Done(flight.message))
                 self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
+                gone = self.retained.give_up(flight.sequence, flight.message) if self.retained is not None else None
+            if gone is not None:
+                self.carrier.post(self, gone, wait=False)
             return
         again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
         with self._changed:
             self.flights[again.sequence] = again
             self._later.append((time.monotonic() + delay, again))
 
-    def _settle(self, flight: Flight) -> bool:
+    def _settle(self, flight: Flight, *, answered: bool = False) -> bool:
         with self._changed:
             if flight.done or self.flights.get(flight.sequence) is not flight:
                 return False
@@ -269,7 +284,11 @@ class Warp(Handover):
             del self.flights[flight.sequence]
             self._clocks.stop(flight)
             self._start_clocks()
-        self.carrier.settled(self, flight)
+            kept = answered and self.retained is not None and not self.limits.pinned
+            if kept and self.retained is not None:
+                self.retained.keep(flight)
+        if not kept:
+            self.carrier.settled(self, flight)
         return True
 
     def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
@@ -318,7 +337,10 @@ class Warp(Handover):
             # Asking takes a while: it may be through by now, or a note may have come.
             if flight.done or flight.note is not note or not self._clocks.is_late(flight, time.monotonic()):
                 continue
-            where, company = self.carrier.withdraw(self, flight)
+            taken = self.carrier.withdraw(self, flight)
+            if taken is None:
+                continue
+            where, company = taken
             if note is not None:
                 self.returned(flight, note.done)
                 with self._changed:

@@ -263,15 +263,6 @@ class Trial(Proc):
         return message
 
 
-class Counting(Proc):
-    """Remembers, and says so."""
-
-    stateful = True
-
-    def update(self, message: Message) -> Message:
-        return message
-
-
 class Drop(Sink):
     """A sink that runs elsewhere: appends the payload to a file."""
 
