@@ -18,11 +18,12 @@ from celerypipe.batches import groups_of
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
 from celerypipe.keeper import Keeper
-from celerypipe.mailbox import Beginning, Entry, reading, received
+from celerypipe.mailbox import Beginning, reading, received
 from celerypipe.neighbours import Neighbours
 from celerypipe.outbox import exchange
 from celerypipe.serving import Serving
 from celerypipe.shared_memory import SharedFolder
+from celerypipe.wire import Entry
 
 logger = logging.getLogger(__name__)
 

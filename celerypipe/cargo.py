@@ -10,11 +10,11 @@ from celerypipe.connection import Broken, Client, connect
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.flight import Flight
 from celerypipe.lineage import Lineage, remake
-from celerypipe.mailbox import Reply
 from celerypipe.message import Message
 from celerypipe.onward import Step
 from celerypipe.shared_memory import SharedFolder
 from celerypipe.warp import Warp
+from celerypipe.wire import Reply
 
 
 class Cargo:

@@ -24,7 +24,7 @@ from celerypipe.connection import Broken, Client, connect, explained, is_gone, s
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
-from celerypipe.mailbox import NOTE, Mailbox, as_published
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
 from celerypipe.replay_request import taken_requests
@@ -35,6 +35,7 @@ from celerypipe.states import States
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
+from celerypipe.wire import NOTE, as_published
 
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
-from celerypipe.mailbox import FAILURE, LOST_BLOB, Answer, Entry, Mailbox
+from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import Script, together
 from celerypipe.signing import SIGNATURE, Signer
+from celerypipe.wire import FAILURE, LOST_BLOB, Answer, Entry
 
 #: The number of the try of a message that its runner gave up: nothing is run, and what comes after it goes on.
 GIVEN_UP = 0xFFFFFFFF

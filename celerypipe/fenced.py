@@ -10,12 +10,12 @@ from celerypipe.connection import Client, Command, accepted
 from celerypipe.fence import Fence
 from celerypipe.instance import Instance
 from celerypipe.keeper import Lease
-from celerypipe.mailbox import Entry, storing
 from celerypipe.outbox import Outbox, Pair
 from celerypipe.record import Record
 from celerypipe.running import at_work
 from celerypipe.scripts import together
 from celerypipe.serving import Serving, open_entry
+from celerypipe.wire import Entry, storing
 
 
 class FencedOutbox(Outbox):

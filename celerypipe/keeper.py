@@ -17,9 +17,10 @@ from typing import Literal
 from celerypipe import keys
 from celerypipe.connection import Broken, Client
 from celerypipe.instance import Alarm, Unarmed
-from celerypipe.mailbox import Answer, Mailbox
+from celerypipe.mailbox import Mailbox
 from celerypipe.outbox import FLUSH_AFTER, Outbox
 from celerypipe.scripts import REFRESH
+from celerypipe.wire import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigE
 from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted, brief, trace
-from celerypipe.mailbox import Entry
 from celerypipe.running import failure
 from celerypipe.shared_memory import SharedFolder
+from celerypipe.wire import Entry
 
 logger = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from celerypipe.errors import (
     WorkerLost,
 )
 from celerypipe.flight import Done, Flight, Note
-from celerypipe.mailbox import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.signing import Keyring
 from celerypipe.station import Course
 from celerypipe.warp import Warp
+from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
 READ_BLOCK = 1.0

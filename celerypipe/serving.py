@@ -17,13 +17,14 @@ from celerypipe.errors import CodecError
 from celerypipe.flight import ERRANDS
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief
 from celerypipe.keeper import Lease
-from celerypipe.mailbox import ALTERED, FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message
 from celerypipe.outbox import Outbox
 from celerypipe.record import Record
 from celerypipe.relay import PATIENT, Relay, Unwanted
 from celerypipe.running import Running, at_work, failure
 from celerypipe.shared_memory import watch
+from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, RESULT, Answer, Entry
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from celerypipe.fence import GIVEN_UP
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted
 from celerypipe.keeper import Keeper
-from celerypipe.mailbox import LOST_BLOB, Answer, Entry, reading, received
+from celerypipe.mailbox import reading, received
 from celerypipe.memory import Memory, Missing, Trouble
+from celerypipe.wire import LOST_BLOB, Answer, Entry
 
 #: How often a message is run alone after its process died, before it is given up.
 LONE_ATTEMPTS = 2

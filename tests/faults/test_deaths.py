@@ -16,8 +16,9 @@ import pytest
 from celerypipe import NodeFailed, Runner, WorkerLost, keys
 from celerypipe.connection import Client
 from celerypipe.deaths import Death, OutOfMemory, as_text, place_of, say_birth, say_death
-from celerypipe.mailbox import Mailbox, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import new_id
+from celerypipe.wire import packed_entry
 from tests.faulty import CONFIG
 from tests.integration.test_warp import results, warped
 from tests.processes import descendants

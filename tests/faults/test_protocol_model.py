@@ -28,8 +28,9 @@ from hypothesis.stateful import (
 
 from celerypipe import keys
 from celerypipe.connection import Client
-from celerypipe.mailbox import RESULT, Answer, Entry, Mailbox, as_published, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import REFRESH
+from celerypipe.wire import RESULT, Answer, Entry, as_published, packed_entry
 
 SLOTS = 3
 LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"

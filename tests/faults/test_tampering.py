@@ -15,7 +15,7 @@ import redis
 
 from celerypipe import Message, Runner, keys
 from celerypipe.connection import Client, connect
-from celerypipe.mailbox import ENTRY
+from celerypipe.wire import ENTRY
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG

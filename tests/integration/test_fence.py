@@ -10,8 +10,9 @@ import pytest
 from celerypipe import keys
 from celerypipe.connection import Client
 from celerypipe.fence import GIVEN_UP, RUNNER, Fence
-from celerypipe.mailbox import FAILURE, RESULT, Answer, Entry, Mailbox, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import together
+from celerypipe.wire import FAILURE, RESULT, Answer, Entry, packed_entry
 
 FIRST, SECOND = "host.1.aa.0", "host.2.bb.0"
 

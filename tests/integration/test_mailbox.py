@@ -10,18 +10,9 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, connect
-from celerypipe.mailbox import (
-    NOTE,
-    RESULT,
-    Answer,
-    Beginning,
-    Mailbox,
-    as_published,
-    packed_entry,
-    reading,
-    received,
-)
+from celerypipe.mailbox import Beginning, Mailbox, reading, received
 from celerypipe.outbox import Outbox, exchange
+from celerypipe.wire import NOTE, RESULT, Answer, as_published, packed_entry
 
 
 @pytest.fixture

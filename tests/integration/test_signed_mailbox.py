@@ -10,8 +10,9 @@ import pytest
 from celerypipe import keys
 from celerypipe.connection import Client
 from celerypipe.errors import BadSignature
-from celerypipe.mailbox import NOTE, REFUSED, RESULT, Answer, Entry, Mailbox, Published, as_published, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.signing import SIGNATURE, Keyring
+from celerypipe.wire import NOTE, REFUSED, RESULT, Answer, Entry, Published, as_published, packed_entry
 
 ME = "host.1.me.0"
 

@@ -11,9 +11,10 @@ import pytest
 from celerypipe import ConfigError, Message, NodeFailed, Report, Runner, codec, keys
 from celerypipe.celery import app
 from celerypipe.connection import Client
-from celerypipe.mailbox import RESULT, Answer, Entry, Mailbox, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.settings import broker_url
 from celerypipe.signing import Keyring
+from celerypipe.wire import RESULT, Answer, Entry, packed_entry
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain, frames, memory_of
 from tests.integration.test_warp import CONFIG, warped

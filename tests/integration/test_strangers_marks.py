@@ -16,9 +16,9 @@ from celerypipe.celery import app
 from celerypipe.connection import Client
 from celerypipe.errors import CodecError
 from celerypipe.holdings import Holdings
-from celerypipe.mailbox import packed_entry
 from celerypipe.message import Message
 from celerypipe.settings import broker_url
+from celerypipe.wire import packed_entry
 from tests.servers import RunningWorker, StartWorker, Workplace, eventually
 
 NODES = """

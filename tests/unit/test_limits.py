@@ -17,13 +17,13 @@ from msgspec.msgpack import Ext
 from celerypipe import Batch, CodecError, Message, codec
 from celerypipe.codec import tags
 from celerypipe.errors import DefinitionError
-from celerypipe.mailbox import RESULT_HEAD, as_published
 from celerypipe.onward import Step
 from celerypipe.onward import pack as pack_steps
 from celerypipe.onward import unpack as unpack_steps
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.record import Record
 from celerypipe.replies import _said
+from celerypipe.wire import RESULT_HEAD, as_published
 from celerypipe.worker import refuse_packed_tasks
 
 pack = msgspec.msgpack.encode
