@@ -225,13 +225,15 @@ def explained(url: str) -> Iterator[None]:
 def said(error: BaseException) -> str:
     """Return one sentence on what Redis, or the lack of it, said in the middle of the work, with a cure if it has one.
 
-    redis-py takes the first word off what Redis says, and makes it the class of the error.
+    redis-py takes the first word off what Redis says, and makes it the class of the error; out of a script it comes
+    with the script's own words around it.
     """
+    text = str(error)
     if isinstance(error, redis.BusyLoadingError):
         return "Redis is loading its data"
-    if isinstance(error, redis.OutOfMemoryError):
+    if isinstance(error, redis.OutOfMemoryError) or "-OOM " in text:
         return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
-    if isinstance(error, redis.ReadOnlyError):
+    if isinstance(error, redis.ReadOnlyError) or "-READONLY " in text:
         return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
     if isinstance(error, redis.ResponseError):
         return f"Redis refuses ({error})"

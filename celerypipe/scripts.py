@@ -207,8 +207,11 @@ local function read(from, count)
 end
 if about[1] and about[2] == 'running' then
   pcall(function()  -- a mailbox that is gone is noticed by the next read
-    old = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
-    if before == ARGV[2] then old = read('0', ARGV[3]) end
+    if before == ARGV[2] then
+      old = read('0', ARGV[3])
+    else
+      old = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+    end
     if #old == 0 and tonumber(ARGV[5]) > 0 then new = read('>', ARGV[5]) end
   end)
 end

@@ -6,16 +6,19 @@ warps no node is not in here: it never meets Redis.
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command
 from celerypipe.presence import Record, read_presences
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,16 @@ class Status:
         return asdict(self)
 
 
+class About(msgspec.Struct):
+    """What a run tells of itself, in a key beside its lease."""
+
+    pipeline: str
+    host: str
+    pid: int
+    started: float
+    nodes: dict[str, dict[str, str]]
+
+
 #: A node of a run: the run's id, the node's name, and what its runner says of it.
 Node = tuple[str, str, Mapping[str, Any]]
 
@@ -123,16 +136,25 @@ def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[N
     if not ids:
         return (), []
     told = client.call("MGET", *map(keys.about, ids), *map(keys.run, ids))
-    runs, nodes = [], []
+    runs: list[RunStatus] = []
+    nodes: list[Node] = []
     for run, about, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
-        if about is None:
+        facts = _about(about)
+        if facts is None:
             continue
-        facts = json.loads(about)
-        age = max(0.0, now - facts["started"])
-        said = state.decode() if state is not None else "lost"
-        runs.append(RunStatus(run, facts["pipeline"], said, age, facts["host"], facts["pid"]))
-        nodes += [(run, name, node) for name, node in facts["nodes"].items()]
+        said = state.decode(errors="replace") if state is not None else "lost"
+        runs.append(RunStatus(run, facts.pipeline, said, max(0.0, now - facts.started), facts.host, facts.pid))
+        nodes += [(run, name, node) for name, node in facts.nodes.items()]
     return tuple(sorted(runs, key=lambda run: -run.age)), nodes
+
+
+def _about(text: bytes | None) -> About | None:
+    """What a run tells of itself; None if it is gone, or no run of ours wrote that."""
+    try:
+        return msgspec.json.decode(text, type=About) if text is not None else None
+    except (ValueError, RecursionError) as error:
+        logger.debug("what no run of celerypipe says of itself: %s", error)
+        return None
 
 
 def read_busy(client: Client, run: str) -> list[Busy]:

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
 
 from celerypipe import keys
 from celerypipe.connection import Client
+from celerypipe.deaths import place_of
 from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import REFRESH
 from celerypipe.wire import RESULT, Answer, Entry, as_published, packed_entry
@@ -137,8 +138,10 @@ class Protocol(RuleBasedStateMachine):
         """A worker takes a task: whichever, since queues have several workers."""
         slot, _ = self.tasks.pop(which % len(self.tasks))
         self.born += 1
-        holder = Holder(f"host.{self.born}.token.{slot}", slot)
+        holder = Holder(f"{self.box.run}.{self.born}.token-abcd-ef01.{slot}", slot)
         before = self.client.get(f"{self.box.bell}{slot}") or b"r:"
+        if self.client.exists(keys.death(place_of(before.decode()))):
+            before = b"r:"  # somebody saw its holder die
         theirs = self._with_a_lease()
         for _ in range(2 if again else 1):
             beginning = self.box.begin(self.client, slot, holder.name, most=4, first=count - 1)
@@ -226,8 +229,13 @@ class Protocol(RuleBasedStateMachine):
 
     # -- what breaks ------------------------------------------------------------------------------------------------
 
-    def die(self, which: int, _: int) -> None:
-        self.holders.remove(self._holder(which))
+    def die(self, which: int, count: int) -> None:
+        """Sometimes somebody saw it die and says so, which frees its bell at once."""
+        holder = self._holder(which)
+        self.holders.remove(holder)
+        if count == 1:
+            self.client.set(keys.death(place_of(holder.name)), "killed", px=keys.DATA_TTL)
+            self.broken = True
 
     def let_a_bell_expire(self, which: int, _: int) -> None:
         """Of a dead one, of one that is frozen and does not know it yet, or of nobody who came."""
