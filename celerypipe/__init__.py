@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from celerypipe.contract import node as node
     from celerypipe.embedded import Embedded as Embedded
     from celerypipe.errors import CelerypipeError as CelerypipeError
+    from celerypipe.errors import CircuitOpen as CircuitOpen
     from celerypipe.errors import CodecError as CodecError
     from celerypipe.errors import ConfigError as ConfigError
     from celerypipe.errors import DeadlineExceeded as DeadlineExceeded
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import RedisUnavailable as RedisUnavailable
     from celerypipe.errors import RunCancelled as RunCancelled
     from celerypipe.errors import UnknownMark as UnknownMark
+    from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
     from celerypipe.message import Message as Message
     from celerypipe.payload import Array as Array
@@ -50,6 +52,7 @@ _HOME = {
     "embedded": ("Embedded",),
     "errors": (
         "CelerypipeError",
+        "CircuitOpen",
         "CodecError",
         "ConfigError",
         "DeadlineExceeded",
@@ -61,6 +64,7 @@ _HOME = {
         "RedisUnavailable",
         "RunCancelled",
         "UnknownMark",
+        "UnknownRun",
         "WorkerLost",
     ),
     "message": ("Message",),

@@ -18,11 +18,12 @@ from celerypipe.batches import groups_of
 from celerypipe.blob import Content, Store, is_shared
 from celerypipe.connection import Client
 from celerypipe.keeper import Keeper
-from celerypipe.mailbox import Beginning, Entry, entries_by_stream, reading
+from celerypipe.mailbox import Beginning, reading, received
 from celerypipe.neighbours import Neighbours
 from celerypipe.outbox import exchange
 from celerypipe.serving import Serving
 from celerypipe.shared_memory import SharedFolder
+from celerypipe.wire import Entry
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ class Activation:
         self._claimed = beginning.claimed
         self._first = beginning.first
         run, shares = self.home.mailbox.run, self.home.record.shared
-        self.store = Store(run, SharedFolder.find(run) if shares else None, shares)
+        signed = self.home.mailbox.keyring is not None
+        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed)
         self._began = 0.0
         self._leaving = False
         self._held: dict[str, str] = {}
@@ -212,8 +214,10 @@ class Activation:
         self.home.lease.alarm.unguard()
         servings, owner, count = self.servings, self.home.lease.owner, self._count()
         try:
-            command = reading([each.mailbox for each in servings], owner, count, block)
-            found = entries_by_stream(exchange(self.client, [each.outbox for each in servings], command))
+            mailboxes = [each.mailbox for each in servings]
+            command = reading(mailboxes, owner, count, block)
+            answer = exchange(self.client, [each.outbox for each in servings], command)
+            found = received(self.client, mailboxes, owner, answer)
             for each in servings:
                 entries = found.get(each.mailbox.stream, [])
                 if len(entries) == count:  # its batch was cut by what others may read

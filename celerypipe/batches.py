@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from celerypipe.contract import Proc, Sink, one_each
 from celerypipe.errors import ConfigError, NodeFailed
 from celerypipe.instance import Instance, as_messages
-from celerypipe.mailbox import Entry
 from celerypipe.message import Message
+from celerypipe.wire import Entry
 
 #: What came out for one message of a batch, or why nothing did.
 Outcome = list[Message] | Exception

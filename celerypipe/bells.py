@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
 from kombu.exceptions import OperationalError
 
-from celerypipe import keys
-from celerypipe.catalogue import complaints_from_schema
+from celerypipe import fitness, keys
 from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
-from celerypipe.errors import ConfigError, NoWorker, did_you_mean
+from celerypipe.errors import ConfigError, NoWorker
+from celerypipe.finding import Finding, Seen
 from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
 from celerypipe.settings import broker_url
 from celerypipe.shared_memory import is_proven
+from celerypipe.signing import Keyring, signed_bell, strangers
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 
@@ -44,8 +44,10 @@ NOT_EARLY = 60.0
 class Bells:
     """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
 
-    def __init__(self, course: Course, url: str) -> None:
+    def __init__(self, course: Course, url: str, keyring: Keyring | None = None) -> None:
         self.course = course
+        self._keyring = keyring
+        self._trusted: set[str] = set()
         self._url = broker_url(url)
         self._connection: Any = None
         self._producer: Any = None
@@ -57,10 +59,24 @@ class Bells:
         self._said: set[str] = set()
         self._known: dict[str, set[str]] = {}
         self._most: dict[str, int] = {}
-        self._checked: set[tuple[str, str]] = set()
+        self._fit: dict[str, frozenset[str]] = {}
+        self._findings: set[Finding] = set()
+        self._declared: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
+        self._seen: dict[str, tuple[float, Record]] = {}
+        self._believed: list[Record] = []
+        self._believed_until = 0.0
         self._warps: list[Warp] = []
         self._not_early: dict[str, float] = {}
+
+    def told(self, seen: Seen, findings: Iterable[Finding]) -> None:
+        """Preflight looked at this, and said all that: it is not said again."""
+        self._findings.update(findings)
+        self._declared = seen.declared
+        waiting = (
+            node for node in seen.pipeline.nodes if node.warped and node.warp_configuration.on_no_worker == "wait"
+        )
+        self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
 
     # -- who lives there --------------------------------------------------------------------------------------------
 
@@ -100,18 +116,36 @@ class Bells:
         if now - self._looked < LOOK:
             return
         self._looked = now
-        self._presences = read_presences(client)
+        self._presences = self._with_believed(self._with_our_keys(read_presences(client)), now)
         for warp in self._warps:
             workers = self.workers(warp.queue)
-            self._know(client, warp, {worker["id"] for worker in workers})
             if workers:
                 self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
-                self._check_mark(warp, workers)
-            else:
+                self._check_fitness(warp, workers)
+            self._know(client, warp, {worker["id"] for worker in workers})
+            if not workers:
                 self._missing.setdefault(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(warp)
+
+    def believe(self) -> None:
+        """Redis was away or lost what it held: whoever lived before has until ``PRESENCE_TTL`` to say so again.
+
+        Else a run would find no worker for a moment, and ``on_no_worker`` would decide about messages that one holds.
+        """
+        now = time.monotonic()
+        if now >= self._believed_until:
+            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
+            self._believed_until = now + keys.PRESENCE_TTL
+
+    def _with_believed(self, found: list[Record], now: float) -> list[Record]:
+        there = {record["id"] for record in found}
+        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - keys.PRESENCE_TTL}
+        self._seen.update((record["id"], (now, record)) for record in found)
+        if now >= self._believed_until:
+            return found
+        return found + [record for record in self._believed if record["id"] not in there]
 
     def _know(self, client: Client, warp: Warp, ids: set[str]) -> None:
         """A worker appeared: ring at once, also where a bell was rung for one that is gone."""
@@ -121,55 +155,55 @@ class Bells:
             self._ttl[warp.name] = keys.RUNG_TTL
             self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
 
-    def _check_mark(self, warp: Warp, workers: Sequence[Record]) -> None:
-        """Compare the node with what the workers of its queue say they know."""
-        mark = warp.node.mark
-        schemas = [worker["marks"][mark] for worker in workers if mark in worker["marks"]]
-        if not schemas:
-            known = sorted({known for worker in workers for known in worker["marks"]})
-            self.course.fail(
-                ConfigError(
-                    f"node {warp.name!r}: no worker of queue {warp.queue!r} knows the mark {mark!r}"
-                    f"{did_you_mean(mark, known)} Its workers know: {', '.join(known)}; name the module in "
-                    f"worker_configs/{warp.queue}.toml and restart the worker"
-                )
-            )
+    def _with_our_keys(self, presences: Iterable[Record]) -> list[Record]:
+        """Return the workers that understand what we sign: a queue where nobody ever did ends the run."""
+        ours, texts = [], []
+        for worker in presences:
+            if text := strangers(self._keyring, worker.get("keys", ())):
+                texts.append((worker, f"the worker on {worker['host']}, process {worker['pid']}, {text}"))
+            else:
+                ours.append(worker)
+                self._trusted.update(worker["queues"])
+        for warp in self._warps:
+            found = [(worker["id"], text) for worker, text in texts if warp.queue in worker["queues"]]
+            if found and warp.queue not in self._trusted:
+                self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
+            for worker_id, text in found:
+                if worker_id not in self._said:
+                    self._said.add(worker_id)
+                    self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+        return ours
+
+    def _check_fitness(self, warp: Warp, workers: Sequence[Record]) -> None:
+        """Compare the node with what the workers of its queue say of themselves, when they are not those of before.
+
+        Workers with another version of a node are refused when the first ones are seen. A run that goes on is not
+        ended because its workers get new code; it says so.
+        """
+        if any(worker["marks"].get(warp.node.mark, {}).get("stateful") for worker in workers):
+            warp.becomes_stateful()
+        ids = frozenset(worker["id"] for worker in workers)
+        if self._fit.get(warp.name) == ids:
             return
-        if (warp.name, workers[0]["id"]) in self._checked:
-            return
-        self._checked.add((warp.name, workers[0]["id"]))
-        complaints = complaints_from_schema(schemas[0], warp.node.configuration)
-        if schemas[0].get("stateful"):
-            complaints.append("it is stateful, and stateful nodes cannot be warped yet")
-        size = warp.limits.batches.size
-        if size > 1 and not schemas[0].get("batches"):
-            complaints.append(
-                f"warp_configuration.batch.size is {size}, but it has no update_batch(messages); "
-                "write one and restart the worker, or leave batch out"
-            )
-        way = warp.limits.compression
-        if way != "none" and way not in workers[0].get("compressions", [way]):
-            complaints.append(
-                f"warp_configuration.compression is {way!r}, and its worker on {workers[0]['host']} has no package for "
-                "that; pip install celerypipe[compression] there, or leave compression out"
-            )
-        if complaints:
-            self.course.fail(ConfigError("\n".join(f"node {warp.name!r} ({mark}): {text}" for text in complaints)))
+        first = warp.name not in self._fit
+        self._fit[warp.name] = ids
+        nodes = [other.node for other in self._warps]
+        found = fitness.findings(warp.node, workers, self._declared.get(warp.name), nodes)
+        new = [finding for finding in found if finding not in self._findings]
+        self._findings.update(new)
+        if errors := [str(each) for each in new if each.severity == "error" and (first or each.check != "version")]:
+            self.course.fail(ConfigError("\n".join(errors)))
+        for finding in new:
+            self.course.say(str(finding))
 
     def _nobody(self, warp: Warp) -> None:
         queue = warp.queue
-        live = sorted({name for worker in self._presences for name in worker["queues"]})
-        near = difflib.get_close_matches(queue, live, n=1, cutoff=0.0)
-        nearest = f" (nearest live queue: {near[0]!r})" if near else ""
-        text = (
-            f"no live worker serves queue {queue!r}{nearest}; "
-            f"start one where it shall run: celery -A celerypipe worker -Q {queue}"
-        )
+        missing = fitness.missing(warp.node, self._presences)
         if queue not in self._said and warp.limits.on_no_worker != "fail":
             self._said.add(queue)
-            then = "running its nodes here" if warp.limits.on_no_worker == "local" else "waiting for one"
-            self.course.say(f"{text}; {then}")
+            self.course.say(str(missing))
         if warp.limits.on_no_worker == "fail":
+            text = f"{missing.text}; start one where it shall run: {missing.mend}"
             for flight in [flight for flight in list(warp.flights.values()) if flight.sent_at]:
                 warp.failed(flight, NoWorker(f"{warp.name}: {text}", node=warp.name, message_id=flight.message.id))
 
@@ -181,7 +215,8 @@ class Bells:
         ``age``: seconds that its oldest message is out; ``batches``: what its messages make at most, if that is known.
         """
         token = secrets.token_hex(4)
-        if not self.slots(warp.queue):
+        pinned = warp.limits.pinned and warp.answered_at  # somebody is there, and nobody could take its place
+        if pinned or not self.slots(warp.queue):
             return token, 0, keys.RUNG_TTL
         out = len(warp.flights)
         mean = max(warp.mean, age) if age > SLOW else warp.mean
@@ -229,7 +264,7 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = [self.course.run_id, warp.name, slot, token]
+            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
             try:
                 app.send_task(
                     warp.node.mark,

@@ -2,7 +2,7 @@
 
 A blob lies in Redis (``<id>:<chunks>``; Redis ends at 512 MB a value) or, where runner and workers share a machine, in
 its memory (``/<name>:<size>``). In Redis it may be packed, and says so: ``<id>:<chunks>:<label>``, see
-:mod:`celerypipe.packing`.
+:mod:`celerypipe.packing`. Where messages are signed a reference ends in a digest of what lies there: ``@<hex>``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from celerypipe import codec, keys, packing
@@ -22,9 +22,12 @@ from celerypipe.connection import Client, Command
 from celerypipe.errors import CodecError
 from celerypipe.message import Message
 from celerypipe.shared_memory import SharedFolder, watch
+from celerypipe.signing import DIGEST_SIGN, digest, is_digest_of
 
 INLINE_LIMIT = 64 * 1024
 CHUNK = 256 * 1024 * 1024
+#: References to altered blobs that are remembered.
+ALTERED_MOST = 1000
 #: What refers to a blob in Redis. Anybody may write one there: it must not make us ask for a billion chunks.
 _STORED = re.compile(r"(?P<id>[0-9a-f]{1,64}):(?P<chunks>[1-9][0-9]{0,3})(?::(?P<label>\w+:\w+))?", re.ASCII)
 
@@ -44,11 +47,17 @@ class Stowed(NamedTuple):
 
 @dataclass(slots=True)
 class Store:
-    """Where the blobs of one run lie. ``folder``: in shared memory, or None; ``shares``: new ones go there."""
+    """Where the blobs of one run lie. ``folder``: in shared memory, or None; ``shares``: new ones go there.
+
+    ``signed``: a reference ends in a digest, and bytes that it does not belong to are as good as gone; ``altered``
+    has the references of those.
+    """
 
     run: str
     folder: SharedFolder | None = None
     shares: bool = False
+    signed: bool = False
+    altered: set[str] = field(default_factory=set)
 
     def put(self, segments: Sequence[Content], compression: str = "none") -> tuple[str, list[Command]]:
         """Store bytes; return the reference, and the commands that are still to be asked for it.
@@ -64,7 +73,8 @@ class Store:
             ("SET", _key(self.run, blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
             for number, start in enumerate(range(0, len(content), CHUNK))
         ]
-        return f"{blob_id}:{len(commands)}{':' if label else ''}{label}", commands
+        said = digest([content]) if self.signed else ""
+        return f"{blob_id}:{len(commands)}{':' if label else ''}{label}{said}", commands
 
     def stow(self, message: Apart, compression: str) -> Stowed:
         """Decide what of a message travels in its entry; store the rest. The message may change afterwards."""
@@ -76,7 +86,8 @@ class Store:
 
     def put_shared(self, segments: Sequence[Content]) -> str:
         """Store bytes in shared memory; empty if there is none, or no room in it."""
-        return (self.folder.write(segments) or "") if self.shares and self.folder is not None else ""
+        reference = (self.folder.write(segments) or "") if self.shares and self.folder is not None else ""
+        return reference + digest(segments) if reference and self.signed else reference
 
     def get(self, client: Client, references: Iterable[str]) -> dict[str, Content | None]:
         """Return the bytes behind references, in at most one round trip; None for what is gone.
@@ -87,7 +98,7 @@ class Store:
         chunks: dict[str, list[str]] = {}
         for reference in references:
             if is_shared(reference):
-                found[reference] = self.folder.read(reference) if self.folder is not None else None
+                found[reference] = self.folder.read(_place(reference)) if self.folder is not None else None
             else:
                 chunks[reference] = names(self.run, reference)
         wanted = [name for each in chunks.values() for name in each]
@@ -96,7 +107,17 @@ class Store:
             for reference, each in chunks.items():
                 parts = [next(pieces) for _ in each]
                 found[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
+        if self.signed:
+            self._refuse_altered(found)
         return found
+
+    def _refuse_altered(self, found: dict[str, Content | None]) -> None:
+        if len(self.altered) > ALTERED_MOST:
+            self.altered.clear()
+        for reference, content in found.items():
+            if content is not None and not is_digest_of(reference[len(_place(reference)) :], content):
+                found[reference] = None
+                self.altered.add(reference)
 
     def deleting(self, garbage: Iterable[tuple[str, bool]]) -> list[Command]:
         """Remove blobs that nobody needs any more; return the commands that are still to be asked for it.
@@ -108,7 +129,7 @@ class Store:
             if not is_shared(reference):
                 gone += names(self.run, reference)
             elif self.folder is not None:
-                (self.folder.recycle if unmapped else self.folder.delete)(reference)
+                (self.folder.recycle if unmapped else self.folder.delete)(_place(reference))
         return [("UNLINK", *gone)] if gone else []
 
 
@@ -175,7 +196,7 @@ class Blobs:
         """Remove from shared memory what workers wrote and died over, when it would be gone from Redis too."""
         if self.store.folder is not None:
             found = self.store.folder.leftovers(time.time() - keys.DATA_TTL / 1000)
-            for reference in set(found).difference(self.living()):
+            for reference in set(found).difference(map(_place, self.living())):
                 self.store.folder.delete(reference)
 
 
@@ -186,7 +207,7 @@ def is_shared(reference: str) -> bool:
 
 def names(run_id: str, reference: str) -> list[str]:
     """The keys behind a reference to Redis; none if it refers to nothing."""
-    found = _STORED.fullmatch(reference)
+    found = _STORED.fullmatch(_place(reference))
     return [_key(run_id, found["id"], number) for number in range(int(found["chunks"]))] if found else []
 
 
@@ -208,10 +229,15 @@ def plain_size(reference: str, content: Content | None) -> int:
 def _label(reference: str) -> str:
     if is_shared(reference):
         return ""
-    found = _STORED.fullmatch(reference)
+    found = _STORED.fullmatch(_place(reference))
     if found is None:
         raise CodecError(f"{reference[:100]!r} refers to no payload")
     return found["label"] or ""
+
+
+def _place(reference: str) -> str:
+    """A reference without its digest."""
+    return reference.partition(DIGEST_SIGN)[0]
 
 
 def _key(run_id: str, blob_id: str, number: int) -> str:

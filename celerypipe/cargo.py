@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from celerypipe import codec
 from celerypipe.blob import Blobs, Content, is_shared, unpacked, unstowed
 from celerypipe.connection import Broken, Client, connect
-from celerypipe.errors import CodecError
+from celerypipe.errors import BadSignature, CodecError
 from celerypipe.flight import Flight
 from celerypipe.lineage import Lineage, remake
-from celerypipe.mailbox import Reply
 from celerypipe.message import Message
 from celerypipe.onward import Step
 from celerypipe.shared_memory import SharedFolder
 from celerypipe.warp import Warp
+from celerypipe.wire import Reply
 
 
 class Cargo:
@@ -62,7 +62,9 @@ class Cargo:
         result: Reply | Step,
         fetched: Mapping[str, Content | None],
     ) -> list[Message] | None:
-        """Return the messages of a result; None if its blob is gone. Raises :class:`CodecError`.
+        """Return the messages of a result; None if its blob is gone, :class:`BadSignature` if that was altered.
+
+        Raises :class:`CodecError`.
 
         Where nobody here reads them their payloads stay elsewhere.
         """
@@ -77,6 +79,8 @@ class Cargo:
             fetched = self.blobs.store.get(client, [reference])
         content = unpacked(reference, fetched[reference])
         if content is None:
+            if reference in self.blobs.store.altered:
+                raise BadSignature("the bytes of its payload are not those that were signed")
             return None
         blob.mapped(content)
         return unstowed(data, content)

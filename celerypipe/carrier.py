@@ -7,26 +7,35 @@ stream of the run. What can wait for Redis happens in these threads only, never 
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from celerypipe import codec, keys
+from celerypipe import codec, keys, preflight
 from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
-from celerypipe.connection import Broken, Client, connect, explained, is_gone
+from celerypipe.catalogue import Catalogue
+from celerypipe.circuit import Circuit
+from celerypipe.connection import Broken, Client, connect, explained, is_gone, said
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
-from celerypipe.mailbox import NOTE, Mailbox, as_published
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message
+from celerypipe.pipeline import Pipeline
+from celerypipe.replay_request import taken_requests
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
+from celerypipe.signing import Keyring, refused
+from celerypipe.states import States
 from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
+from celerypipe.wire import NOTE, as_published
 
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5
@@ -35,24 +44,36 @@ AUDIT_AFTER = 3.0
 
 
 class RedisCarrier:
-    """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight."""
+    """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight.
 
-    def __init__(self, course: Course, url: str, *, budget: int, shared_memory: bool) -> None:
+    ``keyring``: all that it sends is signed, and what comes back unsigned is refused.
+    """
+
+    def __init__(
+        self, course: Course, url: str, *, budget: int, shared_memory: bool, keyring: Keyring | None = None
+    ) -> None:
         self.course = course
         self.url = url
         self.budget = budget
         self.warps: dict[str, Warp] = {}
-        self.blobs = Blobs(Store(course.run_id))
+        self.keyring = keyring
+        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
         self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
-        self.holdings = Holdings(course.run_id, self.blobs)
+        self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
+        #: Gets the names of the dead letters that somebody wants replayed in this run.
+        self.asked: Callable[[list[str]], None] | None = None
+        self.circuits: dict[str, Circuit] = {}
+        self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
+        self._told: set[type[BaseException]] = set()
         self._audited: dict[str, float] = {}
+        self._doubted: set[str] = set()
         self._client: Client = connect(url, name="celerypipe-post")
-        self.bells = Bells(course, url)
+        self.bells = Bells(course, url, keyring)
         self.whereabouts = Whereabouts(url, self.bells)
         self.sender = Sender(
             self._client,
@@ -69,23 +90,39 @@ class RedisCarrier:
             self.cargo,
             heard=self.whereabouts.heard,
             gathering=self.sender.gathering,
+            keyring=keyring,
+            refused=self._refused,
         )
+        self.states = States(course, self.holdings, self.sender.waits, self._refused)
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    def inspect(self, pipeline: Pipeline, catalogue: Catalogue) -> None:
+        """Preflight: say what is found, and raise what the run cannot begin with."""
+        with explained(self.url):
+            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget)
+        findings = preflight.inspect(seen)
+        self.bells.told(seen, findings)
+        self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
+        if error := preflight.error_of(findings):
+            raise error
+        for finding in findings:
+            if finding.severity == "warning":
+                self.course.say(str(finding))
+
     def open(self, warps: Iterable[Warp], records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Reach Redis, make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
+        """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
-        self.holdings.plan(records)
+            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
+        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
+        self.holdings.plan(records, {**self._about, "nodes": nodes})
         with explained(self.url):
-            version = str(self._client.info("server")["redis_version"])
-            if tuple(map(int, version.split(".")[:2])) < (6, 2):
-                raise RedisUnavailable(f"Redis {version} is too old; celerypipe needs 6.2 or newer")
             self.bells.look(self._client, self.warps.values())
             self._share()
             self.holdings.make(self._client)
+            self._watch_states()
 
     def start(self) -> None:
         """Start both threads."""
@@ -106,6 +143,7 @@ class RedisCarrier:
         try:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
             self.holdings.remove(last, state, slots=slots)
+            self.states.leave(last)
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
         self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
@@ -142,8 +180,11 @@ class RedisCarrier:
             with self._counting:
                 self._bytes -= flight.size
 
-    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]]:
-        where, company, behind = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]] | None:
+        taken = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+        if taken is None:
+            return None
+        where, company, behind = taken
         for other, held_up in behind:
             self.post(other, held_up, wait=False)
         return where, company
@@ -183,8 +224,17 @@ class RedisCarrier:
             self._make_again()
         self.bells.look(self._client, self._mine())
         self._share()
+        for queue, circuit in self.circuits.items():
+            circuit.see({worker["id"] for worker in self.bells.workers(queue)})
+        self._watch_states()
         for warp in self._mine():
             self._keep(warp, now)
+        if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
+            self.asked(names)
+
+    def _watch_states(self) -> None:
+        for warp in self._mine():
+            self.states.watch(self._client, warp)
 
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""
@@ -193,8 +243,13 @@ class RedisCarrier:
 
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
+        self.bells.believe()
         self.holdings.make(self._client)
-        self._audit(*self._mine())
+        for warp in self._mine():
+            if warp.retained is None:
+                self._audit(warp)
+            else:
+                self.states.rewind(self._client, warp, "Redis lost its messages or its state")
 
     def _mine(self) -> list[Warp]:
         """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
@@ -214,13 +269,35 @@ class RedisCarrier:
     def _keep(self, warp: Warp, now: float) -> None:
         if not warp.flights:
             return
-        if self.bells.abandoned(warp) and self.instead is not None and warp.limits.on_no_worker == "local":
+        is_open = self.circuits[warp.queue].state == "open"
+        if (self.bells.abandoned(warp) or is_open) and self.instead is not None and warp.limits.on_no_worker == "local":
             self.instead(warp)
             return
+        if is_open:
+            self._give_up_waiting(warp)
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
-        if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER:
+        if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER or warp.name in self._doubted:
+            self._doubted.discard(warp.name)
             self._audit(warp)
+
+    def _refused(self, node: str, what: str, count: int) -> None:
+        """Something was refused for its signature: what it stands in the place of is to be sent again."""
+        where = f"run {self.course.run_id} node {node}" if node in self.warps else f"run {self.course.run_id}"
+        if self.keyring is not None and self.keyring.refusals.add(what, where, count):
+            self.course.say(refused(what, where))
+        self._doubted.add(node)
+
+    def _give_up_waiting(self, warp: Warp) -> None:
+        """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
+        flights = [f for f in list(warp.flights.values()) if f.entry and not (f.probe or f.remaking or f.errand)]
+        given = self.mailboxes[warp.name].given_ids(self._client, len(warp.flights))
+        waiting = [flight for flight in flights if flight.entry not in given]
+        self.mailboxes[warp.name].withdraw(self._client, [flight.entry for flight in waiting])
+        for flight in waiting:
+            refusal = warp.refusal(flight, probe=False)
+            if refusal is not None:
+                warp.failed(flight, refusal)
 
     def _audit(self, *warps: Warp) -> None:
         """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""
@@ -234,7 +311,7 @@ class RedisCarrier:
             answered = {
                 (published.node, reply.sequence, reply.attempt)
                 for item in replies
-                if (published := as_published(item))
+                if (published := as_published(item, self.replies.signer_of))
                 for reply in published.results
                 if reply.kind != NOTE
             }
@@ -243,11 +320,15 @@ class RedisCarrier:
                 if place in there:
                     flight.entry = flight.entry or there[place].encode()
                 elif (warp.name, *place) not in answered and not flight.done:
+                    if warp.retained is not None and not warp.limits.pinned:
+                        warp.retained.doubtful = True  # its state may be past it: go back to where it was not
+                        break
                     self.post(warp, flight, wait=False)
 
     def _lost_redis(self, error: BaseException) -> None:
-        if not self.sender.halted and not self._closing:
-            self.course.say(f"Redis does not answer ({error}); trying again until it does")
+        if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
+            self._told.add(type(error))
+            self.course.say(f"{said(error)}; trying again until it works")
         if is_gone(self.url):
             self.course.fail(RedisUnavailable(f"{self.url} is gone for good: so is the folder of its socket"))
         self.sender.halted = True
@@ -258,5 +339,11 @@ class RedisCarrier:
         self._client.ping()
         self.holdings.make(self._client)
         self.sender.halted = False
-        self.course.say("Redis answers again")
-        self._audit(*self._mine())
+        self._told.clear()
+        self.bells.believe()
+        self.course.say("Redis works again")
+        for warp in self._mine():
+            if warp.retained is None or warp.limits.pinned:
+                self._audit(warp)
+            else:
+                self.states.rewind(self._client, warp, "Redis was away")

@@ -14,11 +14,12 @@ from typing import Any
 
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
-from celerypipe.contract import Node, node_class, takes_batches
+from celerypipe.contract import Node, node_class, takes_batches, takes_snapshots
 from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
 from celerypipe.modules import failure, leaves, module_named, nodes_in, object_at
 from celerypipe.plugin import Plugin, plugins_in
+from celerypipe.reach import ANYWHERE, Reach
 
 __all__ = ["Argument", "Catalogue", "Entry", "complaints_from_schema"]
 
@@ -34,7 +35,8 @@ class Entry:
     """A node class, and how it came to be known.
 
     ``origin`` is ``built-in``, ``plugin <folder>``, ``entry point <distribution>`` or ``import``; ``defaults`` and
-    ``requirements`` are a plugin's: values for arguments, and its ``requirements.txt``.
+    ``requirements`` are a plugin's: values for arguments, and its ``requirements.txt``. ``reach``: the files that nodes
+    made of it may touch.
     """
 
     mark: str
@@ -42,6 +44,7 @@ class Entry:
     origin: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     requirements: Path | None = None
+    reach: Reach = ANYWHERE
 
     @property
     def type(self) -> str:
@@ -78,6 +81,7 @@ class Entry:
             "mark": self.mark,
             "type": self.type,
             "stateful": self.node.stateful,
+            "snapshots": takes_snapshots(self.node),
             "batches": self.batches,
             "version": self.node.version,
             "doc": self.doc,
@@ -102,6 +106,7 @@ class Entry:
             raise ConfigError(f"{self.mark} cannot be made of {given}: {type(error).__name__}: {error}") from error
         node.name = name
         node.folder = folder
+        node.reach = self.reach
         return node
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import MutableMapping
 from typing import Any
 
+import click
 from celery import Celery
 
 from celerypipe.errors import ConfigError
@@ -33,13 +34,17 @@ SHARED: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     # Celery's 100 tries end a worker that Redis left alone for long enough.
     "broker_connection_max_retries": None,
+    # An answer that is an error (READONLY, OOM, MISCONF) ends a stock worker. It is no reason to: Redis may recover.
+    "broker_channel_error_retry": True,
     "broker_transport_options": {
         # One list per queue, named like the queue, so that anyone can ask how long it is.
         "priority_steps": [0],
-        "socket_timeout": 10,
+        # Each of its connections that went silent costs this much, one after the other.
+        "socket_timeout": 2,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
-        "health_check_interval": 10,
+        # kombu gives up a connection that was silent for a second more, so within 9 s: before the watchdog does.
+        "health_check_interval": 4,
         "client_name": "celerypipe",
     },
 }
@@ -61,6 +66,16 @@ WORKER: dict[str, Any] = {
 }
 
 
+#: An option of ``celery worker``; :mod:`celerypipe.worker_options` says what it means.
+EXIT_WHEN_STUCK = click.Option(
+    ["--exit-when-stuck"],
+    is_flag=False,
+    flag_value="usual",
+    metavar="[SECONDS]",
+    help="Exit, for a supervisor to start another, when a node goes on so long after its time; 0: stay.",
+)
+
+
 def make_app(environment: MutableMapping[str, str]) -> Celery:
     """Return a Celery application for the Redis that the environment names.
 
@@ -78,6 +93,7 @@ def make_app(environment: MutableMapping[str, str]) -> Celery:
         events="celerypipe.events:PatientEvents",
         set_as_current=False,
     )
+    app.user_options["worker"].add(EXIT_WHEN_STUCK)
     app.conf.update(SHARED)
     app.conf.update(WORKER)
     app.conf.broker_url = _as_broker_url(given or environment.get("CELERYPIPE_REDIS_URL") or DEFAULT_REDIS_URL)

@@ -13,6 +13,7 @@ from pathlib import Path
 from celerypipe import graph, packing
 from celerypipe.catalogue import Catalogue, Entry, built_in_marks
 from celerypipe.codec import encode_value
+from celerypipe.demands import demands
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
 from celerypipe.pipeline import NodeDefinition, Pipeline, resolve_environment
 
@@ -128,9 +129,9 @@ def _of_class(node: NodeDefinition, place: str, entry: Entry) -> Iterator[Compla
     if entry.type != node.type:
         text = f"{node.mark} is a {entry.type}, not a {node.type}; write {entry.type}"
         yield Complaint(f"{place}.type", text)
-    if entry.node.stateful and node.warped:
-        text = f"{node.mark} is stateful, and stateful nodes cannot be warped yet; let it run here"
-        yield Complaint(f"{place}.warped", text)
+    for key, text in demands(entry.schema(), node.warp_configuration) if node.warped else ():
+        where = f"warp_configuration.{key}" if key else "warped"
+        yield Complaint(f"{place}.{where}", text)
     size = node.warp_configuration.batches.size
     if node.warped and size > 1 and not entry.batches:
         text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"

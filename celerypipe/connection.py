@@ -7,6 +7,7 @@ decides about retries. One client per thread, never one per call.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.sentinel import SCHEME, Sentinels, Watchers
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,9 @@ COPY_BELOW = 16 * 1024
 
 #: Bytes that are read at a time; redis-py's own 64 KiB make a frame cost fifteen reads.
 READ_SIZE = 256 * 1024
+
+#: Bytes that are written at a time: the timeout of a socket is for all of one write, however slow the line is.
+WRITE_SIZE = 256 * 1024
 
 #: A command and its arguments; one that is a list stands for its parts, one after the other.
 Command = Sequence[Any]
@@ -59,6 +64,8 @@ class Client(redis.Redis):
             self._line = self.connection_pool.make_connection()
         elif self._owed:  # an exception came between question and answer: the answers on their way are nobody's
             self._line.disconnect()
+        if not self._line.is_connected:  # sending would connect as well, but without asking the Sentinels
+            self._line.connect()
         self._owed = len(commands)
         self._line.send_packed_command(packed(commands), check_health=False)
 
@@ -123,7 +130,9 @@ def packed(commands: Iterable[Command]) -> list[Any]:
                 if _size(part) < COPY_BELOW:
                     small.append(part)
                 else:
-                    pieces += (b"".join(small), part)
+                    pieces.append(b"".join(small))
+                    view = memoryview(part).cast("B")
+                    pieces += [view[start : start + WRITE_SIZE] for start in range(0, len(view), WRITE_SIZE)]
                     small = []
             small.append(b"\r\n")
     return [*pieces, b"".join(small)]
@@ -138,17 +147,35 @@ def _plain(argument: str | bytes | int) -> bytes:
 
 
 def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
-    """Return a client; it connects with its first command, and again after a failure."""
-    over_network = {} if url.startswith("unix://") else {"socket_connect_timeout": 3.0, "socket_keepalive": True}
-    client: Client = Client.from_url(  # type: ignore[assignment]  # its stub says redis.Redis
-        url,
-        socket_timeout=timeout,
-        health_check_interval=0,
-        retry=Retry(NoBackoff(), 0),
-        client_name=name,
-        protocol=2,
-        socket_read_size=READ_SIZE,
+    """Return a client; it connects with its first command, and again after a failure.
+
+    Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
+    broken connection.
+    """
+    near = url.startswith("unix://")
+    over_network = {} if near else {"socket_connect_timeout": min(3.0, timeout), "socket_keepalive": True}
+    options: dict[str, Any] = {
+        "socket_timeout": timeout,
+        "health_check_interval": 0,
+        "retry": Retry(NoBackoff(), 0),
+        "client_name": name,
+        "protocol": 2,
+        "socket_read_size": READ_SIZE,
         **over_network,
+    }
+    client: Client
+    if url.startswith(f"{SCHEME}://"):
+        client = _behind_sentinels(Sentinels.parse(url), options)
+    else:
+        client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
+    return client
+
+
+def _behind_sentinels(sentinels: Sentinels, options: dict[str, Any]) -> Client:
+    user, password = sentinels.user
+    known = Watchers(sentinels.addresses, sentinel_kwargs=sentinels.asking)  # type: ignore[no-untyped-call]  # redis-py's
+    client: Client = known.master_for(  # type: ignore[no-untyped-call]
+        sentinels.master, Client, db=sentinels.database, username=user, password=password, **options
     )
     return client
 
@@ -168,6 +195,8 @@ def knock(url: str) -> None:
     except redis.ResponseError as error:
         raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
     except Trouble as error:
+        if _is_refused(url, error):
+            raise ConfigError(f"{_shown(url)}: {_untrusted(error)}") from None
         logger.debug("Redis is not there yet: %s", error)
 
 
@@ -186,9 +215,50 @@ def explained(url: str) -> Iterator[None]:
     except redis.ResponseError as error:
         raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
     except Trouble as error:
+        if _is_refused(url, error):
+            raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None
+
+
+def said(error: BaseException) -> str:
+    """Return one sentence on what Redis, or the lack of it, said in the middle of the work, with a cure if it has one.
+
+    redis-py takes the first word off what Redis says, and makes it the class of the error; out of a script it comes
+    with the script's own words around it.
+    """
+    text = str(error)
+    if isinstance(error, redis.BusyLoadingError):
+        return "Redis is loading its data"
+    if isinstance(error, redis.OutOfMemoryError) or "-OOM " in text:
+        return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
+    if isinstance(error, redis.ReadOnlyError) or "-READONLY " in text:
+        return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
+    if isinstance(error, redis.ResponseError):
+        return f"Redis refuses ({error})"
+    return f"Redis does not answer ({error})"
+
+
+def _is_refused(url: str, error: BaseException) -> bool:
+    """Did one side refuse the other's certificate? That stays so, unlike most trouble with connections.
+
+    With TLS 1.3 a server that misses a certificate may just close the connection.
+    """
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    told = any(isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError) for each in causes)
+    gone = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
+    closed = "closed by server" in str(error) or any(isinstance(each, gone) for each in causes)
+    return told or (closed and url.startswith("rediss://") and "ssl_certfile=" not in url)
+
+
+def _untrusted(error: BaseException) -> str:
+    return (
+        f"no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
+        "&ssl_certfile=CERT.pem&ssl_keyfile=KEY.pem if Redis asks for a certificate"
+    )
 
 
 def _shown(url: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, overload
 from celerypipe.errors import NodeFailed
 from celerypipe.message import Message
 from celerypipe.positions import Position
+from celerypipe.reach import ANYWHERE, Reach
 
 #: What ``Proc.update`` may return: nothing, one message, or any number of them.
 Output = Message | Iterable[Message] | None
@@ -28,7 +29,8 @@ class Node:
 
     #: ``source``, ``proc`` or ``sink``.
     type: ClassVar[str] = ""
-    #: True for a node that remembers from one message to the next.
+    #: True for a node that remembers from one message to the next: it gets its messages one at a time, in order. To be
+    #: warped it needs ``snapshot`` and ``restore``.
     stateful: ClassVar[bool] = False
     #: The version of its code; shown by ``celerypipe nodes`` and part of its fingerprint.
     version: ClassVar[str] = ""
@@ -37,6 +39,8 @@ class Node:
     name: str = ""
     #: The node's own folder in the pipeline's folder, or None when the pipeline has none or the node is warped.
     folder: Path | None = None
+    #: The files it may touch where its paths come from elsewhere; a node that opens some asks ``reach.require(path)``.
+    reach: Reach = ANYWHERE
 
     def configure(self) -> None:
         """Called once, first: reserve ports, paths and other outside resources."""
@@ -49,6 +53,23 @@ class Node:
 
     def set_on_config(self, prop: str, value: Any) -> None:
         """Called when one property of the configuration changes while the pipeline runs."""
+
+    def snapshot(self) -> Any:
+        """Called between two messages of a stateful node that is warped, about once a second: return what it remembers.
+
+        Anything that can travel in a message: plain values, arrays, payloads. It is encoded before the next message.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no snapshot() method")
+
+    def restore(self, state: Any) -> None:
+        """Called after ``warmup``, before the next message: remember what a ``snapshot`` returned, and nothing else.
+
+        Called where the node goes on after its process died or let go of it, where an ``update`` was broken off, and
+        with what it returned right after ``warmup`` where a warm node begins anew. Arrays in ``state`` are read-only.
+        The messages since that snapshot are given to ``update`` once more, and what comes out then is dropped; so
+        ``update`` must do the same when it is run again, and what it does elsewhere is done again.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no restore() method")
 
     @property
     def logger(self) -> logging.Logger:
@@ -142,6 +163,11 @@ def takes_batches(node: type[Node]) -> bool:
     """Has the class an ``update_batch`` of its own?"""
     own = getattr(node, "update_batch", None)
     return own is not None and own not in (Proc.update_batch, Sink.update_batch)
+
+
+def takes_snapshots(node: type[Node]) -> bool:
+    """Has the class both ``snapshot`` and ``restore`` of its own?"""
+    return node.snapshot is not Node.snapshot and node.restore is not Node.restore
 
 
 def one_each(outputs: Any, count: int, name: str) -> Sequence[Output]:

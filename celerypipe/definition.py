@@ -25,6 +25,8 @@ from celerypipe.shape import (
     refuse,
 )
 
+#: The largest window and batch, and the most slots that one node asks for: each is a key or an object somewhere.
+MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
 #: What a mark looks like: a dotted path, or the short name of a built-in, an installed or a plugin node.
 MARK = re.compile(r"[^\W\d][\w-]*(\.[^\W\d]\w*)*")
 
@@ -87,8 +89,22 @@ class Link(Shape):
 class BatchLimits(Shape):
     """How many messages a node takes at once."""
 
-    size: Positive = Field(1, description="At most so many messages at once; above 1 the node needs update_batch.")
+    size: Positive = Field(
+        1, le=MOST_IN_FLIGHT, description="At most so many messages at once; above 1 the node needs update_batch."
+    )
     wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
+
+
+class DeadLetterLimits(Shape):
+    """How many dead letters are kept in the pipeline's folder; the oldest go first."""
+
+    count: Positive = Field(10_000, description="At most so many.")
+    bytes: Positive = Field(1024**3, description="At most so many bytes of all of them together.")
+    age: Seconds = Field(30 * 86_400.0, description="Seconds after which one goes.")
+
+    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
+
+        def __init__(self, /, **data: Any) -> None: ...
 
 
 class WarpConfiguration(Shape):
@@ -100,9 +116,13 @@ class WarpConfiguration(Shape):
     timeout: Seconds | None = Field(None, description="The same as the node's own timeout, in seconds.")
     retries: Whole | None = Field(None, description="The same as the node's own retries.")
     backoff: SecondsOrZero = Field(0.5, description="Seconds before the first retry; doubled for each further one.")
-    window: Positive = Field(64, description="At most so many messages in flight; the source waits then.")
+    window: Positive = Field(
+        64, le=MOST_IN_FLIGHT, description="At most so many messages in flight; the source waits then."
+    )
     parallel: Positive | None = Field(
-        None, description="At most so many workers' slots at a time; default: all that the queue's workers have."
+        None,
+        le=MOST_SLOTS,
+        description="At most so many workers' slots at a time; default: all that the queue's workers have.",
     )
     batch: Annotated[BatchLimits, Inside] | None = Field(
         None, description="Several messages at once, for a node that has update_batch."
@@ -111,6 +131,10 @@ class WarpConfiguration(Shape):
     slice: Seconds = Field(0.2, description="Seconds a worker keeps at it while others wait for it.")
     term: Seconds = Field(10.0, description="Seconds after which a worker goes back to Celery in any case.")
     ordered: Flag = Field(True, description="Results leave in the order in which the messages came.")
+    pinned: Flag = Field(
+        False,
+        description="A stateful node stays in one process of one worker for the whole run, and takes no snapshots.",
+    )
     compression: Literal["none", "lz4", "zstd"] = Field(
         "none",
         description="Pack payloads above 64 KiB that go through Redis, to it and from it: where the network is slower "

@@ -69,7 +69,7 @@ class Embedded:
         self._plan = Plan(
             queues=slots if workers else {},
             imports={name: sorted(set(modules)) for name, modules in imports.items()},
-            environment={**(environment or {}), **_paths(plugins, environment or {})},
+            environment={**(environment or {}), **_paths(plugins, environment or {}), **_allowed(pipeline)},
             log=str(log.absolute()) if log is not None else None,
         )
         self._on_event = on_event or (lambda text: None)
@@ -153,6 +153,12 @@ def _module_of(mark: str) -> list[str]:
     """The module of a dotted mark, for a worker to import; a short mark is found without."""
     module = mark.rpartition(".")[0]
     return [module] if module else []
+
+
+def _allowed(pipeline: Pipeline | None) -> dict[str, str]:
+    """Let the workers touch what the pipeline may touch here: nobody else reaches them."""
+    folders = pipeline.reach.folders if pipeline is not None else None
+    return {"CELERYPIPE_ALLOW": os.pathsep.join(map(str, folders if folders is not None else ["/"]))}
 
 
 def _paths(plugins: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,8 +5,10 @@
     CelerypipeError
     ├── DefinitionError          the pipeline is wrong before it runs; carries every complaint (exit code 2)
     ├── ConfigError              settings, a worker config or a node's arguments are wrong (exit code 2)
-    │   └── UnknownMark          no node class answers to this mark
+    │   ├── UnknownMark          no node class answers to this mark
+    │   └── UnknownRun           no run of this id goes on
     ├── CodecError               bytes that are no message, or a payload that cannot become bytes
+    │   └── BadSignature         bytes that nobody with our keys signed for the place they are in
     ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit code 2)
     ├── RunError                 a run that could not finish (exit code 1)
     │   ├── RunCancelled         somebody stopped it: Ctrl-C twice, SIGTERM twice, ``Runner.cancel``
@@ -15,13 +17,14 @@
         ├── NodeFailed           its ``update`` raised, or returned something that is no message
         ├── NodeTimeout          it took longer than its ``timeout``
         ├── NoWorker             no live worker serves its queue
+        │   └── CircuitOpen      one message after another waited there in vain, so this one was not sent
         └── WorkerLost           its process died on the message: a signal, out of memory, ``os._exit``
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +65,22 @@ class UnknownMark(ConfigError):
     """No node class answers to a mark."""
 
 
+class UnknownRun(ConfigError):
+    """No run of this id goes on; ``runs`` are those that do: id → name of the pipeline."""
+
+    def __init__(self, run_id: str, runs: Mapping[str, str]) -> None:
+        self.runs = dict(runs)
+        shown = ", ".join(f"{each} ({name})" for each, name in runs.items())
+        cure = f"; there are {shown}" if shown else "; no run with warped nodes goes on in this Redis"
+        super().__init__(f"there is no run {run_id!r}{did_you_mean(run_id, runs)}{cure}")
+
+
 class CodecError(CelerypipeError):
     """Bytes that are not a message, or a payload that cannot be written as bytes."""
+
+
+class BadSignature(CodecError):
+    """Bytes that nobody with our keys signed for the place they are in: unsigned, altered, or moved there."""
 
 
 class RedisUnavailable(CelerypipeError):
@@ -117,6 +134,12 @@ class NoWorker(NodeError):
     """No live worker serves the queue of a warped node."""
 
     kind = "no_worker"
+
+
+class CircuitOpen(NoWorker):
+    """Nobody answered for several messages of its queue in a row: this one was given up at once."""
+
+    kind = "circuit"
 
 
 class WorkerLost(NodeError):

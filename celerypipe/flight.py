@@ -74,3 +74,9 @@ class Flight:
     remaking: bool = False
     errand: Errand | None = None
     note: Note | None = None
+    #: How often its payload, or that of its result, was not what had been signed.
+    altered: int = 0
+    #: It was taken back, and nobody had been given it.
+    unserved: bool = False
+    #: It shows whether its queue answers again, while the others are given up.
+    probe: bool = False

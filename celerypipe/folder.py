@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from celerypipe import codec
-from celerypipe.errors import CodecError, ConfigError
+from celerypipe.dead_letters import PLACE, DeadLetters
+from celerypipe.errors import ConfigError
 from celerypipe.message import Message
 from celerypipe.payload import size_bytes
+from celerypipe.reach import ANYWHERE, Reach, file_name
 
 TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 
@@ -20,14 +21,29 @@ TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 class Folder:
     """What a run writes to disk. Telemetry rows are ``ts, evt (rx/tx), node, origin, msg_id, src_id, size``."""
 
-    def __init__(self, path: Path, telemetry: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        telemetry: str | None = None,
+        letters: DeadLetters | None = None,
+        reach: Reach = ANYWHERE,
+    ) -> None:
         self.path = path
+        self._reach = reach
+        self.letters = letters or DeadLetters(path / PLACE)
         self._telemetry_path = path / telemetry if telemetry else None
         self._file: TextIO | None = None
         self._lock = threading.Lock()
 
     def make(self, definition: dict[str, Any], nodes: list[str]) -> None:
-        """Make the folders and write the definition, environment names unresolved."""
+        """Make the folders and write the definition, environment names unresolved.
+
+        A folder that came with a pipeline file may hold links: none is followed out of its reach.
+        """
+        for name in (*nodes, "config.json", "dead_letters", "journals"):
+            self._reach.require(self.path / name)
+        if self._telemetry_path is not None:
+            self._reach.require(self._telemetry_path)
         try:
             for name in nodes:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -56,18 +72,8 @@ class Folder:
 
     def dump(self, node: str, message: Message) -> None:
         """Write a message as ``auto_<id>.json`` into its node's folder."""
-        (self.of(node) / f"auto_{message.id}.json").write_text(message.to_json(), encoding="utf-8")
-
-    def bury(self, node: str, message: Message, error: dict[str, Any]) -> None:
-        """Keep a dead letter: the message's bytes and, beside them, why it was given up."""
-        place = self.path / "dead_letters"
-        place.mkdir(exist_ok=True)
-        try:
-            (place / f"{message.id}.message").write_bytes(codec.encode_joined([message]))
-        except CodecError as refused:
-            error = {**error, "not_kept": str(refused)}
-        (place / f"{message.id}.json").write_text(
-            json.dumps({"node": node, "message": message.id, **error}, indent=2), encoding="utf-8"
+        (self.of(node) / f"auto_{file_name(message.id)}.json").write_text(
+            message.to_json(), encoding="utf-8", errors="backslashreplace"
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ runner dies they go away by themselves.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,8 @@ from celerypipe import codec, keys
 from celerypipe.blob import Blobs
 from celerypipe.connection import Client, Command, accepted
 from celerypipe.mailbox import Mailbox
+from celerypipe.scripts import PROLONG, together
+from celerypipe.signing import Keyring
 
 #: Seconds between two renewals of the blobs in flight.
 RENEW = keys.DATA_TTL / 4000
@@ -22,23 +25,35 @@ RENEW = keys.DATA_TTL / 4000
 class Holdings:
     """The keys of one run; ``mailboxes`` by node. It keeps no connection."""
 
-    def __init__(self, run: str, blobs: Blobs) -> None:
+    def __init__(self, run: str, blobs: Blobs, keyring: Keyring | None = None) -> None:
         self.run = run
         self.blobs = blobs
+        self.keyring = keyring
         self.mailboxes: dict[str, Mailbox] = {}
+        #: The stateful nodes; their states are made by others, who know what is in them.
+        self.states: set[str] = set()
         self._records: dict[str, Mapping[str, Any]] = {}
+        self._about: dict[str, Any] = {}
         self._made = self._told = False
         self._renewed = 0.0
 
-    def plan(self, records: Mapping[str, Mapping[str, Any]]) -> None:
-        """Say which warped nodes there are, with the record that tells an activation about each."""
+    def plan(self, records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+        """Say which warped nodes there are, with the record that tells an activation about each.
+
+        ``about``: what is told of the run to who asks what goes on here; JSON values.
+        """
         self._records.update(records)
-        self.mailboxes.update((name, Mailbox(self.run, name)) for name in records)
+        self._about.update(about)
+        self.mailboxes.update((name, Mailbox(self.run, name, self.keyring)) for name in records)
 
     def make(self, client: Client) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
         self._made = True
-        client.set(keys.run(self.run), "running", px=keys.RUN_TTL)
+        PROLONG(client, *self._lease())
+        if "started" not in self._about:
+            seconds, microseconds = client.call("TIME")
+            self._about["started"] = int(seconds) + int(microseconds) / 1e6
+        client.set(keys.about(self.run), json.dumps(self._about), px=keys.DATA_TTL)
         if not client.exists(keys.reply(self.run)):
             # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.
             entry: Any = client.xadd(keys.reply(self.run), {"n": ""})
@@ -52,14 +67,15 @@ class Holdings:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
         self._told = shared = self.blobs.store.shares
         for name, record in self._records.items():
-            client.set(keys.node(self.run, name), codec.encode_value({**record, "shared": shared}), px=keys.DATA_TTL)
+            self.mailboxes[name].write_record(client, codec.encode_value({**record, "shared": shared}))
 
     def renew(self, client: Client) -> tuple[bytes | None, bool]:
         """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""
-        names = [keys.reply(self.run)]
+        names = [keys.reply(self.run), keys.about(self.run)]
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, keys.node(self.run, name))
-        commands: list[Command] = [("SET", keys.run(self.run), "running", "PX", keys.RUN_TTL, "GET")]
+        names += [keys.state(self.run, name) for name in self.states]
+        commands: list[Command] = [PROLONG.command(*self._lease())]
         commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
         if self._told != self.blobs.store.shares:
             self.write_records(client)
@@ -68,8 +84,12 @@ class Holdings:
             self._renewed = now
             self.blobs.sweep()
             commands += self.blobs.renewing()
-        before, *there = accepted(client.together(*commands))
+        before, *there = accepted(together(client, *commands))
         return before, before is not None and all(there[: len(names)])
+
+    def _lease(self) -> tuple[Any, ...]:
+        """Return the keys and arguments of PROLONG."""
+        return (keys.run(self.run), keys.RUNS), self.run, keys.RUN_TTL, keys.DATA_TTL
 
     def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
         """Say that the run is ``finished`` or ``cancelled`` and delete the rest; ``slots``: bells rung, by node."""
@@ -77,6 +97,7 @@ class Holdings:
         if not self._made:
             return
         commands += [("SET", keys.run(self.run), state, "PX", keys.RUN_TTL), ("UNLINK", keys.reply(self.run))]
+        commands.append(("PEXPIRE", keys.about(self.run), keys.RUN_TTL))
         for name, mailbox in self.mailboxes.items():
             bells = [f"{mailbox.bell}{slot}" for slot in range(slots[name])]
             commands.append(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from celerypipe.catalogue import Entry
 from celerypipe.contract import Node, Proc, Sink
+from celerypipe.deadman import DeadMan
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message import Message
 
@@ -49,6 +50,8 @@ class Instance:
         self.node: Node | None = None
         #: Mean seconds a message takes, or None before the first one; kept by who hands messages over.
         self.mean: float | None = None
+        #: What a stateful node remembers right after ``warmup``, as bytes; kept by who serves it.
+        self.initial: bytes | None = None
 
     def warm(self) -> Node:
         """Make the node, configure it and warm it up; at once when that was done before.
@@ -148,10 +151,12 @@ class Alarm:
     """Interrupts ``update`` in the main thread: after its timeout, or when another thread says so.
 
     Installed around an activation on prefork and solo workers. A process that does not react to the interrupt within
-    ``GRACE`` seconds of a timeout (a C loop that holds the GIL) is ended from a C thread by :mod:`faulthandler`.
+    ``grace`` seconds of a timeout (a C loop that holds the GIL) is ended from a C thread by :mod:`faulthandler`; None:
+    it is left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float | None = GRACE) -> None:
+        self._grace = grace
         self._inside = False
         self._running = ""
         self._until = 0.0
@@ -200,6 +205,12 @@ class Alarm:
         if self._inside:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
 
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """For the length of a block nothing has to be ended, however long it takes."""
+        self.unguard()
+        yield
+
     def unguard(self) -> None:
         """Call before an idle wait: nothing runs that would have to be ended."""
         if self._guarded_until:
@@ -209,10 +220,12 @@ class Alarm:
     def _guard(self, timeout: float) -> None:
         # Arming starts a thread (about 50 µs), so an armed guard is kept while it leaves at least half the grace.
         # It is not kept if it is that of a node with much more time.
-        until = time.monotonic() + timeout + GRACE
-        if not until - GRACE / 2 <= self._guarded_until <= until + GRACE:
+        if self._grace is None:
+            return
+        until = time.monotonic() + timeout + self._grace
+        if not until - self._grace / 2 <= self._guarded_until <= until + self._grace:
             self._guarded_until = until
-            faulthandler.dump_traceback_later(timeout + GRACE, exit=True, file=sys.__stderr__ or 2)
+            faulthandler.dump_traceback_later(timeout + self._grace, exit=True, file=sys.__stderr__ or 2)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
         if not self._inside:
@@ -229,7 +242,13 @@ class Alarm:
 
 
 class Unarmed:
-    """Stands where an :class:`Alarm` cannot be: a thread that is not the main one cannot be interrupted."""
+    """Stands where an :class:`Alarm` cannot be: a thread that is not the main one cannot be interrupted.
+
+    ``switch`` ends the process if one of its threads holds the GIL for good.
+    """
+
+    def __init__(self, switch: DeadMan | None = None) -> None:
+        self._switch = switch
 
     def __enter__(self) -> Unarmed:
         return self
@@ -245,56 +264,27 @@ class Unarmed:
         name: str = "",
     ) -> Found:
         """Call the function, however long it takes."""
-        return function(message)
+        if self._switch is None:
+            return function(message)
+        self._switch.begin(timeout)
+        try:
+            return function(message)
+        finally:
+            self._switch.end()
 
     def interrupt(self, reason: str, name: str = "") -> None:
         """Nothing to be done from here; the result will be dropped."""
 
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """For the length of a block this thread may hold the GIL for long."""
+        if self._switch is not None:
+            self._switch.begin(None)
+        try:
+            yield
+        finally:
+            if self._switch is not None:
+                self._switch.end()
+
     def unguard(self) -> None:
         """Nothing to stand down."""
-
-
-class Shelf:
-    """The warm instances of one worker process, by mark and configuration; at most ``size`` idle ones."""
-
-    def __init__(self, size: int) -> None:
-        self.size = max(1, size)
-        self._idle: OrderedDict[int, tuple[str, Instance]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def lend(self, key: str, make: Callable[[], Instance]) -> Instance:
-        """Return an idle instance with this key, or a new one, not warm yet."""
-        with self._lock:
-            for place, (known, instance) in self._idle.items():
-                if known == key:
-                    del self._idle[place]
-                    return instance
-        return make()
-
-    def give_back(self, key: str, instance: Instance) -> None:
-        """Keep an instance for the next who asks; the one idle for longest goes when there is no room."""
-        gone: list[Instance] = []
-        with self._lock:
-            self._idle[id(instance)] = (key, instance)
-            while len(self._idle) > self.size:
-                gone.append(self._idle.popitem(last=False)[1][1])
-        for old in gone:
-            old.destroy()
-
-    def make_room(self, count: int) -> None:
-        """Keep so many from now on: a pipeline with more nodes here than slots would warm them up again and again."""
-        self.size = max(self.size, count)
-
-    def mean(self, key: str) -> float | None:
-        """Return the mean seconds of an idle, warm instance with this key; None: there is none, or none is known."""
-        with self._lock:
-            idle = [instance for known, instance in self._idle.values() if known == key and instance.node is not None]
-        return idle[0].mean if idle else None
-
-    def close(self) -> None:
-        """Destroy all idle instances."""
-        with self._lock:
-            instances = [instance for _, instance in self._idle.values()]
-            self._idle.clear()
-        for instance in instances:
-            instance.destroy()

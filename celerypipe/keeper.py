@@ -7,18 +7,20 @@ finished while the message after them takes long.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from celerypipe import keys
 from celerypipe.connection import Broken, Client
 from celerypipe.instance import Alarm, Unarmed
-from celerypipe.mailbox import Answer, Mailbox
+from celerypipe.mailbox import Mailbox
 from celerypipe.outbox import FLUSH_AFTER, Outbox
 from celerypipe.scripts import REFRESH
+from celerypipe.wire import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,11 @@ class Lease:
     #: Sends how far its message is that passes several nodes in one go, if there is something to tell.
     note: Callable[[Callable[[Answer], None]], None] | None = None
     warming: bool = False
+    #: When the node that it is at work for has to be through, by the monotonic clock; infinite: nobody said.
+    until: float = math.inf
+    #: The entry that was called back, and when: its node should end soon.
+    called_back: tuple[str, float] = ("", 0.0)
+    thread: int = field(default_factory=threading.get_ident)
 
     @property
     def bell(self) -> str:
@@ -51,6 +58,11 @@ class Lease:
     def at_work(self) -> str:
         """What the alarm calls the message it works on; empty between messages."""
         return self.name(self.current) if self.current else ""
+
+    def call_back(self, entry: str) -> None:
+        """Note that nobody waits for it any more, from the first time on."""
+        if entry and self.called_back[0] != entry:
+            self.called_back = entry, time.monotonic()
 
     def name(self, entry: str) -> str:
         """What the alarm calls a message: ids of entries are unique within one mailbox only."""
@@ -82,6 +94,12 @@ class Keeper:
         """Stop keeping it."""
         with self._changed:
             self._leases.discard(lease)
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Those that it keeps now."""
+        with self._changed:
+            return list(self._leases)
 
     def hurry(self) -> None:
         """A batch of several messages begins: look every few milliseconds for a while, not every second."""
@@ -145,12 +163,15 @@ class Keeper:
                 return
         if status == 0:
             lease.state = "lost"
+            lease.call_back(current)
             if at_work := lease.at_work:  # the activation may be busy for another node, whose bell it still has
                 lease.alarm.interrupt("lost", at_work)
         elif status == 2:
             lease.state = "over"
+            lease.call_back(current)
             lease.alarm.interrupt("over")
         elif status == 3 and lease.current == current:
+            lease.call_back(current)
             lease.alarm.interrupt("withdrawn", lease.name(current))
 
 

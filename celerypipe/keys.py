@@ -17,19 +17,31 @@ RUNG_TTL = 2_000
 RUNG_TTL_MAX = 60_000
 #: The sign that a node warms up for a message; refreshed every second, and longer than an import may hold the GIL.
 WARMING_TTL = 15_000
+#: Word of how a process died.
+DEATH_TTL = 600_000
 #: A worker's presence, in seconds, and how often the worker refreshes it.
 PRESENCE_TTL = 15
 PRESENCE_REFRESH = 2
+#: How long items of a queue that were no task are kept, in seconds, and how many of them.
+REFUSED_TTL = 7 * 24 * 3600
+REFUSED_MOST = 100
 
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
 #: Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh.
 WORKERS = "celerypipe:workers"
+#: Sorted set of run ids; the score is Redis' time in milliseconds at the last renewal.
+RUNS = "celerypipe:runs"
 
 
 def run(run_id: str) -> str:
     """The lease of a run; its value is ``running``, ``cancelled`` or ``finished``."""
     return f"celerypipe:run:{run_id}"
+
+
+def about(run_id: str) -> str:
+    """What a runner says of a run as long as it goes on: JSON, without anything that could be a secret."""
+    return f"celerypipe:about:{run_id}"
 
 
 def node(run_id: str, name: str) -> str:
@@ -43,13 +55,23 @@ def mailbox(run_id: str, name: str) -> str:
 
 
 def attempts(run_id: str, name: str) -> str:
-    """Hash of sequence number → how often the message was handed to ``update`` alone after a death."""
+    """Hash of sequence number → how often the message was handed to ``update`` alone after a death; and who died."""
     return f"celerypipe:attempts:{run_id}:{name}"
+
+
+def state(run_id: str, name: str) -> str:
+    """Hash of a stateful node: who may go on with it, and its last snapshot."""
+    return f"celerypipe:state:{run_id}:{name}"
 
 
 def bell(run_id: str, name: str) -> str:
     """The beginning of a node's bell keys; the slot number follows."""
     return f"celerypipe:bell:{run_id}:{name}:"
+
+
+def replay(run_id: str) -> str:
+    """A list of the names of dead letters that a run is asked to replay; its runner takes them."""
+    return f"celerypipe:replay:{run_id}"
 
 
 def warming(consumer: str) -> str:
@@ -72,6 +94,11 @@ def anew(consumer: str) -> str:
     return f"celerypipe:anew:{consumer}"
 
 
+def death(place: str) -> str:
+    """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""
+    return f"celerypipe:death:{place}"
+
+
 def reply(run_id: str) -> str:
     """The stream of results of a run, read by its runner."""
     return f"celerypipe:reply:{run_id}"
@@ -85,3 +112,8 @@ def blob(run_id: str, blob_id: str) -> str:
 def presence(worker_id: str) -> str:
     """A worker's own key."""
     return f"celerypipe:worker:{worker_id}"
+
+
+def refused(queue: str) -> str:
+    """Items from a queue's list that were no task, the newest first."""
+    return f"celerypipe:refused:{queue}"

@@ -13,7 +13,7 @@ from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeo
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full, Waiting
+from celerypipe.station import REPLAY, Course, Full, Waiting
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -137,7 +137,7 @@ class LocalStation(Waiting):
                 link, message = self._inbox.popleft()
                 self._changed.notify_all()
             self.received(message)
-            self._ready.extend(self.join.put(link, message))
+            self._ready.extend((message,) if link == REPLAY else self.join.put(link, message))
         return None if self.course.over.is_set() else self._ready.popleft()
 
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:

@@ -7,9 +7,9 @@ up its lease. A *reply stream* carries the results of one run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from struct import Struct, error
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import redis
@@ -17,50 +17,10 @@ import redis
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
 from celerypipe.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
+from celerypipe.signing import Keyring, Signer, refused
+from celerypipe.wire import NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 
-#: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
-#: then its bytes.
-ENTRY = Struct("<QIH")
-#: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
-#: of its message may still be mapped, lengths of its blob's name and of its bytes; then both, and what went on.
-RESULT_HEAD = Struct("<QIcdd?HI")
-
-#: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
-#: another one comes while the node it names is at work.
-RESULT, FAILURE, LOST_BLOB, NOTE = b"r", b"f", b"l", b"n"
-
-
-class Entry(NamedTuple):
-    """A message in a mailbox: the entry's id, its number in the run, which try, and its bytes or where they are."""
-
-    id: str
-    sequence: int
-    attempt: int
-    blob: str
-    data: bytes
-
-
-class Reply(NamedTuple):
-    """A result on its way back: to which message it belongs, what kind, timings, and bytes or a blob."""
-
-    sequence: int
-    attempt: int
-    kind: bytes
-    waited: float
-    ran: float
-    kept: bool
-    blob: str
-    data: bytes
-    onward: bytes
-
-
-class Published(NamedTuple):
-    """What one activation published together: an entry's id in the reply stream, the node, its name, the results."""
-
-    id: bytes
-    node: str
-    worker: str
-    results: list[Reply]
+logger = logging.getLogger(__name__)
 
 
 class Beginning(NamedTuple):
@@ -74,36 +34,20 @@ class Beginning(NamedTuple):
     first: list[Entry]
 
 
-class Answer(NamedTuple):
-    """What an activation publishes for one entry, with the commands that store its blob just before."""
-
-    entry: Entry
-    kind: bytes
-    waited: float
-    ran: float
-    blob: str
-    data: bytes
-    storing: Sequence[Command] = ()
-    #: Returns None when nothing in this process maps the blob of the message any more.
-    kept: Callable[[], object] = bool
-    #: What the next nodes made of what came out, see :mod:`celerypipe.onward`.
-    onward: bytes = b""
-
-    def packed(self) -> bytes:
-        """Return it as it stands in a reply."""
-        entry, kind, waited, ran, blob, data, _, kept, onward = self
-        name = blob.encode()
-        lengths = len(name), len(data)
-        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, *lengths)
-        return b"%b%b%b%b" % (head, name, data, onward)
+#: Stands in a reply that concerns no message.
+_NOTHING = Entry("", NOBODY, 0, "", b"")
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection."""
+    """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
+
+    ``keyring``: all that is written is signed, and what is read and not signed is refused.
+    """
 
     run: str
     node: str
+    keyring: Keyring | None = field(default=None, repr=False, compare=False)
 
     @property
     def stream(self) -> str:
@@ -112,6 +56,24 @@ class Mailbox:
     @property
     def bell(self) -> str:
         return keys.bell(self.run, self.node)
+
+    def beside(self, node: str) -> Mailbox:
+        """Return that of another node of the run."""
+        return Mailbox(self.run, node, self.keyring)
+
+    def signer(self, kind: str) -> Signer | None:
+        """Who signs messages, results or records of this node; None: nobody does."""
+        return None if self.keyring is None else self.keyring.signer(kind, self.run, self.node)
+
+    def write_record(self, client: Client, record: bytes) -> None:
+        """Write what activations are told about the node."""
+        signer = self.signer("record")
+        client.set(keys.node(self.run, self.node), signer.sign(record) if signer else record, px=keys.DATA_TTL)
+
+    def read_record(self, record: bytes) -> bytes:
+        """Return what the runner wrote about the node; :class:`BadSignature` if somebody else did."""
+        signer = self.signer("record")
+        return record if signer is None else signer.unsign(record)
 
     # -- the runner's side ------------------------------------------------------------------------------------------
 
@@ -136,6 +98,8 @@ class Mailbox:
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> tuple[Any, ...]:
         """Return the keys and arguments of SEND."""
+        if (signer := self.signer("message")) is not None:
+            entries = [signer.sign(entry) for entry in entries]
         return ((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
 
     def ring(self, client: Client, *, token: str, wanted: int, ttl: int, force: bool = False) -> list[int]:
@@ -156,8 +120,13 @@ class Mailbox:
 
     def waiting(self, client: Client) -> dict[tuple[int, int], str]:
         """Return what is in the mailbox: (sequence, attempt) → entry id. Bodies travel too; this is for audits."""
-        found = client.call("XRANGE", self.stream, "-", "+")
-        return {(entry.sequence, entry.attempt): entry.id for entry in map(as_entry, found) if entry}
+        found = entries_in(client.call("XRANGE", self.stream, "-", "+"), self.signer("message"))
+        return {(entry.sequence, entry.attempt): entry.id for entry in found}
+
+    def given_ids(self, client: Client, most: int) -> set[bytes]:
+        """Return the ids of the entries that some activation was given and has not answered for."""
+        found: Any = client.xpending_range(self.stream, keys.GROUP, min="-", max="+", count=max(1, most))
+        return {each["message_id"] for each in found}
 
     def given(self, client: Client) -> list[int]:
         """Return how many messages each activation holds, of those that hold any."""
@@ -185,7 +154,8 @@ class Mailbox:
             return None
         record, state, seconds, microseconds, claimed, new = answer
         now = int(seconds) + int(microseconds) / 1e6
-        return Beginning(record, state == b"running", now, entries_in(claimed), entries_in(new))
+        old = self.admitted(client, consumer, claimed)
+        return Beginning(record, state == b"running", now, old, self.admitted(client, consumer, new))
 
     def release(self, client: Client, slot: int, consumer: str, *, force: bool) -> bool:
         """Let go of the bell; False (and still held) when an entry waits that nobody was given, unless ``force``."""
@@ -197,11 +167,53 @@ class Mailbox:
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
         """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
-        return entries_by_stream(client.call(*reading([self], consumer, count, block))).get(self.stream, [])
+        return received(client, [self], consumer, client.call(*reading([self], consumer, count, block))).get(
+            self.stream, []
+        )
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
-        return entries_in(CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count))
+        claimed = CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
+        return self.admitted(client, consumer, claimed)
+
+    def admitted(self, client: Client, consumer: str, items: Sequence[Any]) -> list[Entry]:
+        """Return the entries; take away those that are refused."""
+        signer = self.signer("message")
+        if signer is None:
+            return entries_in(items)
+        read = [(item, as_entry(item, signer)) for item in items]
+        if bad := [item[0] for item, entry in read if entry is None and item[1]]:
+            self.refuse(client, consumer, "message", bad)
+        return [entry for _, entry in read if entry is not None]
+
+    def refused(self, what: str, count: int = 1) -> None:
+        """Count in this process what was refused, and say it the first time."""
+        where = f"run {self.run} node {self.node}"
+        if self.keyring is not None and self.keyring.refusals.add(what, where, count):
+            logger.warning("%s", refused(what, where))
+
+    def refuse(self, client: Client, consumer: str, what: str, entries: Sequence[bytes] = ()) -> None:
+        """Take entries away that nobody of ours signed, or only say that something else was refused.
+
+        The runner hears of it, so that it counts them too and sends again what somebody put them in the place of.
+        """
+        if self.keyring is None:
+            return
+        count = max(1, len(entries))
+        self.refused(what, count)
+        if entries:
+            self.withdraw(client, entries)
+        said = self.said(consumer, [Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))])
+        fields = ("n", self.node, "w", consumer, "r", *said)
+        client.together(("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *fields))
+
+    def said(self, consumer: str, answers: Sequence[Answer]) -> list[bytes]:
+        """Return answers as they stand in a reply, signed as those of this activation."""
+        packed = [answer.packed() for answer in answers]
+        if (signer := self.signer("result")) is None:
+            return packed
+        signer = signer.within(consumer)
+        return [signer.sign(each) for each in packed]
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
@@ -212,26 +224,16 @@ class Mailbox:
     def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
         """Return the keys and arguments of PUBLISH."""
         flat: list[Any] = []
-        for answer in answers:
-            flat += (answer.entry.id, answer.packed())
+        for answer, said in zip(answers, self.said(consumer, answers), strict=True):
+            flat += (answer.entry.id, said)
         return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
         """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
         streams = (self.stream, keys.reply(self.run))
-        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, answer.packed())
+        said = self.said(consumer, [answer])
+        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
         accepted(together(client, *storing([answer]), noting))
-
-
-def storing(answers: Sequence[Answer]) -> list[Command]:
-    """Return the commands that store the blobs of results."""
-    return [command for answer in answers for command in answer.storing]
-
-
-def packed_entry(sequence: int, attempt: int, blob: str, data: bytes) -> bytes:
-    """Return a message as it stands in a mailbox."""
-    name = blob.encode()
-    return b"%b%b%b" % (ENTRY.pack(sequence, attempt, len(name)), name, data)
 
 
 def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int | None) -> Command:
@@ -242,44 +244,9 @@ def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int 
     return ("XREADGROUP", *group, "COUNT", count, *wait, "STREAMS", *streams, *[">"] * len(streams))
 
 
-def entries_by_stream(answer: Any) -> dict[str, list[Entry]]:
+def received(client: Client, mailboxes: Sequence[Mailbox], consumer: str, answer: Any) -> dict[str, list[Entry]]:
     """Return the entries that :func:`reading` brought, by the name of their stream."""
-    found = {}
-    for stream, items in answer or ():
-        found[stream.decode()] = entries_in(items)
-    return found
-
-
-def entries_in(items: Sequence[Any]) -> list[Entry]:
-    """Read mailbox entries, without those that celerypipe did not write."""
-    return [entry for item in items if (entry := as_entry(item))]
-
-
-def as_entry(item: Sequence[Any]) -> Entry | None:
-    """Read a mailbox entry; None for one that celerypipe did not write."""
-    entry_id, fields = item
-    try:
-        _, raw = fields
-        sequence, attempt, length = ENTRY.unpack_from(raw)
-        start = ENTRY.size + length
-        return Entry(entry_id.decode(), sequence, attempt, raw[ENTRY.size : start].decode(), raw[start:])
-    except (ValueError, TypeError, error):
-        return None
-
-
-def as_published(item: Sequence[Any]) -> Published | None:
-    """Read an entry of a reply stream; None for one that celerypipe did not write."""
-    entry_id, fields = item
-    try:
-        _, node, _, worker, *rest = fields
-        return Published(entry_id, node.decode(), worker.decode(), [_result(raw) for raw in rest[1::2]])
-    except (ValueError, TypeError, error):
-        return None
-
-
-def _result(raw: bytes) -> Reply:
-    sequence, attempt, kind, waited, ran, kept, name, size = RESULT_HEAD.unpack_from(raw)
-    start = RESULT_HEAD.size + name
-    end = start + size
-    blob = raw[RESULT_HEAD.size : start].decode()
-    return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[end:])
+    found = {stream.decode(): items for stream, items in answer or ()}
+    if mailboxes[0].keyring is None:
+        return {stream: entries_in(items) for stream, items in found.items()}
+    return {box.stream: box.admitted(client, consumer, found.get(box.stream, ())) for box in mailboxes}

@@ -14,13 +14,14 @@ from celerypipe import keys
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Client
 from celerypipe.errors import CodecError
-from celerypipe.instance import Instance, Shelf
+from celerypipe.instance import Instance
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Mailbox
 from celerypipe.record import Record
 from celerypipe.running import CHEAP
 from celerypipe.scripts import TAKE, together
 from celerypipe.serving import Serving
+from celerypipe.shelf import Shelf
 
 #: Sends a bell for a node: (mark, mailbox, slot, token).
 Ring = Callable[[str, Mailbox, int, str], None]
@@ -62,9 +63,9 @@ class Neighbours:
         """Take the bells of neighbours that nobody holds."""
         if len(self.servings) >= len(self.home.record.neighbours):
             return
-        run, lease = self.home.mailbox.run, self.home.lease
+        lease = self.home.lease
         held = {serving.mailbox.node for serving in self.servings}
-        free = [(Mailbox(run, name), record) for name, record in self._others().items() if name not in held]
+        free = [(self.home.mailbox.beside(name), record) for name, record in self._others().items() if name not in held]
         free = [(mailbox, record) for mailbox, record in free if self._suits(record)]
         if not free:
             return
@@ -86,18 +87,23 @@ class Neighbours:
     def _others(self) -> dict[str, Record]:
         """The records of the neighbours whose marks this worker knows."""
         if self._records is None:
-            run, home = self.home.mailbox.run, self.home.mailbox.node
-            names = [name for name in self.home.record.neighbours if name != home]
-            found: Any = self._client.mget([keys.node(run, name) for name in names])
+            home = self.home.mailbox
+            names = [name for name in self.home.record.neighbours if name != home.node]
+            found: Any = self._client.mget([keys.node(home.run, name) for name in names])
             self._records = {}
             for name, data in zip(names, found, strict=True):
                 try:
-                    record = Record.read(data) if data is not None else None
-                except (CodecError, TypeError):
+                    record = Record.read(home.beside(name).read_record(data)) if data is not None else None
+                except CodecError:
                     continue  # its own activation says so
-                if record is not None and self._entry_of(record.mark) is not None:
+                if record is not None and self._may_serve(record):
                     self._records[name] = record
         return self._records
+
+    def _may_serve(self, record: Record) -> bool:
+        """A mark this worker knows; a node with a state has an activation of its own."""
+        entry = self._entry_of(record.mark)
+        return entry is not None and not entry.node.stateful
 
     def _suits(self, record: Record) -> bool:
         if record.parallel is not None and self.home.lease.slot >= record.parallel:

@@ -16,6 +16,9 @@ from celerypipe.errors import CodecError
 #: Nodes in a row that a message passes at most without coming back in between.
 MOST = 16
 
+#: Seconds beyond which a time that a reply says is none: it becomes part of means, and those decide about bells.
+LONGEST = 1e9
+
 #: A step that was not over when it was told: the node is at work on that message.
 AT_WORK = b"w"
 
@@ -41,11 +44,20 @@ def pack(steps: Sequence[Step | None]) -> bytes:
     return _ENCODER.encode(steps) if steps else b""
 
 
+def _look(steps: Steps) -> None:
+    for step in filter(None, steps):
+        if not 0.0 <= step.ran <= LONGEST:
+            raise CodecError(f"malformed reply: {step.ran} s are no time")
+        _look(step.onward)
+
+
 def unpack(data: bytes) -> Steps:
     """Return the steps; none if there are no bytes. Raises :class:`CodecError`."""
     if not data:
         return ()
     try:
-        return _DECODER.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+        steps: Steps = _DECODER.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise CodecError(f"malformed reply: {error}") from error
+    _look(steps)
+    return steps

@@ -17,8 +17,9 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
-from celerypipe.mailbox import Answer, Mailbox, storing
+from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import PUBLISH, known
+from celerypipe.wire import Answer, storing
 
 #: Results wait at most this long for others to be published with, seconds.
 FLUSH_AFTER = 0.005

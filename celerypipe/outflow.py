@@ -20,6 +20,7 @@ class Outflow(Waiting):
         super().__init__(course, node)
         self._waiting: deque[Message] = deque()
         self._in_hand = 0
+        self._taken: list[Message] = []
 
     def has_room(self, count: int) -> bool:
         return len(self._waiting) + self._in_hand + count <= INBOX
@@ -34,14 +35,16 @@ class Outflow(Waiting):
 
     def take(self) -> list[Message]:
         """Wait for messages and return a handful of them; nothing when there will be none, or the run is over."""
+        for message in self._taken:
+            self.course.left(message)
         with self._changed:
-            self._in_hand = 0
+            self._in_hand, self._taken = 0, []
             while not self._waiting:
                 if self._ended or self.course.over.is_set():
                     self.finish()
                     return []
                 self._changed.wait(0.1)
             taken = [self._waiting.popleft() for _ in range(min(HANDFUL, len(self._waiting)))]
-            self._in_hand = len(taken) - 1
+            self._in_hand, self._taken = len(taken) - 1, taken
             self._changed.notify_all()
             return taken

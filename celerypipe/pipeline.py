@@ -8,10 +8,12 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from celerypipe.definition import Link, Name, NodeDefinition, PathText, WarpConfiguration
+from celerypipe.definition import DeadLetterLimits, Link, Name, NodeDefinition, PathText, WarpConfiguration
 from celerypipe.definition_file import read_definition
 from celerypipe.environment import resolve_environment
 from celerypipe.errors import Complaint, DefinitionError
+from celerypipe.reach import ANYWHERE, Reach
+from celerypipe.settings import allowed_folders
 from celerypipe.shape import Inside, Location, Seconds, Shape, fail, not_yet, path, refuse, shown
 
 __all__ = [
@@ -42,6 +44,9 @@ class Body(Shape):
         None, BeforeValidator(not_yet("schedules are not built yet; leave it out and start the run with cron"))
     ] = Field(None, description="When to run; arrives later.")
     deadline: Seconds | None = Field(None, description="Seconds after which the whole run is ended.")
+    dead_letters: Annotated[DeadLetterLimits, Inside] = Field(
+        default_factory=lambda: DeadLetterLimits(), description="How many messages that were given up are kept."
+    )
 
     wanted: ClassVar = {"name": "give the pipeline a name", "nodes": "write the list of nodes"}
 
@@ -78,6 +83,19 @@ class Document(Shape):
     wanted: ClassVar = {"pipeline": 'write "pipeline": {"name": ..., "nodes": [...], "links": [...]}'}
 
 
+#: Ends the complaint about a path in a definition.
+CURE = "if it is meant, run with --allow <its folder>, or export CELERYPIPE_ALLOW=<its folder>"
+
+
+def _out_of_reach(document: Document, root: Path, reach: Reach) -> Iterable[Complaint]:
+    places = [(f"plugins[{index}]", folder) for index, folder in enumerate(document.plugins)]
+    if document.pipeline.folder is not None:
+        places.append(("pipeline.folder", document.pipeline.folder))
+    for place, folder in places:
+        if complaint := reach.complaint(root / folder):
+            yield Complaint(place, complaint)
+
+
 class Pipeline(Body):
     """A pipeline: ``Pipeline.load(path)``, or ``Pipeline(name=..., nodes=[...], links=[("a", "b")])`` in Python.
 
@@ -91,6 +109,8 @@ class Pipeline(Body):
     plugins: tuple[PathText, ...] = ()
     #: What relative ``plugins`` and ``folder`` are relative to: the file's folder, or the current one in Python.
     root: Path = Field(default_factory=Path.cwd, exclude=True)
+    #: The files that its nodes may touch here: one that is written in Python touches what it likes.
+    reach: Reach = Field(default=ANYWHERE, exclude=True)
 
     def __init__(self, /, **data: Any) -> None:
         twins = duplicate_names(data.get("nodes"))
@@ -105,18 +125,28 @@ class Pipeline(Body):
     def at(cls, location: Location, data: Mapping[str, Any]) -> str:
         """Return the place as it is in a file, where most keys stand under ``pipeline``."""
         return path(
-            location if location[:1] and location[0] in ("version", "plugins", "root") else ("pipeline", *location)
+            location
+            if location[:1] and location[0] in ("version", "plugins", "root", "reach")
+            else ("pipeline", *location)
         )
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a definition file; relative paths in it are relative to its folder."""
+    def load(cls, path: Path | str, allow: Iterable[Path] = ()) -> Self:
+        """Read a definition file; relative paths in it are relative to its folder.
+
+        It may be somebody else's: its nodes read and write only below its folder, below the current one, and below
+        those in ``allow`` and in ``CELERYPIPE_ALLOW``. A path that leads elsewhere, by ``..`` or by a link too, is a
+        complaint, or an error of the node that opens it.
+        """
         file = Path(path)
-        return cls.from_dict(read_definition(file), file.absolute().parent)
+        return cls.from_dict(read_definition(file), file.absolute().parent, allow)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], place: Path | None = None) -> Self:
-        """Make a pipeline of a definition nested as in a file; ``place``: its root, by default the current folder."""
+    def from_dict(cls, data: Mapping[str, Any], place: Path | None = None, allow: Iterable[Path] = ()) -> Self:
+        """Make a pipeline of a definition nested as in a file; ``place``: its root, by default the current folder.
+
+        ``allow``: as for :meth:`load`.
+        """
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
             text = f"a definition is an object {{...}} with texts as keys, not {shown(data)}"
             raise DefinitionError([Complaint("", text)])
@@ -127,16 +157,21 @@ class Pipeline(Body):
             twins = duplicate_names(inner.get("nodes")) if isinstance(inner, Mapping) else []
             raise DefinitionError([*error.complaints, *twins]) from None
         body = document.pipeline
+        root = place or Path.cwd()
+        reach = Reach.of((root, Path.cwd(), *allow, *allowed_folders()), CURE)
+        if beyond := list(_out_of_reach(document, root, reach)):
+            raise DefinitionError(beyond)
         return cls(
             version=document.version,
             plugins=document.plugins,
-            root=place or Path.cwd(),
+            root=root,
+            reach=reach,
             **{key: getattr(body, key) for key in body.model_fields_set},
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition nested as in a file: what was written, without defaults."""
-        body = self.model_dump(by_alias=True, exclude_unset=True, exclude={"version", "plugins", "root"})
+        body = self.model_dump(by_alias=True, exclude_unset=True, exclude={"version", "plugins", "root", "reach"})
         for key in ("nodes", "links"):
             if key in body:
                 body[key] = list(body[key])

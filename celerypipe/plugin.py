@@ -11,6 +11,7 @@ from typing import Any
 from celerypipe.contract import Node
 from celerypipe.errors import ConfigError
 from celerypipe.modules import leaves, module_of_file, nodes_in
+from celerypipe.reach import Reach
 
 TYPES = ("source", "proc", "sink")
 
@@ -35,11 +36,11 @@ class Plugin:
     def requirements(self) -> Path | None:
         """Its ``requirements.txt``, if it has one."""
         file = self.home / "requirements.txt"
-        return file if file.is_file() else None
+        return self._own(file) if file.is_file() else None
 
     def node_class(self) -> type[Node]:
         """Import its file and return the one node class in it, of the type that its folder says."""
-        file = self.home / f"{self.mark}.py"
+        file = self._own(self.home / f"{self.mark}.py")
         found = leaves(nodes_in(module_of_file(file)))
         if len(found) != 1:
             names = ", ".join(node.__name__ for node in found) or "none"
@@ -53,7 +54,7 @@ class Plugin:
 
     def defaults(self) -> dict[str, Any]:
         """Return the defaults of its arguments: ``[arguments]`` in ``config.toml``."""
-        file = self.home / "config.toml"
+        file = self._own(self.home / "config.toml")
         try:
             arguments = tomllib.loads(file.read_text(encoding="utf-8")).get("arguments", {})
         except FileNotFoundError:
@@ -65,6 +66,11 @@ class Plugin:
         if not isinstance(arguments, dict):
             raise ConfigError(f"{file}: arguments must be a table; write [arguments] on a line of its own")
         return arguments
+
+    def _own(self, file: Path) -> Path:
+        """The file, unless a link leads out of the plugin folder: a folder that was handed over brings all it reads."""
+        Reach.of([self.folder], "copy what the link leads to into the plugin folder").require(file)
+        return file
 
 
 def plugins_in(folders: Iterable[Path]) -> Iterator[Plugin]:

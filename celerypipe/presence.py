@@ -10,9 +10,12 @@ import json
 import logging
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import redis
 
 from celerypipe import keys
@@ -23,22 +26,51 @@ logger = logging.getLogger("celerypipe.worker")
 Record = dict[str, Any]
 
 
+class Shape(msgspec.Struct):
+    """What a presence says at least."""
+
+    id: str
+    host: str
+    pid: int
+    pool: str
+    slots: int
+    queues: list[str]
+    marks: dict[str, dict[str, Any]]
+    versions: dict[str, Any]
+    interrupts: bool = False
+    shared: str = ""
+    compressions: list[str] = []
+
+
 def read_presences(client: Client) -> list[Record]:
-    """Return what every live worker says of itself; forget those that did not say it for ``PRESENCE_TTL`` seconds."""
-    oldest = _now(client) - keys.PRESENCE_TTL * 1000
-    client.zremrangebyscore(keys.WORKERS, "-inf", f"({oldest}")
-    names: Any = client.zrange(keys.WORKERS, 0, -1)
+    """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
+    names: Any = client.zrangebyscore(keys.WORKERS, _now(client) - keys.PRESENCE_TTL * 1000, "+inf")
     if not names:
         return []
     texts: Any = client.mget([keys.presence(_text(name)) for name in names])
-    return [json.loads(text) for text in texts if text is not None]
+    return [record for text in texts if text is not None and (record := _record(text)) is not None]
+
+
+def _record(text: bytes) -> Record | None:
+    """What one worker says; None if no worker of ours said it: one stranger must not take all runs down."""
+    try:
+        record = json.loads(text)
+        msgspec.convert(record, Shape)
+    except (ValueError, RecursionError) as error:
+        logger.debug("a presence that no worker of celerypipe wrote: %s", error)
+        return None
+    return dict(record)
 
 
 def write_presence(client: Client, record: Record) -> None:
-    """Say that the worker lives."""
+    """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
+    before = time.time()
+    now = _now(client)
+    clock = round((before + time.time()) / 2 - now / 1000, 3)
     with client.pipeline(transaction=True) as together:
-        together.set(keys.presence(record["id"]), json.dumps(record), ex=keys.PRESENCE_TTL)
-        together.zadd(keys.WORKERS, {record["id"]: _now(client)})
+        together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
+        together.zadd(keys.WORKERS, {record["id"]: now})
+        together.zremrangebyscore(keys.WORKERS, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
         together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
         together.execute()
 
@@ -60,8 +92,9 @@ class PresenceKeeper:
         self.look = look
         self._client: Client | None = None
         self.url = url
-        # A SimpleQueue may be written to inside a signal handler, an Event may not.
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # A SimpleQueue may be written to inside a signal handler, an Event may not. None: end.
+        self._told: queue.SimpleQueue[Callable[[Client], None] | None] = queue.SimpleQueue()
+        self._unsaid: deque[Callable[[Client], None]] = deque()
         self._thread = threading.Thread(target=self._keep, name="celerypipe-presence", daemon=True)
         self._away = False
 
@@ -71,7 +104,11 @@ class PresenceKeeper:
 
     def end(self) -> None:
         """Remove the presence; callable inside a signal handler, waits for nothing."""
-        self._ended.put(None)
+        self._told.put(None)
+
+    def say(self, action: Callable[[Client], None]) -> None:
+        """Have the thread do something in Redis, now or once that answers again; waits for nothing."""
+        self._told.put(action)
 
     def join(self, timeout: float) -> None:
         """Wait until the presence is removed."""
@@ -83,14 +120,25 @@ class PresenceKeeper:
             there = self._try(lambda client: write_presence(client, self.record()))
             if not there or not self._try(self.look):
                 self.look(None)
-            try:
-                self._ended.get(timeout=keys.PRESENCE_REFRESH)
-            except queue.Empty:
+            goes_on = self._listen()
+            while self._unsaid and self._try(self._unsaid[0]):
+                self._unsaid.popleft()
+            if goes_on:
                 continue
             self._try(lambda client: remove_presence(client, self.record()["id"]))
             if self._client is not None:
                 self._client.close()
             return
+
+    def _listen(self) -> bool:
+        """Wait until the next refresh, or until there is something to say; False: it is to end."""
+        try:
+            action = self._told.get(timeout=keys.PRESENCE_REFRESH)
+        except queue.Empty:
+            return True
+        if action is not None:
+            self._unsaid.append(action)
+        return action is not None
 
     def _try(self, action: Callable[[Client], None]) -> bool:
         """Do it; False when Redis is away, said once per outage."""

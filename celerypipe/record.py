@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from celerypipe import codec
+from celerypipe.errors import CodecError
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +18,7 @@ class Record:
     ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
     ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them
     that gets all that comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for
-    them to come.
+    them to come; ``pinned``: a stateful node stays in one process.
     """
 
     mark: str
@@ -33,11 +36,21 @@ class Record:
     compression: str = "none"
     batch: int = 1
     wait: float = 0.0
+    pinned: bool = False
 
     @classmethod
     def read(cls, data: bytes) -> Record:
-        """Decode it; :class:`CodecError` when it is of another version."""
-        return cls(**codec.decode_value(data))
+        """Decode it; :class:`CodecError` when it is of another version, or was written by nobody who knows how."""
+        fields = codec.decode_value(data)
+        configuration = fields.get("configuration") if type(fields) is dict else None
+        if type(configuration) is not dict or not all(type(name) is str for name in configuration):
+            raise CodecError("no record of a node: it has no configuration")
+        try:
+            # Only looked at: what the codec brought is more exact than what comes out of this.
+            msgspec.convert({**fields, "configuration": {}}, cls)
+            return cls(**fields)
+        except (TypeError, msgspec.ValidationError) as error:
+            raise CodecError(f"no record of a node: {error}") from None
 
     @property
     def key(self) -> str:

@@ -19,10 +19,10 @@ from celerypipe.blob import Content, Store, Stowed
 from celerypipe.connection import Command
 from celerypipe.instance import Interrupted
 from celerypipe.keeper import TICK
-from celerypipe.mailbox import FAILURE, NOTE, RESULT, Answer
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps
 from celerypipe.running import Running
+from celerypipe.wire import FAILURE, NOTE, RESULT, Answer
 
 #: Seconds that one message may go on before the rest of it is left to the runner, which may have more workers.
 GO_ON = 0.020

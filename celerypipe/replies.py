@@ -12,17 +12,29 @@ from celerypipe import codec, keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
-from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
+from celerypipe.errors import (
+    BadSignature,
+    CodecError,
+    ConfigError,
+    NodeError,
+    NodeFailed,
+    NodeTimeout,
+    RemoteTraceback,
+    WorkerLost,
+)
 from celerypipe.flight import Done, Flight, Note
-from celerypipe.mailbox import FAILURE, LOST_BLOB, NOTE, RESULT, Published, Reply, as_published
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
+from celerypipe.signing import Keyring
 from celerypipe.station import Course
 from celerypipe.warp import Warp
+from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
 READ_BLOCK = 1.0
 READ_MOST = 512
+#: How often a message is sent again because somebody alters its payload.
+ALTERED_MOST = 3
 
 ERRORS: dict[str, type[NodeError]] = {
     "failed": NodeFailed,
@@ -44,6 +56,7 @@ class Replies:
     """Reads replies and hands them out; ``cargo`` knows where their bytes are.
 
     ``heard`` is told the name of each activation that answered. ``gathering``: what is sent within it leaves together.
+    ``refused`` is told which node's messages, results or what else were refused for their signature, and how many.
     """
 
     def __init__(
@@ -55,6 +68,8 @@ class Replies:
         *,
         heard: Callable[[str], None],
         gathering: Callable[[], AbstractContextManager[None]],
+        keyring: Keyring | None,
+        refused: Callable[[str, str, int], None],
     ) -> None:
         self.course = course
         self.warps = warps
@@ -62,6 +77,9 @@ class Replies:
         self._cargo = cargo
         self._heard = heard
         self._gathering = gathering
+        self._refused = refused
+        run = course.run_id
+        self.signer_of = None if keyring is None else lambda node: keyring.signer("result", run, node)
         self._client: Client = connect(url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
 
     def close(self) -> None:
@@ -75,7 +93,7 @@ class Replies:
                 items = self._read(last)
                 with self._gathering():
                     for item in items:
-                        if published := as_published(item):
+                        if published := as_published(item, self.signer_of):
                             self._take_all(published)
                         last = item[0]
             except Broken:
@@ -97,12 +115,14 @@ class Replies:
         return answers[-1][0][1] if answers[-1] else ()
 
     def _take_all(self, published: Published) -> None:
+        if published.refused:
+            self._refused(published.node, "result", published.refused)
         warp = self.warps.get(published.node)
-        if warp is None:
+        if warp is None or not published.results:
             return
         warp.answered_at = time.monotonic()
         self._heard(published.worker)
-        found = {result.sequence: warp.flights.get(result.sequence) for result in published.results}
+        found = {result.sequence: _flight(warp, result) for result in published.results}
         results: list[tuple[Flight, Reply, Steps]] = []
         for result in published.results:
             flight = found[result.sequence]
@@ -121,6 +141,10 @@ class Replies:
 
     def _let_go(self, warp: Warp, result: Reply) -> None:
         """Nobody waits for this result: what lies apart of it is garbage."""
+        if result.kind == REFUSED and self.signer_of is not None:  # so it is signed, and says what it should
+            count, _, what = result.data.decode().partition(" ")
+            self._refused(warp.name, what, int(count))
+            return
         with contextlib.suppress(CodecError):
             for _, each in _with_steps(warp, result, unpack(result.onward)):
                 if each.blob:
@@ -128,7 +152,10 @@ class Replies:
 
     def _take(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
         if reply.kind == LOST_BLOB:
-            self._cargo.send_again(warp, flight, unseen=True)
+            if reply.data == ALTERED:
+                self._altered(warp, flight)
+            else:
+                self._cargo.send_again(warp, flight, unseen=True)
             return
         if reply.kind == FAILURE:
             times = reply.waited, reply.ran
@@ -138,6 +165,12 @@ class Replies:
             flight.blob.readers -= 1
         try:
             done = self._done(warp, flight.message, reply, context.steps, context)
+        except BadSignature:
+            if reply.kind == NOTE:
+                self._refused(warp.name, "payload", 1)
+            else:
+                self._altered(warp, flight)
+            return
         except CodecError as error:
             warp.failed(flight, _unreadable(warp, error))
             return
@@ -148,6 +181,16 @@ class Replies:
             self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
         else:
             warp.returned(flight, done)
+
+    def _altered(self, warp: Warp, flight: Flight) -> None:
+        """Somebody altered what lies apart of a message or its result: send it again, but not for ever."""
+        self._refused(warp.name, "payload", 1)
+        flight.altered += 1
+        if flight.altered < ALTERED_MOST:
+            self._cargo.send_again(warp, flight, unseen=False)
+            return
+        text = f"{warp.name}: its payload was altered on its way {flight.altered} times"
+        warp.failed(flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
 
     def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done | None:
         """Return what a node made of a message, and the next ones of what came out; None if its blob is gone."""
@@ -179,6 +222,8 @@ class Replies:
             return Done(message, error=error, ran=step.ran)
         try:
             return self._done(warp, message, step, step.onward, context)
+        except BadSignature:
+            raise
         except CodecError as unread:  # the nodes before it are through all the same
             return Done(message, error=_unreadable(warp, unread), ran=step.ran)
 
@@ -193,9 +238,11 @@ class Replies:
     def _error(
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
-        failure = codec.decode_value(data)
-        kind, text = failure["kind"], failure["text"]
-        host, pid = _place(worker)
+        try:
+            kind, text, remote_traceback, place = _said(data)
+        except CodecError as unread:
+            return _unreadable(warp, unread)
+        host, pid = _place(place or worker)
         if kind == "config":
             error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
             self.course.fail(error)
@@ -210,11 +257,31 @@ class Replies:
             node=warp.name,
             message_id=message.id,
             worker=f"{host}, process {pid}",
-            remote_traceback=failure["traceback"],
+            remote_traceback=remote_traceback,
         )
-        if failure["traceback"]:
-            known.__cause__ = RemoteTraceback(failure["traceback"])
+        if remote_traceback:
+            known.__cause__ = RemoteTraceback(remote_traceback)
         return known
+
+
+def _flight(warp: Warp, result: Reply) -> Flight | None:
+    """The message of a result; if only its bytes are wanted again, also one that is answered and run once more."""
+    flight = warp.flights.get(result.sequence)
+    if flight is None and result.kind == LOST_BLOB and warp.retained is not None:
+        flight = warp.retained.flights.get(result.sequence)
+        if flight is not None:
+            flight.done = False
+    return flight
+
+
+def _said(data: bytes) -> tuple[str, str, str, str]:
+    """What an activation says of a failure: kind, text, traceback or nothing, and to whom else it happened, if so."""
+    said = codec.decode_value(data)
+    found = tuple(said.get(name) for name in ("kind", "text", "traceback", "worker")) if type(said) is dict else ()
+    match found:
+        case (str(kind), str(text), str(remote_traceback), str() | None):
+            return kind, text, remote_traceback, found[3] or ""
+    raise CodecError("malformed reply: a failure without kind, text and traceback")
 
 
 def _place(worker: str) -> tuple[str, str]:

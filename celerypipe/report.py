@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -26,11 +26,11 @@ class Quantiles:
 class NodeReport:
     """What one node did.
 
-    ``failed`` counts failures by kind (``failed``, ``timeout``, ``lost``, ``codec``, ``config``, ``no_worker``),
-    attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were refused by a
-    full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before ``update``,
-    ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a worker
-    and came back, before any compression.
+    ``failed`` counts failures by kind (``failed``, ``timeout``, ``lost``, ``codec``, ``config``, ``no_worker``,
+    ``circuit``), attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were
+    refused by a full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before
+    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a
+    worker and came back, before any compression.
     """
 
     name: str
@@ -52,11 +52,28 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueReport:
+    """The circuit breaker of one queue: how it is, how often it opened, how many messages it gave up at once."""
+
+    queue: str
+    circuit: Literal["closed", "open", "half-open"]
+    opened: int
+    refused: int
+
+    def __str__(self) -> str:
+        times = "once" if self.opened == 1 else f"{self.opened} times"
+        given_up = f"{self.refused} messages were given up at once"
+        return f"queue {self.queue!r} failed {times}, {given_up}; its circuit is {self.circuit}"
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run: its id, how it ended, and what each node did.
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
     ``cancelled`` or ``failed``; ``error`` is the text of what ended it. ``seconds`` is its whole length.
+    ``queues``: the circuit breakers of the queues that its warped nodes run on. ``refused`` counts by kind what was not
+    signed with our keys (``message``, ``result``, ``payload``, ``record``).
     """
 
     run: str
@@ -65,6 +82,8 @@ class Report:
     seconds: float
     nodes: tuple[NodeReport, ...]
     error: str = ""
+    queues: tuple[QueueReport, ...] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> NodeReport:
         for one in self.nodes:
@@ -83,7 +102,9 @@ class Report:
     def __rich__(self) -> Table:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
-            caption="times are p50 / p99",
+            caption="\n".join(
+                ["times are p50 / p99" + self._refusals(), *(str(each) for each in self.queues if each.opened)]
+            ),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -106,6 +127,10 @@ class Report:
                 *(f"{span(q.p50)} / {span(q.p99)}" if q else "" for q in (one.waiting, one.running, one.transfer)),
             )
         return table
+
+    def _refusals(self) -> str:
+        counts = ", ".join(f"{count} {what}" for what, count in self.refused.items())
+        return f"; refused for their signature: {counts}" if counts else ""
 
     def table(self, width: int = 120) -> str:
         """Return it as a table of text."""

@@ -6,12 +6,15 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from celerypipe.carrier import RedisCarrier
-from celerypipe.catalogue import Catalogue
+from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.check import is_known_here
-from celerypipe.errors import DeadlineExceeded, RunCancelled
+from celerypipe.dead_letter import DeadLetter
+from celerypipe.dead_letters import PLACE, DeadLetters
+from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
 from celerypipe.instance import Instance
@@ -21,14 +24,16 @@ from celerypipe.loopback import Loopback
 from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.report import Report
 from celerypipe.resume import close_journal, follow, open_journal
+from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
 from celerypipe.warp import Warp
 
-#: Seconds that nodes get to let go of their resources once the run is over.
-FAREWELL = 3.0
+#: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
+FAREWELL, PARTING = 3.0, 0.7
 
 
 class Run:
@@ -42,20 +47,29 @@ class Run:
         url: str | None,
         byte_budget: int,
         shared_memory: bool,
+        keyring: Keyring | None,
         say: Callable[[str], None],
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
+        replay: tuple[DeadLetter, ...] | None = None,
         resume: str | None = None,
     ) -> None:
         self.pipeline = pipeline
+        self.keyring = keyring
+        self._letters = replay
         self._resume = resume
         self.catalogue = catalogue
         path = pipeline.folder_path
-        self.folder = Folder(path, pipeline.telemetry) if path else None
-        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say)
+        self.folder: Folder | None = None
+        if path:
+            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=say)
+            self.folder = Folder(path, pipeline.telemetry, letters, pipeline.reach)
+        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say, pipeline=pipeline.name)
         self.carrier: RedisCarrier | None = None
         if url and pipeline.is_warped:
-            self.carrier = RedisCarrier(self.course, url, budget=byte_budget, shared_memory=shared_memory)
+            self.carrier = RedisCarrier(
+                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
+            )
         self.graph = Graph.of(pipeline, fed=heads)
         self.stations: dict[str, Station] = {}
         self.loopbacks: list[Loopback] = []
@@ -63,11 +77,19 @@ class Run:
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._stopped = False
+        self.replay: Replay | None = None
+        starts = starts_of(pipeline, replay or ())
+        names = frozenset(self.graph.order) if replay is None else concerned(self.graph, starts)
         for name in self.graph.order:
-            self.stations[name] = self._station(self._node(name))
+            if name in names:
+                self.stations[name] = self._station(self._node(name))
         self._connect()
+        if replay is not None:
+            if feed is None:
+                no_loose_ends(pipeline, self.graph, names)
+            self._replay(self.course.fail).hold(starts)
         if feed is not None:
-            self._add_feed(feed, heads)
+            self._add_feed(feed, heads if replay is None else ())
 
     # -- putting together -------------------------------------------------------------------------------------------
 
@@ -80,11 +102,17 @@ class Run:
         if is_known_here(node, self.catalogue, local=self.carrier is None):
             arguments = self.catalogue.find(node.mark, node.type).arguments()
             defaults = {argument.name: argument.default for argument in arguments}
-        return resolve_environment(node.configuration, os.environ, place, defaults)
+        resolved = resolve_environment(node.configuration, os.environ, place, defaults)
+        if self._letters is not None and defaults.get("append") is False:
+            resolved["append"] = True  # a file sink that empties its file would lose what the first run wrote
+        return resolved
+
+    def _entry(self, node: NodeDefinition) -> Entry:
+        return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
 
     def _station(self, node: NodeDefinition) -> Station:
         def make() -> Instance:
-            entry = self.catalogue.find(node.mark, node.type)
+            entry = self._entry(node)
             folder = self.folder.of(node.name) if self.folder else None
             return Instance(entry, self._configuration(node), name=node.name, folder=folder)
 
@@ -102,9 +130,10 @@ class Run:
         capacity = sum(self._window(station.node) + INBOX for station in self.stations.values())
         for name, station in self.stations.items():
             links = self.graph.upstream(name)
-            station.open_links = {link.source for link in links}
+            station.open_links = {link.source for link in links if link.source in self.stations}
             for link in links:
-                self.stations[link.source].outlets.append(Outlet(link, station))
+                if link.source in self.stations:
+                    self.stations[link.source].outlets.append(Outlet(link, station))
             if len(links) > 1:
                 next_batch = None
                 if isinstance(station, LocalStation) and hasattr(station.instance.entry.node, "next_batch"):
@@ -123,6 +152,8 @@ class Run:
                 link = Link(source=name, target="(reader)")
                 station.outlets.append(Outlet(link, self.outflow))
                 self.outflow.open_links.add(name)
+        if self._letters is not None:
+            feed = ()
         feeder = SourceStation(self.course, NodeDefinition(name="(feed)", type="source", mark="feed"), None, feed)
         for name in heads:
             feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
@@ -150,28 +181,30 @@ class Run:
             "compression": limits.compression,
             "batch": limits.batches.size,
             "wait": limits.batches.wait,
+            "pinned": limits.pinned,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
         """The warped nodes on the same queue, upstream ones first."""
         for name in self.graph.order:
             other = self._node(name)
-            if other.warped and other.queue == node.queue:
+            if other.warped and other.queue == node.queue and name in self.stations:
                 yield name
 
     # -- life -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Reach Redis, warm every local node up, then let the sources go. Raises what keeps it from starting."""
+        """Look whether it can run, warm every local node up, then let the sources go; raise what prevents it."""
         try:
-            if self.folder is not None:
-                self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
-            self._open_journal()
+            if self.carrier is not None:
+                self.carrier.inspect(self.pipeline, self.catalogue)
+            self._make_folder()
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
                     warp.onward = warp.only_next
                 self.carrier.instead = self._run_here
+                self.carrier.asked = self._asked if self.folder is not None else None
                 self.carrier.open(warps, {warp.name: self._record(warp) for warp in warps})
                 self._raise_if_over()
             self._warm_up()
@@ -190,10 +223,30 @@ class Run:
         # From the sinks upwards, so that nobody sends to somebody who is not there yet.
         for station in reversed(self.stations.values()):
             station.start()
+        if self.replay is not None:
+            self.replay.feed(self._letters or ())
+
+    def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
+        if self.folder is None:
+            raise ConfigError(f'pipeline {self.pipeline.name!r} has no "folder", so it keeps no dead letters')
+        self.replay = Replay(self.course, self.folder.letters, self.stations, trouble)
+        return self.replay
+
+    def _asked(self, names: list[str]) -> None:
+        """Somebody wants dead letters replayed in this run."""
+        self.course.say(f"asked to replay {len(names)} dead letters")
+        replay = self.replay or self._replay(lambda error: self.course.say(f"nothing is replayed: {error}"))
+        replay.feed(names)
+
+    def _make_folder(self) -> None:
+        if self.folder is not None:
+            self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if self._letters is None:  # else one might go that is to be replayed
+                self.folder.letters.expire()
+        if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
+            self._open_journal()
 
     def _open_journal(self) -> None:
-        if self.outflow is not None:  # it is fed from code, which nobody can ask for the same again
-            return
         local = self.carrier is None
         progress = open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
         if progress is not None:
@@ -239,13 +292,12 @@ class Run:
         node = warp.node
 
         def make() -> Instance:
-            entry = self.catalogue.find(node.mark, node.type)
-            return Instance(entry, self._configuration(node), name=node.name)
+            return Instance(self._entry(node), self._configuration(node), name=node.name)
 
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)
         self.loopbacks.append(loopback)
-        warp.carrier = loopback
+        warp.carrier, warp.circuit = loopback, None
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)
         loopback.start()
@@ -271,6 +323,8 @@ class Run:
         for station in self.stations.values():
             if isinstance(station, SourceStation):
                 station.stop()
+        if self.replay is not None:
+            self.replay.stop()
 
     def close(self) -> None:
         """Take everything apart. Nodes get a moment to let go; nothing keeps the process."""
@@ -282,11 +336,14 @@ class Run:
             station.close()
         for loopback in self.loopbacks:
             loopback.close()
-        self.course.settle(FAREWELL)
+        patience = PARTING if isinstance(self.course.error, RunCancelled) else FAREWELL
+        self.course.settle(patience)
+        if self.replay is not None:
+            self.replay.close()
         close_journal(self.course, done=self.course.error is None and not self._stopped)
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
-        self.course.farewell(FAREWELL)
+        self.course.farewell(patience)
         if self.folder is not None:
             self.folder.close()
 
@@ -302,4 +359,8 @@ class Run:
             for name, station in self.stations.items()
             if not name.startswith("(")
         )
-        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, str(error) if error else "")
+        refused = dict(self.keyring.refusals.counts) if self.keyring is not None else {}
+        circuits = self.carrier.circuits.values() if self.carrier is not None else ()
+        queues = tuple(circuit.report() for circuit in circuits)
+        text = str(error) if error else ""
+        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, text, queues, refused)

@@ -11,6 +11,8 @@ from typing import Any
 
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import require
+from celerypipe.dead_letter import DeadLetter
+from celerypipe.dead_letters import PLACE, DeadLetters, chosen
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
@@ -79,24 +81,46 @@ class Runner:
         ``resume``: the id of a run of this pipeline that was ended, by ``kill -9`` too. Its sources leave out the
         messages that were through: a :class:`ConfigError` says why if that cannot be.
         """
-        run = self._make(pipeline, resume=resume)
+        return self._run(self._make(pipeline, resume=resume), on_progress)
+
+    def replay(
+        self,
+        pipeline: Pipeline,
+        letters: Iterable[str] | None = None,
+        *,
+        on_progress: Callable[[Report], None] | None = None,
+    ) -> Report:
+        """Run dead letters again: each goes to the node where it died, and on from there. Sources do not run.
+
+        ``letters``: their names, or the beginnings of them; None: all. A letter is removed once all that came of it is
+        through. It stays when it dies again, is skipped, or the run fails. A file sink adds to its file. Otherwise as
+        :meth:`run`.
+        """
+        return self._run(self._make(pipeline, replay=True if letters is None else letters), on_progress)
+
+    def _run(self, run: Run, on_progress: Callable[[Report], None] | None) -> Report:
         self._current = run
         with _Signals(run):
             run.begin()
             try:
-                self._watch(run, pipeline.deadline, on_progress)
+                self._watch(run, run.pipeline.deadline, on_progress)
             except BaseException as error:  # whatever ends the caller, Ctrl-C too, ends the run; it is raised again
                 run.course.fail(error)
                 self._close(run)
                 raise
         return self._end(run)
 
-    def stream(self, pipeline: Pipeline, inputs: Iterable[Message] = ()) -> Iterator[Message]:
+    def stream(
+        self, pipeline: Pipeline, inputs: Iterable[Message] = (), *, replay: Iterable[str] | bool = False
+    ) -> Iterator[Message]:
         """Feed ``inputs`` to the nodes that have no link in, and yield what leaves the nodes that have none out.
+
+        ``replay``: names of dead letters to run again instead, or True for all, as :meth:`replay` does. A letter is
+        through when the message after what came of it was asked for.
 
         Closing the iterator early cancels the run. Raises what :meth:`run` raises.
         """
-        run = self._make(pipeline, feed=inputs)
+        run = self._make(pipeline, feed=inputs, replay=replay)
         self._current = run
         run.begin()
         clock = threading.Thread(target=self._keep_time, args=(run, pipeline.deadline), daemon=True)
@@ -117,12 +141,18 @@ class Runner:
         if run is not None:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
 
-    def _make(self, pipeline: Pipeline, feed: Iterable[Message] | None = None, *, resume: str | None = None) -> Run:
+    def _make(
+        self,
+        pipeline: Pipeline,
+        feed: Iterable[Message] | None = None,
+        replay: Iterable[str] | bool = False,
+        resume: str | None = None,
+    ) -> Run:
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
         heads = (
             ()
-            if feed is None
+            if feed is None and replay is False
             else tuple(
                 node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
             )
@@ -142,11 +172,25 @@ class Runner:
             url=None if self.local else url,
             byte_budget=self.byte_budget,
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
             say=self.on_event,
             feed=feed,
             heads=heads,
+            replay=None if replay is False else self._letters(pipeline, replay),
             resume=resume,
         )
+
+    def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
+        """The dead letters that are meant; what else is in their folder is said and left alone."""
+        if pipeline.folder_path is None:
+            raise ConfigError(f'pipeline {pipeline.name!r} has no "folder", so it keeps no dead letters')
+        words = () if isinstance(wanted, bool) else tuple(wanted)
+        if wanted is not True and not words:
+            return ()
+        found = chosen(DeadLetters(pipeline.folder_path / PLACE), words)
+        for line in found.strange:
+            self.on_event(f"dead letters: {line}; it is left alone")
+        return tuple(found.letters)
 
     def _watch(self, run: Run, deadline: float | None, on_progress: Callable[[Report], None] | None) -> None:
         """Hold every node to its timeout until the run is over."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -86,17 +88,23 @@ class Running:
         if self.instance.node is None:
             with self.preparing():
                 self.instance.warm()
-        return self.lease.alarm.call(self.record.timeout, function, given, name)
+        timeout = self.record.timeout
+        if timeout is not None:
+            self.lease.until = time.monotonic() + timeout
+        try:
+            return self.lease.alarm.call(timeout, function, given, name)
+        finally:
+            self.lease.until = math.inf
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """A node is made or let go: no message's time, and the runner can see that."""
-        self.lease.alarm.unguard()
         sign = keys.warming(self.lease.owner)
         self.client.set(sign, 1, px=keys.WARMING_TTL)
         self.lease.warming = True
         try:
-            yield
+            with self.lease.alarm.patient():
+                yield
         finally:
             self.lease.warming = False
             self.client.delete(sign)
@@ -132,6 +140,6 @@ class Running:
         return failure("timeout", "NodeTimeout", text)
 
 
-def failure(kind: str, name: str, text: str, traceback: str = "") -> bytes:
-    """Return what a reply says of a failure."""
-    return codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback})
+def failure(kind: str, name: str, text: str, traceback: str = "", *, worker: str = "") -> bytes:
+    """Return what a reply says of a failure; ``worker``: the activation it happened to, if that is not who says it."""
+    return codec.encode_value({"kind": kind, "type": name, "text": text, "traceback": traceback, "worker": worker})

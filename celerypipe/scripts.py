@@ -51,6 +51,15 @@ def known(client: Client, commands: Sequence[Command], answers: list[Any]) -> li
     return answers
 
 
+# Who saw a process end left word of that: what it holds is free at once. The key is made here and not by
+# celerypipe.keys, out of the holder's name <host>.<pid>.<token>-<life>-<random>.<slot>.
+_DEAD = """
+local function dead(owner)
+  local place, life = string.match(owner, '^(.*)%.[^.]*%-(%x+)%-%x+%.%d+$')
+  return place and redis.call('EXISTS', 'celerypipe:death:' .. place .. '.' .. life) == 1
+end
+"""
+
 # Append messages; ring the first `wanted` slots that have no bell. Nil: the mailbox is gone, nothing was appended.
 SEND = Script("""
 local ids, rung = {}, {}
@@ -66,29 +75,38 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {ids, rung}
 """)
 
-# Ring the first `wanted` slots that have no bell; with `force`, also those rung before and not answered.
-RING = Script("""
+# Ring the first `wanted` slots that have no bell, or that of a process that died; with `force`, also those rung before
+# and not answered.
+RING = Script(
+    _DEAD
+    + """
 local rung = {}
 for slot = 0, tonumber(ARGV[3]) - 1 do
   local held = redis.call('GET', KEYS[1] .. slot)
-  if not held or (ARGV[4] == '1' and string.sub(held, 1, 2) == 'r:') then
+  local free = not held
+  if held and string.sub(held, 1, 2) == 'r:' then free = ARGV[4] == '1' elseif held then free = dead(held) end
+  if free then
     redis.call('SET', KEYS[1] .. slot, 'r:' .. ARGV[1], 'PX', ARGV[2])
     rung[#rung+1] = slot
   end
 end
 return rung
-""")
+"""
+)
 
-# A bell that is absent or rung, by whatever token, is mine from now on; its value before is returned, false if there
-# was none. Nil: another holds it.
-_TAKEN = """
+# A bell that is absent or rung, by whatever token, or held by a process that died, is mine from now on; its value
+# before is returned, false if there was none. Nil: another holds it.
+_TAKEN = (
+    _DEAD
+    + """
 local function taken(bell, owner, ttl)
   local before = redis.call('GET', bell)
-  if before and before ~= owner and string.sub(before, 1, 2) ~= 'r:' then return nil end
+  if before and before ~= owner and string.sub(before, 1, 2) ~= 'r:' and not dead(before) then return nil end
   redis.call('SET', bell, owner, 'PX', ttl)
   return before
 end
 """
+)
 
 # Take the bell: 1; held by another: 0.
 TAKE = Script(
@@ -142,7 +160,7 @@ local function taken_over(stream, bells, group, consumer, most)
   for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     local name, pending = one[2], one[4]
     local slot = string.match(name, '%.(%d+)$') or '0'
-    if name ~= consumer and redis.call('GET', bells .. slot) ~= name then
+    if name ~= consumer and (redis.call('GET', bells .. slot) ~= name or dead(name)) then
       if pending == 0 then
         redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
       else
@@ -152,6 +170,7 @@ local function taken_over(stream, bells, group, consumer, most)
             redis.call('XACK', stream, group, held[1])
           else
             redis.call('XCLAIM', stream, group, consumer, 0, held[1], 'JUSTID')
+            entry[1][3] = name
             taken[#taken+1] = entry[1]
           end
         end
@@ -164,7 +183,8 @@ end
 
 # Take over what the dead left; only for one that has a lease itself.
 CLAIM = Script(
-    _TAKEN_OVER
+    _DEAD
+    + _TAKEN_OVER
     + """
 if redis.call('GET', KEYS[2] .. (string.match(ARGV[2], '%.(%d+)$') or '0')) ~= ARGV[2] then return {} end
 return taken_over(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
@@ -187,8 +207,11 @@ local function read(from, count)
 end
 if about[1] and about[2] == 'running' then
   pcall(function()  -- a mailbox that is gone is noticed by the next read
-    old = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
-    if before == ARGV[2] then old = read('0', ARGV[3]) end
+    if before == ARGV[2] then
+      old = read('0', ARGV[3])
+    else
+      old = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+    end
     if #old == 0 and tonumber(ARGV[5]) > 0 then new = read('>', ARGV[5]) end
   end)
 end
@@ -196,11 +219,31 @@ return {about[1], about[2], time[1], time[2], old, new}
 """
 )
 
+# Prolong the lease of a run and its place in the list of runs; forget the runs that nobody renewed for long. One that
+# was cancelled stays so. What the lease said before is returned, nil if it was gone.
+PROLONG = Script("""
+local state, time = redis.call('GET', KEYS[1]), redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if state ~= 'cancelled' then redis.call('SET', KEYS[1], 'running', 'PX', ARGV[2]) end
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return state
+""")
+
+# Cancel a run unless it ended by itself; what its lease said before is returned, nil if it was gone.
+CANCEL = Script("""
+local state = redis.call('GET', KEYS[1])
+if state ~= 'finished' then redis.call('SET', KEYS[1], 'cancelled', 'PX', ARGV[1]) end
+return state
+""")
+
 # Publish results: those of messages still pending with me leave in one reply, then they are acknowledged, then
 # deleted - in this order, so that a refused append leaves them pending. Lua hands over at most 8000 arguments, so more
 # than a thousand results leave in several replies. Nil: the reply stream is gone, the run is over. Else how many
 # replies the runner has not read.
 PUBLISH = Script("""
+if redis.call('EXISTS', KEYS[2]) == 0 then return false end
 local mine, done, reply = {}, {}, {'n', ARGV[3], 'w', ARGV[2]}
 local function leave()
   if #done == 0 then return true end

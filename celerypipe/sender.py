@@ -19,9 +19,10 @@ from celerypipe import codec
 from celerypipe.bells import Bells
 from celerypipe.connection import Broken, Client, Command, accepted
 from celerypipe.flight import Flight
-from celerypipe.mailbox import Mailbox, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import SEND, known
 from celerypipe.warp import Carrier, Warp
+from celerypipe.wire import packed_entry
 
 #: Up to so many messages that one batch of results set off are sent by the thread that reads results.
 SEND_HERE = 8

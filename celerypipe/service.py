@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-import secrets
 import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,16 +20,24 @@ from celerypipe import codec, packing
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.errors import ConfigError
 from celerypipe.presence import Record
+from celerypipe.reach import Reach
 from celerypipe.task import NodeTask, Worker
 from celerypipe.version import VERSION
 
+#: Ends the error about a path that a pipeline sends to a worker.
+CURE = "if it is meant, start the worker with CELERYPIPE_ALLOW=<its folder>"
+
 
 class Service:
-    """The marks of one worker. A source is never among them: it runs where its pipeline runs."""
+    """The marks of one worker. A source is never among them: it runs where its pipeline runs.
 
-    def __init__(self, imports: tuple[str, ...], plugins: tuple[Path, ...]) -> None:
+    ``allowed``: the folders that its nodes may touch; the paths they are sent come from whoever reaches Redis.
+    """
+
+    def __init__(self, imports: tuple[str, ...], plugins: tuple[Path, ...], allowed: tuple[Path, ...] = ()) -> None:
         self.imports = imports
         self.plugins = plugins
+        self.allowed = allowed
         self.entries: dict[str, Entry] = {}
 
     def load(self, named_by: Mapping[str, Path | None]) -> None:
@@ -38,10 +46,16 @@ class Service:
         for name in self.imports:
             found += Catalogue.of_module(_imported(name, named_by.get(name)))
         # A later one wins: a module that was asked for goes before what happens to be installed.
-        self.entries = {entry.mark: entry for entry in found if entry.type != "source"}
+        reach = Reach.of(self.allowed, CURE)
+        self.entries = {entry.mark: replace(entry, reach=reach) for entry in found if entry.type != "source"}
 
     def register(self, app: Any, worker: Worker) -> None:
-        """Make each node a task of the application, named after its mark."""
+        """Make each node a task of the application, named after its mark.
+
+        Celery's own tasks go: ``celery.map``, ``celery.chunks`` and the like run other tasks as their arguments say.
+        """
+        for name in [name for name in app.tasks if name.startswith("celery.")]:
+            app.tasks.unregister(name)
         for entry in self.entries.values():
             app.register_task(NodeTask(entry, worker))
 
@@ -49,7 +63,7 @@ class Service:
 def presence_record(worker: Worker, service: Service) -> Record:
     """Return what the worker says of itself for as long as it lives."""
     return {
-        "id": f"{worker.host}.{os.getpid()}.{secrets.token_hex(4)}",
+        "id": f"{worker.host}.{os.getpid()}.{worker.life}",
         "host": worker.host,
         "pid": os.getpid(),
         "pool": worker.pool,
@@ -66,6 +80,7 @@ def presence_record(worker: Worker, service: Service) -> Record:
         "started": time.time(),
         "interrupts": worker.pool in ("prefork", "solo"),
         "compressions": packing.installed(),
+        "keys": worker.keyring.ids if worker.keyring is not None else [],
     }
 
 

@@ -12,17 +12,19 @@ from celerypipe import keys, signs
 from celerypipe.batches import Gathering, Outcome, update_batch
 from celerypipe.blob import Content, Store, unpacked, unstowed
 from celerypipe.connection import Client
+from celerypipe.deaths import as_text, deaths_so_far
 from celerypipe.errors import CodecError
 from celerypipe.flight import ERRANDS
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief
 from celerypipe.keeper import Lease
-from celerypipe.mailbox import FAILURE, LOST_BLOB, RESULT, Answer, Entry, Mailbox
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message
 from celerypipe.outbox import Outbox
 from celerypipe.record import Record
 from celerypipe.relay import PATIENT, Relay, Unwanted
 from celerypipe.running import Running, at_work, failure
 from celerypipe.shared_memory import watch
+from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, RESULT, Answer, Entry
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +53,12 @@ class Serving(Running):
         """Count one more try at a message whose process died; False: it was given up instead."""
         name = keys.attempts(self.mailbox.run, self.mailbox.node)
         tried = self.client.hincrby(name, str(entry.sequence), 1)
+        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
         self.client.pexpire(name, keys.DATA_TTL)
         if tried <= lone_attempts:
             return True
-        self._fail(entry, failure("lost", "WorkerLost", f"the process that ran it died {tried} times"), 0.0, 0.0)
+        text = f"the process that ran it died {tried} times: {as_text(died)}"
+        self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
         return False
 
     def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
@@ -66,13 +70,16 @@ class Serving(Running):
 
     def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
         if entry.blob and content is None:
-            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))
+            altered = entry.blob in store.altered
+            if altered:
+                self.mailbox.refused("payload")
+            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))
             return
         waited, start = _waited(entry, offset), time.perf_counter()
         self.lease.current = entry.id
         try:
             content = unpacked(entry.blob, content)
-            message = _opened(entry, content)
+            message = open_entry(entry, content)
             self.sign(message.id)
             outputs = self.call(self.instance.update, message, self.lease.at_work)
             ran = time.perf_counter() - start
@@ -120,7 +127,7 @@ class Serving(Running):
         for entry, content in parcels:
             try:
                 plain = unpacked(entry.blob, content)
-                opened.append((entry, plain, _opened(entry, plain), _waited(entry, offset)))
+                opened.append((entry, plain, open_entry(entry, plain), _waited(entry, offset)))
             except Exception:  # noqa: BLE001  # whatever is wrong with its bytes is wrong with this one only
                 self._handle_one(entry, content, store, offset)  # which says what is wrong with it
         if not opened:
@@ -214,7 +221,8 @@ def _waited(entry: Entry, offset: float) -> float:
     return max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
 
 
-def _opened(entry: Entry, content: Content | None) -> Message:
+def open_entry(entry: Entry, content: Content | None) -> Message:
+    """Return the message of an entry. Raises :class:`CodecError`."""
     if entry.blob and content is None:
         raise CodecError("its blob is gone")
     (message,) = unstowed(entry.data, content)

@@ -1,9 +1,13 @@
 """Settings: the environment, read once at the edge, as one frozen object.
 
 ======================================  ===========================================================================
-``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://`` or ``unix:///path/to.sock?db=0``
+``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://``, ``unix:///path/to.sock?db=0`` or
+                                        ``sentinel://host:26379,host:26379/master/0``
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
+``CELERYPIPE_ALLOW``                    folders that pipeline files, and pipelines sent to a worker here, may read and
+                                        write besides their own, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
+``CELERYPIPE_KEYS``                     keys that sign all messages, separated by commas; the first one signs
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -11,12 +15,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.errors import ConfigError
+from celerypipe.sentinel import SCHEME, Sentinels
+from celerypipe.signing import VARIABLE, Keyring
+
+#: What redis-py takes as a password behind the question mark.
+SECRET_OPTION = re.compile(r"([?&](?:\w*password|\w*secret)=)[^&]*")
 
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
@@ -29,6 +39,8 @@ class Settings:
     plugins: tuple[Path, ...] = ()
     worker_configs: Path = Path("worker_configs")
     shared_memory: bool = True
+    allowed: tuple[Path, ...] = ()
+    keyring: Keyring | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -39,9 +51,20 @@ class Settings:
                 url = client_url(url)
         except ConfigError as error:
             raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
-        plugins = tuple(Path(part) for part in environment.get("CELERYPIPE_PLUGINS", "").split(os.pathsep) if part)
+        plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
-        return cls(url, plugins, configs, _yes("CELERYPIPE_SHARED_MEMORY", environment))
+        shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
+        keyring = Keyring.parse(environment.get(VARIABLE, ""))
+        return cls(url, plugins, configs, shared_memory, allowed, keyring)
+
+
+def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Return the folders that a definition from elsewhere may read and write besides its own."""
+    return _folders("CELERYPIPE_ALLOW", environment)
+
+
+def _folders(name: str, environment: Mapping[str, str]) -> tuple[Path, ...]:
+    return tuple(Path(part) for part in environment.get(name, "").split(os.pathsep) if part)
 
 
 def _yes(name: str, environment: Mapping[str, str]) -> bool:
@@ -68,6 +91,8 @@ def client_url(url: str) -> str:
                 f"{without_password(url)!r}: {database!r} is no database; write its number, as in redis://host:6379/0"
             )
         return url
+    if scheme == SCHEME:
+        return Sentinels.parse(url).client_url()
     if scheme in ("redis+socket", "socket"):
         parts = urlsplit(url)
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0].lstrip("/") or "0"
@@ -77,19 +102,40 @@ def client_url(url: str) -> str:
 
 
 def broker_url(url: str) -> str:
-    """Return the URL as kombu writes it: a unix socket is ``redis+socket://``."""
-    if not url.startswith("unix://"):
-        return url
+    """Return the URL as kombu writes it: a unix socket is ``redis+socket://``, each Sentinel has one of its own."""
+    if url.startswith(f"{SCHEME}://"):
+        return Sentinels.parse(url).broker_url()
     parts = urlsplit(url)
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in parse_qs(parts.query):
+        # kombu encrypts nothing unless the URL says something about it.
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
+    if parts.scheme != "unix":
+        return url
     database = parse_qs(parts.query).get("db", ["0"])[0]
     credentials = parts.netloc.partition("@")[0] + "@" if "@" in parts.netloc else ""
     return f"redis+socket://{credentials}{parts.path}?virtual_host={database}"
 
 
 def without_password(url: str) -> str:
-    """Return the URL as it may be shown: the password, if any, is ``***``."""
+    """Return the URL as it may be shown: the password, if any, is ``***``, also that of a key."""
+    if url.startswith(f"{SCHEME}://"):
+        try:
+            return Sentinels.parse(url).shown
+        except ConfigError:  # whoever reads it will say so
+            return f"{SCHEME}://***"
+    url = SECRET_OPTION.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    return url.replace(parts.netloc, f"{parts.username or ''}:***@{host}", 1)
+
+
+def seen_in_ps(url: str, arguments: Sequence[str]) -> str:
+    """Return a warning if the words that started this process hold the secrets of a URL; else nothing."""
+    if without_password(url) == url or not any(word.removeprefix("--broker=") == url for word in arguments):
+        return ""
+    return (
+        f"the password in {without_password(url)} can be read by all users of this machine while this runs (ps): "
+        "give it in CELERYPIPE_REDIS_URL instead"
+    )

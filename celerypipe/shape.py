@@ -110,7 +110,7 @@ def _complaint(model: type[Shape], details: ErrorDetails, data: Mapping[str, Any
         text = _choice(details)
     else:
         text = details["msg"].removeprefix("Value error, ")
-        if kind in ("greater_than", "greater_than_equal"):
+        if kind in ("greater_than", "greater_than_equal", "less_than_equal"):
             text = f"must be {text.removeprefix('Input should be ')}, not {shown(details['input'])}"
     return Complaint(model.at(location, data), text)
 

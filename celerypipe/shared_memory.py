@@ -248,7 +248,10 @@ def _clear(path: Path) -> None:
     gone = path.with_name(f"{path.name}{_GONE}")
     with contextlib.suppress(OSError):
         path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+    for _ in range(3):  # who was about to make a file in it when it got its other name makes that all the same
+        shutil.rmtree(gone, ignore_errors=True)
+        if not gone.exists():
+            return
 
 
 def _locked(path: Path) -> int:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from celerypipe import keys
 from celerypipe.connection import Client
+
+Kind = TypeVar("Kind")
 
 
 def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
@@ -20,7 +25,7 @@ def say_together(client: Client, consumer: str, node: str, entries: Sequence[str
 
 def together(client: Client, consumer: str, node: str) -> list[bytes]:
     """Return the entries of a node that run as one batch; ids are unique within one mailbox only."""
-    said, *entries = json.loads(client.get(keys.together(consumer)) or '[""]')
+    said, *entries = _said(client, keys.together(consumer), list[str]) or [""]
     return [entry.encode() for entry in entries] if said == node else []
 
 
@@ -34,8 +39,7 @@ def say_held(client: Client, consumer: str, first: Mapping[str, str], *, timeout
 
 def held(client: Client, consumer: str) -> dict[str, str]:
     """Return the nodes of which entries are held back, and the id of the first one of each."""
-    found: dict[str, str] = json.loads(client.get(keys.held(consumer)) or "{}")
-    return found
+    return _said(client, keys.held(consumer), dict[str, str]) or {}
 
 
 def say_anew(client: Client, consumer: str) -> None:
@@ -47,6 +51,14 @@ def seconds_since_anew(client: Client, consumer: str) -> float:
     """Return how long ago that was said, by Redis' clock; infinite if it was not."""
     left = int(client.pttl(keys.anew(consumer)))
     return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
+
+
+def _said(client: Client, key: str, kind: type[Kind]) -> Kind | None:
+    """What a key says; nothing if it is not there, or was not written by an activation."""
+    try:
+        return msgspec.json.decode(client.get(key) or b"null", type=kind)
+    except msgspec.DecodeError:
+        return None
 
 
 def _lasting(timeout: float) -> int:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from celerypipe import codec
-from celerypipe.errors import NodeError
+from celerypipe.errors import CircuitOpen, NodeError, NoWorker
 from celerypipe.folder import Folder
 from celerypipe.join import Join
 from celerypipe.message import Message, stamped
 from celerypipe.pipeline import Link, NodeDefinition
 from celerypipe.progress import Progress
 from celerypipe.tally import Tally
+from celerypipe.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +27,31 @@ logger = logging.getLogger(__name__)
 #: (the caller looked for room a moment ago).
 Full = Literal["wait", "refuse", "crowd"]
 
-#: Keeps a dead letter: (node, message as bytes, why).
-Bury = Callable[[str, Message, dict[str, Any]], None]
+#: Keeps a dead letter: (node, message, why); False if the message itself cannot be kept.
+Bury = Callable[[str, Message, dict[str, Any]], bool]
+
+#: The link that a dead letter comes in by: past the join, which it was through before.
+REPLAY = "(replay)"
 
 
 class Course:
     """What all stations of one run share: its id, whether it is over, and whom to tell."""
 
-    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None]) -> None:
+    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None], pipeline: str = "") -> None:
         self.run_id = run_id
+        self.pipeline = pipeline
         self.folder = folder
         self.say = say
-        self.bury: Bury | None = folder.bury if folder else None
+        self.bury: Bury | None = folder.letters.keep if folder else None
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
         #: Follows source messages until they are through, where the run can be resumed.
         self.progress: Progress | None = None
+        #: Follows dead letters that are replayed, if any are.
+        self.tracker: Tracker | None = None
+        #: Dead letters that there was no time to write.
+        self.unwritten = 0
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._going: set[Station] = set()
@@ -55,13 +64,24 @@ class Course:
         self._later.add(future)
         future.add_done_callback(self._later.discard)
 
+    def sent(self, message: Message, parent: Message) -> None:
+        """A message that was made of another one is about to be handed on."""
+        if self.tracker is not None:
+            self.tracker.sent(message, parent)
+        if self.progress is not None:
+            self.progress.sent(message)
+
     def hold(self, message: Message) -> None:
         """A message is not through before :meth:`left` was called once more."""
+        if self.tracker is not None:
+            self.tracker.hold(message)
         if self.progress is not None:
             self.progress.sent(message)
 
     def left(self, message: Message) -> None:
         """A message is through a node, and what came of it was handed on; or it was given up."""
+        if self.tracker is not None:
+            self.tracker.left(message)
         if self.progress is not None and self.error is None:  # else it is what the run failed over
             self.progress.left(message)
 
@@ -69,12 +89,15 @@ class Course:
         """Wait so long for what :meth:`later` was given, and leave what is not done then."""
         left = wait(list(self._later), seconds).not_done
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self.unwritten = len(left)
         if left:
             self.say(f"{len(left)} dead letters could not be written in time")
 
     def expect(self, stations: Iterable[Station]) -> None:
         """Be over when all of these have finished."""
         self._going = set(stations)
+        if not self._going:
+            self.over.set()
 
     def ended(self, station: Station) -> None:
         """This station has finished."""
@@ -169,11 +192,18 @@ class Station:
 
     # -- what all do ------------------------------------------------------------------------------------------------
 
+    def hold(self, link: str) -> bool:
+        """Wait for messages of one more link until it ends; False: nothing more is taken."""
+        with self._end_lock:
+            if self.open_links:
+                self.open_links.add(link)
+            return bool(self.open_links)
+
     def end(self, link: str) -> None:
         """The node at the other end of this link sends nothing more."""
         with self._end_lock:
+            last = self.open_links == {link}
             self.open_links.discard(link)
-            last = not self.open_links
         if last:
             self.drained()
 
@@ -212,6 +242,7 @@ class Station:
         """
         folder = self.course.folder
         progress = self.course.progress
+        tracker = self.course.tracker if parent is not None else None
         for output in outputs:
             message = stamped(output, self.name, parent, number)
             self.tally.sent += 1
@@ -223,6 +254,8 @@ class Station:
             if progress is not None and self.outlets:
                 progress.sent(message, len(self.outlets))
             for outlet in self.outlets:
+                if tracker is not None and parent is not None:
+                    tracker.sent(message, parent)
                 if outlet.link.full == "block":
                     outlet.station.offer(self.name, message, full="crowd" if crowd else "wait")
                 elif not outlet.station.offer(self.name, message, full="refuse"):
@@ -236,9 +269,11 @@ class Station:
         """
         kind = error.kind if isinstance(error, NodeError) else "failed"
         self.tally.failed[kind] += 1
-        if attempt < self.node.retries:
+        if attempt < self.node.retries and not isinstance(error, CircuitOpen):
             self.tally.retried += 1
             return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        if self.node.on_error != "dead_letter" and self.course.tracker is not None:
+            self.course.tracker.stays(message)
         if self.node.on_error == "stop":
             self.course.fail(error)
         elif self.node.on_error == "skip":
@@ -248,8 +283,8 @@ class Station:
             self.bury(message, error, attempt)
         return None
 
-    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
-        """Keep a message that is given up; ``note``: what else there is to say."""
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
+        """Keep a message that is given up; ``note``: what else to say; ``starts_at``: the node for it, if another."""
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.bury is None:
@@ -257,15 +292,24 @@ class Station:
         why = {
             "error": type(error).__name__,
             "text": str(error),
-            "attempts": attempt + 1,
+            "attempts": attempt + (not isinstance(error, NoWorker)),
             "worker": getattr(error, "worker", ""),
             "traceback": getattr(error, "remote_traceback", ""),
+            "run": self.course.run_id,
+            "pipeline": self.course.pipeline,
             **({"note": note} if note else {}),
+            **({"starts_at": starts_at} if starts_at else {}),
         }
+        kept = False
         try:
-            self.course.bury(self.name, message, why)
+            kept = self.course.bury(self.name, message, why)
         except OSError as trouble:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
+        if self.course.tracker is not None:
+            if kept:
+                self.course.tracker.buried(self.name, message)
+            else:
+                self.course.tracker.stays(message)
 
 
 class Waiting(Station):

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from celerypipe.connection import Client, Trouble, connect
+from celerypipe.deaths import Death, OutOfMemory, say_death
 from celerypipe.errors import ConfigError
 from celerypipe.presence import read_presences, remove_presence
 from celerypipe.redis_server import die_with_parent, find_redis_server, private_folder, redis_url, start_redis_server
@@ -110,6 +111,7 @@ class Supervisor:
         self.redis = Resident("redis", self.folder / "redis.log")
         self.workers = [Resident(queue, logs / f"worker-{queue.replace('/', '_')}.log") for queue in plan.queues]
         self.client: Client = connect(self.url, name="celerypipe-supervisor", timeout=2.0)
+        self.out_of_memory = OutOfMemory()
         self.ready = False
         self.stopped = False
 
@@ -163,7 +165,7 @@ class Supervisor:
         pid = worker.process.pid if worker.process is not None else 0
         status = worker.died()
         if status is not None:
-            self._forget(pid)
+            self._forget(worker, pid, status)
             self._judge(worker, status)
         if worker.due():
             say(event=f"starting worker {worker.name}" if not worker.deaths else f"starting worker {worker.name} again")
@@ -181,6 +183,7 @@ class Supervisor:
         slots = self.plan.queues[worker.name]
         if slots is not None:
             command += ["-c", str(slots)]
+        command += ["--exit-when-stuck"]  # it is started again
         if self.plan.imports.get(worker.name):
             command += ["-I", ",".join(self.plan.imports[worker.name])]
         environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}
@@ -214,11 +217,13 @@ class Supervisor:
                 worker.up = True
                 say(event=f"worker {worker.name} is ready")
 
-    def _forget(self, pid: int) -> None:
-        """Take away the presence of a worker that was killed; it could not do so itself."""
+    def _forget(self, worker: Resident, pid: int, status: int) -> None:
+        """Say for a worker that was killed what it could not say itself: that it is gone, and how."""
+        death = Death(status, worker.name, self.out_of_memory.happened())
         for record in self._presences():
             if record["pid"] == pid:
                 with contextlib.suppress(*Trouble):
+                    say_death(self.client, record["id"], death)
                     remove_presence(self.client, record["id"])
 
     def _presences(self) -> list[dict[str, Any]]:

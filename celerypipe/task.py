@@ -13,16 +13,24 @@ from typing import Any
 
 import celery
 
+from celerypipe import keys
 from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble, connect
-from celerypipe.errors import CodecError
-from celerypipe.instance import Alarm, Instance, Shelf, Unarmed
+from celerypipe.deadman import DeadMan
+from celerypipe.deaths import say_birth
+from celerypipe.errors import BadSignature, CodecError
+from celerypipe.fenced import StatefulServing
+from celerypipe.instance import Alarm, Instance, Unarmed
 from celerypipe.keeper import Keeper, Lease
 from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
 from celerypipe.record import Record
 from celerypipe.serving import Serving
+from celerypipe.shelf import Shelf
+from celerypipe.signing import Keyring, Refusals, refused_bell, signed_bell
+from celerypipe.stateful import StatefulActivation
+from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,10 @@ class Place:
     shelf: Shelf
     keeper: Keeper
     clients: threading.local = field(default_factory=threading.local)
+    switch: DeadMan | None = None
+    watch: StuckWatch | None = None
+    #: Redis knows that this process is none that died before.
+    known: bool = False
 
 
 @dataclass(slots=True)
@@ -46,6 +58,15 @@ class Worker:
     pool: str
     slots: int
     shutting_down: Callable[[], bool]
+    #: Seconds after which a process with a stuck node exits; None: it stays.
+    stuck_after: float | None = None
+    #: What tells this worker from any other one, also from one of the same host and number.
+    life: str = field(default_factory=lambda: secrets.token_hex(4))
+    #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
+    leave: Callable[[Callable[[], bool]], None] | None = None
+    #: None: neither tasks nor messages are signed.
+    keyring: Keyring | None = None
+    refusals: Refusals = field(default_factory=Refusals)
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -67,18 +88,54 @@ class Worker:
         client: Client = clients.client
         return client
 
+    def begin(self, client: Client) -> None:
+        """Before this process answers its first bell: watch over it, and say that it lives."""
+        place = self.place()
+        if place.known:
+            return
+        say_birth(client, f"{self.host}.{os.getpid()}.{self.life}")  # a dead one may have had its number
+        with self._lock:
+            if not place.known:
+                place.known = True
+                if self.stuck_after is not None and self.pool not in ("prefork", "solo"):
+                    place.switch = DeadMan(self.stuck_after + LATER)
+                grace = self.stuck_after or GRACE_AMONG_OTHERS
+                beat = place.switch.renew if place.switch is not None else bool
+                place.watch = StuckWatch(lambda: place.keeper.leases, grace, self._stuck, beat, self._leaving)
+
+    def alarm(self) -> Alarm | Unarmed:
+        """What interrupts the node of an activation in this thread."""
+        if threading.current_thread() is threading.main_thread():
+            return Alarm(None if self.stuck_after is None else self.stuck_after + LATER)
+        return Unarmed(self.place().switch)
+
+    def _leaving(self) -> bool:
+        return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
+
+    def _stuck(self, lease: Lease, text: str) -> None:
+        if self.stuck_after is None and not self._leaving():
+            logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
+            return
+        logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
+        keeper = self.place().keeper
+        if self.leave is not None:
+            self.leave(lambda: all(other.owner == lease.owner for other in keeper.leases))
+        logging.shutdown()
+        os._exit(EX_TEMPFAIL)
+
     def close(self) -> None:
         """Destroy this process' warm instances; called when the process ends."""
         self.place().shelf.close()
 
 
 class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
-    """The task named after a mark. Its arguments are those of a bell: run, node, slot, token."""
+    """The task named after a mark. Its arguments are those of a bell: run, node, slot, token, and a signature."""
 
     abstract = False
     acks_late = False
     ignore_result = True
     typing = False
+    Request = "celerypipe.request:CheckedRequest"
 
     def __init__(self, entry: Entry, worker: Worker) -> None:
         self.name = entry.mark
@@ -88,19 +145,26 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def run(self, *bell: Any, **other: Any) -> str:
         """Answer a bell; anything else gets a sentence that says how to run a node."""
-        if other or len(bell) != 4 or not isinstance(bell[2], int):
+        if other or len(bell) not in (4, 5) or not isinstance(bell[2], int):
             return (
                 f"{self.name} is a node of celerypipe, not a function: put it into a pipeline with "
                 f'"mark": "{self.name}", "warped": true and start it with `celerypipe run`.'
             )
-        run_id, name, slot, token = bell
-        return self._answer(Mailbox(str(run_id), str(name)), slot, str(token))
+        run_id, name, slot, token, *signature = bell
+        keyring = self.worker.keyring
+        if (signature or keyring) and (wrong := refused_bell(keyring, self.name, bell[:4], *signature)):
+            if self.worker.refusals.add("task", wrong):
+                logger.warning("refused a task: %s; what follows is counted, not said", wrong)
+            return "refused"
+        return self._answer(Mailbox(str(run_id), str(name), keyring), slot, str(token))
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
-        owner = f"{self.worker.host}.{os.getpid()}.{token}-{secrets.token_hex(3)}.{slot}"
+        owner = f"{self.worker.host}.{os.getpid()}.{token}-{self.worker.life}-{secrets.token_hex(3)}.{slot}"
         try:
-            first = 0 if self.worker.shutting_down() else 1  # an activation that ends at once takes nothing along
+            self.worker.begin(client)
+            # An activation that ends at once takes nothing along; one with a state reads when that is there.
+            first = 0 if self.worker.shutting_down() or self.entry.node.stateful else 1
             try:
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             except Trouble:  # the server may have closed a connection that was idle
@@ -108,7 +172,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             if beginning is None:
                 return "the bell is held by another activation"
-            alarm = Alarm() if threading.current_thread() is threading.main_thread() else Unarmed()
+            alarm = self.worker.alarm()
             lease = Lease(mailbox, slot, owner, alarm)
             keeper = self.worker.place().keeper
             keeper.add(lease)
@@ -127,12 +191,27 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             client.delete(lease.bell)
             return "the run is over"
         try:
-            record = Record.read(beginning.record)
-        except (CodecError, TypeError) as error:
+            record = Record.read(lease.mailbox.read_record(beginning.record))
+        except BadSignature:  # the runner misses it soon and writes it anew
+            client.delete(keys.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
+            lease.mailbox.refuse(client, lease.owner, "record")
+            return "refused"
+        except CodecError as error:
             client.delete(lease.bell)
             logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
             return f"unreadable: {error}"
+        if record.mark != self.name:  # the shelf would lend this instance to whoever asks for the other mark
+            client.delete(lease.bell)
+            where = f"run {lease.mailbox.run!r} node {lease.mailbox.node!r}"
+            logger.warning("%s is refused: its bell names %s, its record %r", where, self.name, record.mark)
+            return f"refused: a bell for {self.name}, and a record of another node"
+        if self.entry.node.stateful and lease.slot:
+            client.delete(lease.bell)
+            return "a stateful node has one slot"
+        if self.entry.node.stateful:
+            return self._serve_stateful(client, lease, record, beginning)
         start = time.monotonic()
+        refused = self._refused()
         place = self.worker.place()
         instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
         neighbours = Neighbours(
@@ -160,7 +239,51 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                     neighbours.end(reason)
         finally:
             neighbours.close()
-        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason})"
+        refused = self._refused() - refused
+        more = f", {refused} refused" if refused else ""
+        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason}){more}"
+
+    def _refused(self) -> int:
+        """How many messages this process has refused."""
+        return self.worker.keyring.refusals.total if self.worker.keyring is not None else 0
+
+    def _serve_stateful(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
+        start = time.monotonic()
+        place = self.worker.place()
+        shelf, keeper = place.shelf, place.keeper
+        mailbox, slot, owner = lease.mailbox, lease.slot, lease.owner
+        instance = shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
+        try:
+            activation = StatefulActivation(
+                client,
+                StatefulServing(client, lease, record, instance),
+                keeper=keeper,
+                queues=self.worker.queues,
+                shutting_down=self.worker.shutting_down,
+                offset=beginning.now - time.time(),
+            )
+            with lease.alarm:
+                while True:
+                    reason = activation.serve()
+                    keeper.remove(lease)  # it would take the bell again
+                    force = reason in ("over", "lost", "trouble")
+                    if not activation.waits and mailbox.release(client, slot, owner, force=force):
+                        break
+                    if force:
+                        mailbox.release(client, slot, owner, force=True)
+                        break
+                    if reason != "idle":
+                        token = secrets.token_hex(4)
+                        if mailbox.hand_back(client, slot, owner, token):
+                            self._ring(record.mark, mailbox, slot, token)
+                        break
+                    keeper.add(lease)
+        finally:
+            if record.pinned:
+                instance.destroy()  # without restore() it cannot begin anew
+            else:
+                shelf.give_back(record.key, instance)
+        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({reason})"
 
     def _entry_of(self, mark: str) -> Entry | None:
         task = self.app.tasks.get(mark)
@@ -168,4 +291,5 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
-        self.app.send_task(mark, [mailbox.run, mailbox.node, slot, token], queue=queue, retry=False, ignore_result=True)
+        bell = signed_bell(self.worker.keyring, mark, [mailbox.run, mailbox.node, slot, token])
+        self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from celerypipe import codec
+from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
-from celerypipe.errors import CodecError, NodeFailed, NodeTimeout
+from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full
+from celerypipe.retained import Retained
+from celerypipe.station import REPLAY, Course, Full
 
 
 class Carrier(Protocol):
@@ -42,8 +44,8 @@ class Carrier(Protocol):
     def began(self, warp: Warp, flight: Flight) -> float:
         """When its own time began, as far as known: what it waited behind others of this node does not count."""
 
-    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, Sequence[Flight]]:
-        """Take it back, so that nobody starts it.
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, Sequence[Flight]] | None:
+        """Take it back, so that nobody starts it. None: its result is on its way, and counts.
 
         Return where its time went, for the error's text, and who is late with it: they run as one batch.
         """
@@ -73,6 +75,10 @@ class Warp(Handover):
         self._errands = ERRANDS
         self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
+        #: Whether its queue answers; None where it runs here.
+        self.circuit: Circuit | None = None
+        #: What is kept of a stateful node; None as long as no worker said that it is one.
+        self.retained: Retained | None = None
 
     @property
     def queue(self) -> str:
@@ -82,6 +88,8 @@ class Warp(Handover):
     def parallel(self) -> int:
         """How many of its messages may be in ``update`` at the same time."""
         slots = self.carrier.slots(self)
+        if self.retained is not None:
+            return 1
         return min(self.limits.parallel or slots, slots) if slots else 1
 
     # -- in ---------------------------------------------------------------------------------------------------------
@@ -97,7 +105,7 @@ class Warp(Handover):
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
-        if not self.may_hold_up:
+        if not self.may_hold_up or link == REPLAY:
             return self._accept(message, full)
         with self._joining:
             try:
@@ -133,12 +141,22 @@ class Warp(Handover):
             self.flights[flight.sequence] = flight
             self._clocks.add(flight)
             self._start_clocks()
+            tried = tried or self.refusal(flight)
         self.tally.bytes += flight.size
         if tried is None:
             self.carrier.post(self, flight)
         else:
             self.failed(flight, tried)
         return True
+
+    def refusal(self, flight: Flight, *, probe: bool = True) -> CircuitOpen | None:
+        """Why a message is given up untried, or None; ``probe``: it may be the one that is tried."""
+        circuit = self.circuit
+        if circuit is None or circuit.state == "closed" or self.limits.on_no_worker == "local":
+            return None
+        refusal = circuit.refusal(self.name, flight.message.id, probe=probe)
+        flight.probe = refusal is None
+        return refusal
 
     def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
         return self._held + count > self.limits.window or not self.carrier.room(size)
@@ -161,10 +179,16 @@ class Warp(Handover):
             self.flights[flight.sequence] = flight
         self.carrier.post(self, flight)
 
+    def becomes_stateful(self) -> None:
+        """Its worker says so: keep what a state is made of."""
+        with self._changed:
+            if self.retained is None:
+                self.retained = Retained(self._changed, self.flights, self._sequence)
+
     @property
     def takes_references(self) -> bool:
         """Can a message come to it whose payload was not fetched?"""
-        return not self.may_hold_up and self.carrier.by_reference
+        return not self.may_hold_up and self.carrier.by_reference and self.retained is None
 
     @property
     def sends_references(self) -> bool:
@@ -172,6 +196,7 @@ class Warp(Handover):
         return (
             bool(self.outlets)
             and not self._slow
+            and self.retained is None  # what it made cannot be made again
             and all(isinstance(each.station, Warp) and each.station.takes_references for each in self.outlets)
         )
 
@@ -192,7 +217,7 @@ class Warp(Handover):
 
     def returned(self, flight: Flight, done: Done) -> None:
         """The result of a message is here; :meth:`hand_over` passes it on. Only the first one counts."""
-        if not self._settle(flight):
+        if not self._settle(flight, answered=True):
             return
         if flight.errand is not None:
             flight.errand(done.outputs, None)
@@ -215,6 +240,8 @@ class Warp(Handover):
         self._keep(sequence, done)
 
     def _count(self, done: Done, seconds: float) -> None:
+        if self.circuit is not None:
+            self.circuit.answered()
         total = done.ran + done.beyond
         self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
         self.tally.bytes += done.size
@@ -233,18 +260,23 @@ class Warp(Handover):
         if flight.errand is not None:
             flight.errand((), error)
             return
+        if self.circuit is not None:
+            self.circuit.judge(error, unserved=flight.unserved)
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
                 self._keep(flight.sequence, Done(flight.message))
                 self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
+                gone = self.retained.give_up(flight.sequence, flight.message) if self.retained is not None else None
+            if gone is not None:
+                self.carrier.post(self, gone, wait=False)
             return
         again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
         with self._changed:
             self.flights[again.sequence] = again
             self._later.append((time.monotonic() + delay, again))
 
-    def _settle(self, flight: Flight) -> bool:
+    def _settle(self, flight: Flight, *, answered: bool = False) -> bool:
         with self._changed:
             if flight.done or self.flights.get(flight.sequence) is not flight:
                 return False
@@ -252,13 +284,17 @@ class Warp(Handover):
             del self.flights[flight.sequence]
             self._clocks.stop(flight)
             self._start_clocks()
-        self.carrier.settled(self, flight)
+            kept = answered and self.retained is not None and not self.limits.pinned
+            if kept and self.retained is not None:
+                self.retained.keep(flight)
+        if not kept:
+            self.carrier.settled(self, flight)
         return True
 
-    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
         payload = message.payload
         if not isinstance(payload, codec.Elsewhere):
-            super().bury(message, error, attempt, note)
+            super().bury(message, error, attempt, note, starts_at)
             return
 
         def fetch_and_bury() -> None:
@@ -266,8 +302,9 @@ class Warp(Handover):
             if here is not None:
                 super(Warp, self).bury(here, error, attempt, note)
             else:
-                lost = "its payload was lost with Redis; this is the message that it was made from"
-                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost)
+                first = payload.lineage.steps[0][0].name
+                lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
+                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost, first)
             self.course.left(message)
 
         self.course.hold(message)
@@ -284,7 +321,11 @@ class Warp(Handover):
             for flight in again:
                 self._clocks.restart(flight)
         for flight in again:
-            self.carrier.post(self, flight, wait=False)
+            refusal = self.refusal(flight)
+            if refusal is None:
+                self.carrier.post(self, flight, wait=False)
+            else:
+                self.failed(flight, refusal)
         for flight in late:
             if self.course.over.is_set():
                 return
@@ -295,7 +336,10 @@ class Warp(Handover):
             # Asking takes a while: it may be through by now, or a note may have come.
             if flight.done or flight.note is not note or not self._clocks.is_late(flight, time.monotonic()):
                 continue
-            where, company = self.carrier.withdraw(self, flight)
+            taken = self.carrier.withdraw(self, flight)
+            if taken is None:
+                continue
+            where, company = taken
             if note is not None:
                 self.returned(flight, note.done)
                 with self._changed:

@@ -17,6 +17,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from celerypipe.connection import Client
+from celerypipe.stuck import EX_TEMPFAIL
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -28,8 +29,6 @@ DEAF_AFTER = 10.0
 DEAF_LOOKS = 3
 #: Seconds running activations get to come back before a deaf worker exits.
 LAST_SECONDS = 10.0
-#: What a deaf worker exits with ("temporary failure"), so that its supervisor starts another.
-EX_DEAF = 75
 
 
 class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
@@ -89,12 +88,19 @@ class Watchdog:
                 together.llen(name)
             return any(together.execute())
 
+    def leave(self, through: Callable[[], bool]) -> None:
+        """Before the end of a process of which a thread is stuck: take no more tasks, let the others finish."""
+        state.should_stop = EX_TEMPFAIL  # the event loop looks at it, unless it is what is stuck
+        deadline = time.monotonic() + LAST_SECONDS
+        while not through() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
     def _end(self, client: Client) -> None:
         logger.critical(
             "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for %.0f s; "
             "exiting with status %d for its supervisor to start another",
             time.monotonic() - self.last_received,
-            EX_DEAF,
+            EX_TEMPFAIL,
         )
         self.withdraw(client)
         deadline = time.monotonic() + LAST_SECONDS
@@ -103,4 +109,4 @@ class Watchdog:
         for child in billiard.active_children():
             child.terminate()
         logging.shutdown()
-        os._exit(EX_DEAF)  # its event loop may be stuck for good, so no orderly end
+        os._exit(EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

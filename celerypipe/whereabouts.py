@@ -11,6 +11,7 @@ from typing import Any
 from celerypipe import keys, signs
 from celerypipe.bells import Bells
 from celerypipe.connection import Broken, connect
+from celerypipe.fence import Fence
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
 from celerypipe.warp import Warp
@@ -77,8 +78,10 @@ class Whereabouts:
 
     def withdraw(
         self, nearby: Nearby, warp: Warp, flight: Flight
-    ) -> tuple[str, list[Flight], list[tuple[Warp, Flight]]]:
+    ) -> tuple[str, list[Flight], list[tuple[Warp, Flight]]] | None:
         """Take a message back; return where its time went, who is late with it, and what another one shall have.
+
+        None: its result is published; a stateful node's state has it then, so that it counts.
 
         An activation that cannot be interrupted stays with the message, and with those that it runs together with it.
         What it holds behind them is taken back too, and given to another activation.
@@ -86,21 +89,30 @@ class Whereabouts:
         mailbox = nearby[warp]
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         if time.monotonic() < self._silent_until:
+            if warp.retained is not None:
+                warp.retained.doubtful = True
             return f"{spent:.1f} s waiting; Redis does not answer", [], []
         behind: list[tuple[Warp, Flight]] = []
         company: list[Flight] = []
         try:
             pending = self._pending(mailbox, flight.entry)
             text = self._where(warp, flight, pending, spent)
-            if pending is not None and not self._bells.interrupts(warp.queue):
+            flight.unserved = pending is None and bool(flight.entry)
+            if warp.retained is not None:
+                if not Fence(mailbox).withdraw(self._client, flight.entry, flight.sequence):
+                    return None
+                warp.retained.doubtful |= not flight.entry  # nobody knows whether it is there
+            elif pending is not None and not self._bells.interrupts(warp.queue):
                 company = self._company(warp, flight, pending[0])
                 behind = self._take_behind(nearby, [flight, *company], pending[0])
-            if flight.entry:
+            if flight.entry and warp.retained is None:
                 mailbox.withdraw(self._client, [each.entry for each in (flight, *company)])
             if pending is not None:
                 self.heard(pending[0])
         except Broken as error:
             self._fell_silent()
+            if warp.retained is not None:
+                warp.retained.doubtful = True  # it may be answered, or not
             return f"{spent:.1f} s waiting; Redis does not answer: {error}", company, behind
         return text, company, behind
 

@@ -12,14 +12,16 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
+import kombu.compression
+from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as StockPrefork
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
@@ -27,16 +29,20 @@ from celerypipe import worker_config
 from celerypipe.allocator import keep_large_blocks
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
+from celerypipe.deaths import Death, OutOfMemory, say_death
 from celerypipe.errors import ConfigError
 from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
+from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
-from celerypipe.settings import Settings, client_url, without_password
+from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
 from celerypipe.shared_memory import Proof
+from celerypipe.signing import Keyring
 from celerypipe.task import Worker
 from celerypipe.watchdog import Pulse, Watchdog
+from celerypipe.worker_options import exit_option, given, listed, stuck_after
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -63,7 +69,21 @@ class Boot:
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
+        self.name = ""
+        self.exit_when_stuck: float | None = None
+        self.out_of_memory = OutOfMemory()
+        self.keyring: Keyring | None = None
         keep_large_blocks()
+
+    def leave_stuck(self, through: Callable[[], bool]) -> None:
+        """Withdraw this worker, a thread of which is stuck, and wait for the others."""
+        self.shut_down()
+        if self.keeper is not None:
+            self.keeper.join(LEAVE_SECONDS)
+        if self.watchdog is not None:
+            self.watchdog.leave(through)
+        if self.proof is not None:
+            self.proof.remove()
 
     def shut_down(self) -> None:
         """Call activations back and take the presence away; safe inside a signal handler."""
@@ -80,22 +100,27 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     """First: before Celery settles pool, concurrency and log, the files of the queues decide them."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    refuse_packed_tasks()
     try:
         settings = Settings.from_environment()
-        boot.queues = tuple(_listed(options.get("queues")))
+        boot.queues = tuple(listed(options.get("queues")))
+        boot.exit_when_stuck = exit_option(options.get("exit_when_stuck"))
         boot.configs = _configs(boot.queues, settings.worker_configs)
         conf.update(_worker_settings(boot.queues, boot.configs[0], client_url(_broker(conf))))
         boot.service = Service(
-            tuple(name for config in boot.configs for name in config.imports) + tuple(_listed(options.get("include"))),
+            tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
+            settings.allowed,
         )
+        boot.keyring = settings.keyring
         boot.service.load({name: config.path for config in boot.configs for name in config.imports})
         knock(client_url(_broker(conf)))
     except ConfigError as error:
         _refuse(error)
-    for text in worker_config.overruled(boot.configs[0], boot.configs[1:]):
+    warnings = worker_config.overruled(boot.configs[0], boot.configs[1:])
+    for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
         sys.stderr.write(f"warning: {text}\n")
-    if not _given("hostname", options):
+    if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
         instance.hostname = nodename(f"{'-'.join(boot.queues)}.{os.getpid()}", socket.gethostname())
 
@@ -104,12 +129,14 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
 def settle(sender: Any, **_: Any) -> None:
     """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
     conf = sender.app.conf
-    if not _given("pool", {"pool": None}):
+    if not given("pool", {"pool": None}):
         sender.pool_cls = conf.worker_pool
     sender.pool_cls = get_implementation(sender.pool_cls)
-    if not _given("loglevel", {"loglevel": sender.loglevel}):
+    if sender.pool_cls is StockPrefork:
+        sender.pool_cls = TaskPool
+    if not given("loglevel", {"loglevel": sender.loglevel}):
         sender.loglevel = logging.INFO
-    if not _given("prefetch_multiplier", {}):
+    if not given("prefetch_multiplier", {}):
         sender.prefetch_multiplier = conf.worker_prefetch_multiplier
     # The worker's user types no flags: gossip and mingle are switched off here.
     sender.options.update(without_gossip=True, without_mingle=True)
@@ -126,6 +153,9 @@ def settle(sender: Any, **_: Any) -> None:
         pool=pool,
         slots=slots,
         shutting_down=boot.flag.is_raised,
+        stuck_after=stuck_after(pool, boot.exit_when_stuck, boot.configs[0].exit_when_stuck),
+        leave=boot.leave_stuck if pool != "prefork" else None,
+        keyring=boot.keyring,
     )
     if boot.service is not None:
         boot.service.register(sender.app, boot.worker)
@@ -146,9 +176,12 @@ def announce(sender: str, **_: Any) -> None:
     """Third: the log is set up; say what this worker is."""
     if boot.worker is None or boot.service is None:
         return
+    boot.name = sender
     files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
     logger.info("%s: %s pool of %d by %s", sender, boot.worker.pool, boot.worker.slots, files)
     logger.info("Redis: %s", without_password(boot.worker.redis_url))
+    if boot.keyring is not None:
+        logger.info("messages are signed and verified; keys, by id: %s", ", ".join(boot.keyring.ids))
     logger.info("serving %d marks: %s", len(boot.service.entries), ", ".join(sorted(boot.service.entries)))
 
 
@@ -163,7 +196,7 @@ def appear(sender: Any, **_: Any) -> None:
         record["shared"] = boot.proof.text
 
     def current() -> Record:
-        return {**record, "slots": max(1, sender.pool.num_processes)}
+        return {**record, "slots": max(1, sender.pool.num_processes), "processes": _processes(sender.pool)}
 
     def withdraw(client: Client) -> None:
         boot.flag.raise_it()
@@ -172,6 +205,18 @@ def appear(sender: Any, **_: Any) -> None:
     boot.watchdog = Watchdog(sender.controller, withdraw)
     boot.keeper = PresenceKeeper(boot.worker.redis_url, current, boot.watchdog.look)
     boot.keeper.start()
+
+
+@child_ended.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
+    """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
+    if boot.worker is None or boot.keeper is None:
+        return
+    place = f"{boot.worker.host}.{pid}.{boot.worker.life}"
+    death = Death(status, boot.name, boot.out_of_memory.happened())
+    if status not in (EX_OK, EX_RECYCLE):
+        logger.error("process %d of this worker ended: %s", pid, death)
+    boot.keeper.say(lambda client: say_death(client, place, death))
 
 
 @signals.task_received.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -214,15 +259,29 @@ def join_spawned(sender: Any, **_: Any) -> None:
     plan = json.loads(text)
     boot.flag = SharedFlag(plan["flag"])
     boot.worker = Worker(
-        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])}, shutting_down=boot.flag.is_raised
+        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
+        shutting_down=boot.flag.is_raised,
+        keyring=Settings.from_environment().keyring,
     )
-    boot.service = Service(tuple(plan["imports"]), tuple(Path(folder) for folder in plan["plugins"]))
+    plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
+    boot.service = Service(tuple(plan["imports"]), plugins, allowed)
     boot.service.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
     boot.service.register(current_app, boot.worker)
     for name in boot.service.entries:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
+
+
+def refuse_packed_tasks() -> None:
+    """Unpack no task: bells are short, and a few kilobytes that somebody packed would fill this process' memory."""
+
+    def unpack(_: bytes) -> bytes:
+        raise ValueError("a packed task: celerypipe sends none, and unpacks none")
+
+    for way in kombu.compression.encoders():  # type: ignore[no-untyped-call]  # kombu's
+        encoder, name = kombu.compression.get_encoder(way)  # type: ignore[no-untyped-call]
+        kombu.compression.register(encoder, unpack, name)  # type: ignore[no-untyped-call]
 
 
 def _configs(queues: tuple[str, ...], folder: Path) -> list[worker_config.WorkerConfig]:
@@ -244,31 +303,27 @@ def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig
 
 
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
-    facts = {name: getattr(worker, name) for name in ("redis_url", "queues", "host", "pool", "slots")}
-    plugins = [str(folder) for folder in service.plugins]
-    return json.dumps({"worker": facts, "imports": service.imports, "plugins": plugins, "flag": flag})
+    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
+    facts = {name: getattr(worker, name) for name in names}
+    folders = {name: [str(folder) for folder in getattr(service, name)] for name in ("plugins", "allowed")}
+    return json.dumps({"worker": facts, "imports": service.imports, **folders, "flag": flag})
 
 
 def _broker(conf: Any) -> str:
     return str(conf.broker_url)
 
 
-def _listed(value: Any) -> list[str]:
-    return [item.strip() for item in (value.split(",") if isinstance(value, str) else value or ()) if item.strip()]
-
-
-def _given(parameter: str, options: Mapping[str, Any]) -> bool:
-    """Whether whoever started the worker decided this themselves: on the command line, or in the call."""
-    context = click.get_current_context(silent=True)
-    source = context.get_parameter_source(parameter) if context is not None else None
-    if source is None:
-        return options.get(parameter) is not None
-    return source.name in ("COMMANDLINE", "ENVIRONMENT")
-
-
 def _pool_name(pool: type) -> str:
     name = pool.__module__.rpartition(".")[2]
     return "threads" if name == "thread" else name
+
+
+def _processes(pool: Any) -> list[int]:
+    """The processes that activations run in: those of the pool, or this one."""
+    try:
+        return list(pool.info.get("processes", (os.getpid(),)))
+    except (AttributeError, TypeError):  # the pool is being restarted
+        return []
 
 
 def _refuse(error: ConfigError) -> NoReturn:

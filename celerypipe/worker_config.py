@@ -1,7 +1,8 @@
 """How the workers of one queue run: ``worker_configs/<queue>.toml``, read and checked.
 
-Its keys are Celery's own setting names, besides ``imports`` (modules whose nodes the workers serve) and ``plugins``
-(folders in juturna's layout). Modules and relative plugin folders are seen from the folder the worker starts in.
+Its keys are Celery's own setting names, besides ``imports`` (modules whose nodes the workers serve), ``plugins``
+(folders in juturna's layout) and ``exit_when_stuck``. Modules and relative plugin folders are seen from the folder the
+worker starts in.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ ELSEWHERE = {
     "include": "write imports = [...]",
     "accept_content": "celerypipe speaks JSON only",
     "task_serializer": "celerypipe speaks JSON only",
+    "worker_pool_restarts": "a restart imports whatever modules the one who asks for it names; restart the worker",
+    "task_compression": "a worker unpacks no task: a few bytes would fill its memory",
     "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
 }
+
+#: The keys that are not Celery's.
+OURS = ("imports", "plugins", "exit_when_stuck")
 
 _OPTIONS = dict(flatten(NAMESPACES))
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -53,6 +59,8 @@ class WorkerConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
     plugins: tuple[Path, ...] = ()
+    #: Whether the worker exits if a node is stuck; a number: after so many seconds. None: the file says nothing.
+    exit_when_stuck: float | bool | None = None
 
 
 def known_queues(folder: Path) -> list[str]:
@@ -78,9 +86,10 @@ def load(queue: str, folder: Path) -> WorkerConfig:
     return WorkerConfig(
         queue,
         path,
-        {key: value for key, value in content.items() if key not in ("imports", "plugins")},
+        {key: value for key, value in content.items() if key not in OURS},
         tuple(content.get("imports", ())),
         tuple(Path(folder) for folder in content.get("plugins", ())),
+        content.get("exit_when_stuck"),
     )
 
 
@@ -105,8 +114,11 @@ def _complaint(key: str, value: Any) -> str:
     if key in ("imports", "plugins"):
         fine = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return "" if fine else f"{key!r} must be a list of texts, not {value!r}"
+    if key == "exit_when_stuck":
+        fine = isinstance(value, bool) or (isinstance(value, (int, float)) and value > 0)
+        return "" if fine else f"{key!r} must be true, false or a number of seconds above 0, not {value!r}"
     if key not in _OPTIONS:
-        return f"unknown setting {key!r}{did_you_mean(key, [*_OPTIONS, 'plugins'])}"
+        return f"unknown setting {key!r}{did_you_mean(key, [*_OPTIONS, *OURS])}"
     if key == "worker_pool":
         pools = get_available_pool_names()
         return "" if value in pools or ":" in str(value) else f"unknown pool {value!r}{did_you_mean(str(value), pools)}"

@@ -13,6 +13,7 @@ import pytest
 
 from celerypipe.connection import Client, connect
 from tests.servers import WORKERS, RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
+from tests.tuned_redis import DURABLE, TunedRedis
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +54,14 @@ def private_redis() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def durable_redis() -> Iterator[TunedRedis]:
+    """A Redis that keeps its data through a kill."""
+    server = TunedRedis(settings=DURABLE).start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Write a file below the test's folder."""
 
@@ -85,6 +94,21 @@ def start_worker(redis_url: str) -> Iterator[StartWorker]:
     for worker in workers:
         if worker.process.poll() is None:
             worker.stop()
+
+
+@pytest.fixture
+def start_doomed(redis_url: str) -> Iterator[StartWorker]:
+    """As ``start_worker``, for workers that may be stuck, or dead, by the end of the test: what lives is killed."""
+    workers: list[RunningWorker] = []
+
+    def start(queue: str, **options: Any) -> RunningWorker:
+        worker = launch_worker(queue, **{"url": redis_url, **options})
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.kill()
 
 
 @pytest.fixture(scope="session")

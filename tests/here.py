@@ -29,6 +29,20 @@ class Numbers(Source):
             yield Message(number, meta={"number": number})
 
 
+class Until(Source):
+    """Yields its items, and ends when a file is there."""
+
+    def __init__(self, items: list[Any], path: str) -> None:
+        self.items = items
+        self.path = Path(path)
+
+    def messages(self) -> Iterator[Message]:
+        for item in self.items:
+            yield Message(item)
+        while not self.path.exists():
+            time.sleep(0.01)
+
+
 class Keep(Proc):
     """Sends on the numbers that ``every`` divides."""
 

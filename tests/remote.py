@@ -188,16 +188,19 @@ class Hoard(Proc):
 class Mark(Proc):
     """Adds its name to a payload that is a tuple with a number in front; sends it 0, 1 or 2 times by that number.
 
-    Raises on multiples of ``bad``, unless that is 0.
+    Raises on multiples of ``bad``, unless that is 0. Takes ``delay`` seconds.
     """
 
-    def __init__(self, name: str, modulus: int, bad: int = 0) -> None:
+    def __init__(self, name: str, modulus: int, bad: int = 0, delay: float = 0.0) -> None:
         self.mark_name = name
         self.modulus = modulus
         self.bad = bad
+        self.delay = delay
 
     def update(self, message: Message) -> list[Message]:
         number = message.payload[0]
+        if self.delay:
+            time.sleep(self.delay)
         if self.bad and number % self.bad == 0:
             raise ValueError(number)
         copies = (number % self.modulus) if self.modulus else 1
@@ -257,15 +260,6 @@ class Trial(Proc):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         if payload in self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
-        return message
-
-
-class Counting(Proc):
-    """Remembers, and says so."""
-
-    stateful = True
-
-    def update(self, message: Message) -> Message:
         return message
 
 
@@ -348,3 +342,16 @@ class DropTogether(Sink):
     def update_batch(self, messages: list[Message]) -> None:
         with open(self.path, "a") as file:
             file.write(f"{json.dumps([message.payload for message in messages])}\n")
+
+
+class Ticks(Sink):
+    """Adds a byte to a file for each message: its size says how many there were."""
+
+    def __init__(self, path: str, delay: float = 0.0) -> None:
+        self.path = path
+        self.delay = delay
+
+    def update(self, message: Message) -> None:
+        time.sleep(self.delay)
+        with open(self.path, "ab") as file:
+            file.write(b".")

@@ -18,7 +18,10 @@ COMMANDS = {
     "run": "Run a pipeline.",
     "check": "Check a pipeline without running it.",
     "graph": "Draw a pipeline: mermaid, dot or text.",
+    "status": "Show runs, queues, mailboxes and workers.",
+    "cancel": "Stop a run from anywhere.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
+    "dead": "List, show, replay or remove dead letters.",
     "nodes": "List the nodes there are, with their arguments.",
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }

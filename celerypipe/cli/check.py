@@ -4,59 +4,167 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from celerypipe import preflight
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import check as complaints_of
 from celerypipe.check import notes as notes_on
-from celerypipe.errors import Complaint, DefinitionError
+from celerypipe.cli.options import ALLOW
+from celerypipe.connection import connect, explained
+from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
+from celerypipe.finding import Finding, Seen
 from celerypipe.pipeline import Pipeline
-from celerypipe.settings import Settings
+from celerypipe.runner import BYTE_BUDGET
+from celerypipe.settings import Settings, client_url, without_password
+
+#: Seconds that Redis has for one answer: all of a look takes less than two.
+PATIENCE = 1.0
 
 
 @click.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("--local", is_flag=True, help="Check warped nodes as `run --local` would: their modules are imported.")
-@click.option("--json", "as_json", is_flag=True, help="Print the complaints and notes as JSON.")
-def check(pipeline: Path, local: bool, as_json: bool) -> None:
+@ALLOW
+@click.option("--live", is_flag=True, help="Look at Redis and at the workers too, as every run does first.")
+@click.option("--redis", metavar="URL", help="Where Redis is, for --live; else CELERYPIPE_REDIS_URL.")
+@click.option("--json", "as_json", is_flag=True, help="Print complaints, notes and findings as JSON.")
+def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: bool, allow: tuple[Path, ...]) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
     Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
     free) is found by `celerypipe run`, before anything runs.
 
-    Exit status: 0 nothing is wrong (there may be notes), 2 something is.
+    --live reads, in less than two seconds, what Redis and its workers say of themselves: is there a worker for every
+    queue, does it know the node, in the same version, with these arguments, and can it stop what exceeds its timeout;
+    has Redis the memory, the settings and the clock for it. Each finding comes with what mends it: an error keeps a run
+    from beginning, a warning is said by `celerypipe run` too, a note is good to know.
+
+    Exit status: 0 nothing is wrong (there may be warnings and notes), 2 something is.
     """
-    complaints, notes = _look(pipeline, local=local)
+    definition, complaints, notes = _look(pipeline, allow, local=local)
+    findings: list[Finding] | None = None
+    seen: Seen | None = None
+    url = ""
+    if live and definition is not None and definition.is_warped:
+        url = _address(redis)
+        seen, findings = look_live(definition, url)
+    elif live and definition is not None:
+        notes.append("no node is warped: a run needs neither Redis nor workers, and --live looks at neither")
     if as_json:
-        click.echo(_as_json(complaints, notes))
-    elif complaints:
-        click.echo(f"{pipeline}: {_count(complaints)}", err=True)
+        click.echo(_as_json(complaints, notes, findings, seen))
+    else:
+        _print(pipeline, complaints, notes)
+        if findings is not None:
+            _print_live(url, findings, seen)
+    sys.exit(2 if complaints or _is_wrong(findings or ()) else 0)
+
+
+def _print(pipeline: Path, complaints: Sequence[Complaint], notes: Sequence[str]) -> None:
+    if complaints:
+        click.echo(f"{pipeline}: {_plural(len(complaints), 'complaint')}", err=True)
         for complaint in complaints:
             click.echo(f"  {complaint}", err=True)
     else:
         click.echo(f"{pipeline}: ok")
-    if not as_json:
-        for note in notes:
-            click.echo(f"  note: {note}", err=bool(complaints))
-    sys.exit(2 if complaints else 0)
+    for note in notes:
+        click.echo(f"  note: {note}", err=bool(complaints))
 
 
-def _look(file: Path, *, local: bool) -> tuple[Sequence[Complaint], list[str]]:
+def _address(redis: str | None) -> str:
+    url = client_url(redis) if redis else Settings.from_environment().redis_url
+    if url is None:
+        raise ConfigError(
+            "--live needs to know where Redis is: --redis redis://host:6379/0, or CELERYPIPE_REDIS_URL (without one "
+            "`celerypipe run` starts a private Redis and workers that fit, and there is nothing to check before)"
+        )
+    return url
+
+
+def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline | None, Sequence[Complaint], list[str]]:
     try:
-        pipeline = Pipeline.load(file)
+        pipeline = Pipeline.load(file, allow)
     except DefinitionError as error:
-        return error.complaints, []
-    catalogue = Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])
-    return complaints_of(pipeline, catalogue, local=local), notes_on(pipeline, catalogue)
+        return None, error.complaints, []
+    catalogue = _catalogue(pipeline)
+    return pipeline, complaints_of(pipeline, catalogue, local=local), notes_on(pipeline, catalogue)
 
 
-def _as_json(complaints: Sequence[Complaint], notes: Sequence[str]) -> str:
-    found = [{"place": complaint.place, "text": complaint.text} for complaint in complaints]
-    return json.dumps({"ok": not complaints, "complaints": found, "notes": list(notes)}, indent=2, ensure_ascii=False)
+def _catalogue(pipeline: Pipeline) -> Catalogue:
+    return Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])
 
 
-def _count(complaints: Sequence[Complaint]) -> str:
-    return "1 complaint" if len(complaints) == 1 else f"{len(complaints)} complaints"
+def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, list[Finding]]:
+    try:
+        with explained(url), connect(url, name="celerypipe-preflight", timeout=PATIENCE) as client:
+            seen = preflight.look(client, url, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET)
+    except RedisUnavailable as error:
+        text, _, cure = str(error).partition("; ")
+        return None, [Finding("error", "redis", "Redis", text, cure)]
+    return seen, preflight.inspect(seen)
+
+
+def _as_json(
+    complaints: Sequence[Complaint], notes: Sequence[str], findings: Sequence[Finding] | None, seen: Seen | None
+) -> str:
+    result: dict[str, Any] = {
+        "ok": not complaints and not _is_wrong(findings or ()),
+        "complaints": [{"place": complaint.place, "text": complaint.text} for complaint in complaints],
+        "notes": list(notes),
+    }
+    if findings is not None:
+        result["findings"] = [finding.to_dict() for finding in findings]
+    if seen is not None:
+        result["redis"] = {
+            "url": without_password(seen.url),
+            "version": seen.server.get("redis_version", ""),
+            "latency": round(seen.latency, 6),
+            "clock": round(seen.offset, 3),
+        }
+        queues = {node.queue for node in seen.pipeline.nodes if node.warped}
+        result["queues"] = {
+            queue: {"workers": len(workers), "slots": sum(worker["slots"] for worker in workers)}
+            for queue in sorted(queues)
+            for workers in [seen.workers_of(queue)]
+        }
+    return json.dumps(result, indent=2, ensure_ascii=False)
+
+
+def _print_live(url: str, findings: Sequence[Finding], seen: Seen | None) -> None:
+    """Print what was seen and what was found; errors go to standard error, as all that is wrong does."""
+    click.echo(f"{without_password(url)}: {_count(findings)}", err=_is_wrong(findings))
+    for line in _seen(seen) if seen is not None else ():
+        click.echo(f"  {line}")
+    for finding in findings:
+        wrong = finding.severity == "error"
+        click.echo(f"  {finding.severity}: {finding.place}: {finding.text}", err=wrong)
+        if finding.mend:
+            click.echo(f"    to mend it: {finding.mend}", err=wrong)
+
+
+def _seen(seen: Seen) -> Iterator[str]:
+    version = seen.server.get("redis_version", "of unknown version")
+    yield f"Redis {version}, {seen.latency * 1000:.2f} ms away"
+    for queue in dict.fromkeys(node.queue for node in seen.pipeline.nodes if node.warped):
+        workers = seen.workers_of(queue)
+        hosts = ", ".join(dict.fromkeys(worker["host"] for worker in workers))
+        slots = sum(worker["slots"] for worker in workers)
+        where = f" on {hosts}" if hosts else ""
+        yield f"queue {queue!r}: {_plural(len(workers), 'worker')}, {_plural(slots, 'slot')}{where}"
+
+
+def _is_wrong(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _count(findings: Sequence[Finding]) -> str:
+    counted = [(each, sum(finding.severity == each for finding in findings)) for each in ("error", "warning", "note")]
+    return ", ".join(_plural(count, severity) for severity, count in counted if count) or "ok"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from celerypipe.cli.options import ALLOW
 from celerypipe.graph import Graph
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline
 
@@ -57,12 +58,17 @@ FORMATS: dict[str, Callable[[Pipeline, Graph], str]] = {"text": text, "mermaid":
 
 @click.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
+@ALLOW
 @click.option(
     "--format", "format_", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="How to draw it."
 )
-def graph(pipeline: Path, format_: str) -> None:
-    """Draw PIPELINE, a JSON file. Warped nodes show the queue they run on."""
-    definition = Pipeline.load(pipeline)
+def graph(pipeline: Path, allow: tuple[Path, ...], format_: str) -> None:
+    """Draw PIPELINE, a JSON file. Warped nodes show the queue they run on.
+
+    `--format mermaid` is for Markdown, as on GitHub; `--format dot` for Graphviz, as in
+    `celerypipe graph p.json --format dot | dot -Tsvg > p.svg`. Nothing is imported or run for it.
+    """
+    definition = Pipeline.load(pipeline, allow)
     click.echo(FORMATS[format_](definition, Graph.of(definition)))
 
 

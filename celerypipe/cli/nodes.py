@@ -14,6 +14,7 @@ from rich.text import Text
 from celerypipe.arguments import Argument
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.check import is_known_here
+from celerypipe.cli.options import ALLOW
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.pipeline import Pipeline
 from celerypipe.settings import Settings
@@ -24,15 +25,16 @@ from celerypipe.settings import Settings
 @click.option(
     "--plugins", "folders", multiple=True, type=click.Path(path_type=Path), help="A plugin folder; repeatable."
 )
+@ALLOW
 @click.option("--json", "as_json", is_flag=True, help="Print the schemas of the nodes as JSON.")
-def nodes(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, ...], as_json: bool) -> None:
     """List the nodes there are: built in, installed, and in plugin folders.
 
     PIPELINE, a JSON file, adds its plugin folders and the nodes it names. MARK, a short name or a dotted path, shows
     that node alone.
     """
     file, mark = _told_apart(words)
-    pipeline = Pipeline.load(file) if file is not None else None
+    pipeline = Pipeline.load(file, allow) if file is not None else None
     own = pipeline.plugin_folders if pipeline else ()
     catalogue = Catalogue(list(dict.fromkeys([*own, *folders, *Settings.from_environment().plugins])))
     refused: list[ConfigError] = []

@@ -13,13 +13,14 @@ from rich.live import Live
 
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import notes, require
+from celerypipe.cli.options import ALLOW
 from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.resume import resumable
 from celerypipe.runner import Runner
-from celerypipe.settings import Settings
+from celerypipe.settings import Settings, seen_in_ps
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
@@ -43,6 +44,7 @@ FILE_WIDTH = 120
     flag_value="",
     help="Go on where that run of PIPELINE ended; without RUN, at the end of the line, list those there are.",
 )
+@ALLOW
 @click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
 def run(
     pipeline: Path,
@@ -52,19 +54,42 @@ def run(
     as_json: bool,
     resume: str | None,
     quiet: bool,
+    allow: tuple[Path, ...],
 ) -> None:
     """Run PIPELINE, a JSON file.
 
     Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
     started, and stopped at the end. Ctrl-C stops the sources and lets what is on its way come out; twice stops at once.
 
-    Exit status: 0 done, 1 the run failed, 2 the pipeline or the settings are wrong.
+    First it looks at Redis and at the workers, as `celerypipe check --live` does: what would keep the pipeline from
+    working ends it before anything runs, warnings are said. A queue without a worker is waited for, unless the node's
+    on_no_worker says otherwise. `celerypipe cancel` stops a run from elsewhere.
+
+    Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
     """
-    definition = Pipeline.load(pipeline)
-    settings = Settings.from_environment()
-    catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
+    definition = Pipeline.load(pipeline, allow)
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
+
+    def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
+        return runner.run(definition, resume=resume, on_progress=show)
+
+    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, resume=resume)
+
+
+def supervise(
+    definition: Pipeline,
+    work: Callable[[Runner, Callable[[Report], None] | None], Report],
+    *,
+    redis: str | None,
+    local: bool,
+    as_json: bool,
+    quiet: bool,
+    resume: str | None = None,
+) -> None:
+    """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report."""
+    settings = Settings.from_environment()
+    catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local)
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
@@ -74,12 +99,14 @@ def run(
         if not quiet:
             console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
+    if redis and (warning := seen_in_ps(redis, [redis])):
+        say(warning)
     for note in notes(definition, catalogue):
         say(note)
     try:
         address = redis or settings.redis_url
         with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:
-            report = Runner(url, local=local, on_event=say).run(definition, resume=resume, on_progress=show)
+            report = work(Runner(url, local=local, on_event=say), show)
     except CelerypipeError as error:
         if error.report is not None:
             publish(error.report, as_json=as_json)

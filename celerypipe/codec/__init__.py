@@ -36,7 +36,7 @@ from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, message_of
 from celerypipe.codec.reader import Reader
 from celerypipe.codec.refusal import Refusal
-from celerypipe.codec.tags import ALIGNMENT, MAX_DEPTH
+from celerypipe.codec.tags import ALIGNMENT, MAX_DEPTH, MAX_HEADER, MAX_PARTS
 from celerypipe.codec.writer import Segment, Writer, pack
 from celerypipe.errors import CodecError
 from celerypipe.message import Message
@@ -142,10 +142,16 @@ def decode(data: bytes | bytearray | memoryview, body: Content | None = None) ->
     fields = _decode(data, _MESSAGES, body)
     if type(fields) is not list or len(fields) % len(FIELDS):
         raise CodecError("malformed message: its header is no list of messages")
+    _limit(len(fields) // len(FIELDS))
     width = len(FIELDS)
     if len(fields) == width:
         return [message_of(fields)]
     return [message_of(fields[start : start + width]) for start in range(0, len(fields), width)]
+
+
+def _limit(messages: int) -> None:
+    if messages > MAX_PARTS:
+        raise CodecError(f"malformed message: {messages:,} messages; {MAX_PARTS:,} travel together")
 
 
 def decode_payload(payload: Elsewhere, body: Content) -> Any:
@@ -209,8 +215,11 @@ def _encode(content: Callable[[Writer], Any], within: memoryview | None = None) 
         raise CodecError(f"the payload is nested too deep here; {MAX_DEPTH} levels travel") from None
     except ValueError as error:  # msgspec: one str or extension beyond 4 GiB
         raise CodecError(f"the payload cannot be written: {error}; put large content into arrays or bytes") from None
-    if len(header) >= 1 << 32:
-        raise CodecError(f"the header is too large ({len(header)} bytes); put large content into arrays or bytes")
+    if len(header) > MAX_HEADER:
+        raise CodecError(
+            f"what is no array and no bytes is {len(header):,} bytes long here, and {MAX_HEADER:,} travel together; "
+            "put large content into arrays or bytes"
+        )
     return writer, header
 
 
@@ -273,6 +282,8 @@ def _header_length(data: bytes | memoryview, kind: int, *, whole: bool = True) -
         )
     if whole and total != size:
         raise CodecError(f"malformed message: {size} bytes are here, {total} were written")
+    if length > MAX_HEADER:
+        raise CodecError(f"malformed message: a header of {length:,} bytes; {MAX_HEADER:,} are allowed")
     if length > size - _PREAMBLE.size:
         raise CodecError(f"malformed message: a header of {length} bytes does not fit into {size}")
     if found != kind:

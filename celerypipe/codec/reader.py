@@ -16,6 +16,7 @@ from celerypipe.codec import moment, tags
 from celerypipe.codec.dtype import dtype_of
 from celerypipe.codec.fields import message_of
 from celerypipe.errors import CodecError
+from celerypipe.message import Message
 from celerypipe.payload import Object
 
 Read = Callable[["Reader", memoryview], Any]
@@ -28,13 +29,14 @@ class Reader:
     references to the same megabyte a small message would fill the memory.
     """
 
-    __slots__ = ("budget", "data", "depth", "start")
+    __slots__ = ("budget", "data", "depth", "parts", "start")
 
     def __init__(self, data: bytes | memoryview, header_end: int) -> None:
         self.data = data
         self.start = header_end + -header_end % tags.ALIGNMENT
         self.budget = len(data) - header_end
         self.depth = 0
+        self.parts = 0
 
     def extension(self, tag: int, content: memoryview) -> Any:
         """Return the value of one extension; msgspec calls this for each."""
@@ -59,8 +61,20 @@ class Reader:
         self.depth -= 1
         return value
 
+    def part(self, count: int = 1) -> None:
+        """Take note of arrays, bytes and messages."""
+        self.parts += count
+        if self.parts > tags.MAX_PARTS:
+            raise CodecError(f"malformed message: more than {tags.MAX_PARTS:,} arrays, bytes and messages")
+
+    def message(self, content: memoryview) -> Message:
+        """Return a message inside a payload."""
+        self.part()
+        return message_of(self.items(content))
+
     def place(self, offset: Any, length: int) -> int:
         """Return where in ``data`` a buffer begins, after a look whether all of it is there."""
+        self.part()
         if type(offset) is not int or offset < 0 or length < 0 or self.start + offset + length > len(self.data):
             if length:
                 raise CodecError(f"malformed message: it has no {length} bytes at {offset!r}")
@@ -132,7 +146,7 @@ _READ: dict[int, Read] = {
     tags.FROZENSET: lambda reader, content: frozenset(reader.items(content)),
     tags.PAIRS: _pairs,
     tags.OBJECT: _object,
-    tags.MESSAGE: lambda reader, content: message_of(reader.items(content)),
+    tags.MESSAGE: Reader.message,
     tags.INTEGER: _integer,
     tags.TEXT: _text,
     tags.COMPLEX: _complex,

@@ -52,5 +52,9 @@ PAYLOADS: dict[type, tuple[int, tuple[str, ...]]] = {
 MAX_DEPTH = 64
 #: The longest int, in bytes: 300,000 digits.
 MAX_INTEGER = 131072
+#: The longest header. What it makes in memory may be seventy times as large: an empty dict is one byte in there.
+MAX_HEADER = 64 * 1024 * 1024
+#: Arrays, large bytes and messages in one encoding: each is an object here, and only a few bytes there.
+MAX_PARTS = 1 << 18
 #: Each buffer begins on a multiple of this, so that numpy and SIMD code read it at full speed.
 ALIGNMENT = 16

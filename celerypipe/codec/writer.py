@@ -49,7 +49,7 @@ class Writer:
     arrays may lie already; ``borrowed`` counts the bytes of those that do.
     """
 
-    __slots__ = ("atoms", "borrowed", "elsewhere", "items_left", "segments", "size", "walked", "within")
+    __slots__ = ("atoms", "borrowed", "elsewhere", "items_left", "parts_left", "segments", "size", "walked", "within")
 
     def __init__(self, careful: bool = False, within: memoryview | None = None) -> None:
         self.elsewhere: Elsewhere | None = None
@@ -60,9 +60,11 @@ class Writer:
         self.segments: list[Segment] = []
         self.size = 0
         self.items_left = MAX_ITEMS
+        self.parts_left = tags.MAX_PARTS
 
     def message(self, message: Message, depth: int = 0) -> list[Any]:
         """Return the nine words of a message."""
+        self.part()
         fields = fields_of(message)
         for place in self.walked:
             value = fields[place]
@@ -118,6 +120,12 @@ class Writer:
         if self.items_left < 0:
             raise too_many()
 
+    def part(self) -> None:
+        """Take note of an array, large bytes or a message."""
+        self.parts_left -= 1
+        if self.parts_left < 0:
+            raise Refusal(f"more than {tags.MAX_PARTS:,} arrays, bytes and messages cannot travel together; send fewer")
+
     def borrow(self, address: int, length: int) -> int | None:
         """Return where in the body that is there already these bytes lie; None if they do not, or were taken before."""
         if self.within is None:
@@ -128,10 +136,12 @@ class Writer:
         if offset < 0 or offset + length > size or self.borrowed + length > size:
             return None
         self.borrowed += length
+        self.part()
         return offset
 
     def buffer(self, content: Segment) -> int:
         """Take in a buffer and return its offset from the first one."""
+        self.part()
         offset = self.size
         self.segments.append(content)
         gap = -len(content) % tags.ALIGNMENT

@@ -62,6 +62,8 @@ class ImageFilesSource(Source):
         """Find the files; :class:`ConfigError` names those that are missing."""
         if self.source_folder is not None:
             self.paths = self._found(self.source_folder)
+        for path in self.paths:
+            self.reach.require(path)
         if missing := [str(path) for path in self.paths if not path.is_file()]:
             raise ConfigError(f"no such file: {', '.join(missing)} (from {Path.cwd()}); correct 'paths'")
         self._names = _apart(self.paths)
@@ -88,6 +90,7 @@ class ImageFilesSource(Source):
         self._stopped = True
 
     def _found(self, folder: Path) -> list[Path]:
+        self.reach.require(folder)
         if not folder.is_dir():
             raise ConfigError(f"no such folder: {folder} (from {Path.cwd()}); correct 'folder'")
         paths = sorted(path for path in folder.glob(self.pattern or "*") if path.is_file())
@@ -126,6 +129,7 @@ class ImageFilesSink(Sink):
         self.target_folder = self.target_folder or self.folder
         if self.target_folder is None:
             raise ConfigError("image_files: give 'folder', or give the pipeline one")
+        self.reach.require(self.target_folder)
 
     def warmup(self) -> None:
         """Make the folder; :class:`ConfigError` when that cannot be done."""
@@ -138,6 +142,7 @@ class ImageFilesSink(Sink):
     def update(self, message: Message) -> None:
         """Write the picture; TypeError for another payload, LookupError when ``meta`` lacks an entry of ``pattern``."""
         target = self.target(message)
+        self.reach.require(target.parent)  # a link below the folder may lead out of it
         content = encoded(message.payload, self.suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{os.getpid()}-{_safe(message.id)}.part")

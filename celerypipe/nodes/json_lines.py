@@ -46,6 +46,8 @@ class JsonLinesSource(Source):
 
     def configure(self) -> None:
         """Open the file; :class:`ConfigError` when that cannot be done."""
+        if self.path != "-":
+            self.reach.require(self.path)
         # A byte sent from one to the other ends a wait for the next line.
         self._waker, self._sleeper = socket.socketpair()
         try:
@@ -144,6 +146,7 @@ class JsonLinesSink(Sink):
 
     def warmup(self) -> None:
         """Open the file; :class:`ConfigError` when that cannot be done, or it is not as an earlier run left it."""
+        self.reach.require(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             is_plain = self.path.is_file() or not self.path.exists()

@@ -138,7 +138,7 @@ def test_a_wrong_setting_that_only_the_node_can_find_exits_2(
     data = json.loads(path.read_text())
     data["pipeline"]["nodes"][node].update(mark=mark, configuration=configuration)
     path.write_text(json.dumps(data))
-    done = run(tmp_path, path, "--local")
+    done = run(tmp_path, path, "--local", "--allow", "/")
     assert done.returncode == 2, done.stderr
     assert text in done.stderr
     assert "Traceback" not in done.stderr

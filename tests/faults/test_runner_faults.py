@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import redis
 
-from tests.integration.test_warp import CONFIG
+from celerypipe import Message, Runner, keys
+from tests.integration.test_warp import CONFIG, warped
 from tests.servers import ROOT, StartWorker, eventually
+
+LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 
 
 def endless(tmp_path: Path, queue: str) -> Path:
@@ -91,6 +95,47 @@ def test_ctrl_c_twice_stops_now(start_worker: StartWorker, redis_url: str, tmp_p
     out, err = process.communicate(timeout=30)
     # The kernel may hand two signals over as one: then it drained, which is as clean an end.
     assert (process.returncode, json.loads(out)["status"]) in ((1, "cancelled"), (0, "stopped")), err
+
+
+def test_sigterm_drains_for_a_while_and_then_stops(
+    start_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    worker = start_worker("term", pool="solo", config=CONFIG)
+    process = start_run(endless(tmp_path, "term"), redis_url)
+    eventually(lambda: len(lines(tmp_path)) > 20, "output")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    report = json.loads(out)
+    assert (process.returncode, report["status"]) == (0, "stopped"), err
+    assert lines(tmp_path) == list(range(next(n["sent"] for n in report["nodes"] if n["name"] == "numbers")))
+    assert redis_client.get(keys.run(report["run"])) == b"finished"
+    worker.stop()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["solo", *(["prefork", "threads"] if LONG else [])])
+def test_after_kill_9_nobody_works_for_it_longer_than_its_lease(
+    start_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path, pool: str
+) -> None:
+    worker = start_worker(f"late{pool}", pool=pool, concurrency=1, config=CONFIG)
+    diary = tmp_path / "diary"
+    script = f"""
+from celerypipe import Message, Runner
+from tests.integration.test_warp import warped
+pipeline = warped("tests.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
+list(Runner({redis_url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0)]))
+"""
+    runner = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    eventually(lambda: diary.exists() and diary.read_text(), "a message in update")
+    runner.kill()
+    runner.wait()
+    # Its worker is free again for another run: solo and prefork interrupt the work of the dead one.
+    if pool != "threads":
+        (out,) = Runner(redis_url).stream(warped("tests.remote.Echo", f"late{pool}"), [Message(1)])
+        assert out.payload == 1
+    eventually(lambda: not list(redis_client.scan_iter("celerypipe:run:*")), "the end of the lease")
+    assert diary.read_text() == "300.0\n"  # nothing that waited behind it was begun
+    worker.kill()  # a thread cannot be interrupted
 
 
 def test_after_kill_9_the_worker_is_free_and_the_keys_go(

@@ -18,11 +18,12 @@ from celerypipe.catalogue import Entry
 from celerypipe.connection import Client, connect
 from celerypipe.instance import Alarm, Instance
 from celerypipe.keeper import Lease
-from celerypipe.mailbox import Mailbox, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import new_id
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.record import Record
 from celerypipe.serving import Serving
+from celerypipe.wire import packed_entry
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG, POOLS, results, warped

@@ -8,9 +8,11 @@ import threading
 import time
 from typing import Any
 
+import pytest
 from kombu import Connection as StockConnection
+from redis import RedisError
 
-from celerypipe.broker import Channel, Transport
+from celerypipe.broker import Channel, SentinelTransport, Transport
 from celerypipe.celery import make_app
 from celerypipe.connection import Client, connect
 from celerypipe.settings import broker_url
@@ -28,8 +30,10 @@ def test_every_redis_url_is_served_by_our_transport_and_others_are_left_alone(re
     app = make_app({})
     for url in ("redis://localhost:1/0", "rediss://localhost:1/0"):
         assert app.connection_for_write(url).get_transport_cls() is Transport
-    for url in ("memory://", "sentinel://localhost:1"):
-        assert app.connection_for_write(url).get_transport_cls() is StockConnection(url).get_transport_cls()
+    url = broker_url("sentinel://localhost:1,localhost:2/mymaster/3")
+    assert app.connection_for_write(url).get_transport_cls() is SentinelTransport
+    url = "memory://"
+    assert app.connection_for_write(url).get_transport_cls() is StockConnection(url).get_transport_cls()
 
 
 def test_a_channel_keeps_one_client_and_makes_another_after_its_connections_went(
@@ -66,6 +70,19 @@ def test_publishing_goes_on_after_redis_was_away(private_redis: RedisServer) -> 
         eventually(send, "a task sent")
     with connect(private_redis.url) as client:
         assert client.llen("again") >= 1
+
+
+def test_a_message_whose_acknowledgement_got_lost_holds_no_slot(private_redis: RedisServer) -> None:
+    app = make_app({"CELERYPIPE_REDIS_URL": private_redis.url})
+    app.send_task("mark", ["bell"], queue="lost", retry=False, declare=())
+    channel = channel_of(private_redis.url)
+    channel.basic_qos(0, 1, False)
+    message = channel.basic_get("lost")
+    assert not channel.qos.can_consume(), "one slot, and it is taken"
+    private_redis.stop()
+    with pytest.raises(RedisError):
+        channel.basic_ack(message.delivery_tag)
+    assert channel.qos.can_consume()
 
 
 def test_events_of_a_task_leave_soon_and_in_order_though_nothing_waits_for_them(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
+from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner, keys
 from celerypipe.connection import connect
 from celerypipe.errors import ConfigError
 from celerypipe.presence import read_presences
@@ -145,6 +146,8 @@ def test_a_worker_that_is_killed_comes_back_and_so_does_redis(here: Any) -> None
 
         eventually(another, "a second worker")
         with connect(url) as client:
+            death = client.get(keys.death(first["id"]))
+            assert json.loads(death or "{}") == {"status": -signal.SIGKILL, "worker": "heavy", "short": False}
             server = client.info("server")["process_id"]
         os.kill(server, signal.SIGKILL)
         eventually(lambda: not alive(server))

@@ -9,13 +9,15 @@ import redis
 
 from celerypipe import keeper, keys
 from celerypipe.connection import connect
-from celerypipe.instance import Shelf, Unarmed
+from celerypipe.instance import Unarmed
 from celerypipe.keeper import Keeper, Lease
-from celerypipe.mailbox import Mailbox, packed_entry
+from celerypipe.mailbox import Mailbox
 from celerypipe.message import new_id
 from celerypipe.neighbours import Neighbours
 from celerypipe.record import Record
 from celerypipe.serving import Serving
+from celerypipe.shelf import Shelf
+from celerypipe.wire import packed_entry
 from tests.servers import eventually
 
 RECORD = Record(mark="m", configuration={}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)

@@ -10,18 +10,9 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, connect
-from celerypipe.mailbox import (
-    NOTE,
-    RESULT,
-    Answer,
-    Beginning,
-    Mailbox,
-    as_published,
-    entries_by_stream,
-    packed_entry,
-    reading,
-)
+from celerypipe.mailbox import Beginning, Mailbox, reading, received
 from celerypipe.outbox import Outbox, exchange
+from celerypipe.wire import NOTE, RESULT, Answer, as_published, packed_entry
 
 
 @pytest.fixture
@@ -235,7 +226,8 @@ def test_an_outbox_that_the_keeper_just_emptied_does_not_stop_the_reading(
     (entry,) = mailbox.receive(redis_client, "me.0", 1, None)
     box = Emptied(mailbox, "me.0", room=9, budget=9)
     box.add(Answer(entry, RESULT, 0.0, 0.0, "", b""))
-    found = entries_by_stream(exchange(redis_client, [box], reading([mailbox], "me.0", 1, 10)))
+    answer = exchange(redis_client, [box], reading([mailbox], "me.0", 1, 10))
+    found = received(redis_client, [mailbox], "me.0", answer)
     assert [each.sequence for each in found[mailbox.stream]] == [2]
     assert len(published_in(redis_client, mailbox)) == 1
 

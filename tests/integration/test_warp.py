@@ -235,12 +235,6 @@ def test_a_node_that_cannot_warm_up_says_why(shared_worker: StartWorker, redis_u
         results(Runner(redis_url), warped("tests.remote.Broken", "tsolo"), [1])
 
 
-def test_a_stateful_node_is_refused_for_now(shared_worker: StartWorker, redis_url: str) -> None:
-    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    with pytest.raises(ConfigError, match="stateful"):
-        results(Runner(redis_url), warped("tests.remote.Counting", "tsolo"), [1])
-
-
 def test_a_queue_without_a_worker_is_said_with_the_command(
     shared_worker: StartWorker, redis_url: str, start_worker: StartWorker
 ) -> None:

@@ -12,7 +12,7 @@ from celerypipe.batches import Gathering, groups_of, update_batch
 from celerypipe.catalogue import Entry
 from celerypipe.contract import Output, takes_batches
 from celerypipe.instance import Instance
-from celerypipe.mailbox import Entry as Letter
+from celerypipe.wire import Entry as Letter
 
 
 class One(Proc):

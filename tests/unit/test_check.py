@@ -27,6 +27,11 @@ class Counting(Proc):
     '''Remembers.'''
     stateful = True
 
+class Remembering(Counting):
+    '''Says what.'''
+    def snapshot(self): return 1
+    def restore(self, state): ...
+
 class Picky(Proc):
     '''Joins for itself.'''
     def __init__(self, size: int): ...
@@ -149,9 +154,17 @@ def test_a_batch_is_for_a_node_that_takes_several(module: str) -> None:
     assert said(around(f"{module}.Plain", warped=True, warp_configuration=one), local=True) == {}
 
 
-def test_a_stateful_node_runs_here_but_not_warped(module: str) -> None:
+def test_a_stateful_node_is_warped_with_snapshots_or_pinned(module: str) -> None:
     assert said(around(f"{module}.Counting")) == {}
-    assert "stateful" in said(around(f"{module}.Counting", warped=True), local=True)["warped"]
+    there: dict[str, Any] = {"warped": True}
+    assert "snapshot() and restore(state)" in said(around(f"{module}.Counting", **there), local=True)["warped"]
+    assert said(around(f"{module}.Remembering", **there), local=True) == {}
+    pinned = {**there, "warp_configuration": {"queue": "q", "timeout": 5, "pinned": True}}
+    assert said(around(f"{module}.Counting", **pinned), local=True) == {}
+    assert "stateful" in said(around(f"{module}.Plain", **pinned), local=True)["warp_configuration.pinned"]
+    many = {**there, "warp_configuration": {"queue": "q", "timeout": 5, "parallel": 2, "on_no_worker": "local"}}
+    found = said(around(f"{module}.Remembering", **many), local=True)
+    assert set(found) == {"warp_configuration.parallel", "warp_configuration.on_no_worker"}
 
 
 def test_a_warped_node_of_the_script_itself_cannot_be_imported_by_a_worker() -> None:

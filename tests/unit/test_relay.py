@@ -11,9 +11,9 @@ import pytest
 from celerypipe import Message, codec, relay
 from celerypipe.blob import Store, Stowed
 from celerypipe.instance import Unarmed
-from celerypipe.mailbox import NOTE, RESULT, Answer, Entry
 from celerypipe.onward import AT_WORK, unpack
 from celerypipe.relay import Relay
+from celerypipe.wire import NOTE, RESULT, Answer, Entry
 
 
 class Stand:

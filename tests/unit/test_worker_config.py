@@ -8,6 +8,7 @@ import pytest
 
 from celerypipe.errors import ConfigError
 from celerypipe.worker_config import WorkerConfig, known_queues, load, overruled
+from celerypipe.worker_options import exit_option, stuck_after
 from tests.servers import ROOT
 
 
@@ -75,3 +76,44 @@ def test_the_first_queue_leads_and_what_the_others_lose_is_said(tmp_path: Path) 
     assert text.startswith("gpu.toml: ignored in this worker")
     assert "worker_pool = 'solo'" in text
     assert "worker_lost_wait" not in text
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("30", 30), ("0.5", 0.5)])
+def test_a_file_says_whether_a_stuck_worker_exits(tmp_path: Path, text: str, value: float) -> None:
+    config = load("heavy", write(tmp_path, f"exit_when_stuck = {text}\n"))
+    assert config.exit_when_stuck == value
+    assert config.settings == {}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", '"yes"'])
+def test_what_is_no_time_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"heavy.toml:1: 'exit_when_stuck' must be true, false or a "):
+        load("heavy", write(tmp_path, f"exit_when_stuck = {text}\n"))
+
+
+@pytest.mark.parametrize(
+    ("pool", "option", "written", "seconds"),
+    [
+        ("solo", None, None, 2.0),
+        ("solo", "0", None, None),
+        ("solo", None, False, None),
+        ("solo", "usual", False, 2.0),
+        ("threads", None, None, None),
+        ("threads", None, True, 10.0),
+        ("threads", "usual", None, 10.0),
+        ("threads", "usual", 30, 30),
+        ("threads", "5", 30, 5.0),
+        ("threads", "0", 30, None),
+        ("prefork", "0", False, 2.0),
+    ],
+)
+def test_option_and_file_say_when_a_stuck_worker_exits(
+    pool: str, option: str | None, written: float | None, seconds: float | None
+) -> None:
+    assert stuck_after(pool, exit_option(option), written) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_an_option_that_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--exit-when-stuck {text}: give seconds, 0 for a worker that stays"):
+        exit_option(text)

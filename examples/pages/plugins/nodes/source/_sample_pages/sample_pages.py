@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from celerypipe import ConfigError, Message
 from celerypipe.nodes import image_files
+from celerypipe.reach import Reach
 
 
 class SamplePages(image_files.ImageFilesSource):
@@ -23,6 +24,9 @@ class SamplePages(image_files.ImageFilesSource):
     def configure(self) -> None:
         """Find the files; :class:`ConfigError` names the package or the file that is missing."""
         self.paths = [inside_package(picture) for picture in self.pictures]
+        # Packages are installed by the user of this machine: their pictures are within reach, and nothing beside them.
+        packages = [package_folder(picture) for picture in self.pictures]
+        self.reach = Reach.of(packages, "name a file inside the package")
         super().configure()
 
     def messages(self) -> Iterator[Message]:
@@ -33,8 +37,13 @@ class SamplePages(image_files.ImageFilesSource):
 
 def inside_package(picture: str) -> Path:
     """Return the path of a file inside a package, without importing the package."""
-    package, *rest = PurePosixPath(picture).parts
+    return Path(package_folder(picture), *PurePosixPath(picture).parts[1:])
+
+
+def package_folder(picture: str) -> Path:
+    """Return where a picture's package is installed; :class:`ConfigError` when it is not."""
+    package = (PurePosixPath(picture).parts or ("",))[0]
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"pictures: {picture!r}: no package {package!r} here: pip install celerypipe[vision]")
-    return Path(spec.submodule_search_locations[0], *rest)
+    return Path(spec.submodule_search_locations[0])

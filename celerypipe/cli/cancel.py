@@ -1,0 +1,53 @@
+"""``celerypipe cancel``: stop a run from anywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from celerypipe.cancellation import Cancelled
+from celerypipe.cancellation import cancel as cancel_run
+from celerypipe.connection import connect, explained
+from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url
+
+#: Seconds that Redis has for one answer.
+PATIENCE = 2.0
+
+
+@click.command()
+@click.argument("run")
+@click.option("--redis", metavar="URL", help=f"Where Redis is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}.")
+@click.option("--json", "as_json", is_flag=True, help="Print what became of it as JSON.")
+def cancel(run: str, redis: str | None, as_json: bool) -> None:
+    """Cancel RUN, whoever started it, at once; `celerypipe status` and the report show the ids of runs.
+
+    Its runner ends with exit status 1 and reports how far it came; what is on its way is dropped. Workers are free
+    within two seconds: prefork and solo workers stop in the middle of a message; a worker with threads goes on with the
+    message that it is at, and drops the result.
+
+    Exit status: 0 nothing more will come of the run, also when it was over already; 2 there is no such run.
+    """
+    url = client_url(redis) if redis else Settings.from_environment().redis_url or DEFAULT_REDIS_URL
+    with explained(url), connect(url, name="celerypipe-cancel", timeout=PATIENCE) as client:
+        done = cancel_run(client, run)
+    if as_json:
+        click.echo(json.dumps(asdict(done), indent=2, ensure_ascii=False))
+        return
+    for line in _lines(done):
+        click.echo(line)
+
+
+def _lines(done: Cancelled) -> list[str]:
+    run = done.run
+    if run.state == "finished":
+        return [f"run {run.id} ({run.pipeline}) is over already"]
+    lines = [f"run {run.id} ({run.pipeline}) is cancelled"]
+    if not done.runner_ended:
+        silent = "is not heard of any more" if run.state == "lost" else "has not ended yet"
+        lines.append(f"  its runner on {run.host} (pid {run.pid}) {silent}")
+    for busy in done.busy:
+        host = busy.consumer.rsplit(".", 3)[0]
+        lines.append(f"  {host} (pid {busy.pid}) still works on a message for {busy.node!r}, in vain")
+    return lines

@@ -1,0 +1,312 @@
+"""``celerypipe dead``: the messages that were given up - list them, look at them, run them again, remove them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from celerypipe.cli.options import ALLOW
+from celerypipe.cli.run import supervise
+from celerypipe.dead_letter import DeadLetter
+from celerypipe.dead_letters import PLACE, DeadLetters, chosen
+from celerypipe.errors import CodecError, ConfigError
+from celerypipe.message import Message, plain
+from celerypipe.payload import Array, Audio, Image, size_bytes
+from celerypipe.pipeline import Pipeline
+from celerypipe.replay_request import request_replay
+from celerypipe.report import Report
+from celerypipe.runner import Runner
+from celerypipe.settings import Settings, client_url
+
+#: Payloads up to so many bytes are shown whole, larger ones by their beginning or their shape.
+SHOWN = 4096
+#: Lines about files that are no letters; the rest is a number.
+STRANGE = 10
+
+PLACE_ARGUMENT = click.argument("place", type=click.Path(path_type=Path))
+NODE_OPTION = click.option("--node", metavar="NAME", help="Only what died at this node.")
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def dead() -> None:
+    """Look after dead letters: messages that a node with "on_error": "dead_letter" gave up.
+
+    PLACE is the pipeline's file, or the folder that it writes to. LETTER is the name of a letter, or its beginning.
+    """
+
+
+@dead.command("list")
+@PLACE_ARGUMENT
+@ALLOW
+@NODE_OPTION
+@JSON_OPTION
+def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool) -> None:
+    """List the dead letters, oldest first."""
+    found = chosen(store_of(place, allow), node=node)
+    if as_json:
+        letters = [dataclasses.asdict(letter) for letter in found.letters]
+        click.echo(json.dumps({"letters": letters, "strange": found.strange}, indent=2, ensure_ascii=False))
+        return
+    if found.letters:
+        Console(width=None if sys.stdout.isatty() else 200).print(_table(found.letters))
+    else:
+        click.echo("no dead letters")
+    tell_strange(found.strange)
+
+
+@dead.command()
+@PLACE_ARGUMENT
+@ALLOW
+@click.argument("letter")
+@JSON_OPTION
+def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> None:
+    """Show one dead letter: what it was, where and why it was given up, the traceback."""
+    store = store_of(place, allow)
+    one = store.get(letter)
+    message: Message | None = None
+    trouble = ""
+    try:
+        message = store.message(one)
+    except CodecError as error:
+        trouble = str(error)
+    if as_json:
+        whole = {**dataclasses.asdict(one), "content": _content(message), "unreadable": trouble}
+        click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
+        return
+    for name, value in _facts(one, message, trouble):
+        click.echo(f"{name + ':':<10} {_clean(value)}")
+    if one.traceback:
+        click.echo(f"\n{_clean(one.traceback).rstrip()}")
+
+
+@dead.command()
+@PLACE_ARGUMENT
+@ALLOW
+@click.argument("letters", nargs=-1, metavar="[LETTER]...")
+@NODE_OPTION
+@click.option("--run", "run_id", metavar="RUN", help="Replay in this run, which is going on, instead of a new one.")
+@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one.")
+@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
+@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+@JSON_OPTION
+def replay(
+    place: Path,
+    allow: tuple[Path, ...],
+    letters: tuple[str, ...],
+    node: str | None,
+    run_id: str | None,
+    redis: str | None,
+    local: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run dead letters again, those named or all: each goes to the node where it died, and on from there.
+
+    Sources do not run, and file sinks add to their files. A letter is removed once all that came of it is through; it
+    stays when it dies again, when something of it is skipped, and when the run fails.
+
+    Exit status: 0 all are through (with --run: that run has taken them), 1 some stay, 2 something is wrong before.
+    """
+    store = store_of(place, allow)
+    found = chosen(store, letters, node)
+    tell_strange(found.strange)
+    names = [letter.name for letter in found.letters]
+    if not names:
+        click.echo("no dead letters to replay", err=True)
+        return
+    if run_id is not None:
+        _in_run(run_id, names, redis, as_json=as_json)
+        return
+    pipeline = pipeline_of(place, allow)
+
+    def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
+        return runner.replay(pipeline, names, on_progress=show)
+
+    try:
+        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+    finally:
+        there = {letter.name for letter in store.find().letters}
+        stay = [name for name in names if name in there]
+        click.echo(f"{counted(len(names) - len(stay))} came through, {len(stay)} stay", err=True)
+    sys.exit(1 if stay else 0)
+
+
+def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) -> None:
+    url = client_url(redis) if redis else Settings.from_environment().redis_url
+    if url is None:
+        raise ConfigError("say where the run's Redis is: --redis URL, or CELERYPIPE_REDIS_URL")
+    request_replay(url, run_id, names)
+    if as_json:
+        click.echo(json.dumps({"run": run_id, "taken": names}, indent=2))
+        return
+    text = "each is removed once it is through: `celerypipe dead list` shows what is left"
+    click.echo(f"run {run_id} has taken {counted(len(names))}; {text}")
+
+
+@dead.command()
+@PLACE_ARGUMENT
+@ALLOW
+@click.argument("letters", nargs=-1, metavar="[LETTER]...")
+@NODE_OPTION
+@click.option("--all", "every", is_flag=True, help="All of them.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@JSON_OPTION
+def remove(
+    place: Path,
+    allow: tuple[Path, ...],
+    letters: tuple[str, ...],
+    node: str | None,
+    every: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Remove dead letters for good: those named, those of a node, or all."""
+    if not letters and not every and node is None:
+        raise click.UsageError("name the letters to remove, or a node (--node), or all of them (--all)")
+    store = store_of(place, allow)
+    found = chosen(store, letters, node)
+    count = counted(len(found.letters))
+    if found.letters and not yes:
+        click.confirm(f"Remove {count} from {store.folder} for good?", abort=True, err=True)
+    gone = [letter.name for letter in found.letters if store.remove(letter.name)]
+    if as_json:
+        click.echo(json.dumps({"removed": gone, "strange": found.strange}, indent=2))
+        return
+    click.echo(f"removed {counted(len(gone))}")
+    tell_strange(found.strange)
+
+
+def store_of(place: Path, allow: Iterable[Path]) -> DeadLetters:
+    """The letters of a pipeline's file, of the folder that it writes to, or of the folder that they are in."""
+    if not place.is_dir():
+        folder = Pipeline.load(place, allow).folder_path
+        if folder is None:
+            raise ConfigError(f'{place}: this pipeline has no "folder", so it keeps no dead letters')
+        return DeadLetters(folder / PLACE)
+    if place.absolute().name == PLACE:
+        return DeadLetters(place)
+    if not (place / PLACE).is_dir() and not (place / "config.json").is_file():
+        raise ConfigError(f"{place}: no pipeline wrote to this folder: there is neither {PLACE}/ nor config.json in it")
+    return DeadLetters(place / PLACE)
+
+
+def pipeline_of(place: Path, allow: Iterable[Path]) -> Pipeline:
+    """The pipeline of a file, or the one that wrote to a folder; it knows no more where its own file was."""
+    if not place.is_dir():
+        return Pipeline.load(place, allow)
+    folder = place.absolute().parent if place.absolute().name == PLACE else place.absolute()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder}: there is no config.json that says which pipeline this was; name the pipeline's file"
+        )
+    pipeline = Pipeline.load(folder / "config.json", allow).model_copy(update={"folder": str(folder)})
+    relative = [name for name in pipeline.plugins if not Path(name).is_absolute()]
+    if relative:
+        text = f"its plugins {', '.join(relative)} are relative to a file that config.json does not name"
+        raise ConfigError(f"{folder}: {text}; name the pipeline's file instead of the folder")
+    return pipeline
+
+
+def counted(count: int) -> str:
+    """Return ``1 dead letter``, ``2 dead letters``."""
+    return "1 dead letter" if count == 1 else f"{count} dead letters"
+
+
+def tell_strange(lines: list[str]) -> None:
+    """Say what in the folder is no letter."""
+    for line in lines[:STRANGE]:
+        click.echo(f"left alone: {_clean(line)}", err=True)
+    if len(lines) > STRANGE:
+        click.echo(f"left alone: {len(lines) - STRANGE} more", err=True)
+
+
+def _table(letters: list[DeadLetter]) -> Table:
+    table = Table("letter", "node", "when", "attempts", "error", box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True
+    for column in table.columns:
+        column.overflow = "fold"
+    for letter in letters:
+        text = letter.text.splitlines()[0] if letter.text else letter.error
+        attempts = str(letter.attempts) + (f", replayed {letter.replays}×" if letter.replays else "")
+        table.add_row(
+            Text(letter.name), Text(_clean(letter.node)), _moment(letter.at), Text(attempts), Text(_clean(text))
+        )
+    return table
+
+
+def _facts(letter: DeadLetter, message: Message | None, trouble: str) -> list[tuple[str, str]]:
+    attempts = f"{letter.attempts}" + (f", and came back after {letter.replays} replays" if letter.replays else "")
+    run = letter.run + (f" of {letter.pipeline}" if letter.pipeline else "")
+    facts = [
+        ("letter", letter.name),
+        ("node", letter.node),
+        ("message", letter.message_id),
+        ("died", _moment(letter.at)),
+        ("run", run),
+        ("attempts", attempts),
+        ("worker", letter.worker),
+        ("error", f"{letter.error}: {letter.text}"),
+        ("note", letter.note),
+    ]
+    if message is None:
+        facts.append(("content", trouble))
+    else:
+        facts += [
+            ("from", f"{message.creator} (number {message.sequence} of source message {message.origin})"),
+            ("meta", json.dumps(plain(message.meta), ensure_ascii=False)[:SHOWN]),
+            ("payload", _payload(message.payload)),
+        ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _content(message: Message | None) -> dict[str, Any] | None:
+    """The message as JSON values; a large payload only in words."""
+    if message is None:
+        return None
+    if size_bytes(message.payload) <= SHOWN:
+        return message.to_dict()
+    return {**message.with_changes(payload=None, id=message.id).to_dict(), "payload": _payload(message.payload)}
+
+
+def _payload(payload: Any) -> str:
+    kind = type(payload).__name__
+    size = size_bytes(payload)
+    array = _array(payload)
+    shape = f", shape {array.shape}, {array.dtype}" if array is not None else ""
+    if size > SHOWN:
+        return f"{kind} of {size} bytes{shape}"
+    return f"{kind}{shape}: {json.dumps(plain(payload), ensure_ascii=False)[:SHOWN]}"
+
+
+def _array(payload: Any) -> np.ndarray[Any, Any] | None:
+    match payload:
+        case np.ndarray():
+            return payload
+        case Audio():
+            return payload.audio
+        case Image():
+            return payload.image
+        case Array():
+            return payload.array
+    return None
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _clean(text: str) -> str:
+    """Text of strangers for a terminal: without characters that steer it."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)

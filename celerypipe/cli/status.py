@@ -1,0 +1,100 @@
+"""``celerypipe status``: what goes on in a Redis."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from celerypipe.connection import connect, explained
+from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without_password
+from celerypipe.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
+
+#: Seconds that Redis has for one answer.
+PATIENCE = 2.0
+#: Columns of what goes into a file or a pipe.
+FILE_WIDTH = 140
+
+
+@click.command()
+@click.option("--redis", metavar="URL", help=f"Where Redis is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON; ages are seconds.")
+def status(redis: str | None, as_json: bool) -> None:
+    """Show the runs, queues, mailboxes and workers of a Redis.
+
+    Runs: those with warped nodes that go on, or ended in the last ten seconds; one is lost when its runner renews its
+    lease no more. Queues: Celery tasks that wait there, and messages of all runs for it, with the age of the oldest.
+    Mailboxes: messages that are out for each warped node, how many of them nobody was given yet, and the slots at work.
+    Workers: where they are, what they serve, and what they are busy with.
+
+    Nobody is asked: it is read from Redis in a few milliseconds, and a busy solo worker is in it too.
+    """
+    url = client_url(redis) if redis else Settings.from_environment().redis_url or DEFAULT_REDIS_URL
+    with explained(url), connect(url, name="celerypipe-status", timeout=PATIENCE) as client:
+        found = read_status(client)
+    if as_json:
+        click.echo(json.dumps({"redis": without_password(url), **found.to_dict()}, indent=2, ensure_ascii=False))
+        return
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    for table in _tables(found):
+        console.print(table)
+
+
+def _tables(found: Status) -> list[Table | str]:
+    if not found.runs and not found.workers:
+        return ["no run goes on, and no worker lives; start one: celery -A celerypipe worker -Q QUEUE"]
+    tables = [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
+    return [table for table in tables if table.rows]
+
+
+def _runs(runs: tuple[RunStatus, ...]) -> Table:
+    table = _table("run", "pipeline", "state", "age", "runner")
+    for run in runs:
+        table.add_row(run.id, Text(run.pipeline), run.state, _age(run.age), f"{run.host} (pid {run.pid})")
+    return table
+
+
+def _queues(queues: tuple[QueueStatus, ...]) -> Table:
+    table = _table("queue", "tasks waiting", "messages", "oldest", "workers", "slots")
+    for queue in queues:
+        workers = Text(str(queue.workers), style="" if queue.workers else "red")
+        oldest = _age(queue.oldest)
+        table.add_row(Text(queue.name), str(queue.tasks), str(queue.messages), oldest, workers, str(queue.slots))
+    return table
+
+
+def _mailboxes(mailboxes: tuple[MailboxStatus, ...]) -> Table:
+    table = _table("node", "run", "mark", "queue", "out", "waiting", "oldest", "slots at work")
+    for box in mailboxes:
+        counts = str(box.out), str(box.waiting), _age(box.oldest), str(box.slots)
+        table.add_row(Text(box.node), box.run, Text(box.mark), Text(box.queue), *counts)
+    return table
+
+
+def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
+    table = _table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
+    for worker in workers:
+        busy = ", ".join(f"{each.node} of {each.run} for {_age(each.seconds)}" for each in worker.busy)
+        facts = str(worker.pid), worker.pool, str(worker.slots), Text(", ".join(worker.queues)), _age(worker.age)
+        table.add_row(Text(worker.host), *facts, Text(busy or "-"))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def _age(seconds: float | None) -> str:
+    """Seconds as people read them; - for none."""
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,173 @@
+"""The runner's watch over its stateful warped nodes: it reads their snapshots, and goes back to them when it must."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from celerypipe import codec
+from celerypipe.blob import INLINE_LIMIT, Store, names
+from celerypipe.connection import Client, accepted
+from celerypipe.errors import BadSignature, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
+from celerypipe.fence import RUNNER, Fence
+from celerypipe.flight import Flight
+from celerypipe.holdings import Holdings
+from celerypipe.keys import DATA_TTL, HELD_TTL
+from celerypipe.mailbox import Mailbox
+from celerypipe.retained import Retained
+from celerypipe.station import Course
+from celerypipe.warp import Warp
+
+#: Seconds between two renewals of a snapshot that lies apart.
+RENEW = DATA_TTL / 4000
+
+
+class States:
+    """Looks after the stateful warped nodes of one run. The caller holds the lock of the sender.
+
+    ``waits``: the messages that are not sent yet; they need not be sent again. ``refused``: told of what nobody of ours
+    signed, and of which node.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        holdings: Holdings,
+        waits: Callable[[], Collection[Flight]],
+        refused: Callable[[str, str, int], None],
+    ) -> None:
+        self.course = course
+        self._holdings = holdings
+        self._waits = waits
+        self._refused = refused
+        self._store = Store(course.run_id, signed=holdings.keyring is not None)
+        self._blobs: dict[str, tuple[str, float]] = {}
+        self._unheld: dict[str, float] = {}
+
+    def watch(self, client: Client, warp: Warp) -> None:
+        """Make its state at first; then read its snapshots, and what its activation has to say."""
+        retained = warp.retained
+        if retained is None:
+            return
+        name = warp.name
+        seen = self._fence(warp).look(client)
+        if name not in self._holdings.states:
+            self._holdings.states.add(name)
+            self.rewind(client, warp, "")
+        elif seen is None:
+            self.rewind(client, warp, "Redis lost its state")
+        elif seen.trouble is not None:
+            self.course.fail(_error(warp, seen.trouble, seen.token))
+        elif warp.limits.pinned:
+            retained.forget()
+            self._see_that_it_lives(client, warp, seen.token)
+        elif seen.rewind or retained.doubtful:
+            self.rewind(client, warp, "its worker misses messages of its last second")
+        else:
+            self._renew(client, name, seen.blob)
+            if seen.last > retained.last and retained.answered_up_to(seen.last):
+                self._read(client, warp, retained)
+
+    def _fence(self, warp: Warp) -> Fence:
+        return Fence(self._mailbox(warp))
+
+    def _mailbox(self, warp: Warp) -> Mailbox:
+        return self._holdings.mailboxes[warp.name]
+
+    def _read(self, client: Client, warp: Warp, retained: Retained) -> None:
+        try:
+            last, data, blob = self._fence(warp).read(client)
+        except BadSignature:
+            self._refused(warp.name, "state", 1)
+            self.rewind(client, warp, "somebody altered its state")
+            return
+        if blob:
+            content = self._store.get(client, [blob])[blob]
+            if content is None:  # a newer one has taken its place a moment ago
+                return
+            data = bytes(content)
+        if retained.answered_up_to(last):
+            for flight in retained.saved(last, data):
+                warp.carrier.settled(warp, flight)
+
+    def rewind(self, client: Client, warp: Warp, why: str) -> None:
+        """Go back to the snapshot that is here, and send every message since once more."""
+        retained = warp.retained
+        if retained is None:
+            return
+        if why and warp.limits.pinned:
+            self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
+            return
+        data, flights = retained.data, retained.since(self._waits())
+        if why:
+            self.course.say(
+                f"{warp.name}: {why}; it goes on from the snapshot after message {retained.last + 1}, "
+                f"and {len(flights)} messages are run again"
+            )
+        if data is not None and len(data) > INLINE_LIMIT:
+            blob, storing = self._store.put([data])
+            self._fence(warp).rewind(client, retained.last, ("blob", blob.encode(), storing))
+        else:
+            self._fence(warp).rewind(client, retained.last, ("data" if data is not None else "", data or b"", ()))
+        retained.doubtful = False
+        for flight in flights:
+            warp.carrier.post(warp, flight, wait=False)
+
+    def _renew(self, client: Client, name: str, blob: str) -> None:
+        before, renewed = self._blobs.get(name, ("", 0.0))
+        now = time.monotonic()
+        if not blob or before != blob:
+            self._blobs[name] = (blob, now)
+        elif now - renewed > RENEW:
+            self._blobs[name] = (blob, now)
+            chunks = names(self.course.run_id, blob)
+            accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
+
+    def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
+        """Nobody can go on for the process of a pinned node: when its bell has lapsed, its state is lost.
+
+        Not at once: nobody else takes the bell, so a process that was held up takes it again.
+        """
+        if token == RUNNER or client.get(f"{self._mailbox(warp).bell}0") == token.encode():
+            self._unheld.pop(warp.name, None)
+        elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_TTL / 1000:
+            self.course.fail(_gone(warp, "the process that kept its state is gone", token))
+
+    def leave(self, client: Client) -> None:
+        """Remove all of it: the run is over."""
+        fences = [Fence(self._holdings.mailboxes[name]) for name in self._holdings.states]
+        seen = [found for fence in fences if (found := fence.look(client))]
+        chunks = [chunk for found in seen for chunk in names(self.course.run_id, found.blob)]
+        if fences:
+            accepted(client.together(("UNLINK", *[fence.key for fence in fences], *chunks)))
+
+
+def _gone(warp: Warp, why: str, token: str) -> WorkerLost:
+    worker = _place(token)
+    where = f" ({worker})" if worker else ""
+    return WorkerLost(
+        f"{warp.name}: {why}{where}; start the run again, or give the node snapshot() and restore(state) and leave "
+        '"pinned" out',
+        node=warp.name,
+        worker=worker,
+    )
+
+
+def _error(warp: Warp, trouble: bytes, token: str) -> NodeFailed | WorkerLost | ConfigError:
+    """What an activation says of the state, as the error that ends the run."""
+    said = codec.decode_value(trouble)
+    worker = _place(token)
+    prefix = "" if said["text"].startswith(f"{warp.name}:") else f"{warp.name}: "
+    if said["kind"] == "config":
+        return ConfigError(f"pipeline node {warp.name!r}: {said['text']} (says {worker})")
+    kind = WorkerLost if said["kind"] == "lost" else NodeFailed
+    text, traceback = f"{prefix}{said['text']}", said["traceback"]
+    error = kind(text, node=warp.name, worker=worker, remote_traceback=traceback)
+    if traceback:
+        error.__cause__ = RemoteTraceback(traceback)
+    return error
+
+
+def _place(token: str) -> str:
+    host, pid, *_ = [*token.rsplit(".", 3), "", ""]
+    return f"worker {host}, process {pid}" if pid else ""

@@ -1,0 +1,187 @@
+"""The tutorial under the users of ``docs/redis-users.acl``, and what each of them may not do; secrets stay secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from celerypipe.connection import Client, connect
+from tests.acceptance.test_tutorial import COUNT, QUICK, Copy
+from tests.processes import descendants
+from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
+
+USERS = ROOT / "docs" / "redis-users.acl"
+#: Written as in a URL; the percent sign is not to be taken for text.
+PASSWORDS = {"runner": "r-p4ssw0rd", "worker": "w-p4ssw0rd%21", "dashboard": "d-p4ssw0rd"}
+
+
+class Guarded:
+    """A Redis that nobody enters without a password, and its addresses for each user."""
+
+    def __init__(self, server: RedisServer, admin: Client) -> None:
+        self.server = server
+        self.admin = admin
+
+    def url(self, user: str) -> str:
+        return self.server.url.replace("unix://", f"unix://{user}:{PASSWORDS[user]}@")
+
+    def client(self, user: str) -> Client:
+        return connect(self.url(user))
+
+
+@pytest.fixture
+def guarded(private_redis: RedisServer) -> Iterator[Guarded]:
+    admin = connect(private_redis.url)
+    admin.ping()
+    admin.execute_command("ACL", "LOG", "RESET")
+    for line in USERS.read_text().splitlines():
+        _, name, *rules = line.replace("~QUEUE", "~remote").split()
+        password = PASSWORDS.get(name, "").replace("%21", "!")
+        rules = [f">{password}" if rule.startswith(">") else rule for rule in rules]
+        admin.execute_command("ACL", "SETUSER", name, *(rules if name != "default" else [">4dm1n"]))
+    guard = Guarded(private_redis, admin)
+    yield guard
+    admin.close()
+
+
+def refused(guarded: Guarded) -> list[str]:
+    """What Redis refused so far: user, and the command or key."""
+    log: Any = guarded.admin.execute_command("ACL", "LOG", 100)
+    found = [each if isinstance(each, dict) else dict(zip(each[::2], each[1::2], strict=True)) for each in log]
+    entries = [" ".join(str(entry[name]) for name in sorted(entry) if name in KNOWN) for entry in map(_texts, found)]
+    # CLIENT SETINFO: Redis before 7.2 does not know it, so that it cannot be in the file; redis-py does without.
+    return [entry for entry in entries if not entry.startswith("toplevel client")]
+
+
+KNOWN = ("username", "reason", "object", "context")
+
+
+def _texts(entry: dict[Any, Any]) -> dict[str, str]:
+    return {_text(key): _text(value) for key, value in entry.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def environment(guarded: Guarded, user: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "CELERYPIPE_REDIS_URL": guarded.url(user)}
+
+
+@pytest.fixture
+def worker(guarded: Guarded, start_worker: StartWorker) -> RunningWorker:
+    found = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False)
+    found.wait_for_text("ready.")
+    return found
+
+
+@pytest.fixture
+def flower(guarded: Guarded, tmp_path: Path) -> Iterator[httpx.Client]:
+    place = tmp_path / "flower.sock"
+    command = [sys.executable, "-m", "celery", "-A", "celerypipe", "flower", f"--unix-socket={place}"]
+    extra = {"FLOWER_UNAUTHENTICATED_API": "true"}
+    with (tmp_path / "flower.log").open("wb") as file:
+        process = subprocess.Popen(
+            command, env={**environment(guarded, "dashboard"), **extra}, cwd=tmp_path, stdout=file, stderr=file
+        )
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://flower", timeout=20) as client:
+        eventually(lambda: place.exists() and client.get("/healthcheck").status_code == 200, "an answer of Flower")
+        yield client
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.mark.timeout(120)
+def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
+    guarded: Guarded, worker: RunningWorker, flower: httpx.Client, tmp_path: Path
+) -> None:
+    copy = Copy(tmp_path / "tutorial")
+    shown: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, str(copy.folder / "server.py"), "--port", "0", "--count", str(COUNT)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        endpoint = server.stdout.readline().removeprefix("listening on ").strip()
+        definition = copy.change("pipeline.json", {**QUICK, "ws://127.0.0.1:8081": endpoint})
+        run = subprocess.Popen(
+            [sys.executable, "-m", "celerypipe", "run", str(definition), "--json"],
+            cwd=ROOT,
+            env=environment(guarded, "runner"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        shown += [command_line(pid) for pid in (run.pid, worker.process.pid, *descendants(worker.process.pid))]
+        report, said = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0, (said, refused(guarded), worker.text())
+        server.communicate(timeout=PATIENCE)
+    assert json.loads(report)["status"] == "done"
+
+    def known() -> Any:
+        workers = flower.get("/api/workers", params={"refresh": "1"}).json()
+        tasks = flower.get("/api/tasks", params={"taskname": "passthrough_identity"}).json()
+        return (workers, tasks) if "passthrough_identity" in str(workers) and tasks else None
+
+    shown += [report, said, worker.text(), str(eventually(known, "worker and activations in Flower"))]
+    for question in (["conf"], ["stats"], ["report"]):
+        asked = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", *question, "--timeout", "2"],
+            cwd=ROOT,
+            env=environment(guarded, "dashboard"),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert asked.returncode == 0, asked.stderr
+        shown += [asked.stdout, asked.stderr]
+    shown += [file.read_text(errors="replace") for file in copy.folder.rglob("*.json")]
+    shown += [str(worker.presences())]
+    assert refused(guarded) == []
+    for secret in ("r-p4ssw0rd", "w-p4ssw0rd", "d-p4ssw0rd"):
+        assert [text[max(0, text.index(secret) - 200) :] for text in shown if secret in text] == []
+
+
+def command_line(pid: int) -> str:
+    """What ``ps`` shows to everyone."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        *((user, ["CONFIG", "GET", "requirepass"]) for user in PASSWORDS),
+        *((user, ["FLUSHALL"]) for user in PASSWORDS),
+        *((user, ["KEYS", "*"]) for user in PASSWORDS),
+        *((user, ["ACL", "LIST"]) for user in PASSWORDS),
+        *((user, ["MODULE", "LIST"]) for user in PASSWORDS),
+        *((user, ["SET", "somebody:else", "1"]) for user in PASSWORDS),
+        *((user, ["EVAL", "return redis.call('GET', 'somebody:else')", "0"]) for user in PASSWORDS),
+        ("runner", ["LRANGE", "unacked", "0", "-1"]),
+        ("runner", ["PUBLISH", "/0.celery.pidbox", "{}"]),  # remote control: it could end every worker
+        ("runner", ["BRPOP", "remote", "1"]),
+        ("worker", ["LPUSH", "another-queue", "{}"]),
+        ("dashboard", ["LPUSH", "remote", "{}"]),
+        ("dashboard", ["XRANGE", "celerypipe:mailbox:run:node", "-", "+"]),
+        ("dashboard", ["GET", "celerypipe:node:run:node"]),
+    ],
+)
+def test_what_a_user_may_not_do(guarded: Guarded, user: str, command: list[str]) -> None:
+    with (
+        guarded.client(user) as client,
+        pytest.raises(redis.ResponseError, match=r"(?i)NOPERM|permission|can.t access"),
+    ):
+        client.execute_command(*command)

@@ -1,0 +1,106 @@
+"""Workers are killed, one after the other, under load: every number comes once, in order, and soon."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from celerypipe import Message, Runner
+from tests.faults.test_worker_faults import Reading
+from tests.faulty import LONG
+from tests.integration.test_warp import CONFIG, warped
+from tests.processes import descendants
+from tests.servers import RunningWorker, StartWorker, eventually
+
+#: Kills, and messages between two of them: by what came out, so that each kill meets work that is under way.
+KILLS, BETWEEN = (20, 400) if LONG else (3, 100)
+pytestmark = pytest.mark.timeout(600 if LONG else 60)
+#: Seconds of work of a message.
+WORK = 0.005
+
+
+class Timed(Reading):
+    """Notes when each message came."""
+
+    def __init__(self, stream: Iterator[Message]) -> None:
+        self.times: list[float] = []
+        super().__init__(self._noting(stream))
+
+    def _noting(self, stream: Iterator[Message]) -> Iterator[Message]:
+        for message in stream:
+            self.times.append(time.monotonic())
+            yield message
+
+    def say_pauses(self, what: str, kills: list[int]) -> None:
+        """Print the longest time between two messages after each kill; ``kills``: how many there were by then."""
+        spans = itertools.pairwise([*kills, len(self.times)])
+        longest = [max(b - a for a, b in itertools.pairwise(self.times[first - 1 : last])) for first, last in spans]
+        print(f"longest pause after each kill of {what}, s: {[round(each, 2) for each in longest]}")
+
+
+def test_one_of_three_workers_is_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
+    options = [("prefork", 2), ("prefork", 2), ("solo", 1)]
+    workers = [
+        start_doomed("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False) for pool, slots in options
+    ]
+    for worker in workers:
+        worker.wait_for_presence()
+    count = (KILLS + 2) * BETWEEN
+    pipeline = warped("tests.remote.Echo", "kmany", configuration={"delay": WORK})
+    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(count))))
+    kills = []
+    for kill in range(KILLS):
+        reading.wait_for((kill + 1) * BETWEEN)
+        kills.append(len(reading.times))
+        place = kill % len(workers)
+        pool, slots = options[place]
+        workers[place].kill()
+        workers[place] = start_doomed("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False)
+    assert reading.payloads() == list(range(count))
+    reading.say_pauses("a worker", kills)
+
+
+def test_children_are_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
+    start_doomed("kchildren", pool="prefork", concurrency=2, config=CONFIG)
+    count = (KILLS + 2) * BETWEEN
+    pipeline = warped("tests.remote.Echo", "kchildren", configuration={"delay": WORK})
+    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(count))))
+    kills = []
+    for kill in range(KILLS):
+        reading.wait_for((kill + 1) * BETWEEN)
+        kills.append(len(reading.times))
+        os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
+    assert reading.payloads() == list(range(count))
+    reading.say_pauses("a child", kills)
+
+
+def test_a_whole_prefork_worker_dies_with_its_children_and_another_takes_over(
+    start_doomed: StartWorker, redis_url: str
+) -> None:
+    first = start_doomed("kwhole", pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = warped("tests.remote.Echo", "kwhole", configuration={"delay": WORK})
+    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(400))))
+    reading.wait_for(50)
+    children = descendants(first.process.pid)
+    os.kill(first.process.pid, signal.SIGKILL)  # the worker alone: its children go with it
+    _gone(first, children)
+    start_doomed("kwhole", pool="prefork", concurrency=2, config=CONFIG)
+    assert reading.payloads() == list(range(400))
+
+
+def _gone(worker: RunningWorker, children: set[int]) -> None:
+    worker.process.wait()
+    eventually(lambda: not any(_exists(pid) for pid in children), "the end of its children")
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

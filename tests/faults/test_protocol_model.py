@@ -1,0 +1,327 @@
+"""A model check of bell, mailbox and claim: Hypothesis interleaves what runner, Celery and activations do.
+
+Each step is one atomic step of the protocol against a real Redis, or one thing that breaks: an activation dies or
+freezes, a lease expires, a task is lost or comes twice, Redis is emptied. After every step: no message waits with
+nobody coming, none is answered twice, and nothing is taken from those whose lease lives. At the end the faults stop;
+then, whatever state was reached, every message has its one answer within a few of the runner's rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from celerypipe import keys
+from celerypipe.connection import Client
+from celerypipe.deaths import place_of
+from celerypipe.mailbox import Mailbox
+from celerypipe.scripts import REFRESH
+from celerypipe.wire import RESULT, Answer, Entry, as_published, packed_entry
+
+SLOTS = 3
+LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
+#: Rounds of the runner within which all is answered once nothing breaks any more.
+ROUNDS = 6
+#: What can happen, by who does it.
+STEPS = {
+    "runner": ["append", "look_around", "read_replies"],
+    "celery": ["start", "start", "start_again", "deliver_twice", "lose_a_task"],
+    "idle": ["read", "read", "release", "claim", "refresh", "hand_back", "give_up", "die"],
+    "busy": ["answer"],
+    "fault": ["let_a_bell_expire", "let_a_bell_expire", "let_a_bell_expire", "empty_redis"],
+}
+
+
+@dataclass
+class Holder:
+    """An activation that believes it has its bell; ``held``: what it was given and has not answered."""
+
+    name: str
+    slot: int
+    held: list[Entry] = field(default_factory=list)
+
+
+class Protocol(RuleBasedStateMachine):
+    """A runner with one warped node, the queue of its tasks, and the activations that these start."""
+
+    client: Client
+
+    @initialize()
+    def begin(self) -> None:
+        self.box = Mailbox(secrets.token_hex(8), "node")
+        self.tasks: list[tuple[int, str]] = []
+        self.holders: list[Holder] = []
+        self.out: set[int] = set()
+        self.answers: Counter[int] = Counter()
+        self.last = "0-0"
+        self.born = 0
+        #: Something broke that the next round of the runner is there for.
+        self.broken = False
+        self._make()
+
+    def _make(self) -> None:
+        self.client.set(keys.run(self.box.run), "running", px=keys.RUN_TTL)
+        self.client.set(keys.node(self.box.run, self.box.node), "record", px=keys.DATA_TTL)
+        reply = keys.reply(self.box.run)
+        if not self.client.exists(reply):
+            self.client.xdel(reply, self.client.xadd(reply, {"n": ""}))
+        self.box.make(self.client)
+
+    @rule(data=st.data(), which=st.integers(0, 5), count=st.integers(1, 3))
+    def step(self, data: st.DataObject, which: int, count: int) -> None:
+        """Do one of the things that can happen now; one rule, since Hypothesis leaves whole rules out of a run."""
+        holding = any(holder.held for holder in self.holders)
+        who = ["runner"] + ["celery"] * bool(self.tasks) + ["idle"] * bool(self.holders) + ["busy"] * 2 * holding
+        step = data.draw(st.sampled_from(STEPS[data.draw(st.sampled_from([*who, "fault"]))]))
+        getattr(self, step)(which, count)
+
+    # -- the runner -------------------------------------------------------------------------------------------------
+
+    def append(self, which: int, count: int) -> None:
+        first = len(self.out) + len(self.answers)
+        numbers = range(first, first + count)
+        self.out.update(numbers)
+        self._send(list(numbers), which % SLOTS + 1)
+
+    def _send(self, numbers: list[int], wanted: int) -> None:
+        token = secrets.token_hex(4)
+        entries = [packed_entry(number, 0, "", b"%d" % number) for number in numbers]
+        sent = self.box.send(self.client, entries, token=token, wanted=wanted, ttl=keys.RUNG_TTL)
+        if sent is None:
+            self._audit()
+        else:
+            self.tasks += [(slot, token) for slot in sent[1]]
+
+    def _audit(self) -> None:
+        """Make again what is missing, and send again what is neither in the mailbox nor answered."""
+        self._make()
+        there = {sequence for sequence, _ in self.box.waiting(self.client)}
+        self.read_replies()
+        if missing := sorted(self.out - there):
+            self._send(missing, 1)
+
+    def read_replies(self, *_: int) -> None:
+        for item in self.client.call("XRANGE", keys.reply(self.box.run), f"({self.last}", "+"):
+            self.last = item[0].decode()
+            published: Any = as_published(item)
+            for result in published.results:
+                self.answers[result.sequence] += 1
+                self.out.discard(result.sequence)
+
+    def look_around(self, which: int, count: int) -> None:
+        """The runner's round: an audit, and bells for what is out; at once when a worker appeared."""
+        if self.out:
+            self._audit()
+            token = secrets.token_hex(4)
+            rung = self.box.ring(self.client, token=token, wanted=count, ttl=keys.RUNG_TTL, force=which == 0)
+            self.tasks += [(slot, token) for slot in rung]
+        self.broken = False
+
+    # -- Celery -----------------------------------------------------------------------------------------------------
+
+    def start(self, which: int, count: int, *, again: bool = False) -> None:
+        """A worker takes a task: whichever, since queues have several workers."""
+        slot, _ = self.tasks.pop(which % len(self.tasks))
+        self.born += 1
+        holder = Holder(f"{self.box.run}.{self.born}.token-abcd-ef01.{slot}", slot)
+        before = self.client.get(f"{self.box.bell}{slot}") or b"r:"
+        if self.client.exists(keys.death(place_of(before.decode()))):
+            before = b"r:"  # somebody saw its holder die
+        theirs = self._with_a_lease()
+        for _ in range(2 if again else 1):
+            beginning = self.box.begin(self.client, slot, holder.name, most=4, first=count - 1)
+        assert (beginning is None) == (not before.startswith(b"r:")), "a bell that is held is left alone"
+        if beginning is None:
+            return
+        assert theirs.isdisjoint(entry.id for entry in beginning.claimed)
+        if beginning.record is None:
+            self.client.delete(f"{self.box.bell}{slot}")
+            self.broken = True
+            return
+        holder.held = [*beginning.claimed, *beginning.first]
+        self.holders.append(holder)
+
+    def start_again(self, which: int, count: int) -> None:
+        """The answer to its first command is lost on the way, so it asks once more."""
+        self.start(which, count, again=True)
+
+    def deliver_twice(self, which: int, _: int) -> None:
+        self.tasks.append(self.tasks[which % len(self.tasks)])
+
+    def lose_a_task(self, which: int, _: int) -> None:
+        self.tasks.pop(which % len(self.tasks))
+
+    # -- activations ------------------------------------------------------------------------------------------------
+
+    def _holder(self, which: int) -> Holder:
+        return self.holders[which % len(self.holders)]
+
+    def read(self, which: int, count: int) -> None:
+        holder = self._holder(which)
+        if self.client.exists(self.box.stream):
+            holder.held += self.box.receive(self.client, holder.name, count, None)
+        else:
+            self.holders.remove(holder)
+
+    def answer(self, which: int, count: int) -> None:
+        """Publish: also by one that was frozen, and whose messages others have by now."""
+        holding = [holder for holder in self.holders if holder.held]
+        holder = holding[which % len(holding)]
+        done, holder.held = holder.held[:count], holder.held[count:]
+        answers = [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in done]
+        try:
+            over = bool(answers) and self.box.publish(self.client, holder.name, answers) is None
+        except redis.ResponseError:  # the mailbox is gone: it breaks off
+            over = True
+        if over:
+            self.holders.remove(holder)
+
+    def claim(self, which: int, _: int) -> None:
+        holder = self._holder(which)
+        if self.client.exists(self.box.stream):
+            theirs = self._with_a_lease()
+            claimed = self.box.claim(self.client, holder.name, 4)
+            assert theirs.isdisjoint(entry.id for entry in claimed), "only what the dead hold is claimed"
+            holder.held += claimed
+
+    def refresh(self, which: int, _: int) -> None:
+        """The keeper's look: who lost its bell stops at its next message."""
+        holder = self._holder(which)
+        names = (f"{self.box.bell}{holder.slot}", keys.run(self.box.run), self.box.stream)
+        if REFRESH(self.client, names, holder.name, keys.HELD_TTL, "") != 1:
+            self.holders.remove(holder)
+
+    def release(self, which: int, _: int) -> None:
+        """Idle: let go unless something came."""
+        holder = self._holder(which)
+        if not holder.held and self.box.release(self.client, holder.slot, holder.name, force=False):
+            self.holders.remove(holder)
+
+    def hand_back(self, which: int, _: int) -> None:
+        """Others wait, or the term is over: ring for the next one, and leave whatever is held to its claim."""
+        holder = self._holder(which)
+        token = secrets.token_hex(4)
+        if self.box.hand_back(self.client, holder.slot, holder.name, token):
+            self.tasks.append((holder.slot, token))
+        self.holders.remove(holder)
+
+    def give_up(self, which: int, _: int) -> None:
+        """The worker shuts down."""
+        holder = self._holder(which)
+        self.box.release(self.client, holder.slot, holder.name, force=True)
+        self.holders.remove(holder)
+        self.broken = True  # nobody takes over at once what it leaves behind
+
+    # -- what breaks ------------------------------------------------------------------------------------------------
+
+    def die(self, which: int, count: int) -> None:
+        """Sometimes somebody saw it die and says so, which frees its bell at once."""
+        holder = self._holder(which)
+        self.holders.remove(holder)
+        if count == 1:
+            self.client.set(keys.death(place_of(holder.name)), "killed", px=keys.DATA_TTL)
+            self.broken = True
+
+    def let_a_bell_expire(self, which: int, _: int) -> None:
+        """Of a dead one, of one that is frozen and does not know it yet, or of nobody who came."""
+        self.broken |= bool(self.client.delete(f"{self.box.bell}{which % SLOTS}"))
+
+    def empty_redis(self, *_: int) -> None:
+        bells = [f"{self.box.bell}{slot}" for slot in range(SLOTS)]
+        of_the_run = keys.run(self.box.run), keys.reply(self.box.run), keys.node(self.box.run, self.box.node)
+        self.client.delete(*of_the_run, self.box.stream, *bells)
+        self.tasks.clear()
+        self.broken = True
+
+    # -- what must hold ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def somebody_comes(self) -> None:
+        if not self.broken and self._undelivered():
+            assert any(self.client.exists(f"{self.box.bell}{slot}") for slot in range(SLOTS))
+
+    def _undelivered(self) -> bool:
+        try:
+            (group,) = self.client.xinfo_groups(self.box.stream)
+        except redis.ResponseError:  # no such key
+            return False
+        return bool(self.client.xrange(self.box.stream, b"(" + group["last-delivered-id"], "+", count=1))
+
+    def _pending(self, holder: Holder) -> set[str]:
+        if not self.client.exists(self.box.stream):
+            return set()
+        found = self.client.xpending_range(self.box.stream, keys.GROUP, "-", "+", 1_000, holder.name)
+        return {each["message_id"].decode() for each in found}
+
+    def _with_a_lease(self) -> set[str]:
+        """What those hold whose lease lives."""
+        leases = {self.client.get(f"{self.box.bell}{slot}") for slot in range(SLOTS)}
+        theirs = [self._pending(holder) for holder in self.holders if holder.name.encode() in leases]
+        return set().union(*theirs)
+
+    @invariant()
+    def who_was_given_a_message_knows_it(self) -> None:
+        for holder in self.holders:
+            assert self._pending(holder) <= {entry.id for entry in holder.held}
+
+    @invariant()
+    def each_message_is_answered_once(self) -> None:
+        assert all(times == 1 for times in self.answers.values()), self.answers
+
+    def teardown(self) -> None:
+        """Nothing breaks any more: all is answered within a few rounds."""
+        for _ in range(ROUNDS):
+            if not self.out:
+                break
+            living = {holder.name.encode() for holder in self.holders}
+            for slot in range(SLOTS):  # leases of the dead, and bells whose task was lost, end by themselves
+                if self.client.get(f"{self.box.bell}{slot}") not in living:
+                    self.client.delete(f"{self.box.bell}{slot}")
+            self.look_around(1, SLOTS)
+            while self.tasks:
+                self.start(0, 1)
+            for _ in range(len(self.holders)):
+                self._run_to_its_end(self.holders[0])
+            self.read_replies()
+        assert not self.out
+        self.each_message_is_answered_once()
+        self.empty_redis()
+
+    def _run_to_its_end(self, holder: Holder) -> None:
+        """Let an activation do what it does while messages come, until it lets go."""
+        self.holders.remove(holder)
+        self.holders.insert(0, holder)
+        while holder in self.holders:
+            for step in (self.refresh, self.claim, self.read, self.answer, self.release):
+                if holder in self.holders and (holder.held or step != self.answer):
+                    step(0, 1_000)
+
+
+@pytest.mark.timeout(3600 if LONG else 120)
+def test_the_protocol_holds_whatever_happens_in_between(redis_client: Client) -> None:
+    class Here(Protocol):
+        client = redis_client
+
+    examples, steps = (5_000, 80) if LONG else (100, 40)
+    health = (HealthCheck.too_slow, HealthCheck.data_too_large)
+    run_state_machine_as_test(
+        Here,
+        settings=settings(
+            max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=health
+        ),
+    )

@@ -1,0 +1,233 @@
+"""Workers of a stateful node die again and again, Redis loses its state: its results are those of a local run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from celerypipe import Message, NodeFailed, Pipeline, Runner, WorkerLost
+from celerypipe.connection import connect
+from celerypipe.pipeline import NodeDefinition
+from tests.faults.test_redis_faults import flush, freeze, restart_empty
+from tests.faults.test_worker_faults import Reading
+from tests.integration.test_stateful import CONFIG, payloads, summing, sums
+from tests.integration.test_warp import warped
+from tests.servers import RedisServer, StartWorker, eventually
+
+LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
+at_length = pytest.mark.skipif(not LONG, reason="takes minutes: CELERYPIPE_FAULTS=long, or make faults")
+DELAY = {"delay": 0.002}
+NODES = ["RunningSum", "Window"]
+
+
+def there(mark: str, queue: str) -> Pipeline:
+    return warped(f"tests.stateful_nodes.{mark}", queue, configuration=DELAY)
+
+
+def locally(mark: str, count: int) -> list[Any]:
+    """What the node sends where nothing dies."""
+    pipeline = warped(f"tests.stateful_nodes.{mark}", "nowhere")
+    return [message.payload for message in Runner(local=True).stream(pipeline, map(Message, range(count)))]
+
+
+@pytest.mark.timeout(600 if LONG else 60)
+@pytest.mark.parametrize(("pool", "slots"), [("prefork", 2)])
+def test_a_state_outlives_every_process_that_kept_it(
+    start_worker: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    """Two runs, whose processes are killed in turn in the middle of their work."""
+    count, kills = (5000, 20) if LONG else (500, 2)
+    start_worker("skill", pool=pool, concurrency=slots, config=CONFIG)
+    expected = {node: locally(node, count) for node in NODES}
+    readings = {
+        node: Reading(Runner(redis_url).stream(there(node, "skill"), map(Message, range(count)))) for node in NODES
+    }
+    for kill in range(1, kills + 1):
+        node = NODES[kill % 2]
+        readings[node].wait_for(len(expected[node]) * kill // (kills + 1))
+        os.kill(readings[node].out[-1].meta["pid"], signal.SIGKILL)
+    for node in NODES:
+        assert readings[node].payloads() == expected[node]
+
+
+@at_length
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("node", NODES)
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
+def test_a_state_outlives_its_workers_killed_every_two_seconds(
+    start_worker: StartWorker, redis_url: str, node: str, pool: str
+) -> None:
+    count, queue = 5000, f"sworker{pool}"
+    expected = locally(node, count)
+    worker = start_worker(queue, pool=pool, concurrency=1, config=CONFIG)
+    reading = Reading(Runner(redis_url).stream(there(node, queue), map(Message, range(count))))
+    next_kill = time.monotonic() + 2.0
+    while reading.is_alive():
+        before = len(reading.out)
+        # Whoever is killed before it could do anything shows nothing.
+        eventually(lambda before=before: len(reading.out) > before or not reading.is_alive(), "progress")  # type: ignore[misc]
+        reading.join(max(0.0, next_kill - time.monotonic()))
+        if reading.is_alive():
+            worker.kill()
+            worker = start_worker(queue, pool=pool, concurrency=1, config=CONFIG)
+            next_kill = time.monotonic() + 2.0
+    assert reading.payloads() == expected
+
+
+def lose_state(server: RedisServer) -> None:
+    """As an eviction would: the state alone is gone."""
+    with connect(server.url) as client:
+        assert client.delete(*client.scan_iter("celerypipe:state:*"))
+
+
+def lose_messages(server: RedisServer) -> None:
+    with connect(server.url) as client:
+        assert client.delete(*client.scan_iter("celerypipe:mailbox:*"))
+
+
+def lose_answers(server: RedisServer) -> None:
+    with connect(server.url) as client:
+        assert client.delete(*client.scan_iter("celerypipe:reply:*"))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "harm",
+    [
+        flush,
+        pytest.param(lose_state, marks=at_length),
+        pytest.param(lose_messages, marks=at_length),
+        pytest.param(lose_answers, marks=at_length),
+        pytest.param(restart_empty, marks=at_length),
+        pytest.param(freeze, marks=at_length),
+    ],
+)
+def test_the_runner_goes_back_to_the_snapshot_it_has(
+    start_worker: StartWorker, private_redis: RedisServer, harm: Callable[[RedisServer], None]
+) -> None:
+    start_worker("sredis", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
+    said: list[str] = []
+    runner = Runner(private_redis.url, on_event=said.append)
+    reading = Reading(runner.stream(there("RunningSum", "sredis"), map(Message, range(900))))
+    for count in (20, 600):  # before there was a snapshot, and after
+        reading.wait_for(count)
+        harm(private_redis)
+    assert reading.payloads() == sums(range(900))
+    if harm is not freeze:
+        assert any("it goes on from the snapshot after message" in text for text in said), said
+
+
+@at_length
+def test_a_pinned_node_outlives_a_redis_that_is_silent_for_a_while(
+    start_worker: StartWorker, private_redis: RedisServer
+) -> None:
+    start_worker("sredis", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = summing("sredis", "Forgetful", configuration=DELAY, limits={"pinned": True})
+    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(900))))
+    reading.wait_for(100)
+    freeze(private_redis)
+    assert reading.payloads() == sums(range(900))
+
+
+def test_a_pinned_node_has_nothing_to_go_back_to(start_worker: StartWorker, private_redis: RedisServer) -> None:
+    start_worker("sredis", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = summing("sredis", "Forgetful", configuration=DELAY, limits={"pinned": True})
+    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(20_000))))
+    reading.wait_for(20)
+    flush(private_redis)
+    with pytest.raises(WorkerLost, match=r"there: Redis lost .*a pinned node has no snapshot to go back to"):
+        reading.payloads()
+
+
+@at_length
+def test_who_was_away_too_long_publishes_nothing(start_worker: StartWorker, redis_url: str) -> None:
+    """A process that is stopped for longer than its lease, and wakes up when another one has gone on."""
+    start_worker("szombie", pool="prefork", concurrency=2, config=CONFIG)
+    reading = Reading(Runner(redis_url).stream(there("RunningSum", "szombie"), map(Message, range(1200))))
+    reading.wait_for(100)
+    asleep = reading.out[-1].meta["pid"]
+    os.kill(asleep, signal.SIGSTOP)
+    try:
+        eventually(lambda: reading.out[-1].meta["pid"] != asleep, "another process")
+    finally:
+        os.kill(asleep, signal.SIGCONT)
+    assert reading.payloads() == sums(range(1200))
+
+
+@at_length
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_a_state_is_made_of_counts_in_the_byte_budget(
+    start_worker: StartWorker, redis_url: str, shared: bool
+) -> None:
+    """Twenty payloads fit in; a snapshot makes room before all of them wait for it."""
+    start_worker("sbudget", pool="prefork", concurrency=1, config=CONFIG)
+    runner = Runner(redis_url, byte_budget=2_000_000, shared_memory=shared)
+    frames = (Message(np.full(25_000, number, np.uint32)) for number in range(200))
+    out = runner.stream(summing("sbudget", "Picture"), frames)
+    assert payloads(out) == sums(25_000 * number for number in range(200))
+
+
+@at_length
+def test_a_lost_payload_of_a_message_in_the_state_is_sent_again(
+    start_worker: StartWorker, private_redis: RedisServer
+) -> None:
+    start_worker("sblob", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
+    nodes = [
+        NodeDefinition(name=name, type="proc", mark=mark, warped=True, warp_configuration={"queue": "sblob"})
+        for name, mark in (("large", "tests.stateful_nodes.Enlarge"), ("there", "tests.stateful_nodes.Picture"))
+    ]
+    pipeline = Pipeline(name="test", nodes=nodes, links=[("large", "there")])
+    runner = Runner(private_redis.url, shared_memory=False)
+    reading = Reading(runner.stream(pipeline, map(Message, range(200))))
+    reading.wait_for(50)
+    with redis.Redis.from_url(private_redis.url) as client:
+        client.delete(*client.scan_iter("celerypipe:blob:*", count=1000), "none")
+    os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
+    assert reading.payloads() == sums(20_000 * number for number in range(200))
+
+
+@at_length
+def test_a_message_that_kills_its_process_leaves_nothing_in_the_state(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    start_worker("sfatal", pool="prefork", concurrency=1, config=CONFIG)
+    pipeline = summing("sfatal", "Fatal", configuration={"bad": [30]}, on_error="skip")
+    out = payloads(Runner(redis_url).stream(pipeline, map(Message, range(60))))
+    assert out == sums(number for number in range(60) if number != 30)
+
+
+@at_length
+def test_an_update_that_does_not_do_the_same_again_ends_the_run(
+    start_worker: StartWorker, redis_url: str, tmp_path: Any
+) -> None:
+    start_worker("smoody", pool="prefork", concurrency=1, config=CONFIG)
+    pipeline = summing("smoody", "Moody", configuration={"diary": str(tmp_path / "diary"), "delay": 0.002})
+    reading = Reading(Runner(redis_url).stream(pipeline, map(Message, range(2000))))
+    reading.wait_for(1)
+    os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
+    with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
+        reading.payloads()
+
+
+@pytest.mark.parametrize("leave", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=at_length)])
+def test_when_the_process_of_a_pinned_node_goes_the_run_ends(
+    start_worker: StartWorker, redis_url: str, leave: signal.Signals
+) -> None:
+    worker = start_worker("spinned", pool="prefork", concurrency=2, config=CONFIG)
+    pipeline = summing("spinned", "Forgetful", configuration={"delay": 0.01}, limits={"pinned": True})
+    reading = Reading(Runner(redis_url).stream(pipeline, map(Message, range(5000))))
+    reading.wait_for(5)
+    if leave == signal.SIGKILL:
+        os.kill(reading.out[-1].meta["pid"], leave)
+    else:
+        worker.process.send_signal(leave)
+    with pytest.raises(WorkerLost, match=r"there: the process that kept its state is gone"):
+        reading.payloads()
+    eventually(lambda: not reading.is_alive(), "the end of the run")

@@ -1,0 +1,181 @@
+"""A node that hangs: the run hears of it in time, and the worker frees itself or ends for its supervisor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celerypipe import Message, NodeTimeout, Runner
+from celerypipe.instance import Unarmed
+from celerypipe.keeper import Lease
+from celerypipe.mailbox import Mailbox
+from celerypipe.stuck import CALL_BACK_PATIENCE, StuckWatch
+from tests.faults.test_worker_faults import Reading
+from tests.faulty import CONFIG, long_only
+from tests.integration.test_warp import results, warped
+from tests.servers import StartWorker, eventually
+
+#: Hangs that an interrupt ends, and those it does not: C that holds the GIL, Python that takes no exception.
+EASY, HARD = ["sleep", "socket"], ["gil", "deaf"]
+
+
+def hanging(queue: str, **options: Any) -> Any:
+    """A node that hangs for longer than a test may take, and has half a second."""
+    return warped("tests.faulty.Hangs", queue, timeout=0.5, **{"on_error": "skip", **options})
+
+
+def patient(queue: str) -> Any:
+    """The same node without a timeout: it waits for a worker as long as it takes."""
+    return warped("tests.faulty.Hangs", queue)
+
+
+def hang(url: str, queue: str, way: str) -> None:
+    """Run one message that hangs, and expect the error long before it ends."""
+    with pytest.raises(NodeTimeout, match=r"0\.5 s exceeded \(.* running on "):
+        results(Runner(url), hanging(queue, on_error="stop"), [way])
+
+
+def served_by(url: str, queue: str) -> int:
+    """Run one message; return the process that did it."""
+    (message,) = Runner(url).stream(patient(queue), [Message(0)])
+    return int(message.meta["pid"])
+
+
+def test_a_prefork_child_is_freed_or_replaced(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("sprefork", pool="prefork", concurrency=1, config=CONFIG)
+    pids = [served_by(redis_url, "sprefork")]
+    for way in (*EASY, *HARD):
+        hang(redis_url, "sprefork", way)
+        pids.append(served_by(redis_url, "sprefork"))
+    assert pids[0] == pids[1] == pids[2]
+    assert len(set(pids[2:])) == 3
+    assert "update() of node there, run " in worker.text()
+    assert worker.presences()
+
+
+def test_a_solo_worker_frees_itself_where_it_can(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("ssolo", pool="solo", config=CONFIG)
+    for way in EASY:
+        hang(redis_url, "ssolo", way)
+        assert served_by(redis_url, "ssolo") == worker.process.pid
+
+
+def test_a_threads_worker_that_is_to_stay_stays(start_doomed: StartWorker, redis_url: str) -> None:
+    worker = start_doomed("sstay", pool="threads", concurrency=2, config=CONFIG)
+    hang(redis_url, "sstay", "socket")
+    assert served_by(redis_url, "sstay") == worker.process.pid
+    worker.process.terminate()  # it cannot wait for that thread
+    assert worker.wait_for_end() == 75, worker.text()
+
+
+@pytest.mark.parametrize(
+    ("pool", "slots", "way", "status"),
+    [
+        ("threads", 2, "gil", 1),
+        ("solo", 1, "deaf", 75),
+        pytest.param("threads", 2, "deaf", 75, marks=long_only),
+        pytest.param("solo", 1, "gil", 1, marks=long_only),
+    ],
+)
+def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int, way: str, status: int
+) -> None:
+    config, queue = f"{CONFIG}exit_when_stuck = 1.0\n", f"send{pool}{way}"
+    first = start_doomed(queue, pool=pool, concurrency=slots, config=config)
+    stream = Runner(redis_url).stream(patient(queue), map(Message, range(200)))
+    assert next(stream).payload == 0
+    hang(redis_url, queue, way)
+    assert first.wait_for_end() == status, first.text()
+    if way == "deaf":
+        assert "update() of node there, run " in first.text()
+        assert "in be_deaf" in first.text()
+        assert not first.presences()
+    else:
+        assert "Timeout (" in first.text()  # faulthandler's word for it, with the stacks of all threads
+    start_doomed(queue, pool=pool, concurrency=slots, config=config)
+    assert [message.payload for message in stream] == list(range(1, 200))
+
+
+@long_only
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 2)])
+@pytest.mark.parametrize("way", [*EASY, *HARD])
+def test_the_error_comes_in_time_in_every_pool(
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int, way: str
+) -> None:
+    queue = f"stime{pool}{way}"
+    start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG)
+    began = time.monotonic()
+    hang(redis_url, queue, way)
+    print(f"{pool}, {way}: the error came {time.monotonic() - began:.2f} s after the start of a run with 0.5 s")
+
+
+def test_other_threads_finish_before_a_stuck_worker_ends(
+    start_doomed: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    queue, gate = "sothers", tmp_path / "gate"
+    config = 'imports = ["tests.faulty", "tests.remote"]\n'
+    arguments = ["--exit-when-stuck", "1"]
+    worker = start_doomed(queue, pool="threads", concurrency=2, config=config, arguments=arguments)
+    other = Reading(Runner(redis_url).stream(warped("tests.remote.Gate", queue), [Message(1), Message(str(gate))]))
+    other.wait_for(1)
+    hang(redis_url, queue, "sleep")
+    worker.wait_for_text("exits with status 75")
+    eventually(lambda: not worker.presences(), "the end of its presence")
+    gate.touch()
+    assert other.payloads() == [1, str(gate)]
+    assert worker.wait_for_end() == 75
+
+
+def test_a_retry_comes_in_time_too(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    worker = start_doomed("sretry", pool="threads", concurrency=2, config=CONFIG)
+    pipeline = hanging("sretry", retries=1, configuration={"once": str(tmp_path / "once")}, on_error="stop")
+    assert results(Runner(redis_url), pipeline, [0, "sleep", 1]) == [0, "sleep", 1]
+    worker.kill()
+
+
+@pytest.fixture
+def lease() -> Lease:
+    """That of an activation which works on a message."""
+    return Lease(Mailbox("run", "node"), 0, "host.1.token.0", Unarmed(), current="1-1")
+
+
+@pytest.fixture
+def said(lease: Lease) -> Iterator[list[str]]:
+    """What a watch with a short grace says of that activation."""
+    texts: list[str] = []
+    StuckWatch(lambda: [lease], 0.1, lambda _, text: texts.append(text), lambda: texts and None)
+    return texts
+
+
+def test_what_is_stuck_is_said_once(lease: Lease, said: list[str]) -> None:
+    lease.until = time.monotonic()
+    eventually(lambda: said, "its word")
+    assert said[0].startswith("update() of node node, run run, is stuck: it should have ended 0.")
+    assert f"in {test_what_is_stuck_is_said_once.__name__}" in said[0]
+    lease.current, lease.until = "1-2", time.monotonic()
+    eventually(lambda: len(said) > 1, "the second one")
+    assert len(said) == 2
+
+
+def test_what_was_called_back_should_end_soon_and_what_has_no_limit_may_go_on(lease: Lease, said: list[str]) -> None:
+    lease.call_back("1-0")  # one before
+    looked = threading.Event()
+    watch = StuckWatch(lambda: [lease], 0.1, lambda _, text: said.append(text), looked.set)
+    looked.wait()
+    looked.clear()
+    looked.wait()
+    assert not said
+    lease.called_back = "1-1", time.monotonic() - CALL_BACK_PATIENCE
+    eventually(lambda: said, "its word")
+    assert watch is not None
+
+
+def test_an_option_that_is_no_time_ends_the_worker_with_one_line(start_doomed: StartWorker) -> None:
+    worker = start_doomed("sopt", pool="threads", config=CONFIG, arguments=["--exit-when-stuck", "soon"], wait=False)
+    assert worker.wait_for_end() == 78
+    assert "celerypipe: --exit-when-stuck soon: give seconds, 0 for a worker that stays" in worker.text()

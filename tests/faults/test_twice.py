@@ -1,0 +1,168 @@
+"""Late, repeated and doubled: whatever comes twice counts once; and workers that live in another time or version."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celerypipe import ConfigError, Message, Runner, codec, keys
+from celerypipe.celery import app
+from celerypipe.connection import Client, connect
+from celerypipe.settings import broker_url
+from tests.faults.test_worker_faults import Reading
+from tests.faulty import long_only
+from tests.integration.test_warp import CONFIG, results, warped
+from tests.servers import ROOT, RedisServer, StartWorker, eventually
+
+#: Where Debian's package libfaketime puts it; the directory is that of the machine's architecture.
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+
+
+@pytest.fixture
+def client(private_redis: RedisServer) -> Iterator[Client]:
+    with connect(private_redis.url) as client:
+        yield client
+
+
+def key_of(client: Client, kind: str) -> bytes:
+    """The one key of its kind, as soon as there is one."""
+    return eventually(lambda: next(iter(client.scan_iter(f"celerypipe:{kind}:*")), b""), f"a key of kind {kind}")
+
+
+def test_a_result_that_comes_late_is_nobodys(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    """A worker is frozen in a message, another one takes over, and the first one wakes up and answers."""
+    diary = tmp_path / "diary"
+    first = start_doomed("wlate", pool="solo", config=CONFIG)
+    answered = threading.Event()
+
+    def messages() -> Iterator[Message]:
+        yield Message(1.0)
+        assert answered.wait(40)
+        yield from map(Message, (0.01, 0.02))
+
+    pipeline = warped("tests.remote.Nap", "wlate", configuration={"diary": str(diary)})
+    reading = Reading(Runner(redis_url).stream(pipeline, messages()))
+    eventually(diary.exists, "the beginning of its nap")
+    os.killpg(first.process.pid, signal.SIGSTOP)
+    try:
+        start_doomed("wlate", pool="solo", config=CONFIG)
+        reading.wait_for(1)
+    finally:
+        os.killpg(first.process.pid, signal.SIGCONT)
+    first.wait_for_text(" succeeded in ")  # Celery's word for the end of an activation
+    answered.set()
+    assert reading.payloads() == [1.0, 0.01, 0.02]
+    assert diary.read_text().split()[:2] == ["1.0", "1.0"]
+
+
+def test_a_result_for_a_run_that_ended_is_thrown_away(
+    start_doomed: StartWorker, private_redis: RedisServer, client: Client, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    worker = start_doomed("wover", pool="threads", concurrency=1, config=CONFIG, url=private_redis.url)
+    pipeline = warped("tests.remote.Nap", "wover", configuration={"diary": str(diary)})
+    runner = Runner(private_redis.url)
+    reading = Reading(runner.stream(pipeline, [Message(1.0)]))
+    eventually(diary.exists, "the beginning of its nap")
+    runner.cancel()
+    eventually(lambda: not reading.is_alive(), "the end of the run")
+    worker.wait_for_text(" succeeded in ")
+    assert not [key for kind in ("reply", "mailbox", "blob") for key in client.scan_iter(f"celerypipe:{kind}:*")]
+
+
+def test_results_that_come_twice_count_once(
+    start_doomed: StartWorker, private_redis: RedisServer, client: Client
+) -> None:
+    start_doomed("wtwice", pool="solo", config=CONFIG, url=private_redis.url)
+    pipeline = warped("tests.remote.Echo", "wtwice", configuration={"delay": 0.001})
+    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(500))))
+    reply, last, copies = key_of(client, "reply"), b"0-0", 0
+    mine: set[bytes] = set()
+    while reading.is_alive():
+        for _, entries in client.xread({reply: last}, count=10, block=100) or ():
+            for last, fields in entries:
+                if last not in mine:
+                    copy = client.xadd(reply, fields, nomkstream=True)
+                    copies += copy is not None
+                    mine.add(copy)
+    assert reading.payloads() == list(range(500))
+    assert copies > 0
+
+
+def test_two_activations_for_one_mailbox_share_it(
+    start_doomed: StartWorker, private_redis: RedisServer, client: Client
+) -> None:
+    """Bells are repeated, and vanish while they are held: activations come that should not, and nothing is doubled."""
+    url = private_redis.url
+    start_doomed("wboth", pool="prefork", concurrency=3, config=CONFIG, url=url)
+    limits = {"parallel": 1, "linger": 0.1}
+    pipeline = warped("tests.remote.Echo", "wboth", configuration={"delay": 0.002}, limits=limits)
+    reading = Reading(Runner(url).stream(pipeline, map(Message, range(1000))))
+    run = key_of(client, "mailbox").decode().split(":")[2]
+    bell = f"{keys.bell(run, 'there')}0"
+    with app.connection_for_write(broker_url(url)) as connection:
+        for stray in range(12):
+            reading.wait_for(80 * stray)
+            if stray % 2:
+                client.delete(bell)
+            arguments = [run, "there", 0, f"stray{stray}"]
+            app.send_task("tests.remote.Echo", arguments, queue="wboth", connection=connection, ignore_result=True)
+    assert reading.payloads() == list(range(1000))
+    assert len({message.meta["pid"] for message in reading.out}) > 1
+
+
+@pytest.mark.parametrize("shift", ["+1h", pytest.param("-1h", marks=long_only)])
+@pytest.mark.skipif(not FAKETIME, reason="without libfaketime (apt install libfaketime) no process lives an hour off")
+def test_a_clock_that_is_an_hour_off_changes_nothing(start_doomed: StartWorker, redis_url: str, shift: str) -> None:
+    env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": shift}
+    queue = f"wclock{'ahead' if shift[0] == '+' else 'behind'}"
+    worker = start_doomed(queue, pool="prefork", concurrency=1, config=CONFIG, env=env)
+    assert abs(worker.presence["started"] - os.stat(worker.log).st_mtime) > 3000  # it does live an hour off
+    pipeline = warped("tests.remote.Nap", queue, timeout=2.0, on_error="skip")
+    runner = Runner(redis_url)
+    payloads = [0.001] * 50 + [60.0] + [0.002] * 50
+    assert results(runner, pipeline, payloads) == [0.001] * 50 + [0.002] * 50
+    assert runner.report is not None
+    there = runner.report["there"]
+    assert (there.timeouts, there.skipped) == (1, 1)
+    assert there.waiting is not None
+    assert 0 <= there.waiting.p50 <= there.waiting.p99 < 60
+
+
+@pytest.fixture
+def stranger(start_doomed: StartWorker, redis_url: str, workplace: Any) -> Any:
+    """Starts a worker whose celerypipe has another version of the codec."""
+    text = "from celerypipe import codec\nfrom tests.remote import Echo\n\ncodec.CODEC_VERSION = 99\n"
+    workplace.module("tests_of_another_version", text)
+
+    def start(queue: str) -> Any:
+        workplace.config(queue, 'imports = ["tests_of_another_version", "tests.remote"]\n')
+        python_path = os.pathsep.join([str(workplace.folder), str(ROOT)])
+        return start_doomed(queue, pool="solo", cwd=workplace.folder, env={"PYTHONPATH": python_path})
+
+    return start
+
+
+def test_a_worker_with_another_codec_is_refused_with_both_versions(redis_url: str, stranger: Any) -> None:
+    stranger("wcodec")
+    with pytest.raises(ConfigError, match=rf"codec 99, this machine {codec.CODEC_VERSION}"):
+        results(Runner(redis_url), warped("tests.remote.Echo", "wcodec"), range(10))
+
+
+@long_only
+def test_beside_others_a_worker_with_another_codec_does_no_harm(
+    start_doomed: StartWorker, redis_url: str, stranger: Any
+) -> None:
+    start_doomed("wmixed", pool="solo", config=CONFIG)
+    other = stranger("wmixed")
+    runner, payloads = Runner(redis_url), list(range(100))
+    pipeline = warped("tests.remote.Echo", "wmixed", configuration={"delay": 0.002}, limits={"linger": 0.05})
+    assert results(runner, pipeline, payloads) == payloads
+    if "unreadable record" in other.text():  # it got a bell
+        assert f"version {codec.CODEC_VERSION} of the codec, this celerypipe reads version 99" in other.text()

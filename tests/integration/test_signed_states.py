@@ -1,0 +1,72 @@
+"""Stateful nodes whose snapshots are signed: who alters one, or puts an older one back, changes no result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import accumulate
+
+import numpy as np
+import pytest
+
+from celerypipe import Message, Runner, keys
+from celerypipe.connection import Client
+from tests.faults.test_worker_faults import Reading
+from tests.integration.test_signing import KEY, SIGNED, report_of, run_of
+from tests.integration.test_warp import warped
+from tests.servers import RunningWorker, StartWorker, eventually
+
+CONFIG = 'imports = ["tests.stateful_nodes", "tests.remote"]\n'
+COUNT = 400
+#: Each activation restores what the one before has saved.
+LIMITS = {"term": 0.3, "linger": 0.0}
+
+
+@pytest.fixture
+def worker(shared_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> RunningWorker:
+    """A worker with keys; the runs of the test have the same ones."""
+    monkeypatch.setenv("CELERYPIPE_KEYS", KEY)
+    return shared_worker("sealed", pool="solo", concurrency=1, config=CONFIG, env=SIGNED)
+
+
+def alter(client: Client, name: str) -> None:
+    field = b"data" if client.hexists(name, "data") else b"blob"
+    value = client.hget(name, field)
+    assert value is not None
+    client.hset(name, field, value[:-20] + bytes([value[-20] ^ 1]) + value[-19:])
+
+
+def plant(client: Client, name: str) -> None:
+    """A snapshot of the stranger's own making."""
+    client.hset(name, "data", b"\x00" * 40)
+
+
+def put_back(client: Client, name: str) -> None:
+    """One that we signed, for an earlier message."""
+    before, last = client.hmget(name, "data", "last")
+    eventually(lambda: client.hget(name, "last") != last, "the next snapshot")
+    client.hset(name, "data", before)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("harm", [alter, plant, put_back])
+def test_who_tampers_with_a_state_changes_no_result(
+    worker: RunningWorker, redis_url: str, redis_client: Client, harm: Callable[[Client, str], None]
+) -> None:
+    runner = Runner(redis_url)
+    pipeline = warped("tests.stateful_nodes.RunningSum", "sealed", configuration={"delay": 0.005}, limits=LIMITS)
+    reading = Reading(runner.stream(pipeline, map(Message, range(COUNT))))
+    reading.wait_for(50)
+    name = keys.state(run_of(runner), "there")
+    eventually(lambda: redis_client.hget(name, "data"), "a snapshot")
+    harm(redis_client, name)
+    assert reading.payloads() == list(accumulate(range(COUNT)))
+    assert report_of(runner).refused.get("state", 0) >= 1
+
+
+def test_a_large_state_goes_on_with_keys(worker: RunningWorker, redis_url: str) -> None:
+    runner = Runner(redis_url)
+    frames = [np.full(100_000, number, np.uint32) for number in range(60)]
+    pipeline = warped("tests.stateful_nodes.Picture", "sealed", limits={"term": 0.05})
+    outputs = [message.payload for message in runner.stream(pipeline, map(Message, frames))]
+    assert outputs == list(accumulate(100_000 * number for number in range(60)))
+    assert not report_of(runner).refused

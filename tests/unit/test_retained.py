@@ -1,0 +1,51 @@
+"""What a runner keeps of a stateful warped node."""
+
+from __future__ import annotations
+
+import threading
+
+from celerypipe import Message
+from celerypipe.fence import GIVEN_UP
+from celerypipe.flight import Flight
+from celerypipe.retained import Retained
+
+
+def out(*sequences: int) -> dict[int, Flight]:
+    """Messages that are out, sent a moment ago."""
+    return {sequence: Flight(sequence, Message(sequence), sent_at=1.0) for sequence in sequences}
+
+
+def test_what_was_given_up_before_the_node_was_known_is_told_to_who_serves_it() -> None:
+    retained = Retained(threading.RLock(), out(2, 3, 5), 7)
+    assert retained.last == 1
+    assert [(flight.sequence, flight.attempt) for flight in retained.since(())] == [
+        (2, 0),
+        (3, 0),
+        (4, GIVEN_UP),
+        (5, 0),
+        (6, GIVEN_UP),
+    ]
+    assert Retained(threading.RLock(), {}, 7).last == 6
+
+
+def test_a_message_is_kept_until_a_snapshot_has_it_and_all_before_it_are_answered() -> None:
+    flights = out(0, 1, 2)
+    retained = Retained(threading.RLock(), flights, 3)
+    for sequence in (0, 2):
+        retained.keep(flights.pop(sequence))
+    assert retained.answered_up_to(0)
+    assert not retained.answered_up_to(2), "its result is on its way, and who goes back needs it"
+    assert [flight.sequence for flight in retained.saved(0, b"state")] == [0]
+    assert (retained.last, retained.data) == (0, b"state")
+    assert [flight.sequence for flight in retained.since(())] == [1, 2]
+
+
+def test_what_is_not_sent_yet_is_not_sent_twice() -> None:
+    flights = out(0, 1, 2, 3)
+    flights[1].sent_at = 0.0  # it will be, by who accepted it
+    flights[2].remaking = True
+    retained = Retained(threading.RLock(), flights, 4)
+    retained.keep(flights.pop(3))
+    assert [flight.sequence for flight in retained.since((flights[0],))] == [3]
+    retained.forget()
+    assert retained.since((flights[0],)) == []
