@@ -78,7 +78,7 @@ def test_the_lock_dies_with_its_process_whatever_children_it_has(tmp_path: Path)
     code = (
         "import os, sys; from pathlib import Path; from celerypipe.journal import Journal, begun\n"
         "journal = Journal.create(Path(sys.argv[1]), begun('aaaa', 'story', {}))\n"
-        "if os.fork(): print('made', flush=True)\n"
+        "if not os.fork(): print('made', flush=True)\n"
         "sys.stdin.read()"
     )
     place = tmp_path / "one"
