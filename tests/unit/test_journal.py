@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from celerypipe.errors import ConfigError
@@ -127,6 +127,7 @@ def test_nonsense_is_named_by_its_line(lines: list[object], complaint: str, tmp_
     assert (tmp_path / FILE).read_bytes() == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b'{"celerypipe_journal":1,"runs":["aaaa"],"pipeline":"p","started":1,"parts":7}\nnull\n')
 def test_any_bytes_are_a_journal_or_none(data: bytes) -> None:
