@@ -247,7 +247,7 @@ class Journal:
         """Replace the file by a short one, which appears as a whole; the lock is held all the time."""
         data = self.content.lines()
         draft = self.place / f".{os.getpid()}.part"
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             old, size, self._file, self.content.size = self._file, self.content.size, descriptor, 0
@@ -268,7 +268,7 @@ class Journal:
 def locked(path: Path) -> int:
     """Open the file and lock it; BlockingIOError when another process has the lock."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its owner may have replaced it between the two calls.

@@ -25,7 +25,7 @@ class Kept:
 def kept(folder: Path) -> tuple[list[Kept], list[str]]:
     """Return the journals in a folder, the newest first, and a sentence about each file that is none."""
     found, strange = [], []
-    for path in sorted(folder.glob(f"*/{FILE}")):
+    for path in _files(folder):
         try:
             found.append(Kept(path.parent, parse(path.read_bytes()), _is_busy(path)))
         except NoJournal as error:
@@ -33,6 +33,11 @@ def kept(folder: Path) -> tuple[list[Kept], list[str]]:
         except OSError as error:
             strange.append(f"{path} cannot be read: {error.strerror}")
     return sorted(found, key=lambda each: each.content.started, reverse=True), strange
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that may be journals; a link is none, so that nothing outside the folder is touched."""
+    return [path for path in sorted(folder.glob(f"*/{FILE}")) if not path.parent.is_symlink()]
 
 
 def _is_busy(path: Path) -> bool:
@@ -46,7 +51,7 @@ def _is_busy(path: Path) -> bool:
 def prune(folder: Path, most: int = MOST) -> None:
     """Remove the oldest journals beyond so many; those of runs that are going on stay, and so does what is none."""
     ages: list[tuple[float, Path]] = []
-    for path in folder.glob(f"*/{FILE}"):
+    for path in _files(folder):
         with contextlib.suppress(NoJournal, OSError):
             ages.append((head_of(path).started, path))
     for _, path in sorted(ages, reverse=True)[most:]:

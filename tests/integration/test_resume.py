@@ -290,9 +290,13 @@ def test_old_journals_go_and_what_is_none_stays(tmp_path: Path) -> None:
     busy = Journal.open(tmp_path / "abc0", "ffff")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / FILE).write_text("{}\n")
+    elsewhere = tmp_path / "else" / "where"
+    Journal.create(elsewhere, begun("dddd", "story", {})).close()
+    (tmp_path / "link").symlink_to(elsewhere)
     prune(tmp_path, 2)
     found, strange = kept(tmp_path)
     busy.close()
+    assert (elsewhere / FILE).exists()
     assert [each.content.runs[0] for each in found] == ["abc5", "abc4", "abc0"]
     assert len(strange) == 1
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from celerypipe.errors import ConfigError
@@ -78,7 +78,7 @@ def test_the_lock_dies_with_its_process_whatever_children_it_has(tmp_path: Path)
     code = (
         "import os, sys; from pathlib import Path; from celerypipe.journal import Journal, begun\n"
         "journal = Journal.create(Path(sys.argv[1]), begun('aaaa', 'story', {}))\n"
-        "if os.fork(): print('made', flush=True)\n"
+        "if not os.fork(): print('made', flush=True)\n"
         "sys.stdin.read()"
     )
     place = tmp_path / "one"
@@ -127,6 +127,7 @@ def test_nonsense_is_named_by_its_line(lines: list[object], complaint: str, tmp_
     assert (tmp_path / FILE).read_bytes() == data
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b'{"celerypipe_journal":1,"runs":["aaaa"],"pipeline":"p","started":1,"parts":7}\nnull\n')
 def test_any_bytes_are_a_journal_or_none(data: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celerypipe.positions import Positions
@@ -14,6 +14,7 @@ NUMBERS = st.integers(-20, 20)
 MEMBERS = st.lists(st.one_of(NUMBERS, st.tuples(NUMBERS, NUMBERS).map(sorted), st.text(max_size=2)))
 
 
+@settings(deadline=None)
 @given(MEMBERS, MEMBERS)
 def test_it_is_the_set_that_it_stands_for(members: list[object], others: list[object]) -> None:
     expected: set[object] = set()

@@ -21,7 +21,7 @@ class Written:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         self._notes = np.fromfile(path, NOTE)  # half a note at the end is left out
         self._before = np.sort(self._notes["key"])
         os.ftruncate(self._file, self._notes.nbytes)
