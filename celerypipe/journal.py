@@ -49,7 +49,7 @@ class Content:
 
     ``runs``: the run that began it and those that went on from it; ``parts``: digests of what its pipeline consisted
     of; ``through``: by source, the positions that are through; ``following``: by source, the number after the highest
-    that a message which is through had; ``size``: bytes of whole lines.
+    that a message which is through had; ``obstacle``: why the run cannot go on; ``size``: bytes of whole lines.
     """
 
     runs: list[str]
@@ -58,6 +58,7 @@ class Content:
     parts: Mapping[str, str] = field(default_factory=dict)
     through: dict[str, Positions] = field(default_factory=dict)
     following: dict[str, int] = field(default_factory=dict)
+    obstacle: str = ""
     size: int = 0
 
     @property
@@ -80,6 +81,7 @@ class Content:
             "pipeline": self.pipeline,
             "started": self.started,
             "parts": dict(self.parts),
+            "obstacle": self.obstacle,
         }
         return line_of(head) + noted(self.through, self.following)
 
@@ -141,7 +143,9 @@ def _head(head: dict[str, Any]) -> Content:
             isinstance(run, str) and RUN.fullmatch(run) for run in runs
         ):
             parts = head.get("parts")
-            return Content(runs, pipeline, started, parts if isinstance(parts, dict) else {})
+            found = Content(runs, pipeline, started, parts if isinstance(parts, dict) else {})
+            found.obstacle = str(head.get("obstacle", ""))
+            return found
     raise NoJournal("line 1 is damaged")
 
 
@@ -215,6 +219,11 @@ class Journal:
         self.content.add(through, following)
         if self._grown > REWRITE and self._grown > self.content.size // 2:
             self._write_again()
+
+    def forbid(self, obstacle: str) -> None:
+        """Say why the run cannot go on, whatever is through; OSError when that cannot be written."""
+        self.content.obstacle = obstacle
+        self._write_again()
 
     def record(self, node: str) -> Path:
         """Return the file in which this sink notes what it wrote."""

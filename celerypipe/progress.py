@@ -14,6 +14,9 @@ from celerypipe.positions import Position, Positions
 #: Seconds between two writes: what came through since the last one is sent again after a ``kill -9``.
 PERIOD = 1.0
 
+#: Why a run with such a node is not resumed.
+REMEMBERS = "{!r} is stateful, and what it remembers is lost with its run"
+
 
 @dataclass(slots=True, eq=False)
 class _Tree:
@@ -154,16 +157,26 @@ class Progress:
                     self._silent = True
                     self._say(f"the journal of this run cannot be written: {error}")
 
+    def forbid(self, obstacle: str) -> None:
+        """The run cannot be resumed after all, and this is why."""
+        with self._writing:
+            if self._closed or self._journal.content.obstacle:
+                return
+            try:
+                self._journal.forbid(obstacle)
+            except OSError as error:
+                self._say(f"the journal of this run cannot be written: {error}")
+
     def close(self, *, done: bool) -> int:
         """Write the last, and let go of the file; return how many source messages are through.
 
-        A run that is ``done``, or of which nothing is through, leaves no journal behind.
+        A run that is ``done``, or of which nothing is through, or that cannot go on, leaves no journal behind.
         """
         self.flush()
         with self._writing:
             self._closed = True
             count = self._journal.content.count
-            if done or not count:
+            if done or not count or self._journal.content.obstacle:
                 self._journal.remove()
                 return 0
             self._journal.close()

@@ -15,7 +15,7 @@ from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.journal import Journal, begun
 from celerypipe.journals import Kept, kept, prune
 from celerypipe.pipeline import Pipeline
-from celerypipe.progress import Progress
+from celerypipe.progress import REMEMBERS, Progress
 from celerypipe.station import Course, Station
 
 #: The folder of the journals in the pipeline's folder.
@@ -38,11 +38,13 @@ def obstacle(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -
     for node in pipeline.nodes:
         if node.sync == "latest":
             return f"{node.name!r} joins by 'latest', and what it remembers is lost with its run"
+        if node.warped and node.warp_configuration.pinned:
+            return REMEMBERS.format(node.name)
         if not is_known_here(node, catalogue, local=local):
             continue
         found = catalogue.find(node.mark, node.type).node
         if found.stateful:
-            return f"{node.name!r} is stateful, and what it remembers is lost with its run"
+            return REMEMBERS.format(node.name)
         can_seek = can_seek or (issubclass(found, Source) and found.seek is not Source.seek)
     if not can_seek:
         return (
@@ -86,6 +88,8 @@ def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool
         known = [name for each in found for name in each.content.runs]
         asked = f"there is no journal of a run {run!r}{did_you_mean(run, known)}" if run else "--resume needs a run"
         raise ConfigError("\n".join([_with_list(asked, place, pipeline, found), *strange]))
+    if one.content.obstacle:
+        raise ConfigError(f"run {run!r} cannot be resumed: {one.content.obstacle}")
     if one.busy:
         raise ConfigError(f"run {run!r} is still going on")
     if changed := changes(parts_of(pipeline), one.content.parts):

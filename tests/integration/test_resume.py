@@ -15,11 +15,11 @@ from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runne
 from celerypipe.catalogue import Catalogue
 from celerypipe.journal import FILE, Journal, begun, parse
 from celerypipe.journals import kept, prune
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.pipeline import NodeDefinition, WarpConfiguration
 from celerypipe.resume import obstacle
 from tests import here, remote
 from tests.living import living
-from tests.servers import ROOT
+from tests.servers import ROOT, StartWorker
 
 
 class Story:
@@ -361,3 +361,35 @@ def test_a_folder_without_room_for_a_journal_runs_all_the_same(story: Story) -> 
     assert Runner(on_event=said.append).run(pipeline).status == "done"
     assert "this run cannot be resumed, no journal can be written to" in said[0]
     assert story.lines() == list(range(60))
+
+
+def test_what_only_its_worker_knows_to_be_stateful_cannot_be_resumed_either(
+    story: Story, shared_worker: StartWorker, redis_url: str
+) -> None:
+    shared_worker("ssolo", pool="solo", concurrency=1, config='imports = ["tests.stateful_nodes", "tests.remote"]\n')
+    warp = {"queue": "ssolo"}
+    summing = NodeDefinition(
+        name="sum", type="proc", mark="tests.stateful_nodes.RunningSum", warped=True, warp_configuration=warp
+    )
+    pipeline = story.pipeline(
+        [stream(), summing, story.trap(780, 39)], [("numbers", "sum"), ("sum", "trap"), ("trap", "file")]
+    )
+    assert not obstacle(pipeline, Catalogue())
+    said: list[str] = []
+    story.runner = Runner(redis_url, on_event=said.append)
+    story.fail(pipeline)
+    assert not story.journals()
+    assert not [text for text in said if "--resume" in text]
+    pinned = summing.model_copy(update={"warp_configuration": WarpConfiguration(queue="ssolo", pinned=True)})
+    assert obstacle(story.pipeline([stream(), pinned], []), Catalogue()).startswith("'sum' is stateful")
+
+
+def test_a_run_that_was_killed_over_such_a_node_says_so(story: Story) -> None:
+    pipeline = story.pipeline([stream(), story.trap(40)], [("numbers", "trap"), ("trap", "file")])
+    run = story.fail(pipeline)
+    (path,) = story.journals()
+    journal = Journal.open(path.parent, "abcd")
+    journal.forbid("'x' is stateful, and so on")
+    journal.close()
+    with pytest.raises(ConfigError, match=rf"run '{run}' cannot be resumed: 'x' is stateful, and so on"):
+        story.runner.run(pipeline, resume=run)
