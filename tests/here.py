@@ -141,3 +141,12 @@ class Keyed(Sink):
             if self.odd[message.payload] == "hang":
                 time.sleep(20)
             raise ValueError(message.payload)
+
+
+class Remembering(Proc):
+    """Is stateful, and says so."""
+
+    stateful = True
+
+    def update(self, message: Message) -> Message:
+        return message

@@ -183,7 +183,7 @@ def test_a_run_that_is_done_leaves_nothing_and_one_without_a_folder_keeps_nothin
 @pytest.mark.parametrize(
     ("node", "reason"),
     [
-        (proc("odd", remote.Counting), "'odd' is stateful"),
+        (proc("odd", here.Remembering), "'odd' is stateful"),
         (proc("odd", remote.Echo, sync="latest"), "'odd' joins by 'latest'"),
     ],
 )
