@@ -5,18 +5,17 @@ The short form takes one pool for each trouble, and seconds; CELERYPIPE_FAULTS=l
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from celerypipe import Message, Runner
+from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import warped
 from tests.servers import RunningWorker
 
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 #: Longer than the lease of a bell.
 SECONDS = 10.0 if LONG else 3.5
 #: Messages that follow when the trouble is over.

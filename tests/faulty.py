@@ -10,13 +10,7 @@ import socket
 import time
 from pathlib import Path
 
-import pytest
-
 from celerypipe import Message, Proc
-
-#: ``make faults``: the long form of the tests of faults.
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
-long_only = pytest.mark.skipif(not LONG, reason="only in the long form: CELERYPIPE_FAULTS=long")
 
 CONFIG = 'imports = ["tests.faulty"]\n'
 

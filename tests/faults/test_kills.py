@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from celerypipe import Message, Runner
+from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
-from tests.faulty import LONG
 from tests.integration.test_warp import CONFIG, warped
 from tests.processes import descendants
 from tests.servers import RunningWorker, StartWorker, eventually

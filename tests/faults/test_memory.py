@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,12 +16,12 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.connection import connect
+from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped
 from tests.processes import descendants
 from tests.servers import ROOT, RedisServer, RunningWorker, StartWorker, eventually
 
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 #: Messages before memory counts, and seconds or messages after that.
 SETTLED, MORE, LONG_SECONDS = 300, 900, 600.0
 SIZE = 60_000

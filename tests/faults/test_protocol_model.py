@@ -8,7 +8,6 @@ then, whatever state was reached, every message has its one answer within a few 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
@@ -32,9 +31,9 @@ from celerypipe.deaths import place_of
 from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import REFRESH
 from celerypipe.wire import RESULT, Answer, Entry, as_published, packed_entry
+from tests.extent import LONG
 
 SLOTS = 3
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 #: Rounds of the runner within which all is answered once nothing breaks any more.
 ROUNDS = 6
 #: What can happen, by who does it.

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.counted import LONG, Counted
+from tests.counted import Counted
+from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, POOLS
 from tests.sentinels import MASTER, Watched
 from tests.servers import StartWorker, eventually

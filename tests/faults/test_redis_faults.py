@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from celerypipe import Message, Runner
+from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped
 from tests.servers import RedisServer, StartWorker
@@ -36,8 +37,17 @@ def freeze(server: RedisServer) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harm", [flush, restart_empty, freeze])
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2)])
+@pytest.mark.parametrize(
+    ("harm", "pool", "slots"),
+    [
+        (flush, "solo", 1),
+        (restart_empty, "prefork", 2),
+        (freeze, "solo", 1),
+        pytest.param(flush, "prefork", 2, marks=at_length),
+        pytest.param(restart_empty, "solo", 1, marks=at_length),
+        pytest.param(freeze, "prefork", 2, marks=at_length),
+    ],
+)
 def test_every_message_comes_back_once_in_order(
     start_worker: StartWorker, private_redis: RedisServer, harm: Callable[[RedisServer], None], pool: str, slots: int
 ) -> None:

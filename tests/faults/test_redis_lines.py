@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from celerypipe.connection import connect
-from tests.counted import LONG, Counted, lasting
+from tests.counted import Counted, lasting
+from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, POOLS
 from tests.proxy import Proxy
 from tests.servers import StartWorker
@@ -36,7 +37,7 @@ def swallow(proxy: Proxy) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harm", [cut, cut_for_a_while, throttle, *([swallow] if LONG else [])])
+@pytest.mark.parametrize("harm", [cut_for_a_while, throttle, *([cut, swallow] if LONG else [])])
 @pytest.mark.parametrize(("pool", "slots"), POOLS if LONG else [("solo", 1)])
 def test_every_message_arrives_once_over_a_bad_line(
     start_worker: StartWorker, durable_redis: TunedRedis, harm: Callable[[Proxy], None], pool: str, slots: int

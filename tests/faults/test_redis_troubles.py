@@ -11,7 +11,8 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.connection import Client
-from tests.counted import LONG, SECONDS, Counted, lasting
+from tests.counted import SECONDS, Counted, lasting
+from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, POOLS, warped
 from tests.servers import StartWorker, eventually

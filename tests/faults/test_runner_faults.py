@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,10 +12,10 @@ import pytest
 import redis
 
 from celerypipe import Message, Runner, keys
+from celerypipe.connection import connect
+from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, warped
-from tests.servers import ROOT, StartWorker, eventually
-
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
+from tests.servers import ROOT, RedisServer, StartWorker, eventually
 
 
 def endless(tmp_path: Path, queue: str) -> Path:
@@ -114,41 +113,31 @@ def test_sigterm_drains_for_a_while_and_then_stops(
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("pool", ["solo", *(["prefork", "threads"] if LONG else [])])
-def test_after_kill_9_nobody_works_for_it_longer_than_its_lease(
-    start_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path, pool: str
+def test_after_kill_9_nobody_works_for_it_longer_than_its_lease_and_its_keys_go(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, pool: str
 ) -> None:
-    worker = start_worker(f"late{pool}", pool=pool, concurrency=1, config=CONFIG)
+    url = private_redis.url
+    worker = start_worker(f"late{pool}", url=url, pool=pool, concurrency=1, config=CONFIG)
     diary = tmp_path / "diary"
     script = f"""
 from celerypipe import Message, Runner
 from tests.integration.test_warp import warped
 pipeline = warped("tests.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
-list(Runner({redis_url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0)]))
+list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0)]))
 """
     runner = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
     eventually(lambda: diary.exists() and diary.read_text(), "a message in update")
     runner.kill()
     runner.wait()
-    # Its worker is free again for another run: solo and prefork interrupt the work of the dead one.
-    if pool != "threads":
-        (out,) = Runner(redis_url).stream(warped("tests.remote.Echo", f"late{pool}"), [Message(1)])
-        assert out.payload == 1
-    eventually(lambda: not list(redis_client.scan_iter("celerypipe:run:*")), "the end of the lease")
+    with connect(url) as client:
+        (run,) = (name.decode().rpartition(":")[2] for name in client.scan_iter("celerypipe:run:*"))
+        ours = list(client.scan_iter(f"celerypipe:*:{run}*"))
+        assert ours
+        assert all(client.pttl(name) > 0 for name in ours)
+        if pool != "threads":  # its worker is free again: solo and prefork interrupt the work of the dead one
+            (out,) = Runner(url).stream(warped("tests.remote.Echo", f"late{pool}"), [Message(1)])
+            assert out.payload == 1
+        eventually(lambda: not client.exists(keys.run(run)), "the end of the lease")
+        eventually(lambda: not client.exists(f"{keys.bell(run, 'there')}0"), "a free bell")
     assert diary.read_text() == "300.0\n"  # nothing that waited behind it was begun
     worker.kill()  # a thread cannot be interrupted
-
-
-def test_after_kill_9_the_worker_is_free_and_the_keys_go(
-    start_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path
-) -> None:
-    worker = start_worker("orphan", pool="solo", config=CONFIG)
-    process = start_run(endless(tmp_path, "orphan"), redis_url)
-    eventually(lambda: len(lines(tmp_path)) > 20, "output")
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    # The run's lease lasts 10 s; then whatever the worker still does for it ends.
-    eventually(lambda: not list(redis_client.scan_iter("celerypipe:run:*")), "the end of the lease")
-    eventually(lambda: not list(redis_client.scan_iter("celerypipe:bell:*")), "a free worker")
-    ours = [key for key in redis_client.scan_iter("celerypipe:*") if b"worker" not in key]
-    assert all(redis_client.pttl(key) > 0 for key in ours)
-    worker.stop()

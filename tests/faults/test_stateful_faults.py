@@ -15,14 +15,13 @@ import redis
 from celerypipe import Message, NodeFailed, Pipeline, Runner, WorkerLost
 from celerypipe.connection import connect
 from celerypipe.pipeline import NodeDefinition
+from tests.extent import LONG, at_length
 from tests.faults.test_redis_faults import flush, freeze, restart_empty
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_stateful import CONFIG, payloads, summing, sums
 from tests.integration.test_warp import warped
 from tests.servers import RedisServer, StartWorker, eventually
 
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
-at_length = pytest.mark.skipif(not LONG, reason="takes minutes: CELERYPIPE_FAULTS=long, or make faults")
 DELAY = {"delay": 0.002}
 NODES = ["RunningSum", "Window"]
 

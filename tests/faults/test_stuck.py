@@ -15,8 +15,9 @@ from celerypipe.instance import Unarmed
 from celerypipe.keeper import Lease
 from celerypipe.mailbox import Mailbox
 from celerypipe.stuck import CALL_BACK_PATIENCE, StuckWatch
+from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
-from tests.faulty import CONFIG, long_only
+from tests.faulty import CONFIG
 from tests.integration.test_warp import results, warped
 from tests.servers import StartWorker, eventually
 
@@ -78,8 +79,8 @@ def test_a_threads_worker_that_is_to_stay_stays(start_doomed: StartWorker, redis
     [
         ("threads", 2, "gil", 1),
         ("solo", 1, "deaf", 75),
-        pytest.param("threads", 2, "deaf", 75, marks=long_only),
-        pytest.param("solo", 1, "gil", 1, marks=long_only),
+        pytest.param("threads", 2, "deaf", 75, marks=at_length),
+        pytest.param("solo", 1, "gil", 1, marks=at_length),
     ],
 )
 def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
@@ -101,7 +102,7 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
-@long_only
+@at_length
 @pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 2)])
 @pytest.mark.parametrize("way", [*EASY, *HARD])
 def test_the_error_comes_in_time_in_every_pool(

@@ -16,12 +16,12 @@ import redis
 from celerypipe import Message, Runner, keys
 from celerypipe.connection import Client, connect
 from celerypipe.wire import ENTRY
+from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker
 
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 COUNT = 6000 if LONG else 400
 #: What the stranger does before he leaves, so that the run can end.
 DEEDS = 3000 if LONG else 120

@@ -15,8 +15,8 @@ from celerypipe import ConfigError, Message, Runner, codec, keys
 from celerypipe.celery import app
 from celerypipe.connection import Client, connect
 from celerypipe.settings import broker_url
+from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
-from tests.faulty import long_only
 from tests.integration.test_warp import CONFIG, results, warped
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 
@@ -117,7 +117,7 @@ def test_two_activations_for_one_mailbox_share_it(
     assert len({message.meta["pid"] for message in reading.out}) > 1
 
 
-@pytest.mark.parametrize("shift", ["+1h", pytest.param("-1h", marks=long_only)])
+@pytest.mark.parametrize("shift", ["+1h", pytest.param("-1h", marks=at_length)])
 @pytest.mark.skipif(not FAKETIME, reason="without libfaketime (apt install libfaketime) no process lives an hour off")
 def test_a_clock_that_is_an_hour_off_changes_nothing(start_doomed: StartWorker, redis_url: str, shift: str) -> None:
     env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": shift}
@@ -155,7 +155,7 @@ def test_a_worker_with_another_codec_is_refused_with_both_versions(redis_url: st
         results(Runner(redis_url), warped("tests.remote.Echo", "wcodec"), range(10))
 
 
-@long_only
+@at_length
 def test_beside_others_a_worker_with_another_codec_does_no_harm(
     start_doomed: StartWorker, redis_url: str, stranger: Any
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from celerypipe.cancellation import cancel
 from celerypipe.connection import Client
 from celerypipe.errors import UnknownRun
 from celerypipe.status import read_status
+from tests.extent import LONG
 from tests.faults.test_runner_faults import endless, lines, start_run
 from tests.integration.test_preflight import celerypipe
 from tests.integration.test_warp import CONFIG, results, warped
@@ -22,7 +22,7 @@ from tests.servers import StartWorker, eventually
 
 #: What is promised, in seconds; a machine that runs other tests at the same time gets more, and what is at work here
 #: would take for ever.
-PROMISE = 2.0 if os.environ.get("CELERYPIPE_FAULTS") == "long" else 10.0
+PROMISE = 2.0 if LONG else 10.0
 
 #: With one process the next run shows that it is free.
 POOLS = [("solo", 1), ("prefork", 1), ("threads", 2)]

@@ -13,12 +13,12 @@ import pytest
 
 from celerypipe import CircuitOpen, Message, NoWorker, Pipeline, Runner
 from celerypipe.dead_letters import DeadLetters
+from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped
 from tests.servers import StartWorker, eventually
 
 #: `make faults`: the long form.
-LONG = os.environ.get("CELERYPIPE_FAULTS") == "long"
 
 
 def skipping(queue: str, mark: str = "tests.remote.Echo", on_no_worker: str = "wait", **options: Any) -> Pipeline:
@@ -89,7 +89,7 @@ def test_a_worker_that_starts_closes_it(start_worker: StartWorker, redis_url: st
     reading.payloads()
 
 
-@pytest.mark.parametrize("refused", [0, pytest.param(500, marks=pytest.mark.skipif(not LONG, reason="make faults"))])
+@pytest.mark.parametrize("refused", [0, pytest.param(500, marks=at_length)])
 def test_a_frozen_worker_opens_it_and_an_answer_closes_it(
     start_worker: StartWorker, redis_url: str, refused: int
 ) -> None:
@@ -141,7 +141,7 @@ def test_a_node_that_raises_or_hangs_does_not_open_it(shared_worker: StartWorker
     assert [queue.opened for queue in runner.report.queues] == [0]
 
 
-@pytest.mark.skipif(not LONG, reason="make faults")
+@at_length
 @pytest.mark.timeout(300)
 def test_a_node_that_always_kills_its_process_does_not_kill_one_for_every_message(
     start_worker: StartWorker, redis_url: str

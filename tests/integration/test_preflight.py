@@ -18,11 +18,12 @@ import redis
 from celerypipe import ConfigError, Message, Runner
 from celerypipe.connection import connect
 from celerypipe.errors import RedisUnavailable
+from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, results, warped
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
 
 #: What is promised of a look, in seconds; more on a machine that runs other tests at the same time.
-PROMISE = 2.0 if os.environ.get("CELERYPIPE_FAULTS") == "long" else 10.0
+PROMISE = 2.0 if LONG else 10.0
 
 
 def definition(folder: Path, queue: str, mark: str = "tests.remote.Echo", **node: Any) -> Path:
