@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import signal
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from celerypipe.journal import FILE, parse
+from tests.extent import at_length
 from tests.integration.test_warp import CONFIG
 from tests.servers import ROOT, StartWorker, eventually
 
@@ -220,7 +220,7 @@ def test_pictures_are_known_by_name(tmp_path: Path) -> None:
     assert written == sorted(f"{name}.png" for name in [*names, "000"])
 
 
-@pytest.mark.skipif(os.environ.get("CELERYPIPE_FAULTS") != "long", reason="long; `make faults` runs it")
+@at_length
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("queue", ["", "resume-long"])
 def test_killed_at_random_moments_under_load(
