@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runner
 from celerypipe.catalogue import Catalogue
+from celerypipe.cli import main
 from celerypipe.journal import FILE, Journal, begun, parse
 from celerypipe.journals import kept, prune
 from celerypipe.pipeline import NodeDefinition, WarpConfiguration
@@ -393,3 +395,30 @@ def test_a_run_that_was_killed_over_such_a_node_says_so(story: Story) -> None:
     journal.close()
     with pytest.raises(ConfigError, match=rf"run '{run}' cannot be resumed: 'x' is stateful, and so on"):
         story.runner.run(pipeline, resume=run)
+
+
+def test_on_the_command_line(story: Story) -> None:
+    pipeline = story.pipeline([stream(), story.trap(40)], [("numbers", "trap"), ("trap", "file")])
+    file = story.folder / "pipeline.json"
+    file.write_text(json.dumps(pipeline.to_dict() | {"pipeline": {**pipeline.to_dict()["pipeline"], "folder": "kept"}}))
+
+    def run(*options: str) -> Result:
+        return CliRunner().invoke(main, ["run", str(file), "--local", "--json", *options])
+
+    failed = run()
+    assert failed.exit_code == 1
+    found = re.search(r"to go on from there: --resume (\w+)", failed.stderr)
+    assert found, failed.stderr
+    asked = run("--resume")
+    assert asked.exit_code == 2
+    assert (
+        f"--resume needs a run; these are in {story.folder / 'kept' / 'journals'}:\n  {found[1]}  story" in asked.stderr
+    )
+    unknown = run("--resume", "beef")
+    assert (unknown.exit_code, "there is no journal of a run 'beef'" in unknown.stderr) == (2, True)
+    story.gate.touch()
+    done = run("--resume", found[1])
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert f"run {report['run']} goes on from {found[1]}: " in done.stderr
+    assert story.lines() == list(range(60))
