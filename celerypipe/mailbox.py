@@ -16,7 +16,7 @@ import redis
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
-from celerypipe.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, YIELD, together
+from celerypipe.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, UNRING, YIELD, together
 from celerypipe.signing import Keyring, Signer, refused
 from celerypipe.wire import NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 
@@ -164,6 +164,10 @@ class Mailbox:
     def hand_back(self, client: Client, slot: int, consumer: str, token: str) -> bool:
         """Turn a held bell into a rung one, for the activation that comes next; False when it was lost."""
         return bool(YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
+
+    def unring(self, client: Client, slot: int, token: str) -> None:
+        """This worker cannot answer: the runner rings again at once, and another one may come."""
+        UNRING(client, (f"{self.bell}{slot}",), token)
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
         """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""

@@ -153,6 +153,12 @@ redis.call('SET', KEYS[1], 'r:' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
+# Take a rung bell back, if it is still the one of this token: who was sent cannot answer it.
+UNRING = Script("""
+if redis.call('GET', KEYS[1]) == 'r:' .. ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+""")
+
 # Take over what consumers without a lease hold; forget those that hold nothing.
 _TAKEN_OVER = """
 local function taken_over(stream, bells, group, consumer, most)

@@ -152,11 +152,17 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             )
         run_id, name, slot, token, *signature = bell
         keyring = self.worker.keyring
+        mailbox = Mailbox(str(run_id), str(name), keyring)
         if (signature or keyring) and (wrong := refused_bell(keyring, self.name, bell[:4], *signature)):
             if self.worker.refusals.add("task", wrong):
                 logger.warning("refused a task: %s; what follows is counted, not said", wrong)
+            client = self.worker.client()
+            try:
+                mailbox.unring(client, slot, str(token))
+            except Broken:  # then it lapses by itself
+                client.close()
             return "refused"
-        return self._answer(Mailbox(str(run_id), str(name), keyring), slot, str(token))
+        return self._answer(mailbox, slot, str(token))
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()

@@ -22,6 +22,7 @@ from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool as StockPrefork
+from celery.utils.log import get_multiprocessing_logger
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
@@ -70,6 +71,7 @@ class Boot:
         self.watchdog: Watchdog | None = None
         self.proof: Proof | None = None
         self.name = ""
+        self.at_work = AtWork()
         self.exit_when_stuck: float | None = None
         self.out_of_memory = OutOfMemory()
         self.keyring: Keyring | None = None
@@ -166,9 +168,9 @@ def settle(sender: Any, **_: Any) -> None:
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
 @signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def say_where(logger: logging.Logger, **_: Any) -> None:
-    """Log lines, also those of nodes and libraries, carry run, node and message id."""
-    for handler in logger.handlers:
-        handler.addFilter(AtWork())
+    """Log lines, also those of nodes and libraries, carry run, node and message id; billiard has handlers of its own."""
+    for handler in (*logger.handlers, *get_multiprocessing_logger().handlers):
+        handler.addFilter(boot.at_work)
 
 
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]  # celery ships no types

@@ -56,6 +56,7 @@ def test_under_stop_the_error_says_which_process_it_was(start_doomed: StartWorke
     assert raised.value.worker == f"{worker.presence['host']}, process {last}"
     assert f", {last} of worker dstop.{worker.process.pid}@" in str(raised.value)
     assert f"process {last} of this worker ended: killed by SIGKILL" in worker.text()
+    assert "Logging error" not in worker.text()
 
 
 def test_what_a_limit_refuses_is_an_ordinary_failure(start_doomed: StartWorker, redis_url: str) -> None:

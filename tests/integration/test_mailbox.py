@@ -54,6 +54,17 @@ def test_a_mailbox_that_is_gone_takes_nothing(redis_client: Client, mailbox: Mai
     assert not redis_client.exists(mailbox.stream)
 
 
+def test_who_cannot_answer_a_bell_takes_it_back(redis_client: Client, mailbox: Mailbox) -> None:
+    send(redis_client, mailbox, 1)
+    mailbox.unring(redis_client, 0, "another")
+    assert redis_client.get(f"{mailbox.bell}0") == b"r:t"
+    mailbox.unring(redis_client, 0, "t")
+    assert mailbox.ring(redis_client, token="again", wanted=1, ttl=2000) == [0]
+    mailbox.take(redis_client, 0, "me.0")
+    mailbox.unring(redis_client, 0, "again")
+    assert redis_client.get(f"{mailbox.bell}0") == b"me.0"
+
+
 def test_a_bell_is_taken_once_by_whatever_token(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     assert mailbox.take(redis_client, 0, "host.1.late-token.0")
