@@ -98,10 +98,13 @@ class Place:
     def killed_when(self, condition: Callable[[], bool], *options: str) -> None:
         """Run until the condition holds, and kill it with ``-9``."""
         process = self.start(*options)
-        eventually(lambda: condition() or process.poll() is not None, "the moment to kill the run")
-        assert process.poll() is None, process.communicate()[1]
-        process.kill()
-        process.communicate()
+        try:
+            eventually(lambda: condition() or process.poll() is not None, "the moment to kill the run")
+            lives = process.poll() is None
+        finally:
+            process.kill()
+            _, err = process.communicate()
+        assert lives, err
 
     def run_id(self) -> str:
         """The last run that wrote to the one journal there is."""
