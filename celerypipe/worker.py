@@ -168,7 +168,7 @@ def settle(sender: Any, **_: Any) -> None:
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
 @signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def say_where(logger: logging.Logger, **_: Any) -> None:
-    """Log lines, also those of nodes and libraries, carry run, node and message id; billiard has handlers of its own."""
+    """Log lines, also those of nodes, libraries and billiard, carry run, node and message id."""
     for handler in (*logger.handlers, *get_multiprocessing_logger().handlers):
         handler.addFilter(boot.at_work)
 
