@@ -10,13 +10,14 @@ import functools
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
 from celerypipe.errors import NodeFailed
 from celerypipe.message import Message
+from celerypipe.positions import Position
 from celerypipe.reach import ANYWHERE, Reach
 
 #: What ``Proc.update`` may return: nothing, one message, or any number of them.
@@ -77,13 +78,30 @@ class Node:
 
 
 class Source(Node):
-    """A node without input: it yields messages until it has no more."""
+    """A node without input: it yields messages until it has no more.
+
+    A source with a ``seek`` of its own can go on in the middle: a run of it that was ended, by ``kill -9`` too, can be
+    resumed. It gives the same messages the same ``position`` in every run.
+    """
 
     type = "source"
 
     def messages(self) -> Iterator[Message]:
         """Yield messages. The runner takes the next one when the pipeline has room for it."""
         raise NotImplementedError(f"{type(self).__name__} has no messages() method")
+
+    def position(self, message: Message) -> Position | None:
+        """Return where in the source a message stands that it just yielded: a number or a text, the same in every run.
+
+        None: it would not be found there again. By default the message's ``version``. A source whose positions are no
+        running numbers need not care for ``sequence``; one that counts gives its messages their ``sequence`` itself, so
+        that they have the same in a run that leaves some of them out.
+        """
+        return message.version if message.version >= 0 else None
+
+    def seek(self, through: Container[Position]) -> None:
+        """Called after ``warmup`` by a run that goes on from another: leave out the messages at these positions."""
+        raise NotImplementedError(f"{type(self).__name__} has no seek() method")
 
     def stop(self) -> None:
         """Called from another thread when no more messages are wanted: make a waiting ``messages`` return."""
@@ -117,11 +135,24 @@ class Sink(Node):
 
     type = "sink"
 
+    #: In a run that can be resumed: a file for notes about what was written. It is there already when this run goes on
+    #: from another, and removed once a run is done; None in any other run, and where the sink is warped.
+    record: Path | None = None
+
     def update(self, message: Message) -> None:
         """Take the message out of the pipeline."""
         if not takes_batches(type(self)):
             raise NotImplementedError(f"{type(self).__name__} has no update() method")
         self.update_batch([message])
+
+    def update_once(self, message: Message, key: str) -> None:
+        """Take the message out of the pipeline, in a run that can be resumed; by default by ``update``.
+
+        A run that goes on from another sends again what was not through, though it may have been written. ``key`` is
+        then the same as before: a sink that keeps the key with what it writes, and passes over one that it has, takes
+        every message exactly once. It is ``source/position/sending node/sink/number``.
+        """
+        self.update(message)
 
     def update_batch(self, messages: list[Message]) -> None:
         """Take several messages out of the pipeline at once; as :meth:`Proc.update_batch`, but nothing is returned."""

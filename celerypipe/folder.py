@@ -40,7 +40,7 @@ class Folder:
 
         A folder that came with a pipeline file may hold links: none is followed out of its reach.
         """
-        for name in (*nodes, "config.json", "dead_letters"):
+        for name in (*nodes, "config.json", "dead_letters", "journals"):
             self._reach.require(self.path / name)
         if self._telemetry_path is not None:
             self._reach.require(self._telemetry_path)

@@ -96,8 +96,7 @@ class Handover(Waiting):
                 self.pass_on((output,), done.message, crowd=not wait)
                 continue
             self.tally.sent += 1
-            if self.course.tracker is not None:
-                self.course.tracker.sent(after.message, done.message)
+            self.course.sent(after.message, done.message)
             self.onward.pass_through(self.name, after, crowd=not wait)
             if wait:  # there may be more of them than it has room for
                 self.onward.hand_over()

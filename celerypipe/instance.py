@@ -45,6 +45,8 @@ class Instance:
         self.configuration = dict(configuration)
         self.name = name
         self.folder = folder
+        #: Where a sink notes what it wrote, see :attr:`celerypipe.contract.Sink.record`.
+        self.record: Path | None = None
         self.node: Node | None = None
         #: Mean seconds a message takes, or None before the first one; kept by who hands messages over.
         self.mean: float | None = None
@@ -59,6 +61,8 @@ class Instance:
         if self.node is not None:
             return self.node
         node = self.entry.create(self.configuration, name=self.name, folder=self.folder)
+        if isinstance(node, Sink):
+            node.record = self.record
         for moment in (node.configure, node.warmup):
             try:
                 moment()

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from celerypipe.errors import NodeFailed
 from celerypipe.message import Message
 from celerypipe.payload import Batch
+from celerypipe.progress import Progress
 
 NextBatch = Callable[[dict[str, list[Message]]], dict[str, list[int]]]
 
@@ -37,6 +39,8 @@ class Join:
         self.capacity = capacity
         #: Messages that were given up because no partner came.
         self.unmatched = 0
+        #: Follows source messages, where the run can be resumed.
+        self.progress: Progress | None = None
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
         """Take one message from a link and return the inputs that are complete now."""
@@ -45,6 +49,17 @@ class Join:
     def left(self) -> int:
         """How many messages wait for a partner."""
         return 0
+
+    def _together(self, parts: Sequence[Message]) -> Message:
+        if self.progress is not None:
+            self.progress.joined(parts)
+        return together(self.name, parts)
+
+    def _give_up(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.unmatched += 1
+            if self.progress is not None:
+                self.progress.left(message)
 
 
 class Zip(Join):
@@ -65,7 +80,7 @@ class Zip(Join):
                 node=self.name,
             )
         if all(self._waiting.values()):
-            return (together(self.name, [self._waiting[each].popleft() for each in self.links]),)
+            return (self._together([self._waiting[each].popleft() for each in self.links]),)
         return ()
 
     def left(self) -> int:
@@ -83,7 +98,7 @@ class Latest(Join):
         self._newest[link] = message
         if len(self._newest) < len(self.links):
             return ()
-        return (together(self.name, [self._newest[each] for each in self.links]),)
+        return (self._together([self._newest[each] for each in self.links]),)
 
 
 class Keyed(Join):
@@ -114,10 +129,10 @@ class Keyed(Join):
                     del waiting[each]
             if not waiting:
                 del self._waiting[key]
-            return (together(self.name, parts),)
+            return (self._together(parts),)
         if len(self._waiting) > self.capacity:
             _, oldest = self._waiting.popitem(last=False)
-            self.unmatched += sum(map(len, oldest.values()))
+            self._give_up(chain.from_iterable(oldest.values()))
         return ()
 
     def left(self) -> int:
@@ -136,17 +151,15 @@ class Within(Join):
         mine = self._waiting[link]
         mine.append(message)
         if len(mine) > self.capacity:
-            mine.popleft()
-            self.unmatched += 1
+            self._give_up([mine.popleft()])
         ready = []
         while all(self._waiting.values()):
             heads = {each: moment(self._waiting[each][0]) for each in self.links}
             oldest = min(heads, key=heads.__getitem__)
             if max(heads.values()) - heads[oldest] <= self.seconds:
-                ready.append(together(self.name, [self._waiting[each].popleft() for each in self.links]))
+                ready.append(self._together([self._waiting[each].popleft() for each in self.links]))
             else:
-                self._waiting[oldest].popleft()
-                self.unmatched += 1
+                self._give_up([self._waiting[oldest].popleft()])
         return ready
 
     def left(self) -> int:
@@ -177,7 +190,7 @@ class Local(Join):
                 del self._waiting[origin][index]
         if len(chosen) <= 1:
             return chosen
-        return (together(self.name, chosen),)
+        return (self._together(chosen),)
 
     def left(self) -> int:
         return sum(map(len, self._waiting.values()))

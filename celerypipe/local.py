@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from celerypipe.contract import Sink
 from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeout
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
@@ -40,10 +41,16 @@ class LocalStation(Waiting):
         self._inbox: deque[tuple[str, Message]] = deque()
         self._ready: deque[Message] = deque()
         self._turn = Turn()
+        self._key = ""
         self._thread: threading.Thread | None = None
 
     def prepare(self) -> None:
-        self.instance.warm()
+        self._warm(self.instance)
+
+    def _warm(self, instance: Instance) -> None:
+        if self.course.progress is not None:
+            instance.record = self.course.progress.record(self.name)
+        instance.warm()
 
     def discard(self) -> None:
         self.instance.destroy()
@@ -97,7 +104,7 @@ class LocalStation(Waiting):
             return
         try:
             instance = self._make()
-            instance.warm()
+            self._warm(instance)
         except BaseException as error:  # noqa: BLE001  # without a node the run cannot go on
             self.course.fail(as_failure(error, self.name, None))
             return
@@ -134,13 +141,15 @@ class LocalStation(Waiting):
         return None if self.course.over.is_set() else self._ready.popleft()
 
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
+        if not attempt and self.node.type == "sink" and self.course.progress is not None:
+            self._key = self.course.progress.key(self.name, message)
         while True:
             with self._changed:
                 turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
             error: BaseException | None = None
             outputs: list[Message] = []
             try:
-                outputs = instance.update(message)
+                outputs = self._update(instance, message)
             except BaseException as raised:  # noqa: BLE001  # what user code raises, sys.exit too, is judged by on_error
                 error = as_failure(raised, self.name, message)
             with self._changed:
@@ -158,6 +167,13 @@ class LocalStation(Waiting):
             if delay is None or self.course.over.wait(delay):
                 return
             attempt += 1
+
+    def _update(self, instance: Instance, message: Message) -> list[Message]:
+        node = instance.node
+        if self._key and isinstance(node, Sink):
+            node.update_once(message, self._key)
+            return []
+        return instance.update(message)
 
 
 def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:

@@ -119,6 +119,8 @@ class Replay:
         if station not in self._held:
             self._held.append(station)
         self.tracker.begin(known, message)
+        if self.course.progress is not None:
+            self.course.progress.sent(message)
         station.offer(REPLAY, message)
 
     def _let_go(self) -> None:

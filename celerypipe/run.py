@@ -26,6 +26,7 @@ from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
 from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.report import Report
+from celerypipe.resume import close_journal, follow, open_journal
 from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
 from celerypipe.station import Course, Outlet, Station
@@ -51,10 +52,12 @@ class Run:
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
         replay: tuple[DeadLetter, ...] | None = None,
+        resume: str | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.keyring = keyring
         self._letters = replay
+        self._resume = resume
         self.catalogue = catalogue
         path = pipeline.folder_path
         self.folder: Folder | None = None
@@ -195,10 +198,7 @@ class Run:
         try:
             if self.carrier is not None:
                 self.carrier.inspect(self.pipeline, self.catalogue)
-            if self.folder is not None:
-                self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
-                if self._letters is None:  # else one might go that is to be replayed
-                    self.folder.letters.expire()
+            self._make_folder()
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
@@ -237,6 +237,20 @@ class Run:
         self.course.say(f"asked to replay {len(names)} dead letters")
         replay = self.replay or self._replay(lambda error: self.course.say(f"nothing is replayed: {error}"))
         replay.feed(names)
+
+    def _make_folder(self) -> None:
+        if self.folder is not None:
+            self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if self._letters is None:  # else one might go that is to be replayed
+                self.folder.letters.expire()
+        if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
+            self._open_journal()
+
+    def _open_journal(self) -> None:
+        local = self.carrier is None
+        progress = open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
+        if progress is not None:
+            follow(progress, self.course, self.stations.values())
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""
@@ -326,6 +340,7 @@ class Run:
         self.course.settle(patience)
         if self.replay is not None:
             self.replay.close()
+        close_journal(self.course, done=self.course.error is None and not self._stopped)
         if self.carrier is not None:
             self.carrier.close("finished" if self.course.error is None else "cancelled")
         self.course.farewell(patience)

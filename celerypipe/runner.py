@@ -64,15 +64,24 @@ class Runner:
         self.report: Report | None = None
         self._current: Run | None = None
 
-    def run(self, pipeline: Pipeline, *, on_progress: Callable[[Report], None] | None = None) -> Report:
+    def run(
+        self,
+        pipeline: Pipeline,
+        *,
+        resume: str | None = None,
+        on_progress: Callable[[Report], None] | None = None,
+    ) -> Report:
         """Run a pipeline until its sources end and everything in flight is out.
 
         Ctrl-C or SIGTERM stop the sources and drain (SIGTERM for at most 8 s); a second one stops at once. Raises
         :class:`DefinitionError` and :class:`ConfigError` before anything runs, :class:`NodeError` when a node fails
         under ``on_error: stop``, :class:`RunCancelled`, :class:`DeadlineExceeded`; the error's ``report`` says how far
         it came. ``on_progress`` is called about four times a second.
+
+        ``resume``: the id of a run of this pipeline that was ended, by ``kill -9`` too. Its sources leave out the
+        messages that were through: a :class:`ConfigError` says why if that cannot be.
         """
-        return self._run(self._make(pipeline), on_progress)
+        return self._run(self._make(pipeline, resume=resume), on_progress)
 
     def replay(
         self,
@@ -133,7 +142,11 @@ class Runner:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
 
     def _make(
-        self, pipeline: Pipeline, feed: Iterable[Message] | None = None, replay: Iterable[str] | bool = False
+        self,
+        pipeline: Pipeline,
+        feed: Iterable[Message] | None = None,
+        replay: Iterable[str] | bool = False,
+        resume: str | None = None,
     ) -> Run:
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
@@ -164,6 +177,7 @@ class Runner:
             feed=feed,
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
+            resume=resume,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:

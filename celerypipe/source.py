@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from celerypipe.contract import Source
-from celerypipe.errors import NodeError, NodeFailed, NodeTimeout
+from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.positions import Position
 from celerypipe.station import Course, Station
 
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
@@ -28,14 +29,26 @@ class SourceStation(Station):
         self.instance = make() if make else None
         self._feed = feed
         self._count = 0
+        #: Says where in the source a message stands, if it can go on there.
+        self._position: Callable[[Message], Position | None] | None = None
         self._since: float | None = None
         self._stopped_at = math.inf
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
-        if self.instance is not None:
-            self.instance.warm()
+        if self.instance is None:
+            return
+        node, progress = self.instance.warm(), self.course.progress
+        if progress is None or not isinstance(node, Source) or type(node).seek is Source.seek:
+            return
+        self._position = node.position
+        if progress.resumed:
+            try:
+                node.seek(progress.through(self.name))
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}: {error}") from None
+            self._count = progress.following(self.name)
 
     def discard(self) -> None:
         if self.instance is not None:
@@ -125,7 +138,20 @@ class SourceStation(Station):
             )
         number = self._count if message.sequence < 0 else None
         self._count += 1
+        progress = self.course.progress
+        position = self._position(message) if self._position is not None else None
+        if progress is None or position is None:
+            self.pass_on((message,), None, number=number)
+            return
+        if not isinstance(position, int | str):
+            raise NodeFailed(
+                f"{self.name}: position() returned a {type(position).__name__}, not a number or a text",
+                node=self.name,
+            )
+        origin = message.origin or message.id
+        progress.begin(self.name, position, message.sequence if number is None else number, origin)
         self.pass_on((message,), None, number=number)
+        progress.begun(origin)
 
     def _failed(self, raised: BaseException) -> None:
         error = as_failure(raised, self.name, None)

@@ -17,6 +17,7 @@ from celerypipe.folder import Folder
 from celerypipe.join import Join
 from celerypipe.message import Message, stamped
 from celerypipe.pipeline import Link, NodeDefinition
+from celerypipe.progress import Progress
 from celerypipe.tally import Tally
 from celerypipe.tracker import Tracker
 
@@ -45,6 +46,8 @@ class Course:
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
+        #: Follows source messages until they are through, where the run can be resumed.
+        self.progress: Progress | None = None
         #: Follows dead letters that are replayed, if any are.
         self.tracker: Tracker | None = None
         #: Dead letters that there was no time to write.
@@ -61,10 +64,26 @@ class Course:
         self._later.add(future)
         future.add_done_callback(self._later.discard)
 
+    def sent(self, message: Message, parent: Message) -> None:
+        """A message that was made of another one is about to be handed on."""
+        if self.tracker is not None:
+            self.tracker.sent(message, parent)
+        if self.progress is not None:
+            self.progress.sent(message)
+
+    def hold(self, message: Message) -> None:
+        """A message is not through before :meth:`left` was called once more."""
+        if self.tracker is not None:
+            self.tracker.hold(message)
+        if self.progress is not None:
+            self.progress.sent(message)
+
     def left(self, message: Message) -> None:
         """A message is through a node, and what came of it was handed on; or it was given up."""
         if self.tracker is not None:
             self.tracker.left(message)
+        if self.progress is not None and self.error is None:  # else it is what the run failed over
+            self.progress.left(message)
 
     def settle(self, seconds: float) -> None:
         """Wait so long for what :meth:`later` was given, and leave what is not done then."""
@@ -222,6 +241,7 @@ class Station:
         that it need not.
         """
         folder = self.course.folder
+        progress = self.course.progress
         tracker = self.course.tracker if parent is not None else None
         for output in outputs:
             message = stamped(output, self.name, parent, number)
@@ -231,6 +251,8 @@ class Station:
                     folder.record("tx", self.name, message, parent.id if parent else message.id)
                 if self.node.auto_dump:
                     folder.dump(self.name, message)
+            if progress is not None and self.outlets:
+                progress.sent(message, len(self.outlets))
             for outlet in self.outlets:
                 if tracker is not None and parent is not None:
                     tracker.sent(message, parent)

@@ -19,6 +19,7 @@ from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.progress import REMEMBERS
 from celerypipe.retained import Retained
 from celerypipe.station import REPLAY, Course, Full
 
@@ -181,6 +182,8 @@ class Warp(Handover):
 
     def becomes_stateful(self) -> None:
         """Its worker says so: keep what a state is made of."""
+        if self.course.progress is not None:
+            self.course.progress.forbid(REMEMBERS.format(self.name))
         with self._changed:
             if self.retained is None:
                 self.retained = Retained(self._changed, self.flights, self._sequence)
@@ -307,8 +310,7 @@ class Warp(Handover):
                 super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost, first)
             self.course.left(message)
 
-        if self.course.tracker is not None:
-            self.course.tracker.hold(message)
+        self.course.hold(message)
         self.course.later(fetch_and_bury)  # who gives it up may be watching time
 
     # -- time -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from celerypipe import Message, Proc, Sink, Source
+from celerypipe import Batch, Message, Proc, Sink, Source
 
 #: What happened, in order; a test clears it.
 events: list[str] = []
@@ -92,3 +92,61 @@ class Cold(Sink):
         while "warmup" not in events:
             time.sleep(0.001)
         raise OSError("no such device")
+
+
+class Halt(Proc):
+    """Waits for the file ``gate`` when a message has the name ``at``."""
+
+    def __init__(self, at: str, gate: str) -> None:
+        self.at = at
+        self.gate = Path(gate)
+
+    def update(self, message: Message) -> Message:
+        while message.meta.get("name") == self.at and not self.gate.exists():
+            time.sleep(0.01)
+        return message
+
+
+class Trap(Proc):
+    """Raises on the payload ``at`` until the file ``gate`` is there, once ``out`` has ``after`` lines."""
+
+    def __init__(self, at: Any, gate: str, out: str, after: int) -> None:
+        self.at = at
+        self.gate = Path(gate)
+        self.out = Path(out)
+        self.after = after
+
+    def update(self, message: Message) -> Message:
+        payload = message.payload
+        found = payload.messages[0].payload if isinstance(payload, Batch) else payload
+        found = list(found) if isinstance(found, tuple) else found
+        if found == self.at and not self.gate.exists():
+            while self.out.read_text().count("\n") < self.after:
+                time.sleep(0.001)
+            raise RuntimeError(f"{found} fell into the trap")
+        return message
+
+
+class Keyed(Sink):
+    """Notes the key of each message in a file; ``odd`` payloads fail, or hang, the first time."""
+
+    def __init__(self, path: str, odd: dict[int, str] | None = None) -> None:
+        self.path = Path(path)
+        self.odd = odd or {}
+
+    def update_once(self, message: Message, key: str) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{key}\n")
+        if self.path.read_text().splitlines().count(key) == 1 and message.payload in self.odd:
+            if self.odd[message.payload] == "hang":
+                time.sleep(20)
+            raise ValueError(message.payload)
+
+
+class Remembering(Proc):
+    """Is stateful, and says so."""
+
+    stateful = True
+
+    def update(self, message: Message) -> Message:
+        return message

@@ -18,6 +18,7 @@ from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
+from celerypipe.resume import resumable
 from celerypipe.runner import Runner
 from celerypipe.settings import Settings, seen_in_ps
 
@@ -36,6 +37,13 @@ FILE_WIDTH = 120
     help="End the run after so long; wins over the pipeline's deadline.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    is_flag=False,
+    flag_value="",
+    help="Go on where that run of PIPELINE ended; without RUN, at the end of the line, list those there are.",
+)
 @ALLOW
 @click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
 def run(
@@ -44,6 +52,7 @@ def run(
     local: bool,
     timeout: float | None,
     as_json: bool,
+    resume: str | None,
     quiet: bool,
     allow: tuple[Path, ...],
 ) -> None:
@@ -63,9 +72,9 @@ def run(
         definition = definition.model_copy(update={"deadline": timeout})
 
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
-        return runner.run(definition, on_progress=show)
+        return runner.run(definition, resume=resume, on_progress=show)
 
-    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, resume=resume)
 
 
 def supervise(
@@ -76,11 +85,14 @@ def supervise(
     local: bool,
     as_json: bool,
     quiet: bool,
+    resume: str | None = None,
 ) -> None:
     """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report."""
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local)
+    if resume is not None:
+        resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(stderr=True)
 
     def say(text: str) -> None:

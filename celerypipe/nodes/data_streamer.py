@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 from celerypipe.contract import Source
 from celerypipe.message import Message
 from celerypipe.nodes.parts.arguments import number, whole
 from celerypipe.payload import Object
+from celerypipe.positions import Position, Positions
 
 
 class DataStreamer(Source):
@@ -18,7 +19,7 @@ class DataStreamer(Source):
 
     With neither: ten numbers, one a second. An item that is a dictionary becomes an Object; ``version`` of a message
     is its number, counted from 0. The first message leaves at once. A pipeline that was busy gets what it missed
-    without a pause, so that the average holds.
+    without a pause, so that the average holds. A run of it can be resumed.
 
     ``items``: any values, one payload each; not together with ``count``
     ``count``: how many numbers to send
@@ -32,16 +33,25 @@ class DataStreamer(Source):
             raise TypeError(f"items: {items!r} is no list; write a list of payloads")
         self.items = range(10 if count is None else whole("count", count)) if items is None else items
         self.rate = number("rate", rate)
+        self._through: Container[Position] = Positions()
         self._stopped = threading.Event()
+
+    def seek(self, through: Container[Position]) -> None:
+        """Leave out these items, and the time that they would take."""
+        self._through = through
 
     def messages(self) -> Iterator[Message]:
         """Yield one message an item, each at its time."""
         start = time.monotonic()
+        sent = 0
         for index, item in enumerate(self.items):
-            due = start + index / self.rate if self.rate else start
+            if index in self._through:
+                continue
+            due = start + sent / self.rate if self.rate else start
             if self._stopped.wait(max(0.0, due - time.monotonic())):
                 return
-            yield Message(Object(item) if type(item) is dict else item, version=index)
+            sent += 1
+            yield Message(Object(item) if type(item) is dict else item, version=index, sequence=index)
 
     def stop(self) -> None:
         """End the wait for the next item."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import string
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from celerypipe.contract import Sink, Source
 from celerypipe.errors import ConfigError
 from celerypipe.message import Message
 from celerypipe.payload import Image
+from celerypipe.positions import Position, Positions
 
 try:
     import cv2
@@ -33,7 +35,8 @@ class ImageFilesSource(Source):
     """Reads pictures and sends each as an :class:`Image` (RGB, uint8), turned upright as its EXIF data say.
 
     ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts from 0. A file that is
-    no picture ends the source with a ValueError that names it.
+    no picture ends the source with a ValueError that names it. A run of it can be resumed: files are known by their
+    paths, so that some may come or go meanwhile.
 
     ``paths``: the files, in this order
     ``folder``: instead of ``paths``: a folder, its pictures sorted by name
@@ -51,6 +54,8 @@ class ImageFilesSource(Source):
         self.paths = [Path(path) for path in paths or ()]
         self.source_folder = None if folder is None else Path(folder)
         self.pattern = pattern
+        self._names: list[str] = []
+        self._through: Container[Position] = Positions()
         self._stopped = False
 
     def configure(self) -> None:
@@ -61,12 +66,23 @@ class ImageFilesSource(Source):
             self.reach.require(path)
         if missing := [str(path) for path in self.paths if not path.is_file()]:
             raise ConfigError(f"no such file: {', '.join(missing)} (from {Path.cwd()}); correct 'paths'")
+        self._names = _apart(self.paths)
+
+    def position(self, message: Message) -> str:
+        """Return the path of the file."""
+        return self._names[message.version]
+
+    def seek(self, through: Container[Position]) -> None:
+        """Leave out these files."""
+        self._through = through
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a picture."""
         for index, path in enumerate(self.paths):
             if self._stopped:
                 return
+            if self._names[index] in self._through:
+                continue
             yield Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
 
     def stop(self) -> None:
@@ -154,6 +170,16 @@ class ImageFilesSink(Sink):
         if self.target_folder is None:
             raise RuntimeError("image_files: no folder yet; call configure() first")
         return self.target_folder
+
+
+def _apart(paths: Sequence[Path]) -> list[str]:
+    """Return the paths as texts, one that is there several times with a number."""
+    seen: Counter[str] = Counter()
+    names = []
+    for path in map(str, paths):
+        seen[path] += 1
+        names.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+    return names
 
 
 def read_image(path: Path) -> Image:

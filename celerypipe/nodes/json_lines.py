@@ -7,8 +7,9 @@ import json
 import os
 import selectors
 import socket
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from celerypipe.contract import Sink, Source
 from celerypipe.errors import ConfigError
 from celerypipe.message import Message, plain
 from celerypipe.nodes.parts.arguments import choice
+from celerypipe.nodes.parts.written import Written
 from celerypipe.payload import Object
+from celerypipe.positions import Position, Positions
 
 CHUNK_BYTES = 64 * 1024
 
@@ -26,7 +29,8 @@ class JsonLinesSource(Source):
     """Reads a file of JSON lines (UTF-8) and sends one message a line; its ``version`` is the line's number.
 
     A JSON object becomes an Object, any other value is the payload as it is. Empty lines are passed over. A line that
-    is not JSON ends the source with a ValueError that names file and line.
+    is not JSON ends the source with a ValueError that names file and line. A run that reads a plain file can be
+    resumed; until then the file may only grow.
 
     ``path``: the file; a relative one starts at the current folder; ``"-"`` reads standard input
     """
@@ -34,6 +38,8 @@ class JsonLinesSource(Source):
     def __init__(self, path: str) -> None:
         self.path = str(path)
         self._file: FileIO | None = None
+        self._is_plain = False
+        self._through: Container[Position] = Positions()
         self._stopped = threading.Event()
         self._waker: socket.socket | None = None
         self._sleeper: socket.socket | None = None
@@ -48,14 +54,28 @@ class JsonLinesSource(Source):
             self._file = FileIO(0, closefd=False) if self.path == "-" else FileIO(self.path)
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be read: {error.strerror}; correct 'path'") from error
+        self._is_plain = self.path != "-" and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+
+    def position(self, message: Message) -> int | None:
+        """Return the number of the line; None where the lines cannot be read again."""
+        return message.version if self._is_plain else None
+
+    def seek(self, through: Container[Position]) -> None:
+        """Leave out these lines; :class:`ConfigError` when it is no plain file."""
+        if not self._is_plain:
+            raise ConfigError(f"{self.path}: cannot be read a second time, so the run cannot be resumed")
+        self._through = through
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a line."""
+        count = 0
         for line_number, line in enumerate(self._lines(), start=1):
             if self._stopped.is_set():
                 return
             if line.strip():
-                yield Message(self._value(line, line_number), version=line_number)
+                if line_number not in self._through:
+                    yield Message(self._value(line, line_number), version=line_number, sequence=count)
+                count += 1
 
     def stop(self) -> None:
         """End a wait for the next line."""
@@ -108,7 +128,7 @@ class JsonLinesSink(Sink):
 
     ``kill -9`` in the very middle of that call can leave the last line half; all before it are whole.
 
-    Arrays become nested lists, bytes base64.
+    Arrays become nested lists, bytes base64. Where a run is resumed, each message is in the file exactly once.
 
     ``path``: the file; a relative one starts at the current folder; missing folders are made
     ``append``: keep what the file holds and write behind it; otherwise it is emptied first
@@ -122,38 +142,78 @@ class JsonLinesSink(Sink):
         self.append = append
         self.content = choice("content", content, ("payload", "message"))
         self._file: FileIO | None = None
+        self._written: Written | None = None
 
     def warmup(self) -> None:
-        """Open the file; :class:`ConfigError` when that cannot be done."""
+        """Open the file; :class:`ConfigError` when that cannot be done, or it is not as an earlier run left it."""
         self.reach.require(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            is_plain = self.path.is_file() or not self.path.exists()
+            self._written = Written(self.record) if self.record is not None and is_plain else None
+            if self._written is not None and self._written.begun:
+                self._file = self._continued(self._written)
+                return
             self._file = FileIO(self.path, "a+" if self.append else "w")
             self._end_half_line(self._file)
+            if self._written is not None:
+                self._written.add("", self._file.seek(0, os.SEEK_END))
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written: {error.strerror}; correct 'path'") from error
 
     def update(self, message: Message) -> None:
         """Write the line; OSError when the disk is full."""
+        self.update_once(message, "")
+
+    def update_once(self, message: Message, key: str) -> None:
+        """Write the line, unless an earlier run wrote it; OSError when the disk is full."""
         if self._file is None:
             raise RuntimeError(f"{self.path}: not open; call warmup() before update()")
+        if self._written is not None and key and key in self._written:
+            return
         text = (
             message.to_json() if self.content == "message" else json.dumps(plain(message.payload), ensure_ascii=False)
         )
         # A lone surrogate has no UTF-8; backslashreplace writes it as \udc80, which is how JSON spells it.
-        self._write(self._file, text.encode("utf-8", "backslashreplace") + b"\n")
+        line = text.encode("utf-8", "backslashreplace") + b"\n"
+        if self._written is None:
+            self._write(self._file, line)
+            return
+        self._written.add(key, len(line))
+        try:
+            self._write(self._file, line)
+        except OSError:
+            self._written.take_back()
+            self._file.truncate(self._written.end)  # a part of it must not stand where the next line begins
+            self._file.seek(self._written.end)
+            raise
 
     def destroy(self) -> None:
         """Close the file."""
-        if self._file:
-            self._file.close()
-            self._file = None
+        for held in (self._file, self._written):
+            if held:
+                held.close()
+        self._file = self._written = None
 
     def _write(self, file: FileIO, line: bytes) -> None:
         """Write all of it, unbuffered: one system call a line, unless the system takes only a part."""
         left = memoryview(line)
         while left:
             left = left[file.write(left) or 0 :]
+
+    def _continued(self, written: Written) -> FileIO:
+        """Open the file as an earlier run left it, and cut off the line that it was killed over."""
+        file = FileIO(self.path, "r+")
+        found, noted = file.seek(0, os.SEEK_END), written.end
+        if not written.settle(found):
+            file.close()
+            raise ConfigError(
+                f"{self.path}: has {found} bytes and the run left {noted}, so it was changed since; put it back as it "
+                "was, or run without --resume"
+            )
+        file.truncate(written.end)
+        file.seek(written.end)
+        return file
 
     def _end_half_line(self, file: FileIO) -> None:
         """Start a new line if the file to append to lost the end of its last one."""

@@ -74,6 +74,20 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
         read(tmp_path / "nowhere.jsonl")
 
 
+def test_a_pipe_cannot_be_read_a_second_time(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    writing = os.open(tmp_path / "fifo", os.O_RDWR)
+    source = JsonLinesSource(str(tmp_path / "fifo"))
+    source.configure()
+    os.write(writing, b"1\n")
+    message = next(source.messages())
+    assert source.position(message) is None
+    with pytest.raises(ConfigError, match=r"fifo: cannot be read a second time, so the run cannot be resumed"):
+        source.seek([1])
+    source.destroy()
+    os.close(writing)
+
+
 def test_standard_input_is_read_line_by_line_as_it_comes():
     code = (
         "from celerypipe.nodes.json_lines import JsonLinesSource as S\n"
