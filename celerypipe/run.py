@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
@@ -96,25 +97,28 @@ class Run:
     def _node(self, name: str) -> NodeDefinition:
         return next(node for node in self.pipeline.nodes if node.name == name)
 
-    def _configuration(self, node: NodeDefinition) -> dict[str, Any]:
+    def _configuration(self, node: NodeDefinition, *, again: bool = False) -> dict[str, Any]:
+        """A node's arguments; ``again``: it takes the place of one that hung."""
         place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
         defaults: dict[str, Any] = {}
         if is_known_here(node, self.catalogue, local=self.carrier is None):
             arguments = self.catalogue.find(node.mark, node.type).arguments()
             defaults = {argument.name: argument.default for argument in arguments}
         resolved = resolve_environment(node.configuration, os.environ, place, defaults)
-        if self._letters is not None and defaults.get("append") is False:
-            resolved["append"] = True  # a file sink that empties its file would lose what the first run wrote
+        if (again or self._letters is not None) and defaults.get("append") is False:
+            resolved["append"] = True  # a file sink that empties its file would lose what was written before
         return resolved
 
     def _entry(self, node: NodeDefinition) -> Entry:
         return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
 
     def _station(self, node: NodeDefinition) -> Station:
+        made = itertools.count()
+
         def make() -> Instance:
-            entry = self._entry(node)
             folder = self.folder.of(node.name) if self.folder else None
-            return Instance(entry, self._configuration(node), name=node.name, folder=folder)
+            configuration = self._configuration(node, again=next(made) > 0)
+            return Instance(self._entry(node), configuration, name=node.name, folder=folder)
 
         if node.type == "source":
             return SourceStation(self.course, node, make)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from celerypipe import Batch, Message, Proc, Sink, Source
+from celerypipe.nodes.json_lines import JsonLinesSink
 
 #: What happened, in order; a test clears it.
 events: list[str] = []
@@ -150,3 +151,15 @@ class Remembering(Proc):
 
     def update(self, message: Message) -> Message:
         return message
+
+
+class Dozes(JsonLinesSink):
+    """Writes lines, and hangs on the first payload 2 that it gets, whoever got it."""
+
+    dozed = False
+
+    def update(self, message: Message) -> None:
+        if message.payload == 2 and not Dozes.dozed:
+            Dozes.dozed = True
+            time.sleep(20)
+        super().update(message)

@@ -76,6 +76,16 @@ def test_a_hung_local_node_is_a_timeout_and_the_rest_goes_on(tmp_path: Path) -> 
     assert collected(tmp_path, nodes, [("numbers", "pick"), ("pick", "last")]) == [0]
 
 
+def test_a_file_sink_that_hung_goes_on_in_its_file(tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    nodes = [
+        local("numbers", here.Numbers, configuration={"count": 5}),
+        local("last", here.Dozes, type="sink", configuration={"path": str(lines)}, timeout=0.3, on_error="skip"),
+    ]
+    Runner().run(Pipeline(name="test", nodes=nodes, links=[("numbers", "last")]))
+    assert lines.read_text().split() == ["0", "1", "3", "4"]
+
+
 def test_a_source_that_is_silent_for_too_long_is_a_timeout() -> None:
     nodes = [
         local("numbers", here.Numbers, configuration={"hang_after": 2}, timeout=0.3),
