@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
+from celerypipe.assembly import Assembly
 from celerypipe.carrier import RedisCarrier
-from celerypipe.catalogue import Catalogue, Entry
-from celerypipe.check import is_known_here
+from celerypipe.catalogue import Catalogue
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters
 from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
 from celerypipe.instance import Instance
-from celerypipe.join import join_of
-from celerypipe.local import INBOX, LocalStation, as_failure
+from celerypipe.local import as_failure
 from celerypipe.loopback import Loopback
 from celerypipe.message import Message
 from celerypipe.outflow import Outflow
-from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.pipeline import Pipeline
 from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.report import Report
 from celerypipe.resume import close_journal, follow, open_journal
 from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
-from celerypipe.station import Course, Outlet, Station
+from celerypipe.station import Course, Station
 from celerypipe.warp import Warp
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
@@ -71,129 +67,31 @@ class Run:
             self.carrier = RedisCarrier(
                 self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
             )
-        self.graph = Graph.of(pipeline, fed=heads)
-        self.stations: dict[str, Station] = {}
-        self.loopbacks: list[Loopback] = []
+        graph = Graph.of(pipeline, fed=heads)
+        self._assembly = Assembly(
+            pipeline,
+            catalogue,
+            self.course,
+            graph=graph,
+            folder=self.folder,
+            carrier=self.carrier,
+            adds=replay is not None,
+        )
+        self.stations, self.loopbacks = self._assembly.stations, self._assembly.loopbacks
         self.outflow: Outflow | None = None
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._stopped = False
         self.replay: Replay | None = None
         starts = starts_of(pipeline, replay or ())
-        names = frozenset(self.graph.order) if replay is None else concerned(self.graph, starts)
-        for name in self.graph.order:
-            if name in names:
-                self.stations[name] = self._station(self._node(name))
-        self._connect()
+        names = frozenset(graph.order) if replay is None else concerned(graph, starts)
+        self._assembly.make(names)
         if replay is not None:
             if feed is None:
-                no_loose_ends(pipeline, self.graph, names)
+                no_loose_ends(pipeline, graph, names)
             self._replay(self.course.fail).hold(starts)
         if feed is not None:
-            self._add_feed(feed, heads if replay is None else ())
-
-    # -- putting together -------------------------------------------------------------------------------------------
-
-    def _node(self, name: str) -> NodeDefinition:
-        return next(node for node in self.pipeline.nodes if node.name == name)
-
-    def _configuration(self, node: NodeDefinition, *, again: bool = False) -> dict[str, Any]:
-        """A node's arguments; ``again``: it takes the place of one that hung."""
-        place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
-        defaults: dict[str, Any] = {}
-        if is_known_here(node, self.catalogue, local=self.carrier is None):
-            arguments = self.catalogue.find(node.mark, node.type).arguments()
-            defaults = {argument.name: argument.default for argument in arguments}
-        resolved = resolve_environment(node.configuration, os.environ, place, defaults)
-        if (again or self._letters is not None) and defaults.get("append") is False:
-            resolved["append"] = True  # a file sink that empties its file would lose what was written before
-        return resolved
-
-    def _entry(self, node: NodeDefinition) -> Entry:
-        return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
-
-    def _station(self, node: NodeDefinition) -> Station:
-        made = itertools.count()
-
-        def make() -> Instance:
-            folder = self.folder.of(node.name) if self.folder else None
-            configuration = self._configuration(node, again=next(made) > 0)
-            return Instance(self._entry(node), configuration, name=node.name, folder=folder)
-
-        if node.type == "source":
-            return SourceStation(self.course, node, make)
-        if not node.warped:
-            return LocalStation(self.course, node, make)
-        if self.carrier is not None:
-            return Warp(self.course, node, self.carrier)
-        loopback = Loopback(self.course, make)
-        self.loopbacks.append(loopback)
-        return Warp(self.course, node, loopback)
-
-    def _connect(self) -> None:
-        capacity = sum(self._window(station.node) + INBOX for station in self.stations.values())
-        for name, station in self.stations.items():
-            links = self.graph.upstream(name)
-            station.open_links = {link.source for link in links if link.source in self.stations}
-            for link in links:
-                if link.source in self.stations:
-                    self.stations[link.source].outlets.append(Outlet(link, station))
-            if len(links) > 1:
-                next_batch = None
-                if isinstance(station, LocalStation) and hasattr(station.instance.entry.node, "next_batch"):
-                    next_batch = station.next_batch
-                names = [link.source for link in links]
-                station.join = join_of(station.node.sync, name, names, capacity, next_batch)
-
-    @staticmethod
-    def _window(node: NodeDefinition) -> int:
-        return node.warp_configuration.window if node.warped else INBOX
-
-    def _add_feed(self, feed: Iterable[Message], heads: tuple[str, ...]) -> None:
-        self.outflow = Outflow(self.course, NodeDefinition(name="(reader)", type="sink", mark="reader"))
-        for name, station in list(self.stations.items()):
-            if not station.outlets and station.node.type != "sink":
-                link = Link(source=name, target="(reader)")
-                station.outlets.append(Outlet(link, self.outflow))
-                self.outflow.open_links.add(name)
-        if self._letters is not None:
-            feed = ()
-        feeder = SourceStation(self.course, NodeDefinition(name="(feed)", type="source", mark="feed"), None, feed)
-        for name in heads:
-            feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
-            self.stations[name].open_links.add("(feed)")
-        self.stations["(feed)"] = feeder
-        if not self.outflow.open_links:
-            self.outflow.drained()  # every end is a sink: there is nothing to read
-
-    def _record(self, warp: Warp) -> dict[str, Any]:
-        node = warp.node
-        limits = node.warp_configuration
-        rooms = sum(self._window(other) for other in self.pipeline.nodes if other.warped)
-        return {
-            "mark": node.mark,
-            "configuration": self._configuration(node),
-            "timeout": node.timeout,
-            "linger": limits.linger,
-            "slice": limits.slice,
-            "term": limits.term,
-            "room": rooms,
-            "budget": self.carrier.budget if self.carrier else 0,
-            "parallel": limits.parallel,
-            "neighbours": tuple(self._neighbours(node)),
-            "onward": warp.onward.name if warp.onward is not None else "",
-            "compression": limits.compression,
-            "batch": limits.batches.size,
-            "wait": limits.batches.wait,
-            "pinned": limits.pinned,
-        }
-
-    def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
-        """The warped nodes on the same queue, upstream ones first."""
-        for name in self.graph.order:
-            other = self._node(name)
-            if other.warped and other.queue == node.queue and name in self.stations:
-                yield name
+            self.outflow = self._assembly.add_feed(feed, heads if replay is None else ())
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -209,7 +107,7 @@ class Run:
                     warp.onward = warp.only_next
                 self.carrier.instead = self._run_here
                 self.carrier.asked = self._asked if self.folder is not None else None
-                self.carrier.open(warps, {warp.name: self._record(warp) for warp in warps})
+                self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
                 self._raise_if_over()
             self._warm_up()
         except BaseException as error:
@@ -296,7 +194,7 @@ class Run:
         node = warp.node
 
         def make() -> Instance:
-            return Instance(self._entry(node), self._configuration(node), name=node.name)
+            return Instance(self._assembly.entry(node), self._assembly.configuration(node), name=node.name)
 
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)
