@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import kombu.compression
 from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
 from celery.app.trace import build_tracer
@@ -36,6 +35,7 @@ from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
 from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
+from celerypipe.request import refuse_packed_tasks
 from celerypipe.running import AtWork
 from celerypipe.service import Service, presence_record
 from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
@@ -107,8 +107,9 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         settings = Settings.from_environment()
         boot.queues = tuple(listed(options.get("queues")))
         boot.exit_when_stuck = exit_option(options.get("exit_when_stuck"))
-        boot.configs = _configs(boot.queues, settings.worker_configs)
-        conf.update(_worker_settings(boot.queues, boot.configs[0], client_url(_broker(conf))))
+        boot.configs = worker_config.load_all(boot.queues, settings.worker_configs)
+        url, transport = client_url(_broker(conf)), app.conf.broker_transport_options
+        conf.update(worker_config.worker_settings(boot.queues, boot.configs[0], url, transport))
         boot.service = Service(
             tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
@@ -273,35 +274,6 @@ def join_spawned(sender: Any, **_: Any) -> None:
     for name in boot.service.entries:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
-
-
-def refuse_packed_tasks() -> None:
-    """Unpack no task: bells are short, and a few kilobytes that somebody packed would fill this process' memory."""
-
-    def unpack(_: bytes) -> bytes:
-        raise ValueError("a packed task: celerypipe sends none, and unpacks none")
-
-    for way in kombu.compression.encoders():  # type: ignore[no-untyped-call]  # kombu's
-        encoder, name = kombu.compression.get_encoder(way)  # type: ignore[no-untyped-call]
-        kombu.compression.register(encoder, unpack, name)  # type: ignore[no-untyped-call]
-
-
-def _configs(queues: tuple[str, ...], folder: Path) -> list[worker_config.WorkerConfig]:
-    if not queues:
-        known = ", ".join(worker_config.known_queues(folder)) or f"none, {folder}/ has no <queue>.toml"
-        raise ConfigError(f"a worker of celerypipe needs to know its queues: add -Q QUEUE (known here: {known})")
-    return [worker_config.load(queue, folder) for queue in queues]
-
-
-def _worker_settings(queues: tuple[str, ...], leader: worker_config.WorkerConfig, url: str) -> dict[str, Any]:
-    shown = "-".join(queues).replace("%", "%%")
-    line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
-    transport = {**app.conf.broker_transport_options, **leader.settings.get("broker_transport_options", {})}
-    if url.startswith("unix://"):
-        transport = {key: value for key, value in transport.items() if key != "socket_keepalive"}
-    transport["client_name"] = f"celerypipe-worker-{'-'.join(queues)}".replace(" ", "_")
-    lines = {"worker_log_format": line, "worker_task_log_format": line}
-    return {**lines, **leader.settings, "broker_transport_options": transport}
 
 
 def _for_spawned(service: Service, worker: Worker, flag: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,3 +134,28 @@ def _complaint(key: str, value: Any) -> str:
 def _line_of(key: str, text: str) -> int:
     match = re.search(rf"""^\s*\[?\s*["']?{re.escape(key)}["']?\s*[=.\]]""", text, re.MULTILINE)
     return text.count("\n", 0, match.start() + match.group().index(key)) + 1 if match else 1
+
+
+def load_all(queues: Sequence[str], folder: Path) -> list[WorkerConfig]:
+    """Read the files of a worker's queues; :class:`ConfigError` without a queue."""
+    if not queues:
+        known = ", ".join(known_queues(folder)) or f"none, {folder}/ has no <queue>.toml"
+        raise ConfigError(f"a worker of celerypipe needs to know its queues: add -Q QUEUE (known here: {known})")
+    return [load(queue, folder) for queue in queues]
+
+
+def worker_settings(
+    queues: Sequence[str], leader: WorkerConfig, url: str, transport: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return Celery's settings for a worker of these queues, led by the file of the first.
+
+    ``transport``: the options that the way to the broker has anyway.
+    """
+    shown = "-".join(queues).replace("%", "%%")
+    line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
+    options = {**transport, **leader.settings.get("broker_transport_options", {})}
+    if url.startswith("unix://"):
+        options = {key: value for key, value in options.items() if key != "socket_keepalive"}
+    options["client_name"] = f"celerypipe-worker-{'-'.join(queues)}".replace(" ", "_")
+    lines = {"worker_log_format": line, "worker_task_log_format": line}
+    return {**lines, **leader.settings, "broker_transport_options": options}

@@ -23,8 +23,8 @@ from celerypipe.onward import unpack as unpack_steps
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.record import Record
 from celerypipe.replies import _said
+from celerypipe.request import refuse_packed_tasks
 from celerypipe.wire import RESULT_HEAD, as_published
-from celerypipe.worker import refuse_packed_tasks
 
 pack = msgspec.msgpack.encode
 MANY = tags.MAX_PARTS + 1
