@@ -11,6 +11,7 @@ from typing import Any
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.check import is_known_here
+from celerypipe.course import Course
 from celerypipe.folder import Folder
 from celerypipe.graph import Graph
 from celerypipe.instance import Instance
@@ -21,7 +22,7 @@ from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
 from celerypipe.source import SourceStation
-from celerypipe.station import Course, Outlet, Station
+from celerypipe.station import Outlet, Station
 from celerypipe.warp import Warp
 
 

@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from celerypipe import fitness, keys
 from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
+from celerypipe.course import Course
 from celerypipe.errors import ConfigError, NoWorker
 from celerypipe.finding import Finding, Seen
 from celerypipe.mailbox import Mailbox
@@ -22,7 +23,6 @@ from celerypipe.presence import Record, read_presences
 from celerypipe.settings import broker_url
 from celerypipe.shared_memory import is_proven
 from celerypipe.signing import Keyring, signed_bell, strangers
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 
 logger = logging.getLogger(__name__)

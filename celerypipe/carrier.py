@@ -21,6 +21,7 @@ from celerypipe.cargo import Cargo
 from celerypipe.catalogue import Catalogue
 from celerypipe.circuit import Circuit
 from celerypipe.connection import Broken, Client, connect, explained, is_gone, said
+from celerypipe.course import Course
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
@@ -32,7 +33,6 @@ from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.sender import Sender
 from celerypipe.signing import Keyring, refused
 from celerypipe.states import States
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
 from celerypipe.wire import NOTE, as_published

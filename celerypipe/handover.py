@@ -6,9 +6,10 @@ import threading
 from collections import deque
 from typing import Self
 
+from celerypipe.course import Course
 from celerypipe.flight import Done
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Waiting
+from celerypipe.station import Waiting
 
 
 class Handover(Waiting):

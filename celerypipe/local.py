@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from celerypipe.contract import Sink
+from celerypipe.course import Course
 from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeout
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import REPLAY, Course, Full, Waiting
+from celerypipe.station import REPLAY, Full, Waiting
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64

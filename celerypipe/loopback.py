@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 
 from celerypipe import codec
 from celerypipe.batches import Outcome, update_batch
+from celerypipe.course import Course
 from celerypipe.errors import CodecError, NodeFailed
 from celerypipe.flight import Done, Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.message import Message
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 
 

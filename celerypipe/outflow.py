@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
+from celerypipe.course import Course
 from celerypipe.local import INBOX
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course, Full, Waiting
+from celerypipe.station import Full, Waiting
 
 #: Messages that the caller gets at a time; those still in his hand count as waiting.
 HANDFUL = 16

@@ -6,12 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
+from celerypipe.course import Course
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import DeadLetters
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.graph import Graph
 from celerypipe.pipeline import Pipeline
-from celerypipe.station import REPLAY, Course, Station
+from celerypipe.station import REPLAY, Station
 from celerypipe.tracker import Tracker
 
 #: Seconds between two looks at whether all is through.

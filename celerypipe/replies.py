@@ -12,6 +12,7 @@ from celerypipe import codec, keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
+from celerypipe.course import Course
 from celerypipe.errors import (
     BadSignature,
     CodecError,
@@ -26,7 +27,6 @@ from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.signing import Keyring
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
 

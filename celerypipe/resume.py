@@ -11,12 +11,13 @@ from pathlib import Path
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import is_known_here
 from celerypipe.contract import Source
+from celerypipe.course import Course
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.journal import Journal, begun
 from celerypipe.journals import Kept, kept, prune
 from celerypipe.pipeline import Pipeline
 from celerypipe.progress import REMEMBERS, Progress
-from celerypipe.station import Course, Station
+from celerypipe.station import Station
 
 #: The folder of the journals in the pipeline's folder.
 PLACE = "journals"

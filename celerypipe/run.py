@@ -10,6 +10,7 @@ from typing import Literal
 from celerypipe.assembly import Assembly
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue
+from celerypipe.course import Course
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters
 from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
@@ -26,7 +27,7 @@ from celerypipe.report import Report
 from celerypipe.resume import close_journal, follow, open_journal
 from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
-from celerypipe.station import Course, Station
+from celerypipe.station import Station
 from celerypipe.warp import Warp
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from celerypipe.contract import Source
+from celerypipe.course import Course
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.local import MakeInstance, as_failure
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.positions import Position
-from celerypipe.station import Course, Station
+from celerypipe.station import Station
 
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
 STOP_GRACE = 3.0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Store, names
 from celerypipe.connection import Client, accepted
+from celerypipe.course import Course
 from celerypipe.errors import BadSignature, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
 from celerypipe.fence import RUNNER, Fence
 from celerypipe.flight import Flight
@@ -15,7 +16,6 @@ from celerypipe.holdings import Holdings
 from celerypipe.keys import DATA_TTL, HELD_TTL
 from celerypipe.mailbox import Mailbox
 from celerypipe.retained import Retained
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 
 #: Seconds between two renewals of a snapshot that lies apart.

@@ -14,6 +14,7 @@ from typing import Protocol
 from celerypipe import codec
 from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
+from celerypipe.course import Course
 from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
@@ -21,7 +22,7 @@ from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.progress import REMEMBERS
 from celerypipe.retained import Retained
-from celerypipe.station import REPLAY, Course, Full
+from celerypipe.station import REPLAY, Full
 
 
 class Carrier(Protocol):

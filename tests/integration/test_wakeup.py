@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from celerypipe import Message, Pipeline, Runner, bells, keys
 from celerypipe.bells import Bells
 from celerypipe.connection import connect
+from celerypipe.course import Course
 from celerypipe.flight import Flight
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 from tests.integration.test_warp import CONFIG
 from tests.servers import RedisServer, StartWorker

@@ -9,11 +9,11 @@ import pytest
 from celerypipe import keys, signs, whereabouts
 from celerypipe.bells import Bells
 from celerypipe.connection import Client
+from celerypipe.course import Course
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message, new_id
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.station import Course
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
 from celerypipe.wire import packed_entry
