@@ -117,9 +117,15 @@ class Worker:
             logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
             return
         logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
-        keeper = self.place().keeper
+        place = self.place()
+
+        def through() -> bool:
+            if place.switch is not None:
+                place.switch.renew()  # Python runs; the thread that says so otherwise is this one
+            return all(other.owner == lease.owner for other in place.keeper.leases)
+
         if self.leave is not None:
-            self.leave(lambda: all(other.owner == lease.owner for other in keeper.leases))
+            self.leave(through)
         logging.shutdown()
         os._exit(EX_TEMPFAIL)
 
