@@ -44,8 +44,8 @@ class Seen:
 
     ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
     seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
-    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here. ``keyring``: what
-    the run signs with.
+    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here. ``keyring``:
+    what the run signs with.
     """
 
     pipeline: Pipeline

@@ -9,6 +9,7 @@ import click
 
 from celerypipe.cancellation import Cancelled
 from celerypipe.cancellation import cancel as cancel_run
+from celerypipe.cli.terminal import harmless
 from celerypipe.connection import connect, explained
 from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url
 
@@ -36,7 +37,7 @@ def cancel(run: str, redis: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asdict(done), indent=2, ensure_ascii=False))
         return
     for line in _lines(done):
-        click.echo(line)
+        click.echo(harmless(line))
 
 
 def _lines(done: Cancelled) -> list[str]:
