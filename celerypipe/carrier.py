@@ -132,7 +132,7 @@ class RedisCarrier:
             thread.start()
 
     def close(self, state: str) -> None:
-        """Say that the run is ``finished`` or ``cancelled``, remove its keys, end the threads."""
+        """Say that the run is ``finished``, ``failed`` or ``cancelled``, remove its keys, end the threads."""
         self._closing = self.replies.closing = True
         self.sender.close()
         last = connect(self.url, name="celerypipe-close", timeout=2.0)

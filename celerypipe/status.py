@@ -51,7 +51,9 @@ class MailboxStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run. ``state``: ``running``, ``cancelled``, ``finished``, or ``lost``: its runner says nothing any more."""
+    """A run. ``state``: ``running``, ``cancelled``, ``finished``, ``failed``, or ``lost``: its runner says
+    nothing any more.
+    """
 
     id: str
     pipeline: str

@@ -42,8 +42,8 @@ def cancel(run: str, redis: str | None, as_json: bool) -> None:
 
 def _lines(done: Cancelled) -> list[str]:
     run = done.run
-    if run.state == "finished":
-        return [f"run {run.id} ({run.pipeline}) is over already"]
+    if run.state in ("finished", "failed"):
+        return [f"run {run.id} ({run.pipeline}) is over already: it {run.state}"]
     lines = [f"run {run.id} ({run.pipeline}) is cancelled"]
     if not done.runner_ended:
         silent = "is not heard of any more" if run.state == "lost" else "has not ended yet"
