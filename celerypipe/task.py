@@ -34,6 +34,9 @@ from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
 
+#: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
+SAID = {"lost": "its mailbox or bell is gone", "over": "the run is over"}
+
 
 @dataclass(slots=True)
 class Place:
@@ -253,7 +256,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             neighbours.close()
         refused = self._refused() - refused
         more = f", {refused} refused" if refused else ""
-        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason}){more}"
+        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)}){more}"
 
     def _refused(self) -> int:
         """How many messages this process has refused."""
@@ -295,7 +298,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 instance.destroy()  # without restore() it cannot begin anew
             else:
                 shelf.give_back(record.key, instance)
-        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({reason})"
+        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)})"
 
     def _entry_of(self, mark: str) -> Entry | None:
         task = self.app.tasks.get(mark)
