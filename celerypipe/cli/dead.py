@@ -118,7 +118,7 @@ def replay(
     Sources do not run, and file sinks add to their files. A letter is removed once all that came of it is through; it
     stays when it dies again, when something of it is skipped, and when the run fails.
 
-    Exit status: 0 all are through (with --run: that run has taken them), 1 some stay, 2 something is wrong before.
+    Exit status: 0 all are through (with --run: that run was told of them), 1 some stay, 2 something is wrong before.
     """
     store = store_of(place, allow)
     found = chosen(store, letters, node)
@@ -152,8 +152,8 @@ def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) 
     if as_json:
         click.echo(json.dumps({"run": run_id, "taken": names}, indent=2))
         return
-    text = "each is removed once it is through: `celerypipe dead list` shows what is left"
-    click.echo(f"run {run_id} has taken {counted(len(names))}; {text}")
+    text = "each is removed once it is through; what comes too late for its node stays: see `celerypipe dead list`"
+    click.echo(f"run {run_id} was told of {counted(len(names))}; {text}")
 
 
 @dead.command()
