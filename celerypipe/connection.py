@@ -225,6 +225,9 @@ def explained(url: str) -> Iterator[None]:
     except Trouble as error:
         if _is_refused(url, error):
             raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
+        if isinstance(error, redis.TimeoutError) and "reading" in str(error):
+            cure = "it is busy or stands still: look at its log, or wait"
+            raise RedisUnavailable(f"Redis is there and does not answer: {shown} ({error}); {cure}") from None
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None
