@@ -37,7 +37,7 @@ def cancel(client: Client, run_id: str) -> Cancelled:
     run = _known(client, run_id)
     busy = read_busy(client, run_id)
     before = CANCEL(client, (keys.run(run_id),), keys.DATA_TTL)
-    if before == b"finished":
+    if before in (b"finished", b"failed"):
         return Cancelled(run, runner_ended=True, busy=())
     start = time.monotonic()
     while True:

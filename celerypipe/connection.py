@@ -150,7 +150,7 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
     """Return a client; it connects with its first command, and again after a failure.
 
     Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
-    broken connection.
+    broken connection. :class:`ConfigError` names an option that there is not.
     """
     near = url.startswith("unix://")
     over_network = {} if near else {"socket_connect_timeout": min(3.0, timeout), "socket_keepalive": True}
@@ -163,11 +163,15 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
         "socket_read_size": READ_SIZE,
         **over_network,
     }
-    client: Client
     if url.startswith(f"{SCHEME}://"):
-        client = _behind_sentinels(Sentinels.parse(url), options)
-    else:
-        client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
+        return _behind_sentinels(Sentinels.parse(url), options)
+    try:
+        client: Client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # does not connect, and looks at the options
+    except (TypeError, ValueError, redis.RedisError) as error:
+        cure = "; ssl_ options need rediss://, with two s" if url.startswith("redis://") and "ssl_" in url else ""
+        raise ConfigError(f"{_shown(url)}: what is behind its question mark is wrong: {error}{cure}") from None
     return client
 
 
@@ -194,6 +198,8 @@ def knock(url: str) -> None:
         raise ConfigError(f"{_shown(url)}: Redis needs a password, or refuses this one ({error})") from None
     except redis.ResponseError as error:
         raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
+    except redis.exceptions.InvalidResponse as error:
+        raise ConfigError(f"{_shown(url)}: what answers there is no Redis ({error})") from None
     except Trouble as error:
         if _is_refused(url, error):
             raise ConfigError(f"{_shown(url)}: {_untrusted(error)}") from None
@@ -214,9 +220,14 @@ def explained(url: str) -> Iterator[None]:
         raise RedisUnavailable(f"Redis at {shown} does not allow this user what a pipeline needs: {error}") from None
     except redis.ResponseError as error:
         raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
+    except redis.exceptions.InvalidResponse as error:
+        raise RedisUnavailable(f"what answers at {shown} is no Redis ({error}); give the address of one") from None
     except Trouble as error:
         if _is_refused(url, error):
             raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
+        if isinstance(error, redis.TimeoutError) and "reading" in str(error):
+            cure = "it is busy or stands still: look at its log, or wait"
+            raise RedisUnavailable(f"Redis is there and does not answer: {shown} ({error}); {cure}") from None
         raise RedisUnavailable(
             f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
         ) from None

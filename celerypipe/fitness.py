@@ -123,11 +123,11 @@ def _of_timeouts(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
 
 def _of_codecs(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     ours = codec.CODEC_VERSION
-    strangers = [worker for worker in workers if worker["versions"]["codec"] != ours]
+    strangers = [worker for worker in workers if worker["versions"].get("codec") != ours]
     severity: Any = "error" if len(strangers) == len(workers) else "warning"
     for worker in strangers:
-        text = f"{named(worker)} speaks codec {worker['versions']['codec']}, this machine {ours}; it reads none of our "
-        text += "messages"
+        text = f"{named(worker)} speaks codec {worker['versions'].get('codec')}, this machine {ours}; it reads none of "
+        text += "our messages"
         yield Finding(severity, "codec", f"node {node.name!r}", text, upgrade(worker))
 
 

@@ -92,7 +92,7 @@ class Holdings:
         return (keys.run(self.run), keys.RUNS), self.run, keys.RUN_TTL, keys.DATA_TTL
 
     def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
-        """Say that the run is ``finished`` or ``cancelled`` and delete the rest; ``slots``: bells rung, by node."""
+        """Say that the run is ``finished``, ``failed`` or ``cancelled``, delete the rest; ``slots``: bells, by node."""
         commands = self.blobs.deleting_all()
         if not self._made:
             return

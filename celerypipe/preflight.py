@@ -21,6 +21,7 @@ from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnava
 from celerypipe.finding import Finding, Seen
 from celerypipe.pipeline import NodeDefinition, Pipeline
 from celerypipe.presence import read_presences
+from celerypipe.signing import Keyring
 from celerypipe.version import VERSION
 
 #: Round trips that are timed, and seconds after which no further one is.
@@ -29,13 +30,15 @@ SAMPLES, ENOUGH = 5, 0.2
 SECTIONS = ("server", "memory", "persistence", "replication")
 
 
-def look(client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int) -> Seen:
+def look(
+    client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
+) -> Seen:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
     server = _info(client)
     workers = () if server.get("loading") else tuple(read_presences(client))
-    return Seen(pipeline, url, server, workers, latency, offset, budget, declared)
+    return Seen(pipeline, url, server, workers, latency, offset, budget, declared, keyring)
 
 
 def inspect(seen: Seen) -> list[Finding]:
@@ -63,10 +66,23 @@ def _of_workers(seen: Seen) -> Iterator[Finding]:
         if seen.server.get("loading"):
             return  # it tells nothing about them yet
         workers = seen.workers_of(node.queue)
-        if workers:
-            yield from fitness.findings(node, workers, seen.declared.get(node.name), seen.pipeline.nodes)
-        else:
+        ours = [worker for worker in workers if not seen.stranger(worker)]
+        if ours:
+            yield from fitness.findings(node, ours, seen.declared.get(node.name), seen.pipeline.nodes)
+        elif not workers:
             yield fitness.missing(node, seen.workers)
+
+
+def _of_keys(seen: Seen) -> Iterator[Finding]:
+    """Somebody on every queue takes what the run signs, or does not sign."""
+    for queue in dict.fromkeys(node.queue for node in _warped(seen.pipeline)):
+        workers = seen.workers_of(queue)
+        found = [(worker, text) for worker in workers if (text := seen.stranger(worker))]
+        severity: Any = "error" if len(found) == len(workers) else "warning"
+        for worker, text in found:
+            said, _, cure = text.partition(": ")
+            said = f"{fitness.named(worker)} {said}" + ("" if severity == "error" else "; it gets no work of this run")
+            yield Finding(severity, "keys", f"queue {queue!r}", said, cure)
 
 
 def _of_software(seen: Seen) -> Iterator[Finding]:
@@ -84,7 +100,7 @@ def _of_software(seen: Seen) -> Iterator[Finding]:
 
 
 #: All that is looked at before a run.
-CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (*health.CHECKS, _of_workers, _of_software)
+CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (*health.CHECKS, _of_keys, _of_workers, _of_software)
 
 
 def _warped(pipeline: Pipeline) -> list[NodeDefinition]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import redis
@@ -25,21 +25,42 @@ logger = logging.getLogger("celerypipe.worker")
 
 Record = dict[str, Any]
 
+#: A worker with more is none: whoever reads that looks at each slot.
+MOST_SLOTS = 65_536
+
+
+class ArgumentShape(msgspec.Struct):
+    """What a presence says of an argument of a node at least."""
+
+    name: str
+    required: bool
+
+
+class MarkShape(msgspec.Struct):
+    """What a presence says of a node at least."""
+
+    mark: str
+    arguments: list[ArgumentShape]
+
 
 class Shape(msgspec.Struct):
-    """What a presence says at least."""
+    """What a presence says at least, and what is taken for the rest."""
 
     id: str
     host: str
     pid: int
     pool: str
-    slots: int
+    slots: Annotated[int, msgspec.Meta(ge=0, le=MOST_SLOTS)]
     queues: list[str]
-    marks: dict[str, dict[str, Any]]
+    marks: dict[str, MarkShape]
     versions: dict[str, Any]
     interrupts: bool = False
     shared: str = ""
     compressions: list[str] = []
+    keys: list[str] = []
+    processes: list[int] = []
+    started: float = 0.0
+    clock: float = 0.0
 
 
 def read_presences(client: Client) -> list[Record]:
@@ -55,11 +76,11 @@ def _record(text: bytes) -> Record | None:
     """What one worker says; None if no worker of ours said it: one stranger must not take all runs down."""
     try:
         record = json.loads(text)
-        msgspec.convert(record, Shape)
+        shape = msgspec.convert(record, Shape)
     except (ValueError, RecursionError) as error:
         logger.debug("a presence that no worker of celerypipe wrote: %s", error)
         return None
-    return dict(record)
+    return {**msgspec.structs.asdict(shape), **record}
 
 
 def write_presence(client: Client, record: Record) -> None:
@@ -163,4 +184,4 @@ def _now(client: Client) -> int:
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode() if isinstance(name, bytes) else name
+    return name.decode(errors="replace") if isinstance(name, bytes) else name

@@ -245,7 +245,9 @@ class Run:
             self.replay.close()
         close_journal(self.course, done=self.course.error is None and not self._stopped)
         if self.carrier is not None:
-            self.carrier.close("finished" if self.course.error is None else "cancelled")
+            error = self.course.error
+            ending = "cancelled" if isinstance(error, RunCancelled) else "failed"
+            self.carrier.close("finished" if error is None else ending)
         self.course.farewell(patience)
         if self.folder is not None:
             self.folder.close()

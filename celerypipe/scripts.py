@@ -240,7 +240,7 @@ return state
 # Cancel a run unless it ended by itself; what its lease said before is returned, nil if it was gone.
 CANCEL = Script("""
 local state = redis.call('GET', KEYS[1])
-if state ~= 'finished' then redis.call('SET', KEYS[1], 'cancelled', 'PX', ARGV[1]) end
+if state ~= 'finished' and state ~= 'failed' then redis.call('SET', KEYS[1], 'cancelled', 'PX', ARGV[1]) end
 return state
 """)
 

@@ -14,9 +14,12 @@ from celerypipe.errors import Complaint, DefinitionError, did_you_mean
 #: Where a value stands: keys and list indices, outermost first.
 Location = tuple[int | str, ...]
 
+#: Seconds: more than a century. Timers of the operating system end before three.
+LONGEST = 4e9
+
 # Strict, because "5" and true are slips of the pen in a definition, never numbers.
-Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-SecondsOrZero = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Strict(), Field(gt=0, le=LONGEST, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Strict(), Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 Whole = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
 Flag = Annotated[bool, Strict()]

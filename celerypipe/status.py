@@ -7,7 +7,7 @@ warps no node is not in here: it never meets Redis.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,7 +51,9 @@ class MailboxStatus:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """A run. ``state``: ``running``, ``cancelled``, ``finished``, or ``lost``: its runner says nothing any more."""
+    """A run. ``state``: ``running``, ``cancelled``, ``finished``, ``failed``, or ``lost``: its runner says
+    nothing any more.
+    """
 
     id: str
     pipeline: str
@@ -101,6 +103,13 @@ class Status:
         return asdict(self)
 
 
+class Served(msgspec.Struct):
+    """What a run tells of one of its warped nodes."""
+
+    mark: str
+    queue: str
+
+
 class About(msgspec.Struct):
     """What a run tells of itself, in a key beside its lease."""
 
@@ -108,11 +117,11 @@ class About(msgspec.Struct):
     host: str
     pid: int
     started: float
-    nodes: dict[str, dict[str, str]]
+    nodes: dict[str, Served]
 
 
 #: A node of a run: the run's id, the node's name, and what its runner says of it.
-Node = tuple[str, str, Mapping[str, Any]]
+Node = tuple[str, str, Served]
 
 
 def read_status(client: Client) -> Status:
@@ -132,7 +141,7 @@ def read_status(client: Client) -> Status:
 
 def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[Node]]:
     """Return the runs that go on or ended a few seconds ago, the oldest first, and their warped nodes."""
-    ids = [name.decode() for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
+    ids = [_text(name) for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
     if not ids:
         return (), []
     told = client.call("MGET", *map(keys.about, ids), *map(keys.run, ids))
@@ -172,7 +181,7 @@ def _read_mailboxes(
     commands: list[Command] = []
     for run, name, node in nodes:
         stream = keys.mailbox(run, name)
-        slots = sum(int(worker["slots"]) for worker in workers if node["queue"] in worker["queues"])
+        slots = sum(int(worker["slots"]) for worker in workers if node.queue in worker["queues"])
         bells = [f"{keys.bell(run, name)}{slot}" for slot in range(max(slots, 1))]
         oldest: Command = ("XRANGE", stream, "-", "+", "COUNT", 1)
         commands += [("XLEN", stream), ("XPENDING", stream, keys.GROUP), oldest, ("MGET", *bells)]
@@ -180,14 +189,14 @@ def _read_mailboxes(
     found, given = [], []
     for place, (run, name, node) in enumerate(nodes):
         length, pending, first, bells = answers[4 * place : 4 * place + 4]
-        held = {bell.decode() for bell in bells if bell is not None and not bell.startswith(b"r:")}
+        held = {_text(bell) for bell in bells if bell is not None and not bell.startswith(b"r:")}
         if isinstance(length, Exception) or isinstance(pending, Exception):  # it is gone, its run ended
             length, pending, first = 0, (0, None, None, None), ()
         sent = int(first[0][0].partition(b"-")[0]) / 1000 if first else None
         age = max(0.0, now - sent) if sent is not None else None
         waiting = max(0, length - pending[0])
-        found.append(MailboxStatus(run, name, node["mark"], node["queue"], length, waiting, age, len(held)))
-        given += [(run, name, consumer.decode()) for consumer, _ in pending[3] or () if consumer.decode() in held]
+        found.append(MailboxStatus(run, name, node.mark, node.queue, length, waiting, age, len(held)))
+        given += [(run, name, consumer) for raw, _ in pending[3] or () if (consumer := _text(raw)) in held]
     return tuple(found), _busy(client, given)
 
 
@@ -214,15 +223,21 @@ def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: I
 def _worker(record: Record, busy: Iterable[Busy], now: float) -> WorkerStatus:
     processes = {record["pid"], *record.get("processes", ())}
     own = tuple(each for each in busy if each.pid in processes and _process(each.consumer)[0] == record["host"])
-    age = max(0.0, now - (record["started"] - record.get("clock", 0.0)))
+    age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
     return WorkerStatus(record["id"], record["host"], record["pid"], record["pool"], record["slots"], queues, age, own)
 
 
 def _process(consumer: str) -> tuple[str, int]:
-    """The machine and the process of an activation: its name is ``host.pid.token.slot``."""
-    host, pid, *_ = consumer.rsplit(".", 3)
-    return host, int(pid)
+    """The machine and the process of an activation: its name is ``host.pid.token.slot``, unless no worker gave it."""
+    match consumer.rsplit(".", 3):
+        case [host, pid, _, _] if pid.isdecimal() and len(pid) < 12:
+            return host, int(pid)
+    return consumer, 0
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _now(client: Client) -> float:

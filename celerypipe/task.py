@@ -34,6 +34,9 @@ from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
 
+#: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
+SAID = {"lost": "its mailbox or bell is gone", "over": "the run is over"}
+
 
 @dataclass(slots=True)
 class Place:
@@ -117,9 +120,15 @@ class Worker:
             logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
             return
         logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
-        keeper = self.place().keeper
+        place = self.place()
+
+        def through() -> bool:
+            if place.switch is not None:
+                place.switch.renew()  # Python runs; the thread that says so otherwise is this one
+            return all(other.owner == lease.owner for other in place.keeper.leases)
+
         if self.leave is not None:
-            self.leave(lambda: all(other.owner == lease.owner for other in keeper.leases))
+            self.leave(through)
         logging.shutdown()
         os._exit(EX_TEMPFAIL)
 
@@ -247,7 +256,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             neighbours.close()
         refused = self._refused() - refused
         more = f", {refused} refused" if refused else ""
-        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({reason}){more}"
+        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)}){more}"
 
     def _refused(self) -> int:
         """How many messages this process has refused."""
@@ -289,7 +298,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 instance.destroy()  # without restore() it cannot begin anew
             else:
                 shelf.give_back(record.key, instance)
-        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({reason})"
+        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)})"
 
     def _entry_of(self, mark: str) -> Entry | None:
         task = self.app.tasks.get(mark)

@@ -107,6 +107,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         settings = Settings.from_environment()
         boot.queues = tuple(listed(options.get("queues")))
         boot.exit_when_stuck = exit_option(options.get("exit_when_stuck"))
+        worker_config.require_folders(settings)
         boot.configs = worker_config.load_all(boot.queues, settings.worker_configs)
         url, transport = client_url(_broker(conf)), app.conf.broker_transport_options
         conf.update(worker_config.worker_settings(boot.queues, boot.configs[0], url, transport))

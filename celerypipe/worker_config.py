@@ -18,6 +18,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from celery.concurrency import get_available_pool_names
 
 from celerypipe.errors import ConfigError, did_you_mean
+from celerypipe.settings import Settings
 
 #: Celery's settings that such a file may not decide, and what to do instead.
 ELSEWHERE = {
@@ -134,6 +135,16 @@ def _complaint(key: str, value: Any) -> str:
 def _line_of(key: str, text: str) -> int:
     match = re.search(rf"""^\s*\[?\s*["']?{re.escape(key)}["']?\s*[=.\]]""", text, re.MULTILINE)
     return text.count("\n", 0, match.start() + match.group().index(key)) + 1 if match else 1
+
+
+def require_folders(settings: Settings) -> None:
+    """A folder that somebody named is there: without its files a worker would run by the defaults, and nobody know."""
+    named = [("CELERYPIPE_PLUGINS", folder) for folder in settings.plugins]
+    if settings.worker_configs != Settings().worker_configs:
+        named.append(("CELERYPIPE_WORKER_CONFIGS", settings.worker_configs))
+    for variable, folder in named:
+        if not folder.is_dir():
+            raise ConfigError(f"{variable}: there is no folder {str(folder)!r}")
 
 
 def load_all(queues: Sequence[str], folder: Path) -> list[WorkerConfig]:

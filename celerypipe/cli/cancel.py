@@ -9,6 +9,7 @@ import click
 
 from celerypipe.cancellation import Cancelled
 from celerypipe.cancellation import cancel as cancel_run
+from celerypipe.cli.terminal import harmless
 from celerypipe.connection import connect, explained
 from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url
 
@@ -36,13 +37,13 @@ def cancel(run: str, redis: str | None, as_json: bool) -> None:
         click.echo(json.dumps(asdict(done), indent=2, ensure_ascii=False))
         return
     for line in _lines(done):
-        click.echo(line)
+        click.echo(harmless(line))
 
 
 def _lines(done: Cancelled) -> list[str]:
     run = done.run
-    if run.state == "finished":
-        return [f"run {run.id} ({run.pipeline}) is over already"]
+    if run.state in ("finished", "failed"):
+        return [f"run {run.id} ({run.pipeline}) is over already: it {run.state}"]
     lines = [f"run {run.id} ({run.pipeline}) is cancelled"]
     if not done.runner_ended:
         silent = "is not heard of any more" if run.state == "lost" else "has not ended yet"

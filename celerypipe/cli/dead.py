@@ -18,6 +18,7 @@ from rich.text import Text
 
 from celerypipe.cli.options import ALLOW
 from celerypipe.cli.run import supervise
+from celerypipe.cli.terminal import harmless
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters, chosen
 from celerypipe.errors import CodecError, ConfigError
@@ -86,9 +87,9 @@ def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> No
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
         return
     for name, value in _facts(one, message, trouble):
-        click.echo(f"{name + ':':<10} {_clean(value)}")
+        click.echo(f"{name + ':':<10} {harmless(value)}")
     if one.traceback:
-        click.echo(f"\n{_clean(one.traceback).rstrip()}")
+        click.echo(f"\n{harmless(one.traceback).rstrip()}")
 
 
 @dead.command()
@@ -117,7 +118,7 @@ def replay(
     Sources do not run, and file sinks add to their files. A letter is removed once all that came of it is through; it
     stays when it dies again, when something of it is skipped, and when the run fails.
 
-    Exit status: 0 all are through (with --run: that run has taken them), 1 some stay, 2 something is wrong before.
+    Exit status: 0 all are through (with --run: that run was told of them), 1 some stay, 2 something is wrong before.
     """
     store = store_of(place, allow)
     found = chosen(store, letters, node)
@@ -151,8 +152,8 @@ def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) 
     if as_json:
         click.echo(json.dumps({"run": run_id, "taken": names}, indent=2))
         return
-    text = "each is removed once it is through: `celerypipe dead list` shows what is left"
-    click.echo(f"run {run_id} has taken {counted(len(names))}; {text}")
+    text = "each is removed once it is through; what comes too late for its node stays: see `celerypipe dead list`"
+    click.echo(f"run {run_id} was told of {counted(len(names))}; {text}")
 
 
 @dead.command()
@@ -227,7 +228,7 @@ def counted(count: int) -> str:
 def tell_strange(lines: list[str]) -> None:
     """Say what in the folder is no letter."""
     for line in lines[:STRANGE]:
-        click.echo(f"left alone: {_clean(line)}", err=True)
+        click.echo(f"left alone: {harmless(line)}", err=True)
     if len(lines) > STRANGE:
         click.echo(f"left alone: {len(lines) - STRANGE} more", err=True)
 
@@ -241,7 +242,7 @@ def _table(letters: list[DeadLetter]) -> Table:
         text = letter.text.splitlines()[0] if letter.text else letter.error
         attempts = str(letter.attempts) + (f", replayed {letter.replays}×" if letter.replays else "")
         table.add_row(
-            Text(letter.name), Text(_clean(letter.node)), _moment(letter.at), Text(attempts), Text(_clean(text))
+            Text(letter.name), Text(harmless(letter.node)), _moment(letter.at), Text(attempts), Text(harmless(text))
         )
     return table
 
@@ -305,8 +306,3 @@ def _array(payload: Any) -> np.ndarray[Any, Any] | None:
 
 def _moment(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
-def _clean(text: str) -> str:
-    """Text of strangers for a terminal: without characters that steer it."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)

@@ -21,6 +21,7 @@ from celerypipe.report import Report
 from celerypipe.resume import resumable
 from celerypipe.runner import Runner
 from celerypipe.settings import Settings, seen_in_ps
+from celerypipe.shape import LONGEST
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
@@ -32,7 +33,7 @@ FILE_WIDTH = 120
 @click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=LONGEST),
     metavar="SECONDS",
     help="End the run after so long; wins over the pipeline's deadline.",
 )

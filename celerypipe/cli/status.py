@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from celerypipe.cli.terminal import harmless
 from celerypipe.connection import connect, explained
 from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without_password
 from celerypipe.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
@@ -54,7 +55,7 @@ def _tables(found: Status) -> list[Table | str]:
 def _runs(runs: tuple[RunStatus, ...]) -> Table:
     table = _table("run", "pipeline", "state", "age", "runner")
     for run in runs:
-        table.add_row(run.id, Text(run.pipeline), run.state, _age(run.age), f"{run.host} (pid {run.pid})")
+        _row(table, run.id, run.pipeline, run.state, _age(run.age), f"{run.host} (pid {run.pid})")
     return table
 
 
@@ -63,7 +64,7 @@ def _queues(queues: tuple[QueueStatus, ...]) -> Table:
     for queue in queues:
         workers = Text(str(queue.workers), style="" if queue.workers else "red")
         oldest = _age(queue.oldest)
-        table.add_row(Text(queue.name), str(queue.tasks), str(queue.messages), oldest, workers, str(queue.slots))
+        _row(table, queue.name, str(queue.tasks), str(queue.messages), oldest, workers, str(queue.slots))
     return table
 
 
@@ -71,7 +72,7 @@ def _mailboxes(mailboxes: tuple[MailboxStatus, ...]) -> Table:
     table = _table("node", "run", "mark", "queue", "out", "waiting", "oldest", "slots at work")
     for box in mailboxes:
         counts = str(box.out), str(box.waiting), _age(box.oldest), str(box.slots)
-        table.add_row(Text(box.node), box.run, Text(box.mark), Text(box.queue), *counts)
+        _row(table, box.node, box.run, box.mark, box.queue, *counts)
     return table
 
 
@@ -79,8 +80,8 @@ def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
     table = _table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
     for worker in workers:
         busy = ", ".join(f"{each.node} of {each.run} for {_age(each.seconds)}" for each in worker.busy)
-        facts = str(worker.pid), worker.pool, str(worker.slots), Text(", ".join(worker.queues)), _age(worker.age)
-        table.add_row(Text(worker.host), *facts, Text(busy or "-"))
+        facts = str(worker.pid), worker.pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
+        _row(table, worker.host, *facts, busy or "-")
     return table
 
 
@@ -89,6 +90,11 @@ def _table(*columns: str) -> Table:
     for column in table.columns:
         column.overflow = "fold"
     return table
+
+
+def _row(table: Table, *cells: str | Text) -> None:
+    """Add a row. Runs and workers wrote these words, or a stranger did: they are no markup and steer no terminal."""
+    table.add_row(*(Text(harmless(cell)) if isinstance(cell, str) else cell for cell in cells))
 
 
 def _age(seconds: float | None) -> str:

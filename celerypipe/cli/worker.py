@@ -24,7 +24,7 @@ Celery's own options:
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
     add_help_option=False,
 )
-@click.option("--redis", metavar="URL", help="Where Redis is; else CELERYPIPE_REDIS_URL.")
+@click.option("--redis", "-b", "--broker", metavar="URL", help="Where Redis is; else CELERYPIPE_REDIS_URL.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def worker(redis: str | None, options: tuple[str, ...]) -> None:
     """Start a worker: `celerypipe worker -Q gpu`. All options of `celery worker` work.

@@ -132,6 +132,14 @@ def test_other_threads_finish_before_a_stuck_worker_ends(
     assert worker.wait_for_end() == 75
 
 
+def test_two_threads_that_are_stuck_end_a_worker_like_one(start_doomed: StartWorker, redis_url: str) -> None:
+    """They are waited for as if they might finish, and the clock in C must not take that for a GIL that is held."""
+    arguments = ["--exit-when-stuck", "1"]
+    worker = start_doomed("stwo", pool="threads", concurrency=2, config=CONFIG, arguments=arguments)
+    assert results(Runner(redis_url), hanging("stwo"), ["sleep", "sleep"]) == []
+    assert worker.wait_for_end() == 75, worker.text()
+
+
 def test_a_retry_comes_in_time_too(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
     worker = start_doomed("sretry", pool="threads", concurrency=2, config=CONFIG)
     pipeline = hanging("sretry", retries=1, configuration={"once": str(tmp_path / "once")}, on_error="stop")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe import Message, Pipeline, RunCancelled, Runner
+from celerypipe import Message, NodeFailed, Pipeline, RunCancelled, Runner
 from celerypipe.cancellation import cancel
 from celerypipe.connection import Client
 from celerypipe.errors import UnknownRun
@@ -161,6 +161,12 @@ def test_a_run_that_is_over_is_left_as_it_is_and_an_unknown_one_is_named(
     done = cancel(redis_client, runner.report.run)
     assert (done.run.state, done.busy) == ("finished", ())
     assert redis_client.get(f"celerypipe:run:{runner.report.run}") == b"finished"
+    with pytest.raises(NodeFailed):
+        results(runner, warped("tests.remote.Broken", "tsolo"), [1])
+    failed = cancel(redis_client, runner.report.run)
+    assert (failed.run.state, failed.busy) == ("failed", ())
+    assert redis_client.get(f"celerypipe:run:{runner.report.run}") == b"failed"
+    assert results(runner, warped("tests.remote.Echo", "tsolo"), [1]) == [1]
     said = celerypipe("cancel", runner.report.run, "--redis", redis_url, "--json")
     assert (said.returncode, json.loads(said.stdout)["run"]["state"]) == (0, "finished")
     with pytest.raises(UnknownRun, match="there is no run 'nonsense'"):

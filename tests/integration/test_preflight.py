@@ -219,15 +219,18 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
     )
     os.kill(private_redis.process.pid, signal.SIGSTOP)
     try:
-        for url in (private_redis.url, f"unix://{tmp_path}/none.sock"):
+        for url, said in (
+            (private_redis.url, "Redis is there and does not answer"),
+            (f"unix://{tmp_path}/none.sock", "Redis is not there"),
+        ):
             command = [sys.executable, "-c", program.format(str(path), url)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             seconds, _, finding = done.stdout.partition(" ")
             assert float(seconds) < PROMISE
-            assert "Redis is not there" in finding
-        status, said = live(path, private_redis.url)
-        assert (status, [finding["check"] for finding in said["findings"]]) == (2, ["redis"])
+            assert said in finding
+        status, found = live(path, private_redis.url)
+        assert (status, [finding["check"] for finding in found["findings"]]) == (2, ["redis"])
     finally:
         os.kill(private_redis.process.pid, signal.SIGCONT)
 

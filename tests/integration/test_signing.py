@@ -250,7 +250,9 @@ def test_a_run_without_keys_is_told_that_the_worker_has_some(
 ) -> None:
     monkeypatch.delenv("CELERYPIPE_KEYS")
     said = fails_with(redis_url, "signed")
-    assert f"process {worker.process.pid}, takes signed messages only: set CELERYPIPE_KEYS here as it is there" in said
+    assert (
+        f"(pid {worker.process.pid}) takes signed messages only; to mend it: set CELERYPIPE_KEYS here as it is" in said
+    )
     monkeypatch.setenv("CELERYPIPE_KEYS", OTHER)
     assert "has other keys" in fails_with(redis_url, "signed")
 
@@ -260,7 +262,9 @@ def test_a_run_with_keys_is_told_that_the_worker_has_none(
 ) -> None:
     bare = shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     monkeypatch.setenv("CELERYPIPE_KEYS", KEY)
-    assert "has no keys, and this run signs its messages: set CELERYPIPE_KEYS there" in fails_with(redis_url, "tsolo")
+    assert "has no keys, and this run signs its messages; to mend it: set CELERYPIPE_KEYS" in fails_with(
+        redis_url, "tsolo"
+    )
     signature = "00" * 16
     with app.connection_for_write(broker_url(redis_url)) as connection:
         bell = ["celerypipe-no-run", "node", 0, "token", signature]

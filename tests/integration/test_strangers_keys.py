@@ -7,8 +7,11 @@ import json
 import pytest
 
 from celerypipe import keys, signs
-from celerypipe.connection import Client
+from celerypipe.connection import Client, connect
 from celerypipe.presence import read_presences
+from celerypipe.status import read_status
+from tests.integration.test_preflight import celerypipe
+from tests.servers import RedisServer
 
 GARBAGE = [b"", b"\xff\xfe", b"not json", b"5", b"null", b'"text"', b"[[", b"[" * 100_000, b"{}", b'{"id": 7}', b"NaN"]
 
@@ -16,26 +19,65 @@ GARBAGE = [b"", b"\xff\xfe", b"not json", b"5", b"null", b'"text"', b"[[", b"[" 
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_a_presence_that_no_worker_wrote_is_nobody(redis_client: Client, garbage: bytes) -> None:
     before = {record["id"] for record in read_presences(redis_client)}
-    redis_client.zadd(keys.WORKERS, {"stranger": redis_client.time()[0] * 1000})
+    redis_client.zadd(keys.WORKERS, {name: redis_client.time()[0] * 1000 for name in ("stranger", b"\xff\xfe")})
     redis_client.set(keys.presence("stranger"), garbage, px=5000)
     try:
         assert {record["id"] for record in read_presences(redis_client)} <= before
     finally:
-        redis_client.zrem(keys.WORKERS, "stranger")
+        redis_client.zrem(keys.WORKERS, "stranger", b"\xff\xfe")
         redis_client.delete(keys.presence("stranger"))
 
 
-@pytest.mark.parametrize("shape", [{"slots": "many"}, {"queues": [1]}, {"marks": []}, {"pid": None}, {"host": {}}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"slots": "many"},
+        {"slots": 10**9},
+        {"queues": [1]},
+        {"marks": []},
+        {"marks": {"m": {"mark": "m", "arguments": 3}}},
+        {"pid": None},
+        {"host": {}},
+        {"clock": "late"},
+        {"started": "early"},
+        {"keys": 5},
+    ],
+)
 def test_a_presence_that_lies_about_its_shape_is_nobody(redis_client: Client, shape: dict[str, object]) -> None:
     fine = {"id": "s", "host": "h", "pid": 1, "pool": "solo", "slots": 1, "queues": [], "marks": {}, "versions": {}}
     try:
         for record, there in ((fine, True), ({**fine, **shape}, False)):
             redis_client.zadd(keys.WORKERS, {"s": redis_client.time()[0] * 1000})
             redis_client.set(keys.presence("s"), json.dumps(record), px=5000)
-            assert (record in read_presences(redis_client)) is there
+            assert ("s" in {found["id"] for found in read_presences(redis_client)}) is there
     finally:
         redis_client.zrem(keys.WORKERS, "s")
         redis_client.delete(keys.presence("s"))
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *GARBAGE,
+        b'{"pipeline": "p", "host": "h", "pid": 1, "started": 1, "nodes": {"up": {}}}',
+        b'{"pipeline": "[/p]\\u001b[31m", "host": "[/h]", "pid": 1, "started": 1, '
+        b'"nodes": {"up": {"queue": "[/q]", "mark": "m"}}}',
+    ],
+)
+def test_a_run_that_no_runner_wrote_hides_no_other(private_redis: RedisServer, about: bytes) -> None:
+    with connect(private_redis.url) as client:
+        client.zadd(keys.RUNS, {"stranger": 1e15, b"\xff\xfe": 1e15})
+        client.set(keys.about("stranger"), about)
+        stream = keys.mailbox("stranger", "up")
+        client.xgroup_create(stream, keys.GROUP, "0", mkstream=True)
+        client.xadd(stream, {"what": "ever"})
+        client.xreadgroup(keys.GROUP, "nobody", {stream: ">"})
+        client.set(f"{keys.bell('stranger', 'up')}0", "nobody")
+        assert len(read_status(client).runs) <= 1
+    done = celerypipe("status", "--redis", private_redis.url)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b[31m" not in done.stdout
+    assert celerypipe("cancel", "stranger", "--redis", private_redis.url).returncode in (0, 2)
 
 
 @pytest.mark.parametrize("garbage", [*GARBAGE, b'["node", 5]', b'{"node": 5}'])

@@ -262,3 +262,12 @@ def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..
     worker = start_worker("", cwd=workplace.folder, wait=False)
     assert worker.wait_for_end() == 78
     assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
+
+
+@pytest.mark.parametrize("variable", ["CELERYPIPE_WORKER_CONFIGS", "CELERYPIPE_PLUGINS"])
+def test_a_folder_that_is_named_and_not_there_ends_the_worker(
+    start_worker: Callable[..., Any], workplace: Any, variable: str
+) -> None:
+    worker = start_worker("gone", cwd=workplace.folder, env={variable: "/no/such/folder"}, wait=False)
+    assert worker.wait_for_end() == 78
+    assert f"{variable}: there is no folder '/no/such/folder'" in worker.text()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import array
+import socketserver
+import threading
 
 import pytest
 import redis
 
-from celerypipe.connection import WRITE_SIZE, packed, said
+from celerypipe.connection import WRITE_SIZE, connect, explained, knock, packed, said
+from celerypipe.errors import ConfigError, RedisUnavailable
 
 
 @pytest.mark.parametrize("size", [0, 10, 16 * 1024, WRITE_SIZE, WRITE_SIZE + 1, 5 * WRITE_SIZE + 3])
@@ -37,3 +40,36 @@ def test_numbers_are_written_by_their_bytes() -> None:
 )
 def test_what_redis_says_is_told_with_a_cure(error: redis.RedisError, text: str) -> None:
     assert text in said(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ("foo=bar", "'foo'"),
+        ("socket_timeout=soon", "socket_timeout"),
+        ("ssl_ca_certs=ca.pem", "need rediss://, with two s"),
+    ],
+)
+def test_options_of_a_url_that_there_are_not_are_named(options: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        connect(f"redis://:secret@localhost:1/0?{options}")
+    assert "secret" not in str(caught.value)
+
+
+class Web(socketserver.StreamRequestHandler):
+    """Answers like a web server."""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def test_what_is_no_redis_is_said_in_a_line() -> None:
+    with socketserver.ThreadingTCPServer(("localhost", 0), Web) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://localhost:{server.server_address[1]}/0"
+        with pytest.raises(RedisUnavailable, match="is no Redis"), explained(url), connect(url) as client:
+            client.ping()
+        with pytest.raises(ConfigError, match="is no Redis"):
+            knock(url)
+        server.shutdown()

@@ -82,7 +82,7 @@ def test_a_name_that_is_asked_for_leads_nowhere_else(tmp_path: Path) -> None:
 
 def test_the_oldest_go_first_where_there_are_too_many_and_it_is_said_once(tmp_path: Path) -> None:
     said: list[str] = []
-    store = DeadLetters(tmp_path, limits=DeadLetterLimits(count=3, age=1e12), say=said.append)
+    store = DeadLetters(tmp_path, limits=DeadLetterLimits(count=3, age=4e9), say=said.append)
     messages = kept(store, 6)
     assert ids(store) == [message.id for message in messages[3:]]
     (line,) = said
@@ -90,7 +90,7 @@ def test_the_oldest_go_first_where_there_are_too_many_and_it_is_said_once(tmp_pa
 
 
 def test_the_bytes_of_all_are_capped_and_one_too_large_is_kept_without_its_message(tmp_path: Path) -> None:
-    store = DeadLetters(tmp_path, limits=DeadLetterLimits(bytes=10_000, age=1e12))
+    store = DeadLetters(tmp_path, limits=DeadLetterLimits(bytes=10_000, age=4e9))
     messages = kept(store, 4, size=4_000)
     assert ids(store) == [message.id for message in messages[2:]]
     kept(store, 1, size=20_000)
@@ -101,7 +101,7 @@ def test_the_bytes_of_all_are_capped_and_one_too_large_is_kept_without_its_messa
 
 
 def test_what_is_too_old_goes_when_a_run_begins(tmp_path: Path) -> None:
-    kept(DeadLetters(tmp_path, limits=DeadLetterLimits(age=1e12)), 2)
+    kept(DeadLetters(tmp_path, limits=DeadLetterLimits(age=4e9)), 2)
     said: list[str] = []
     DeadLetters(tmp_path, limits=DeadLetterLimits(age=3600.0), say=said.append).expire()
     assert not list(tmp_path.glob("*.message"))
@@ -109,7 +109,7 @@ def test_what_is_too_old_goes_when_a_run_begins(tmp_path: Path) -> None:
 
 
 def test_what_is_no_letter_is_named_and_never_touched(tmp_path: Path) -> None:
-    (letter,) = kept(DeadLetters(tmp_path, limits=DeadLetterLimits(age=1e12)), 1)
+    (letter,) = kept(DeadLetters(tmp_path, limits=DeadLetterLimits(age=4e9)), 1)
     strangers: dict[str, Any] = {
         "notes.txt": "mine",
         "half.json": '{"node": "re',

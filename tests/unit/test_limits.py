@@ -72,6 +72,7 @@ def test_arrays_and_messages_have_a_largest_number() -> None:
 @pytest.mark.parametrize(
     ("limits", "place"),
     [
+        ({"timeout": 1e300}, "warp_configuration.timeout: must be less than or equal to 4000000000"),
         ({"window": 65_537}, "warp_configuration.window: must be less than or equal to 65536, not 65537"),
         ({"parallel": 10**9}, "warp_configuration.parallel: must be less than or equal to 4096, not 1000000000"),
         ({"batch": {"size": 10**6}}, "warp_configuration.batch.size: must be less than or equal to 65536"),

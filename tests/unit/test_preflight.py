@@ -12,6 +12,7 @@ from celerypipe.codec import CODEC_VERSION
 from celerypipe.errors import ConfigError, NoWorker, RedisUnavailable
 from celerypipe.finding import Finding, Seen
 from celerypipe.pipeline import NodeDefinition, Pipeline
+from celerypipe.signing import Keyring
 from celerypipe.version import VERSION
 
 MIB = 1024**2
@@ -230,6 +231,17 @@ def test_the_version_of_a_node_must_be_the_same_here_and_there() -> None:
 
 
 # -- what a run makes of it -------------------------------------------------------------------------------------------
+
+
+def test_workers_with_other_keys_are_an_error_where_nobody_else_is() -> None:
+    keyring = Keyring.parse("0123456789abcdef0123456789abcdef")
+    assert keyring is not None
+    bare, ours = worker(), worker(keys=list(keyring.ids), id="gpubox.34.abc", pid=34)
+    assert ("error", "keys") in found(seen(bare, keyring=keyring))
+    assert "set CELERYPIPE_KEYS there" in the(seen(bare, keyring=keyring), "keys").mend
+    assert "set CELERYPIPE_KEYS here" in the(seen(ours), "keys").mend
+    assert the(seen(bare, ours, keyring=keyring), "keys").severity == "warning"
+    assert not [each for each in found(seen(ours, keyring=keyring)) if each[1] == "keys"]
 
 
 def test_errors_come_first_and_end_a_run_in_their_own_type() -> None:
