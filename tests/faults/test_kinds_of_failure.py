@@ -142,7 +142,7 @@ def _going(runner: Runner, pipeline: Any) -> Timed:
         (unknown, UnknownMark, None, "tests.faulty.Nobody"),
         (nobody, NoWorker, "no_worker", "fnobody"),
         (cancelled, RunCancelled, None, ""),
-        (lost, WorkerLost, "lost", "there: the process that kept its state is gone"),
+        (lost, WorkerLost, "lost", "there: the process that kept its state is gone: killed by SIGKILL ("),
     ],
 )
 def test_what_ends_a_run_is_typed_and_said_soon(
