@@ -24,8 +24,8 @@ from celerypipe import (
     WorkerLost,
 )
 from celerypipe.errors import RemoteTraceback, UnknownMark
+from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
-from tests.faulty import LONG
 from tests.integration.test_warp import warped
 from tests.servers import StartWorker
 
