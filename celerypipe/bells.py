@@ -77,6 +77,7 @@ class Bells:
             node for node in seen.pipeline.nodes if node.warped and node.warp_configuration.on_no_worker == "wait"
         )
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
+        self._said.update(each["id"] for each in seen.workers if strangers(self._keyring, each.get("keys", ())))
 
     # -- who lives there --------------------------------------------------------------------------------------------
 

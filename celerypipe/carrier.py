@@ -101,7 +101,7 @@ class RedisCarrier:
     def inspect(self, pipeline: Pipeline, catalogue: Catalogue) -> None:
         """Preflight: say what is found, and raise what the run cannot begin with."""
         with explained(self.url):
-            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget)
+            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget, keyring=self.keyring)
         findings = preflight.inspect(seen)
         self.bells.told(seen, findings)
         self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}

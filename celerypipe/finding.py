@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.pipeline import Pipeline
 from celerypipe.settings import without_password
+from celerypipe.signing import Keyring
 
 #: ``error``: the run would fail or never end; ``warning``: it may run worse than its author thinks; ``note``: good to
 #: know.
@@ -43,7 +44,8 @@ class Seen:
 
     ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
     seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
-    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here.
+    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here. ``keyring``:
+    the keys that a run from here signs with.
     """
 
     pipeline: Pipeline
@@ -54,6 +56,7 @@ class Seen:
     offset: float
     budget: int
     declared: Mapping[str, str] = field(default_factory=dict)
+    keyring: Keyring | None = None
 
     def workers_of(self, queue: str) -> list[Mapping[str, Any]]:
         """Return the live workers of a queue."""

@@ -21,6 +21,7 @@ from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnava
 from celerypipe.finding import Finding, Seen
 from celerypipe.pipeline import NodeDefinition, Pipeline
 from celerypipe.presence import read_presences
+from celerypipe.signing import Keyring, strangers
 from celerypipe.version import VERSION
 
 #: Round trips that are timed, and seconds after which no further one is.
@@ -29,13 +30,21 @@ SAMPLES, ENOUGH = 5, 0.2
 SECTIONS = ("server", "memory", "persistence", "replication")
 
 
-def look(client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int) -> Seen:
+def look(
+    client: Client,
+    url: str,
+    pipeline: Pipeline,
+    catalogue: Catalogue,
+    *,
+    budget: int,
+    keyring: Keyring | None = None,
+) -> Seen:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
     server = _info(client)
     workers = () if server.get("loading") else tuple(read_presences(client))
-    return Seen(pipeline, url, server, workers, latency, offset, budget, declared)
+    return Seen(pipeline, url, server, workers, latency, offset, budget, declared, keyring)
 
 
 def inspect(seen: Seen) -> list[Finding]:
@@ -83,8 +92,24 @@ def _of_software(seen: Seen) -> Iterator[Finding]:
                 yield Finding(severity, name, f"machine {worker['host']}", text, f"pip install {name}=={here} there")
 
 
+def _of_keys(seen: Seen) -> Iterator[Finding]:
+    """Worker and runner take what the other one signs."""
+    for node in _warped(seen.pipeline):
+        workers = seen.workers_of(node.queue)
+        texts = [(worker, strangers(seen.keyring, worker.get("keys", ()))) for worker in workers]
+        wrong = [(worker, text) for worker, text in texts if text]
+        for worker, text in wrong:
+            said, _, cure = text.partition(": ")
+            if len(wrong) == len(workers):
+                yield Finding("error", "keys", f"node {node.name!r}", f"{fitness.named(worker)} {said}", cure)
+            else:
+                place = f"queue {node.queue!r}"
+                said = f"{fitness.named(worker)} {said}; it gets no work of this run"
+                yield Finding("warning", "keys", place, said, cure)
+
+
 #: All that is looked at before a run.
-CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (*health.CHECKS, _of_workers, _of_software)
+CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (*health.CHECKS, _of_workers, _of_keys, _of_software)
 
 
 def _warped(pipeline: Pipeline) -> list[NodeDefinition]:

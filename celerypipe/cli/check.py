@@ -101,7 +101,8 @@ def _catalogue(pipeline: Pipeline) -> Catalogue:
 def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, list[Finding]]:
     try:
         with explained(url), connect(url, name="celerypipe-preflight", timeout=PATIENCE) as client:
-            seen = preflight.look(client, url, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET)
+            keyring = Settings.from_environment().keyring
+            seen = preflight.look(client, url, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET, keyring=keyring)
     except RedisUnavailable as error:
         text, _, cure = str(error).partition("; ")
         return None, [Finding("error", "redis", "Redis", text, cure)]
