@@ -27,7 +27,7 @@ from celerypipe.errors import RemoteTraceback, UnknownMark
 from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import warped
-from tests.servers import StartWorker
+from tests.servers import StartWorker, launch_worker
 
 #: Seconds between knowing and saying; a machine that runs other tests at the same time gets more.
 PROMISE = 1.0 if LONG else 6.0
@@ -108,6 +108,18 @@ def unknown(url: str, worker: Any) -> tuple[Timed, float]:
     return Timed(Runner(url).stream(warped("tests.faulty.Nobody", "fkinds"), [Message(1)])), time.monotonic()
 
 
+def unknown_later(url: str, worker: Any) -> tuple[Timed, float]:
+    """No worker serves its queue when the run begins; the first one that comes does not know the mark."""
+    reading = Timed(Runner(url).stream(warped("tests.faulty.Nobody", "flater"), [Message(1)]))
+    late = launch_worker("flater", url=url, pool="solo", config=CONFIG)
+    known = time.monotonic()
+    try:
+        reading.failure()
+    finally:
+        late.kill()
+    return reading, min(known, reading.ended)
+
+
 def nobody(url: str, worker: Any) -> tuple[Timed, float]:
     pipeline = warped("tests.faulty.Dies", "fnobody", limits={"on_no_worker": "fail"})
     return Timed(Runner(url).stream(pipeline, [Message(1)])), time.monotonic()
@@ -140,6 +152,7 @@ def _going(runner: Runner, pipeline: Any) -> Timed:
     ("harm", "error", "kind", "text"),
     [
         (unknown, UnknownMark, None, "tests.faulty.Nobody"),
+        (unknown_later, UnknownMark, None, "tests.faulty.Nobody"),
         (nobody, NoWorker, "no_worker", "fnobody"),
         (cancelled, RunCancelled, None, ""),
         (lost, WorkerLost, "lost", "there: the process that kept its state is gone: killed by SIGKILL ("),
