@@ -12,7 +12,7 @@ from typing import Any
 import redis
 from kombu.exceptions import OperationalError
 
-from celerypipe import fitness, keys
+from celerypipe import fitness, keys, preflight
 from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
 from celerypipe.course import Course
@@ -192,8 +192,8 @@ class Bells:
         found = fitness.findings(warp.node, workers, self._declared.get(warp.name), nodes)
         new = [finding for finding in found if finding not in self._findings]
         self._findings.update(new)
-        if errors := [str(each) for each in new if each.severity == "error" and (first or each.check != "version")]:
-            self.course.fail(ConfigError("\n".join(errors)))
+        if error := preflight.error_of([each for each in new if first or each.check != "version"]):
+            self.course.fail(error)
         for finding in new:
             self.course.say(str(finding))
 

@@ -61,6 +61,17 @@ def say_death(client: Client, place: str, death: Death) -> None:
     client.set(keys.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
 
 
+def death_of(client: Client, holder: str) -> Death | None:
+    """Return how the process of an activation died, if somebody left word of that."""
+    text = client.get(keys.death(place_of(holder)))
+    if not text:
+        return None
+    try:
+        return Death(**json.loads(text))
+    except (ValueError, TypeError):  # nobody of ours wrote that
+        return Death(None)
+
+
 def say_birth(client: Client, place: str) -> None:
     """A new process serves: forget one that had the same number."""
     client.delete(keys.death(place))

@@ -17,7 +17,7 @@ from celerypipe import fitness, health
 from celerypipe.catalogue import Catalogue
 from celerypipe.connection import Client
 from celerypipe.declaration import version_in_file, version_of_mark
-from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable
+from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.finding import Finding, Seen
 from celerypipe.pipeline import NodeDefinition, Pipeline
 from celerypipe.presence import read_presences
@@ -57,7 +57,7 @@ def error_of(findings: Sequence[Finding]) -> CelerypipeError | None:
         return NoWorker(text)
     if any(finding.place == "Redis" for finding in errors):
         return RedisUnavailable(text)
-    return ConfigError(text)
+    return UnknownMark(text) if all(finding.check == "mark" for finding in errors) else ConfigError(text)
 
 
 def _of_workers(seen: Seen) -> Iterator[Finding]:

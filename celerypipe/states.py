@@ -9,6 +9,7 @@ from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Store, names
 from celerypipe.connection import Client, accepted
 from celerypipe.course import Course
+from celerypipe.deaths import death_of
 from celerypipe.errors import BadSignature, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
 from celerypipe.fence import RUNNER, Fence
 from celerypipe.flight import Flight
@@ -126,12 +127,18 @@ class States:
     def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
         """Nobody can go on for the process of a pinned node: when its bell has lapsed, its state is lost.
 
-        Not at once: nobody else takes the bell, so a process that was held up takes it again.
+        Not at once, unless somebody saw it end: nobody else takes the bell, so a process that was held up takes it
+        again.
         """
-        if token == RUNNER or client.get(f"{self._mailbox(warp).bell}0") == token.encode():
+        gone = "the process that kept its state is gone"
+        if token == RUNNER:
+            self._unheld.pop(warp.name, None)
+        elif death := death_of(client, token):
+            self.course.fail(_gone(warp, f"{gone}: {death}", token))
+        elif client.get(f"{self._mailbox(warp).bell}0") == token.encode():
             self._unheld.pop(warp.name, None)
         elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_TTL / 1000:
-            self.course.fail(_gone(warp, "the process that kept its state is gone", token))
+            self.course.fail(_gone(warp, gone, token))
 
     def leave(self, client: Client) -> None:
         """Remove all of it: the run is over."""

@@ -124,6 +124,6 @@ def shared_worker(redis_url: str) -> Iterator[StartWorker]:
 
     yield start
     for worker in workers.values():
-        worker.process.terminate()
+        worker.tell_to_end()
     for worker in workers.values():
         worker.stop()

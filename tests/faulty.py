@@ -33,6 +33,25 @@ class Dies(Proc):
         return message
 
 
+class Noted(Dies):
+    """Notes in ``diary`` when it begins with what; raises, hangs or asks for too much where its payload says so."""
+
+    def __init__(self, diary: str) -> None:
+        self.diary = Path(diary)
+
+    def update(self, message: Message) -> Message:
+        with self.diary.open("a") as file:
+            file.write(f"{time.monotonic()} {message.payload}\n")  # a clock that all processes of a machine share
+        match message.payload:
+            case "raise":
+                raise ValueError(message.payload)
+            case "refused":
+                return message.with_payload(len(bytearray(1 << 60)))
+            case "hang":
+                time.sleep(600)
+        return super().update(message)
+
+
 class Bounded(Proc):
     """As many bytes as its payload says, in a process that may have ``limit`` bytes more than it has."""
 

@@ -87,6 +87,7 @@ class RunningWorker:
     log: Path
     url: str
     presence: dict[str, Any] = field(default_factory=dict)
+    told: bool = False
 
     def text(self) -> str:
         """Everything it printed so far."""
@@ -131,8 +132,14 @@ class RunningWorker:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def tell_to_end(self) -> None:
+        """Once only: Celery's handler deadlocks where a second signal interrupts it (it holds a lock)."""
+        if not self.told:
+            self.told = True
+            self.process.terminate()
+
     def stop(self) -> None:
-        self.process.terminate()
+        self.tell_to_end()
         try:
             self.process.wait(15)
         except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ from tests.integration.test_warp import CONFIG, warped
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 
 
-def endless(tmp_path: Path, queue: str) -> Path:
+def endless(tmp_path: Path, queue: str, delay: float = 0.01) -> Path:
     """A pipeline that streams numbers through a slow warped node into a file."""
     definition = {
         "version": "1",
@@ -37,7 +37,7 @@ def endless(tmp_path: Path, queue: str) -> Path:
                     "name": "there",
                     "type": "proc",
                     "mark": "tests.remote.Echo",
-                    "configuration": {"delay": 0.01},
+                    "configuration": {"delay": delay},
                     "warped": True,
                     "warp_configuration": {"queue": queue},
                 },
@@ -85,15 +85,24 @@ def test_ctrl_c_once_drains_and_reports(start_worker: StartWorker, redis_url: st
     assert lines(tmp_path) == list(range(len(lines(tmp_path))))
 
 
-def test_ctrl_c_twice_stops_now(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
-    start_worker("twice", pool="solo", config=CONFIG)
-    process = start_run(endless(tmp_path, "twice"), redis_url)
-    eventually(lambda: len(lines(tmp_path)) > 20, "output")
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(("first", "second"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM")])
+def test_told_twice_it_stops_now(
+    shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path, first: str, second: str
+) -> None:
+    shared_worker("twice", pool="solo", config=CONFIG)
+    # A second of work in each message, and a window full of them: to drain would take a minute.
+    process = start_run(endless(tmp_path, "twice", delay=1.0), redis_url)
+    eventually(lambda: len(lines(tmp_path)) > 1, "output")
+    process.send_signal(signal.Signals[first])
+    assert process.stderr is not None
+    assert any(f"{first}: the sources stop" in line for line in process.stderr)
+    process.send_signal(signal.Signals[second])
     out, err = process.communicate(timeout=30)
-    # The kernel may hand two signals over as one: then it drained, which is as clean an end.
-    assert (process.returncode, json.loads(out)["status"]) in ((1, "cancelled"), (0, "stopped")), err
+    report = json.loads(out)
+    assert (process.returncode, report["status"]) == (1, "cancelled"), err
+    assert f"stopped by a second {second}" in err
+    assert redis_client.get(keys.run(report["run"])) == b"cancelled"
+    assert lines(tmp_path) == list(range(len(lines(tmp_path))))  # what was written is whole
 
 
 def test_sigterm_drains_for_a_while_and_then_stops(

@@ -55,16 +55,6 @@ def test_a_killed_child_costs_a_lease_and_no_message(start_worker: StartWorker, 
     assert reading.payloads() == list(range(600))
 
 
-def test_when_the_only_worker_dies_the_next_one_goes_on(start_worker: StartWorker, redis_url: str) -> None:
-    first = start_worker("konly", pool="solo", config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "konly", configuration={"delay": 0.005})
-    reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in range(400))))
-    reading.wait_for(50)
-    first.kill()
-    start_worker("konly", pool="solo", config=CONFIG)
-    assert reading.payloads() == list(range(400))
-
-
 def test_a_message_that_kills_its_process_is_given_up_and_the_others_are_not(
     start_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from celerypipe.message import new_id
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.record import Record
 from celerypipe.serving import Serving
+from celerypipe.status import read_status
 from celerypipe.wire import packed_entry
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
@@ -180,10 +181,22 @@ def test_a_free_slot_takes_what_came_after_a_batch_that_takes_long(
     assert reading.payloads() == [16.0, 4]
 
 
-def test_other_runs_do_not_wait_while_a_batch_gathers(shared_worker: StartWorker, redis_url: str) -> None:
+def test_other_runs_do_not_wait_while_a_batch_gathers(
+    shared_worker: StartWorker, redis_url: str, redis_client: Client
+) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    gathering = Reading(Runner(redis_url).stream(together("tsolo", wait=9.0), [Message(2)]))
-    time.sleep(1.0)  # it waits for company now
+    runner = Runner(redis_url)
+    gathering = Reading(runner.stream(together("tsolo", wait=9.0), [Message(2)]))
+
+    def waits_for_company() -> bool:
+        boxes = [
+            box
+            for box in read_status(redis_client).mailboxes
+            if runner._current and box.run == runner._current.course.run_id
+        ]
+        return [(box.out, box.waiting) for box in boxes] == [(1, 0)]
+
+    eventually(waits_for_company, "that it was given to somebody")
     began = time.monotonic()
     assert results(Runner(redis_url), warped("tests.remote.Echo", "tsolo"), [1]) == [1]
     assert time.monotonic() - began < 5.0

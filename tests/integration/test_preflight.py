@@ -18,6 +18,7 @@ import redis
 from celerypipe import ConfigError, Message, Runner
 from celerypipe.connection import connect
 from celerypipe.errors import RedisUnavailable
+from celerypipe.status import read_status
 from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, results, warped
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
@@ -254,7 +255,11 @@ def test_a_look_at_a_busy_solo_worker_takes_no_time(
     pipeline = warped("tests.remote.Gate", "busysolo")
     reader = threading.Thread(target=results, args=(Runner(redis_url), pipeline, [str(gate)]))
     reader.start()
-    eventually(lambda: list(redis_client.scan_iter("celerypipe:mailbox:*:there")), "a message")
+
+    def at_work() -> bool:
+        return any(each.busy and "busysolo" in each.queues for each in read_status(redis_client).workers)
+
+    eventually(at_work, "a message at work")
     status, said = live(definition(tmp_path, "busysolo"), redis_url)
     assert reader.is_alive()
     gate.touch()

@@ -13,7 +13,7 @@ import redis
 from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, WorkerLost
 from celerypipe.pipeline import NodeDefinition
 from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import warped
+from tests.integration.test_warp import keys_of, warped
 from tests.servers import StartWorker
 
 CONFIG = 'imports = ["tests.stateful_nodes", "tests.remote"]\n'
@@ -38,15 +38,14 @@ def test_a_state_goes_on_from_one_activation_to_the_next(
 ) -> None:
     worker = shared_worker(f"s{pool}", pool=pool, concurrency=slots, config=CONFIG)
     limits = {"term": 0.1, "slice": 0.05, "linger": 0.0}
-    stream = Runner(redis_url).stream(
-        summing(f"s{pool}", configuration={"delay": 0.001}, limits=limits), map(Message, range(500))
-    )
+    runner = Runner(redis_url)
+    stream = runner.stream(summing(f"s{pool}", configuration={"delay": 0.001}, limits=limits), map(Message, range(500)))
     out = [next(stream)]
-    run = next(redis_client.scan_iter("celerypipe:state:*"))
-    assert 0 < redis_client.pttl(run) <= 60_000
+    (state,) = keys_of(runner, redis_client, "state")
+    assert 0 < redis_client.pttl(state) <= 60_000
     out += stream
     assert [message.payload for message in out] == sums(range(500))
-    assert not list(redis_client.scan_iter("celerypipe:state:*"))
+    assert not keys_of(runner, redis_client, "state")
     assert worker.text().count("(term)") > 1
     # The next run gets the same warm instance, and it begins anew.
     again = Runner(redis_url).stream(
@@ -97,9 +96,10 @@ def test_a_large_state_lies_apart_and_is_handed_over(
     shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
     frames = [np.full(200_000, number, np.uint32) for number in range(60)]
     pipeline = summing("ssolo", "Picture", limits={"term": 0.05})
-    out = payloads(Runner(redis_url).stream(pipeline, map(Message, frames)))
+    runner = Runner(redis_url)
+    out = payloads(runner.stream(pipeline, map(Message, frames)))
     assert out == sums(200_000 * number for number in range(60))
-    assert not list(redis_client.scan_iter("celerypipe:blob:*"))
+    assert not keys_of(runner, redis_client, "blob")
 
 
 def test_a_stateful_node_behind_another_on_the_same_worker(shared_worker: StartWorker, redis_url: str) -> None:
