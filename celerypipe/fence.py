@@ -143,6 +143,14 @@ class Seen(NamedTuple):
     rewind: bool
 
 
+def unlike(sequence: int, text: str) -> str:
+    """Say that a message failed which went through before: nobody can make the state again."""
+    return (
+        f"its state cannot be made again: message {sequence + 1} went through before and fails now ({text}); "
+        "update() must do the same when it is run again"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """The state of one stateful warped node in one run. It holds no connection."""

@@ -15,7 +15,7 @@ from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Content, Store, is_shared, names
 from celerypipe.contract import Node
 from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigError
-from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot
+from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot, unlike
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted, brief, trace
 from celerypipe.running import failure
@@ -265,8 +265,4 @@ class Memory:
         return Trouble(failure(kind, "NodeFailed", text, traceback))
 
     def _unlike(self, entry: Entry, text: str, traceback: str = "") -> Trouble:
-        said = (
-            f"its state cannot be made again: message {entry.sequence + 1} went through before and fails now ({text}); "
-            "update() must do the same when it is run again"
-        )
-        return self.trouble(said, traceback=traceback)
+        return self.trouble(unlike(entry.sequence, text), traceback=traceback)

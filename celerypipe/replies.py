@@ -23,6 +23,7 @@ from celerypipe.errors import (
     RemoteTraceback,
     WorkerLost,
 )
+from celerypipe.fence import unlike
 from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
@@ -159,7 +160,7 @@ class Replies:
             return
         if reply.kind == FAILURE:
             times = reply.waited, reply.ran
-            warp.failed(flight, self._error(warp, flight.message, reply.data, times, context.worker))
+            self._failed(warp, flight, self._error(warp, flight.message, reply.data, times, context.worker))
             return
         if reply.kind == RESULT and flight.blob is not None and not reply.kept:
             flight.blob.readers -= 1
@@ -190,7 +191,23 @@ class Replies:
             self._cargo.send_again(warp, flight, unseen=False)
             return
         text = f"{warp.name}: its payload was altered on its way {flight.altered} times"
-        warp.failed(flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
+        self._failed(warp, flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
+
+    def _failed(self, warp: Warp, flight: Flight, error: NodeError | ConfigError) -> None:
+        """A message failed; one of a stateful node that was answered before ends the run: nobody waits for it."""
+        if warp.retained is None or warp.retained.flights.get(flight.sequence) is not flight:
+            warp.failed(flight, error)
+            return
+        text = f"{warp.name}: {unlike(flight.sequence, str(error).removeprefix(f'{warp.name}: '))}"
+        failure = NodeFailed(
+            text,
+            node=warp.name,
+            message_id=flight.message.id,
+            worker=getattr(error, "worker", ""),
+            remote_traceback=getattr(error, "remote_traceback", ""),
+        )
+        failure.__cause__ = error
+        self.course.fail(failure)
 
     def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done | None:
         """Return what a node made of a message, and the next ones of what came out; None if its blob is gone."""
@@ -265,11 +282,11 @@ class Replies:
 
 
 def _flight(warp: Warp, result: Reply) -> Flight | None:
-    """The message of a result; if only its bytes are wanted again, also one that is answered and run once more."""
+    """The message of a result; if it is none yet, also one that was answered before and is run once more."""
     flight = warp.flights.get(result.sequence)
-    if flight is None and result.kind == LOST_BLOB and warp.retained is not None:
+    if flight is None and result.kind in (LOST_BLOB, FAILURE) and warp.retained is not None:
         flight = warp.retained.flights.get(result.sequence)
-        if flight is not None:
+        if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
 

@@ -215,6 +215,20 @@ def test_an_update_that_does_not_do_the_same_again_ends_the_run(
         reading.payloads()
 
 
+def test_an_update_that_fails_when_redis_lost_what_it_did_ends_the_run_too(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Any
+) -> None:
+    """Its message was answered before, so nobody waits for it: what comes after it would wait for ever."""
+    start_worker("smoody", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
+    configuration = {"diary": str(tmp_path / "diary"), "delay": 0.002}
+    pipeline = summing("smoody", "Moody", configuration=configuration, on_error="skip")
+    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(600))))
+    reading.wait_for(20)
+    flush(private_redis)
+    with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
+        reading.payloads()
+
+
 @pytest.mark.parametrize("leave", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=at_length)])
 def test_when_the_process_of_a_pinned_node_goes_the_run_ends(
     start_worker: StartWorker, redis_url: str, leave: signal.Signals
