@@ -66,8 +66,9 @@ class Memory:
         self._states = Store(run, signed=signed)
         self.last = -1
         self.held: dict[int, Entry] = {}
-        #: Entries that a process had which died: one of them may have killed it.
+        #: Entries that a process had which died, the last one in ``dead``: one of them may have killed it.
         self.suspects: set[str] = set()
+        self.dead = ""
         self.every = SNAPSHOT_EVERY
         self.cost = 0.0
         self._unsaved: list[str] = []
@@ -135,7 +136,11 @@ class Memory:
             self._restore(found)
             self._unsaved, self._unsaved_bytes, self.held, self.last = [], 0, {}, found.last
             entries = self.fence.pending(self.client, self.lease.owner)
+            if found.before not in (RUNNER, self.lease.owner):
+                self.dead = found.before
             self.suspects = {entry.id for entry in entries} if found.deaths > 1 else set()
+            if self.suspects:
+                entries = [entry._replace(holder=self.dead) for entry in entries]
             self.hold(entries)
             self._run_again(found.answered)
         self._saved_at = time.monotonic()

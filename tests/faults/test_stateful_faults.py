@@ -192,6 +192,13 @@ def test_a_lost_payload_of_a_message_in_the_state_is_sent_again(
     assert reading.payloads() == sums(20_000 * number for number in range(200))
 
 
+def test_a_message_that_kills_its_process_says_how(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("sfatal", pool="prefork", concurrency=1, config=CONFIG)
+    stream = Runner(redis_url).stream(summing("sfatal", "Fatal", configuration={"bad": [3]}), map(Message, range(9)))
+    with pytest.raises(WorkerLost, match=r"died 3 times: killed by SIGSEGV \(process \d+, \d+, \d+ of worker sfatal"):
+        payloads(stream)
+
+
 @at_length
 def test_a_message_that_kills_its_process_leaves_nothing_in_the_state(
     start_worker: StartWorker, redis_url: str
