@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 from celerypipe import keys
 from celerypipe.connection import Client
 from celerypipe.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.fenced import StatefulServing
+from celerypipe.instance import Unarmed
+from celerypipe.keeper import Lease
 from celerypipe.mailbox import Mailbox
+from celerypipe.record import Record
 from celerypipe.scripts import together
 from celerypipe.wire import FAILURE, RESULT, Answer, Entry, packed_entry
 
@@ -122,6 +127,20 @@ def test_where_there_is_trouble_nobody_enters_any_more(fence: Fence, redis_clien
     seen = fence.look(redis_client)
     assert seen is not None
     assert seen.trouble == b"why"
+
+
+def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_client: Client) -> None:
+    """Else its messages are gone when their results come, and those are refused."""
+    record = Record("m", {}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
+    lease = Lease(fence.mailbox, 0, FIRST, Unarmed())
+    serving = StatefulServing(redis_client, lease, record, None)  # type: ignore[arg-type]  # it runs no message here
+    with serving.box.emptied():  # as the keeper has it meanwhile
+        flushing = threading.Thread(target=serving.flush)
+        flushing.start()
+        flushing.join(0.1)
+        assert flushing.is_alive()
+    flushing.join(5.0)
+    assert not flushing.is_alive()
 
 
 def test_many_messages_leave_with_one_snapshot(fence: Fence, redis_client: Client) -> None:
