@@ -174,7 +174,7 @@ class Memory:
             return found.data
         content = self._states.get(self.client, [found.blob])[found.blob]
         if content is None:
-            raise self._go_back()
+            raise self._lost(found.blob, self._states, "state")
         return bytes(content)
 
     def _run_again(self, answered: int) -> None:
@@ -190,7 +190,7 @@ class Memory:
     def _run_once_more(self, entry: Entry) -> None:
         content = self.content(entry)
         if entry.blob and content is None:
-            raise self._go_back()
+            raise self._lost(entry.blob, self.store, "payload")
         try:
             self.serving.again(entry, content)
         except Interrupted as interrupt:
@@ -200,6 +200,12 @@ class Memory:
             raise
         except Exception as error:  # noqa: BLE001  # whatever user code raises
             raise self._unlike(entry, brief(error), trace(error)) from None
+
+    def _lost(self, reference: str, store: Store, what: str) -> Missing:
+        """Something that lies apart is gone, or nobody of ours wrote what is there."""
+        if reference in store.altered:
+            self.serving.mailbox.refuse(self.client, self.lease.owner, what)
+        return self._go_back()
 
     def _go_back(self) -> Missing:
         self.fence.say(self.client, self.lease.owner, "rewind", 1)

@@ -79,17 +79,22 @@ class States:
         try:
             last, data, blob = self._fence(warp).read(client)
         except BadSignature:
-            self._refused(warp.name, "state", 1)
-            self.rewind(client, warp, "somebody altered its state")
+            self._altered(client, warp)
             return
         if blob:
             content = self._store.get(client, [blob])[blob]
             if content is None:  # a newer one has taken its place a moment ago
+                if blob in self._store.altered:
+                    self._altered(client, warp)
                 return
             data = bytes(content)
         if retained.answered_up_to(last):
             for flight in retained.saved(last, data):
                 warp.carrier.settled(warp, flight)
+
+    def _altered(self, client: Client, warp: Warp) -> None:
+        self._refused(warp.name, "state", 1)
+        self.rewind(client, warp, "somebody altered its state")
 
     def rewind(self, client: Client, warp: Warp, why: str) -> None:
         """Go back to the snapshot that is here, and send every message since once more."""

@@ -70,3 +70,17 @@ def test_a_large_state_goes_on_with_keys(worker: RunningWorker, redis_url: str) 
     outputs = [message.payload for message in runner.stream(pipeline, map(Message, frames))]
     assert outputs == list(accumulate(100_000 * number for number in range(60)))
     assert not report_of(runner).refused
+
+
+def test_a_payload_of_a_stateful_node_that_was_altered_is_refused_and_sent_again(
+    worker: RunningWorker, redis_url: str, redis_client: Client
+) -> None:
+    runner = Runner(redis_url, shared_memory=False)
+    frames = (Message(np.full(20_000, number, np.uint32)) for number in range(300))
+    pipeline = warped("tests.stateful_nodes.Picture", "sealed", limits=LIMITS, retries=5)
+    reading = Reading(runner.stream(pipeline, frames))
+    reading.wait_for(5)
+    for name in list(redis_client.scan_iter(keys.blob(run_of(runner), "*"), count=1000)):
+        redis_client.call("SET", name, b"\1" * 80_000, "XX", "KEEPTTL")
+    assert reading.payloads() == list(accumulate(20_000 * number for number in range(300)))
+    assert report_of(runner).refused.get("payload", 0) >= 1
