@@ -122,7 +122,7 @@ class Memory:
         self.serving.doubtful = False
         try:
             found = self.fence.enter(self.client, self.lease.slot, self.lease.owner)
-        except BadSignature:
+        except BadSignature:  # or nobody of ours wrote it, without keys too
             self.serving.mailbox.refuse(self.client, self.lease.owner, "state")
             raise self._go_back() from None
         if found is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from celerypipe import codec, keys
+from celerypipe import keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
@@ -29,7 +29,18 @@ from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.signing import Keyring
 from celerypipe.warp import Warp
-from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
+from celerypipe.wire import (
+    ALTERED,
+    FAILURE,
+    LOST_BLOB,
+    NOTE,
+    REFUSED,
+    RESULT,
+    Published,
+    Reply,
+    as_published,
+    said_of,
+)
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
 READ_BLOCK = 1.0
@@ -256,7 +267,7 @@ class Replies:
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
         try:
-            kind, text, remote_traceback, place = _said(data)
+            kind, text, remote_traceback, place = said_of(data)
         except CodecError as unread:
             return _unreadable(warp, unread)
         host, pid = _place(place or worker)
@@ -289,16 +300,6 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
         if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
-
-
-def _said(data: bytes) -> tuple[str, str, str, str]:
-    """What an activation says of a failure: kind, text, traceback or nothing, and to whom else it happened, if so."""
-    said = codec.decode_value(data)
-    found = tuple(said.get(name) for name in ("kind", "text", "traceback", "worker")) if type(said) is dict else ()
-    match found:
-        case (str(kind), str(text), str(remote_traceback), str() | None):
-            return kind, text, remote_traceback, found[3] or ""
-    raise CodecError("malformed reply: a failure without kind, text and traceback")
 
 
 def _place(worker: str) -> tuple[str, str]:

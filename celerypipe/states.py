@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Store, names
 from celerypipe.connection import Client, accepted
 from celerypipe.course import Course
 from celerypipe.deaths import death_of
-from celerypipe.errors import BadSignature, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
+from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
 from celerypipe.fence import RUNNER, Fence
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
@@ -18,6 +17,7 @@ from celerypipe.keys import DATA_TTL, HELD_TTL
 from celerypipe.mailbox import Mailbox
 from celerypipe.retained import Retained
 from celerypipe.warp import Warp
+from celerypipe.wire import said_of
 
 #: Seconds between two renewals of a snapshot that lies apart.
 RENEW = DATA_TTL / 4000
@@ -58,7 +58,10 @@ class States:
         elif seen is None:
             self.rewind(client, warp, "Redis lost its state")
         elif seen.trouble is not None:
-            self.course.fail(_error(warp, seen.trouble, seen.token))
+            try:
+                self.course.fail(_error(warp, seen.trouble, seen.token))
+            except CodecError:  # nobody of ours said that
+                self._altered(client, warp)
         elif warp.limits.pinned:
             retained.forget()
             self._see_that_it_lives(client, warp, seen.token)
@@ -166,15 +169,14 @@ def _gone(warp: Warp, why: str, token: str) -> WorkerLost:
 
 
 def _error(warp: Warp, trouble: bytes, token: str) -> NodeFailed | WorkerLost | ConfigError:
-    """What an activation says of the state, as the error that ends the run."""
-    said = codec.decode_value(trouble)
+    """What an activation says of the state, as the error that ends the run. Raises :class:`CodecError`."""
+    kind, text, traceback, _ = said_of(trouble)
     worker = _place(token)
-    prefix = "" if said["text"].startswith(f"{warp.name}:") else f"{warp.name}: "
-    if said["kind"] == "config":
-        return ConfigError(f"pipeline node {warp.name!r}: {said['text']} (says {worker})")
-    kind = WorkerLost if said["kind"] == "lost" else NodeFailed
-    text, traceback = f"{prefix}{said['text']}", said["traceback"]
-    error = kind(text, node=warp.name, worker=worker, remote_traceback=traceback)
+    prefix = "" if text.startswith(f"{warp.name}:") else f"{warp.name}: "
+    if kind == "config":
+        return ConfigError(f"pipeline node {warp.name!r}: {text} (says {worker})")
+    error_class = WorkerLost if kind == "lost" else NodeFailed
+    error = error_class(f"{prefix}{text}", node=warp.name, worker=worker, remote_traceback=traceback)
     if traceback:
         error.__cause__ = RemoteTraceback(traceback)
     return error
