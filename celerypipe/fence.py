@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
 from celerypipe.errors import BadSignature
+from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import Script, together
 from celerypipe.signing import SIGNATURE, Signer
@@ -143,6 +144,15 @@ class Seen(NamedTuple):
     blob: str
     trouble: bytes | None
     rewind: bool
+
+
+def take_back(client: Client, mailbox: Mailbox, flights: Sequence[Flight], *, stateful: bool) -> list[Flight]:
+    """Take messages back, so that nobody starts them; return them without those of a state that has them already."""
+    if stateful:
+        fence = Fence(mailbox)
+        return [flight for flight in flights if fence.withdraw(client, flight.entry, flight.sequence)]
+    mailbox.withdraw(client, [flight.entry for flight in flights if flight.entry])
+    return list(flights)
 
 
 def unlike(sequence: int, text: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -234,6 +235,31 @@ def test_an_update_that_fails_when_redis_lost_what_it_did_ends_the_run_too(
     flush(private_redis)
     with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
         reading.payloads()
+
+
+def test_what_was_given_up_without_a_worker_is_not_in_the_state_of_the_next_one(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    worker = start_worker("snobody", pool="solo", concurrency=1, config=CONFIG)
+    runner = Runner(redis_url)
+
+    def failed() -> int:
+        run = runner._current
+        return sum(run.report()["there"].failed.values()) if run is not None else 0
+
+    def numbers() -> Iterator[Message]:
+        yield from map(Message, range(10))
+        eventually(lambda: len(reading.out) == 10, "the first results")
+        worker.stop()
+        yield from map(Message, range(10, 70))
+        eventually(lambda: failed() == 60, "that all of them are given up")
+        start_worker("snobody", pool="solo", concurrency=1, config=CONFIG)
+        time.sleep(1.5)  # until the runner has seen it
+        yield from map(Message, range(70, 80))
+
+    pipeline = summing("snobody", on_error="skip", limits={"on_no_worker": "fail"})
+    reading = Reading(runner.stream(pipeline, numbers()))
+    assert reading.payloads() == sums([*range(10), *range(70, 80)])
 
 
 @pytest.mark.parametrize("leave", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=at_length)])
