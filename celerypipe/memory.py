@@ -7,6 +7,7 @@ a process died, and wherever it is doubtful what an ``update`` did.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -101,6 +102,7 @@ class Memory:
             return None
         if self.store.folder is None and is_shared(entry.blob):
             self.store.folder = SharedFolder.find(self.store.run)
+        self.lease.alarm.unguard()
         content = self.store.get(self.client, [entry.blob])[entry.blob]
         self._unsaved_bytes += len(content) if content is not None else 0
         return content
@@ -258,6 +260,8 @@ class Memory:
             raise self.trouble(text) from None
 
     def _ask(self, what: str, method: Callable[[Any], Any], given: Any) -> Any:
+        if self.record.timeout is not None:
+            self.lease.until = time.monotonic() + self.record.timeout  # a thread that hangs in it is stuck
         try:
             return self.lease.alarm.call(self.record.timeout, method, given)
         except Interrupted as interrupt:
@@ -267,6 +271,9 @@ class Memory:
             raise self.trouble(f"{what}() took longer than its timeout of {self.record.timeout} s") from None
         except Exception as error:  # noqa: BLE001  # whatever user code raises
             raise self.trouble(f"{what}() failed: {brief(error)}", traceback=trace(error)) from None
+        finally:
+            self.lease.until = math.inf
+            self.lease.alarm.unguard()  # what follows waits for Redis
 
     # -- what to say ------------------------------------------------------------------------------------------------
 
