@@ -44,9 +44,9 @@ class Retained:
         return flight
 
     def answered_up_to(self, last: int) -> bool:
-        """Are the results of all messages up to this one here?"""
+        """Are the results of all messages up to this one here? What was given up in doubt may be in its state."""
         with self._lock:
-            return all(sequence > last for sequence in self._out)
+            return not self.doubtful and all(sequence > last for sequence in self._out)
 
     def saved(self, last: int, data: bytes | None) -> list[Flight]:
         """A newer snapshot is here; return the messages that are not needed any more."""

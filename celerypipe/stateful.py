@@ -192,7 +192,6 @@ class StatefulActivation:
 
     def _leave(self) -> None:
         """Leave nothing behind that somebody would have to run again."""
-        if self._is_doubtful():
-            return  # who comes next goes on from the snapshot
-        self.memory.save()
+        if not self._is_doubtful():  # else who comes next goes on from the snapshot before
+            self.memory.save()
         self.serving.fence.say(self.client, self.lease.owner, "deaths", 0)

@@ -107,6 +107,7 @@ class States:
         if why and warp.limits.pinned:
             self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
             return
+        retained.doubtful = False  # who doubts from now on has another one follow
         data, flights = retained.data, retained.since(self._waits())
         if why:
             self.course.say(
@@ -118,7 +119,6 @@ class States:
             self._fence(warp).rewind(client, retained.last, ("blob", blob.encode(), storing))
         else:
             self._fence(warp).rewind(client, retained.last, ("data" if data is not None else "", data or b"", ()))
-        retained.doubtful = False
         for flight in flights:
             warp.carrier.post(warp, flight, wait=False)
 

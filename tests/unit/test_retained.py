@@ -35,6 +35,9 @@ def test_a_message_is_kept_until_a_snapshot_has_it_and_all_before_it_are_answere
         retained.keep(flights.pop(sequence))
     assert retained.answered_up_to(0)
     assert not retained.answered_up_to(2), "its result is on its way, and who goes back needs it"
+    retained.doubtful = True
+    assert not retained.answered_up_to(0), "what was given up may be in that snapshot all the same"
+    retained.doubtful = False
     assert [flight.sequence for flight in retained.saved(0, b"state")] == [0]
     assert (retained.last, retained.data) == (0, b"state")
     assert [flight.sequence for flight in retained.since(())] == [1, 2]
