@@ -310,6 +310,9 @@ class RedisCarrier:
             out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued and not f.remaking]
             # The mailbox first: what leaves it after this look is in the reply stream before the next one.
             there = self.mailboxes[warp.name].waiting(self._client)
+            if warp.retained is not None and self.states.misses(self._client, warp, there):
+                warp.retained.doubtful = True
+                continue
             replies = self._client.call("XRANGE", keys.reply(self.course.run_id), "-", "+")
             answered = {
                 (published.node, reply.sequence, reply.attempt)

@@ -5,6 +5,7 @@ So it can go back to that snapshot whatever Redis lost, as it can send a message
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from celerypipe.fence import GIVEN_UP
 from celerypipe.flight import Flight
 from celerypipe.message import Message
+
+#: Seconds that the word that a message was given up may be on its way to the mailbox.
+ON_ITS_WAY = 1.0
 
 
 class Retained:
@@ -42,6 +46,13 @@ class Retained:
         """Return what tells the activation that a message will not come any more; the caller holds the lock."""
         flight = self.flights[sequence] = Flight(sequence, message, GIVEN_UP, data=b"")
         return flight
+
+    def given_up(self) -> list[int]:
+        """Return the numbers of the messages that were given up a while ago, and are in no snapshot here."""
+        before = time.monotonic() - ON_ITS_WAY
+        with self._lock:
+            words = [flight for flight in self.flights.values() if flight.attempt == GIVEN_UP]
+        return [word.sequence for word in words if 0.0 < word.sent_at < before]
 
     def answered_up_to(self, last: int) -> bool:
         """Are the results of all messages up to this one here? What was given up in doubt may be in its state."""

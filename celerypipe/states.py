@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 
 from celerypipe.blob import INLINE_LIMIT, Store, names
 from celerypipe.connection import Client, accepted
 from celerypipe.course import Course
 from celerypipe.deaths import death_of
 from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
-from celerypipe.fence import RUNNER, Fence
+from celerypipe.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.keys import DATA_TTL, HELD_TTL
@@ -94,6 +94,18 @@ class States:
         if retained.answered_up_to(last):
             for flight in retained.saved(last, data):
                 warp.carrier.settled(warp, flight)
+
+    def misses(self, client: Client, warp: Warp, there: Container[tuple[int, int]]) -> bool:
+        """Is the word lost that a message was given up? Then its activation waits for it for ever.
+
+        ``there``: numbers and tries of what was in the mailbox a moment ago.
+        """
+        retained = warp.retained
+        if retained is None or warp.limits.pinned:
+            return False
+        seen = self._fence(warp).look(client)  # after the mailbox: what a snapshot took out of that is in it
+        words = [word for word in retained.given_up() if (word, GIVEN_UP) not in there]
+        return any(seen is None or word > seen.last for word in words)
 
     def _altered(self, client: Client, warp: Warp) -> None:
         self._refused(warp.name, "state", 1)
