@@ -155,6 +155,12 @@ def take_back(client: Client, mailbox: Mailbox, flights: Sequence[Flight], *, st
     return list(flights)
 
 
+def end_of(entry: Entry) -> int:
+    """Return the number of the last message that an entry is about: a word may be about several."""
+    many = entry.attempt == GIVEN_UP and entry.data.isdigit()
+    return max(entry.sequence, int(entry.data)) if many else entry.sequence
+
+
 def unlike(sequence: int, text: str) -> str:
     """Say that a message failed which went through before: nobody can make the state again."""
     return (

@@ -16,7 +16,7 @@ from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Content, Store, is_shared, names
 from celerypipe.contract import Node
 from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigError
-from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot, unlike
+from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot, end_of, unlike
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted, brief, trace
 from celerypipe.running import failure
@@ -109,7 +109,10 @@ class Memory:
 
     def ran(self, entry: Entry) -> None:
         """The state has this message too."""
-        self.last = entry.sequence
+        self.last = end_of(entry)
+        if self.last > entry.sequence and self.held:
+            held, self.held = [*self.held.values()], {}
+            self.hold(held)
         if not self.record.pinned:
             self._unsaved.append(entry.id)
             self._unsaved_bytes += len(entry.data)

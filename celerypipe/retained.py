@@ -16,6 +16,8 @@ from celerypipe.message import Message
 
 #: Seconds that the word that a message was given up may be on its way to the mailbox.
 ON_ITS_WAY = 1.0
+#: So many given up messages, where nobody takes a snapshot, are worth putting together.
+MANY = 1000
 
 
 class Retained:
@@ -35,6 +37,8 @@ class Retained:
         self.doubtful = False
         self._out = out
         self._lock = lock
+        #: The last number of a word that is about several messages that were given up, by its own, the first one.
+        self._up_to: dict[int, int] = {}
         for gap in set(range(first, sequence)).difference(out):
             self.give_up(gap, out[first].message)
 
@@ -46,6 +50,21 @@ class Retained:
         """Return what tells the activation that a message will not come any more; the caller holds the lock."""
         flight = self.flights[sequence] = Flight(sequence, message, GIVEN_UP, data=b"")
         return flight
+
+    def merge(self) -> bool:
+        """Make one word of all that were given up in a row; True if that is worth sending them anew."""
+        with self._lock:
+            words = sorted(number for number, flight in self.flights.items() if flight.attempt == GIVEN_UP)
+            if len(words) < MANY:
+                return False
+            left, end = words[:1], self._up_to.get(words[0], words[0])
+            for number in words[1:]:
+                if number == end + 1:
+                    self.flights.pop(number).done = True
+                else:
+                    left.append(number)
+                end = self._up_to[left[-1]] = self._up_to.pop(number, number)
+            return len(left) < len(words) / 2
 
     def given_up(self) -> list[int]:
         """Return the numbers of the messages that were given up a while ago, and are in no snapshot here."""
@@ -63,6 +82,7 @@ class Retained:
         """A newer snapshot is here; return the messages that are not needed any more."""
         with self._lock:
             self.last, self.data = last, data
+            self._up_to = {number: end for number, end in self._up_to.items() if number > last}
             return [self.flights.pop(sequence) for sequence in [each for each in self.flights if each <= last]]
 
     def forget(self) -> None:
@@ -76,7 +96,7 @@ class Retained:
             for flight in self.flights.values():
                 flight.done = False
                 if flight.attempt == GIVEN_UP:
-                    flight.data = b""
+                    flight.data = b"%d" % self._up_to[flight.sequence] if flight.sequence in self._up_to else b""
             out = [flight for flight in self._out.values() if flight.sent_at and not flight.remaking]
             again = [flight for flight in (*self.flights.values(), *out) if flight not in waits]
         return sorted(again, key=lambda flight: flight.sequence)

@@ -67,6 +67,8 @@ class States:
             self._see_that_it_lives(client, warp, seen.token)
         elif seen.rewind or retained.doubtful:
             self.rewind(client, warp, "its worker misses messages of its last second")
+        elif warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
+            self.rewind(client, warp, "")
         else:
             self._renew(client, name, seen.blob)
             if seen.last > retained.last and retained.answered_up_to(seen.last):
