@@ -46,6 +46,10 @@ class Retained:
         """A message is answered; the caller holds the lock, so that it is never in neither place."""
         self.flights[flight.sequence] = flight
 
+    def keeps(self, flight: Flight) -> bool:
+        """Is this one needed to make the state again?"""
+        return self.flights.get(flight.sequence) is flight
+
     def give_up(self, sequence: int, message: Message) -> Flight:
         """Return what tells the activation that a message will not come any more; the caller holds the lock."""
         flight = self.flights[sequence] = Flight(sequence, message, GIVEN_UP, data=b"")

@@ -52,8 +52,11 @@ def test_what_is_not_sent_yet_is_not_sent_twice() -> None:
     retained = Retained(threading.RLock(), flights, 4)
     retained.keep(flights.pop(3))
     assert [flight.sequence for flight in retained.since((flights[0],))] == [3]
+    answered = flights.pop(0)
+    retained.keep(answered)
+    assert retained.keeps(answered), "whoever waits to send it sends it, though its result is here"
     retained.forget()
-    assert retained.since((flights[0],)) == []
+    assert retained.since(flights.values()) == []
 
 
 def test_what_is_given_up_in_a_row_becomes_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
