@@ -87,7 +87,7 @@ def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> li
     return said
 
 
-def _read(text: bytes | None, kind: type[Kind]) -> Kind | None:
+def _read(text: bytes | str | None, kind: type[Kind]) -> Kind | None:
     """What a key says; nothing if it is not there, or nobody of ours wrote it."""
     try:
         return msgspec.json.decode(text or b"null", type=kind)
