@@ -17,6 +17,7 @@ from celerypipe.celery import app
 from celerypipe.connection import Client, Trouble
 from celerypipe.course import Course
 from celerypipe.errors import ConfigError, NoWorker
+from celerypipe.fence import take_back
 from celerypipe.finding import Finding, Seen
 from celerypipe.mailbox import Mailbox
 from celerypipe.presence import Record, read_presences
@@ -128,7 +129,7 @@ class Bells:
             if not workers:
                 self._missing.setdefault(warp.queue, now)
                 if self.abandoned(warp):
-                    self._nobody(warp)
+                    self._nobody(client, warp)
 
     def believe(self) -> None:
         """Redis was away or lost what it held: whoever lived before has until ``PRESENCE_TTL`` to say so again.
@@ -197,7 +198,7 @@ class Bells:
         for finding in new:
             self.course.say(str(finding))
 
-    def _nobody(self, warp: Warp) -> None:
+    def _nobody(self, client: Client, warp: Warp) -> None:
         queue = warp.queue
         missing = fitness.missing(warp.node, self._presences)
         if queue not in self._said and warp.limits.on_no_worker != "fail":
@@ -205,7 +206,11 @@ class Bells:
             self.course.say(str(missing))
         if warp.limits.on_no_worker == "fail":
             text = f"{missing.text}; start one where it shall run: {missing.mend}"
-            for flight in [flight for flight in list(warp.flights.values()) if flight.sent_at]:
+            flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
+            mailbox = Mailbox(self.course.run_id, warp.name)
+            if warp.retained is not None:
+                warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are
+            for flight in take_back(client, mailbox, flights, stateful=warp.retained is not None):
                 warp.failed(flight, NoWorker(f"{warp.name}: {text}", node=warp.name, message_id=flight.message.id))
 
     # -- ringing ----------------------------------------------------------------------------------------------------

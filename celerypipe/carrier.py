@@ -23,6 +23,7 @@ from celerypipe.circuit import Circuit
 from celerypipe.connection import Broken, Client, connect, explained, is_gone, said
 from celerypipe.course import Course
 from celerypipe.errors import RedisUnavailable, RunCancelled
+from celerypipe.fence import take_back
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import Mailbox
@@ -291,10 +292,12 @@ class RedisCarrier:
     def _give_up_waiting(self, warp: Warp) -> None:
         """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
         flights = [f for f in list(warp.flights.values()) if f.entry and not (f.probe or f.remaking or f.errand)]
-        given = self.mailboxes[warp.name].given_ids(self._client, len(warp.flights))
+        retained = warp.retained
+        # What is answered stays with its activation until the next snapshot.
+        most = len(warp.flights) + (len(retained.flights) if retained is not None else 0)
+        given = self.mailboxes[warp.name].given_ids(self._client, most)
         waiting = [flight for flight in flights if flight.entry not in given]
-        self.mailboxes[warp.name].withdraw(self._client, [flight.entry for flight in waiting])
-        for flight in waiting:
+        for flight in take_back(self._client, self.mailboxes[warp.name], waiting, stateful=retained is not None):
             refusal = warp.refusal(flight, probe=False)
             if refusal is not None:
                 warp.failed(flight, refusal)
@@ -307,6 +310,9 @@ class RedisCarrier:
             out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued and not f.remaking]
             # The mailbox first: what leaves it after this look is in the reply stream before the next one.
             there = self.mailboxes[warp.name].waiting(self._client)
+            if warp.retained is not None and self.states.misses(self._client, warp, there):
+                warp.retained.doubtful = True
+                continue
             replies = self._client.call("XRANGE", keys.reply(self.course.run_id), "-", "+")
             answered = {
                 (published.node, reply.sequence, reply.attempt)

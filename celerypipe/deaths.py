@@ -14,12 +14,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from celerypipe import keys
 from celerypipe.connection import Client, accepted
 
 #: Where Linux counts how often it ended a process for its memory, or for that of its control group.
 OOM_COUNTER = Path("/proc/vmstat")
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,7 @@ def say_death(client: Client, place: str, death: Death) -> None:
 def death_of(client: Client, holder: str) -> Death | None:
     """Return how the process of an activation died, if somebody left word of that."""
     text = client.get(keys.death(place_of(holder)))
-    if not text:
-        return None
-    try:
-        return Death(**json.loads(text))
-    except (ValueError, TypeError):  # nobody of ours wrote that
-        return Death(None)
+    return (_read(text, Death) or Death(None)) if text else None
 
 
 def say_birth(client: Client, place: str) -> None:
@@ -81,17 +81,25 @@ def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> li
     """Note that ``holder`` died with a message; return all who did, with how. ``attempts``: a hash of its node."""
     field = f"deaths {number}"
     found = client.together(("GET", keys.death(place_of(holder))), ("HGET", attempts, field))
-    latest, before = (json.loads(text) if text else None for text in accepted(found))
-    said = [*(before or []), [place_of(holder), latest or asdict(Death(None))]]
-    client.hset(attempts, field, json.dumps(said))
-    return [(place, Death(**death)) for place, death in said]
+    latest, before = accepted(found)
+    said = [*(_read(before, list[tuple[str, Death]]) or []), (place_of(holder), _read(latest, Death) or Death(None))]
+    client.hset(attempts, field, msgspec.json.encode(said))
+    return said
+
+
+def _read(text: bytes | str | None, kind: type[Kind]) -> Kind | None:
+    """What a key says; nothing if it is not there, or nobody of ours wrote it."""
+    try:
+        return msgspec.json.decode(text or b"null", type=kind)
+    except msgspec.DecodeError:
+        return None
 
 
 def as_text(deaths: Sequence[tuple[str, Death]]) -> str:
     """Say how processes died, those that died the same way together."""
     texts = []
     for (death, host), group in groupby(deaths, lambda each: (each[1], each[0].rsplit(".", 2)[0])):
-        pids = [place.split(".")[-2] for place, _ in group]
+        pids = [f".{place}".split(".")[-2] for place, _ in group]
         of = f" of worker {death.worker}" if death.worker else f" on {host}"
         texts.append(f"{death} (process {', '.join(pids)}{of})")
     return "; ".join(texts)

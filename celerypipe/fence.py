@@ -8,7 +8,8 @@ nobody can go on; ``rewind``, there when the runner shall go back to the snapsho
 A result is published at once, while its message stays in the mailbox until a snapshot holds what it did. So a message
 is either withdrawn or answered, never both, and what is in the mailbox makes the state of now out of the snapshot.
 
-With keys a snapshot, or what refers to it, is signed for its node and for the message that it goes up to.
+With keys a snapshot, or what refers to it, is signed for its node and for the message that it goes up to. So is the
+word that there is none yet: else who removes one would make a node begin anew in the middle.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 
 from celerypipe import keys
 from celerypipe.connection import Client, Command, accepted
+from celerypipe.errors import BadSignature
+from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import Script, together
 from celerypipe.signing import SIGNATURE, Signer
@@ -143,6 +146,29 @@ class Seen(NamedTuple):
     rewind: bool
 
 
+def take_back(client: Client, mailbox: Mailbox, flights: Sequence[Flight], *, stateful: bool) -> list[Flight]:
+    """Take messages back, so that nobody starts them; return them without those of a state that has them already."""
+    if stateful:
+        fence = Fence(mailbox)
+        return [flight for flight in flights if fence.withdraw(client, flight.entry, flight.sequence)]
+    mailbox.withdraw(client, [flight.entry for flight in flights if flight.entry])
+    return list(flights)
+
+
+def end_of(entry: Entry) -> int:
+    """Return the number of the last message that an entry is about: a word may be about several."""
+    many = entry.attempt == GIVEN_UP and entry.data.isdigit()
+    return max(entry.sequence, int(entry.data)) if many else entry.sequence
+
+
+def unlike(sequence: int, text: str) -> str:
+    """Say that a message failed which went through before: nobody can make the state again."""
+    return (
+        f"its state cannot be made again: message {sequence + 1} went through before and fails now ({text}); "
+        "update() must do the same when it is run again"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """The state of one stateful warped node in one run. It holds no connection."""
@@ -164,8 +190,11 @@ class Fence:
         if found is None:
             return None
         before, last, answered, deaths, *snapshot = found
-        data, blob = self._opened(int(last), *snapshot)
-        return Entered(before.decode(), int(last), int(answered), int(deaths), data, blob)
+        try:
+            data, blob = self._opened(int(last), *snapshot)
+            return Entered(before.decode(), int(last), int(answered), int(deaths), data, blob)
+        except (ValueError, TypeError, AttributeError):
+            raise BadSignature("nobody of ours wrote this state") from None
 
     def pending(self, client: Client, owner: str) -> list[Entry]:
         """Return all that was given to somebody and is not in a snapshot; it is this activation's now."""
@@ -217,12 +246,18 @@ class Fence:
         if found[0] is None:
             return None
         last, token, blob, trouble, rewind = found
-        return Seen(int(last), token.decode(), self._reference(blob or b""), trouble, rewind is not None)
+        try:
+            return Seen(int(last), token.decode(), self._reference(blob or b""), trouble, rewind is not None)
+        except (ValueError, AttributeError):
+            return None  # nobody of ours wrote it
 
     def read(self, client: Client) -> tuple[int, bytes | None, str]:
         """Return the snapshot: up to where it goes, and its bytes or their blob; :class:`BadSignature` as above."""
         last, *snapshot = client.call("HMGET", self.key, "last", "data", "blob")
-        return int(last or -1), *self._opened(int(last or -1), *snapshot)
+        try:
+            return int(last or -1), *self._opened(int(last or -1), *snapshot)
+        except ValueError:
+            raise BadSignature("nobody of ours wrote this state") from None
 
     def withdraw(self, client: Client, entry: bytes, sequence: int) -> bool:
         """Take a message back, so that nobody starts it; False: its result is published."""
@@ -244,12 +279,14 @@ class Fence:
     def _sealed(self, last: int, snapshot: Snapshot) -> Snapshot:
         field, value, storing_it = snapshot
         signer = self._signer(last)
-        return snapshot if signer is None or not field else (field, signer.sign(value), storing_it)
+        return snapshot if signer is None else (field or "data", signer.sign(value), storing_it)
 
     def _opened(self, last: int, data: bytes | None, blob: bytes | None) -> tuple[bytes | None, str]:
         signer = self._signer(last)
         if signer is not None:
-            data, blob = (None if each is None else signer.unsign(each) for each in (data, blob))
+            if data is None and blob is None:
+                raise BadSignature("somebody removed the snapshot")
+            data, blob = (None if each is None else signer.unsign(each) or None for each in (data, blob))
         return data, (blob or b"").decode()
 
     def _reference(self, blob: bytes) -> str:

@@ -7,6 +7,7 @@ a process died, and wherever it is doubtful what an ``update`` did.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Content, Store, is_shared, names
 from celerypipe.contract import Node
 from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigError
-from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot
+from celerypipe.fence import GIVEN_UP, RUNNER, Entered, Snapshot, end_of, unlike
 from celerypipe.fenced import StatefulServing
 from celerypipe.instance import Interrupted, brief, trace
 from celerypipe.running import failure
@@ -66,8 +67,9 @@ class Memory:
         self._states = Store(run, signed=signed)
         self.last = -1
         self.held: dict[int, Entry] = {}
-        #: Entries that a process had which died: one of them may have killed it.
+        #: Entries that a process had which died, the last one in ``dead``: one of them may have killed it.
         self.suspects: set[str] = set()
+        self.dead = ""
         self.every = SNAPSHOT_EVERY
         self.cost = 0.0
         self._unsaved: list[str] = []
@@ -100,13 +102,17 @@ class Memory:
             return None
         if self.store.folder is None and is_shared(entry.blob):
             self.store.folder = SharedFolder.find(self.store.run)
+        self.lease.alarm.unguard()
         content = self.store.get(self.client, [entry.blob])[entry.blob]
         self._unsaved_bytes += len(content) if content is not None else 0
         return content
 
     def ran(self, entry: Entry) -> None:
         """The state has this message too."""
-        self.last = entry.sequence
+        self.last = end_of(entry)
+        if self.last > entry.sequence and self.held:
+            held, self.held = [*self.held.values()], {}
+            self.hold(held)
         if not self.record.pinned:
             self._unsaved.append(entry.id)
             self._unsaved_bytes += len(entry.data)
@@ -121,7 +127,7 @@ class Memory:
         self.serving.doubtful = False
         try:
             found = self.fence.enter(self.client, self.lease.slot, self.lease.owner)
-        except BadSignature:
+        except BadSignature:  # or nobody of ours wrote it, without keys too
             self.serving.mailbox.refuse(self.client, self.lease.owner, "state")
             raise self._go_back() from None
         if found is None:
@@ -135,7 +141,11 @@ class Memory:
             self._restore(found)
             self._unsaved, self._unsaved_bytes, self.held, self.last = [], 0, {}, found.last
             entries = self.fence.pending(self.client, self.lease.owner)
+            if found.before not in (RUNNER, self.lease.owner):
+                self.dead = found.before
             self.suspects = {entry.id for entry in entries} if found.deaths > 1 else set()
+            if self.suspects:
+                entries = [entry._replace(holder=self.dead) for entry in entries]
             self.hold(entries)
             self._run_again(found.answered)
         self._saved_at = time.monotonic()
@@ -169,7 +179,7 @@ class Memory:
             return found.data
         content = self._states.get(self.client, [found.blob])[found.blob]
         if content is None:
-            raise self._go_back()
+            raise self._lost(found.blob, self._states, "state")
         return bytes(content)
 
     def _run_again(self, answered: int) -> None:
@@ -185,7 +195,7 @@ class Memory:
     def _run_once_more(self, entry: Entry) -> None:
         content = self.content(entry)
         if entry.blob and content is None:
-            raise self._go_back()
+            raise self._lost(entry.blob, self.store, "payload")
         try:
             self.serving.again(entry, content)
         except Interrupted as interrupt:
@@ -195,6 +205,12 @@ class Memory:
             raise
         except Exception as error:  # noqa: BLE001  # whatever user code raises
             raise self._unlike(entry, brief(error), trace(error)) from None
+
+    def _lost(self, reference: str, store: Store, what: str) -> Missing:
+        """Something that lies apart is gone, or nobody of ours wrote what is there."""
+        if reference in store.altered:
+            self.serving.mailbox.refuse(self.client, self.lease.owner, what)
+        return self._go_back()
 
     def _go_back(self) -> Missing:
         self.fence.say(self.client, self.lease.owner, "rewind", 1)
@@ -247,6 +263,8 @@ class Memory:
             raise self.trouble(text) from None
 
     def _ask(self, what: str, method: Callable[[Any], Any], given: Any) -> Any:
+        if self.record.timeout is not None:
+            self.lease.until = time.monotonic() + self.record.timeout  # a thread that hangs in it is stuck
         try:
             return self.lease.alarm.call(self.record.timeout, method, given)
         except Interrupted as interrupt:
@@ -256,6 +274,9 @@ class Memory:
             raise self.trouble(f"{what}() took longer than its timeout of {self.record.timeout} s") from None
         except Exception as error:  # noqa: BLE001  # whatever user code raises
             raise self.trouble(f"{what}() failed: {brief(error)}", traceback=trace(error)) from None
+        finally:
+            self.lease.until = math.inf
+            self.lease.alarm.unguard()  # what follows waits for Redis
 
     # -- what to say ------------------------------------------------------------------------------------------------
 
@@ -265,8 +286,4 @@ class Memory:
         return Trouble(failure(kind, "NodeFailed", text, traceback))
 
     def _unlike(self, entry: Entry, text: str, traceback: str = "") -> Trouble:
-        said = (
-            f"its state cannot be made again: message {entry.sequence + 1} went through before and fails now ({text}); "
-            "update() must do the same when it is run again"
-        )
-        return self.trouble(said, traceback=traceback)
+        return self.trouble(unlike(entry.sequence, text), traceback=traceback)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from celerypipe import codec, keys
+from celerypipe import keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
@@ -23,12 +23,24 @@ from celerypipe.errors import (
     RemoteTraceback,
     WorkerLost,
 )
+from celerypipe.fence import unlike
 from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.signing import Keyring
 from celerypipe.warp import Warp
-from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
+from celerypipe.wire import (
+    ALTERED,
+    FAILURE,
+    LOST_BLOB,
+    NOTE,
+    REFUSED,
+    RESULT,
+    Published,
+    Reply,
+    as_published,
+    said_of,
+)
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
 READ_BLOCK = 1.0
@@ -159,7 +171,7 @@ class Replies:
             return
         if reply.kind == FAILURE:
             times = reply.waited, reply.ran
-            warp.failed(flight, self._error(warp, flight.message, reply.data, times, context.worker))
+            self._failed(warp, flight, self._error(warp, flight.message, reply.data, times, context.worker))
             return
         if reply.kind == RESULT and flight.blob is not None and not reply.kept:
             flight.blob.readers -= 1
@@ -190,7 +202,23 @@ class Replies:
             self._cargo.send_again(warp, flight, unseen=False)
             return
         text = f"{warp.name}: its payload was altered on its way {flight.altered} times"
-        warp.failed(flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
+        self._failed(warp, flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
+
+    def _failed(self, warp: Warp, flight: Flight, error: NodeError | ConfigError) -> None:
+        """A message failed; one of a stateful node that was answered before ends the run: nobody waits for it."""
+        if warp.retained is None or warp.retained.flights.get(flight.sequence) is not flight:
+            warp.failed(flight, error)
+            return
+        text = f"{warp.name}: {unlike(flight.sequence, str(error).removeprefix(f'{warp.name}: '))}"
+        failure = NodeFailed(
+            text,
+            node=warp.name,
+            message_id=flight.message.id,
+            worker=getattr(error, "worker", ""),
+            remote_traceback=getattr(error, "remote_traceback", ""),
+        )
+        failure.__cause__ = error
+        self.course.fail(failure)
 
     def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done | None:
         """Return what a node made of a message, and the next ones of what came out; None if its blob is gone."""
@@ -239,7 +267,7 @@ class Replies:
         self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
     ) -> NodeError | ConfigError:
         try:
-            kind, text, remote_traceback, place = _said(data)
+            kind, text, remote_traceback, place = said_of(data)
         except CodecError as unread:
             return _unreadable(warp, unread)
         host, pid = _place(place or worker)
@@ -265,23 +293,13 @@ class Replies:
 
 
 def _flight(warp: Warp, result: Reply) -> Flight | None:
-    """The message of a result; if only its bytes are wanted again, also one that is answered and run once more."""
+    """The message of a result; if it is none yet, also one that was answered before and is run once more."""
     flight = warp.flights.get(result.sequence)
-    if flight is None and result.kind == LOST_BLOB and warp.retained is not None:
+    if flight is None and result.kind in (LOST_BLOB, FAILURE) and warp.retained is not None:
         flight = warp.retained.flights.get(result.sequence)
-        if flight is not None:
+        if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
-
-
-def _said(data: bytes) -> tuple[str, str, str, str]:
-    """What an activation says of a failure: kind, text, traceback or nothing, and to whom else it happened, if so."""
-    said = codec.decode_value(data)
-    found = tuple(said.get(name) for name in ("kind", "text", "traceback", "worker")) if type(said) is dict else ()
-    match found:
-        case (str(kind), str(text), str(remote_traceback), str() | None):
-            return kind, text, remote_traceback, found[3] or ""
-    raise CodecError("malformed reply: a failure without kind, text and traceback")
 
 
 def _place(worker: str) -> tuple[str, str]:

@@ -128,7 +128,8 @@ class Sender:
         batch: dict[Warp, list[Flight]] = {}
         for _ in range(len(self._waiting)):
             warp, flight = self._waiting.popleft()
-            if flight.done:
+            # The result of one that goes out again may have come meanwhile; its state still wants it.
+            if flight.done and (warp.retained is None or not warp.retained.keeps(flight)):
                 continue
             if warp.carrier is self._carrier:
                 batch.setdefault(warp, []).append(flight)

@@ -70,10 +70,7 @@ class Serving(Running):
 
     def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
         if entry.blob and content is None:
-            altered = entry.blob in store.altered
-            if altered:
-                self.mailbox.refused("payload")
-            self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))
+            self.lost(entry, store)
             return
         waited, start = _waited(entry, offset), time.perf_counter()
         self.lease.current = entry.id
@@ -99,6 +96,13 @@ class Serving(Running):
             self.lease.current = ""
             at_work.set("")
         self.done += 1
+
+    def lost(self, entry: Entry, store: Store) -> None:
+        """The payload of a message is gone, or nobody of ours wrote what is there: it will come again."""
+        altered = entry.blob in store.altered
+        if altered:
+            self.mailbox.refused("payload")
+        self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))
 
     def _goes_on(self, answer: Answer) -> bool:
         """May what came out be handed to the next node here?

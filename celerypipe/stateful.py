@@ -20,7 +20,7 @@ from celerypipe.instance import Interrupted
 from celerypipe.keeper import Keeper
 from celerypipe.mailbox import reading, received
 from celerypipe.memory import Memory, Missing, Trouble
-from celerypipe.wire import LOST_BLOB, Answer, Entry
+from celerypipe.wire import Entry
 
 #: How often a message is run alone after its process died, before it is given up.
 LONE_ATTEMPTS = 2
@@ -138,7 +138,7 @@ class StatefulActivation:
         """Run a message; False: it left nothing in the state, or nobody knows what."""
         content = self.memory.content(entry)
         if entry.blob and content is None:
-            self.serving.box.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", b""))  # and it will come again
+            self.serving.lost(entry, self.memory.store)
             self.serving.flush()
             return False
         if entry.id in self.memory.suspects:
@@ -192,7 +192,6 @@ class StatefulActivation:
 
     def _leave(self) -> None:
         """Leave nothing behind that somebody would have to run again."""
-        if self._is_doubtful():
-            return  # who comes next goes on from the snapshot
-        self.memory.save()
+        if not self._is_doubtful():  # else who comes next goes on from the snapshot before
+            self.memory.save()
         self.serving.fence.say(self.client, self.lease.owner, "deaths", 0)

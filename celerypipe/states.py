@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 
-from celerypipe import codec
 from celerypipe.blob import INLINE_LIMIT, Store, names
 from celerypipe.connection import Client, accepted
 from celerypipe.course import Course
 from celerypipe.deaths import death_of
-from celerypipe.errors import BadSignature, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
-from celerypipe.fence import RUNNER, Fence
+from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
+from celerypipe.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.keys import DATA_TTL, HELD_TTL
 from celerypipe.mailbox import Mailbox
 from celerypipe.retained import Retained
 from celerypipe.warp import Warp
+from celerypipe.wire import said_of
 
 #: Seconds between two renewals of a snapshot that lies apart.
 RENEW = DATA_TTL / 4000
@@ -58,12 +58,17 @@ class States:
         elif seen is None:
             self.rewind(client, warp, "Redis lost its state")
         elif seen.trouble is not None:
-            self.course.fail(_error(warp, seen.trouble, seen.token))
+            try:
+                self.course.fail(_error(warp, seen.trouble, seen.token))
+            except CodecError:  # nobody of ours said that
+                self._altered(client, warp)
         elif warp.limits.pinned:
             retained.forget()
             self._see_that_it_lives(client, warp, seen.token)
         elif seen.rewind or retained.doubtful:
             self.rewind(client, warp, "its worker misses messages of its last second")
+        elif warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
+            self.rewind(client, warp, "")
         else:
             self._renew(client, name, seen.blob)
             if seen.last > retained.last and retained.answered_up_to(seen.last):
@@ -79,17 +84,34 @@ class States:
         try:
             last, data, blob = self._fence(warp).read(client)
         except BadSignature:
-            self._refused(warp.name, "state", 1)
-            self.rewind(client, warp, "somebody altered its state")
+            self._altered(client, warp)
             return
         if blob:
             content = self._store.get(client, [blob])[blob]
             if content is None:  # a newer one has taken its place a moment ago
+                if blob in self._store.altered:
+                    self._altered(client, warp)
                 return
             data = bytes(content)
         if retained.answered_up_to(last):
             for flight in retained.saved(last, data):
                 warp.carrier.settled(warp, flight)
+
+    def misses(self, client: Client, warp: Warp, there: Container[tuple[int, int]]) -> bool:
+        """Is the word lost that a message was given up? Then its activation waits for it for ever.
+
+        ``there``: numbers and tries of what was in the mailbox a moment ago.
+        """
+        retained = warp.retained
+        if retained is None or warp.limits.pinned:
+            return False
+        seen = self._fence(warp).look(client)  # after the mailbox: what a snapshot took out of that is in it
+        words = [word for word in retained.given_up() if (word, GIVEN_UP) not in there]
+        return any(seen is None or word > seen.last for word in words)
+
+    def _altered(self, client: Client, warp: Warp) -> None:
+        self._refused(warp.name, "state", 1)
+        self.rewind(client, warp, "somebody altered its state")
 
     def rewind(self, client: Client, warp: Warp, why: str) -> None:
         """Go back to the snapshot that is here, and send every message since once more."""
@@ -99,6 +121,7 @@ class States:
         if why and warp.limits.pinned:
             self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
             return
+        retained.doubtful = False  # who doubts from now on has another one follow
         data, flights = retained.data, retained.since(self._waits())
         if why:
             self.course.say(
@@ -110,7 +133,6 @@ class States:
             self._fence(warp).rewind(client, retained.last, ("blob", blob.encode(), storing))
         else:
             self._fence(warp).rewind(client, retained.last, ("data" if data is not None else "", data or b"", ()))
-        retained.doubtful = False
         for flight in flights:
             warp.carrier.post(warp, flight, wait=False)
 
@@ -161,15 +183,14 @@ def _gone(warp: Warp, why: str, token: str) -> WorkerLost:
 
 
 def _error(warp: Warp, trouble: bytes, token: str) -> NodeFailed | WorkerLost | ConfigError:
-    """What an activation says of the state, as the error that ends the run."""
-    said = codec.decode_value(trouble)
+    """What an activation says of the state, as the error that ends the run. Raises :class:`CodecError`."""
+    kind, text, traceback, _ = said_of(trouble)
     worker = _place(token)
-    prefix = "" if said["text"].startswith(f"{warp.name}:") else f"{warp.name}: "
-    if said["kind"] == "config":
-        return ConfigError(f"pipeline node {warp.name!r}: {said['text']} (says {worker})")
-    kind = WorkerLost if said["kind"] == "lost" else NodeFailed
-    text, traceback = f"{prefix}{said['text']}", said["traceback"]
-    error = kind(text, node=warp.name, worker=worker, remote_traceback=traceback)
+    prefix = "" if text.startswith(f"{warp.name}:") else f"{warp.name}: "
+    if kind == "config":
+        return ConfigError(f"pipeline node {warp.name!r}: {text} (says {worker})")
+    error_class = WorkerLost if kind == "lost" else NodeFailed
+    error = error_class(f"{prefix}{text}", node=warp.name, worker=worker, remote_traceback=traceback)
     if traceback:
         error.__cause__ = RemoteTraceback(traceback)
     return error

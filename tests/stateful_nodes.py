@@ -128,7 +128,7 @@ class Forgetful(Proc):
 
 
 class Awkward(RunningSum):
-    """Goes wrong where its configuration says: a ``snapshot`` or ``restore`` that raises, or cannot travel."""
+    """Goes wrong where its configuration says: a ``snapshot`` or ``restore`` that raises, hangs, or cannot travel."""
 
     def __init__(self, wrong: str, delay: float = 0.0) -> None:
         super().__init__(delay)
@@ -137,6 +137,8 @@ class Awkward(RunningSum):
 
     def snapshot(self) -> Any:
         self.calls += 1
+        if self.wrong == "hang" and self.calls > 1:
+            time.sleep(60.0)
         if self.wrong == "snapshot" and self.calls > 1:
             raise RuntimeError("the disk is full")
         return object() if self.wrong == "travel" else self.sum

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,13 @@ def test_a_lost_payload_of_a_message_in_the_state_is_sent_again(
     assert reading.payloads() == sums(20_000 * number for number in range(200))
 
 
+def test_a_message_that_kills_its_process_says_how(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("sfatal", pool="prefork", concurrency=1, config=CONFIG)
+    stream = Runner(redis_url).stream(summing("sfatal", "Fatal", configuration={"bad": [3]}), map(Message, range(9)))
+    with pytest.raises(WorkerLost, match=r"died 3 times: killed by SIGSEGV \(process \d+, \d+, \d+ of worker sfatal"):
+        payloads(stream)
+
+
 @at_length
 def test_a_message_that_kills_its_process_leaves_nothing_in_the_state(
     start_worker: StartWorker, redis_url: str
@@ -213,6 +221,45 @@ def test_an_update_that_does_not_do_the_same_again_ends_the_run(
     os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
     with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
         reading.payloads()
+
+
+def test_an_update_that_fails_when_redis_lost_what_it_did_ends_the_run_too(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Any
+) -> None:
+    """Its message was answered before, so nobody waits for it: what comes after it would wait for ever."""
+    start_worker("smoody", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
+    configuration = {"diary": str(tmp_path / "diary"), "delay": 0.002}
+    pipeline = summing("smoody", "Moody", configuration=configuration, on_error="skip")
+    reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(600))))
+    reading.wait_for(20)
+    flush(private_redis)
+    with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
+        reading.payloads()
+
+
+def test_what_was_given_up_without_a_worker_is_not_in_the_state_of_the_next_one(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    worker = start_worker("snobody", pool="solo", concurrency=1, config=CONFIG)
+    runner = Runner(redis_url)
+
+    def failed() -> int:
+        run = runner._current
+        return sum(run.report()["there"].failed.values()) if run is not None else 0
+
+    def numbers() -> Iterator[Message]:
+        yield from map(Message, range(10))
+        eventually(lambda: len(reading.out) == 10, "the first results")
+        worker.stop()
+        yield from map(Message, range(10, 2010))  # so many become one word
+        eventually(lambda: failed() == 2000, "that all of them are given up")
+        start_worker("snobody", pool="solo", concurrency=1, config=CONFIG)
+        time.sleep(1.5)  # until the runner has seen it
+        yield from map(Message, range(2010, 2020))
+
+    pipeline = summing("snobody", on_error="skip", limits={"on_no_worker": "fail"})
+    reading = Reading(runner.stream(pipeline, numbers()))
+    assert reading.payloads() == sums([*range(10), *range(2010, 2020)])
 
 
 @pytest.mark.parametrize("leave", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=at_length)])

@@ -102,6 +102,20 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
+def test_a_snapshot_that_hangs_in_a_thread_is_a_stuck_node(start_doomed: StartWorker, redis_url: str) -> None:
+    config = 'imports = ["tests.stateful_nodes"]\nexit_when_stuck = 1.0\n'
+    worker = start_doomed("ssnapshot", pool="threads", concurrency=1, config=config)
+    configuration = {"wrong": "hang", "delay": 0.01}
+    pipeline = warped("tests.stateful_nodes.Awkward", "ssnapshot", configuration=configuration, timeout=0.5)
+    runner = Runner(redis_url)
+    reading = Reading(runner.stream(pipeline, map(Message, range(300))))
+    assert worker.wait_for_end() == 75, worker.text()
+    assert "in snapshot" in worker.text()
+    runner.cancel()
+    reading.join(5.0)
+    assert not reading.is_alive()
+
+
 @at_length
 @pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 2)])
 @pytest.mark.parametrize("way", [*EASY, *HARD])

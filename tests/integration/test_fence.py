@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from celerypipe import keys
+from celerypipe import Message, keys
 from celerypipe.connection import Client
 from celerypipe.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.fenced import StatefulServing
+from celerypipe.instance import Unarmed
+from celerypipe.keeper import Lease
 from celerypipe.mailbox import Mailbox
+from celerypipe.record import Record
+from celerypipe.retained import Retained
 from celerypipe.scripts import together
+from celerypipe.states import States
 from celerypipe.wire import FAILURE, RESULT, Answer, Entry, packed_entry
 
 FIRST, SECOND = "host.1.aa.0", "host.2.bb.0"
@@ -122,6 +131,36 @@ def test_where_there_is_trouble_nobody_enters_any_more(fence: Fence, redis_clien
     seen = fence.look(redis_client)
     assert seen is not None
     assert seen.trouble == b"why"
+
+
+def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redis_client: Client) -> None:
+    """Whoever serves the node would wait for ever for a message that does not come."""
+    entries = enter(fence, redis_client, FIRST)
+    retained = Retained(threading.RLock(), {}, 0)
+    retained.give_up(2, Message(2)).sent_at = 1.0
+    retained.give_up(3, Message(3)).sent_at = time.monotonic()  # this moment
+    warp: Any = SimpleNamespace(name="there", retained=retained, limits=SimpleNamespace(pinned=False))
+    holdings: Any = SimpleNamespace(mailboxes={"there": fence.mailbox}, keyring=None)
+    course: Any = SimpleNamespace(run_id=fence.mailbox.run)
+    states = States(course, holdings, set, lambda *_: None)
+    assert not states.misses(redis_client, warp, {(2, GIVEN_UP)})
+    assert states.misses(redis_client, warp, {(2, 0)})
+    assert save(fence, redis_client, FIRST, entries[:3]) == ""
+    assert not states.misses(redis_client, warp, set())
+
+
+def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_client: Client) -> None:
+    """Else its messages are gone when their results come, and those are refused."""
+    record = Record("m", {}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
+    lease = Lease(fence.mailbox, 0, FIRST, Unarmed())
+    serving = StatefulServing(redis_client, lease, record, None)  # type: ignore[arg-type]  # it runs no message here
+    with serving.box.emptied():  # as the keeper has it meanwhile
+        flushing = threading.Thread(target=serving.flush)
+        flushing.start()
+        flushing.join(0.1)
+        assert flushing.is_alive()
+    flushing.join(5.0)
+    assert not flushing.is_alive()
 
 
 def test_many_messages_leave_with_one_snapshot(fence: Fence, redis_client: Client) -> None:

@@ -28,27 +28,40 @@ def worker(shared_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Runni
     return shared_worker("sealed", pool="solo", concurrency=1, config=CONFIG, env=SIGNED)
 
 
+def refusals_of(runner: Runner, what: str) -> int:
+    run = runner._current
+    return 0 if run is None or run.keyring is None else run.keyring.refusals.counts[what]
+
+
 def alter(client: Client, name: str) -> None:
     field = b"data" if client.hexists(name, "data") else b"blob"
     value = client.hget(name, field)
-    assert value is not None
-    client.hset(name, field, value[:-20] + bytes([value[-20] ^ 1]) + value[-19:])
+    if value is None:  # the run is over
+        return
+    client.hset(name, field, value[:-20] + bytes([(value[-20] + 1) % 256]) + value[-19:])
 
 
 def plant(client: Client, name: str) -> None:
     """A snapshot of the stranger's own making."""
-    client.hset(name, "data", b"\x00" * 40)
+    if client.exists(name):
+        client.hset(name, "data", b"\x00" * 40)
 
 
 def put_back(client: Client, name: str) -> None:
     """One that we signed, for an earlier message."""
     before, last = client.hmget(name, "data", "last")
-    eventually(lambda: client.hget(name, "last") != last, "the next snapshot")
-    client.hset(name, "data", before)
+    eventually(lambda: client.hget(name, "last") != last, "the next snapshot")  # its key may be gone at the end
+    if client.exists(name):
+        client.hset(name, "data", before)
+
+
+def remove(client: Client, name: str) -> None:
+    """As if the node had none yet: it would begin anew in the middle."""
+    client.hdel(name, "data", "blob")
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harm", [alter, plant, put_back])
+@pytest.mark.parametrize("harm", [alter, plant, put_back, remove])
 def test_who_tampers_with_a_state_changes_no_result(
     worker: RunningWorker, redis_url: str, redis_client: Client, harm: Callable[[Client, str], None]
 ) -> None:
@@ -57,8 +70,10 @@ def test_who_tampers_with_a_state_changes_no_result(
     reading = Reading(runner.stream(pipeline, map(Message, range(COUNT))))
     reading.wait_for(50)
     name = keys.state(run_of(runner), "there")
-    eventually(lambda: redis_client.hget(name, "data"), "a snapshot")
-    harm(redis_client, name)
+    eventually(lambda: redis_client.hget(name, "last") != b"-1", "a snapshot")
+    while reading.is_alive() and not refusals_of(runner, "state"):  # the next snapshot may have taken its place unseen
+        harm(redis_client, name)
+        reading.join(0.05)
     assert reading.payloads() == list(accumulate(range(COUNT)))
     assert report_of(runner).refused.get("state", 0) >= 1
 
@@ -70,3 +85,19 @@ def test_a_large_state_goes_on_with_keys(worker: RunningWorker, redis_url: str) 
     outputs = [message.payload for message in runner.stream(pipeline, map(Message, frames))]
     assert outputs == list(accumulate(100_000 * number for number in range(60)))
     assert not report_of(runner).refused
+
+
+def test_a_payload_of_a_stateful_node_that_was_altered_is_refused_and_sent_again(
+    worker: RunningWorker, redis_url: str, redis_client: Client
+) -> None:
+    runner = Runner(redis_url, shared_memory=False)
+    frames = (Message(np.full(20_000, number, np.uint32)) for number in range(1000))
+    pipeline = warped("tests.stateful_nodes.Picture", "sealed", limits=LIMITS, retries=5)
+    reading = Reading(runner.stream(pipeline, frames))
+    reading.wait_for(5)
+    run = run_of(runner)
+    while reading.is_alive() and not refusals_of(runner, "payload"):
+        for name in list(redis_client.scan_iter(keys.blob(run, "*"), count=1000)):
+            redis_client.call("SET", name, b"\1" * 80_000, "XX", "KEEPTTL")
+    assert reading.payloads() == list(accumulate(20_000 * number for number in range(1000)))
+    assert report_of(runner).refused.get("payload", 0) >= 1

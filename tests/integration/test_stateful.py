@@ -223,3 +223,17 @@ def test_a_pinned_node_that_is_broken_off_ends_the_run(shared_worker: StartWorke
     pipeline = summing("sprefork", configuration={"slow": [3]}, timeout=1.5, on_error="skip", limits=limits)
     with pytest.raises(WorkerLost, match=r"there: a message was broken off .* no snapshot to go back to"):
         payloads(Runner(redis_url).stream(pipeline, map(Message, range(10))))
+
+
+@pytest.mark.parametrize("field", ["last", "token", "answered", "deaths", "data", "blob", "trouble"])
+def test_what_a_stranger_writes_into_a_state_ends_no_run(
+    shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis, field: str
+) -> None:
+    """The runner goes back to what it has, as if Redis had lost it."""
+    shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
+    pipeline = summing("ssolo", configuration={"delay": 0.002}, limits={"term": 0.1, "linger": 0.0})
+    reading = Reading(Runner(redis_url).stream(pipeline, map(Message, range(600))))
+    reading.wait_for(20)
+    state = next(name for name in redis_client.scan_iter("celerypipe:state:*") if redis_client.pttl(name) > 0)
+    redis_client.hset(state, field, b"\xff{}")
+    assert reading.payloads() == sums(range(600))

@@ -8,6 +8,7 @@ import pytest
 
 from celerypipe import keys, signs
 from celerypipe.connection import Client, connect
+from celerypipe.deaths import as_text, deaths_so_far
 from celerypipe.presence import read_presences
 from celerypipe.status import read_status
 from tests.integration.test_preflight import celerypipe
@@ -86,3 +87,17 @@ def test_a_sign_that_no_activation_wrote_says_nothing(redis_client: Client, garb
         redis_client.set(key, garbage, px=5000)
     assert signs.together(redis_client, "stranger", "node") == []
     assert signs.held(redis_client, "stranger") == {}
+
+
+@pytest.mark.parametrize("garbage", [*GARBAGE, b'[["nowhere", {"status": 1}]]', b'[["a.1.b", {"status": "x"}]]'])
+def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: bytes) -> None:
+    attempts, holder = keys.attempts("stranger", "node"), "host.7.t-ab-cd.0"
+    redis_client.set(keys.death("host.7.ab"), garbage, px=5000)
+    redis_client.hset(attempts, "deaths 3", garbage)
+    try:
+        found = deaths_so_far(redis_client, attempts, "3", holder)
+        assert found[-1][0] == "host.7.ab"
+        assert "process 7" in as_text(found) or "7 on host" in as_text(found)
+        assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
+    finally:
+        redis_client.delete(attempts, keys.death("host.7.ab"))
