@@ -270,8 +270,10 @@ class RedisCarrier:
     def _keep(self, warp: Warp, now: float) -> None:
         if not warp.flights:
             return
-        is_open = self.circuits[warp.queue].state == "open"
-        if (self.bells.abandoned(warp) or is_open) and self.instead is not None and warp.limits.on_no_worker == "local":
+        circuit = self.circuits[warp.queue]
+        is_open = circuit.state == "open"
+        nobody = self.bells.abandoned(warp) or (is_open and not circuit.deadly)
+        if nobody and self.instead is not None and warp.limits.on_no_worker == "local":
             self.instead(warp)
             return
         if is_open:

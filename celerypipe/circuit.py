@@ -33,6 +33,8 @@ class Circuit:
         self.state: State = "closed"
         self.refused = 0
         self.opened = 0
+        #: Processes died of the last messages: these are not to be run in the runner instead.
+        self.deadly = False
         self._say = say
         self._clock = clock
         self._lock = threading.Lock()
@@ -52,7 +54,7 @@ class Circuit:
         if isinstance(error, CircuitOpen):
             return
         if unserved or isinstance(error, WorkerLost | NoWorker):
-            self.failed(str(error))
+            self.failed(str(error), deadly=isinstance(error, WorkerLost))
         elif not isinstance(error, NodeTimeout):
             self.answered()
 
@@ -63,10 +65,11 @@ class Circuit:
         text = f"{node}: not sent: nobody answered for {ROW} messages of queue {self.queue!r} in a row"
         return CircuitOpen(text, node=node, message_id=message_id)
 
-    def failed(self, why: str) -> None:
-        """A message found nobody, or its process died: ``why``, for the text."""
+    def failed(self, why: str, *, deadly: bool = False) -> None:
+        """A message found nobody, or its process died (``deadly``): ``why``, for the text."""
         with self._lock:
             self._row += 1
+            self.deadly |= deadly
             if self.state == "open" or (self.state == "closed" and self._row < ROW):
                 return
             first = self.state == "closed"
@@ -111,6 +114,6 @@ class Circuit:
     def _close(self, why: str) -> None:
         with self._lock:
             was, self.state = self.state, "closed"
-            self._row = 0
+            self._row, self.deadly = 0, False
         if was != "closed":
             self._say(f"queue {self.queue!r}: {why}; {self.refused} messages were given up meanwhile")

@@ -154,7 +154,7 @@ class Warp(Handover):
     def refusal(self, flight: Flight, *, probe: bool = True) -> CircuitOpen | None:
         """Why a message is given up untried, or None; ``probe``: it may be the one that is tried."""
         circuit = self.circuit
-        if circuit is None or circuit.state == "closed" or self.limits.on_no_worker == "local":
+        if circuit is None or circuit.state == "closed" or (self.limits.on_no_worker == "local" and not circuit.deadly):
             return None
         refusal = circuit.refusal(self.name, flight.message.id, probe=probe)
         flight.probe = refusal is None

@@ -294,9 +294,9 @@ def _pool_name(pool: type) -> str:
 
 
 def _processes(pool: Any) -> list[int]:
-    """The processes that activations run in: those of the pool, or this one."""
+    """The processes that activations run in: those of the pool, or this one. One that just starts has no number yet."""
     try:
-        return list(pool.info.get("processes", (os.getpid(),)))
+        return [pid for pid in pool.info.get("processes", (os.getpid(),)) if pid]
     except (AttributeError, TypeError):  # the pool is being restarted
         return []
 

@@ -143,12 +143,14 @@ def test_a_node_that_raises_or_hangs_does_not_open_it(shared_worker: StartWorker
 
 @at_length
 @pytest.mark.timeout(300)
-def test_a_node_that_always_kills_its_process_does_not_kill_one_for_every_message(
-    start_worker: StartWorker, redis_url: str
+@pytest.mark.parametrize("on_no_worker", ["wait", "local"])
+def test_a_node_that_always_kills_its_process_does_not_kill_one_for_every_message_nor_the_runner(
+    start_worker: StartWorker, redis_url: str, on_no_worker: str
 ) -> None:
     start_worker("cdeadly", pool="prefork", concurrency=2, config=CONFIG)
     runner = Runner(redis_url)
-    pipeline = skipping("cdeadly", "tests.remote.Deadly", configuration={"bad": list(range(200))})
+    bad = {"bad": list(range(200))}
+    pipeline = skipping("cdeadly", "tests.remote.Deadly", configuration=bad, on_no_worker=on_no_worker)
     assert list(runner.stream(pipeline, map(Message, range(200)))) == []
     assert runner.report is not None
     failed = runner.report["there"].failed

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from celerypipe.celery import app
 from celerypipe.connection import connect
 from celerypipe.settings import broker_url
 from celerypipe.status import read_status
+from celerypipe.worker import _processes
 from tests.faults.test_runner_faults import endless, lines, start_run
 from tests.integration.test_preflight import celerypipe
 from tests.integration.test_warp import CONFIG, POOLS, results, warped
@@ -132,3 +134,8 @@ def test_looking_writes_nothing(private_redis: RedisServer) -> None:
         client.execute_command("ACL", "SETUSER", "eyes", "on", ">word", "~*", "+@read", "+time", "+@connection")
     with connect(private_redis.url.replace("unix://", "unix://eyes:word@")) as client:
         assert read_status(client).runs == ()
+
+
+def test_a_process_that_just_starts_is_not_told_of_yet() -> None:
+    """It has no number: a presence with a hole in it counts as none of ours, and its queue as one without a worker."""
+    assert _processes(SimpleNamespace(info={"processes": [11, None, 12]})) == [11, 12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celerypipe.circuit import REST, REST_MOST, ROW, Circuit
+from celerypipe.errors import WorkerLost
 
 
 class Clock:
@@ -95,3 +96,13 @@ def test_the_first_worker_of_a_queue_that_had_none_closes_it() -> None:
     circuit.see({"two"})
     assert circuit.admits()
     assert "a worker serves it now" in said[1]
+
+
+def test_it_says_whether_processes_died_of_the_messages() -> None:
+    circuit, _, _ = make()
+    fail(circuit)
+    assert not circuit.deadly
+    circuit.judge(WorkerLost("gpu: its process died", node="gpu"), unserved=False)
+    assert circuit.deadly
+    circuit.answered()
+    assert not circuit.deadly
