@@ -214,7 +214,7 @@ end
 if about[1] and about[2] == 'running' then
   pcall(function()  -- a mailbox that is gone is noticed by the next read
     if before == ARGV[2] then
-      old = read('0', ARGV[3])
+      old = read('0', 1000000)  -- what it was given may be of several dead ones, so many of each
     else
       old = taken_over(KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3])
     end

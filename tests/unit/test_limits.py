@@ -22,9 +22,8 @@ from celerypipe.onward import pack as pack_steps
 from celerypipe.onward import unpack as unpack_steps
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.record import Record
-from celerypipe.replies import _said
 from celerypipe.request import refuse_packed_tasks
-from celerypipe.wire import RESULT_HEAD, as_published
+from celerypipe.wire import RESULT_HEAD, as_published, said_of
 
 pack = msgspec.msgpack.encode
 MANY = tags.MAX_PARTS + 1
@@ -152,4 +151,4 @@ def test_a_time_that_is_none_is_no_reply(seconds: float) -> None:
 )
 def test_a_failure_that_no_activation_wrote_is_unreadable(said: Any) -> None:
     with pytest.raises(CodecError, match="a failure without kind"):
-        _said(codec.encode_value(said))
+        said_of(codec.encode_value(said))
