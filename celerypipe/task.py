@@ -137,6 +137,11 @@ class Worker:
         self.place().shelf.close()
 
 
+def is_bell(arguments: Any) -> bool:
+    """Are these the arguments of a bell: run, node, slot, token, and perhaps a signature?"""
+    return isinstance(arguments, list | tuple) and len(arguments) in (4, 5) and type(arguments[2]) is int
+
+
 class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     """The task named after a mark. Its arguments are those of a bell: run, node, slot, token, and a signature."""
 
@@ -154,7 +159,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def run(self, *bell: Any, **other: Any) -> str:
         """Answer a bell; anything else gets a sentence that says how to run a node."""
-        if other or len(bell) not in (4, 5) or not isinstance(bell[2], int):
+        if other or not is_bell(bell):
             return (
                 f"{self.name} is a node of celerypipe, not a function: put it into a pipeline with "
                 f'"mark": "{self.name}", "warped": true and start it with `celerypipe run`.'

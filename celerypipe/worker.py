@@ -33,6 +33,7 @@ from celerypipe.deaths import Death, OutOfMemory, say_death
 from celerypipe.errors import ConfigError
 from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
+from celerypipe.mailbox import Mailbox
 from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.request import refuse_packed_tasks
@@ -41,7 +42,7 @@ from celerypipe.service import Service, presence_record
 from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.signing import Keyring
-from celerypipe.task import Worker
+from celerypipe.task import Worker, is_bell
 from celerypipe.watchdog import Pulse, Watchdog
 from celerypipe.worker_options import exit_option, given, listed, stuck_after
 
@@ -228,6 +229,16 @@ def hear(**_: Any) -> None:
     """Every time: the consumer is not deaf."""
     if boot.watchdog is not None:
         boot.watchdog.received()
+
+
+@signals.task_unknown.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def leave_to_another(message: Any, **_: Any) -> None:
+    """Every time a task names a mark that this worker does not know: another worker of the queue may."""
+    bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
+    if boot.keeper is not None and is_bell(bell):
+        run, node, slot, token = bell[:4]
+        mailbox = Mailbox(str(run), str(node))
+        boot.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types

@@ -16,7 +16,7 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.connection import connect
-from tests.extent import LONG
+from tests.extent import LONG, at_length
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped
 from tests.processes import descendants
@@ -74,7 +74,12 @@ def endless(folder: Path, queue: str, *, node: float, sink: float) -> Path:
 
 @pytest.mark.timeout(900 if LONG else 120)
 @pytest.mark.parametrize(
-    ("node", "sink"), [(0.0, 0.002), (0.002, 0.0), (0.0, 0.0)], ids=["slow sink", "slow node", "endless source"]
+    ("node", "sink"),
+    [
+        pytest.param(0.0, 0.002, id="slow sink"),
+        pytest.param(0.002, 0.0, id="slow node"),
+        pytest.param(0.0, 0.0, id="endless source", marks=at_length),
+    ],
 )
 def test_memory_is_flat(
     start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, node: float, sink: float

@@ -48,11 +48,11 @@ def served_by(url: str, queue: str) -> int:
 
 
 def test_a_prefork_child_is_freed_or_replaced(start_doomed: StartWorker, redis_url: str) -> None:
-    worker = start_doomed("sprefork", pool="prefork", concurrency=1, config=CONFIG)
-    pids = [served_by(redis_url, "sprefork")]
+    worker = start_doomed("stuckprefork", pool="prefork", concurrency=1, config=CONFIG)
+    pids = [served_by(redis_url, "stuckprefork")]
     for way in (*EASY, *HARD):
-        hang(redis_url, "sprefork", way)
-        pids.append(served_by(redis_url, "sprefork"))
+        hang(redis_url, "stuckprefork", way)
+        pids.append(served_by(redis_url, "stuckprefork"))
     assert pids[0] == pids[1] == pids[2]
     assert len(set(pids[2:])) == 3
     assert "update() of node there, run " in worker.text()
@@ -60,10 +60,10 @@ def test_a_prefork_child_is_freed_or_replaced(start_doomed: StartWorker, redis_u
 
 
 def test_a_solo_worker_frees_itself_where_it_can(start_doomed: StartWorker, redis_url: str) -> None:
-    worker = start_doomed("ssolo", pool="solo", config=CONFIG)
+    worker = start_doomed("stucksolo", pool="solo", config=CONFIG)
     for way in EASY:
-        hang(redis_url, "ssolo", way)
-        assert served_by(redis_url, "ssolo") == worker.process.pid
+        hang(redis_url, "stucksolo", way)
+        assert served_by(redis_url, "stucksolo") == worker.process.pid
 
 
 def test_a_threads_worker_that_is_to_stay_stays(start_doomed: StartWorker, redis_url: str) -> None:
@@ -146,6 +146,7 @@ def test_other_threads_finish_before_a_stuck_worker_ends(
     assert worker.wait_for_end() == 75
 
 
+@at_length
 def test_two_threads_that_are_stuck_end_a_worker_like_one(start_doomed: StartWorker, redis_url: str) -> None:
     """They are waited for as if they might finish, and the clock in C must not take that for a GIL that is held."""
     arguments = ["--exit-when-stuck", "1"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, RunCancelled, Runner, codec
+from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, warped
 from tests.servers import RedisServer, StartWorker, eventually
 
@@ -71,7 +72,7 @@ def test_a_message_that_kills_its_process_is_given_up_and_the_others_are_not(
     assert kept[0].payload == 30
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 1)])
+@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), *([("solo", 1), ("threads", 1)] if LONG else [])])
 def test_a_worker_that_shuts_down_hands_over_at_once(
     start_worker: StartWorker, redis_url: str, pool: str, slots: int
 ) -> None:
@@ -128,7 +129,7 @@ def test_a_worker_that_shuts_down_leaves_the_rest_of_its_batch(
     assert reading.payloads() == payloads
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 1), ("threads", 1)])
+@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), *([("solo", 1), ("threads", 1)] if LONG else [])])
 def test_a_worker_whose_redis_went_while_it_worked_still_ends_when_told(
     start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, pool: str, slots: int
 ) -> None:

@@ -14,7 +14,7 @@ from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker
 
-GRAPHS = 12
+GRAPHS = 6
 
 
 def random_pipeline(dice: random.Random, queue: str) -> Pipeline:

@@ -26,6 +26,7 @@ from celerypipe import (
 from celerypipe.celery import app
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.settings import broker_url
+from tests.extent import at_length
 from tests.servers import StartWorker
 
 CONFIG = 'imports = ["tests.remote"]\n'
@@ -181,7 +182,7 @@ def test_a_model_may_take_longer_to_load_than_a_message_may(
     assert results(Runner(redis_url), pipeline, [0.0, 0.01, 0.0]) == [0.0, 0.01, 0.0]
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2)])
+@pytest.mark.parametrize(("pool", "slots"), [pytest.param("solo", 1, marks=at_length), ("prefork", 2)])
 def test_a_node_may_take_its_time_to_let_go_after_a_timeout(
     start_worker: StartWorker, redis_url: str, pool: str, slots: int
 ) -> None:
@@ -360,3 +361,14 @@ def test_the_log_lines_of_a_worker_carry_run_node_and_message(
     assert list(Runner(redis_url).stream(pipeline, [message])) == []
     line = next(line for line in worker.text().splitlines() if f"about to refuse {pool!r}" in line)
     assert re.search(rf"run [0-9a-f]+ node there message {message.id}: about to refuse", line)
+
+
+def test_where_only_some_workers_of_a_queue_know_the_mark_those_do_the_work(
+    start_worker: StartWorker, redis_url: str
+) -> None:
+    start_worker("halfway", pool="solo", config="")
+    right = start_worker("halfway", pool="solo", config=CONFIG)
+    pipeline = warped("tests.remote.Echo", "halfway", limits={"linger": 0.0})
+    for number in range(6):  # each needs a bell of its own, and half of them go the wrong way
+        (message,) = Runner(redis_url).stream(pipeline, [Message(number)])
+        assert (message.payload, message.meta["pid"]) == (number, right.process.pid)
