@@ -25,7 +25,7 @@ from celerypipe.onward import unpack as unpack_steps
 from celerypipe.record import Record
 from tests.fuzz.corpus import codec_inputs, mutated
 
-INPUTS = int(os.environ.get("CELERYPIPE_FUZZ", "20000"))
+INPUTS = int(os.environ.get("CELERYPIPE_FUZZ", "10000"))
 #: Inputs that are made of each example of Hypothesis: three of its own, each harmed five times more.
 EACH = 18
 CORPUS = codec_inputs()

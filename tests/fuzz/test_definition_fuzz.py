@@ -24,7 +24,7 @@ from celerypipe.graph import Graph
 from celerypipe.pipeline import Pipeline
 from tests.fuzz.corpus import definitions, mutated
 
-INPUTS = int(os.environ.get("CELERYPIPE_FUZZ_DEFINITIONS", "3000"))
+INPUTS = int(os.environ.get("CELERYPIPE_FUZZ_DEFINITIONS", "1500"))
 CORPUS = definitions()
 TREES = [json.loads(each) for each in CORPUS if each[:1] == b"{" and b"NaN" not in each]
 #: Definitions that are made of each example of Hypothesis.

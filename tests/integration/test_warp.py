@@ -27,7 +27,7 @@ from celerypipe.celery import app
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.settings import broker_url
 from tests.extent import at_length
-from tests.servers import StartWorker
+from tests.servers import StartWorker, eventually
 
 CONFIG = 'imports = ["tests.remote"]\n'
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
@@ -97,12 +97,16 @@ def test_every_key_of_ours_has_a_ttl(shared_worker: StartWorker, redis_url: str,
     )
     next(stream)
     kinds = set()
-    for key in redis_client.scan_iter("celerypipe:*"):
-        ttl = redis_client.pttl(key)
-        assert ttl == -2 or ttl > 0, key  # -2: it went away since
-        kinds.add(key.split(b":")[1])
+
+    def all_kinds_were_seen() -> bool:
+        for key in redis_client.scan_iter("celerypipe:*"):
+            ttl = redis_client.pttl(key)
+            assert ttl == -2 or ttl > 0, key  # -2: it went away since
+            kinds.add(key.split(b":")[1])
+        return {b"mailbox", b"reply", b"run", b"node", b"blob", b"bell"} <= kinds
+
+    eventually(all_kinds_were_seen, "a key of each kind")
     stream.close()
-    assert {b"mailbox", b"reply", b"run", b"node", b"blob", b"bell"} <= kinds
 
 
 def test_an_exception_over_there_is_typed_and_carries_its_traceback(shared_worker: StartWorker, redis_url: str) -> None:
