@@ -43,7 +43,7 @@ floors: $(DEV_READY)
 
 unit: $(DEV_READY)
 	@echo "== pytest"
-	@$(BIN)/python -m pytest -n 6 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 5 --dist loadfile $(ARGS)
 
 faults: $(DEV_READY) ## break things at length: kills, hangs, Redis faults, memory (about half an hour)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/faults tests/integration/test_{circuit,cancel,preflight,warp}.py -o timeout=3600 $(ARGS)

@@ -42,7 +42,7 @@ def eventually(condition: Callable[[], T], what: str = "it", timeout: float = PA
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
         time.sleep(pause)
-        pause = min(1.2 * pause, 0.1)  # six tests at a time wait for something: looking costs the others time
+        pause = min(1.2 * pause, 0.1)  # several tests at a time wait for something: looking costs the others time
     return value
 
 

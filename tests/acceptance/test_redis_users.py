@@ -95,10 +95,18 @@ def flower(guarded: Guarded, tmp_path: Path) -> Iterator[httpx.Client]:
             command, env={**environment(guarded, "dashboard"), **extra}, cwd=tmp_path, stdout=file, stderr=file
         )
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://flower", timeout=20) as client:
-        eventually(lambda: place.exists() and client.get("/healthcheck").status_code == 200, "an answer of Flower")
-        yield client
-    process.terminate()
-    process.wait(20)
+
+        def answers() -> bool:
+            with suppress(httpx.ConnectError):  # its socket is there a moment before it listens
+                return place.exists() and client.get("/healthcheck").status_code == 200
+            return False
+
+        try:
+            eventually(answers, "an answer of Flower")
+            yield client
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 @pytest.mark.timeout(120)
