@@ -26,7 +26,8 @@ class Authority:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
         self.folder.mkdir(parents=True, exist_ok=True)
         common = ("-newkey", "rsa:2048", "-nodes", "-keyout", self.folder / "ca.key", "-days", "2")
-        self._openssl("req", "-x509", *common, "-out", self.certificate, "-subj", "/CN=tests of celerypipe")
+        uses = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # Python 3.13 asks an authority for it
+        self._openssl("req", "-x509", *common, *uses, "-out", self.certificate, "-subj", "/CN=tests of celerypipe")
 
     @property
     def certificate(self) -> Path:
