@@ -60,7 +60,7 @@ class QoS(redis.QoS):
                 super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
             except (ConnectionError, TimeoutError):
                 super().ack(delivery_tag)  # type: ignore[no-untyped-call]
-        except BaseException:
+        except BaseException:  # whatever it was, a shutdown too, this slot is free again; it is raised again
             self._quick_ack(delivery_tag)
             raise
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celerypipe import codec, keys, preflight
+from celerypipe.audit import Audit
 from celerypipe.bells import Bells
 from celerypipe.blob import Blobs, Store
 from celerypipe.cargo import Cargo
@@ -31,17 +32,15 @@ from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
 from celerypipe.replay_request import taken_requests
 from celerypipe.replies import READ_BLOCK, Replies
+from celerypipe.roster import Roster
 from celerypipe.sender import Sender
 from celerypipe.signing import Keyring, refused
 from celerypipe.states import States
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
-from celerypipe.wire import NOTE, as_published
 
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5
-#: A message that is out for so long starts an audit, and so long passes before the next.
-AUDIT_AFTER = 3.0
 
 
 class RedisCarrier:
@@ -71,11 +70,10 @@ class RedisCarrier:
         self._counting = threading.Lock()
         self._closing = False
         self._told: set[type[BaseException]] = set()
-        self._audited: dict[str, float] = {}
-        self._doubted: set[str] = set()
         self._client: Client = connect(url, name="celerypipe-post")
-        self.bells = Bells(course, url, keyring)
-        self.whereabouts = Whereabouts(url, self.bells)
+        self.roster = Roster(course, keyring)
+        self.bells = Bells(course, self.roster, url, keyring)
+        self.whereabouts = Whereabouts(url, self.roster)
         self.sender = Sender(
             self._client,
             self.bells,
@@ -95,6 +93,7 @@ class RedisCarrier:
             refused=self._refused,
         )
         self.states = States(course, self.holdings, self.sender.waits, self._refused)
+        self.audit = Audit(course.run_id, self.states, self.sender.waits, self.replies.signer_of)
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -104,7 +103,7 @@ class RedisCarrier:
         with explained(self.url):
             seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget, keyring=self.keyring)
         findings = preflight.inspect(seen)
-        self.bells.told(seen, findings)
+        self.roster.told(seen, findings)
         self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
         if error := preflight.error_of(findings):
             raise error
@@ -120,7 +119,7 @@ class RedisCarrier:
         nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
         self.holdings.plan(records, {**self._about, "nodes": nodes})
         with explained(self.url):
-            self.bells.look(self._client, self.warps.values())
+            self._look()
             self._share()
             self.holdings.make(self._client)
             self._watch_states()
@@ -198,7 +197,7 @@ class RedisCarrier:
         return {other: self.mailboxes[other.name] for other in self.warps.values() if other.queue == warp.queue}
 
     def slots(self, warp: Warp) -> int:
-        return self.bells.slots(warp.queue)
+        return self.roster.slots(warp.queue)
 
     # -- the post thread --------------------------------------------------------------------------------------------
 
@@ -223,15 +222,20 @@ class RedisCarrier:
             self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
         if not complete:
             self._make_again()
-        self.bells.look(self._client, self._mine())
+        self._look()
         self._share()
         for queue, circuit in self.circuits.items():
-            circuit.see({worker["id"] for worker in self.bells.workers(queue)})
+            circuit.see({worker["id"] for worker in self.roster.workers(queue)})
         self._watch_states()
         for warp in self._mine():
             self._keep(warp, now)
         if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
             self.asked(names)
+
+    def _look(self) -> None:
+        """See who lives, and ring for those who appeared."""
+        for warp in self.roster.look(self._client, self._mine()):
+            self.bells.ring_newcomers(self._client, warp)
 
     def _watch_states(self) -> None:
         for warp in self._mine():
@@ -240,11 +244,11 @@ class RedisCarrier:
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""
         mine = self._mine()
-        self.cargo.share(able=bool(mine) and all(self.bells.share_memory(warp.queue) for warp in mine))
+        self.cargo.share(able=bool(mine) and all(self.roster.share_memory(warp.queue) for warp in mine))
 
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
-        self.bells.believe()
+        self.roster.believe()
         self.holdings.make(self._client)
         for warp in self._mine():
             if warp.retained is None:
@@ -272,7 +276,7 @@ class RedisCarrier:
             return
         circuit = self.circuits[warp.queue]
         is_open = circuit.state == "open"
-        nobody = self.bells.abandoned(warp) or (is_open and not circuit.deadly)
+        nobody = self.roster.abandoned(warp) or (is_open and not circuit.deadly)
         if nobody and self.instead is not None and warp.limits.on_no_worker == "local":
             self.instead(warp)
             return
@@ -280,8 +284,7 @@ class RedisCarrier:
             self._give_up_waiting(warp)
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
-        if now - max(oldest, self._audited.get(warp.name, 0.0)) > AUDIT_AFTER or warp.name in self._doubted:
-            self._doubted.discard(warp.name)
+        if self.audit.is_due(warp, oldest):
             self._audit(warp)
 
     def _refused(self, node: str, what: str, count: int) -> None:
@@ -289,7 +292,7 @@ class RedisCarrier:
         where = f"run {self.course.run_id} node {node}" if node in self.warps else f"run {self.course.run_id}"
         if self.keyring is not None and self.keyring.refusals.add(what, where, count):
             self.course.say(refused(what, where))
-        self._doubted.add(node)
+        self.audit.doubt(node)
 
     def _give_up_waiting(self, warp: Warp) -> None:
         """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
@@ -304,34 +307,9 @@ class RedisCarrier:
             if refusal is not None:
                 warp.failed(flight, refusal)
 
-    def _audit(self, *warps: Warp) -> None:
-        """Compare what is in flight with what Redis holds, and send again what is neither there nor answered."""
-        queued = self.sender.waits()
-        for warp in warps:
-            self._audited[warp.name] = time.monotonic()
-            out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued and not f.remaking]
-            # The mailbox first: what leaves it after this look is in the reply stream before the next one.
-            there = self.mailboxes[warp.name].waiting(self._client)
-            if warp.retained is not None and self.states.misses(self._client, warp, there):
-                warp.retained.doubtful = True
-                continue
-            replies = self._client.call("XRANGE", keys.reply(self.course.run_id), "-", "+")
-            answered = {
-                (published.node, reply.sequence, reply.attempt)
-                for item in replies
-                if (published := as_published(item, self.replies.signer_of))
-                for reply in published.results
-                if reply.kind != NOTE
-            }
-            for flight in out:
-                place = (flight.sequence, flight.attempt)
-                if place in there:
-                    flight.entry = flight.entry or there[place].encode()
-                elif (warp.name, *place) not in answered and not flight.done:
-                    if warp.retained is not None and not warp.limits.pinned:
-                        warp.retained.doubtful = True  # its state may be past it: go back to where it was not
-                        break
-                    self.post(warp, flight, wait=False)
+    def _audit(self, warp: Warp) -> None:
+        for flight in self.audit.missing(self._client, self.mailboxes[warp.name], warp):
+            self.post(warp, flight, wait=False)
 
     def _lost_redis(self, error: BaseException) -> None:
         if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
@@ -348,7 +326,7 @@ class RedisCarrier:
         self.holdings.make(self._client)
         self.sender.halted = False
         self._told.clear()
-        self.bells.believe()
+        self.roster.believe()
         self.course.say("Redis works again")
         for warp in self._mine():
             if warp.retained is None or warp.limits.pinned:

@@ -283,7 +283,7 @@ def locked(path: Path) -> int:
             # Its owner may have replaced it between the two calls.
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
-        except BaseException:
+        except BaseException:  # an interrupt too must leave no open file behind; it is raised again
             os.close(descriptor)
             raise
         os.close(descriptor)

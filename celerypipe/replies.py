@@ -20,40 +20,21 @@ from celerypipe.errors import (
     NodeError,
     NodeFailed,
     NodeTimeout,
-    RemoteTraceback,
-    WorkerLost,
 )
+from celerypipe.failures import error_of, said_of
 from celerypipe.fence import unlike
 from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
 from celerypipe.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.signing import Keyring
 from celerypipe.warp import Warp
-from celerypipe.wire import (
-    ALTERED,
-    FAILURE,
-    LOST_BLOB,
-    NOTE,
-    REFUSED,
-    RESULT,
-    Published,
-    Reply,
-    as_published,
-    said_of,
-)
+from celerypipe.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
 READ_BLOCK = 1.0
 READ_MOST = 512
 #: How often a message is sent again because somebody alters its payload.
 ALTERED_MOST = 3
-
-ERRORS: dict[str, type[NodeError]] = {
-    "failed": NodeFailed,
-    "timeout": NodeTimeout,
-    "lost": WorkerLost,
-    "codec": NodeFailed,
-}
 
 
 class Context(NamedTuple):
@@ -271,25 +252,16 @@ class Replies:
         except CodecError as unread:
             return _unreadable(warp, unread)
         host, pid = _place(place or worker)
-        if kind == "config":
-            error = ConfigError(f"pipeline node {warp.name!r}: {text} (says worker {host}, process {pid})")
-            self.course.fail(error)
-            return error
         if kind == "timeout":
             waited, ran = times
             text += f" ({waited:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host})"
-        prefix = "" if text.startswith(f"{warp.name}:") else f"{warp.name}: "
-        error_class = ERRORS.get(kind, NodeFailed)
-        known = error_class(
-            f"{prefix}{text}",
-            node=warp.name,
-            message_id=message.id,
-            worker=f"{host}, process {pid}",
-            remote_traceback=remote_traceback,
+        where = f"{host}, process {pid}"
+        error = error_of(
+            warp.name, kind, text, remote_traceback, worker=where, says=f"worker {where}", message_id=message.id
         )
-        if remote_traceback:
-            known.__cause__ = RemoteTraceback(remote_traceback)
-        return known
+        if isinstance(error, ConfigError):
+            self.course.fail(error)
+        return error
 
 
 def _flight(warp: Warp, result: Reply) -> Flight | None:

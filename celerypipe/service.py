@@ -19,9 +19,10 @@ import redis
 from celerypipe import codec, packing
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.errors import ConfigError
+from celerypipe.place import Worker
 from celerypipe.presence import Record
 from celerypipe.reach import Reach
-from celerypipe.task import NodeTask, Worker
+from celerypipe.task import NodeTask
 from celerypipe.version import VERSION
 
 #: Ends the error about a path that a pipeline sends to a worker.
@@ -63,7 +64,7 @@ class Service:
 def presence_record(worker: Worker, service: Service) -> Record:
     """Return what the worker says of itself for as long as it lives."""
     return {
-        "id": f"{worker.host}.{os.getpid()}.{worker.life}",
+        "id": worker.place_of(os.getpid()),
         "host": worker.host,
         "pid": os.getpid(),
         "pool": worker.pool,

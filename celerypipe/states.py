@@ -9,7 +9,8 @@ from celerypipe.blob import INLINE_LIMIT, Store, names
 from celerypipe.connection import Client, accepted
 from celerypipe.course import Course
 from celerypipe.deaths import death_of
-from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeFailed, RemoteTraceback, WorkerLost
+from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeError, WorkerLost
+from celerypipe.failures import error_of, said_of
 from celerypipe.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
@@ -17,7 +18,6 @@ from celerypipe.keys import DATA_TTL, HELD_TTL
 from celerypipe.mailbox import Mailbox
 from celerypipe.retained import Retained
 from celerypipe.warp import Warp
-from celerypipe.wire import said_of
 
 #: Seconds between two renewals of a snapshot that lies apart.
 RENEW = DATA_TTL / 4000
@@ -182,18 +182,11 @@ def _gone(warp: Warp, why: str, token: str) -> WorkerLost:
     )
 
 
-def _error(warp: Warp, trouble: bytes, token: str) -> NodeFailed | WorkerLost | ConfigError:
+def _error(warp: Warp, trouble: bytes, token: str) -> NodeError | ConfigError:
     """What an activation says of the state, as the error that ends the run. Raises :class:`CodecError`."""
     kind, text, traceback, _ = said_of(trouble)
     worker = _place(token)
-    prefix = "" if text.startswith(f"{warp.name}:") else f"{warp.name}: "
-    if kind == "config":
-        return ConfigError(f"pipeline node {warp.name!r}: {text} (says {worker})")
-    error_class = WorkerLost if kind == "lost" else NodeFailed
-    error = error_class(f"{prefix}{text}", node=warp.name, worker=worker, remote_traceback=traceback)
-    if traceback:
-        error.__cause__ = RemoteTraceback(traceback)
-    return error
+    return error_of(warp.name, kind, text, traceback, worker=worker, says=worker)
 
 
 def _place(token: str) -> str:

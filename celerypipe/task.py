@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import celery
@@ -16,125 +13,23 @@ import celery
 from celerypipe import keys
 from celerypipe.activation import READ_MOST, Activation
 from celerypipe.catalogue import Entry
-from celerypipe.connection import Broken, Client, Trouble, connect
-from celerypipe.deadman import DeadMan
-from celerypipe.deaths import say_birth
+from celerypipe.connection import Broken, Client, Trouble
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.fenced import StatefulServing
-from celerypipe.instance import Alarm, Instance, Unarmed
-from celerypipe.keeper import Keeper, Lease
+from celerypipe.instance import Instance
+from celerypipe.keeper import Lease
 from celerypipe.mailbox import Beginning, Mailbox
 from celerypipe.neighbours import Neighbours
+from celerypipe.place import Worker
 from celerypipe.record import Record
 from celerypipe.serving import Serving
-from celerypipe.shelf import Shelf
-from celerypipe.signing import Keyring, Refusals, refused_bell, signed_bell
+from celerypipe.signing import refused_bell, signed_bell
 from celerypipe.stateful import StatefulActivation
-from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
 
 #: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
 SAID = {"lost": "its mailbox or bell is gone", "over": "the run is over"}
-
-
-@dataclass(slots=True)
-class Place:
-    """What one worker process keeps between activations: warm instances, the keeper, a client per thread."""
-
-    shelf: Shelf
-    keeper: Keeper
-    clients: threading.local = field(default_factory=threading.local)
-    switch: DeadMan | None = None
-    watch: StuckWatch | None = None
-    #: Redis knows that this process is none that died before.
-    known: bool = False
-
-
-@dataclass(slots=True)
-class Worker:
-    """What an activation knows of the worker it runs in; made once, before the pool starts."""
-
-    redis_url: str
-    queues: tuple[str, ...]
-    host: str
-    pool: str
-    slots: int
-    shutting_down: Callable[[], bool]
-    #: Seconds after which a process with a stuck node exits; None: it stays.
-    stuck_after: float | None = None
-    #: What tells this worker from any other one, also from one of the same host and number.
-    life: str = field(default_factory=lambda: secrets.token_hex(4))
-    #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
-    leave: Callable[[Callable[[], bool]], None] | None = None
-    #: None: neither tasks nor messages are signed.
-    keyring: Keyring | None = None
-    refusals: Refusals = field(default_factory=Refusals)
-    _places: dict[int, Place] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def place(self) -> Place:
-        """This process' own place; a forked child makes itself a new one."""
-        pid = os.getpid()
-        if pid not in self._places:
-            with self._lock:  # two threads may come at once
-                slots = self.slots if self.pool not in ("prefork", "solo") else 1
-                keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
-                self._places.setdefault(pid, Place(Shelf(slots), keeper))
-        return self._places[pid]
-
-    def client(self) -> Client:
-        """This thread's own client."""
-        clients = self.place().clients
-        if not hasattr(clients, "client"):
-            clients.client = connect(self.redis_url, name="celerypipe-activation")
-        client: Client = clients.client
-        return client
-
-    def begin(self, client: Client) -> None:
-        """Before this process answers its first bell: watch over it, and say that it lives."""
-        place = self.place()
-        if place.known:
-            return
-        say_birth(client, f"{self.host}.{os.getpid()}.{self.life}")  # a dead one may have had its number
-        with self._lock:
-            if not place.known:
-                place.known = True
-                if self.stuck_after is not None and self.pool not in ("prefork", "solo"):
-                    place.switch = DeadMan(self.stuck_after + LATER)
-                grace = self.stuck_after or GRACE_AMONG_OTHERS
-                beat = place.switch.renew if place.switch is not None else bool
-                place.watch = StuckWatch(lambda: place.keeper.leases, grace, self._stuck, beat, self._leaving)
-
-    def alarm(self) -> Alarm | Unarmed:
-        """What interrupts the node of an activation in this thread."""
-        if threading.current_thread() is threading.main_thread():
-            return Alarm(None if self.stuck_after is None else self.stuck_after + LATER)
-        return Unarmed(self.place().switch)
-
-    def _leaving(self) -> bool:
-        return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
-
-    def _stuck(self, lease: Lease, text: str) -> None:
-        if self.stuck_after is None and not self._leaving():
-            logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
-            return
-        logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
-        place = self.place()
-
-        def through() -> bool:
-            if place.switch is not None:
-                place.switch.renew()  # Python runs; the thread that says so otherwise is this one
-            return all(other.owner == lease.owner for other in place.keeper.leases)
-
-        if self.leave is not None:
-            self.leave(through)
-        logging.shutdown()
-        os._exit(EX_TEMPFAIL)
-
-    def close(self) -> None:
-        """Destroy this process' warm instances; called when the process ends."""
-        self.place().shelf.close()
 
 
 def is_bell(arguments: Any) -> bool:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from celerypipe import keys, signs
-from celerypipe.bells import Bells
 from celerypipe.connection import Broken, connect
 from celerypipe.fence import Fence
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
+from celerypipe.roster import Roster
 from celerypipe.warp import Warp
 
 #: Seconds this may take: it is asked by the thread that watches time.
@@ -32,9 +32,9 @@ Nearby = Mapping[Warp, Mailbox]
 class Whereabouts:
     """Answers for one run, over a connection of its own that never waits long."""
 
-    def __init__(self, url: str, bells: Bells) -> None:
+    def __init__(self, url: str, roster: Roster) -> None:
         self._client = connect(url, name="celerypipe-clock", timeout=PATIENCE)
-        self._bells = bells
+        self._roster = roster
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
         self._silent_until = 0.0
@@ -102,7 +102,7 @@ class Whereabouts:
                 if not Fence(mailbox).withdraw(self._client, flight.entry, flight.sequence):
                     return None
                 warp.retained.doubtful |= not flight.entry  # nobody knows whether it is there
-            elif pending is not None and not self._bells.interrupts(warp.queue):
+            elif pending is not None and not self._roster.interrupts(warp.queue):
                 company = self._company(warp, flight, pending[0])
                 behind = self._take_behind(nearby, [flight, *company], pending[0])
             if flight.entry and warp.retained is None:
@@ -117,7 +117,7 @@ class Whereabouts:
         return text, company, behind
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
-        if not self._bells.slots(warp.queue):
+        if not self._roster.slots(warp.queue):
             command = f"celery -A celerypipe worker -Q {warp.queue}"
             return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
         ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)

@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct, error
 from typing import Any, NamedTuple
 
-from celerypipe import codec
 from celerypipe.connection import Command
-from celerypipe.errors import CodecError
 from celerypipe.onward import LONGEST
 from celerypipe.signing import SIGNATURE, Signer
 
@@ -155,13 +153,3 @@ def _result(raw: bytes, stop: int | None = None) -> Reply:
     end = start + size
     blob = raw[RESULT_HEAD.size : start].decode()
     return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[end:stop])
-
-
-def said_of(data: bytes) -> tuple[str, str, str, str]:
-    """What an activation says of a failure: kind, text, traceback or nothing, and to whom else it happened, if so."""
-    said = codec.decode_value(data)
-    found = tuple(said.get(name) for name in ("kind", "text", "traceback", "worker")) if type(said) is dict else ()
-    match found:
-        case (str(kind), str(text), str(remote_traceback), str() | None):
-            return kind, text, remote_traceback, found[3] or ""
-    raise CodecError("malformed reply: a failure without kind, text and traceback")

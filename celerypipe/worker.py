@@ -7,13 +7,11 @@ serve what it was told to ends with one line, instead of coming up empty.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 from billiard.pool import EX_OK, EX_RECYCLE
@@ -25,7 +23,7 @@ from celery.utils.log import get_multiprocessing_logger
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
-from celerypipe import worker_config
+from celerypipe import spawned, worker_config
 from celerypipe.allocator import keep_large_blocks
 from celerypipe.celery import app
 from celerypipe.connection import Client, knock
@@ -34,6 +32,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.events import Patience
 from celerypipe.flag import SharedFlag
 from celerypipe.mailbox import Mailbox
+from celerypipe.place import Worker
 from celerypipe.prefork import TaskPool, child_ended
 from celerypipe.presence import PresenceKeeper, Record, remove_presence
 from celerypipe.request import refuse_packed_tasks
@@ -42,7 +41,7 @@ from celerypipe.service import Service, presence_record
 from celerypipe.settings import Settings, client_url, seen_in_ps, without_password
 from celerypipe.shared_memory import Proof
 from celerypipe.signing import Keyring
-from celerypipe.task import Worker, is_bell
+from celerypipe.task import is_bell
 from celerypipe.watchdog import Pulse, Watchdog
 from celerypipe.worker_options import exit_option, given, listed, stuck_after
 
@@ -78,12 +77,12 @@ class Boot:
         self.keyring: Keyring | None = None
         keep_large_blocks()
 
-    def leave_stuck(self, through: Callable[[], bool]) -> None:
-        """Withdraw this worker, a thread of which is stuck, and wait for the others."""
+    def leave(self, through: Callable[[], bool] | None = None) -> None:
+        """Withdraw this worker; ``through``: a thread of it is stuck, and this tells when the others have ended."""
         self.shut_down()
         if self.keeper is not None:
             self.keeper.join(LEAVE_SECONDS)
-        if self.watchdog is not None:
+        if through is not None and self.watchdog is not None:
             self.watchdog.leave(through)
         if self.proof is not None:
             self.proof.remove()
@@ -159,13 +158,13 @@ def settle(sender: Any, **_: Any) -> None:
         slots=slots,
         shutting_down=boot.flag.is_raised,
         stuck_after=stuck_after(pool, boot.exit_when_stuck, boot.configs[0].exit_when_stuck),
-        leave=boot.leave_stuck if pool != "prefork" else None,
+        leave=boot.leave if pool != "prefork" else None,
         keyring=boot.keyring,
     )
     if boot.service is not None:
         boot.service.register(sender.app, boot.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
-            os.environ[SPAWN_VARIABLE] = _for_spawned(boot.service, boot.worker, boot.flag.move_to_file())
+            os.environ[SPAWN_VARIABLE] = spawned.written(boot.service, boot.worker, boot.flag.move_to_file())
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -217,7 +216,7 @@ def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
     """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
     if boot.worker is None or boot.keeper is None:
         return
-    place = f"{boot.worker.host}.{pid}.{boot.worker.life}"
+    place = boot.worker.place_of(pid)
     death = Death(status, boot.name, boot.out_of_memory.happened())
     if status not in (EX_OK, EX_RECYCLE):
         logger.error("process %d of this worker ended: %s", pid, death)
@@ -250,11 +249,7 @@ def call_back(**_: Any) -> None:
 @signals.worker_shutdown.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def leave(**_: Any) -> None:
     """Last: the presence is gone, and so are the warm instances of this process."""
-    boot.shut_down()
-    if boot.keeper is not None:
-        boot.keeper.join(LEAVE_SECONDS)
-    if boot.proof is not None:
-        boot.proof.remove()
+    boot.leave()
     close_instances()
 
 
@@ -271,28 +266,13 @@ def join_spawned(sender: Any, **_: Any) -> None:
     text = os.environ.get(SPAWN_VARIABLE)
     if boot.worker is not None or not text:
         return
-    plan = json.loads(text)
-    boot.flag = SharedFlag(plan["flag"])
-    boot.worker = Worker(
-        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
-        shutting_down=boot.flag.is_raised,
-        keyring=Settings.from_environment().keyring,
-    )
-    plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
-    boot.service = Service(tuple(plan["imports"]), plugins, allowed)
+    boot.flag, boot.worker, boot.service = spawned.read(text)
     boot.service.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
     boot.service.register(current_app, boot.worker)
     for name in boot.service.entries:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
-
-
-def _for_spawned(service: Service, worker: Worker, flag: str) -> str:
-    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
-    facts = {name: getattr(worker, name) for name in names}
-    folders = {name: [str(folder) for folder in getattr(service, name)] for name in ("plugins", "allowed")}
-    return json.dumps({"worker": facts, "imports": service.imports, **folders, "flag": flag})
 
 
 def _broker(conf: Any) -> str:

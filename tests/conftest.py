@@ -80,17 +80,22 @@ def workplace(tmp_path: Path) -> Workplace:
     return Workplace(tmp_path)
 
 
+def _starting(url: str, workers: list[RunningWorker]) -> StartWorker:
+    """Return what starts a worker, by default on this Redis, and adds it to those that were started."""
+
+    def start(queue: str, **options: Any) -> RunningWorker:
+        worker = launch_worker(queue, **{"url": url, **options})
+        workers.append(worker)
+        return worker
+
+    return start
+
+
 @pytest.fixture
 def start_worker(redis_url: str) -> Iterator[StartWorker]:
     """Start workers that end with the test; arguments as :func:`launch_worker`, on the session's Redis."""
     workers: list[RunningWorker] = []
-
-    def start(queue: str, **options: Any) -> RunningWorker:
-        worker = launch_worker(queue, **{"url": redis_url, **options})
-        workers.append(worker)
-        return worker
-
-    yield start
+    yield _starting(redis_url, workers)
     for worker in workers:
         if worker.process.poll() is None:
             worker.stop()
@@ -100,13 +105,7 @@ def start_worker(redis_url: str) -> Iterator[StartWorker]:
 def start_doomed(redis_url: str) -> Iterator[StartWorker]:
     """As ``start_worker``, for workers that may be stuck, or dead, by the end of the test: what lives is killed."""
     workers: list[RunningWorker] = []
-
-    def start(queue: str, **options: Any) -> RunningWorker:
-        worker = launch_worker(queue, **{"url": redis_url, **options})
-        workers.append(worker)
-        return worker
-
-    yield start
+    yield _starting(redis_url, workers)
     for worker in workers:
         worker.kill()
 

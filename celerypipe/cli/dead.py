@@ -5,33 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
-from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters, chosen
 from celerypipe.errors import CodecError, ConfigError
-from celerypipe.message import Message, plain
-from celerypipe.payload import Array, Audio, Image, size_bytes
+from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
 from celerypipe.replay_request import request_replay
 from celerypipe.report import Report
 from celerypipe.runner import Runner
 from celerypipe.settings import Settings, client_url
 
-#: Payloads up to so many bytes are shown whole, larger ones by their beginning or their shape.
-SHOWN = 4096
 #: Lines about files that are no letters; the rest is a number.
 STRANGE = 10
 
@@ -61,7 +53,7 @@ def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool)
         click.echo(json.dumps({"letters": letters, "strange": found.strange}, indent=2, ensure_ascii=False))
         return
     if found.letters:
-        Console(width=None if sys.stdout.isatty() else 200).print(_table(found.letters))
+        Console(width=None if sys.stdout.isatty() else 200).print(table(found.letters))
     else:
         click.echo("no dead letters")
     tell_strange(found.strange)
@@ -83,10 +75,10 @@ def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> No
     except CodecError as error:
         trouble = str(error)
     if as_json:
-        whole = {**dataclasses.asdict(one), "content": _content(message), "unreadable": trouble}
+        whole = {**dataclasses.asdict(one), "content": content_of(message), "unreadable": trouble}
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
         return
-    for name, value in _facts(one, message, trouble):
+    for name, value in facts_of(one, message, trouble):
         click.echo(f"{name + ':':<10} {harmless(value)}")
     if one.traceback:
         click.echo(f"\n{harmless(one.traceback).rstrip()}")
@@ -231,78 +223,3 @@ def tell_strange(lines: list[str]) -> None:
         click.echo(f"left alone: {harmless(line)}", err=True)
     if len(lines) > STRANGE:
         click.echo(f"left alone: {len(lines) - STRANGE} more", err=True)
-
-
-def _table(letters: list[DeadLetter]) -> Table:
-    table = Table("letter", "node", "when", "attempts", "error", box=None, pad_edge=False, header_style="bold")
-    table.columns[0].no_wrap = True
-    for column in table.columns:
-        column.overflow = "fold"
-    for letter in letters:
-        text = letter.text.splitlines()[0] if letter.text else letter.error
-        attempts = str(letter.attempts) + (f", replayed {letter.replays}×" if letter.replays else "")
-        table.add_row(
-            Text(letter.name), Text(harmless(letter.node)), _moment(letter.at), Text(attempts), Text(harmless(text))
-        )
-    return table
-
-
-def _facts(letter: DeadLetter, message: Message | None, trouble: str) -> list[tuple[str, str]]:
-    attempts = f"{letter.attempts}" + (f", and came back after {letter.replays} replays" if letter.replays else "")
-    run = letter.run + (f" of {letter.pipeline}" if letter.pipeline else "")
-    facts = [
-        ("letter", letter.name),
-        ("node", letter.node),
-        ("message", letter.message_id),
-        ("died", _moment(letter.at)),
-        ("run", run),
-        ("attempts", attempts),
-        ("worker", letter.worker),
-        ("error", f"{letter.error}: {letter.text}"),
-        ("note", letter.note),
-    ]
-    if message is None:
-        facts.append(("content", trouble))
-    else:
-        facts += [
-            ("from", f"{message.creator} (number {message.sequence} of source message {message.origin})"),
-            ("meta", json.dumps(plain(message.meta), ensure_ascii=False)[:SHOWN]),
-            ("payload", _payload(message.payload)),
-        ]
-    return [(name, value) for name, value in facts if value]
-
-
-def _content(message: Message | None) -> dict[str, Any] | None:
-    """The message as JSON values; a large payload only in words."""
-    if message is None:
-        return None
-    if size_bytes(message.payload) <= SHOWN:
-        return message.to_dict()
-    return {**message.with_changes(payload=None, id=message.id).to_dict(), "payload": _payload(message.payload)}
-
-
-def _payload(payload: Any) -> str:
-    kind = type(payload).__name__
-    size = size_bytes(payload)
-    array = _array(payload)
-    shape = f", shape {array.shape}, {array.dtype}" if array is not None else ""
-    if size > SHOWN:
-        return f"{kind} of {size} bytes{shape}"
-    return f"{kind}{shape}: {json.dumps(plain(payload), ensure_ascii=False)[:SHOWN]}"
-
-
-def _array(payload: Any) -> np.ndarray[Any, Any] | None:
-    match payload:
-        case np.ndarray():
-            return payload
-        case Audio():
-            return payload.audio
-        case Image():
-            return payload.image
-        case Array():
-            return payload.array
-    return None
-
-
-def _moment(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

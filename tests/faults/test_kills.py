@@ -7,7 +7,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -21,6 +21,7 @@ from tests.servers import RunningWorker, StartWorker, eventually
 
 #: Kills, and messages between two of them: by what came out, so that each kill meets work that is under way.
 KILLS, BETWEEN = (20, 400) if LONG else (3, 100)
+COUNT = (KILLS + 2) * BETWEEN
 pytestmark = pytest.mark.timeout(600 if LONG else 60)
 #: Seconds of work of a message, and what a kill may cost beyond work and warm-up.
 WORK, LOST = 0.005, 6.0
@@ -37,6 +38,16 @@ class Timed(Reading):
         for message in stream:
             self.times.append(time.monotonic())
             yield message
+
+    def kill(self, what: str, kill: Callable[[int], None]) -> None:
+        """Kill again and again, always amid work; nothing is lost by that but little time."""
+        kills = []
+        for number in range(KILLS):
+            self.wait_for((number + 1) * BETWEEN)
+            kills.append(len(self.times))
+            kill(number)
+        assert self.payloads() == list(range(COUNT))
+        self.assert_short_pauses(what, kills)
 
     def assert_short_pauses(self, what: str, kills: list[int]) -> None:
         """Look at the longest time between two messages after each kill; ``kills``: how many there were by then.
@@ -56,33 +67,23 @@ def test_one_of_three_workers_is_killed_again_and_again(start_doomed: StartWorke
     ]
     for worker in workers:
         worker.wait_for_presence()
-    count = (KILLS + 2) * BETWEEN
     pipeline = warped("tests.remote.Echo", "kmany", configuration={"delay": WORK})
-    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(count))))
-    kills = []
-    for kill in range(KILLS):
-        reading.wait_for((kill + 1) * BETWEEN)
-        kills.append(len(reading.times))
-        place = kill % len(workers)
+    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(COUNT))))
+
+    def kill(number: int) -> None:
+        place = number % len(workers)
         pool, slots = options[place]
         workers[place].kill()
         workers[place] = start_doomed("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False)
-    assert reading.payloads() == list(range(count))
-    reading.assert_short_pauses("a worker", kills)
+
+    reading.kill("a worker", kill)
 
 
 def test_children_are_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
     start_doomed("kchildren", pool="prefork", concurrency=2, config=CONFIG)
-    count = (KILLS + 2) * BETWEEN
     pipeline = warped("tests.remote.Echo", "kchildren", configuration={"delay": WORK})
-    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(count))))
-    kills = []
-    for kill in range(KILLS):
-        reading.wait_for((kill + 1) * BETWEEN)
-        kills.append(len(reading.times))
-        os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
-    assert reading.payloads() == list(range(count))
-    reading.assert_short_pauses("a child", kills)
+    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(COUNT))))
+    reading.kill("a child", lambda _: os.kill(reading.out[-1].meta["pid"], signal.SIGKILL))
 
 
 def test_a_whole_prefork_worker_dies_with_its_children_and_another_takes_over(

@@ -12,37 +12,27 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec.msgpack import Ext
 
 from celerypipe import CodecError, Message, codec, packing
-from celerypipe.codec import Elsewhere, tags
+from celerypipe.codec import Elsewhere
 from celerypipe.onward import unpack as unpack_steps
 from celerypipe.record import Record
 from tests.fuzz.corpus import codec_inputs, mutated
+from tests.words import nested, pack
 
 INPUTS = int(os.environ.get("CELERYPIPE_FUZZ", "10000"))
 #: Inputs that are made of each example of Hypothesis: three of its own, each harmed five times more.
 EACH = 18
 CORPUS = codec_inputs()
-TAGS = [value for name, value in vars(tags).items() if name.isupper() and isinstance(value, int) and value < 128]
 ODD = ["<f8", "|O", "<U3", "<q", "|V0", "<M8[s]", "f4,f4", "|S9999999999", "Europe/Rome", "../x", "\0", ""]
 
-WORDS = st.recursive(
+WORDS = nested(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.sampled_from(ODD) | st.binary(),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=6),
-        st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=3),
-        st.builds(lambda tag, word: Ext(tag, pack(word)), st.sampled_from(TAGS), st.lists(inner, max_size=9) | inner),
-        st.builds(Ext, st.integers(-128, 127), st.binary(max_size=20)),
-    ),
-    max_leaves=20,
 )
-pack = msgspec.msgpack.encode
 seen: Counter[str] = Counter()
 
 

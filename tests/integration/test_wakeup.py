@@ -11,6 +11,7 @@ from celerypipe.connection import connect
 from celerypipe.course import Course
 from celerypipe.flight import Flight
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.roster import Roster
 from celerypipe.warp import Warp
 from tests.integration.test_warp import CONFIG
 from tests.servers import RedisServer, StartWorker
@@ -80,14 +81,15 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
 
 def test_a_bell_is_early_only_when_nobody_can_be_there(private_redis: RedisServer) -> None:
     course = Course("run", folder=None, say=print)
-    ours = Bells(course, private_redis.url)
+    roster = Roster(course)
+    ours = Bells(course, roster, private_redis.url)
     warps = [
         Warp(course, node(name, queue), ours)  # type: ignore[arg-type]  # they are not asked to carry anything
         for name, queue in (("there", "woken"), ("beside", "woken"), ("elsewhere", "other"))
     ]
     there, beside, elsewhere = warps
     with connect(private_redis.url) as client:
-        ours.look(client, warps)
+        roster.look(client, warps)
     out = Flight(1, Message(1))
     there.flights[1] = elsewhere.flights[1] = out
     elsewhere.answered_at = time.monotonic()

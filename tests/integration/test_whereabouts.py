@@ -7,13 +7,13 @@ import signal
 import pytest
 
 from celerypipe import keys, signs, whereabouts
-from celerypipe.bells import Bells
 from celerypipe.connection import Client
 from celerypipe.course import Course
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message, new_id
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.roster import Roster
 from celerypipe.warp import Warp
 from celerypipe.whereabouts import Whereabouts
 from celerypipe.wire import packed_entry
@@ -25,10 +25,10 @@ def test_a_frozen_redis_is_asked_once_and_not_for_each_late_message(
 ) -> None:
     monkeypatch.setattr(whereabouts, "SILENCE", 1000.0)
     course = Course("run", folder=None, say=print)
-    bells = Bells(course, private_redis.url)
-    monkeypatch.setattr(bells, "slots", lambda queue: 1)
+    roster = Roster(course)
+    monkeypatch.setattr(roster, "slots", lambda queue: 1)
     node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True)
-    there = Whereabouts(private_redis.url, bells)
+    there = Whereabouts(private_redis.url, roster)
     warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
     nearby = {warp: Mailbox("run", "there")}
     flights = [Flight(number, Message(number), sent_at=1.0, entry=b"1-%d" % number) for number in (1, 2)]
@@ -49,7 +49,7 @@ def test_time_behind_a_message_of_another_node_in_the_same_activation_is_not_its
 ) -> None:
     run = new_id()
     course = Course(run, folder=None, say=print)
-    there = Whereabouts(redis_url, Bells(course, redis_url))
+    there = Whereabouts(redis_url, Roster(course))
     nearby = {}
     for name in ("upstream", "downstream"):
         node = NodeDefinition(name=name, type="proc", mark="tasks.gpu.Detect", warped=True)
@@ -76,7 +76,7 @@ def test_time_behind_a_message_of_another_node_in_the_same_activation_is_not_its
 def test_what_gathers_does_not_run_and_what_failed_together_begins_anew(redis_url: str, redis_client: Client) -> None:
     run, me = new_id(), "host.1.one.0"
     course = Course(run, folder=None, say=print)
-    there = Whereabouts(redis_url, Bells(course, redis_url))
+    there = Whereabouts(redis_url, Roster(course))
     nearby = {}
     for name in ("gathers", "runs"):
         limits = {"batch": {"size": 4}}

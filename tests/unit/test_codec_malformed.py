@@ -16,7 +16,6 @@ import zoneinfo
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,9 +24,9 @@ from msgspec.msgpack import Ext
 
 from celerypipe import Array, Audio, Batch, Bytes, CodecError, Image, Message, Object, codec
 from celerypipe.codec import tags
+from tests.words import nested, pack
 
 FUZZ = int(os.environ.get("CELERYPIPE_FUZZ", "20000"))
-pack = msgspec.msgpack.encode
 
 
 def framed(header: bytes, buffers: bytes = b"", kind: int = 0) -> bytes:
@@ -126,8 +125,7 @@ def test_each_truncation_is_refused_and_so_is_each_addition() -> None:
         assert decodes_or_refuses(sample)
 
 
-TAGS = [value for name, value in vars(tags).items() if name.isupper() and isinstance(value, int) and value < 128]
-WORDS = st.recursive(
+WORDS = nested(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
@@ -137,13 +135,6 @@ WORDS = st.recursive(
     | st.sampled_from(
         ["<f8", "|O", "<U3", "<q", "|V0", "<M8[s]", "f4,f4", "|S9999999999", "Europe/Rome", "../x", "America"]
     ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=6),
-        st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner, max_size=3),
-        st.builds(lambda tag, word: Ext(tag, pack(word)), st.sampled_from(TAGS), st.lists(inner, max_size=9) | inner),
-        st.builds(Ext, st.integers(-128, 127), st.binary(max_size=20)),
-    ),
-    max_leaves=20,
 )
 
 

@@ -17,13 +17,14 @@ from msgspec.msgpack import Ext
 from celerypipe import Batch, CodecError, Message, codec
 from celerypipe.codec import tags
 from celerypipe.errors import DefinitionError
+from celerypipe.failures import said_of
 from celerypipe.onward import Step
 from celerypipe.onward import pack as pack_steps
 from celerypipe.onward import unpack as unpack_steps
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.record import Record
 from celerypipe.request import refuse_packed_tasks
-from celerypipe.wire import RESULT_HEAD, as_published, said_of
+from celerypipe.wire import RESULT_HEAD, as_published
 
 pack = msgspec.msgpack.encode
 MANY = tags.MAX_PARTS + 1

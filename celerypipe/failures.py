@@ -1,0 +1,37 @@
+"""What an activation says of a failure, read where its runner hears of it, and the error that this is there."""
+
+from __future__ import annotations
+
+from celerypipe import codec
+from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, NodeTimeout, RemoteTraceback, WorkerLost
+
+ERRORS: dict[str, type[NodeError]] = {
+    "failed": NodeFailed,
+    "timeout": NodeTimeout,
+    "lost": WorkerLost,
+    "codec": NodeFailed,
+}
+
+
+def said_of(data: bytes) -> tuple[str, str, str, str]:
+    """What an activation says of a failure: kind, text, traceback or nothing, and to whom else it happened, if so."""
+    said = codec.decode_value(data)
+    found = tuple(said.get(name) for name in ("kind", "text", "traceback", "worker")) if type(said) is dict else ()
+    match found:
+        case (str(kind), str(text), str(remote_traceback), str() | None):
+            return kind, text, remote_traceback, found[3] or ""
+    raise CodecError("malformed reply: a failure without kind, text and traceback")
+
+
+def error_of(
+    node: str, kind: str, text: str, traceback: str, *, worker: str, says: str, message_id: str = ""
+) -> NodeError | ConfigError:
+    """Return the error of a failure at a node; ``worker``: where it happened, ``says``: who tells of it."""
+    if kind == "config":
+        return ConfigError(f"pipeline node {node!r}: {text} (says {says})")
+    prefix = "" if text.startswith(f"{node}:") else f"{node}: "
+    error_class = ERRORS.get(kind, NodeFailed)
+    error = error_class(f"{prefix}{text}", node=node, message_id=message_id, worker=worker, remote_traceback=traceback)
+    if traceback:
+        error.__cause__ = RemoteTraceback(traceback)
+    return error
