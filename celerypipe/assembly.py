@@ -137,25 +137,14 @@ class Assembly:
     def record(self, warp: Warp) -> dict[str, Any]:
         """Return what activations are told about a warped node."""
         node = warp.node
-        limits = node.warp_configuration
-        rooms = sum(self._window(other) for other in self.pipeline.nodes if other.warped)
-        return {
-            "mark": node.mark,
-            "configuration": self.configuration(node),
-            "timeout": node.timeout,
-            "linger": limits.linger,
-            "slice": limits.slice,
-            "term": limits.term,
-            "room": rooms,
-            "budget": self.carrier.budget if self.carrier else 0,
-            "parallel": limits.parallel,
-            "neighbours": tuple(self._neighbours(node)),
-            "onward": warp.onward.name if warp.onward is not None else "",
-            "compression": limits.compression,
-            "batch": limits.batches.size,
-            "wait": limits.batches.wait,
-            "pinned": limits.pinned,
-        }
+        return record_of(
+            node,
+            configuration=self.configuration(node),
+            rooms=sum(self._window(other) for other in self.pipeline.nodes if other.warped),
+            budget=self.carrier.budget if self.carrier else 0,
+            neighbours=self._neighbours(node),
+            onward=warp.onward.name if warp.onward is not None else "",
+        )
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
         """The warped nodes on the same queue, upstream ones first."""
@@ -163,3 +152,33 @@ class Assembly:
             other = self.nodes[name]
             if other.warped and other.queue == node.queue and name in self.stations:
                 yield name
+
+
+def record_of(
+    node: NodeDefinition,
+    *,
+    configuration: dict[str, Any] | None,
+    rooms: int,
+    budget: int,
+    neighbours: Iterable[str],
+    onward: str = "",
+) -> dict[str, Any]:
+    """Return what activations are told about a warped node, as :class:`celerypipe.record.Record` reads it."""
+    limits = node.warp_configuration
+    return {
+        "mark": node.mark,
+        "configuration": configuration,
+        "timeout": node.timeout,
+        "linger": limits.linger,
+        "slice": limits.slice,
+        "term": limits.term,
+        "room": rooms,
+        "budget": budget,
+        "parallel": limits.parallel,
+        "neighbours": tuple(neighbours),
+        "onward": onward,
+        "compression": limits.compression,
+        "batch": limits.batches.size,
+        "wait": limits.batches.wait,
+        "pinned": limits.pinned,
+    }

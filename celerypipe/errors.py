@@ -103,10 +103,12 @@ class NodeError(CelerypipeError):
     """One node failed on one message.
 
     ``node`` and ``message_id`` say where; ``worker`` names the machine and process when the node ran elsewhere;
-    ``remote_traceback`` is the text of the traceback over there (empty when there is none).
+    ``remote_traceback`` is the text of the traceback over there (empty when there is none). ``times``: seconds that the
+    message waited for its worker and that the node ran, where that is known.
     """
 
     kind = "error"
+    times: tuple[float, float] = (0.0, 0.0)
 
     def __init__(
         self, text: str, *, node: str = "", message_id: str = "", worker: str = "", remote_traceback: str = ""

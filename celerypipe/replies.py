@@ -211,7 +211,7 @@ class Replies:
         waited = result.waited if isinstance(result, Reply) else 0.0
         size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
         if not steps or warp.onward is None:
-            return Done(message, outputs, result.ran, waited, size)
+            return Done(message, outputs, result.ran, waited, size, worker=context.worker)
         after: list[Done | None] = []
         beyond = 0.0
         for output, step in zip(outputs, steps, strict=True):
@@ -223,7 +223,7 @@ class Replies:
     def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
         """What the next node made of a message; None if what it made is gone."""
         if step.kind == AT_WORK:
-            host, _ = _place(context.worker)
+            host, _ = place_of(context.worker)
             text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
             return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
         if step.kind == FAILURE:
@@ -251,7 +251,7 @@ class Replies:
             kind, text, remote_traceback, place = said_of(data)
         except CodecError as unread:
             return _unreadable(warp, unread)
-        host, pid = _place(place or worker)
+        host, pid = place_of(place or worker)
         if kind == "timeout":
             waited, ran = times
             text += f" ({waited:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host})"
@@ -261,6 +261,8 @@ class Replies:
         )
         if isinstance(error, ConfigError):
             self.course.fail(error)
+        else:
+            error.times = times
         return error
 
 
@@ -274,8 +276,8 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
     return flight
 
 
-def _place(worker: str) -> tuple[str, str]:
-    """Host and process id, out of the name of an activation."""
+def place_of(worker: str) -> tuple[str, str]:
+    """Return host and process id, out of the name of an activation."""
     host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
     return host, pid
 

@@ -14,6 +14,8 @@ from celerypipe.check import require
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters, chosen
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.functions.submitting import Submitting
+from celerypipe.functions.transport import Transport
 from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
@@ -29,8 +31,8 @@ TERM_GRACE = 8.0
 BYTE_BUDGET = 256 * 1024 * 1024
 
 
-class Runner:
-    """Runs pipelines.
+class Runner(Submitting):
+    """Runs pipelines, and calls functions.
 
     ``redis``
         where Redis is, such as ``redis://host:6379/0`` or ``unix:///path``; needed when a node is warped. Without it
@@ -55,6 +57,7 @@ class Runner:
         shared_memory: bool | None = None,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__()
         self.redis = client_url(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
@@ -178,6 +181,23 @@ class Runner:
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
             resume=resume,
+        )
+
+    def _transport(self) -> Transport:
+        settings = Settings.from_environment()
+        url = self.redis or settings.redis_url
+        if url is None and not self.local:
+            raise ConfigError(
+                "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
+                "Runner(local=True) calls it here"
+            )
+        return Transport(
+            url=None if self.local else url,
+            byte_budget=self.byte_budget,
+            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
+            plugins=settings.plugins,
+            say=self.on_event,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:

@@ -62,6 +62,10 @@ class Carrier(Protocol):
 class Warp(Handover):
     """A warped node in one run."""
 
+    #: Do results stay as they came until somebody wants them? And may who brings a message wait for Redis?
+    keeps_sealed = False
+    may_wait = True
+
     def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier) -> None:
         super().__init__(course, node)
         self.carrier = carrier
@@ -146,7 +150,7 @@ class Warp(Handover):
             tried = tried or self.refusal(flight)
         self.tally.bytes += flight.size
         if tried is None:
-            self.carrier.post(self, flight)
+            self.carrier.post(self, flight, wait=self.may_wait)
         else:
             self.failed(flight, tried)
         return True
