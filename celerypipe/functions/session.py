@@ -242,7 +242,7 @@ class Session:
         try:
             while not self.course.over.is_set():
                 with self._changed:
-                    if not self._cancelled and not self._closing:
+                    if not self._cancelled and (self._calls or not self._closing):
                         self._changed.wait(CLOCK if self._calls or self._late else IDLE)
                 now = time.monotonic()
                 for warp in list(self._warps.values()):
@@ -263,7 +263,7 @@ class Session:
             flight = warp.flight_of(call)
             if flight is None:
                 continue
-            if flight.entry:
+            if flight.entry or self._transport.local:
                 warp.carrier.withdraw(warp, flight)
             else:  # it is about to be sent, or is being sent
                 self._late.append((now, warp, flight))
@@ -320,6 +320,8 @@ class Session:
                 self._end("cancelled" if calls else "finished")
 
     def _end(self, ending: str) -> None:
+        if self._clock is not None:
+            self._clock.join(FAREWELL)  # it takes back what was cancelled
         for outcome in list(self._apart):
             self._mending.bring(outcome)
         with self._changed:
