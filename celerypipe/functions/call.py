@@ -188,6 +188,12 @@ class Call(Future[T]):
         return None
 
     @property
+    def is_apart(self) -> bool:
+        """Has its result yet to be fetched?"""
+        outcome = self._outcome
+        return outcome is not None and outcome.is_apart
+
+    @property
     def outcomes(self) -> tuple[tuple[Place, Outcome], ...]:
         """What its inputs came to, once they are there, with their places among its arguments."""
         return tuple((place, outcome) for place, each in self._inputs if (outcome := each._outcome) is not None)

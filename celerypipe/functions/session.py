@@ -21,14 +21,13 @@ from celerypipe.functions.function import Function, as_function
 from celerypipe.functions.mending import Mending
 from celerypipe.functions.outcome import Outcome, making_of
 from celerypipe.functions.transport import Transport
+from celerypipe.functions.withdrawals import Withdrawals
 from celerypipe.message import Message
 from celerypipe.replies import place_of
 from celerypipe.sealed import Sealed
 
 #: Seconds between two looks at timeouts while calls are out, and while none are.
 CLOCK, IDLE = 0.05, 1.0
-#: Seconds in which a call that was cancelled while it was being sent is looked for.
-LATE = 30.0
 #: Seconds that threads get to end.
 FAREWELL = 3.0
 
@@ -52,8 +51,7 @@ class Session:
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._cancelled: deque[Call[Any]] = deque()
-        self._late: list[tuple[float, CallWarp, Flight]] = []
+        self._withdrawals = Withdrawals(local=transport.local)
         self._closing = False
         self._callbacks: ThreadPoolExecutor | None = None
         self._clock: threading.Thread | None = None
@@ -85,6 +83,10 @@ class Session:
         if ready:
             self._start([call])
         return call
+
+    def knows(self, value: Callable[..., Any]) -> bool:
+        """Was this function submitted before, so that :meth:`submit` waits for nothing?"""
+        return value in self._functions and self._functions[value] in self._warps
 
     def look_at(self, value: Callable[..., Any]) -> None:
         """Raise at once what :meth:`submit` would raise of this function."""
@@ -118,14 +120,14 @@ class Session:
     # -- on ----------------------------------------------------------------------------------------------------------
 
     def _start(self, calls: Iterable[Call[Any]]) -> None:
-        """The inputs of these calls are there."""
+        """The inputs of these calls are there, unless they failed."""
         failed: list[Call[Any]] = []
-        with self._lock:
-            for call in calls:
-                call._warp.queued.append(call)
         for call in calls:
             error = next((found for _, each in call._inputs if (found := each._error()) is not None), None)
-            if error is not None and call._fail(_of_input(call, error)):
+            if error is None:
+                with self._lock:
+                    call._warp.queued.append(call)
+            elif call._fail(_of_input(call, error)):
                 failed.append(call)
         self._settled(failed)
         self.dispatch()
@@ -187,15 +189,14 @@ class Session:
                 dependents, call._dependents = call._dependents or (), None
                 for each in dependents:
                     each._missing -= 1
+                complete = [each for each in dependents if not each._missing]
                 if not self._calls:
                     self._changed.notify_all()
             error = call._error()
-            for each in dependents:
-                if error is not None:
-                    if each._fail(_of_input(each, error)):
-                        settled.append(each)
-                elif not each._missing and not each.done():
-                    ready.append(each)
+            if error is None:
+                ready += [each for each in complete if not each.done()]
+            else:
+                settled += [each for each in dependents if each._fail(_of_input(each, error))]
             call._arguments, call._inputs = ((), {}), ()  # else the last of a row of calls would keep all before it
         if ready:
             self._start(ready)
@@ -215,7 +216,7 @@ class Session:
     def withdraw(self, call: Call[Any]) -> None:
         """A call was cancelled: take it back from wherever it is."""
         with self._lock:
-            self._cancelled.append(call)
+            self._withdrawals.add(call)
             self._changed.notify()
         if call in self._calls:
             self._settled([call])
@@ -242,38 +243,19 @@ class Session:
         try:
             while not self.course.over.is_set():
                 with self._changed:
-                    if not self._cancelled and (self._calls or not self._closing):
-                        self._changed.wait(CLOCK if self._calls or self._late else IDLE)
+                    if not self._withdrawals.waiting and (self._calls or not self._closing):
+                        self._changed.wait(CLOCK if self._calls or self._withdrawals.late else IDLE)
                 now = time.monotonic()
                 for warp in list(self._warps.values()):
                     warp.check(now)
-                self._take_back(now)
+                self._withdrawals.take_back(now)
                 self.dispatch()
-                if self._closing and not self._calls and not self._cancelled:
+                if self._closing and not self._calls and not self._withdrawals.waiting:
                     break
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts
             self.course.fail(error)
         if self.course.error is not None:
             self._fail_all(self.course.error)
-
-    def _take_back(self, now: float) -> None:
-        while self._cancelled:
-            call = self._cancelled.popleft()
-            warp: CallWarp = call._warp
-            flight = warp.flight_of(call)
-            if flight is None:
-                continue
-            if flight.entry or self._transport.local:
-                warp.carrier.withdraw(warp, flight)
-            else:  # it is about to be sent, or is being sent
-                self._late.append((now, warp, flight))
-            warp.drop(flight)
-        late, self._late = self._late, []
-        for since, warp, flight in late:
-            if flight.entry:
-                warp.carrier.withdraw(warp, flight)
-            elif now - since < LATE:
-                self._late.append((since, warp, flight))
 
     def _fail_all(self, error: BaseException) -> None:
         with self._lock:

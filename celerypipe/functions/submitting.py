@@ -73,7 +73,11 @@ class Submitting:
         Cancelling the task cancels the call. ``asyncio.wrap_future(runner.submit(...))`` gives a future instead.
         """
         loop = asyncio.get_running_loop()
-        call: Call[T] = await loop.run_in_executor(None, lambda: self.submit(function, *arguments, **named))
+        session = self._session
+        if session is not None and session.knows(function):
+            call: Call[T] = self.submit(function, *arguments, **named)
+        else:  # Redis and the workers are looked at first
+            call = await loop.run_in_executor(None, lambda: self.submit(function, *arguments, **named))
         settled = asyncio.Event()
 
         def tell(_: object) -> None:
@@ -88,7 +92,7 @@ class Submitting:
             raise
         if call.cancelled():
             raise asyncio.CancelledError
-        return await loop.run_in_executor(None, call.result)  # its bytes may be far away
+        return await loop.run_in_executor(None, call.result) if call.is_apart else call.result()
 
     def executor(self) -> CallExecutor:
         """Return a ``concurrent.futures.Executor`` whose functions run on workers; with a session of its own."""
