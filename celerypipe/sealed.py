@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from celerypipe.blob import Blob
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Sealed:
     """Stands for the payload of a result. ``blob``: what of it lies apart; without ``data`` all of it does."""
 

@@ -6,6 +6,8 @@ All of it takes time, so it is done by threads that want a result, or that do no
 from __future__ import annotations
 
 import queue
+import threading
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -31,6 +33,10 @@ class Mending:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+        # One after another, so that two who miss the same result do not make it twice.
+        self._lock = threading.RLock()
+        #: What was made again, by the blob that it stands in the place of.
+        self._again: weakref.WeakValueDictionary[str, Sealed] = weakref.WeakValueDictionary()
 
     def content(self, outcome: Outcome) -> Content:
         """Return what of a result lies apart; :class:`NodeFailed` if it is lost for good."""
@@ -39,7 +45,7 @@ class Mending:
             content = self._there(sealed.blob.reference if sealed.blob is not None else "")
             if content is not None:
                 return content
-            outcome.sealed = self._made_again(outcome.name, outcome.making)
+            outcome.sealed = self._made_again(outcome.name, outcome.piece)
         raise _lost(outcome.name)
 
     def bring(self, outcome: Outcome) -> None:
@@ -70,7 +76,7 @@ class Mending:
             return
         content = self._there(sealed.blob.reference)
         if content is None:
-            outcome.sealed = self._made_again(outcome.name, outcome.making)
+            outcome.sealed = self._made_again(outcome.name, outcome.piece)
         elif is_shared(sealed.blob.reference):  # it is here, and its worker does not see it
             outcome.sealed = self._transport.copied(sealed.data, content)
 
@@ -82,7 +88,15 @@ class Mending:
                 raise
             return None
 
-    def _made_again(self, name: str, making: Making | None) -> Sealed:
+    def _made_again(self, name: str, piece: Piece) -> Sealed:
+        """Return a lost result as it was made again, by whoever missed it first."""
+        with self._lock:
+            found = self._again.get(piece.blob)
+            if found is None or found.blob is None or self._there(found.blob.reference) is None:
+                found = self._again[piece.blob] = self._run_again(name, piece.making)
+            return found
+
+    def _run_again(self, name: str, making: Making | None) -> Sealed:
         """Run the call of a result once more, and those before it whose results are lost too."""
         course = self._transport.course
         if making is None or course.over.is_set():
@@ -106,7 +120,7 @@ class Mending:
     def _piece(self, name: str, piece: Piece) -> Sealed:
         if not piece.blob or self._there(piece.blob) is not None:
             return self._transport.sealed(piece.data, piece.blob)
-        return self._made_again(name, piece.making)
+        return self._made_again(name, piece)
 
 
 def _lost(name: str, error: BaseException | None = None) -> NodeFailed:
