@@ -27,7 +27,7 @@ class CallDefinition(NodeDefinition):
         def __init__(self, /, **data: Any) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Function:
     """A function under ``@node`` that can be called elsewhere."""
 
