@@ -78,5 +78,7 @@ class Flight:
     altered: int = 0
     #: It was taken back, and nobody had been given it.
     unserved: bool = False
+    #: The activation that answered; empty where it ran here.
+    by: str = ""
     #: It shows whether its queue answers again, while the others are given up.
     probe: bool = False

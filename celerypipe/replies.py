@@ -120,6 +120,7 @@ class Replies:
         for result in published.results:
             flight = found[result.sequence]
             if flight is not None and flight.attempt == result.attempt:
+                flight.by = published.worker
                 try:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:

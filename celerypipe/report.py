@@ -31,6 +31,10 @@ class NodeReport:
     refused by a full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before
     ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a
     worker and came back, before any compression.
+
+    ``hits`` were answered by the result cache, ``misses`` asked for in vain; ``hit_rate`` is None where nothing was
+    asked. ``bytes_saved`` and ``seconds_saved`` are what the hits did not have to be computed for: the size of their
+    results, and the time that computing them took when it was done.
     """
 
     name: str
@@ -49,6 +53,11 @@ class NodeReport:
     waiting: Quantiles | None
     running: Quantiles | None
     transfer: Quantiles | None
+    hits: int = 0
+    misses: int = 0
+    hit_rate: float | None = None
+    bytes_saved: int = 0
+    seconds_saved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,7 @@ class Report:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
             caption="\n".join(
-                ["times are p50 / p99" + self._refusals(), *(str(each) for each in self.queues if each.opened)]
+                ["times are p50 / p99" + self._refusals(), *self._savings(), *(str(each) for each in self.queues if each.opened)]
             ),
             title_justify="left",
             caption_justify="left",
@@ -112,7 +121,9 @@ class Report:
         )
         table.add_column("node", no_wrap=True)
         table.add_column("queue", no_wrap=True)
-        for heading in ("in", "out", "failed", "given up", "waiting", "running", "transfer"):
+        cached = any(one.hit_rate is not None for one in self.nodes)
+        headings = ("in", "out", *(("cached",) if cached else ()), "failed", "given up", "waiting", "running", "transfer")
+        for heading in headings:
             table.add_column(heading, justify="right", no_wrap=heading != "failed")
         for one in self.nodes:
             failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
@@ -122,11 +133,18 @@ class Report:
                 one.queue,
                 str(one.received),
                 str(one.sent),
+                *((_hits(one),) if cached else ()),
                 failed + (f" ({one.retried} retried)" if one.retried else ""),
                 str(given_up or ""),
                 *(f"{span(q.p50)} / {span(q.p99)}" if q else "" for q in (one.waiting, one.running, one.transfer)),
             )
         return table
+
+    def _savings(self) -> list[str]:
+        """What the result cache was good for."""
+        hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
+        seconds = span(sum(one.seconds_saved for one in self.nodes))
+        return [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
 
     def _refusals(self) -> str:
         counts = ", ".join(f"{count} {what}" for what, count in self.refused.items())
@@ -138,6 +156,21 @@ class Report:
         console.print(self)
         text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
         return str(text).rstrip()
+
+
+def _hits(one: NodeReport) -> str:
+    return "" if one.hit_rate is None else f"{one.hits} ({one.hit_rate:.0%})"
+
+
+def volume(size: float) -> str:
+    """Write a number of bytes with a unit that suits it: ``512 B``, ``3.4 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            break
+        size /= 1000
+    else:
+        unit = "GB"
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
 def span(seconds: float) -> str:
