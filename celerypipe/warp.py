@@ -27,6 +27,9 @@ from celerypipe.station import REPLAY, Full
 class Warp(Handover):
     """A warped node in one run."""
 
+    #: Do its messages and results pass the runner in any case, which has to see them?
+    seen_here = False
+
     def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier[Warp]) -> None:
         super().__init__(course, node)
         self.carrier: Carrier[Warp] = carrier
@@ -193,6 +196,8 @@ class Warp(Handover):
             return None
         station = self.outlets[0].station
         if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
+            return None
+        if self.seen_here or station.seen_here:
             return None
         mine, its = self.limits, station.limits
         if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):
