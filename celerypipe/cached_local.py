@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celerypipe.cache.asked import Asked
-from celerypipe.cache.cache import Claim, Found
+from celerypipe.cache.question import Claim, Found
 from celerypipe.course import Course
 from celerypipe.local import LocalStation, MakeInstance
 from celerypipe.message import Message
@@ -88,8 +88,8 @@ class CachedLocal(LocalStation):
         new: list[Ahead] = []
         for link, message in taken:
             self.received(message)
-            for one in (message,) if link == REPLAY else self.join.put(link, message):
-                new.append(Ahead(one, self.cache.asked(one), link == REPLAY))
+            joined = (message,) if link == REPLAY else self.join.put(link, message)
+            new += [Ahead(one, self.cache.asked(one), link == REPLAY) for one in joined]
         alone = len(new) == 1 and not self._ahead
         with self._changed:
             self._ahead.extend(new)

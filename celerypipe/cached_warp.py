@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from celerypipe.cache.asked import Asked
-from celerypipe.cache.cache import Claim, Found
+from celerypipe.cache.question import Claim, Found
 from celerypipe.carriage import Carrier
 from celerypipe.course import Course
 from celerypipe.flight import Done, Flight

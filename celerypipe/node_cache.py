@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from celerypipe.cache.asked import Asked, Asker
-from celerypipe.cache.cache import Claim, Found, ResultCache
+from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
+from celerypipe.cache.question import Claim, Found
 from celerypipe.deaths import place_of
 from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
@@ -75,7 +76,6 @@ class NodeCache:
         self.policy = policy
         self.refresh = node.name in use.refresh
         self.rerun_failing = use.rerun_failing
-        self._looking = replace(policy, read_only=True)
         self._make = make
         self._here = here
         self._say = say

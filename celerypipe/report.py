@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+#: Columns of the table behind the node and its queue.
+HEADINGS = ("in", "out", "failed", "given up", "waiting", "running", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,11 @@ class Report:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
             caption="\n".join(
-                ["times are p50 / p99" + self._refusals(), *self._savings(), *(str(each) for each in self.queues if each.opened)]
+                [
+                    "times are p50 / p99" + self._refusals(),
+                    *self._savings(),
+                    *(str(each) for each in self.queues if each.opened),
+                ]
             ),
             title_justify="left",
             caption_justify="left",
@@ -122,7 +130,16 @@ class Report:
         table.add_column("node", no_wrap=True)
         table.add_column("queue", no_wrap=True)
         cached = any(one.hit_rate is not None for one in self.nodes)
-        headings = ("in", "out", *(("cached",) if cached else ()), "failed", "given up", "waiting", "running", "transfer")
+        headings = (
+            "in",
+            "out",
+            *(("cached",) if cached else ()),
+            "failed",
+            "given up",
+            "waiting",
+            "running",
+            "transfer",
+        )
         for heading in headings:
             table.add_column(heading, justify="right", no_wrap=heading != "failed")
         for one in self.nodes:
@@ -140,11 +157,12 @@ class Report:
             )
         return table
 
-    def _savings(self) -> list[str]:
-        """What the result cache was good for."""
+    def _notes(self) -> list[str]:
+        """What the result cache was good for, and which circuits opened."""
         hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
         seconds = span(sum(one.seconds_saved for one in self.nodes))
-        return [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
+        saved = [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
+        return [*saved, *(str(each) for each in self.queues if each.opened)]
 
     def _refusals(self) -> str:
         counts = ", ".join(f"{count} {what}" for what, count in self.refused.items())
@@ -164,13 +182,10 @@ def _hits(one: NodeReport) -> str:
 
 def volume(size: float) -> str:
     """Write a number of bytes with a unit that suits it: ``512 B``, ``3.4 MB``."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            break
-        size /= 1000
-    else:
-        unit = "GB"
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    if size < 1000:
+        return f"{size:.0f} B"
+    power = min(3, int(math.log10(size) / 3))
+    return f"{size / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
 def span(seconds: float) -> str:

@@ -20,10 +20,10 @@ from celerypipe.instance import Instance
 from celerypipe.local import as_failure
 from celerypipe.loopback import Loopback
 from celerypipe.message import Message
+from celerypipe.node_cache import CacheUse
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Pipeline
 from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
-from celerypipe.node_cache import CacheUse
 from celerypipe.report import Report
 from celerypipe.resume import close_journal, follow, open_journal
 from celerypipe.run_cache import RunCache

@@ -47,7 +47,7 @@ class RunCache:
         self._url = url
         self._settings = settings
         self.use = use
-        self.on = use.on and settings.on
+        self.on = use.on and settings.enabled
         self._keyring = keyring
         self._runs_here = runs_here
         self._local: dict[str, NodeCache] = {}
@@ -90,7 +90,10 @@ class RunCache:
         if self._url is None and self._settings.url is None:
             self.course.say(NOWHERE)
             return
-        self._results = ResultCache(self._url, settings=self._settings, keyring=self._keyring, say=self.course.say)
+        course = self.course
+        self._results = ResultCache(
+            self._url, settings=self._settings, keyring=self._keyring, say=course.say, run=course.run_id
+        )
         for node in (*self._local.values(), *self._warped.values()):
             node.open(self._results)
         if self._warped:

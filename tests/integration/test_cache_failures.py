@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner
+from celerypipe import ConfigError, NodeFailed, NodeTimeout, Pipeline, Runner
 from celerypipe.pipeline import NodeDefinition
 from tests import remembered
 from tests.integration.test_cache_runs import CONFIG, QUEUE, computed, node, outputs, payloads, pipeline, report_of
@@ -42,7 +42,7 @@ def test_a_stored_failure_is_replayed_with_text_and_traceback_and_without_retrie
     assert payloads(Runner(redis_url, rerun_failing=True), pipe, range(6)) == [0, 2, 4]
     assert computed(diary)[6:] == ["1", "3", "5"]
     stop = pipeline(remembered.Picky, diary, warped=warped, cache=FAILURES, name="other", retries=2)
-    with pytest.raises(NodeFailed, match="^other: ValueError: 3 is odd$") as caught:
+    with pytest.raises(NodeFailed, match=r"^other: ValueError: 3 is odd$") as caught:
         outputs(Runner(redis_url), stop, [3])
     assert "in result" in caught.value.remote_traceback
     assert caught.value.node == "other"
