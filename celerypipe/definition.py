@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -280,14 +279,3 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
     if node.warped and not node.queue:
         text = f"is missing; the mark {node.mark!r} has no module to name the queue after: write the queue's name"
         yield ("warp_configuration", "queue"), text
-
-
-@dataclass(frozen=True, slots=True)
-class CacheDefinition:
-    """How a node's results are remembered."""
-
-    ttl: float | None = None
-    failures: bool = False
-    read_only: bool = False
-    version: str = ""
-    meta: tuple[str, ...] = ()

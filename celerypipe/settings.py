@@ -32,15 +32,6 @@ DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
 
 @dataclass(frozen=True, slots=True)
-class CacheSettings:
-    """What the environment says about kept results."""
-
-    bytes: int = 1 << 30
-    url: str | None = field(default=None, repr=False)
-    enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """What the environment says. ``redis_url`` is None when it says nothing about Redis."""
 

@@ -15,6 +15,7 @@ from celerypipe.message import Message
 from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
 
+PLAIN = CacheDefinition()
 PARENT = Message("in", {"path": "a.png"}, sequence=3)
 
 
@@ -33,18 +34,18 @@ class Asking:
         keyring = Keyring.parse(keys)
         self.cache = ResultCache(url, settings=settings, keyring=keyring, say=self.said.append, run="run-1")
 
-    def start(self, what: Asked, policy: CacheDefinition = CacheDefinition(), **options: Any) -> Waiting:
+    def start(self, what: Asked, policy: CacheDefinition = PLAIN, **options: Any) -> Waiting:
         """Ask, and wait for nothing."""
         waiting = Waiting()
         self.cache.ask(what, policy, waiting.told, **options)
         return waiting
 
-    def ask(self, what: Asked, policy: CacheDefinition = CacheDefinition(), **options: Any) -> Found | Claim:
+    def ask(self, what: Asked, policy: CacheDefinition = PLAIN, **options: Any) -> Found | Claim:
         """Ask, and wait for the answer."""
         return self.start(what, policy, **options).answer()
 
     def compute(
-        self, what: Asked, payload: object, policy: CacheDefinition = CacheDefinition(), **options: Any
+        self, what: Asked, payload: object, policy: CacheDefinition = PLAIN, **options: Any
     ) -> bool:
         """Ask; compute it if it has to be. Return whether it had to be."""
         answer = self.ask(what, policy, **options)
@@ -53,7 +54,7 @@ class Asking:
             return True
         return False
 
-    def payload(self, what: Asked, policy: CacheDefinition = CacheDefinition()) -> Any:
+    def payload(self, what: Asked, policy: CacheDefinition = PLAIN) -> Any:
         """What is found; :class:`KeyError` if nothing is."""
         answer = self.ask(what, policy)
         if isinstance(answer, Claim):
