@@ -113,6 +113,21 @@ class ResultCache:
 
         self._post(Question(asked, policy, told, refresh, rerun_failing, node, message))
 
+    def look(
+        self,
+        asked: Asked,
+        policy: CacheDefinition,
+        answer: Callable[[Found | None], None],
+        *,
+        rerun_failing: bool = False,
+    ) -> None:
+        """Have ``answer`` called once, with what is found or None: nothing is claimed, nobody is waited for."""
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found if isinstance(found, Found) else None)
+
+        self._post(Question(asked, policy, told, rerun_failing=rerun_failing, peeks=True))
+
     def ask_all(
         self,
         questions: Sequence[tuple[Asked, CacheDefinition]],
