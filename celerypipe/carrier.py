@@ -64,7 +64,7 @@ class RedisCarrier:
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
         #: Gets the name of each node, and who serves it, whenever that was looked at.
-        self.seen: Callable[[str, Sequence[Record]], None] | None = None
+        self.seen: Callable[[Client, str, Sequence[Record]], None] | None = None
         #: Gets the names of the dead letters that somebody wants replayed in this run.
         self.asked: Callable[[list[str]], None] | None = None
         self.circuits: dict[str, Circuit] = {}
@@ -240,7 +240,7 @@ class RedisCarrier:
         for warp in self.roster.look(self._client, self._mine()):
             self.bells.ring_newcomers(self._client, warp)
         for warp in self._mine() if self.seen is not None else ():
-            self.seen(warp.name, self.roster.workers(warp.queue))
+            self.seen(self._client, warp.name, self.roster.workers(warp.queue))
 
     def _watch_states(self) -> None:
         for warp in self._mine():

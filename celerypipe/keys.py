@@ -162,3 +162,8 @@ def cache_mark(mark: str) -> str:
 def cache_asked(run_id: str) -> str:
     """Hash of ``<node>/<message>`` → what the run asked the cache for and did not find."""
     return f"celerypipe:cache:asked:{run_id}"
+
+
+def cache_schema(mark: str) -> str:
+    """What workers told last of a class with a declared version, as JSON."""
+    return f"celerypipe:cache:schema:{mark}"

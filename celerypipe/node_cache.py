@@ -11,9 +11,11 @@ from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Found
 from celerypipe.deaths import place_of
+from celerypipe.declaration import version_of_mark
 from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
+from celerypipe.schemas import DECLARED
 
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
@@ -177,20 +179,40 @@ class WarpedNodeCache(NodeCache):
     def __init__(self, *arguments: Any, runs_here: bool, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._runs_here = runs_here
-        self._known: frozenset[str] = frozenset()
+        self._known: frozenset[str] | None = None
         self._told: Sequence[Schema] = ()
         #: The code that each worker has, by what tells it from all others in the names of its activations.
         self._codes: dict[str, str] = {}
 
-    def see(self, workers: Sequence[Worker]) -> None:
-        """These workers serve its queue now."""
+    def see(self, workers: Sequence[Worker]) -> bool:
+        """These workers serve its queue now; False: it is the same ones as before."""
         ids = frozenset(worker["id"] for worker in workers)
         if ids == self._known or self._runs_here:
-            return
+            return False
         self._known = ids
         for worker in workers:
             self._codes[_life(worker["id"])] = str(worker["marks"].get(self.mark, {}).get("code", ""))
-        self._told = [worker["marks"][self.mark] for worker in workers if self.mark in worker["marks"]]
+        self._tell([worker["marks"][self.mark] for worker in workers if self.mark in worker["marks"]])
+        return True
+
+    @property
+    def declared(self) -> Schema | None:
+        """What its workers tell, if somebody answers for its version and they agree on it."""
+        codes = {schema.get("code", "") for schema in self._told}
+        return self._told[0] if len(codes) == 1 and self._declares(self._told[0]) else None
+
+    def recall(self, schema: Schema) -> None:
+        """No worker lives; this is what one told before. It counts if the version is declared, and still is the same."""
+        if self._declares(schema):
+            here = version_of_mark(self.mark) if "." in self.mark else None
+            if self.policy.version or here is None or schema.get("code") == f"{DECLARED}{here}":
+                self._tell([schema])
+
+    def _declares(self, schema: Schema) -> bool:
+        return bool(self.policy.version) or str(schema.get("code", "")).startswith(DECLARED)
+
+    def _tell(self, schemas: Sequence[Schema]) -> None:
+        self._told = schemas
         if self._results is not None:
             self._ask_for(self._schemas())
 

@@ -6,9 +6,11 @@ import queue
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from celerypipe import schemas
 from celerypipe.cache.asked import Asker
 from celerypipe.cache.asker import asker_of
 from celerypipe.cache.cache import ResultCache
+from celerypipe.connection import Client
 from celerypipe.course import Course
 from celerypipe.definition import CacheDefinition
 from celerypipe.node_cache import CacheUse, MakeAsker, NodeCache, Schema, WarpedNodeCache, Worker
@@ -99,11 +101,15 @@ class RunCache:
         if self._warped:
             self.course.spawn("unknown", self._live)
 
-    def see(self, name: str, workers: Sequence[Worker]) -> None:
+    def see(self, client: Client, name: str, workers: Sequence[Worker]) -> None:
         """These workers serve the queue of this node now."""
         node = self._warped.get(name)
-        if node is not None:
-            node.see(workers)
+        if node is None or not node.see(workers):
+            return
+        if schema := node.declared:
+            schemas.remember(client, schema)
+        elif not workers and (schema := schemas.recall(client, node.mark)):
+            node.recall(schema)
 
     def move_here(self, name: str) -> None:
         """No worker serves this node: it runs in this process from now on."""
