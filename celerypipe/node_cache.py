@@ -185,14 +185,15 @@ class WarpedNodeCache(NodeCache):
         self._codes: dict[str, str] = {}
 
     def see(self, workers: Sequence[Worker]) -> bool:
-        """These workers serve its queue now; False: it is the same ones as before."""
+        """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
         ids = frozenset(worker["id"] for worker in workers)
         if ids == self._known or self._runs_here:
             return False
         self._known = ids
         for worker in workers:
             self._codes[_life(worker["id"])] = str(worker["marks"].get(self.mark, {}).get("code", ""))
-        self._tell([worker["marks"][self.mark] for worker in workers if self.mark in worker["marks"]])
+        if workers:
+            self._tell([worker["marks"][self.mark] for worker in workers if self.mark in worker["marks"]])
         return True
 
     @property
@@ -201,12 +202,14 @@ class WarpedNodeCache(NodeCache):
         codes = {schema.get("code", "") for schema in self._told}
         return self._told[0] if len(codes) == 1 and self._declares(self._told[0]) else None
 
-    def recall(self, schema: Schema) -> None:
-        """No worker lives; this is what one told before. It counts if the version is declared, and still is the same."""
-        if self._declares(schema):
+    def recall(self, schema: Schema | None) -> None:
+        """No worker lives; this is what one told before, if any. It counts if its version is declared, here too."""
+        told: list[Schema] = []
+        if schema is not None and self._declares(schema):
             here = version_of_mark(self.mark) if "." in self.mark else None
             if self.policy.version or here is None or schema.get("code") == f"{DECLARED}{here}":
-                self._tell([schema])
+                told.append(schema)
+        self._tell(told)
 
     def _declares(self, schema: Schema) -> bool:
         return bool(self.policy.version) or str(schema.get("code", "")).startswith(DECLARED)

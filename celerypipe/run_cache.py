@@ -106,10 +106,10 @@ class RunCache:
         node = self._warped.get(name)
         if node is None or not node.see(workers):
             return
-        if schema := node.declared:
+        if not workers:
+            node.recall(schemas.recall(client, node.mark))
+        elif schema := node.declared:
             schemas.remember(client, schema)
-        elif not workers and (schema := schemas.recall(client, node.mark)):
-            node.recall(schema)
 
     def move_here(self, name: str) -> None:
         """No worker serves this node: it runs in this process from now on."""
