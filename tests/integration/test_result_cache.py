@@ -199,7 +199,9 @@ def test_equal_large_results_are_stored_once(redis_url: str, redis_client: Clien
             assert (ask.payload(asked(("equal", number))) == array).all()
         assert (ask.cache.stats.hits, ask.cache.stats.seconds) == (3, 1.5)
         assert ask.cache.stats.bytes > 3 * array.nbytes
-    blobs = [name for name in redis_client.scan_iter(f"{keys.CACHE_BLOB}*") if redis_client.strlen(name) == array.nbytes]
+    blobs = [
+        name for name in redis_client.scan_iter(f"{keys.CACHE_BLOB}*") if redis_client.strlen(name) == array.nbytes
+    ]
     assert len(blobs) == 1
 
 
