@@ -10,7 +10,7 @@ from typing import Any
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.question import Claim, Found
-from celerypipe.definition import CacheDefinition
+from celerypipe.cache_definition import CacheDefinition
 from celerypipe.message import Message
 from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
@@ -44,9 +44,7 @@ class Asking:
         """Ask, and wait for the answer."""
         return self.start(what, policy, **options).answer()
 
-    def compute(
-        self, what: Asked, payload: object, policy: CacheDefinition = PLAIN, **options: Any
-    ) -> bool:
+    def compute(self, what: Asked, payload: object, policy: CacheDefinition = PLAIN, **options: Any) -> bool:
         """Ask; compute it if it has to be. Return whether it had to be."""
         answer = self.ask(what, policy, **options)
         if isinstance(answer, Claim):

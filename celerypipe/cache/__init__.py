@@ -1,1 +1,1 @@
-"""The result cache: what a node made of an input is remembered by what was asked, and computed once."""
+"""The result cache: what was asked, what was found, and where it is kept."""

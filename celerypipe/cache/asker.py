@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celerypipe.cache.asked import Asker, Told, told_of
-from celerypipe.definition import CacheDefinition
+from celerypipe.cache_definition import CacheDefinition
 from celerypipe.environment import from_environment
 from celerypipe.errors import CodecError
 

@@ -28,8 +28,8 @@ from celerypipe.cache.question import Claim, Flight, Found, Question
 from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import Store
 from celerypipe.cache.tier import Tier
+from celerypipe.cache_definition import CacheDefinition
 from celerypipe.connection import Client, connect, said
-from celerypipe.definition import CacheDefinition
 from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
 

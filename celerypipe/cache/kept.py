@@ -91,7 +91,8 @@ def _form(output: Message, parent: Message) -> tuple[Form, dict[str, Any]]:
     else:
         same = {key for key in parent.meta if key in meta and _same(meta[key], parent.meta[key])}
         own = {key: value for key, value in meta.items() if key not in same}
-    everything = len(same) == len(parent.meta)
+    # A copy of the input has all of its notes, if perhaps other values in some; so it will have those of another input.
+    everything = (bool(same) or not parent.meta) and meta.keys() >= parent.meta.keys()
     inherited = [] if everything else [key for key in meta if key in same and type(key) is str]
     if not everything:
         own = {key: value for key, value in meta.items() if key not in inherited}

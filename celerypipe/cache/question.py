@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.entry import Failure, Head
 from celerypipe.cache.kept import Kept, kept, restored
-from celerypipe.definition import CacheDefinition
+from celerypipe.cache_definition import CacheDefinition
 from celerypipe.errors import CodecError
 from celerypipe.message import Message
 
