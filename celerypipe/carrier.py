@@ -239,8 +239,9 @@ class RedisCarrier:
         """See who lives, and ring for those who appeared."""
         for warp in self.roster.look(self._client, self._mine()):
             self.bells.ring_newcomers(self._client, warp)
-        for warp in self._mine() if self.seen is not None else ():
-            self.seen(self._client, warp.name, self.roster.workers(warp.queue))
+        if self.seen is not None:
+            for warp in self._mine():
+                self.seen(self._client, warp.name, self.roster.workers(warp.queue))
 
     def _watch_states(self) -> None:
         for warp in self._mine():

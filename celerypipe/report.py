@@ -115,13 +115,7 @@ class Report:
     def __rich__(self) -> Table:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
-            caption="\n".join(
-                [
-                    "times are p50 / p99" + self._refusals(),
-                    *self._savings(),
-                    *(str(each) for each in self.queues if each.opened),
-                ]
-            ),
+            caption="\n".join(["times are p50 / p99" + self._refusals(), *self._notes()]),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -130,17 +124,7 @@ class Report:
         table.add_column("node", no_wrap=True)
         table.add_column("queue", no_wrap=True)
         cached = any(one.hit_rate is not None for one in self.nodes)
-        headings = (
-            "in",
-            "out",
-            *(("cached",) if cached else ()),
-            "failed",
-            "given up",
-            "waiting",
-            "running",
-            "transfer",
-        )
-        for heading in headings:
+        for heading in (*HEADINGS[:2], *(("cached",) if cached else ()), *HEADINGS[2:]):
             table.add_column(heading, justify="right", no_wrap=heading != "failed")
         for one in self.nodes:
             failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
