@@ -208,6 +208,7 @@ class ResultCache:
 
     def _serve(self) -> None:
         due, until = 0.0, 0.0
+        self._connect()  # before the first question, which would find no Redis
         while not self._stopping or ((not self._inbox.empty() or self._keeping.is_busy) and time.monotonic() < until):
             until = until if self._stopping else time.monotonic() + CLOSING
             self._take(max(0.0, min(due, self._every) - time.monotonic()))

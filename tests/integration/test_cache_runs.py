@@ -120,6 +120,7 @@ def test_nodes_with_and_without_a_cache_mix(shared_worker: StartWorker, redis_ur
         report = Runner(redis_url).run(pipe)
         runs.append((report, sorted(out.read_text().splitlines())))
     assert runs[0][1] == runs[1][1]
+    print([(n.name, n.received, n.hits, n.misses) for n in runs[1][0].nodes], [(n.name, n.hits, n.misses) for n in runs[0][0].nodes], [len(computed(d)) for d in diaries])
     assert [runs[1][0][name].hits for name in ("here", "there", "plain", "last")] == [200, 200, 0, 200]
     assert [len(computed(diary)) for diary in diaries] == [200, 200, 400]
 
