@@ -136,7 +136,7 @@ def _of_class(node: NodeDefinition, place: str, entry: Entry) -> Iterator[Compla
     if node.warped and size > 1 and not entry.batches:
         text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"
         yield Complaint(f"{place}.warp_configuration.batch.size", text)
-    if node.cache is not None and (text := cannot_keep(entry.schema())):
+    if node.cache is not None and (text := cannot_keep(stateful=entry.node.stateful)):
         yield Complaint(f"{place}.cache", text)
     for text in entry.complaints(node.configuration):
         yield Complaint(f"{place}.configuration", text)

@@ -31,9 +31,9 @@ def demands(schema: Mapping[str, Any], limits: WarpConfiguration) -> Iterator[tu
         yield "on_no_worker", "is 'local', but the state of a stateful node cannot move here; write wait or fail"
 
 
-def cannot_keep(schema: Mapping[str, Any]) -> str:
-    """Say why results of a node of this schema cannot be kept; empty: they can."""
-    if not schema.get("stateful"):
+def cannot_keep(*, stateful: bool) -> str:
+    """Say why the results of a node cannot be kept; empty: they can."""
+    if not stateful:
         return ""
     return "is for a node whose result depends on its message alone, and this one is stateful; leave it out"
 

@@ -103,7 +103,8 @@ def _of_batches(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
 
 def _of_cache(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     for worker in workers:
-        if node.cache is not None and (text := cannot_keep(worker["marks"][node.mark])):
+        stateful = bool(worker["marks"][node.mark].get("stateful"))
+        if node.cache is not None and (text := cannot_keep(stateful=stateful)):
             said, _, cure = text.rpartition("; ")
             yield Finding("error", "cache", f"node {node.name!r} ({node.mark})", f"cache {said}", cure)
 

@@ -130,8 +130,9 @@ def _cache_url(url: str) -> str:
         raise ConfigError(f"CELERYPIPE_CACHE_URL: {error}") from None
     if not colon or not rest or not re.fullmatch(r"[a-z][a-z0-9+.:-]*", scheme):
         cure = f"file://{Path(url).absolute()}" if url.startswith(("/", ".", "~")) else "file:///var/cache/results"
+        _, at, place = url.rpartition("@")
         raise ConfigError(
-            f"CELERYPIPE_CACHE_URL: {without_password(url)!r} is no URL; write {cure} or s3://bucket/folder"
+            f"CELERYPIPE_CACHE_URL: {(f'***{at}' if at else '') + place!r} is no URL; write {cure} or s3://bucket/folder"
         )
     return url
 
