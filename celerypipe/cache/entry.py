@@ -29,7 +29,7 @@ import msgspec
 from blake3 import blake3
 
 from celerypipe import codec
-from celerypipe.cache.kept import Form, Kept, restored
+from celerypipe.cache.kept import Form, Kept
 from celerypipe.cache.seal import SEAL, Refused, Seal
 from celerypipe.errors import CodecError
 from celerypipe.message import Message
@@ -171,11 +171,26 @@ def opened(seal: Seal, fingerprint: str, data: bytes) -> Opened:
     """Return the entry in these bytes; :class:`Refused` if nobody kept it so under this fingerprint."""
     if len(data) < _PREAMBLE.size + SEAL or len(data) > ENTRY_LIMIT or data[:2] != _MAGIC:
         raise Refused("are cut off, altered, or of another question")
-    _, version, kind, head_size, asked_size = _PREAMBLE.unpack_from(data)
+    _, version, kind, _, _ = _PREAMBLE.unpack_from(data)
     if version != ENTRY_VERSION:
         raise Refused(f"are of version {version} of the cache, and this celerypipe reads version {ENTRY_VERSION}")
     seal.check(fingerprint, data[:-SEAL], data[-SEAL:], kind)
-    view = memoryview(data)[_PREAMBLE.size : -SEAL]
+    return _parts(data, len(data) - SEAL)
+
+
+def shown(data: bytes) -> Opened:
+    """Return what the beginning of an entry says, for people to read: nobody has looked at its seal.
+
+    :class:`CodecError` if that is not the beginning of one.
+    """
+    if len(data) < _PREAMBLE.size or _PREAMBLE.unpack_from(data)[:2] != (_MAGIC, ENTRY_VERSION):
+        raise CodecError("this is no entry of the cache")
+    return _parts(data, len(data))
+
+
+def _parts(data: bytes, end: int) -> Opened:
+    *_, head_size, asked_size = _PREAMBLE.unpack_from(data)
+    view = memoryview(data)[_PREAMBLE.size : end]
     try:
         head = _HEAD.decode(view[:head_size])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -192,4 +207,4 @@ def digest(content: Content) -> str:
 
 _HEAD = msgspec.msgpack.Decoder(Head)
 
-__all__ = ["Blob", "Failure", "Head", "Opened", "Sealed", "opened", "restored", "sealed"]
+__all__ = ["Blob", "Failure", "Head", "Opened", "Sealed", "opened", "sealed", "shown"]

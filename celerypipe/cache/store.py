@@ -28,7 +28,7 @@ SHARE = 0.5
 NEARLY = 0.9
 
 _MEMORY = re.compile(rb"^(maxmemory|used_memory):(\d+)", re.MULTILINE)
-_BOOKS = (keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS)
+BOOKS = (keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS)
 
 
 class Store:
@@ -80,21 +80,21 @@ class Store:
 
     def touching(self, what: Iterable[str]) -> Command:
         """Note that these were used."""
-        return TOUCH.command(_BOOKS, *what)
+        return TOUCH.command(BOOKS, *what)
 
     def forgetting(self, what: Iterable[str]) -> Command:
         """Remove these."""
-        return FORGET.command(_BOOKS, *what)
+        return FORGET.command(BOOKS, *what)
 
     def shrinking(self, size: int) -> Command:
         """Give so many bytes back to Redis."""
-        return SHRINK.command(_BOOKS, size)
+        return SHRINK.command(BOOKS, size)
 
     def keeping(self, fingerprint: str, mark: str, entry: Sealed, owner: str) -> Command:
         """Keep an entry whose blob is stored already."""
         head = entry.head
         return KEEP.command(
-            (*_BOOKS, keys.cache_entry(fingerprint), keys.cache_claim(fingerprint), keys.cache_mark(mark)),
+            (*BOOKS, keys.cache_entry(fingerprint), keys.cache_claim(fingerprint), keys.cache_mark(mark)),
             self.budget,
             entry_name(fingerprint),
             len(entry.data) + OVERHEAD,
@@ -115,7 +115,7 @@ class Store:
         chunks = blob.chunks
         names = [keys.cache_blob(blob.digest, number) for number in range(len(chunks))]
         there = together(client, *(("STRLEN", name) for name in names)) == chunks
-        reserve = RESERVE.command(_BOOKS, self.budget, blob_name(blob), blob.size + OVERHEAD)
+        reserve = RESERVE.command(BOOKS, self.budget, blob_name(blob), blob.size + OVERHEAD)
         if not self._insist(client, reserve, blob.size):
             return False
         view = memoryview(body)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from celerypipe import keys
 from celerypipe.cache.entry import Failure
 from celerypipe.cache_definition import CacheDefinition

@@ -69,10 +69,8 @@ def test_what_is_looked_at_and_what_is_kept(
             answer.failed(FAILURE)
 
     written = not found and not read_only and (outcome == "result" or failures)
-    if found or not written:
-        after = before
-    else:
-        after = "new" if outcome == "result" else "a failure"
+    new = "new" if outcome == "result" else "a failure"
+    after = new if written else before
     assert redis_client.exists(keys.cache_claim(what.fingerprint)) == 0
     with asking(redis_url) as ask:
         now = ask.ask(what, CacheDefinition(failures=True, read_only=True))
@@ -247,10 +245,10 @@ def in_child(work: Callable[[], None]) -> None:
     if not pid:
         try:
             work()
-        except BaseException:
+            os._exit(0)
+        finally:
             traceback.print_exc()
             os._exit(1)
-        os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
