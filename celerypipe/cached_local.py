@@ -132,7 +132,7 @@ class CachedLocal(LocalStation):
         else:
             error = self.cache.error_of(found.failure, message)
             self.tally.failed[error.kind] += 1
-            self._give_up(message, error, 0, KNOWN)
+            self._give_up(message, error, -1, KNOWN)  # no attempt
         self.course.left(message)
 
     # -- what came of it --------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class CachedWarp(Warp):
             return
         error = self.cache.error_of(found.failure, message)
         self.tally.failed[error.kind] += 1
-        self._give_up(message, error, 0, KNOWN)
+        self._give_up(message, error, -1, KNOWN)  # no attempt
         self._keep(sequence, Done(message, error=error))
         self.hand_over()
 

@@ -11,11 +11,11 @@ from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Found
 from celerypipe.deaths import place_of
-from celerypipe.declaration import version_of_mark
 from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.schemas import DECLARED
+from celerypipe.signature import schema_of_mark
 
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
@@ -202,14 +202,12 @@ class WarpedNodeCache(NodeCache):
         codes = {schema.get("code", "") for schema in self._told}
         return self._told[0] if len(codes) == 1 and self._declares(self._told[0]) else None
 
-    def recall(self, schema: Schema | None) -> None:
-        """No worker lives; this is what one told before, if any. It counts if its version is declared, here too."""
-        told: list[Schema] = []
-        if schema is not None and self._declares(schema):
-            here = version_of_mark(self.mark) if "." in self.mark else None
-            if self.policy.version or here is None or schema.get("code") == f"{DECLARED}{here}":
-                told.append(schema)
-        self._tell(told)
+    def recall(self, told: Schema | None) -> None:
+        """No worker lives. What the source here declares counts, else what one ``told`` of a declared version."""
+        here = schema_of_mark(self.mark) if "." in self.mark else None
+        if here is None and told is not None and self._declares(told):
+            here = told
+        self._tell([] if here is None else [here])
 
     def _declares(self, schema: Schema) -> bool:
         return bool(self.policy.version) or str(schema.get("code", "")).startswith(DECLARED)

@@ -120,7 +120,6 @@ def test_nodes_with_and_without_a_cache_mix(shared_worker: StartWorker, redis_ur
         report = Runner(redis_url).run(pipe)
         runs.append((report, sorted(out.read_text().splitlines())))
     assert runs[0][1] == runs[1][1]
-    print([(n.name, n.received, n.hits, n.misses) for n in runs[1][0].nodes], [(n.name, n.hits, n.misses) for n in runs[0][0].nodes], [len(computed(d)) for d in diaries])
     assert [runs[1][0][name].hits for name in ("here", "there", "plain", "last")] == [200, 200, 0, 200]
     assert [len(computed(diary)) for diary in diaries] == [200, 200, 400]
 
@@ -142,7 +141,7 @@ def test_hits_and_misses_leave_in_order(
     found = payloads(Runner(redis_url), pipe, inputs)
     expected = [(n, copy) for n in inputs for copy in range(n)]
     assert found == expected if ordered or not warped else Counter(found) == Counter(expected)
-    assert Counter(computed(diary)) == Counter(map(str, range(7))), "each number once, however often it came"
+    assert Counter(computed(diary)) == Counter(map(str, {0, 2, 4, *inputs})), "each number once, however often it came"
 
 
 def test_two_runners_compute_each_result_once(shared_worker: StartWorker, redis_url: str, diary: Path) -> None:
