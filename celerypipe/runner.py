@@ -17,6 +17,7 @@ from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, Ru
 from celerypipe.functions.submitting import Submitting
 from celerypipe.functions.transport import Transport
 from celerypipe.message import Message
+from celerypipe.node_cache import CacheUse
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.run import Run
@@ -44,6 +45,9 @@ class Runner(Submitting):
     ``shared_memory``
         large payloads may go through ``/dev/shm`` where all workers are on this machine; by default
         ``CELERYPIPE_SHARED_MEMORY`` decides, and that is yes unless it says ``no``
+    ``cache``, ``refresh``, ``rerun_failing``
+        False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
+        everything, and keep it. Failures that were kept are no answer
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …)
     """
@@ -55,6 +59,9 @@ class Runner(Submitting):
         local: bool = False,
         byte_budget: int = BYTE_BUDGET,
         shared_memory: bool | None = None,
+        cache: bool = True,
+        refresh: Iterable[str] = (),
+        rerun_failing: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
@@ -62,6 +69,7 @@ class Runner(Submitting):
         self.local = local
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
+        self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
         self.on_event = on_event or (lambda text: None)
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
         self.report: Report | None = None
@@ -163,6 +171,7 @@ class Runner(Submitting):
         if feed is not None and not isinstance(feed, tuple) and not heads:
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
+        self.cache.check(pipeline.nodes)
         url = self.redis or settings.redis_url
         if url is None and not self.local and pipeline.is_warped:
             raise ConfigError(
@@ -177,6 +186,9 @@ class Runner(Submitting):
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
             keyring=settings.keyring,
             say=self.on_event,
+            cache=self.cache,
+            cache_url=url,
+            cache_settings=settings.cache,
             feed=feed,
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
@@ -198,6 +210,9 @@ class Runner(Submitting):
             keyring=settings.keyring,
             plugins=settings.plugins,
             say=self.on_event,
+            cache=self.cache,
+            cache_url=url,
+            cache_settings=settings.cache,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:

@@ -109,6 +109,18 @@ def first_and_length(values: Any) -> tuple[Any, int]:
     return (values[0], len(values))
 
 
+@node(queue="calls", cache="1h", version="1")
+def remembered(path: str, value: Any, scale: Any = 2) -> Any:
+    """A value times a scale, remembered; with a line in a file for each time."""
+    with open(path, "a") as file:
+        file.write("once\n")
+    if isinstance(value, str) and value == "bad":
+        raise ValueError("bad it is")
+    if isinstance(value, str) and value == "slow":
+        time.sleep(30)
+    return value * scale
+
+
 @node(queue="calls")
 def refuse(value: Any) -> Any:
     """Raise ValueError."""

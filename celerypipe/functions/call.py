@@ -86,6 +86,8 @@ class Call(Future[T]):
         self._done: Done | None = None
         self._mended = 0
         self._cached = False
+        #: The activation that answered for it, if one did.
+        self._by = ""
 
     # -- what its user sees ------------------------------------------------------------------------------------------
 
@@ -154,12 +156,12 @@ class Call(Future[T]):
 
     # -- what its session does ---------------------------------------------------------------------------------------
 
-    def _succeed(self, outcome: Outcome, timing: Timing, *, cached: bool = False) -> bool:
+    def _succeed(self, outcome: Outcome, timing: Timing) -> bool:
         """Settle it; False: it was before."""
         with self._condition:
             if self.done():
                 return False
-            self.timing, self._cached = timing, cached
+            self.timing = timing
             result: Any = outcome  # it is opened by who asks for it
             super().set_result(result)
         return True

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from celerypipe.cache.question import Found
+from celerypipe.cached_warp import CachedWarp
+from celerypipe.carriage import Carrier
 from celerypipe.course import Course
-from celerypipe.errors import NodeError, NodeFailed
+from celerypipe.errors import NodeFailed, RunCancelled
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call
 from celerypipe.functions.function import CallDefinition
 from celerypipe.functions.outcome import payload
 from celerypipe.message import Message
-from celerypipe.warp import Carrier, Warp
+from celerypipe.node_cache import WarpedNodeCache
+from celerypipe.warp import Warp
 
 #: The link that calls come in by.
 CALLS = "(calls)"
@@ -40,16 +44,19 @@ class CallWarp(Warp):
 
     may_wait = False
 
-    def __init__(self, course: Course, node: CallDefinition, carrier: Carrier, session: Settling) -> None:
-        super().__init__(course, node, carrier)
+    def __init__(self, course: Course, node: CallDefinition, carrier: Carrier[Warp], session: Settling) -> None:
+        Warp.__init__(self, course, node, carrier)
+        self._begin(session)
+
+    def _begin(self, session: Settling) -> None:
         self.session = session
         self.calls: dict[str, Call[Any]] = {}
         self.queued: deque[Call[Any]] = deque()
 
     @property
     def keeps_sealed(self) -> bool:  # type: ignore[override]  # what a Warp never does, this one does where it can
-        """Results stay as they came, unless they are made here."""
-        return self.carrier.by_reference
+        """Results stay as they came, unless they are made here, or remembered."""
+        return self.carrier.by_reference and not self.seen_here
 
     def fits(self, call: Call[Any]) -> bool:
         """Is there room for it now?"""
@@ -60,9 +67,9 @@ class CallWarp(Warp):
         arguments, inputs = call._arguments, call.outcomes
         if call.done():  # it was cancelled, and its arguments with it
             return True
-        message = Message(payload(arguments, inputs))
+        message = Message(payload(arguments, inputs, opened=self.seen_here))
         for _, outcome in inputs:
-            if outcome.sealed is not None and outcome.sealed.blob is not None:
+            if not self.seen_here and outcome.sealed is not None and outcome.sealed.blob is not None:
                 outcome.sealed.blob.readers += 1  # for good: nobody says when its worker maps an input no more
         call._message_id = message.id
         self.calls[message.id] = call
@@ -82,7 +89,7 @@ class CallWarp(Warp):
         self.calls.pop(flight.message.id, None)
         if self._settle(flight):
             with self._changed:
-                self._keep(flight.sequence, Done(flight.message))
+                self._through(flight, Done(flight.message, error=RunCancelled(f"{self.name} was cancelled")))
                 self._leave()
 
     # -- what a warp does with results -------------------------------------------------------------------------------
@@ -92,6 +99,12 @@ class CallWarp(Warp):
         if call is not None:
             call._done = done
         super()._keep(sequence, done)
+
+    def _through(self, flight: Flight, done: Done) -> None:
+        call = self.calls.get(flight.message.id)
+        if call is not None:
+            call._by = flight.by
+        super()._through(flight, done)
 
     def pass_on(
         self, outputs: Sequence[Message], parent: Message | None, *, number: int | None = None, crowd: bool = False
@@ -104,9 +117,7 @@ class CallWarp(Warp):
         done, call._done = call._done, None
         self.session.succeeded(self, call, done)
 
-    def judge(self, message: Message, error: BaseException, attempt: int) -> None:
-        """Fail the call of a message; it is not tried again."""
-        self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
+    def _give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
         call = self.calls.pop(message.id, None)
         if call is not None:
             self.session.failed(call, error)
@@ -129,3 +140,35 @@ class CallWarp(Warp):
     def sent_anew(self, flight: Flight, message: Message) -> None:
         """Send a call once more, its inputs are there again."""
         super().send_again(flight, message)
+
+
+class CachedCallWarp(CallWarp, CachedWarp):
+    """A function whose results are remembered: what is asked, and what comes back, has to be seen here."""
+
+    def __init__(
+        self,
+        course: Course,
+        node: CallDefinition,
+        carrier: Carrier[Warp],
+        session: Settling,
+        cache: WarpedNodeCache,
+        unknown: Callable[[Callable[[], None]], None],
+    ) -> None:
+        CachedWarp.__init__(self, course, node, carrier, cache, unknown)
+        self._begin(session)
+
+    def _found(self, sequence: int, message: Message, found: Found) -> None:
+        call = self.calls.get(message.id)
+        if call is not None:
+            call._cached = True
+        super()._found(sequence, message, found)
+
+    def _compute(self, sequence: int, message: Message) -> None:
+        call = self.calls.get(message.id)
+        if call is not None and not call.done():
+            super()._compute(sequence, message)
+            return
+        self.calls.pop(message.id, None)  # it was cancelled meanwhile
+        with self._changed:
+            self._through(Flight(sequence, message), Done(message))
+            self._leave()

@@ -34,6 +34,8 @@ class Function:
     mark: str
     node: type[FunctionNode]
     signature: inspect.Signature
+    #: Can all of its defaults travel?
+    travels_whole: bool
 
     @classmethod
     def of(cls, value: Any, *, local: bool = False) -> Function:
@@ -53,20 +55,28 @@ class Function:
         if node.stateful:
             text = "it is stateful, and calls come in any order; leave stateful out, or put it into a pipeline"
             raise ConfigError(f"{name} cannot be submitted: {text}")
-        return cls(f"{node.__module__}.{node.__qualname__}", node, inspect.signature(node.__dict__["function"]))
+        signature = inspect.signature(node.__dict__["function"])
+        return cls(f"{node.__module__}.{node.__qualname__}", node, signature, _travel(signature))
 
     @property
     def name(self) -> str:
         """What it is called among its own."""
         return self.node.__qualname__
 
-    def bind(self, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments in one order, however they were given; TypeError if the function does not take them."""
+    def bind(
+        self, arguments: tuple[Any, ...], named: Mapping[str, Any], *, whole: bool = False
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments in one order, however they were given; TypeError if the function does not take them.
+
+        ``whole``: with its defaults, so that what is left out is the same as what is given.
+        """
         try:
             bound = self.signature.bind(*arguments, **named)
         except TypeError as error:
             bare = [each.replace(annotation=each.empty) for each in self.signature.parameters.values()]
             raise TypeError(f"{self.name}(): {error}; it takes {inspect.Signature(bare)}") from None
+        if whole and self.travels_whole:
+            bound.apply_defaults()
         return bound.args, bound.kwargs
 
     def untravelled(self, error: CodecError, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> CodecError:
@@ -104,6 +114,15 @@ def _complaint(value: Any, *, local: bool) -> str:
     if getattr(value, "__module__", "") == "__main__" and not local:
         return "it is in the script that was started; put it in a module that the worker can import"
     return ""
+
+
+def _travel(signature: inspect.Signature) -> bool:
+    defaults = [each.default for each in signature.parameters.values() if each.default is not each.empty]
+    try:
+        encode_value(defaults)
+    except CodecError:
+        return False
+    return True
 
 
 def as_function(value: Callable[..., Any], known: dict[Any, Function], *, local: bool) -> Function:

@@ -99,10 +99,19 @@ def _nothing(_: Outcome) -> Content:
     return b""
 
 
-def payload(arguments: tuple[Any, Any], inputs: tuple[tuple[Place, Outcome], ...]) -> tuple[Any, ...]:
-    """Return a call as it travels, with the outcomes that are its inputs: values in their places, the rest as bytes."""
-    here = [(place, outcome.value()) for place, outcome in inputs if outcome.sealed is None]
-    away = [Input(place, each.piece.data, each.piece.blob) for place, each in inputs if each.sealed is not None]
+def payload(
+    arguments: tuple[Any, Any], inputs: tuple[tuple[Place, Outcome], ...], *, opened: bool = False
+) -> tuple[Any, ...]:
+    """Return a call as it travels, with the outcomes that are its inputs: values in their places, the rest as bytes.
+
+    ``opened``: as values, all of them.
+    """
+    here = [(place, each.value()) for place, each in inputs if opened or each.sealed is None]
+    away = [
+        Input(place, each.piece.data, each.piece.blob)
+        for place, each in inputs
+        if not opened and each.sealed is not None
+    ]
     return as_payload(placed(arguments, here) if here else arguments, away)
 
 

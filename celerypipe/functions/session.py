@@ -61,7 +61,7 @@ class Session:
     def submit(self, value: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Call[Any]:
         """Take a call. It starts when its inputs are there and its function has room; nothing waits for that here."""
         function = as_function(value, self._functions, local=self._transport.local)
-        bound = function.bind(arguments, named)
+        bound = function.bind(arguments, named, whole=self._transport.remembers(function))
         bare, inputs = split(bound)
         try:
             size = codec.encode_apart((Message(bare),))
@@ -124,12 +124,26 @@ class Session:
         failed: list[Call[Any]] = []
         for call in calls:
             error = next((found for _, each in call._inputs if (found := each._error()) is not None), None)
-            if error is None:
+            if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
+                self.course.spawn("inputs", self._bring_inputs, call)
+            elif error is None:
                 with self._lock:
                     call._warp.queued.append(call)
             elif call._fail(_of_input(call, error)):
                 failed.append(call)
         self._settled(failed)
+        self.dispatch()
+
+    def _bring_inputs(self, call: Call[Any]) -> None:
+        """Fetch the inputs of a call whose result is remembered by what they are, and start it."""
+        try:
+            for _, outcome in call.outcomes:
+                outcome.value()
+        except CelerypipeError as error:
+            self.failed(call, error)
+            return
+        with self._lock:
+            call._warp.queued.append(call)
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -164,7 +178,7 @@ class Session:
                     self._apart.add(outcome)
         else:
             outcome = Outcome.of_value(call.function, found)
-        call._succeed(outcome, self._timing(call, done.waited, done.ran, done.worker))
+        call._succeed(outcome, self._timing(call, done.waited, done.ran, call._by))
         self._settled([call])
 
     def failed(self, call: Call[Any], error: BaseException) -> None:

@@ -13,18 +13,23 @@ from typing import TypeVar
 from celerypipe import keys
 from celerypipe.assembly import record_of
 from celerypipe.blob import Content, Store, unpacked
+from celerypipe.carriage import Carrier
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.connection import Broken, Client, accepted, connect, explained
 from celerypipe.course import Course
 from celerypipe.flight import Flight
-from celerypipe.functions.call_warp import CallWarp, Settling
+from celerypipe.functions.call_warp import CachedCallWarp, CallWarp, Settling
 from celerypipe.functions.function import CallDefinition, Function
 from celerypipe.instance import Instance
 from celerypipe.loopback import Loopback
+from celerypipe.node_cache import CacheUse
 from celerypipe.pipeline import Pipeline
+from celerypipe.run_cache import RunCache
 from celerypipe.sealed import Sealed
+from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
+from celerypipe.warp import Warp
 
 T = TypeVar("T")
 
@@ -46,6 +51,9 @@ class Transport:
         keyring: Keyring | None,
         plugins: Sequence[Path],
         say: Callable[[str], None],
+        cache: CacheUse,
+        cache_url: str | None,
+        cache_settings: CacheSettings,
     ) -> None:
         self.course = Course(secrets.token_hex(6), folder=None, say=say, pipeline=NAME)
         self.carrier: RedisCarrier | None = None
@@ -53,6 +61,11 @@ class Transport:
             self.carrier = RedisCarrier(
                 self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
             )
+        self._cache = RunCache(
+            self.course, cache_url, cache_settings, use=cache, keyring=keyring, runs_here=url is None
+        )
+        if self.carrier is not None:
+            self.carrier.seen = self._cache.see
         self._url = url or ""
         self._catalogue = Catalogue(plugins)
         self._warps: list[CallWarp] = []
@@ -72,8 +85,13 @@ class Transport:
         while name in names:  # of another module, or defined anew
             name = f"{name[:97]}'"
         node = function.definition(name)
-        warp = self._open_here(function, node, session) if self.carrier is None else self._open_there(node, session)
+        warp = (
+            self._open_here(function, node, session)
+            if self.carrier is None
+            else self._open_there(function, node, session)
+        )
         self._warps.append(warp)
+        self._cache.open()
         warp.start()
         return warp
 
@@ -83,13 +101,13 @@ class Transport:
         loopback.prepare()
         loopback.start()
         self._loopbacks.append(loopback)
-        return CallWarp(self.course, node, loopback, session)
+        return self._made(node, entry, loopback, session)
 
-    def _open_there(self, node: CallDefinition, session: Settling) -> CallWarp:
+    def _open_there(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
         carrier = self.carrier
         if carrier is None:
             raise RuntimeError("a local session has no carrier")
-        warp = CallWarp(self.course, node, carrier, session)
+        warp = self._made(node, Entry(function.mark, function.node, "import"), carrier, session)
         begun = bool(self._warps)
         # Once it goes on, its post thread uses the same client.
         with carrier.sender.lock if begun else contextlib.nullcontext(), explained(self._url):
@@ -109,6 +127,16 @@ class Transport:
         if not begun:
             carrier.start()
         return warp
+
+    def _made(self, node: CallDefinition, entry: Entry, carrier: Carrier[Warp], session: Settling) -> CallWarp:
+        cache = self._cache.of_warped(node, entry.schema, dict)
+        if cache is None:
+            return CallWarp(self.course, node, carrier, session)
+        return CachedCallWarp(self.course, node, carrier, session, cache, self._cache.unknown)
+
+    def remembers(self, function: Function) -> bool:
+        """Are results of this function looked up and kept?"""
+        return self._cache.on and function.node.options.cache not in (None, False)
 
     def is_given(self, warp: CallWarp, flight: Flight) -> bool:
         """Has a worker been given this message?"""
@@ -173,6 +201,7 @@ class Transport:
             loopback.close()
         if self.carrier is not None:
             self.carrier.close(ending)
+        self._cache.close()
         with self._asking:
             if self._client is not None:
                 self._client.close()
