@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
+from celerypipe.cli import main
 from tests.servers import PATIENCE, ROOT, RedisServer, launch_worker
 
 NODES = """
@@ -66,6 +68,12 @@ class Desk:
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 
+    def cache(self, *words: object, status: int = 0) -> Result:
+        """``celerypipe cache``, in this process: starting one takes longer than what it does."""
+        done = CliRunner().invoke(main, ["cache", *map(str, words)], env=self.environment)
+        assert done.exit_code == status, done.output
+        return done
+
     def run(self, *words: object, **variables: str) -> dict[str, Any]:
         """The report of a run."""
         report: dict[str, Any] = json.loads(self.celerypipe("run", "shift.json", "--json", *words, **variables).stdout)
@@ -106,42 +114,42 @@ def test_a_run_tells_what_the_cache_was_good_for_and_options_overrule_it(desk: D
 
 def test_explain_names_what_differs(desk: Desk) -> None:
     definition(desk.folder, configuration={"threshold": 0.6, "key": "$JT_ENV_KEY"})
-    desk.run(JT_ENV_KEY="secret")
+    desk.run(KEY="secret")
     definition(desk.folder, configuration={"key": "$JT_ENV_KEY"})
-    run = desk.run(JT_ENV_KEY="secret")["run"]
-    said = desk.celerypipe("cache", "explain", run, "shift", 3).stdout
+    run = desk.run(KEY="secret")["run"]
+    said = desk.cache("explain", run, "shift", 3).stdout
     assert "the configuration: threshold 0.5, was 0.6" in said
     (desk.folder / "shifts.py").write_text(NODES.replace("+ self", "- self"))
     os.utime(desk.folder / "shifts.py", (1, 1))  # so that it is older than the class that is made of it, for sure
-    run = desk.run(JT_ENV_KEY="secret")["run"]
-    said = desk.celerypipe("cache", "explain", run, "shift", 3).stdout
+    run = desk.run(KEY="secret")["run"]
+    said = desk.cache("explain", run, "shift", 3).stdout
     assert "the code: source " in said
     assert "threshold" not in said
-    listed = desk.celerypipe("cache", "ls", "--json").stdout
+    listed = desk.cache("ls", "--json").stdout
     assert "secret" not in listed
-    wrong = desk.celerypipe("cache", "explain", run, "shfit", 3, status=2)
+    wrong = desk.cache("explain", run, "shfit", 3, status=2)
     assert "did you mean 'shift'" in wrong.stderr
 
 
 def test_what_is_kept_is_listed_counted_and_forgotten(desk: Desk) -> None:
     definition(desk.folder)
-    assert desk.celerypipe("cache", "ls").stdout == "nothing is kept\n"
+    assert desk.cache("ls").stdout == "nothing is kept\n"
     desk.run()
     desk.run()
-    listed = json.loads(desk.celerypipe("cache", "ls", "shifts.*", "--json", "--limit", 4).stdout)
+    listed = json.loads(desk.cache("ls", "shifts.*", "--json", "--limit", 4).stdout)
     assert len(listed) == 4
     assert {each["asked"]["mark"] for each in listed} == {"shifts.Shift"}
-    table = desk.celerypipe("cache", "ls").stdout
+    table = desk.cache("ls").stdout
     assert "shifts.Shift" in table
     assert "threshold=0.5" in table
-    stats = json.loads(desk.celerypipe("cache", "stats", "--json").stdout)
+    stats = json.loads(desk.cache("stats", "--json").stdout)
     assert (stats["entries"], stats["hits"], stats["misses"]) == (10, 10, 10)
-    assert "kept:    10 results" in desk.celerypipe("cache", "stats").stdout
-    assert "say which results" in desk.celerypipe("cache", "rm", status=2).stderr
-    desk.celerypipe("cache", "rm", "shifts.*", status=1)  # it asks, and nobody answers
-    assert "forgot 1 result" in desk.celerypipe("cache", "rm", listed[0]["fingerprint"], "--yes").stdout
+    assert "kept:    10 results" in desk.cache("stats").stdout
+    assert "say which results" in desk.cache("rm", status=2).stderr
+    desk.cache("rm", "shifts.*", status=1)  # it asks, and nobody answers
+    assert "forgot 1 result" in desk.cache("rm", listed[0]["fingerprint"], "--yes").stdout
     assert desk.figures() == (9, 1)
-    assert json.loads(desk.celerypipe("cache", "rm", "--all", "--yes", "--json").stdout)["removed"] > 10
+    assert json.loads(desk.cache("rm", "--all", "--yes", "--json").stdout)["removed"] > 10
     assert desk.figures() == (0, 10)
 
 
