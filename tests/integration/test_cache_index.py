@@ -43,7 +43,8 @@ def why(ask: Asking, client: Client, what: Asked, message: str, **options: bool)
 def test_the_figures_the_list_and_the_removal(private_redis: RedisServer) -> None:
     large, other = np.ones(50_000), np.zeros(50_000)
     with asking(private_redis.url) as ask, connect(private_redis.url) as client:
-        keep(ask, asked(1), asked(2, mark="tests.Other"), payload=large)
+        keep(ask, asked(1), payload=large)
+        keep(ask, asked(2, mark="tests.Other"), payload=large)
         keep(ask, asked(3), payload=other)
         keep(ask, asked(4, threshold="0.7"))
         assert ask.payload(asked(4, threshold="0.7")) == 1
