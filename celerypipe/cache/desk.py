@@ -89,9 +89,10 @@ class Desk:
         return entry if question.takes(entry.head) else None
 
     def _refuse(self, question: Question, error: CodecError, entry: Opened | None = None) -> None:
+        if question.why != "refused":  # it is read again with the claim
+            self.books.refused(error)
         question.why = "refused"
         question.unusable = None if entry is None else entry.head.created
-        self.books.refused(error)
 
     def _fetch(self, question: Question, entry: Opened) -> None:
         """Answer with an entry, and with what of it lies apart."""
