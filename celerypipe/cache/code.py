@@ -46,6 +46,12 @@ def code_of(node: type[Node]) -> str:
     return found
 
 
+def meta_of(node: type[Node]) -> list[str]:
+    """Return the keys of a message's meta that a node's result depends on; a text alone is one key, not its letters."""
+    declared: object = node.cache_meta
+    return sorted({declared} if isinstance(declared, str) else map(str, node.cache_meta))
+
+
 def _is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == OURS
 

@@ -165,6 +165,26 @@ def test_an_edit_of_a_base_class_or_of_what_it_imports_by_name_is_other_code(
     )
 
 
+def test_a_node_that_is_named_by_a_named_one_counts(codes: Callable[..., dict[str, str]], write: Write) -> None:
+    chain = "".join(
+        f"@node\ndef {name}(value):\n    return {used}\n\n"
+        for name, used in (
+            ("first", "second(value)"),
+            ("second", "third(value)"),
+            ("third", "value"),
+            ("last", "value"),
+        )
+    )
+    write("project/studio/gpu.py", f"from celerypipe import node\n\n{chain}__all__ = ['first', 'last']\n")
+    before = codes()
+    after = codes(studio__gpu=("def third(value):\n    return value", "def third(value):\n    return -value"))
+    assert changed(before, after) == {"first", "second", "third"}
+    write("project/studio/gpu.py", f"from celerypipe import node\n\n{chain}ALL = globals()\n")
+    before = codes()
+    after = codes(studio__gpu=("def third(value):\n    return value", "def third(value):\n    return -value"))
+    assert changed(before, after) == {"first", "second", "third", "last"}
+
+
 def test_code_is_the_same_wherever_it_lies(codes: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "project").rename(tmp_path / "far" / "away")
