@@ -12,8 +12,9 @@ from blake3 import blake3
 
 #: Above this a file is data, whatever it is called.
 LARGEST = 64 * 1024 * 1024
-#: Classes whose direct children do nothing by being defined.
-ROOTS = frozenset({"Source", "Proc", "Sink", "Node"})
+OURS = "celerypipe"
+#: What does nothing to the class below it, or to the function that it decorates, but make it a node.
+CONTRACT = frozenset({"Source", "Proc", "Sink", "Node", "node"})
 #: Words that reach what they do not name.
 DYNAMIC = frozenset({"globals", "vars", "eval", "exec", "modules", "__dict__", "__subclasses__"})
 
@@ -76,8 +77,8 @@ def _read(file: Path, _modified: int, _changed: int, _size: int) -> Source:
 def without_others(source: Source, own: str) -> tuple[bytes, tuple[Import, ...]]:
     """Return a file's text and imports without the nodes in it that ``own``, a name at its top, has nothing to do with.
 
-    Only what does nothing by being there is left out: a function under ``@node`` alone, a class right below Proc or
-    Sink, whose name occurs nowhere in the rest.
+    Only what does nothing by being there is left out: a function under celerypipe's ``@node`` alone, a class right
+    below its Proc or Sink, whose name occurs nowhere in the rest.
     """
     parts = _parts(source.text)
     others = [part for part in parts if part.node and part.name != own]
@@ -100,11 +101,13 @@ def without_others(source: Source, own: str) -> tuple[bytes, tuple[Import, ...]]
 def _parts(text: bytes) -> tuple[Part, ...]:
     """The statements at the top of a file; a worker asks for its marks in order, so for one file after the other."""
     found = []
-    for each in _parsed(text):
+    statements = _parsed(text)
+    contract = _contract(statements)
+    for each in statements:
         first = min([each.lineno, *(decorator.lineno for decorator in getattr(each, "decorator_list", []))])
         imports = tuple(_imports([each], text))
         name, last = getattr(each, "name", ""), each.end_lineno or each.lineno
-        found.append(Part(name, _is_node(each), first, last, frozenset(_words(each)), imports))
+        found.append(Part(name, _is_node(each, contract), first, last, frozenset(_words(each)), imports))
     return tuple(found)
 
 
@@ -115,16 +118,46 @@ def _parsed(text: bytes) -> list[ast.stmt]:
         return []
 
 
-def _is_node(statement: ast.stmt) -> bool:
+def _contract(statements: Sequence[ast.stmt]) -> tuple[set[str], set[str]]:
+    """What celerypipe's own classes and ``node`` are called in a file, and what celerypipe is."""
+    names, modules, others = set[str](), set[str](), set[str]()
+    for each in statements:
+        match each:
+            case ast.ImportFrom(module=str(module), level=0) if module.partition(".")[0] == OURS:
+                names |= {alias.asname or alias.name for alias in each.names if alias.name in CONTRACT}
+            case ast.Import() | ast.ImportFrom():
+                for alias in each.names:
+                    called = alias.asname or alias.name.partition(".")[0]
+                    ours = isinstance(each, ast.Import) and alias.name.partition(".")[0] == OURS
+                    (modules if ours else others).add(called)
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                others.add(each.name)
+            case ast.Assign():
+                others |= {target.id for target in each.targets if isinstance(target, ast.Name)}
+    return names - others, modules - others
+
+
+def _is_node(statement: ast.stmt, contract: tuple[set[str], set[str]]) -> bool:
+    def is_ours(expression: ast.expr) -> bool:
+        names, modules = contract
+        match expression:
+            case ast.Call():
+                return is_ours(expression.func)
+            case ast.Name():
+                return expression.id in names
+            case ast.Attribute(value=ast.Name(id=module)):
+                return module in modules and expression.attr in CONTRACT
+        return False
+
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            return [_name(each) for each in statement.decorator_list] == ["node"]
+            return len(statement.decorator_list) == 1 and is_ours(statement.decorator_list[0])
         case ast.ClassDef():
             plain = not (statement.decorator_list or statement.keywords)
             idle = all(
                 not isinstance(each, ast.Expr) or isinstance(each.value, ast.Constant) for each in statement.body
             )
-            return plain and idle and bool(statement.bases) and all(_name(base) in ROOTS for base in statement.bases)
+            return plain and idle and bool(statement.bases) and all(map(is_ours, statement.bases))
     return False
 
 

@@ -185,6 +185,46 @@ def test_a_node_that_is_named_by_a_named_one_counts(codes: Callable[..., dict[st
     assert changed(before, after) == {"first", "second", "third", "last"}
 
 
+REGISTERED = """
+import celerypipe as cp
+from registry import node, Proc
+
+TABLE = []
+
+@node
+def called(value):
+    return TABLE[0](value)
+
+@node
+def listed(value):
+    return value
+
+class Other(Proc):
+    x = 1
+
+class Plain(cp.Proc):
+    x = 1
+"""
+
+
+def test_what_does_something_by_being_defined_counts_for_all(
+    codes: Callable[..., dict[str, str]], write: Write
+) -> None:
+    write("project/registry.py", "import celerypipe\nProc = celerypipe.Proc\nnode = celerypipe.node\n")
+    write("project/studio/gpu.py", REGISTERED)
+    before = codes()
+    for edit in (
+        ("listed(value):\n    return value", "listed(value):\n    return -value"),
+        ("x = 1\n\nc", "x = 2\n\nc"),
+    ):
+        after = codes(studio__gpu=edit)
+        assert changed(before, after) >= {"called", "listed", "Other", "Plain"}
+        before = after
+    assert changed(
+        before, codes(studio__gpu=("class Plain(cp.Proc):\n    x = 1", "class Plain(cp.Proc):\n    y = 1"))
+    ) == {"Plain"}
+
+
 def test_code_is_the_same_wherever_it_lies(codes: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "project").rename(tmp_path / "far" / "away")
