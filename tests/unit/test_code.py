@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -329,3 +330,69 @@ def test_two_versions_of_a_function_in_one_module_are_refused_with_both_lines(
         cell = compile("from celerypipe import node\n" + "\n" * int(number) + function(number), "<cell>", "exec")
         for _ in range(2):
             exec(cell, cells)  # noqa: S102  # as a notebook does
+
+
+def test_of_an_installed_package_only_the_package_counts(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(str(place))
+
+    def code(helper: int, neighbour: int) -> str:
+        write("site-packages/installed_one/__init__.py", "")
+        write("site-packages/installed_one/helper.py", f"A = {helper}\n")
+        write("site-packages/installed_other.py", f"B = {neighbour}\n")
+        imports = "import installed_other\nfrom celerypipe import Proc\nfrom . import helper\n"
+        write("site-packages/installed_one/nodes.py", f"{imports}\nclass Plain(Proc):\n    pass\n")
+        for name in [name for name in sys.modules if name.startswith("installed_o")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        return code_of(importlib.import_module("installed_one.nodes").Plain)
+
+    assert code(1, 1) == code(1, 2) != code(2, 2)
+
+
+def test_a_script_is_a_project_with_what_lies_beside_it(write: Write, tmp_path: Path) -> None:
+    script = """
+        from celerypipe import node
+        from celerypipe.cache.code import code_of
+        import beside
+
+        @node
+        def plain(value):
+            return beside.WORD
+
+        print(code_of(plain.__node__))
+        """
+
+    def code(word: str) -> str:
+        file = write("script.py", script)
+        write("beside.py", f"WORD = {word!r}\n")
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(
+            [sys.executable, file], env=environment, capture_output=True, check=True, text=True
+        ).stdout
+
+    assert code("a") == code("a") != code("b")
+    assert code("a").startswith("source ")
+
+
+def test_a_compiled_module_of_the_project_counts_by_its_bytes(
+    codes: Callable[..., dict[str, str]], write: Write, tmp_path: Path
+) -> None:
+    write(
+        "project/studio/gpu.py",
+        """
+        from celerypipe import node
+
+        @node
+        def plain(value):
+            from . import fast
+            return fast.run(value)
+        """,
+    )
+    compiled = tmp_path / f"project/studio/fast{EXTENSION_SUFFIXES[0]}"
+    compiled.write_bytes(b"one")
+    before = codes()
+    compiled.write_bytes(b"two")
+    assert changed(before, codes()) == {"plain"}
