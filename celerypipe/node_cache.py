@@ -204,7 +204,7 @@ class WarpedNodeCache(NodeCache):
 
     def recall(self, told: Schema | None) -> None:
         """No worker lives. What the source here declares counts, else what one ``told`` of a declared version."""
-        here = schema_of_mark(self.mark) if "." in self.mark else None
+        here: Schema | None = schema_of_mark(self.mark) if "." in self.mark else None
         if here is None and told is not None and self._declares(told):
             here = told
         self._tell([] if here is None else [here])

@@ -144,7 +144,7 @@ class Report:
     def _notes(self) -> list[str]:
         """What the result cache was good for, and which circuits opened."""
         hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
-        seconds = span(sum(one.seconds_saved for one in self.nodes))
+        seconds = long_span(sum(one.seconds_saved for one in self.nodes))
         saved = [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
         return [*saved, *(str(each) for each in self.queues if each.opened)]
 
@@ -177,3 +177,11 @@ def span(seconds: float) -> str:
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def long_span(seconds: float) -> str:
+    """Write a duration as :func:`span` does, and a long one in minutes, hours or days."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return span(seconds)

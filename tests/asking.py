@@ -14,6 +14,7 @@ from celerypipe.cache_definition import CacheDefinition
 from celerypipe.message import Message
 from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
+from tests.servers import eventually
 
 PLAIN = CacheDefinition()
 PARENT = Message("in", {"path": "a.png"}, sequence=3)
@@ -90,6 +91,13 @@ class Waiting:
         answer = self.answer()
         assert isinstance(answer, Found), answer
         return answer
+
+
+def keep(ask: Asking, what: Asked, payload: object) -> None:
+    """Compute it, and wait until it is in Redis."""
+    there = ask.cache.stats.kept
+    assert ask.compute(what, payload)
+    eventually(lambda: ask.cache.stats.kept > there, "the entry")
 
 
 @contextmanager

@@ -62,10 +62,9 @@ class ResultCache:
         say: Callable[[str], None],
         run: str = "",
     ) -> None:
-        second = (settings.url or "") if settings.enabled else ""
-        is_redis = second.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
-        self._url = second if is_redis else url if settings.enabled else None
-        self._tier_url = "" if is_redis else second
+        own = settings.redis_url
+        self._url = (own or url) if settings.enabled else None
+        self._tier_url = (settings.url or "") if settings.enabled and own is None else ""
         self._settings = settings
         self._keyring = keyring
         self._say = say

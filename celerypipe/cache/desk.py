@@ -6,7 +6,6 @@ equal questions wait for one claim; the claims of others are looked at again and
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,12 +18,10 @@ from celerypipe.cache.books import Books
 from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
-from celerypipe.cache.question import Claim, Flight, Found, Question
+from celerypipe.cache.question import Claim, Flight, Found, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
-
-logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at a claim of somebody else: the first and the longest.
 SOON, LATER = 0.02, 0.2
@@ -89,9 +86,10 @@ class Desk:
         return entry if question.takes(entry.head) else None
 
     def _refuse(self, question: Question, error: CodecError, entry: Opened | None = None) -> None:
+        if question.why != "refused":  # it is read again with the claim
+            self.books.refused(error)
         question.why = "refused"
         question.unusable = None if entry is None else entry.head.created
-        self.books.refused(error)
 
     def _fetch(self, question: Question, entry: Opened) -> None:
         """Answer with an entry, and with what of it lies apart."""
@@ -132,13 +130,13 @@ class Desk:
             if entry.head.blob is not None:
                 self.books.touch(blob_name(entry.head.blob))
         self.books.hit(entry.head)
-        _answer(question, found)
+        answer(question, found)
 
     # -- claiming ---------------------------------------------------------------------------------------------------
 
     def _missed(self, question: Question) -> None:
         if question.peeks:
-            _answer(question, None)
+            answer(question, None)
             return
         flight = self._joined.get(question.fingerprint)
         if flight is not None and not question.policy.read_only:
@@ -232,12 +230,12 @@ class Desk:
         self.books.missed(question)
         ended = partial(self._hear, flight)
         claim = Claim(ended, failures=question.policy.failures, say=self.books.say)
-        if not _answer(question, claim):
+        if not answer(question, claim):
             claim.drop()
 
     def _give_unkept(self, question: Question) -> None:
         self.books.missed(question)
-        _answer(question, Claim())
+        answer(question, Claim())
 
     def ended(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
         """A claim came to its end: keep what came of it, or let the next one compute it."""
@@ -293,12 +291,3 @@ class Desk:
             self._leave(flight)
             for question in waiting:
                 self._give_unkept(question)
-
-
-def _answer(question: Question, answer: Found | Claim | None) -> bool:
-    try:
-        question.answer(answer)
-    except Exception:  # whoever asked made a mistake; the others still have to be answered
-        logger.exception("nobody took the answer of the result cache")
-        return False
-    return True

@@ -90,9 +90,10 @@ def stats(client: Client) -> Figures:
 
 def _number(said: bytes | None) -> float:
     try:
-        return float(said or 0)
+        value = float(said or 0)
     except ValueError:  # not written by us
         return 0.0
+    return value if abs(value) < 1e18 else 0.0
 
 
 def entries(client: Client, pattern: str = "*") -> Iterator[Listed]:

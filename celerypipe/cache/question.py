@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from celerypipe.cache.kept import Kept, kept, restored
 from celerypipe.cache_definition import CacheDefinition
 from celerypipe.errors import CodecError
 from celerypipe.message import Message
+
+logger = logging.getLogger(__name__)
 
 #: The kinds of failures that say something about the question. A lost worker or a timeout says nothing about it.
 REPLAYED = ("failed",)
@@ -161,3 +164,13 @@ class Flight:
     def questions(self) -> list[Question]:
         """All of them."""
         return [self.question, *self.waiting]
+
+
+def answer(question: Question, found: Found | Claim | None) -> bool:
+    """Tell whoever asked; was it taken?"""
+    try:
+        question.answer(found)
+    except Exception:  # whoever asked made a mistake; the others still have to be answered
+        logger.exception("nobody took the answer of the result cache")
+        return False
+    return True

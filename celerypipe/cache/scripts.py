@@ -45,6 +45,7 @@ local function forget(what)
   if #gone > 0 then redis.call('UNLINK', unpack(gone)) end
   redis.call('ZREM', used, what)
   redis.call('ZREM', ends, what)
+  if what == '' then return 0 end  -- the sum has its place there
   local size = tonumber(redis.call('HGET', sizes, what) or 0)
   redis.call('HDEL', sizes, what)
   if size > 0 then redis.call('HINCRBY', sizes, '', -size) end
@@ -59,6 +60,10 @@ local function make_room(need, budget)
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 100)) do forget(each) end
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - life, 'LIMIT', 0, 100)) do forget(each) end
   local there, count = total(), 0
+  if there < 0 then
+    redis.call('HDEL', sizes, '')
+    there = 0
+  end
   while there + need > budget and count < 2000 do
     local oldest = redis.call('ZRANGE', used, 0, 15)
     if #oldest == 0 then

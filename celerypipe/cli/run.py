@@ -118,6 +118,11 @@ def supervise(
         say(warning)
     for note in notes(definition, catalogue):
         say(note)
+    private = redis is None and settings.redis_url is None and definition.is_warped and not local
+    if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
+        say(
+            "the private Redis takes its result cache along; --redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
+        )
     try:
         address = redis or settings.redis_url
         with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:

@@ -49,7 +49,9 @@ def test_a_call_that_was_made_before_is_cached(url: str, local: bool, tmp_path: 
             assert calls[2].result().dtype == np.float64
             assert times(marks) == 2, "a default that is given is the same"
             states = sorted(call.state for call in calls)
-            assert states == (["cached"] * 3 if round_ else ["cached", "done", "done"]), "one computes, one waits for it"
+            assert states == (["cached"] * 3 if round_ else ["cached", "done", "done"]), (
+                "one computes, one waits for it"
+            )
     with Runner(url, local=local, cache=False) as runner:
         assert runner.submit(called.remembered, str(marks), (1, "x")).result(30) == (1, "x", 1, "x")
     assert times(marks) == 3
