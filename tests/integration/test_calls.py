@@ -322,7 +322,7 @@ def test_calls_are_let_go_with_what_they_hold(runner: Runner, redis_client: Clie
     del calls, apart
     gc.collect()
     assert not [each for each in gc.get_objects() if type(each) is Call]
-    assert not session._calls
+    assert not session._ledger
     carrier = session._transport.carrier
     assert carrier is not None
     eventually(lambda: not carrier.blobs.living() and not carrier.blobs.garbage, "nothing of them in Redis")

@@ -52,7 +52,7 @@ def test_map_with_a_timeout(executor: Executor) -> None:
     found = []
 
     def read() -> None:
-        for result in executor.map(called.nap, [0.0, 0.0, 30.0], timeout=5):
+        for result in executor.map(called.nap, [0.0, 0.0, 30.0], timeout=2):
             found.append(result)  # noqa: PERF402  # it raises in between
 
     with pytest.raises(TimeoutError):
