@@ -239,8 +239,8 @@ class Session:
                     break
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts
             self.course.fail(error)
-        if self.course.error is not None:
-            self._fail_all(self.course.error)
+        if self.course.error is not None:  # nobody may come any more who would end it
+            self.close(cancel=True)
 
     def _fail_all(self, error: BaseException) -> None:
         calls = self._ledger.all()
