@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celerypipe import version
 
 if TYPE_CHECKING:
+    from celerypipe.console import Console as Console
     from celerypipe.contract import Node as Node
     from celerypipe.contract import Proc as Proc
     from celerypipe.contract import Sink as Sink
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __version__ = version.VERSION
 
 _HOME = {
+    "console": ("Console",),
     "contract": ("Node", "Proc", "Sink", "Source", "node"),
     "embedded": ("Embedded",),
     "errors": (

@@ -155,6 +155,7 @@ class Assembly:
             "batch": limits.batches.size,
             "wait": limits.batches.wait,
             "pinned": limits.pinned,
+            "console": node.console,
         }
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:

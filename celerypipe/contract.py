@@ -193,6 +193,7 @@ class Options:
     timeout: float | None = None
     version: str = ""
     stateful: bool = False
+    console: bool = False
 
 
 class FunctionNode(Proc):
@@ -221,7 +222,12 @@ F = typing.TypeVar("F", bound=Callable[..., Any])
 def node(function: F, /) -> F: ...
 @overload
 def node(
-    *, queue: str | None = None, timeout: float | None = None, version: str = "", stateful: bool = False
+    *,
+    queue: str | None = None,
+    timeout: float | None = None,
+    version: str = "",
+    stateful: bool = False,
+    console: bool = False,
 ) -> Callable[[F], F]: ...
 def node(
     function: F | None = None,
@@ -231,6 +237,7 @@ def node(
     timeout: float | None = None,
     version: str = "",
     stateful: bool = False,
+    console: bool = False,
 ) -> Any:
     """Make a node of a function; the function itself stays as it was and can be called as before.
 
@@ -238,10 +245,10 @@ def node(
     Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.
     All further parameters are the node's configuration. The mark is the function's dotted path.
 
-    ``queue``, ``timeout`` (seconds): defaults when the node is warped.
+    ``queue``, ``timeout`` (seconds), ``console`` (keep what it prints): defaults when the node is warped.
     """
     if function is None:
-        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful))
+        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, console))
     return _decorate(function, options=Options())
 
 

@@ -186,6 +186,7 @@ class NodeDefinition(Shape):
     on_error: Literal["stop", "skip", "dead_letter"] = Field(
         "stop", description="After the last try: end the run, go on without the message, or keep it aside."
     )
+    console: Flag = Field(False, description="Keep what it prints for each message: in its folder, or else in the log.")
     cache: Annotated[None, BeforeValidator(not_yet("the result cache is not built yet; leave it out"))] = Field(
         None, description="The result cache; arrives later."
     )
@@ -257,6 +258,8 @@ def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
     if not isinstance(warp, Mapping):
         return data
     defaults: dict[str, Any] = {}
+    if options.console and "console" not in data:
+        data = {**data, "console": True}
     if options.queue is not None:
         defaults["queue"] = options.queue
     if options.timeout is not None and data.get("timeout") is None:
@@ -274,6 +277,8 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
     if node.warped and warp.batches.size > warp.window:
         text = f'is {warp.batches.size}, and only {warp.window} messages are in flight; write "window": '
         yield ("warp_configuration", "batch", "size"), f"{text}{warp.batches.size} or more, or a smaller batch"
+    if node.console and node.type == "source":
+        yield ("console",), "a source has no messages to print for; ask for it at the nodes after it"
     if node.warped and node.type == "source":
         yield ("warped",), "a source runs where its pipeline runs; warp the nodes after it"
     if node.warped and not node.queue:

@@ -103,10 +103,12 @@ class NodeError(CelerypipeError):
     """One node failed on one message.
 
     ``node`` and ``message_id`` say where; ``worker`` names the machine and process when the node ran elsewhere;
-    ``remote_traceback`` is the text of the traceback over there (empty when there is none).
+    ``remote_traceback`` is the text of the traceback over there (empty when there is none). ``console``: what it
+    printed until then, a :class:`celerypipe.Console`, if that was asked for.
     """
 
     kind = "error"
+    console: Any = None
 
     def __init__(
         self, text: str, *, node: str = "", message_id: str = "", worker: str = "", remote_traceback: str = ""

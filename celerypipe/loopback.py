@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from celerypipe import codec
 from celerypipe.batches import Outcome, update_batch
+from celerypipe.capture import Recorder, captured, here
 from celerypipe.course import Course
-from celerypipe.errors import CodecError, NodeFailed
+from celerypipe.errors import CodecError, NodeError, NodeFailed
 from celerypipe.flight import Done, Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
@@ -42,6 +43,7 @@ class Loopback:
         self._since = 0.0
         self._era = 0
         self._thread: threading.Thread | None = None
+        self._recorder: Recorder | None = None
 
     def prepare(self) -> None:
         """Warm the node up before the first message."""
@@ -97,6 +99,7 @@ class Loopback:
             if flight not in self._running:
                 return f"{spent:.1f} s waiting here", []
             ran = time.monotonic() - self._since
+            flight.console = self._recorder.console(here()) if self._recorder is not None else None
             self.course.forget(self._thread)
             self._era += 1  # the thread that hangs is nobody's any more
             company = [other for other in self._running if other is not flight]
@@ -142,7 +145,10 @@ class Loopback:
 
     def _run(self, era: int, instance: Instance, warp: Warp, flights: list[Flight]) -> None:
         began = time.monotonic()
-        outcomes = self._outcomes(instance, warp, flights)
+        self._recorder = recorder = Recorder() if warp.node.console else None
+        with captured(recorder):
+            outcomes = self._outcomes(instance, warp, flights)
+        console = recorder.console(here()) if recorder is not None else None
         with self._changed:
             if era != self._era:
                 return
@@ -156,9 +162,13 @@ class Loopback:
         ran = (time.monotonic() - began) / len(flights)
         for flight, outcome in zip(flights, outcomes, strict=True):
             if isinstance(outcome, BaseException):
-                warp.failed(flight, as_failure(outcome, warp.name, flight.message))
+                error = as_failure(outcome, warp.name, flight.message)
+                if isinstance(error, NodeError):
+                    error.console = console
+                warp.failed(flight, error)
             else:
-                warp.returned(flight, Done(flight.message, outcome, ran, began - flight.sent_at))
+                warp.returned(flight, Done(flight.message, outcome, ran, began - flight.sent_at, console=console))
+            console = None  # nobody knows for which message of a batch: the first one has it
         warp.hand_over()
 
     def _outcomes(

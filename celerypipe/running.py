@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from celerypipe import codec, keys
 from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed
+from celerypipe.capture import Recorder, captured
 from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
 from celerypipe.instance import Alarm, Instance, brief, trace
@@ -50,6 +51,8 @@ class Running:
         self.record = record
         self.instance = instance
         self.done = 0
+        #: What it printed for the message that was handed to it last, as it travels.
+        self.printed = b""
         #: The node that gets all that comes out, if this activation serves it too.
         self.next: Running | None = None
 
@@ -91,10 +94,13 @@ class Running:
         timeout = self.record.timeout
         if timeout is not None:
             self.lease.until = time.monotonic() + timeout
+        recorder = Recorder() if self.record.console else None
         try:
-            return self.lease.alarm.call(timeout, function, given, name)
+            with captured(recorder):
+                return self.lease.alarm.call(timeout, function, given, name)
         finally:
             self.lease.until = math.inf
+            self.printed = b"" if recorder is None else recorder.console().pack()
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:

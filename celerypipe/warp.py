@@ -15,7 +15,7 @@ from celerypipe import codec
 from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
 from celerypipe.course import Course
-from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout
+from celerypipe.errors import CircuitOpen, CodecError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
@@ -244,6 +244,8 @@ class Warp(Handover):
         self._keep(sequence, done)
 
     def _count(self, done: Done, seconds: float) -> None:
+        if done.console is not None:
+            self.printed(done.message, done.console)
         if self.circuit is not None:
             self.circuit.answered()
         total = done.ran + done.beyond
@@ -264,6 +266,8 @@ class Warp(Handover):
         if flight.errand is not None:
             flight.errand((), error)
             return
+        if isinstance(error, NodeError) and error.console is not None:
+            self.printed(flight.message, error.console, error)
         if self.circuit is not None:
             self.circuit.judge(error, unserved=flight.unserved)
         delay = self.judge(flight.message, error, flight.attempt)
@@ -351,4 +355,6 @@ class Warp(Handover):
                 continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
             for each in (flight, *company):
-                self.failed(each, NodeTimeout(text, node=self.name, message_id=each.message.id))
+                error = NodeTimeout(text, node=self.name, message_id=each.message.id)
+                error.console = each.console
+                self.failed(each, error)
