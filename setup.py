@@ -22,6 +22,7 @@ REQUIRES = [
     "rich>=13",  # the report on a terminal
     "numpy>=1.26",  # the first for Python 3.12; 2.x is tested
     "msgspec>=0.19",  # the header of a message; msgpack and JSON in C; 0.19 is the first for Python 3.13
+    "blake3>=1.0",  # fingerprints, which hashlib has no BLAKE3 for; the first with wheels for Python 3.13
     "websockets>=13",  # the server and client for threads, websockets.sync
     "httpx>=0.27",  # notifier_http
 ]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from celerypipe.errors import UnknownMark as UnknownMark
     from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
+    from celerypipe.files import File as File
+    from celerypipe.files import file as file
     from celerypipe.message import Message as Message
     from celerypipe.payload import Array as Array
     from celerypipe.payload import Audio as Audio
@@ -69,6 +71,7 @@ _HOME = {
         "UnknownRun",
         "WorkerLost",
     ),
+    "files": ("File", "file"),
     "message": ("Message",),
     "payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
     "pipeline": ("Pipeline",),

@@ -16,6 +16,7 @@ from celerypipe.batches import Outcome, update_batch
 from celerypipe.capture import Recorder, captured, here
 from celerypipe.course import Course
 from celerypipe.errors import CodecError, NodeError, NodeFailed
+from celerypipe.files import File, Here, arriving
 from celerypipe.flight import Done, Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
@@ -43,6 +44,7 @@ class Loopback:
         self._since = 0.0
         self._era = 0
         self._thread: threading.Thread | None = None
+        self._files: dict[str, File] = {}
         self._recorder: Recorder | None = None
 
     def prepare(self) -> None:
@@ -67,6 +69,7 @@ class Loopback:
     by_reference = False
 
     def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
+        self._files.update((file.digest, file) for file in message.files)
         flight.data = None if message.elsewhere is not None else message.joined()
         flight.size = len(message.head) + message.size
 
@@ -109,6 +112,7 @@ class Loopback:
 
     def _live(self, era: int) -> None:
         instance = self._instance
+        arriving.set(lambda file: Here(self._files[file.digest].path))
         try:
             if instance is None:
                 instance = self._make()
@@ -189,7 +193,9 @@ class Loopback:
             message = self._fetch(flight.message)
             if message is None:
                 raise NodeFailed(f"{warp.name}: its input is lost", node=warp.name, message_id=flight.message.id)
-            data = codec.encode_joined((message,))
+            apart = codec.encode_apart((message,))
+            self._files.update((file.digest, file) for file in apart.files)
+            data = apart.joined()
         return codec.decode(data)[0]
 
 

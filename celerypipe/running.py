@@ -15,6 +15,7 @@ from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed
 from celerypipe.capture import Recorder, captured
 from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.files import Origin
 from celerypipe.instance import Alarm, Instance, brief, trace
 from celerypipe.keeper import Lease
 from celerypipe.message import Message
@@ -126,6 +127,11 @@ class Running:
         Arrays that lie as they are in ``given``, a blob, go on by reference to it.
         """
         result = codec.encode_apart(outputs, memoryview(given) if given is not None else None)
+        for file in result.files:
+            if isinstance(file.place, Origin):
+                raise CodecError(
+                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes"
+                )
         size = len(result.head) + result.size
         if result.borrowed:
             return Stowed(result.head, blob, []), size

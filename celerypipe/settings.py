@@ -8,6 +8,9 @@
                                         write besides their own, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
 ``CELERYPIPE_KEYS``                     keys that sign all messages, separated by commas; the first one signs
+``CELERYPIPE_FILES``                    where a worker makes its folder for files that are sent to it; default: the
+                                        machine's temporary folder
+``CELERYPIPE_FILES_BYTES``              how many bytes it keeps there; default 4294967296 (4 GiB)
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -28,6 +31,7 @@ from celerypipe.signing import VARIABLE, Keyring
 #: What redis-py takes as a password behind the question mark.
 SECRET_OPTION = re.compile(r"([?&](?:\w*password|\w*secret)=)[^&]*")
 
+FILES_BYTES = 4 * 1024**3
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
 
 
@@ -41,6 +45,8 @@ class Settings:
     shared_memory: bool = True
     allowed: tuple[Path, ...] = ()
     keyring: Keyring | None = field(default=None, repr=False)
+    files: Path | None = None
+    files_bytes: int = FILES_BYTES
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -55,7 +61,9 @@ class Settings:
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""))
-        return cls(url, plugins, configs, shared_memory, allowed, keyring)
+        files = Path(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
+        files_bytes = _count("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
+        return cls(url, plugins, configs, shared_memory, allowed, keyring, files, files_bytes)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -74,6 +82,13 @@ def _yes(name: str, environment: Mapping[str, str]) -> bool:
     if said in ("", "yes", "1", "on", "true"):
         return True
     raise ConfigError(f"{name}: {said!r} is neither yes nor no")
+
+
+def _count(name: str, environment: Mapping[str, str], default: int) -> int:
+    said = environment.get(name) or str(default)
+    if not said.isascii() or not said.isdecimal() or not 0 < len(said) < 19:
+        raise ConfigError(f"{name}: {said!r} is no number of bytes; write it out, such as {default}")
+    return int(said)
 
 
 def client_url(url: str) -> str:

@@ -21,6 +21,7 @@ from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, fields_of
 from celerypipe.codec.plain import ATOMS, MAX_ITEMS, is_plain, too_many
 from celerypipe.codec.refusal import Refusal, at_key, refusal_of
+from celerypipe.files import File
 from celerypipe.message import Message
 from celerypipe.payload import Object
 
@@ -49,7 +50,18 @@ class Writer:
     arrays may lie already; ``borrowed`` counts the bytes of those that do.
     """
 
-    __slots__ = ("atoms", "borrowed", "elsewhere", "items_left", "parts_left", "segments", "size", "walked", "within")
+    __slots__ = (
+        "atoms",
+        "borrowed",
+        "elsewhere",
+        "files",
+        "items_left",
+        "parts_left",
+        "segments",
+        "size",
+        "walked",
+        "within",
+    )
 
     def __init__(self, careful: bool = False, within: memoryview | None = None) -> None:
         self.elsewhere: Elsewhere | None = None
@@ -58,6 +70,7 @@ class Writer:
         self.atoms = _CAREFUL_ATOMS if careful else ATOMS
         self.walked = range(len(FIELDS)) if careful else _OPEN_FIELDS
         self.segments: list[Segment] = []
+        self.files: list[File] = []
         self.size = 0
         self.items_left = MAX_ITEMS
         self.parts_left = tags.MAX_PARTS
@@ -125,6 +138,12 @@ class Writer:
         self.parts_left -= 1
         if self.parts_left < 0:
             raise Refusal(f"more than {tags.MAX_PARTS:,} arrays, bytes and messages cannot travel together; send fewer")
+
+    def file(self, file: File) -> tuple[Any, ...]:
+        """Take note of a file, whose content travels by another way; return what stands for it."""
+        self.part()
+        self.files.append(file)
+        return file.digest, file.name, file.size
 
     def borrow(self, address: int, length: int) -> int | None:
         """Return where in the body that is there already these bytes lie; None if they do not, or were taken before."""
@@ -210,6 +229,10 @@ def _payload(writer: Writer, value: Any, depth: int) -> Ext:
     return Ext(tag, pack(words))
 
 
+def _file(writer: Writer, value: File, depth: int) -> Ext:
+    return Ext(tags.FILE, pack(writer.sequence(writer.file(value), depth)))
+
+
 def _int(writer: Writer, value: int, depth: int) -> int | Ext:
     if _LEFTMOST <= value < _BEYOND:
         return value
@@ -284,6 +307,7 @@ _WRITE: dict[type, Write] = {
     frozenset: _frozenset,
     Object: _object,
     Message: _message,
+    File: _file,
     np.ndarray: _ndarray,
     np.str_: _numpy_str,
     np.bytes_: _numpy_bytes,
