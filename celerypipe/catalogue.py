@@ -14,6 +14,8 @@ from typing import Any
 
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
+from celerypipe.cache.asker import default_digest
+from celerypipe.cache.code import code_of
 from celerypipe.contract import Node, node_class, takes_batches, takes_snapshots
 from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
@@ -84,8 +86,13 @@ class Entry:
             "snapshots": takes_snapshots(self.node),
             "batches": self.batches,
             "version": self.node.version,
+            "code": code_of(self.node),
+            "cache_meta": list(self.node.cache_meta),
             "doc": self.doc,
-            "arguments": [argument.to_dict() for argument in self.arguments()],
+            "arguments": [
+                {**argument.to_dict(), "digest": "" if argument.required else default_digest(argument.default)}
+                for argument in self.arguments()
+            ],
             "open": self.open,
         }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from celerypipe import graph, packing
 from celerypipe.catalogue import Catalogue, Entry, built_in_marks
 from celerypipe.codec import encode_value
-from celerypipe.demands import demands
+from celerypipe.demands import cannot_keep, demands
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
 from celerypipe.pipeline import NodeDefinition, Pipeline, resolve_environment
 
@@ -136,6 +136,8 @@ def _of_class(node: NodeDefinition, place: str, entry: Entry) -> Iterator[Compla
     if node.warped and size > 1 and not entry.batches:
         text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"
         yield Complaint(f"{place}.warp_configuration.batch.size", text)
+    if node.cache is not None and (text := cannot_keep(stateful=entry.node.stateful)):
+        yield Complaint(f"{place}.cache", text)
     for text in entry.complaints(node.configuration):
         yield Complaint(f"{place}.configuration", text)
 

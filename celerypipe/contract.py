@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import time
 import typing
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, overload
@@ -19,9 +20,12 @@ from celerypipe.errors import NodeFailed
 from celerypipe.message import Message
 from celerypipe.positions import Position
 from celerypipe.reach import ANYWHERE, Reach
+from celerypipe.redefinition import refuse_twin
 
 #: What ``Proc.update`` may return: nothing, one message, or any number of them.
 Output = Message | Iterable[Message] | None
+#: What ``cache`` may be.
+Cache = bool | str | float | Mapping[str, Any]
 
 
 class Node:
@@ -34,6 +38,14 @@ class Node:
     stateful: ClassVar[bool] = False
     #: The version of its code; shown by ``celerypipe nodes`` and part of its fingerprint.
     version: ClassVar[str] = ""
+    #: Keys of a message's meta that its result depends on; where results are kept, no others are looked at.
+    cache_meta: ClassVar[tuple[str, ...]] = ()
+    #: When the class was made, in nanoseconds: a file that was written later is not what runs.
+    defined_at: ClassVar[int] = 0
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls.defined_at = time.time_ns()
 
     #: The node's name in its pipeline; set by whoever runs it, after ``__init__`` and before ``configure``.
     name: str = ""
@@ -193,6 +205,7 @@ class Options:
     timeout: float | None = None
     version: str = ""
     stateful: bool = False
+    cache: Cache | None = None
     console: bool = False
 
 
@@ -227,6 +240,7 @@ def node(
     timeout: float | None = None,
     version: str = "",
     stateful: bool = False,
+    cache: Cache | None = None,
     console: bool = False,
 ) -> Callable[[F], F]: ...
 def node(
@@ -237,6 +251,7 @@ def node(
     timeout: float | None = None,
     version: str = "",
     stateful: bool = False,
+    cache: Cache | None = None,
     console: bool = False,
 ) -> Any:
     """Make a node of a function; the function itself stays as it was and can be called as before.
@@ -245,10 +260,11 @@ def node(
     Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.
     All further parameters are the node's configuration. The mark is the function's dotted path.
 
-    ``queue``, ``timeout`` (seconds), ``console`` (keep what it prints): defaults when the node is warped.
+    ``queue``, ``timeout`` (seconds): defaults when the node is warped. ``cache``, ``console`` (keep what it prints):
+    the same, wherever it runs.
     """
     if function is None:
-        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, console))
+        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, cache, console))
     return _decorate(function, options=Options())
 
 
@@ -256,6 +272,7 @@ def _decorate(function: F, *, options: Options) -> F:
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         raise TypeError(f"@node {function.__qualname__}: needs a first parameter to receive the message or its payload")
+    refuse_twin(function, options.version)
     named = (p for p in parameters[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     configuration = [p.replace(kind=p.KEYWORD_ONLY) for p in named]
     hints = _hints(function)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from celerypipe.cache_definition import CacheDefinition as CacheDefinition  # part of a definition, asked for here
+from celerypipe.cache_definition import CacheSchema, cache_of
 from celerypipe.contract import Options, node_class
 from celerypipe.shape import (
     Flag,
@@ -20,7 +22,6 @@ from celerypipe.shape import (
     Shape,
     Whole,
     fail,
-    not_yet,
     path,
     refuse,
 )
@@ -187,8 +188,8 @@ class NodeDefinition(Shape):
         "stop", description="After the last try: end the run, go on without the message, or keep it aside."
     )
     console: Flag = Field(False, description="Keep what it prints for each message: in its folder, or else in the log.")
-    cache: Annotated[None, BeforeValidator(not_yet("the result cache is not built yet; leave it out"))] = Field(
-        None, description="The result cache; arrives later."
+    cache: Annotated[CacheDefinition | None, Inside, BeforeValidator(cache_of), CacheSchema] = Field(
+        None, description='Remember its results: true, for how long ("1h"), or an object.'
     )
 
     if TYPE_CHECKING:  # type checkers would derive one that refuses a class as the mark
@@ -221,7 +222,7 @@ class NodeDefinition(Shape):
         refuse(cls.__name__, _wrong_class(found, given))
         data = {**data, "mark": f"{found.__module__}.{found.__qualname__}", "type": given}
         options = getattr(found, "options", None)
-        return _with_options(data, options) if isinstance(options, Options) and data.get("warped") else data
+        return _with_options(data, options) if isinstance(options, Options) else data
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -251,15 +252,19 @@ def _wrong_class(found: type, given: object) -> Iterable[tuple[Location, str]]:
 
 
 def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
-    """What ``@node(queue=..., timeout=...)`` says, where the definition says nothing."""
+    """What ``@node(queue=..., timeout=..., cache=..., console=...)`` says, where the definition says nothing."""
+    if options.cache is not None and data.get("cache") is None:
+        data = {**data, "cache": options.cache}
+    if options.console and "console" not in data:
+        data = {**data, "console": True}
+    if not data.get("warped"):
+        return data
     warp = data.get("warp_configuration", {})
     if isinstance(warp, WarpConfiguration):
         warp = warp.model_dump(exclude_unset=True)
     if not isinstance(warp, Mapping):
         return data
     defaults: dict[str, Any] = {}
-    if options.console and "console" not in data:
-        data = {**data, "console": True}
     if options.queue is not None:
         defaults["queue"] = options.queue
     if options.timeout is not None and data.get("timeout") is None:
@@ -279,6 +284,8 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
         yield ("warp_configuration", "batch", "size"), f"{text}{warp.batches.size} or more, or a smaller batch"
     if node.console and node.type == "source":
         yield ("console",), "a source has no messages to print for; ask for it at the nodes after it"
+    if node.cache is not None and node.type != "proc":
+        yield ("cache",), f"is for a proc, which turns what it gets into results; this is a {node.type}: leave it out"
     if node.warped and node.type == "source":
         yield ("warped",), "a source runs where its pipeline runs; warp the nodes after it"
     if node.warped and not node.queue:

@@ -31,6 +31,13 @@ def demands(schema: Mapping[str, Any], limits: WarpConfiguration) -> Iterator[tu
         yield "on_no_worker", "is 'local', but the state of a stateful node cannot move here; write wait or fail"
 
 
+def cannot_keep(*, stateful: bool) -> str:
+    """Say why the results of a node cannot be kept; empty: they can."""
+    if not stateful:
+        return ""
+    return "is for a node whose result depends on its message alone, and this one is stateful; leave it out"
+
+
 def lacks_slots(pinned: int, slots: Mapping[str, int]) -> str:
     """Say that a worker would have no slot left with so many nodes pinned to it; empty: each has.
 

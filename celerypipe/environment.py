@@ -33,6 +33,19 @@ def resolve_environment(
     return resolved
 
 
+def from_environment(configuration: Mapping[str, Any]) -> set[str]:
+    """Return the arguments whose values, or parts of them, come from the environment; they may be secrets."""
+    return {key for key, value in configuration.items() if _is_from_environment(value)}
+
+
+def _is_from_environment(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_is_from_environment, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_is_from_environment, value))
+    return isinstance(value, str) and value.startswith(PREFIX)
+
+
 def _resolved(value: Any, environment: Mapping[str, str], place: str, kind: type, complaints: list[Complaint]) -> Any:
     if isinstance(value, Mapping):
         return {key: _resolved(item, environment, f"{place}.{key}", str, complaints) for key, item in value.items()}

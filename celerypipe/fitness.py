@@ -11,7 +11,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.arguments import complaints_from_schema
-from celerypipe.demands import demands, lacks_slots
+from celerypipe.demands import cannot_keep, demands, lacks_slots
 from celerypipe.errors import did_you_mean
 from celerypipe.finding import Finding
 from celerypipe.pipeline import NodeDefinition
@@ -101,6 +101,14 @@ def _of_batches(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
         yield Finding("error", "batch", f"node {node.name!r} ({node.mark})", text, cure)
 
 
+def _of_cache(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    for worker in workers:
+        stateful = bool(worker["marks"][node.mark].get("stateful"))
+        if node.cache is not None and (text := cannot_keep(stateful=stateful)):
+            said, _, cure = text.rpartition("; ")
+            yield Finding("error", "cache", f"node {node.name!r} ({node.mark})", f"cache {said}", cure)
+
+
 def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     way = node.warp_configuration.compression
     for worker in workers:
@@ -164,6 +172,7 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_arguments,
     _of_state,
     _of_batches,
+    _of_cache,
     _of_compression,
     _of_timeouts,
 )

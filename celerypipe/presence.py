@@ -34,6 +34,7 @@ class ArgumentShape(msgspec.Struct):
 
     name: str
     required: bool
+    digest: str = ""
 
 
 class MarkShape(msgspec.Struct):
@@ -41,6 +42,8 @@ class MarkShape(msgspec.Struct):
 
     mark: str
     arguments: list[ArgumentShape]
+    code: str = ""
+    cache_meta: list[str] = []
 
 
 class Shape(msgspec.Struct):

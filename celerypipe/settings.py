@@ -8,9 +8,14 @@
                                         write besides their own, separated by ``:``
 ``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
 ``CELERYPIPE_KEYS``                     keys that sign all messages, separated by commas; the first one signs
+``CELERYPIPE_CACHE``                    ``no``: no result is looked up or kept, whatever a definition says
+``CELERYPIPE_CACHE_BYTES``              how much of Redis kept results may take: bytes, ``512MB``, ``2GiB``
+                                        (1GiB)
+``CELERYPIPE_CACHE_URL``                where results are kept besides: ``file:///…``, ``s3://…`` and what else fsspec
+                                        knows; ``redis://…``: there instead of in the pipeline's Redis
 ``CELERYPIPE_FILES``                    where a worker makes its folder for files that are sent to it; default: the
                                         machine's temporary folder
-``CELERYPIPE_FILES_BYTES``              how many bytes it keeps there; default 4294967296 (4 GiB)
+``CELERYPIPE_FILES_BYTES``              how much of them it keeps there, as above (4GiB)
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -31,8 +36,38 @@ from celerypipe.signing import VARIABLE, Keyring
 #: What redis-py takes as a password behind the question mark.
 SECRET_OPTION = re.compile(r"([?&](?:\w*password|\w*secret)=)[^&]*")
 
+#: What a worker keeps of the files that are sent to it, where nothing is said.
 FILES_BYTES = 4 * 1024**3
+#: What kept results may take in Redis where nothing is said.
+CACHE_BYTES = 1024**3
+#: What may stand behind a number of bytes.
+SIZES = {"": 1, "b": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
+SIZES |= {f"{letter}{ending}": 1024**power for power, letter in enumerate("kmgt", 1) for ending in ("ib", "i")}
+
 DEFAULT_REDIS_URL = "redis://localhost:6379/0"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What the environment says about kept results.
+
+    ``bytes``: what they may take in Redis. ``url``: where they are kept besides, or a Redis of their own; it may hold a
+    password. ``enabled``: False switches the cache off.
+    """
+
+    bytes: int = CACHE_BYTES
+    url: str | None = field(default=None, repr=False)
+    enabled: bool = True
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> CacheSettings:
+        """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
+        enabled = _yes("CELERYPIPE_CACHE", environment)
+        url = environment.get("CELERYPIPE_CACHE_URL") or None
+        if url is not None:
+            url = _cache_url(url)
+        size = environment.get("CELERYPIPE_CACHE_BYTES", "")
+        return cls(_bytes("CELERYPIPE_CACHE_BYTES", size) if size else CACHE_BYTES, url, enabled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +80,7 @@ class Settings:
     shared_memory: bool = True
     allowed: tuple[Path, ...] = ()
     keyring: Keyring | None = field(default=None, repr=False)
+    cache: CacheSettings = CacheSettings()
     files: Path | None = None
     files_bytes: int = FILES_BYTES
 
@@ -61,9 +97,10 @@ class Settings:
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""))
+        cache = CacheSettings.from_environment(environment)
         files = Path(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
-        files_bytes = _count("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
-        return cls(url, plugins, configs, shared_memory, allowed, keyring, files, files_bytes)
+        files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment.get("CELERYPIPE_FILES_BYTES") or str(FILES_BYTES))
+        return cls(url, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -84,11 +121,29 @@ def _yes(name: str, environment: Mapping[str, str]) -> bool:
     raise ConfigError(f"{name}: {said!r} is neither yes nor no")
 
 
-def _count(name: str, environment: Mapping[str, str], default: int) -> int:
-    said = environment.get(name) or str(default)
-    if not said.isascii() or not said.isdecimal() or not 0 < len(said) < 19:
-        raise ConfigError(f"{name}: {said!r} is no number of bytes; write it out, such as {default}")
-    return int(said)
+def _bytes(name: str, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    size = int(float(found[1]) * SIZES[found[2]]) if found and found[2] in SIZES else 0
+    if not size:
+        raise ConfigError(f"{name}: {text!r} is no number of bytes; write 512MB, 2GiB or 1073741824")
+    return size
+
+
+def _cache_url(url: str) -> str:
+    """A place for results; what looks like a Redis has to be one."""
+    scheme, colon, rest = url.partition("://")
+    try:
+        if scheme in ("redis", "rediss", "unix", SCHEME, "redis+socket", "socket"):
+            return client_url(url)
+    except ConfigError as error:
+        raise ConfigError(f"CELERYPIPE_CACHE_URL: {error}") from None
+    if not colon or not rest or not re.fullmatch(r"[a-z][a-z0-9+.:-]*", scheme):
+        cure = f"file://{Path(url).absolute()}" if url.startswith(("/", ".", "~")) else "file:///var/cache/results"
+        _, at, place = url.rpartition("@")
+        raise ConfigError(
+            f"CELERYPIPE_CACHE_URL: {(f'***{at}' if at else '') + place!r} is no URL; write {cure} or s3://bucket/folder"
+        )
+    return url
 
 
 def client_url(url: str) -> str:

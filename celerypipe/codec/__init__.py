@@ -33,11 +33,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from celerypipe.codec.elsewhere import Elsewhere
+from celerypipe.codec.encoding import encoding
 from celerypipe.codec.fields import FIELDS, message_of
 from celerypipe.codec.reader import Reader
 from celerypipe.codec.refusal import Refusal
-from celerypipe.codec.tags import ALIGNMENT, MAX_DEPTH, MAX_HEADER, MAX_PARTS
-from celerypipe.codec.writer import Segment, Writer, pack
+from celerypipe.codec.tags import ALIGNMENT, MAX_HEADER, MAX_PARTS
+from celerypipe.codec.writer import Segment, Writer
 from celerypipe.errors import CodecError
 from celerypipe.files import File
 from celerypipe.message import Message
@@ -207,26 +208,7 @@ def decode_value(data: bytes | bytearray | memoryview) -> Any:
 
 
 def _encode(content: Callable[[Writer], Any], within: memoryview | None = None) -> tuple[Writer, bytes]:
-    try:
-        try:
-            writer = Writer(within=within)
-            header = pack(content(writer))
-        except (OverflowError, UnicodeEncodeError):
-            # An int beyond 64 bits or a lone surrogate is in there: look at each int and str this time.
-            writer = Writer(careful=True, within=within)
-            header = pack(content(writer))
-    except Refusal as refusal:
-        raise CodecError(str(refusal)) from None
-    except RecursionError:
-        raise CodecError(f"the payload is nested too deep here; {MAX_DEPTH} levels travel") from None
-    except ValueError as error:  # msgspec: one str or extension beyond 4 GiB
-        raise CodecError(f"the payload cannot be written: {error}; put large content into arrays or bytes") from None
-    if len(header) > MAX_HEADER:
-        raise CodecError(
-            f"what is no array and no bytes is {len(header):,} bytes long here, and {MAX_HEADER:,} travel together; "
-            "put large content into arrays or bytes"
-        )
-    return writer, header
+    return encoding(content, lambda careful: Writer(careful, within))
 
 
 def _preamble(header: bytes, kind: int, body: int) -> bytes:

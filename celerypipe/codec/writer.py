@@ -127,6 +127,10 @@ class Writer:
         self.count(len(words))
         return words
 
+    def members(self, items: Iterable[Any], depth: int) -> list[Any]:
+        """Return the words of the members of a set."""
+        return self.sequence(items, depth)
+
     def count(self, items: int) -> None:
         """Take note of items that were written one by one: lists that hold one another can double without end."""
         self.items_left -= items
@@ -206,11 +210,11 @@ def _tuple(writer: Writer, value: tuple[Any, ...], depth: int) -> Ext:
 
 
 def _set(writer: Writer, value: set[Any], depth: int) -> Ext:
-    return Ext(tags.SET, pack(writer.sequence(value, depth)))
+    return Ext(tags.SET, pack(writer.members(value, depth)))
 
 
 def _frozenset(writer: Writer, value: frozenset[Any], depth: int) -> Ext:
-    return Ext(tags.FROZENSET, pack(writer.sequence(value, depth)))
+    return Ext(tags.FROZENSET, pack(writer.members(value, depth)))
 
 
 def _message(writer: Writer, value: Message, depth: int) -> Ext:

@@ -12,7 +12,7 @@ from recordings import RATE, Case, bound
 
 mpl.use("agg")  # no screen is needed
 
-from matplotlib import pyplot as plt  # noqa: E402  # after the choice above
+from matplotlib import pyplot as plt  # after the choice above
 
 
 def rms_by_noise(studied: Sequence[Case], errors: Sequence[NDArray[np.float64]]) -> dict[float, float]:

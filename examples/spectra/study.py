@@ -55,9 +55,7 @@ def main() -> None:
     if not all(np.array_equal(one, other) for one, other in zip(first, second, strict=True)):
         raise SystemExit("the second run is not the first one")
     print(f"the second run took 1/{computing / remembering:.0f} of the time, and every number is the same")
-    errors = [
-        estimate[:, 1] - case.slope for case, estimate in zip(studied, second, strict=True)
-    ]
+    errors = [estimate[:, 1] - case.slope for case, estimate in zip(studied, second, strict=True)]
     print(f"drawn: {plot(studied, inputs, errors, HERE / 'out' / 'spectra.png')}")
 
 

@@ -15,6 +15,7 @@ from blake3 import blake3
 
 import celerypipe
 from celerypipe import CodecError, File, Message, NodeFailed, codec, keys
+from celerypipe.codec.digest import digest
 from celerypipe.connection import Client, connect
 from celerypipe.file_folder import FileFolder
 from celerypipe.file_sender import FileSender
@@ -59,7 +60,7 @@ def as_it_arrives(file: File, find: Callable[[File], Here] | FileFolder) -> File
     return found[0]
 
 
-# -- what they are ----------------------------------------------------------------------------------------------------
+# -- what they are ---------------------------------------------------------------------------------------------------
 
 
 def test_a_file_is_its_content_and_opens_as_itself(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_the_end_of_a_name_is_kept_if_it_is_one(name: str, suffix: str) -> None:
     assert File("0" * 64, name, 0).suffix == suffix
 
 
-# -- how they travel ----------------------------------------------------------------------------------------------------
+# -- how they travel -------------------------------------------------------------------------------------------------
 
 
 def test_files_travel_at_any_depth_by_their_digest_alone(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_message_shows_a_file_as_json(tmp_path: Path) -> None:
     assert Message(file).to_dict()["payload"] == {"name": "a.bin", "size": 1000, "digest": file.digest}
 
 
-# -- from here to Redis -------------------------------------------------------------------------------------------------
+# -- from here to Redis ----------------------------------------------------------------------------------------------
 
 
 def test_a_content_is_sent_once_in_pieces_that_go_away(
@@ -199,7 +200,7 @@ def test_a_file_of_elsewhere_is_passed_on_as_long_as_it_is_there(
     sender.send([passed])
 
 
-# -- from Redis to a worker ---------------------------------------------------------------------------------------------
+# -- from Redis to a worker ------------------------------------------------------------------------------------------
 
 
 def test_a_copy_is_fetched_once_when_it_is_asked_for(
@@ -338,3 +339,13 @@ def test_many_at_once_fetch_it_once(sender: FileSender, redis_url: str, tmp_path
         thread.join()
     assert len(paths) == 8
     assert len(asked) == 1
+
+
+def test_for_a_fingerprint_its_content_counts_and_the_end_of_its_name(tmp_path: Path) -> None:
+    file = made(tmp_path, "a.wav")
+    other = made(tmp_path, "b.wav")
+    renamed = File(file.digest, "c.wav", file.size)
+    assert digest({"sound": [file]}) == digest({"sound": [renamed]})
+    assert digest(file) != digest(File(file.digest, "a.mp3", file.size))
+    assert digest(file) != digest(other)
+    assert digest(file) != digest((file.digest, file.suffix))

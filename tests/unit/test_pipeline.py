@@ -217,12 +217,6 @@ def test_all_complaints_come_at_once_each_with_its_place() -> None:
     assert len(found) == 19
 
 
-def test_what_arrives_later_is_refused_with_a_sentence() -> None:
-    found = complaints(Pipeline.from_dict, tutorial(cache=True))
-    assert "not built yet" in found["pipeline.nodes[1].cache"]
-    assert Pipeline.from_dict(tutorial(cache=None))
-
-
 def test_a_batch_has_a_size_and_a_wait_and_fits_the_window() -> None:
     def limits(**warp: Any) -> dict[str, Any]:
         return tutorial(warped=True, warp_configuration={"queue": "q", **warp})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe.catalogue import Catalogue
+from celerypipe.codec.digest import digest
 from celerypipe.contract import Proc
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.message import Message
@@ -137,13 +138,19 @@ def test_a_plugin_that_takes_anything_takes_what_its_config_lists(tmp_path: Path
 
 
 def test_a_schema_says_all_that_another_machine_must_know(plugins: Path) -> None:
-    assert Catalogue([plugins]).find("label").schema() == {
+    schema = Catalogue([plugins]).find("label").schema()
+    # Without them an omitted default and the same value given would not be one thing to the cache.
+    digests = [argument.pop("digest") for argument in schema["arguments"]]
+    assert digests == [digest("new"), digest(1), digest((2, 3))]
+    assert schema == {
         "mark": "label",
         "type": "proc",
         "stateful": True,
         "snapshots": False,
         "batches": False,
         "version": "3",
+        "code": "version 3",
+        "cache_meta": [],
         "doc": "Adds a label.",
         "arguments": [
             {"name": "label", "required": False, "default": "new", "annotation": "str"},

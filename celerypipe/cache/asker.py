@@ -1,0 +1,87 @@
+"""The asker of a node, made of what is known of its class: here, or by what its workers tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celerypipe.cache.asked import Asker, Told, told_of
+from celerypipe.definition import CacheDefinition
+from celerypipe.environment import from_environment
+from celerypipe.errors import CodecError
+
+#: One node class, as ``Entry.schema()`` has it and as its workers tell it.
+Schema = Mapping[str, Any]
+
+#: Ends a sentence about code that cannot be told.
+DECLARE = 'declare one: version = "1" in the class, @node(version="1"), or "version" in its cache'
+
+
+def asker_of(
+    mark: str,
+    schemas: Sequence[Schema],
+    configuration: Mapping[str, Any],
+    policy: CacheDefinition,
+    *,
+    written: Mapping[str, Any] | None = None,
+) -> tuple[Asker | None, str]:
+    """Return what asks for a node, or None and why nothing can be asked for it.
+
+    ``schemas``: that of the class here, for a local node; what each live worker of the queue tells, for a warped one;
+    without a worker, what is read from its source here. ``configuration``: resolved; ``written``: as it stands in the
+    definition, which tells what came from the environment.
+    """
+    if not schemas:
+        return None, "no worker lives that tells which code it runs"
+    code, why = _code(schemas, policy)
+    if not code:
+        return None, why
+    defaults = _defaults(schemas[0])
+    meta = _meta(schemas[0])
+    if any((_defaults(other), _meta(other)) != (defaults, meta) for other in schemas[1:]):
+        return None, f"its workers differ in the arguments of {mark}; bring the same code to all of them"
+    values = {**defaults, **configuration}
+    try:
+        return Asker(mark, code, values, secret=from_environment(written or {}), meta=(*meta, *policy.meta)), ""
+    except CodecError as error:
+        return None, str(error)
+
+
+def default_digest(value: Any) -> str:
+    """Return what stands for a default in a schema; the same for all that have no digest of their own."""
+    try:
+        return told_of(value).digest
+    except CodecError:
+        # It is what the code says, and the code is in the fingerprint beside it.
+        return "default"
+
+
+def _code(schemas: Sequence[Schema], policy: CacheDefinition) -> tuple[str, str]:
+    if policy.version:
+        return f"version {policy.version}", ""
+    codes = sorted({str(schema.get("code", "")) for schema in schemas})
+    if len(codes) > 1 and codes[0]:
+        return "", f"its workers run different code: {' and '.join(map(_brief, codes))}; bring the same to all of them"
+    if not codes[0]:
+        return "", f"its code is not known: there is no source, or it was edited after it was imported; {DECLARE}"
+    return codes[0], ""
+
+
+def _brief(code: str) -> str:
+    return code[:15]
+
+
+def _meta(schema: Schema) -> tuple[str, ...]:
+    found = schema.get("cache_meta", ())
+    return tuple(sorted(map(str, found))) if isinstance(found, list | tuple) else ()
+
+
+def _defaults(schema: Schema) -> dict[str, Told]:
+    """The arguments that may be left out. A worker tells what JSON cannot say as text, and its digest beside it."""
+    found = {}
+    for argument in schema["arguments"]:
+        if not argument["required"]:
+            default = argument.get("default")
+            told = told_of(default)
+            found[str(argument["name"])] = Told(str(argument.get("digest") or told.digest), told.text)
+    return found
