@@ -95,13 +95,20 @@ class Running:
         timeout = self.record.timeout
         if timeout is not None:
             self.lease.until = time.monotonic() + timeout
-        recorder = Recorder() if self.record.console else None
+        call = self._recorded if self.record.console else self.lease.alarm.call
+        try:
+            return call(timeout, function, given, name)
+        finally:
+            self.lease.until = math.inf
+
+    def _recorded(self, timeout: float | None, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+        """Hand over, and keep what is printed meanwhile, however it ends."""
+        recorder = Recorder()
         try:
             with captured(recorder):
                 return self.lease.alarm.call(timeout, function, given, name)
         finally:
-            self.lease.until = math.inf
-            self.printed = b"" if recorder is None else recorder.console().pack()
+            self.printed = recorder.console().pack()
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
