@@ -67,3 +67,13 @@ class Kept(Sink):
     def update(self, message: Message) -> None:
         """Keep it."""
         self.got.append(message.payload)
+
+
+class Say(Proc):
+    """Prints how many bytes each file has, and sends nothing else."""
+
+    def update(self, message: Message) -> Message:
+        """Say it."""
+        for file in files_in(message.payload):
+            print(file.name, os.stat(file).st_size)
+        return message.with_payload(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import threading
@@ -148,3 +149,27 @@ def test_a_redis_that_lost_everything_gets_the_file_again(
         start_worker("flost", url=private_redis.url, pool="solo", config=CONFIG)
         reader.join(40)
     assert sent == [[1000]]
+
+
+def test_files_and_consoles_travel_signed_and_to_processes_that_inherit_nothing(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "a key of the tests that is known"
+    monkeypatch.setenv("CELERYPIPE_KEYS", key)
+    base = tmp_path / "base"
+    worker = start_worker(
+        "fspawn",
+        pool="prefork",
+        concurrency=2,
+        config='worker_pool_start_method = "spawn"\n' + CONFIG,
+        env={"CELERYPIPE_KEYS": key, "CELERYPIPE_FILES": str(base)},
+    )
+    file = made(tmp_path, "a.bin")
+    runner = Runner(redis_url)
+    pipeline = warped("tests.filing.Say", "fspawn", console=True, folder=str(tmp_path / "pipe"))
+    assert results(runner, pipeline, [[file]] * 6) == [None] * 6
+    lines = (tmp_path / "pipe" / "there" / "console.jsonl").read_text().splitlines()
+    assert [json.loads(line)["lines"][0][1:] for line in lines] == [["stdout", "a.bin 1000\n"]] * 6
+    assert len(list(base.iterdir())) == 1
+    worker.stop()
+    assert not list(base.iterdir())
