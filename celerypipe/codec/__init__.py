@@ -60,6 +60,7 @@ __all__ = [
     "encode_apart",
     "encode_joined",
     "encode_value",
+    "files_in",
 ]
 
 _MAGIC = b"cp"
@@ -191,15 +192,23 @@ def decode_head(head: bytes, blob: Any, lineage: Callable[[int], Any]) -> list[M
 
 def encode_value(value: Any) -> bytes:
     """Return one plain value (a configuration, a record of a failure) as bytes, as exact as a payload."""
+    writer, header = _value_written(value)
+    return _joined(_framed(header, writer, _VALUE))
 
+
+def files_in(value: Any) -> Sequence[File]:
+    """Return the files in a value, at any depth."""
+    return _value_written(value)[0].files
+
+
+def _value_written(value: Any) -> tuple[Writer, bytes]:
     def content(writer: Writer) -> Any:
         try:
             return writer.tree(value)
         except Refusal as refusal:
             raise refusal.inside("value") from None
 
-    writer, header = _encode(content)
-    return _joined(_framed(header, writer, _VALUE))
+    return _encode(content)
 
 
 def decode_value(data: bytes | bytearray | memoryview) -> Any:

@@ -14,13 +14,16 @@ import pytest
 from blake3 import blake3
 
 import celerypipe
-from celerypipe import CodecError, File, Message, NodeFailed, codec, keys
+from celerypipe import CodecError, File, Message, NodeFailed, Pipeline, codec, keys
+from celerypipe.catalogue import Catalogue
+from celerypipe.check import check
 from celerypipe.codec.digest import digest
 from celerypipe.connection import Client, connect
 from celerypipe.file_folder import FileFolder
 from celerypipe.file_sender import FileSender
 from celerypipe.file_store import is_there, put
 from celerypipe.files import PIECE, Here, Origin, arriving
+from celerypipe.pipeline import NodeDefinition
 
 MakeFolder = Callable[..., FileFolder]
 
@@ -349,3 +352,10 @@ def test_for_a_fingerprint_its_content_counts_and_the_end_of_its_name(tmp_path: 
     assert digest(file) != digest(File(file.digest, "a.mp3", file.size))
     assert digest(file) != digest(other)
     assert digest(file) != digest((file.digest, file.suffix))
+
+
+def test_a_configuration_is_no_place_for_a_file(tmp_path: Path) -> None:
+    configuration = {"payloads": [{"reference": made(tmp_path, "a.bin")}]}
+    node = NodeDefinition(name="n", mark="tests.filing.Read", type="proc", warped=True, configuration=configuration)
+    found = {each.place: each.text for each in check(Pipeline(name="p", nodes=[node], links=[]), Catalogue())}
+    assert "has the file 'a.bin', and the content of files travels" in found["pipeline.nodes[0].configuration"]
