@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from benchmarks import bulk
 from benchmarks.batches import batches
+from benchmarks.calls import calls
 from benchmarks.crowds import fairness, memory
 from benchmarks.figures import Sample, Target, beside, yardstick
 from benchmarks.loads import TINY_LOAD
@@ -150,6 +151,7 @@ WORKLOADS = {
         Workload("three", "Three warped no-op nodes in a row, tiny messages", three, THREE),
         Workload("bulk", "Three warped nodes in a row, large payloads", bulk.three_nodes, THREE, most=2, anywhere=True),
         Workload("batch", "Micro-batches", batches, {"one": 1}, anywhere=True),
+        Workload("calls", "Functions, call by call", calls, {"calls": 1}, most=2, anywhere=True),
         Workload("work", "Two workers instead of one", work, {"one": 1, "two": 2}, most=2, anywhere=True),
         Workload("fairness", "Eight pipelines sharing one worker", fairness, PREFORK, most=2, anywhere=True),
         Workload("idle", "Idle wake-up", idle, PREFORK),

@@ -8,6 +8,9 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from celerypipe.cached_local import CachedLocal
+from celerypipe.cached_warp import CachedWarp
+from celerypipe.carriage import Carrier
 from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.check import is_known_here
@@ -16,11 +19,12 @@ from celerypipe.folder import Folder
 from celerypipe.graph import Graph
 from celerypipe.instance import Instance
 from celerypipe.join import join_of
-from celerypipe.local import INBOX, LocalStation
+from celerypipe.local import INBOX, LocalStation, MakeInstance
 from celerypipe.loopback import Loopback
 from celerypipe.message import Message
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.run_cache import RunCache
 from celerypipe.source import SourceStation
 from celerypipe.station import Outlet, Station
 from celerypipe.warp import Warp
@@ -41,6 +45,7 @@ class Assembly:
         graph: Graph,
         folder: Folder | None,
         carrier: RedisCarrier | None,
+        cache: RunCache,
         adds: bool,
     ) -> None:
         self.pipeline = pipeline
@@ -49,6 +54,7 @@ class Assembly:
         self.graph = graph
         self.folder = folder
         self.carrier = carrier
+        self.cache = cache
         self.adds = adds
         self.nodes = {node.name: node for node in pipeline.nodes}
         self.stations: dict[str, Station] = {}
@@ -88,12 +94,24 @@ class Assembly:
         if node.type == "source":
             return SourceStation(self.course, node, make)
         if not node.warped:
-            return LocalStation(self.course, node, make)
+            return self._local(node, make)
         if self.carrier is not None:
-            return Warp(self.course, node, self.carrier)
+            return self._warp(node, self.carrier)
         loopback = Loopback(self.course, make)
         self.loopbacks.append(loopback)
-        return Warp(self.course, node, loopback)
+        return self._warp(node, loopback)
+
+    def _local(self, node: NodeDefinition, make: MakeInstance) -> LocalStation:
+        cache = self.cache.of(node, lambda: self.entry(node).schema(), lambda: self.configuration(node))
+        if cache is None:
+            return LocalStation(self.course, node, make)
+        return CachedLocal(self.course, node, make, cache)
+
+    def _warp(self, node: NodeDefinition, carrier: Carrier[Warp]) -> Warp:
+        cache = self.cache.of_warped(node, lambda: self.entry(node).schema(), lambda: self.configuration(node))
+        if cache is None:
+            return Warp(self.course, node, carrier)
+        return CachedWarp(self.course, node, carrier, cache, self.cache.unknown)
 
     def _connect(self) -> None:
         """Join the stations as the links say."""
@@ -137,26 +155,14 @@ class Assembly:
     def record(self, warp: Warp) -> dict[str, Any]:
         """Return what activations are told about a warped node."""
         node = warp.node
-        limits = node.warp_configuration
-        rooms = sum(self._window(other) for other in self.pipeline.nodes if other.warped)
-        return {
-            "mark": node.mark,
-            "configuration": self.configuration(node),
-            "timeout": node.timeout,
-            "linger": limits.linger,
-            "slice": limits.slice,
-            "term": limits.term,
-            "room": rooms,
-            "budget": self.carrier.budget if self.carrier else 0,
-            "parallel": limits.parallel,
-            "neighbours": tuple(self._neighbours(node)),
-            "onward": warp.onward.name if warp.onward is not None else "",
-            "compression": limits.compression,
-            "batch": limits.batches.size,
-            "wait": limits.batches.wait,
-            "pinned": limits.pinned,
-            "console": node.console,
-        }
+        return record_of(
+            node,
+            configuration=self.configuration(node),
+            rooms=sum(self._window(other) for other in self.pipeline.nodes if other.warped),
+            budget=self.carrier.budget if self.carrier else 0,
+            neighbours=self._neighbours(node),
+            onward=warp.onward.name if warp.onward is not None else "",
+        )
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
         """The warped nodes on the same queue, upstream ones first."""
@@ -164,3 +170,34 @@ class Assembly:
             other = self.nodes[name]
             if other.warped and other.queue == node.queue and name in self.stations:
                 yield name
+
+
+def record_of(
+    node: NodeDefinition,
+    *,
+    configuration: dict[str, Any] | None,
+    rooms: int,
+    budget: int,
+    neighbours: Iterable[str],
+    onward: str = "",
+) -> dict[str, Any]:
+    """Return what activations are told about a warped node, as :class:`celerypipe.record.Record` reads it."""
+    limits = node.warp_configuration
+    return {
+        "mark": node.mark,
+        "configuration": configuration,
+        "timeout": node.timeout,
+        "linger": limits.linger,
+        "slice": limits.slice,
+        "term": limits.term,
+        "room": rooms,
+        "budget": budget,
+        "parallel": limits.parallel,
+        "neighbours": tuple(neighbours),
+        "onward": onward,
+        "compression": limits.compression,
+        "batch": limits.batches.size,
+        "wait": limits.batches.wait,
+        "pinned": limits.pinned,
+        "console": node.console,
+    }

@@ -12,6 +12,7 @@ from celerypipe.flight import Flight
 from celerypipe.lineage import Lineage, remake
 from celerypipe.message import Message
 from celerypipe.onward import Step
+from celerypipe.sealed import Sealed
 from celerypipe.shared_memory import SharedFolder
 from celerypipe.warp import Warp
 from celerypipe.wire import Reply
@@ -51,7 +52,11 @@ class Cargo:
 
     def fetch(self, client: Client, results: Iterable[tuple[Warp, Reply | Step]]) -> Mapping[str, Content | None]:
         """Get the blobs of all results that somebody here reads, in one round trip."""
-        wanted = [each.blob for warp, each in results if each.blob and not (each.data and warp.sends_references)]
+        wanted = [
+            each.blob
+            for warp, each in results
+            if each.blob and not warp.keeps_sealed and not (each.data and warp.sends_references)
+        ]
         return self.blobs.store.get(client, wanted)
 
     def unload(
@@ -66,9 +71,11 @@ class Cargo:
 
         Raises :class:`CodecError`.
 
-        Where nobody here reads them their payloads stay elsewhere.
+        Where nobody here reads them their payloads stay elsewhere, and those of calls stay sealed until somebody does.
         """
         reference, data = result.blob, result.data
+        if warp.keeps_sealed:
+            return [Message(Sealed(data, self.blobs.hold(reference) if reference else None))]
         if not reference:
             return codec.decode(data)
         blob = self.blobs.hold(reference)

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from celerypipe import codec, keys, preflight
@@ -32,6 +32,7 @@ from celerypipe.holdings import Holdings
 from celerypipe.mailbox import Mailbox
 from celerypipe.message import Message
 from celerypipe.pipeline import Pipeline
+from celerypipe.presence import Record
 from celerypipe.replay_request import taken_requests
 from celerypipe.replies import READ_BLOCK, Replies
 from celerypipe.roster import Roster
@@ -65,6 +66,8 @@ class RedisCarrier:
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
+        #: Gets the name of each node, and who serves it, whenever that was looked at.
+        self.seen: Callable[[Client, str, Sequence[Record]], None] | None = None
         #: Gets the names of the dead letters that somebody wants replayed in this run.
         self.asked: Callable[[list[str]], None] | None = None
         self.circuits: dict[str, Circuit] = {}
@@ -243,6 +246,9 @@ class RedisCarrier:
         """See who lives, and ring for those who appeared."""
         for warp in self.roster.look(self._client, self._mine()):
             self.bells.ring_newcomers(self._client, warp)
+        if self.seen is not None:
+            for warp in self._mine():
+                self.seen(self._client, warp.name, self.roster.workers(warp.queue))
 
     def _watch_states(self) -> None:
         for warp in self._mine():

@@ -15,7 +15,8 @@ from typing import Any
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
 from celerypipe.cache.asker import default_digest
-from celerypipe.cache.code import code_of
+from celerypipe.cache.code import code_of, meta_of
+from celerypipe.called import called
 from celerypipe.contract import Node, node_class, takes_batches, takes_snapshots
 from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
@@ -87,7 +88,7 @@ class Entry:
             "batches": self.batches,
             "version": self.node.version,
             "code": code_of(self.node),
-            "cache_meta": list(self.node.cache_meta),
+            "cache_meta": meta_of(self.node),
             "doc": self.doc,
             "arguments": [
                 {**argument.to_dict(), "digest": "" if argument.required else default_digest(argument.default)}
@@ -96,11 +97,15 @@ class Entry:
             "open": self.open,
         }
 
-    def create(self, configuration: Mapping[str, Any], name: str = "", folder: Path | None = None) -> Node:
+    def create(self, configuration: Mapping[str, Any] | None, name: str = "", folder: Path | None = None) -> Node:
         """Make a node; :class:`ConfigError` names the mark and the argument, or what its constructor says.
 
-        Values of the configuration are not repeated: they may be secrets.
+        None: it is a function that is called. Values of the configuration are not repeated: they may be secrets.
         """
+        if configuration is None:
+            function = called(self.mark, self.node)
+            function.name = name
+            return function
         found = self.complaints(configuration)
         if found:
             raise ConfigError("\n".join(found))

@@ -34,6 +34,27 @@ def version_of_mark(mark: str) -> str | None:
     return None
 
 
+def definition_of_mark(mark: str) -> tuple[Definition, Sequence[Definition]] | None:
+    """Return the source of a dotted mark's class or function, and what stands beside it; None: it is not here."""
+    parts = mark.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        file = _file_of(parts[:length])
+        if file is not None:
+            return _definition_in(_definitions(file), parts[length:])
+    return None
+
+
+def _definition_in(
+    definitions: Sequence[Definition], path: Sequence[str]
+) -> tuple[Definition, Sequence[Definition]] | None:
+    found = [each for each in definitions if each.name == path[0]]
+    if len(found) != 1:
+        return None
+    if len(path) == 1:
+        return found[0], definitions
+    return _definition_in(_in(found[0].body), path[1:]) if isinstance(found[0], ast.ClassDef) else None
+
+
 def version_in_file(file: Path) -> str | None:
     """Return the version of the one node in a plugin's file; None: not known."""
     classes = [each for each in _definitions(file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"]

@@ -196,6 +196,9 @@ class NodeDefinition(Shape):
 
         def __init__(self, /, **data: Any) -> None: ...
 
+    #: A function that is called: its arguments come with its messages.
+    called: ClassVar[bool] = False
+
     wanted: ClassVar = {
         "name": "give the node a name of its own",
         "type": "write source, proc or sink",

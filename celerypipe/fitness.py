@@ -69,7 +69,7 @@ def _of_marks(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
 
 
 def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
-    for worker in workers:
+    for worker in workers if not node.called else ():
         for text in complaints_from_schema(worker["marks"][node.mark], node.configuration):
             cure = f"celerypipe nodes {node.mark}"
             yield Finding("error", "arguments", f"node {node.name!r} ({node.mark})", text, cure)

@@ -82,5 +82,7 @@ class Flight:
     unserved: bool = False
     #: What was printed for it before its time was over, if that was asked for and is known here.
     console: Console | None = None
+    #: The activation that answered; empty where it ran here.
+    by: str = ""
     #: It shows whether its queue answers again, while the others are given up.
     probe: bool = False

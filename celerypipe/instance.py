@@ -39,10 +39,11 @@ class Instance:
     """One node object and its life. It is lent to one user at a time."""
 
     def __init__(
-        self, entry: Entry, configuration: Mapping[str, Any], *, name: str = "", folder: Path | None = None
+        self, entry: Entry, configuration: Mapping[str, Any] | None, *, name: str = "", folder: Path | None = None
     ) -> None:
         self.entry = entry
-        self.configuration = dict(configuration)
+        #: None: a function that is called, with its arguments in each message.
+        self.configuration = dict(configuration) if configuration is not None else None
         self.name = name
         self.folder = folder
         #: Where a sink notes what it wrote, see :attr:`celerypipe.contract.Sink.record`.

@@ -26,6 +26,13 @@ PRESENCE_REFRESH = 2
 REFUSED_TTL = 7 * 24 * 3600
 REFUSED_MOST = 100
 
+#: What the result cache keeps without a ``ttl`` of its own, since it was last used: 30 days.
+CACHE_TTL = 30 * 24 * 3600 * 1000
+#: A claim on a result that is being computed; renewed each second.
+CACHE_CLAIM_TTL = 3_000
+#: What a run asked the cache for and did not find.
+CACHE_ASKED_TTL = 24 * 3600 * 1000
+
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
 #: Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh.
@@ -127,3 +134,46 @@ def presence(worker_id: str) -> str:
 def refused(queue: str) -> str:
     """Items from a queue's list that were no task, the newest first."""
     return f"celerypipe:refused:{queue}"
+
+
+#: Sorted set of what the result cache keeps, ``e:<fingerprint>`` or ``b:<digest>:<chunks>``, by its last use.
+CACHE_USED = "celerypipe:cache:used"
+#: Hash of the same → bytes; the field without a name has their sum.
+CACHE_SIZES = "celerypipe:cache:sizes"
+#: Sorted set of the entries that have a ``ttl``, by their end.
+CACHE_ENDS = "celerypipe:cache:ends"
+#: Hash of what all runs together found, missed and saved.
+CACHE_COUNTS = "celerypipe:cache:counts"
+#: The beginnings of the names below.
+CACHE_ENTRY = "celerypipe:cache:entry:"
+CACHE_BLOB = "celerypipe:cache:blob:"
+
+
+def cache_entry(fingerprint: str) -> str:
+    """One result: what was asked, and what came of it."""
+    return f"{CACHE_ENTRY}{fingerprint}"
+
+
+def cache_blob(digest: str, chunk: int) -> str:
+    """A part of the large bytes of results that have this digest."""
+    return f"{CACHE_BLOB}{digest}:{chunk}"
+
+
+def cache_claim(fingerprint: str) -> str:
+    """There while somebody computes this result; its value says who."""
+    return f"celerypipe:cache:claim:{fingerprint}"
+
+
+def cache_mark(mark: str) -> str:
+    """Sorted set of the newest fingerprints of a mark, by when they were kept."""
+    return f"celerypipe:cache:mark:{mark}"
+
+
+def cache_asked(run_id: str) -> str:
+    """Hash of ``<node>/<message>`` → what the run asked the cache for and did not find."""
+    return f"celerypipe:cache:asked:{run_id}"
+
+
+def cache_schema(mark: str) -> str:
+    """What workers told last of a class with a declared version, as JSON."""
+    return f"celerypipe:cache:schema:{mark}"

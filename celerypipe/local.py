@@ -69,12 +69,16 @@ class LocalStation(Waiting):
     def _start(self, turn: Turn, instance: Instance, again: tuple[Message, int] | None = None) -> None:
         self._thread = self.course.spawn(self.name, self._live, turn, instance, again)
 
+    def _waiting(self) -> int:
+        """How many messages wait in here."""
+        return len(self._inbox)
+
     def has_room(self, count: int) -> bool:
-        return len(self._inbox) + count <= INBOX
+        return self._waiting() + count <= INBOX
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self._changed:
-            if not self._wait_for_room(lambda: len(self._inbox) >= INBOX, full):
+            if not self._wait_for_room(lambda: self._waiting() >= INBOX, full):
                 return False
             self._inbox.append((link, message))
             self._changed.notify_all()

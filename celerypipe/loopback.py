@@ -82,6 +82,10 @@ class Loopback:
     def slots(self, warp: Warp) -> int:
         return 1
 
+    def is_running(self, flight: Flight) -> bool:
+        """Is it in ``update``?"""
+        return flight in self._running
+
     def began(self, warp: Warp, flight: Flight) -> float:
         return flight.due_since or flight.sent_at
 

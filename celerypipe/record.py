@@ -15,14 +15,15 @@ from celerypipe.errors import CodecError
 class Record:
     """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
 
-    ``shared``: large results go into shared memory; ``compression``: how those are packed that do not;
-    ``neighbours``: the nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them
-    that gets all that comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for
-    them to come; ``pinned``: a stateful node stays in one process; ``console``: what it prints goes to the runner.
+    ``configuration``: None for a function that is called, whose arguments come with its messages; ``shared``: large
+    results go into shared memory; ``compression``: how those are packed that do not; ``neighbours``: the nodes of the
+    run on the same queue, itself too, upstream ones first; ``onward``: the one of them that gets all that comes out of
+    it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for them to come; ``pinned``: a
+    stateful node stays in one process; ``console``: what it prints goes to the runner.
     """
 
     mark: str
-    configuration: dict[str, Any]
+    configuration: dict[str, Any] | None
     timeout: float | None
     linger: float
     slice: float
@@ -43,8 +44,9 @@ class Record:
     def read(cls, data: bytes) -> Record:
         """Decode it; :class:`CodecError` when it is of another version, or was written by nobody who knows how."""
         fields = codec.decode_value(data)
-        configuration = fields.get("configuration") if type(fields) is dict else None
-        if type(configuration) is not dict or not all(type(name) is str for name in configuration):
+        configuration = fields.get("configuration", ()) if type(fields) is dict else ()
+        named = type(configuration) is dict and all(type(name) is str for name in configuration)
+        if configuration is not None and not named:
             raise CodecError("no record of a node: it has no configuration")
         try:
             # Only looked at: what the codec brought is more exact than what comes out of this.
@@ -56,4 +58,6 @@ class Record:
     @property
     def key(self) -> str:
         """What an instance is known by on the shelf: mark and configuration."""
+        if self.configuration is None:
+            return f"{self.mark} called"
         return f"{self.mark} {sorted(self.configuration.items())!r}"

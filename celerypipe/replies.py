@@ -121,6 +121,7 @@ class Replies:
         for result in published.results:
             flight = found[result.sequence]
             if flight is not None and flight.attempt == result.attempt:
+                flight.by = published.worker
                 try:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:
@@ -224,7 +225,7 @@ class Replies:
     def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
         """What the next node made of a message; None if what it made is gone."""
         if step.kind == AT_WORK:
-            host, _ = _place(context.worker)
+            host, _ = place_of(context.worker)
             text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
             return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
         if step.kind == FAILURE:
@@ -254,7 +255,7 @@ class Replies:
         except CodecError as unread:
             return _unreadable(warp, unread)
         if kind == "timeout":
-            host, _ = _place(worker)
+            host, _ = place_of(place or worker)
             text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {host})"
         where = _said_place(place or worker)
         error = error_of(
@@ -263,7 +264,7 @@ class Replies:
         if isinstance(error, ConfigError):
             self.course.fail(error)
         else:
-            error.console = console
+            error.console, error.times = console, (waited, said.ran)
         return error
 
 
@@ -277,14 +278,14 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
     return flight
 
 
-def _place(worker: str) -> tuple[str, str]:
-    """Host and process id, out of the name of an activation."""
+def place_of(worker: str) -> tuple[str, str]:
+    """Return host and process id, out of the name of an activation."""
     host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
     return host, pid
 
 
 def _said_place(worker: str) -> str:
-    host, pid = _place(worker)
+    host, pid = place_of(worker)
     return f"{host}, process {pid}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+#: Columns of the table behind the node and its queue.
+HEADINGS = ("in", "out", "failed", "given up", "waiting", "running", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,10 @@ class NodeReport:
     refused by a full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before
     ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a
     worker and came back, before any compression.
+
+    ``hits`` were answered by the result cache, ``misses`` asked for in vain; ``hit_rate`` is None where nothing was
+    asked. ``bytes_saved`` and ``seconds_saved`` are what the hits did not have to be computed for: the size of their
+    results, and the time that computing them took when it was done.
     """
 
     name: str
@@ -49,6 +57,11 @@ class NodeReport:
     waiting: Quantiles | None
     running: Quantiles | None
     transfer: Quantiles | None
+    hits: int = 0
+    misses: int = 0
+    hit_rate: float | None = None
+    bytes_saved: int = 0
+    seconds_saved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +115,7 @@ class Report:
     def __rich__(self) -> Table:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
-            caption="\n".join(
-                ["times are p50 / p99" + self._refusals(), *(str(each) for each in self.queues if each.opened)]
-            ),
+            caption="\n".join(["times are p50 / p99" + self._refusals(), *self._notes()]),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -112,7 +123,8 @@ class Report:
         )
         table.add_column("node", no_wrap=True)
         table.add_column("queue", no_wrap=True)
-        for heading in ("in", "out", "failed", "given up", "waiting", "running", "transfer"):
+        cached = any(one.hit_rate is not None for one in self.nodes)
+        for heading in (*HEADINGS[:2], *(("cached",) if cached else ()), *HEADINGS[2:]):
             table.add_column(heading, justify="right", no_wrap=heading != "failed")
         for one in self.nodes:
             failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
@@ -122,11 +134,19 @@ class Report:
                 one.queue,
                 str(one.received),
                 str(one.sent),
+                *((_hits(one),) if cached else ()),
                 failed + (f" ({one.retried} retried)" if one.retried else ""),
                 str(given_up or ""),
                 *(f"{span(q.p50)} / {span(q.p99)}" if q else "" for q in (one.waiting, one.running, one.transfer)),
             )
         return table
+
+    def _notes(self) -> list[str]:
+        """What the result cache was good for, and which circuits opened."""
+        hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
+        seconds = long_span(sum(one.seconds_saved for one in self.nodes))
+        saved = [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
+        return [*saved, *(str(each) for each in self.queues if each.opened)]
 
     def _refusals(self) -> str:
         counts = ", ".join(f"{count} {what}" for what, count in self.refused.items())
@@ -140,8 +160,28 @@ class Report:
         return str(text).rstrip()
 
 
+def _hits(one: NodeReport) -> str:
+    return "" if one.hit_rate is None else f"{one.hits} ({one.hit_rate:.0%})"
+
+
+def volume(size: float) -> str:
+    """Write a number of bytes with a unit that suits it: ``512 B``, ``3.4 MB``."""
+    if size < 1000:
+        return f"{size:.0f} B"
+    power = min(3, int(math.log10(size) / 3))
+    return f"{size / 1000**power:.1f} {('kB', 'MB', 'GB')[power - 1]}"
+
+
 def span(seconds: float) -> str:
     """Write a duration with a unit that suits it: ``12 µs``, ``3.4 ms``, ``1.25 s``."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def long_span(seconds: float) -> str:
+    """Write a duration as :func:`span` does, and a long one in minutes, hours or days."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return span(seconds)

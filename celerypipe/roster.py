@@ -48,7 +48,7 @@ class Roster:
     def told(self, seen: Seen, findings: Iterable[Finding]) -> None:
         """Preflight looked at this, and said all that: it is not said again."""
         self._findings.update(findings)
-        self._declared = seen.declared
+        self._declared = {**self._declared, **seen.declared}
         waiting = (
             node for node in seen.pipeline.nodes if node.warped and node.warp_configuration.on_no_worker == "wait"
         )

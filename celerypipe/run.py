@@ -20,11 +20,14 @@ from celerypipe.instance import Instance
 from celerypipe.local import as_failure
 from celerypipe.loopback import Loopback
 from celerypipe.message import Message
+from celerypipe.node_cache import CacheUse
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Pipeline
 from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.report import Report
 from celerypipe.resume import close_journal, follow, open_journal
+from celerypipe.run_cache import RunCache
+from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
 from celerypipe.station import Station
@@ -47,6 +50,9 @@ class Run:
         shared_memory: bool,
         keyring: Keyring | None,
         say: Callable[[str], None],
+        cache: CacheUse,
+        cache_url: str | None,
+        cache_settings: CacheSettings,
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
         replay: tuple[DeadLetter, ...] | None = None,
@@ -68,6 +74,9 @@ class Run:
             self.carrier = RedisCarrier(
                 self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
             )
+        self.cache = RunCache(
+            self.course, cache_url, cache_settings, use=cache, keyring=keyring, runs_here=self.carrier is None
+        )
         graph = Graph.of(pipeline, fed=heads)
         self._assembly = Assembly(
             pipeline,
@@ -76,6 +85,7 @@ class Run:
             graph=graph,
             folder=self.folder,
             carrier=self.carrier,
+            cache=self.cache,
             adds=replay is not None,
         )
         self.stations, self.loopbacks = self._assembly.stations, self._assembly.loopbacks
@@ -108,8 +118,10 @@ class Run:
                     warp.onward = warp.only_next
                 self.carrier.instead = self._run_here
                 self.carrier.asked = self._asked if self.folder is not None else None
+                self.carrier.seen = self.cache.see if self.cache.is_used else None
                 self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
                 self._raise_if_over()
+            self.cache.open()
             self._warm_up()
         except BaseException as error:
             self.course.fail(error)
@@ -201,6 +213,7 @@ class Run:
         loopback = Loopback(self.course, make, fetch)
         self.loopbacks.append(loopback)
         warp.carrier, warp.circuit = loopback, None
+        self.cache.move_here(warp.name)
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)
         loopback.start()
@@ -248,6 +261,7 @@ class Run:
             error = self.course.error
             ending = "cancelled" if isinstance(error, RunCancelled) else "failed"
             self.carrier.close("finished" if error is None else ending)
+        self.cache.close()
         self.course.farewell(patience)
         if self.folder is not None:
             self.folder.close()

@@ -14,7 +14,10 @@ from celerypipe.check import require
 from celerypipe.dead_letter import DeadLetter
 from celerypipe.dead_letters import PLACE, DeadLetters, chosen
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.functions.submitting import Submitting
+from celerypipe.functions.transport import Transport
 from celerypipe.message import Message
+from celerypipe.node_cache import CacheUse
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.run import Run
@@ -29,8 +32,8 @@ TERM_GRACE = 8.0
 BYTE_BUDGET = 256 * 1024 * 1024
 
 
-class Runner:
-    """Runs pipelines.
+class Runner(Submitting):
+    """Runs pipelines, and calls functions.
 
     ``redis``
         where Redis is, such as ``redis://host:6379/0`` or ``unix:///path``; needed when a node is warped. Without it
@@ -42,6 +45,9 @@ class Runner:
     ``shared_memory``
         large payloads may go through ``/dev/shm`` where all workers are on this machine; by default
         ``CELERYPIPE_SHARED_MEMORY`` decides, and that is yes unless it says ``no``
+    ``cache``, ``refresh``, ``rerun_failing``
+        False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
+        everything, and keep it. Failures that were kept are no answer
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …)
     """
@@ -53,12 +59,17 @@ class Runner:
         local: bool = False,
         byte_budget: int = BYTE_BUDGET,
         shared_memory: bool | None = None,
+        cache: bool = True,
+        refresh: Iterable[str] = (),
+        rerun_failing: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__()
         self.redis = client_url(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
+        self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
         self.on_event = on_event or (lambda text: None)
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
         self.report: Report | None = None
@@ -160,6 +171,7 @@ class Runner:
         if feed is not None and not isinstance(feed, tuple) and not heads:
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
+        self.cache.check(pipeline.nodes)
         url = self.redis or settings.redis_url
         if url is None and not self.local and pipeline.is_warped:
             raise ConfigError(
@@ -174,10 +186,33 @@ class Runner:
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
             keyring=settings.keyring,
             say=self.on_event,
+            cache=self.cache,
+            cache_url=url,
+            cache_settings=settings.cache,
             feed=feed,
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
             resume=resume,
+        )
+
+    def _transport(self) -> Transport:
+        settings = Settings.from_environment()
+        url = self.redis or settings.redis_url
+        if url is None and not self.local:
+            raise ConfigError(
+                "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
+                "Runner(local=True) calls it here"
+            )
+        return Transport(
+            url=None if self.local else url,
+            byte_budget=self.byte_budget,
+            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
+            plugins=settings.plugins,
+            say=self.on_event,
+            cache=self.cache,
+            cache_url=url,
+            cache_settings=settings.cache,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:

@@ -149,7 +149,9 @@ class Running:
     def failure(self, error: BaseException) -> bytes:
         """Say in the log, and return for the runner, what an ``update`` raised."""
         logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
-        kind = "config" if isinstance(error, ConfigError) else "codec" if isinstance(error, CodecError) else "failed"
+        kind = "codec" if isinstance(error, CodecError) else "failed"
+        if isinstance(error, ConfigError) and self.record.configuration is not None:  # a call fails by itself, no run
+            kind = "config"
         return failure(kind, type(error).__name__, brief(error), trace(error))
 
     def late(self) -> bytes:

@@ -17,11 +17,12 @@ import redis
 
 from celerypipe import codec
 from celerypipe.bells import Bells
+from celerypipe.carriage import Carrier
 from celerypipe.connection import Broken, Client, Command, accepted
 from celerypipe.flight import Flight
 from celerypipe.mailbox import Mailbox
 from celerypipe.scripts import SEND, known
-from celerypipe.warp import Carrier, Warp
+from celerypipe.warp import Warp
 from celerypipe.wire import packed_entry
 
 #: Up to so many messages that one batch of results set off are sent by the thread that reads results.
@@ -39,7 +40,7 @@ class Sender:
         client: Client,
         bells: Bells,
         mailboxes: Mapping[str, Mailbox],
-        carrier: Carrier,
+        carrier: Carrier[Warp],
         *,
         lost: Callable[[BaseException], None],
         gone: Callable[[], None],

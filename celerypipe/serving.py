@@ -15,6 +15,7 @@ from celerypipe.connection import Client
 from celerypipe.deaths import as_text, deaths_so_far
 from celerypipe.errors import CodecError
 from celerypipe.flight import ERRANDS
+from celerypipe.inputs import Gone, with_inputs
 from celerypipe.instance import Instance, Interrupted, Unarmed, brief
 from celerypipe.keeper import Lease
 from celerypipe.mailbox import Mailbox
@@ -71,19 +72,23 @@ class Serving(Running):
 
     def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
         if entry.blob and content is None:
-            self.lost(entry, store)
+            self.lost(entry, altered=entry.blob in store.altered)
             return
         waited, start = _waited(entry, offset), time.perf_counter()
         self.lease.current, self.printed = entry.id, b""
         try:
             content = unpacked(entry.blob, content)
             message = open_entry(entry, content)
+            if self.record.configuration is None:
+                message = with_inputs(message, self.client, store)
             self.sign(message.id)
             outputs = self.call(self.instance.update, message, self.lease.at_work)
             ran = time.perf_counter() - start
             answer, size = self._answer(entry, outputs, content, store, (waited, ran))
         except Interrupted as interrupt:
             self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
+        except Gone as gone:
+            self.lost(entry, altered=gone.altered)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
@@ -98,9 +103,8 @@ class Serving(Running):
             at_work.set("")
         self.done += 1
 
-    def lost(self, entry: Entry, store: Store) -> None:
-        """The payload of a message is gone, or nobody of ours wrote what is there: it will come again."""
-        altered = entry.blob in store.altered
+    def lost(self, entry: Entry, *, altered: bool) -> None:
+        """The payload of a message is gone, or ``altered``: nobody of ours wrote what is there. It will come again."""
         if altered:
             self.mailbox.refused("payload")
         self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))

@@ -59,6 +59,12 @@ class CacheSettings:
     url: str | None = field(default=None, repr=False)
     enabled: bool = True
 
+    @property
+    def redis_url(self) -> str | None:
+        """The Redis of its own, if it has one."""
+        is_redis = (self.url or "").startswith(("redis://", "rediss://", "unix://", f"{SCHEME}://"))
+        return self.url if is_redis else None
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> CacheSettings:
         """Read the variables above; :class:`ConfigError` names the variable that is wrong."""

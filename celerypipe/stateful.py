@@ -138,7 +138,7 @@ class StatefulActivation:
         """Run a message; False: it left nothing in the state, or nobody knows what."""
         content = self.memory.content(entry)
         if entry.blob and content is None:
-            self.serving.lost(entry, self.memory.store)
+            self.serving.lost(entry, altered=entry.blob in self.memory.store.altered)
             self.serving.flush()
             return False
         if entry.id in self.memory.suspects:

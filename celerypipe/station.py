@@ -166,15 +166,20 @@ class Station:
                     self.course.left(message)
 
     def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
-        """Decide about a failed attempt: seconds to wait before the next one, or None when the message is given up.
-
-        Giving up follows ``on_error``: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
-        """
+        """Decide about a failed attempt: seconds to wait before the next one, or None when the message is given up."""
         kind = error.kind if isinstance(error, NodeError) else "failed"
         self.tally.failed[kind] += 1
         if attempt < self.node.retries and not isinstance(error, CircuitOpen):
             self.tally.retried += 1
             return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        self._give_up(message, error, attempt)
+        return None
+
+    def _give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+        """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
+
+        ``note``: what else to say of a dead letter.
+        """
         if self.node.on_error != "dead_letter" and self.course.tracker is not None:
             self.course.tracker.stays(message)
         if self.node.on_error == "stop":
@@ -183,8 +188,7 @@ class Station:
             self.tally.skipped += 1
             logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
         else:
-            self.bury(message, error, attempt)
-        return None
+            self.bury(message, error, attempt, note)
 
     def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
         """Keep a message that is given up; ``note``: what else to say; ``starts_at``: the node for it, if another."""

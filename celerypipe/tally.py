@@ -48,6 +48,10 @@ class Tally:
         self.unmatched = 0
         self.dead = 0
         self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.bytes_saved = 0
+        self.seconds_saved = 0.0
         self.failed: Counter[str] = Counter()
         self.waiting = Histogram()
         self.running = Histogram()
@@ -58,6 +62,12 @@ class Tally:
         self.waiting.add(waited)
         self.running.add(ran)
         self.transfer.add(travelled)
+
+    def hit(self, size: int, seconds: float) -> None:
+        """Count a result that was in the result cache: its bytes, and the seconds that computing it took."""
+        self.hits += 1
+        self.bytes_saved += size
+        self.seconds_saved += seconds
 
     def report(self, name: str, mark: str, queue: str) -> NodeReport:
         """Freeze the counters."""
@@ -78,4 +88,9 @@ class Tally:
             waiting=self.waiting.quantiles(),
             running=self.running.quantiles(),
             transfer=self.transfer.quantiles(),
+            hits=self.hits,
+            misses=self.misses,
+            hit_rate=self.hits / (self.hits + self.misses) if self.hits + self.misses else None,
+            bytes_saved=self.bytes_saved,
+            seconds_saved=self.seconds_saved,
         )

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from typing import Protocol
 
 from celerypipe import codec
+from celerypipe.carriage import Carrier
 from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
 from celerypipe.course import Course
@@ -25,46 +24,18 @@ from celerypipe.retained import Retained
 from celerypipe.station import REPLAY, Full
 
 
-class Carrier(Protocol):
-    """Takes the messages of warped nodes away and brings their results back."""
-
-    #: Can it send on a payload that was not fetched?
-    by_reference: bool
-
-    def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
-        """Give a flight its bytes; they have been copied afterwards."""
-
-    def here(self, message: Message) -> Message | None:
-        """Return a message with its payload, wherever that is; None if it is lost."""
-
-    def room(self, size: int) -> bool:
-        """May so many bytes more be in flight?"""
-
-    def post(self, warp: Warp, flight: Flight, *, wait: bool = True) -> None:
-        """Take a message. ``wait``: the calling thread may wait for an answer of Redis."""
-
-    def began(self, warp: Warp, flight: Flight) -> float:
-        """When its own time began, as far as known: what it waited behind others of this node does not count."""
-
-    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, Sequence[Flight]] | None:
-        """Take it back, so that nobody starts it. None: its result is on its way, and counts.
-
-        Return where its time went, for the error's text, and who is late with it: they run as one batch.
-        """
-
-    def settled(self, warp: Warp, flight: Flight) -> None:
-        """Its result is here, or it was given up: nothing of it is needed any more."""
-
-    def slots(self, warp: Warp) -> int:
-        """How many messages its workers can run at the same time."""
-
-
 class Warp(Handover):
     """A warped node in one run."""
 
-    def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier) -> None:
+    #: Do its messages and results pass the runner in any case, which has to see them?
+    seen_here = False
+    #: Do results stay as they came until somebody wants them? And may who brings a message wait for Redis?
+    keeps_sealed = False
+    may_wait = True
+
+    def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier[Warp]) -> None:
         super().__init__(course, node)
-        self.carrier = carrier
+        self.carrier: Carrier[Warp] = carrier
         #: Mean seconds of ``update``, as replies report it, and of what went on from it.
         self.mean = 0.0
         #: When its last reply came: its bells are being heard.
@@ -125,31 +96,48 @@ class Warp(Handover):
         if full == "refuse" and self._lacks_room():
             return False  # before its bytes are written anywhere
         flight = Flight(-1, message)
-        try:
-            self.carrier.load(self, flight, codec.encode_apart((message,)))
-        except CodecError as error:
-            failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=message.id)
-            failure.kind = "codec"
-            failure.__cause__ = error
-            self.judge(message, failure, self.node.retries)
+        if not self._load(flight):
             self.course.left(message)
             return True
         with self._changed:
             if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
                 return False
-            self._held += 1
-            flight.sequence, self._sequence = self._sequence, self._sequence + 1
-            # In flight before it is sent: a result can be faster than the return from sending.
-            self.flights[flight.sequence] = flight
-            self._clocks.add(flight)
-            self._start_clocks()
+            flight.sequence = self._take_place()
+            self._take_off(flight)
             tried = tried or self.refusal(flight)
+        self._send(flight, tried)
+        return True
+
+    def _load(self, flight: Flight) -> bool:
+        """Give a message its bytes; False: it has none, and was judged for that."""
+        try:
+            self.carrier.load(self, flight, codec.encode_apart((flight.message,)))
+        except CodecError as error:
+            failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=flight.message.id)
+            failure.kind = "codec"
+            failure.__cause__ = error
+            self.judge(flight.message, failure, self.node.retries)
+            return False
+        return True
+
+    def _take_place(self) -> int:
+        """Count one more message in here, and return its number; the caller has the lock."""
+        self._held += 1
+        self._sequence += 1
+        return self._sequence - 1
+
+    def _take_off(self, flight: Flight) -> None:
+        """In flight before it is sent: a result can be faster than the return from sending. The caller has the lock."""
+        self.flights[flight.sequence] = flight
+        self._clocks.add(flight)
+        self._start_clocks()
+
+    def _send(self, flight: Flight, tried: BaseException | None) -> None:
         self.tally.bytes += flight.size
         if tried is None:
-            self.carrier.post(self, flight)
+            self.carrier.post(self, flight, wait=self.may_wait)
         else:
             self.failed(flight, tried)
-        return True
 
     def refusal(self, flight: Flight, *, probe: bool = True) -> CircuitOpen | None:
         """Why a message is given up untried, or None; ``probe``: it may be the one that is tried."""
@@ -212,6 +200,8 @@ class Warp(Handover):
         station = self.outlets[0].station
         if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
             return None
+        if self.seen_here or station.seen_here:
+            return None
         mine, its = self.limits, station.limits
         if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):
             return None  # it would be at work only where this one is
@@ -227,6 +217,10 @@ class Warp(Handover):
             flight.errand(done.outputs, None)
             return
         self._count(done, time.monotonic() - flight.sent_at)
+        self._through(flight, done)
+
+    def _through(self, flight: Flight, done: Done) -> None:
+        """A message is through here: with its result, or given up."""
         self._keep(flight.sequence, done)
 
     def pass_through(self, link: str, done: Done, *, crowd: bool) -> None:
@@ -238,8 +232,7 @@ class Warp(Handover):
         with self._changed:
             if not self._wait_for_room(lambda: self._held >= self.limits.window, full):
                 return
-            self._held += 1
-            sequence, self._sequence = self._sequence, self._sequence + 1
+            sequence = self._take_place()
         self._count(done, 0.0)
         self._keep(sequence, done)
 
@@ -273,7 +266,7 @@ class Warp(Handover):
         delay = self.judge(flight.message, error, flight.attempt)
         if delay is None:
             with self._changed:
-                self._keep(flight.sequence, Done(flight.message))
+                self._through(flight, Done(flight.message, error=error))
                 self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
                 gone = self.retained.give_up(flight.sequence, flight.message) if self.retained is not None else None
             if gone is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celerypipe.cache.asked import Asker, Told, told_of
+from celerypipe.cache.asked import ALGORITHM, SHORT, Asker, Told, told_of
 from celerypipe.definition import CacheDefinition
 from celerypipe.environment import from_environment
 from celerypipe.errors import CodecError
@@ -15,6 +15,9 @@ Schema = Mapping[str, Any]
 
 #: Ends a sentence about code that cannot be told.
 DECLARE = 'declare one: version = "1" in the class, @node(version="1"), or "version" in its cache'
+
+#: The digest of a default that has none.
+UNTOLD = "default"
 
 
 def asker_of(
@@ -36,13 +39,12 @@ def asker_of(
     code, why = _code(schemas, policy)
     if not code:
         return None, why
-    defaults = _defaults(schemas[0])
-    meta = _meta(schemas[0])
-    if any((_defaults(other), _meta(other)) != (defaults, meta) for other in schemas[1:]):
-        return None, f"its workers differ in the arguments of {mark}; bring the same code to all of them"
-    values = {**defaults, **configuration}
+    secret = from_environment(written or {})
     try:
-        return Asker(mark, code, values, secret=from_environment(written or {}), meta=(*meta, *policy.meta)), ""
+        defaults, meta = _defaults(schemas[0]), _meta(schemas[0])
+        if any((_defaults(other), _meta(other)) != (defaults, meta) for other in schemas[1:]):
+            return None, f"its workers differ in the arguments of {mark}; bring the same code to all of them"
+        return Asker(mark, code, {**defaults, **configuration}, secret=secret, meta=(*meta, *policy.meta)), ""
     except CodecError as error:
         return None, str(error)
 
@@ -53,7 +55,7 @@ def default_digest(value: Any) -> str:
         return told_of(value).digest
     except CodecError:
         # It is what the code says, and the code is in the fingerprint beside it.
-        return "default"
+        return UNTOLD
 
 
 def _code(schemas: Sequence[Schema], policy: CacheDefinition) -> tuple[str, str]:
@@ -81,7 +83,14 @@ def _defaults(schema: Schema) -> dict[str, Told]:
     found = {}
     for argument in schema["arguments"]:
         if not argument["required"]:
-            default = argument.get("default")
-            told = told_of(default)
-            found[str(argument["name"])] = Told(str(argument.get("digest") or told.digest), told.text)
+            told = told_of(argument.get("default"))
+            exact = str(argument.get("digest") or told.digest)
+            text = told.text if exact == told.digest else _repr(argument.get("default"), exact)
+            found[str(argument["name"])] = Told(exact, text)
     return found
+
+
+def _repr(default: object, exact: str) -> str:
+    """The text of a default that came as its ``repr``; one of an object says where it lay in memory."""
+    short = isinstance(default, str) and len(default) <= SHORT and exact != UNTOLD
+    return str(default) if short else exact if exact == UNTOLD else f"{ALGORITHM}:{exact}"

@@ -22,6 +22,7 @@ COMMANDS = {
     "cancel": "Stop a run from anywhere.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",
+    "cache": "List, explain, fill or forget remembered results.",
     "nodes": "List the nodes there are, with their arguments.",
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }

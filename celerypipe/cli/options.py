@@ -13,3 +13,14 @@ ALLOW = click.option(
     type=click.Path(path_type=Path),
     help="A folder that the pipeline may read and write besides its own; may be given several times.",
 )
+
+NO_CACHE = click.option("--no-cache", is_flag=True, help="Look nothing up in the result cache, and keep nothing there.")
+REFRESH = click.option(
+    "--refresh",
+    multiple=True,
+    metavar="NODE",
+    help="Compute the results of this node anew, and keep them; may be given several times.",
+)
+RERUN_FAILING = click.option(
+    "--rerun-failing", is_flag=True, help="Run again what failed, where the result cache keeps failures."
+)

@@ -13,9 +13,10 @@ from rich.live import Live
 
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import notes, require
-from celerypipe.cli.options import ALLOW
+from celerypipe.cli.options import ALLOW, NO_CACHE, REFRESH, RERUN_FAILING
 from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
+from celerypipe.node_cache import CacheUse
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.resume import resumable
@@ -25,6 +26,8 @@ from celerypipe.shape import LONGEST
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
+#: The result cache as it is used when nobody says otherwise.
+USED = CacheUse()
 
 
 @click.command()
@@ -45,6 +48,9 @@ FILE_WIDTH = 120
     flag_value="",
     help="Go on where that run of PIPELINE ended; without RUN, at the end of the line, list those there are.",
 )
+@NO_CACHE
+@REFRESH
+@RERUN_FAILING
 @ALLOW
 @click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
 def run(
@@ -54,6 +60,9 @@ def run(
     timeout: float | None,
     as_json: bool,
     resume: str | None,
+    no_cache: bool,
+    refresh: tuple[str, ...],
+    rerun_failing: bool,
     quiet: bool,
     allow: tuple[Path, ...],
 ) -> None:
@@ -66,6 +75,8 @@ def run(
     working ends it before anything runs, warnings are said. A queue without a worker is waited for, unless the node's
     on_no_worker says otherwise. `celerypipe cancel` stops a run from elsewhere.
 
+    A node with "cache" computes what the result cache does not know, and keeps it there: `celerypipe cache --help`.
+
     Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
     """
     definition = Pipeline.load(pipeline, allow)
@@ -75,7 +86,8 @@ def run(
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
         return runner.run(definition, resume=resume, on_progress=show)
 
-    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, resume=resume)
+    cache = CacheUse(not no_cache, refresh, rerun_failing)
+    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, resume=resume, cache=cache)
 
 
 def supervise(
@@ -87,11 +99,13 @@ def supervise(
     as_json: bool,
     quiet: bool,
     resume: str | None = None,
+    cache: CacheUse = USED,
 ) -> None:
     """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report."""
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local)
+    cache.check(definition.nodes)
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(stderr=True)
@@ -104,10 +118,23 @@ def supervise(
         say(warning)
     for note in notes(definition, catalogue):
         say(note)
+    private = redis is None and settings.redis_url is None and definition.is_warped and not local
+    if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
+        say(
+            "the private Redis takes its result cache along; --redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
+        )
     try:
         address = redis or settings.redis_url
         with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:
-            report = work(Runner(url, local=local, on_event=say), show)
+            runner = Runner(
+                url,
+                local=local,
+                cache=cache.on,
+                refresh=cache.refresh,
+                rerun_failing=cache.rerun_failing,
+                on_event=say,
+            )
+            report = work(runner, show)
     except CelerypipeError as error:
         if error.report is not None:
             publish(error.report, as_json=as_json)

@@ -207,6 +207,10 @@ def test_an_omitted_default_and_the_same_value_given_are_one_key() -> None:
     assert asked([there]) != asked([there], threshold=0.6)
     assert asked([there]) != asked([there], shape=[2, 3])
     assert asked([there]) != asked([there], what=None)
+    ask, _ = asker_of("m", [there], {}, CacheDefinition())
+    assert ask
+    shown = ask(Message(1)).configuration
+    assert (shown["shape"], shown["what"]) == ("(2, 3)", "default")
     # A default that has no digest is equal to itself, in every process.
     assert asked([there]) == asked([schema(threshold=0.5, shape=(2, 3), mode=Mode.FAST, what=SimpleNamespace(b=1))])
 

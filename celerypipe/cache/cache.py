@@ -1,0 +1,306 @@
+"""The result cache of one run: questions go in, and come back as what was found, or as a claim to compute it.
+
+A thread of its own asks Redis, all that waits in one round trip. It never fails a run: without Redis every question is
+a miss that is not kept, and after the first that had to wait (a second at most) nobody waits until Redis is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+
+import redis
+
+from celerypipe.cache.asked import Asked
+from celerypipe.cache.books import Books, Stats
+from celerypipe.cache.desk import Desk
+from celerypipe.cache.entry import Failure
+from celerypipe.cache.keeping import Keeping
+from celerypipe.cache.kept import Kept
+from celerypipe.cache.lane import Lane
+from celerypipe.cache.question import Claim, Flight, Found, Question
+from celerypipe.cache.seal import Seal
+from celerypipe.cache.store import Store
+from celerypipe.cache.tier import Tier
+from celerypipe.cache_definition import CacheDefinition
+from celerypipe.connection import Client, connect, said
+from celerypipe.settings import CacheSettings
+from celerypipe.signing import Keyring
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that Redis may take to answer, and between two looks whether it is back.
+PATIENCE = 1.0
+AGAIN = 1.0
+#: Seconds between two renewals of claims; figures are written and room is looked at as often.
+EVERY = 1.0
+#: Questions that travel together, and bytes of results that may wait to be kept.
+TOGETHER = 256
+WAITING = 256 * 1024 * 1024
+#: Seconds that :meth:`ResultCache.close` waits for what is still to be kept.
+CLOSING = 10.0
+
+
+class ResultCache:
+    """One per run; ``run`` is its id, for ``explain``. ``url``: the run's Redis, or None; nothing is asked of it yet.
+
+    After a fork the child has a cache of its own that begins anew.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        settings: CacheSettings,
+        keyring: Keyring | None,
+        say: Callable[[str], None],
+        run: str = "",
+    ) -> None:
+        own = settings.redis_url
+        self._url = (own or url) if settings.enabled else None
+        self._tier_url = (settings.url or "") if settings.enabled and own is None else ""
+        self._settings = settings
+        self._keyring = keyring
+        self._say = say
+        self._run = run
+        self.stats = Stats()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lock = threading.RLock()
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._client: Client | None = None
+        self._closed = self._stopping = self._away = self._ended_for_good = False
+        self._waiting = 0
+        self._look_again = self._every = 0.0
+        self._books = Books(self._run, self._say, self.stats)
+        seal, lane = Seal(self._keyring), Lane(self._url)
+        tier = Tier(self._tier_url, seal, self._books.say) if self._tier_url else None
+        self._lane = lane
+        self._keeping = Keeping(Store(self._settings.bytes), seal, lane, tier, self._books, self._inbox.put)
+        self._desk = Desk(self._keeping, self._books, os.urandom(8).hex(), self._hear)
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        asked: Asked,
+        policy: CacheDefinition,
+        answer: Callable[[Found | Claim], None],
+        *,
+        refresh: bool = False,
+        rerun_failing: bool = False,
+        node: str = "",
+        message: str = "",
+    ) -> None:
+        """Have ``answer`` called once, soon, usually by the cache's thread: it must wait for nobody.
+
+        ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure that was kept is no answer. ``node`` and
+        ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by.
+        """
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found or Claim())
+
+        self._post(Question(asked, policy, told, refresh, rerun_failing, node, message))
+
+    def look(
+        self,
+        asked: Asked,
+        policy: CacheDefinition,
+        answer: Callable[[Found | None], None],
+        *,
+        rerun_failing: bool = False,
+    ) -> None:
+        """Have ``answer`` called once, with what is found or None: nothing is claimed, nobody is waited for."""
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found if isinstance(found, Found) else None)
+
+        self._post(Question(asked, policy, told, rerun_failing=rerun_failing, peeks=True))
+
+    def ask_all(
+        self,
+        questions: Sequence[tuple[Asked, CacheDefinition]],
+        *,
+        refresh: bool = False,
+        rerun_failing: bool = False,
+        node: str = "",
+        messages: Sequence[str] = (),
+    ) -> list[Found | Claim | None]:
+        """Wait for the answers. Only the first one may be a claim; a further one that is not found is None.
+
+        Whoever computes one thing after the other must not claim what it comes to later: two that did so could wait
+        for each other for ever. So ask again when its turn comes.
+        """
+        if not questions:
+            return []
+        found: list[Found | Claim | None] = [None] * len(questions)
+        missing, lock, done = [len(questions)], threading.Lock(), threading.Event()
+
+        def told(place: int, answer: Found | Claim | None) -> None:
+            found[place] = answer
+            with lock:  # it may be the cache's thread, or this one
+                missing[0] -= 1
+            if not missing[0]:
+                done.set()
+
+        names = [*messages, *[""] * len(questions)]
+        # The first one last: what is only looked at is answered in any case, and by the same round trip.
+        for place in [*range(1, len(questions)), 0]:
+            asked, policy = questions[place]
+            tell = partial(told, place)
+            if place and refresh:
+                tell(None)
+            else:
+                question = Question(asked, policy, tell, refresh, rerun_failing, node, names[place], peeks=place > 0)
+                self._post(question)
+        done.wait()
+        return found
+
+    def _post(self, question: Question) -> None:
+        if os.getpid() != self._process:
+            self._begin()
+        if self._closed or not (self._url or self._tier_url) or (self._away and not self._tier_url):
+            with self._lock:
+                self.stats.misses += 1
+            question.answer(None if question.peeks else Claim())
+            return
+        if self._thread is None:
+            self._start()
+        self._inbox.put(partial(self._desk.ask, question))
+        if self._ended_for_good:
+            self._empty()
+
+    def _hear(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
+        """A claim came to its end, in whatever thread."""
+        if self._closed or os.getpid() != self._process:
+            return
+        size = result.size if isinstance(result, Kept) else 0
+        with self._lock:
+            if self._waiting + size > WAITING:
+                self._books.say("results come faster than they can be kept: some are not")
+                result, size = None, 0
+            self._waiting += size
+        self._inbox.put(partial(self._ended, flight, result, seconds, size))
+
+    def _ended(self, flight: Flight, result: Kept | Failure | None, seconds: float, size: int) -> None:
+        with self._lock:
+            self._waiting -= size
+        self._desk.ended(flight, result, seconds)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._serve, name="celerypipe-cache", daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        due, until = 0.0, 0.0
+        self._connect()  # before the first question, which would find no Redis
+        while not self._stopping or ((not self._inbox.empty() or self._keeping.is_busy) and time.monotonic() < until):
+            until = until if self._stopping else time.monotonic() + CLOSING
+            self._take(max(0.0, min(due, self._every) - time.monotonic()))
+            self._connect()
+            due = self._turn()
+        self._desk.close()
+        self._every = 0.0
+        self._turn()
+        self._lane.close()
+        if self._client is not None:
+            self._client.close()
+        self._keeping.present, self._keeping.tier = False, None
+        self._ended_for_good = True
+        self._empty()
+
+    def _empty(self) -> None:
+        """Answer what was asked while the thread ended."""
+        with self._lock, suppress(Empty):
+            while True:
+                self._inbox.get_nowait()()
+
+    def _take(self, patience: float) -> None:
+        """Do what waits; wait for something if there is nothing."""
+        with suppress(Empty):
+            for number in range(TOGETHER):
+                if patience and not number:
+                    work = self._inbox.get(timeout=min(patience, EVERY))
+                else:
+                    work = self._inbox.get_nowait()
+                try:
+                    work()
+                except Exception:  # a defect of ours must not end the thread that all others wait for
+                    logger.exception("the result cache made a mistake")
+
+    def _turn(self) -> float:
+        """Ask Redis what there is to ask, until there is nothing more; return when to do so again."""
+        now = time.monotonic()
+        due = self._desk.poll(now)
+        desk, books, round_ = self._desk, self._books, self._desk.round
+        if now >= self._every:
+            self._every = now + EVERY
+            if self._keeping.present:
+                desk.renew()
+                round_.add(None, *books.counting())
+                round_.add(self._measured, ("INFO", "memory"))
+        while len(round_):
+            if not self._keeping.present or self._client is None:
+                round_.give_up()
+                break
+            used = books.used()
+            first = [*((desk.store.touching(used),) if used else ()), *books.writing()]
+            try:
+                round_.run(self._client, first)
+            except (redis.RedisError, OSError) as error:
+                self._lost(error)
+        return due
+
+    def _measured(self, answers: list[object] | None) -> None:
+        if answers and (surplus := self._desk.store.measured(answers[0])):
+            self._desk.round.add(None, self._desk.store.shrinking(surplus))
+
+    def _connect(self) -> None:
+        """See whether Redis is there, or is back."""
+        if self._url is None or self._keeping.present or time.monotonic() < self._look_again or self._stopping:
+            return
+        try:
+            if self._client is None:
+                self._client = connect(self._url, name="celerypipe-cache", timeout=PATIENCE)
+            answer = self._client.together(("INFO", "memory"))[0]
+        except Exception as error:  # noqa: BLE001  # also what is wrong with its address: no reason to end a run
+            self._lost(error)
+            return
+        self._desk.store.measured(answer)
+        self._keeping.present, self._away = True, False
+        self._books.forget("away")
+
+    def _lost(self, error: Exception) -> None:
+        self._keeping.present, self._away = False, True
+        self._look_again = time.monotonic() + AGAIN
+        self._desk.round.give_up()
+        text = said(error) if isinstance(error, redis.RedisError | OSError) else str(error)
+        self._books.say(f"the result cache rests until Redis is back: {text}", "away")
+
+    def close(self) -> None:
+        """Keep what is still to be kept, for ten seconds at most; let go of all claims."""
+        with self._lock:
+            if self._closed or os.getpid() != self._process:
+                return
+            self._closed = True
+            thread = self._thread
+        if thread is not None:
+            self._inbox.put(self._stop)
+            thread.join(CLOSING + 2 * PATIENCE)
+
+    def _stop(self) -> None:
+        self._stopping = True

@@ -1,0 +1,293 @@
+"""Where questions are answered, by one thread: it looks, claims, waits for the claims of others, and hands on.
+
+It never waits for anything but Redis; commands gather in a :class:`~celerypipe.cache.rounds.Round`. Within a process
+equal questions wait for one claim; the claims of others are looked at again and again, ever less often.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import redis
+
+from celerypipe import keys
+from celerypipe.cache.books import Books
+from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
+from celerypipe.cache.keeping import Keeping
+from celerypipe.cache.kept import Kept
+from celerypipe.cache.question import Claim, Flight, Found, Question, answer
+from celerypipe.cache.seal import Refused
+from celerypipe.cache.store import blob_name, entry_name
+from celerypipe.errors import CodecError
+
+#: Seconds between two looks at a claim of somebody else: the first and the longest.
+SOON, LATER = 0.02, 0.2
+
+#: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.
+Hear = Callable[[Flight, Kept | Failure | None, float], None]
+
+
+class Desk:
+    """``keeping`` stores results, and has the round that commands gather in; ``books`` has counts and notes.
+
+    ``hear`` is told of claims that end, and has :meth:`ended` called by the thread of the desk.
+    """
+
+    def __init__(self, keeping: Keeping, books: Books, owner: str, hear: Hear) -> None:
+        self.keeping = keeping
+        self.round = keeping.round
+        self.store = keeping.store
+        self.books = books
+        self._owner = owner
+        self._hear = hear
+        self._number = 0
+        self._joined: dict[str, Flight] = {}
+        self._open: dict[str, Flight] = {}
+        self._polling: dict[str, Flight] = {}
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def ask(self, question: Question) -> None:
+        """Answer it, now or when Redis, the second tier or the holder of a claim answered."""
+        if question.refresh:
+            question.why = "refresh"
+            self._claim(question)
+            return
+        flight = self._joined.get(question.fingerprint)
+        if flight is not None and not question.peeks and not question.policy.read_only:
+            self._join(flight, question)
+        elif self.keeping.present:
+            self.round.add(partial(self._looked, question), self.store.looking(question.fingerprint))
+        else:
+            self._missed(question)
+
+    def _looked(self, question: Question, answers: list[Any] | None) -> None:
+        entry = self._entry(question, answers[0]) if answers else None
+        if entry is None:
+            self._missed(question)
+        else:
+            self._fetch(question, entry)
+
+    def _entry(self, question: Question, data: object) -> Opened | None:
+        """What Redis gave for an entry, if it is one and answers the question."""
+        if isinstance(data, redis.ResponseError):
+            self.books.say(f"the result cache finds nothing: Redis refuses what it asks ({data})", "refusal")
+        if not isinstance(data, bytes) or not data:
+            question.looked = True
+            return None
+        try:
+            entry = opened(self.keeping.seal, question.fingerprint, data)
+        except Refused as refused:
+            self._refuse(question, refused)
+            return None
+        return entry if question.takes(entry.head) else None
+
+    def _refuse(self, question: Question, error: CodecError, entry: Opened | None = None) -> None:
+        if question.why != "refused":  # it is read again with the claim
+            self.books.refused(error)
+        question.why = "refused"
+        question.unusable = None if entry is None else entry.head.created
+
+    def _fetch(self, question: Question, entry: Opened) -> None:
+        """Answer with an entry, and with what of it lies apart."""
+        blob = entry.head.blob
+        if blob is None:
+            self._found(question, entry, None)
+            return
+        told = partial(self._fetched, question, entry)
+        if blob.size <= BLOB_NEAR:
+            self.round.add(told, *self.store.fetching(blob))
+        else:
+            self.keeping.fetch(blob, told)
+
+    def _fetched(self, question: Question, entry: Opened, answers: list[Any] | None) -> None:
+        parts = [each for each in answers or () if isinstance(each, bytes)]
+        content = parts[0] if len(parts) == 1 else b"".join(parts)
+        blob = entry.head.blob
+        try:
+            if blob is not None:
+                blob.check(content)
+        except Refused as refused:
+            self._refuse(question, refused, entry)
+            if blob is not None and content and not question.policy.read_only:  # else it would never be written again
+                self.round.add(None, self.store.forgetting([blob_name(blob)]))
+            self._missed(question)
+            return
+        self._found(question, entry, content)
+
+    def _found(self, question: Question, entry: Opened, content: Content | None) -> None:
+        try:
+            found = Found(entry.head, entry.messages(content))
+        except CodecError as error:
+            self._refuse(question, error, entry)
+            self._missed(question)
+            return
+        if not question.policy.read_only:
+            self.books.touch(entry_name(question.fingerprint))
+            if entry.head.blob is not None:
+                self.books.touch(blob_name(entry.head.blob))
+        self.books.hit(entry.head)
+        answer(question, found)
+
+    # -- claiming ---------------------------------------------------------------------------------------------------
+
+    def _missed(self, question: Question) -> None:
+        if question.peeks:
+            answer(question, None)
+            return
+        flight = self._joined.get(question.fingerprint)
+        if flight is not None and not question.policy.read_only:
+            self._join(flight, question)
+        else:
+            self._claim(question)
+
+    def _join(self, flight: Flight, question: Question) -> None:
+        question.looked = True
+        flight.waiting.append(question)
+
+    def _claim(self, question: Question) -> None:
+        self._number += 1
+        flight = Flight(f"{self._owner}.{self._number}", question)
+        self._open[flight.owner] = flight
+        if not question.refresh and not question.policy.read_only:
+            self._joined[flight.fingerprint] = flight
+        if self.keeping.present and not question.policy.read_only:
+            self._try(flight)
+        else:
+            self._granted(flight)
+
+    def _try(self, flight: Flight) -> None:
+        question = flight.question
+        claiming = self.store.claiming(flight.fingerprint, flight.owner, force=question.refresh)
+        known = ("ZSCORE", keys.cache_mark(question.asked.mark), flight.fingerprint)
+        commands = (claiming, self.store.looking(flight.fingerprint), known)
+        self.round.add(partial(self._tried, flight), *commands[: 2 if flight.tries else 3])
+
+    def _tried(self, flight: Flight, answers: list[Any] | None) -> None:
+        if answers is None:
+            self._granted(flight)
+            return
+        granted, data, *known = answers
+        question = flight.question
+        if known and isinstance(known[0], bytes):
+            question.why = question.why or "gone"
+        flight.claimed = granted == b"OK"
+        entry = None if question.refresh else self._entry(question, data)
+        if entry is not None:
+            self._leave(flight)
+            for each in flight.questions:
+                self._settle(each, entry)
+        elif granted is None:
+            flight.due = time.monotonic() + min(LATER, SOON * 1.3**flight.tries)
+            flight.tries += 1
+            self._polling[flight.owner] = flight
+        else:  # a Redis that is full refuses: then it is computed without a claim, and perhaps by others too
+            self._granted(flight)
+
+    def _settle(self, question: Question, entry: Opened) -> None:
+        if question.takes(entry.head):
+            self._fetch(question, entry)
+        else:
+            self.ask(question)
+
+    def poll(self, now: float) -> float:
+        """Look again at the claims of others that are due; return when the next one is."""
+        for flight in [each for each in self._polling.values() if each.due <= now]:
+            del self._polling[flight.owner]
+            self._try(flight)
+        return min((each.due for each in self._polling.values()), default=now + 60.0)
+
+    # -- computing --------------------------------------------------------------------------------------------------
+
+    def _granted(self, flight: Flight) -> None:
+        if self.keeping.tier is not None and not flight.question.refresh:
+            self.keeping.look(flight.fingerprint, partial(self._from_tier, flight))
+        elif self.keeping.present or self.keeping.tier is not None:
+            self._give(flight)
+        else:
+            self._leave(flight)
+            for each in flight.questions:
+                self._give_unkept(each)
+
+    def _from_tier(self, flight: Flight, entry: Sealed | None) -> None:
+        question = flight.question
+        if not flight.given and flight.owner in self._open:  # else it was closed meanwhile
+            if entry is None or not question.takes(entry.head):
+                self._give(flight)
+            else:
+                self._finish(flight, entry, promoted=True)
+
+    def _give(self, flight: Flight) -> None:
+        question = flight.question
+        if question.policy.read_only:
+            self._leave(flight)
+            self._give_unkept(question)
+            return
+        flight.given = True
+        self.books.missed(question)
+        ended = partial(self._hear, flight)
+        claim = Claim(ended, failures=question.policy.failures, say=self.books.say)
+        if not answer(question, claim):
+            claim.drop()
+
+    def _give_unkept(self, question: Question) -> None:
+        self.books.missed(question)
+        answer(question, Claim())
+
+    def ended(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
+        """A claim came to its end: keep what came of it, or let the next one compute it."""
+        entry = None if result is None else self.keeping.entry(flight.question, result, seconds)
+        if entry is not None:
+            self._finish(flight, entry)
+        elif flight.waiting:
+            flight.question = flight.waiting.popleft()
+            self._give(flight)
+        else:
+            self._leave(flight)
+
+    def _finish(self, flight: Flight, entry: Sealed, *, promoted: bool = False) -> None:
+        """Tell all who wait for it, and keep it. The claim lives until that is done."""
+        self._unjoin(flight)
+        waiting = flight.questions if promoted else list(flight.waiting)
+        flight.waiting.clear()
+        flight.given = True
+        if flight.question.policy.read_only:
+            self._leave(flight)
+        else:
+            self.keeping.put(flight, entry, partial(self._leave, flight), promoted=promoted)
+        read = opened(self.keeping.seal, flight.fingerprint, entry.data) if waiting else None
+        for each in waiting:
+            if read is not None and each.takes(read.head):
+                self._found(each, read, entry.body)
+            else:
+                self.ask(each)
+
+    def _unjoin(self, flight: Flight) -> None:
+        if self._joined.get(flight.fingerprint) is flight:
+            del self._joined[flight.fingerprint]
+
+    def _leave(self, flight: Flight) -> None:
+        """Nobody here computes it any more."""
+        self._unjoin(flight)
+        self._open.pop(flight.owner, None)
+        if flight.claimed and self.keeping.present:
+            self.round.add(None, self.store.releasing(flight.fingerprint, flight.owner))
+        flight.claimed = False
+
+    def renew(self) -> None:
+        """Let the claims that are held here live on."""
+        claims = [(flight.fingerprint, flight.owner) for flight in self._open.values() if flight.claimed]
+        for start in range(0, len(claims), 1000):
+            self.round.add(None, self.store.renewing(claims[start : start + 1000]))
+
+    def close(self) -> None:
+        """Let go of everything: whoever waits computes for itself, and nothing of that is kept."""
+        self._polling.clear()
+        for flight in list(self._open.values()):
+            waiting = list(flight.waiting) if flight.given else flight.questions
+            self._leave(flight)
+            for question in waiting:
+                self._give_unkept(question)

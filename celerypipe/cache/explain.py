@@ -1,0 +1,146 @@
+"""Why something was not found: what was asked, beside the nearest thing that had been kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from celerypipe import codec, keys
+from celerypipe.cache.asked import Asked
+from celerypipe.cache.books import NOTES
+from celerypipe.cache.entry import shown
+from celerypipe.cache.index import BEGINNING, PAGE, asked_of
+from celerypipe.cache.store import NEWEST
+from celerypipe.connection import Client
+from celerypipe.errors import CodecError, ConfigError, did_you_mean
+
+#: What a question that found something unusable is told.
+_WHY = {
+    "refresh": "nothing was looked at: the run was told to compute it (--refresh)",
+    "refused": "nothing differs: what was kept for it was not believed (the run said why)",
+    "expired": "nothing differs: what was kept for it was older than its ttl",
+    "failed": "nothing differs: what was kept for it was a failure, and the run was to compute those again",
+    "gone": "nothing differs: it was kept once, and has expired or was evicted or removed since",
+}
+
+
+class Missed(NamedTuple):
+    """What was asked and not found, when, and why, if that was known."""
+
+    asked: Asked
+    at: float
+    why: str
+
+
+def explain(client: Client, run: str, node: str, message: str) -> str:
+    """Return why a message of a run was not found in the cache. :class:`ConfigError` if nothing is noted of it."""
+    missed = _missed(client, run, node, message)
+    if missed.why in _WHY:
+        return _WHY[missed.why]
+    nearest: tuple[int, float, Asked] | None = None
+    for created, other in _earlier(client, missed):
+        distance = len(differences(missed.asked, other)) + (1000 if other.input != missed.asked.input else 0)
+        if nearest is None or (distance, -created) < (nearest[0], -nearest[1]):
+            nearest = (distance, created, other)
+    if nearest is None:
+        return f"nothing of {missed.asked.mark} was kept before"
+    found = differences(missed.asked, nearest[2])
+    if not found:
+        return _WHY["gone"]
+    age = max(0.0, missed.at - nearest[1])
+    return "\n".join(
+        [f"the nearest result was kept {_span(age)} before; what differs:", *(f"  {each}" for each in found)]
+    )
+
+
+def differences(asked: Asked, was: Asked) -> list[str]:
+    """Return the parts in which a question differs from an earlier one, a line each."""
+    found = []
+    if asked.code != was.code:
+        found.append(f"the code: {_value(asked.code)}, was {_value(was.code)}")
+    arguments = _changes(asked.configuration, was.configuration)
+    found += [f"the configuration: {each}" for each in arguments]
+    if not arguments and asked.exact != was.exact:
+        found.append("the configuration: a value that reads the same, and is not")
+    if asked.input != was.input:
+        found.append("the input: another payload")
+    found += [f"the meta: {each}" for each in _changes(asked.meta, was.meta, shown=False)]
+    return found
+
+
+def _changes(now: Mapping[str, str], was: Mapping[str, str], *, shown: bool = True) -> list[str]:
+    found = []
+    for name in [*now, *(each for each in was if each not in now)]:
+        if name not in was:
+            found.append(f"{name} {_value(now[name])}, was not there" if shown else f"{name}, which was not there")
+        elif name not in now:
+            found.append(f"{name} is not there, was {_value(was[name])}" if shown else f"{name} is not there")
+        elif now[name] != was[name]:
+            found.append(f"{name} {_value(now[name])}, was {_value(was[name])}" if shown else f"{name}, another value")
+    return found
+
+
+def _value(text: str) -> str:
+    """A value as it is shown; of a digest the beginning is enough to tell it from another."""
+    for word in ("blake3:", "source "):
+        if text.startswith(word) and len(text) > len(word) + 12:
+            return f"{text[: len(word) + 12]}…"
+    return text
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _missed(client: Client, run: str, node: str, message: str) -> Missed:
+    name = keys.cache_asked(run)
+    data = client.call("HGET", name, f"{node}/{message}")
+    if data is None:
+        raise ConfigError(_nothing(client, run, node, message))
+    try:
+        said = codec.decode_value(data)
+    except CodecError as error:
+        raise ConfigError(f"what is noted of {node}/{message} of run {run} cannot be read: {error}") from None
+    match said:
+        case {"asked": asked, "at": float(at), "why": str(why)}:
+            return Missed(Asked.from_dict(asked), at, why)
+    raise ConfigError(f"what is noted of {node}/{message} of run {run} is nothing that a run notes")
+
+
+def _nothing(client: Client, run: str, node: str, message: str) -> str:
+    fields = [name.decode("utf-8", "replace") for name in client.call("HKEYS", keys.cache_asked(run))]
+    if not fields:
+        return (
+            f"of run {run!r} nothing is noted: all it asked for was found, it asked for nothing, or it was more than a "
+            "day ago"
+        )
+    nodes = {field.rpartition("/")[0] for field in fields}
+    if node not in nodes:
+        there = ", ".join(sorted(nodes)[:20])
+        return f"run {run!r} missed nothing at a node {node!r}{did_you_mean(node, nodes)}; it did at {there}"
+    return (
+        f"nothing is noted of message {message!r} at {node!r}: it was found, or never asked for; {NOTES:,} misses of a "
+        "run are noted"
+    )
+
+
+def _earlier(client: Client, missed: Missed) -> Iterator[tuple[float, Asked]]:
+    """The newest that was kept for the mark before it was asked for, other than its own result."""
+    names = client.call("ZREVRANGE", keys.cache_mark(missed.asked.mark), 0, NEWEST - 1)
+    own = missed.asked.fingerprint.encode()
+    wanted = [name.decode("utf-8", "replace") for name in names if name != own]
+    for start in range(0, len(wanted), PAGE):
+        commands = [("GETRANGE", keys.cache_entry(each), 0, BEGINNING - 1) for each in wanted[start : start + PAGE]]
+        for data in client.together(*commands):
+            try:
+                entry = shown(data if isinstance(data, bytes) else b"")
+                if entry.head.created <= missed.at:
+                    yield entry.head.created, asked_of(entry)
+            except CodecError:  # gone, or not ours
+                continue
+
+
+__all__ = ["Missed", "differences", "explain"]

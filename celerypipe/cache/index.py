@@ -1,0 +1,164 @@
+"""What lies in the cache, for people: figures, a list, and the way to remove things.
+
+What is listed is what stands there: nobody has looked at the seals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from celerypipe import keys
+from celerypipe.cache.asked import Asked
+from celerypipe.cache.entry import Failure, Opened, shown
+from celerypipe.cache.scripts import FORGET
+from celerypipe.cache.store import BOOKS, blob_name, entry_name
+from celerypipe.connection import Client, accepted
+from celerypipe.errors import CodecError
+from celerypipe.script import together
+
+#: Entries that are read together, and bytes that are read of each: its head, and what was asked.
+PAGE = 200
+BEGINNING = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the cache of a Redis has, and what all runs together had of it; what hits saved."""
+
+    entries: int
+    blobs: int
+    bytes: int
+    hits: int
+    misses: int
+    kept: int
+    evicted: int
+    refused: int
+    bytes_saved: int
+    seconds_saved: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry. ``used`` and ``created`` are Unix times; ``ttl``: seconds that it lives on, if nobody uses it."""
+
+    fingerprint: str
+    asked: Asked
+    created: float
+    used: float
+    seconds: float
+    size: int
+    ttl: float
+    failure: Failure | None
+    blob: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        failure = None if self.failure is None else f"{self.failure.type}: {self.failure.text}"
+        return {**asdict(self), "asked": self.asked.to_dict(), "failure": failure}
+
+
+def stats(client: Client) -> Figures:
+    """Return the figures of the cache in this Redis."""
+    kinds = Counter(name[:1] for name, _ in client.zscan_iter(keys.CACHE_USED, count=1000))
+    said = client.call("HGETALL", keys.CACHE_COUNTS)
+    counts = dict(zip(said[::2], said[1::2], strict=True))
+
+    def count(name: bytes) -> int:
+        return int(_number(counts.get(name)))
+
+    return Figures(
+        entries=kinds[b"e"],
+        blobs=kinds[b"b"],
+        bytes=int(_number(client.call("HGET", keys.CACHE_SIZES, ""))),
+        hits=count(b"hits"),
+        misses=count(b"misses"),
+        kept=count(b"kept"),
+        evicted=count(b"evicted"),
+        refused=count(b"refused"),
+        bytes_saved=count(b"bytes"),
+        seconds_saved=_number(counts.get(b"seconds")),
+    )
+
+
+def _number(said: bytes | None) -> float:
+    try:
+        value = float(said or 0)
+    except ValueError:  # not written by us
+        return 0.0
+    return value if abs(value) < 1e18 else 0.0
+
+
+def entries(client: Client, pattern: str = "*") -> Iterator[Listed]:
+    """Return the entries whose mark or fingerprint matches (``*`` and ``?``), those used last first."""
+    place = 0
+    while page := client.call("ZREVRANGE", keys.CACHE_USED, place, place + PAGE - 1, "WITHSCORES"):
+        place += PAGE
+        pairs = [pair for pair in zip(page[::2], page[1::2], strict=True) if pair[0][:2] == b"e:"]
+        used = {name[2:].decode("utf-8", "replace"): _number(score) / 1000 for name, score in pairs}
+        yield from (each for each in _read(client, used) if _matches(each, pattern))
+
+
+def _matches(each: Listed, pattern: str) -> bool:
+    return any(fnmatchcase(text, pattern) for text in (each.asked.mark, each.fingerprint))
+
+
+def _read(client: Client, used: dict[str, float]) -> Iterator[Listed]:
+    names = [keys.cache_entry(fingerprint) for fingerprint in used]
+    commands = [("GETRANGE", name, 0, BEGINNING - 1) for name in names] + [("PTTL", name) for name in names]
+    answers = client.together(*commands) if commands else []
+    for place, (fingerprint, at) in enumerate(used.items()):
+        found = listed(fingerprint, answers[place], at, answers[place + len(used)])
+        if found is not None:
+            yield found
+
+
+def listed(fingerprint: str, data: object, used: float, left: Any) -> Listed | None:
+    """Return what an entry says; None if there is none."""
+    try:
+        entry = shown(data if isinstance(data, bytes) else b"")
+        asked = asked_of(entry)
+    except CodecError:
+        return None
+    head = entry.head
+    blob = "" if head.blob is None else blob_name(head.blob)
+    ttl = int(left) / 1000 if isinstance(left, int) else 0.0
+    return Listed(fingerprint, asked, head.created, used, head.seconds, head.size, ttl, head.failure, blob)
+
+
+def asked_of(entry: Opened) -> Asked:
+    """Return what was asked for an entry. Raises :class:`CodecError`."""
+    return Asked.from_dict(entry.what_was_asked())
+
+
+def remove(client: Client, fingerprints: Iterable[str]) -> int:
+    """Remove entries, and the large bytes that no other entry refers to; return how many bytes that were."""
+    chosen = set(fingerprints)
+    blobs: set[str] = set()
+    needed: set[str] = set()
+    for each in entries(client):
+        (blobs if each.fingerprint in chosen else needed).add(each.blob)
+    names = [*map(entry_name, chosen), *(blobs - needed - {""})]
+    return sum(_forget(client, names[start : start + 1000]) for start in range(0, len(names), 1000))
+
+
+def _forget(client: Client, names: list[str]) -> int:
+    return int(accepted(together(client, FORGET.command(BOOKS, *names)))[0])
+
+
+def clear(client: Client) -> int:
+    """Remove the whole cache, also what its books do not know; return how many keys that were."""
+    count = 0
+    names: list[bytes] = []
+    for name in client.scan_iter("celerypipe:cache:*", count=1000):
+        names.append(name)
+        if len(names) == 1000:
+            count, names = count + int(client.unlink(*names)), []
+    return count + (int(client.unlink(*names)) if names else 0)

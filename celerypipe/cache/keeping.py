@@ -1,0 +1,117 @@
+"""How results are kept: in Redis, where large bytes go by threads of their own, and in the second tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import redis
+
+from celerypipe.cache.books import Books
+from celerypipe.cache.entry import Blob, Failure, Sealed, sealed
+from celerypipe.cache.kept import Kept
+from celerypipe.cache.lane import Lane
+from celerypipe.cache.question import Flight, Question
+from celerypipe.cache.rounds import Round
+from celerypipe.cache.seal import Seal
+from celerypipe.cache.store import OVERHEAD, Store, is_full
+from celerypipe.cache.tier import Tier
+from celerypipe.errors import CodecError
+
+#: Has something called by the cache's thread, soon.
+Post = Callable[[Callable[[], None]], None]
+
+
+class Keeping:
+    """``present``: Redis is there. ``post``: see :data:`Post`. Used by the cache's thread."""
+
+    def __init__(self, store: Store, seal: Seal, lane: Lane, tier: Tier | None, books: Books, post: Post) -> None:
+        self.store = store
+        self.seal = seal
+        self.round = Round()
+        self.present = False
+        self.tier = tier
+        self._lane = lane
+        self._books = books
+        self._post = post
+
+    def entry(self, question: Question, result: Kept | Failure, seconds: float) -> Sealed | None:
+        """Return the entry of a result; None if it cannot be one."""
+        try:
+            asked, ttl = question.asked.to_dict(), question.policy.ttl
+            return sealed(self.seal, question.fingerprint, asked, result, seconds, ttl)
+        except CodecError as error:
+            self._books.say(f"a result is not kept: {error}")
+            return None
+
+    def fetch(self, blob: Blob, told: Callable[[list[Any] | None], None]) -> None:
+        """Get a large blob; ``told`` is told its parts."""
+        client_of = self._lane
+        self._do(lambda: client_of.client.together(*self.store.fetching(blob)), told)
+
+    def look(self, fingerprint: str, told: Callable[[Sealed | None], None]) -> None:
+        """Look into the second tier."""
+        tier = self.tier
+        self._do(lambda: None if tier is None else tier.get(fingerprint), told)
+
+    def put(self, flight: Flight, entry: Sealed, done: Callable[[], None], *, promoted: bool = False) -> None:
+        """Keep an entry; ``done`` is called when the claim is of no more use."""
+        tier, fingerprint = self.tier, flight.fingerprint
+        if tier is not None and not promoted:
+            self._do(lambda: tier.put(fingerprint, entry), lambda _: None)
+        size, blob = len(entry.data) + len(entry.body), entry.head.blob
+        if not self.present:
+            done()
+        elif not self.store.fits(size):
+            self._books.say(
+                f"a result of {size:,} bytes is not kept in Redis: the cache may take {self.store.budget:,} bytes "
+                "there, and one result half of them; raise CELERYPIPE_CACHE_BYTES, and Redis' maxmemory if it has one"
+            )
+            done()
+        elif blob is None:
+            self._write(flight, entry, done)
+        else:
+            lane, store = self._lane, self.store
+            written = partial(self._blob_written, flight, entry, done)
+            self._do(lambda: store.write_blob(lane.client, blob, entry.body), written)
+
+    def _blob_written(self, flight: Flight, entry: Sealed, done: Callable[[], None], was: bool | None) -> None:
+        if was and self.present:
+            self._write(flight, entry, done)
+        else:
+            self._no_room()
+            done()
+
+    def _write(self, flight: Flight, entry: Sealed, done: Callable[[], None], *, again: bool = False) -> None:
+        mark = flight.question.asked.mark
+        command = self.store.keeping(flight.fingerprint, mark, entry, flight.owner)
+        self.round.add(partial(self._written, flight, entry, done, again), command)
+
+    def _written(
+        self, flight: Flight, entry: Sealed, done: Callable[[], None], again: bool, answers: list[Any] | None
+    ) -> None:
+        answer = answers[0] if answers else None
+        if is_full(answer) and not again:
+            self.round.add(None, self.store.shrinking(2 * (len(entry.data) + OVERHEAD)))
+            self._write(flight, entry, done, again=True)
+            return
+        if answer == 1:
+            self._books.stats.kept += 1
+        elif isinstance(answer, redis.ResponseError) and not is_full(answer):
+            self._books.say(f"the result cache keeps nothing: Redis refuses it ({answer})", "refusal to keep")
+        elif answer is not None:
+            self._no_room()
+        done()
+
+    def _no_room(self) -> None:
+        self._books.say("a result is not kept: Redis has no room for it")
+
+    def _do(self, work: Callable[[], Any], told: Callable[[Any], None]) -> None:
+        """Let one of the lane's threads do it, and have what came of it told by the cache's."""
+        self._lane.do(work, lambda found: self._post(lambda: told(found)))
+
+    @property
+    def is_busy(self) -> bool:
+        """Is there something that one of the lane's threads does, or will do?"""
+        return self._lane.pending > 0

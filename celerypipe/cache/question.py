@@ -1,0 +1,176 @@
+"""A question to the cache, and its two answers: it was found, or it is to be computed and is claimed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from celerypipe.cache.asked import Asked
+from celerypipe.cache.entry import Failure, Head
+from celerypipe.cache.kept import Kept, kept, restored
+from celerypipe.cache_definition import CacheDefinition
+from celerypipe.errors import CodecError
+from celerypipe.message import Message
+
+logger = logging.getLogger(__name__)
+
+#: The kinds of failures that say something about the question. A lost worker or a timeout says nothing about it.
+REPLAYED = ("failed",)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result that was kept. ``seconds``: what computing it cost; ``size``: its bytes."""
+
+    head: Head
+    messages: Sequence[Message] = ()
+
+    @property
+    def failure(self) -> Failure | None:
+        """What the node raised, if that is what was kept."""
+        return self.head.failure
+
+    @property
+    def seconds(self) -> float:
+        return self.head.seconds
+
+    @property
+    def size(self) -> int:
+        return self.head.size
+
+    def outputs(self, parent: Message) -> list[Message]:
+        """Return the outputs as the node would have made them from this message; they are to be stamped."""
+        return restored(self.head.forms, self.messages, parent)
+
+
+#: Told how a claim ended: what is to be kept, or nothing, and the seconds that it cost.
+Ended = Callable[[Kept | Failure | None, float], None]
+
+
+class Claim:
+    """It is for the holder to compute this. Exactly one of the three methods ends it; others wait for that.
+
+    Without ``ended`` nothing is kept and nobody waits.
+    """
+
+    __slots__ = ("_ended", "_failures", "_say")
+
+    def __init__(
+        self, ended: Ended | None = None, *, failures: bool = False, say: Callable[[str], object] = str
+    ) -> None:
+        self._ended = [] if ended is None else [ended]
+        self._failures = failures
+        self._say = say
+
+    @property
+    def is_kept(self) -> bool:
+        """Will what comes of it be kept, as far as can be told now?"""
+        return bool(self._ended)
+
+    def keep(self, outputs: Sequence[Message], parent: Message, *, seconds: float) -> None:
+        """These are the outputs that the node made of the message; they may change afterwards."""
+        if not self._ended:
+            return
+        try:
+            self._end(kept(outputs, parent), seconds)
+        except CodecError as error:
+            self._say(f"a result is not kept: {error}")
+            self._end(None, 0.0)
+
+    def failed(self, failure: Failure) -> None:
+        """The node failed on the message. That is kept if the node's ``cache`` says so, and if its code raised it."""
+        self._end(failure if self._failures and failure.kind in REPLAYED else None, 0.0)
+
+    def drop(self) -> None:
+        """Nothing comes of it: the next one who asks may compute it."""
+        self._end(None, 0.0)
+
+    def _end(self, result: Kept | Failure | None, seconds: float) -> None:
+        try:
+            ended = self._ended.pop()
+        except IndexError:  # it ended before
+            return
+        ended(result, seconds)
+
+
+Answer = Callable[[Found | Claim | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class Question:
+    """One question on its way. ``peeks``: it is only looked at, a miss is answered with None.
+
+    ``looked``: it has seen what is kept, or waits for what is being computed; ``unusable``: when the entry was kept
+    that it has seen and cannot use; ``why``: why what was there did not answer it.
+    """
+
+    asked: Asked
+    policy: CacheDefinition
+    answer: Answer
+    refresh: bool = False
+    rerun_failing: bool = False
+    node: str = ""
+    message: str = ""
+    peeks: bool = False
+    fingerprint: str = ""
+    looked: bool = False
+    unusable: float | None = None
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        self.fingerprint = self.asked.fingerprint
+
+    def takes(self, head: Head) -> bool:
+        """Does this entry answer it?"""
+        first, self.looked = not self.looked, True
+        if head.created == self.unusable:
+            return False
+        if head.is_over(self.policy.ttl):
+            self.why = "expired"
+            return False
+        if head.failure is None:
+            return True
+        # A failure that was kept after the question was asked is the answer of whoever ran it again.
+        if not self.policy.failures or (self.rerun_failing and first):
+            self.why, self.unusable = "failed", head.created
+            return False
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """What is being computed: who claimed it, the question that it is computed for, and those that wait for it.
+
+    ``claimed``: there is a key in Redis that says so; ``given``: whoever asked was told to compute it; ``tries``: how
+    often somebody else had the claim.
+    """
+
+    owner: str
+    question: Question
+    waiting: deque[Question] = field(default_factory=deque)
+    claimed: bool = False
+    given: bool = False
+    tries: int = 0
+    due: float = 0.0
+
+    @property
+    def fingerprint(self) -> str:
+        """What all of them ask for."""
+        return self.question.fingerprint
+
+    @property
+    def questions(self) -> list[Question]:
+        """All of them."""
+        return [self.question, *self.waiting]
+
+
+def answer(question: Question, found: Found | Claim | None) -> bool:
+    """Tell whoever asked; was it taken?"""
+    try:
+        question.answer(found)
+    except Exception:  # whoever asked made a mistake; the others still have to be answered
+        logger.exception("nobody took the answer of the result cache")
+        return False
+    return True

@@ -1,0 +1,206 @@
+"""``celerypipe cache``: the results that are remembered - look at them, forget them, ask why, fill it beforehand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from celerypipe.cache import explain as explanation
+from celerypipe.cache import index
+from celerypipe.cli.options import ALLOW, REFRESH
+from celerypipe.cli.run import supervise
+from celerypipe.cli.terminal import harmless
+from celerypipe.connection import Client, connect, explained
+from celerypipe.errors import ConfigError
+from celerypipe.node_cache import CacheUse
+from celerypipe.pipeline import Pipeline
+from celerypipe.report import Report, long_span, span, volume
+from celerypipe.runner import Runner
+from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without_password
+from celerypipe.warming import up_to_cached
+
+REDIS_OPTION = click.option(
+    "--redis", metavar="URL", help=f"Where the cache is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}."
+)
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+#: Columns of what goes into a file or a pipe.
+FILE_WIDTH = 160
+#: Seconds that Redis has for one answer.
+PATIENCE = 10.0
+#: Characters of a code that tell it from another.
+CODE = 19
+
+
+@click.group()
+def cache() -> None:
+    """Look after the result cache: what nodes with "cache" made, kept by what they were asked.
+
+    Which node, which code, which configuration, which input: whoever asks the same again gets the result that is kept.
+    It is in the Redis of the runs, or in the one that CELERYPIPE_CACHE_URL names. What is kept besides in a folder or
+    an object store is not listed here, nor removed.
+
+    PATTERN is a mark (tasks.gpu.Detect), or a fingerprint; * and ? stand for anything.
+    """
+
+
+@cache.command(short_help="What is kept, and what it was good for.")
+@REDIS_OPTION
+@JSON_OPTION
+def stats(redis: str | None, as_json: bool) -> None:
+    """Show what is kept, and what it was good for: hits, misses, bytes and seconds saved, all runs together."""
+    with _client(redis) as (client, url):
+        found = index.stats(client)
+    if as_json:
+        click.echo(json.dumps({"redis": without_password(url), **found.to_dict()}, indent=2))
+        return
+    asked = found.hits + found.misses
+    rate = f" ({found.hits / asked:.1%} of {asked:,})" if asked else ""
+    lines = {
+        "kept": f"{found.entries:,} results, {volume(found.bytes)} with {found.blobs:,} large ones",
+        "hits": f"{found.hits:,}{rate}",
+        "misses": f"{found.misses:,}",
+        "saved": f"{long_span(found.seconds_saved)} of computing, {volume(found.bytes_saved)} of results",
+        "evicted": f"{found.evicted:,}, used longest ago, for want of room",
+        "refused": f"{found.refused:,}, cut off, altered, or signed by strangers",
+    }
+    for name, text in lines.items():
+        click.echo(f"{name + ':':<9}{text}")
+
+
+@cache.command(short_help="List what is kept.")
+@click.argument("pattern", default="*")
+@REDIS_OPTION
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@JSON_OPTION
+def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
+    """List what is kept, those used last first."""
+    with _client(redis) as (client, _):
+        found = list(itertools.islice(index.entries(client, pattern), limit + 1))
+    shown = found[:limit]
+    if as_json:
+        click.echo(json.dumps([each.to_dict() for each in shown], indent=2, ensure_ascii=False))
+        return
+    if not shown:
+        click.echo("nothing is kept" if pattern == "*" else f"nothing is kept that matches {pattern!r}")
+        return
+    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(_table(shown))
+    if len(found) > limit:
+        click.echo(f"and more; --limit {2 * limit} shows more of them", err=True)
+
+
+@cache.command(short_help="Forget results.")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@REDIS_OPTION
+@click.option("--all", "every", is_flag=True, help="All of it, also what cannot be read.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@JSON_OPTION
+def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_json: bool) -> None:
+    """Forget results: those that match, or all. Runs compute them anew."""
+    if bool(patterns) == every:
+        raise click.UsageError("say which results to forget (`celerypipe cache ls` lists them), or --all")
+    with _client(redis) as (client, url):
+        names = {each.fingerprint for pattern in patterns for each in index.entries(client, pattern)}
+        what = "the whole cache" if every else _counted(len(names))
+        if (names or every) and not yes:
+            click.confirm(f"Forget {what} in {without_password(url)}?", abort=True, err=True)
+        if every:
+            removed = index.clear(client)
+            text = f"forgot the whole cache: {removed:,} keys"
+        else:
+            size = index.remove(client, names) if names else 0
+            removed = len(names)
+            text = f"forgot {what}" + (f", {volume(size)}" if size else "")
+    click.echo(json.dumps({"removed": removed}) if as_json else text)
+
+
+@cache.command(short_help="Why a message was computed.")
+@click.argument("run")
+@click.argument("node")
+@click.argument("message")
+@REDIS_OPTION
+def explain(run: str, node: str, message: str, redis: str | None) -> None:
+    """Say why a message had to be computed: which part of what was asked differs from the nearest result.
+
+    RUN is the id of a run, which its report has; NODE the name of a node; MESSAGE the number that its source gave the
+    message (its "sequence"), from 0 on. What a run asked for in vain is known for a day.
+    """
+    with _client(redis) as (client, _):
+        click.echo(harmless(explanation.explain(client, run, node, message)))
+
+
+@cache.command(short_help="Run a pipeline up to its nodes with a cache.")
+@click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL.")
+@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec.")
+@REFRESH
+@ALLOW
+@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+@JSON_OPTION
+def warm(
+    pipeline: Path,
+    redis: str | None,
+    local: bool,
+    refresh: tuple[str, ...],
+    allow: tuple[Path, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Fill the cache: run PIPELINE up to its nodes with a cache, so that a later run finds all their results.
+
+    Nodes after the last one with a cache do not run, and no sink does; nothing is written to the pipeline's folder.
+    What is known already is not computed again, unless --refresh says so.
+
+    Exit status: 0 done, 1 the run failed or was cancelled, 2 something is wrong before it runs.
+    """
+    definition = up_to_cached(Pipeline.load(pipeline, allow))
+    settings = Settings.from_environment()
+    if redis is None and settings.redis_url is None and settings.cache.url is None:
+        raise ConfigError(
+            "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
+            "or CELERYPIPE_CACHE_URL=file:///FOLDER"
+        )
+
+    def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
+        return runner.run(definition, on_progress=show)
+
+    use = CacheUse(refresh=refresh)
+    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, cache=use)
+
+
+@contextmanager
+def _client(redis: str | None) -> Iterator[tuple[Client, str]]:
+    """The Redis that the cache is in."""
+    settings = Settings.from_environment()
+    url = settings.cache.redis_url or (client_url(redis) if redis else settings.redis_url or DEFAULT_REDIS_URL)
+    with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
+        yield client, url
+
+
+def _table(found: Sequence[index.Listed]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading, right in (("mark", 0), ("code", 0), ("arguments", 0), ("size", 1), ("took", 1), ("kept", 1), ("", 0)):
+        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=bool(right))
+    now = time.time()
+    for each in found:
+        code = each.asked.code
+        arguments = ", ".join(f"{name}={value}" for name, value in each.asked.configuration.items())
+        facts = volume(each.size), span(each.seconds), long_span(max(0.0, now - each.created)) + " ago"
+        failure = f"failed: {each.failure.type}" if each.failure is not None else ""
+        cells = each.asked.mark, code if len(code) <= CODE else f"{code[:CODE]}…", arguments, *facts, failure
+        table.add_row(*(Text(harmless(cell)) for cell in cells))
+    return table
+
+
+def _counted(count: int) -> str:
+    return "1 result" if count == 1 else f"{count:,} results"

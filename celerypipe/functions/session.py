@@ -1,0 +1,343 @@
+"""The calls of one runner: a run without an end of its own, with a warp for each function that is submitted."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+from celerypipe import codec
+from celerypipe.errors import CelerypipeError, CodecError, NodeFailed
+from celerypipe.flight import Done, Flight
+from celerypipe.functions.call import Call, Timing, split
+from celerypipe.functions.call_warp import CallWarp
+from celerypipe.functions.function import Function, as_function
+from celerypipe.functions.mending import Mending
+from celerypipe.functions.outcome import Outcome, making_of
+from celerypipe.functions.transport import Transport
+from celerypipe.functions.withdrawals import Withdrawals
+from celerypipe.message import Message
+from celerypipe.replies import place_of
+from celerypipe.sealed import Sealed
+
+#: Seconds between two looks at timeouts while calls are out, and while none are.
+CLOCK, IDLE = 0.05, 1.0
+#: Seconds that threads get to end.
+FAREWELL = 3.0
+
+
+class Session:
+    """Takes calls, sends those that can start, settles them. ``transport`` makes the warps, and knows the carrier.
+
+    It holds a call only until it is settled: what its user lets go of is gone.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.pid = os.getpid()
+        self._transport = transport
+        self.course = transport.course
+        self._mending = Mending(transport)
+        self._functions: dict[Any, Function] = {}
+        self._warps: dict[Function, CallWarp] = {}
+        #: Those that are not settled.
+        self._calls: set[Call[Any]] = set()
+        self._apart: weakref.WeakSet[Outcome] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._withdrawals = Withdrawals(local=transport.local)
+        self._closing = False
+        self._callbacks: ThreadPoolExecutor | None = None
+        self._clock: threading.Thread | None = None
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def submit(self, value: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Call[Any]:
+        """Take a call. It starts when its inputs are there and its function has room; nothing waits for that here."""
+        function = as_function(value, self._functions, local=self._transport.local)
+        bound = function.bind(arguments, named, whole=self._transport.remembers(function))
+        bare, inputs = split(bound)
+        try:
+            size = codec.encode_apart((Message(bare),))
+        except CodecError as error:
+            raise function.untravelled(error, bare) from None
+        call: Call[Any] = Call(self, function.name, bare, inputs, len(size.head) + size.size)
+        call._warp = self._warp(function)
+        self._transport.send(function, size.files)
+        with self._lock:
+            self._refuse_strangers(function, inputs)
+            if self._closing or self.course.over.is_set():
+                raise self._why_not()
+            self._calls.add(call)
+            for _, each in inputs:
+                if each._dependents is not None:
+                    each._dependents.append(call)
+                    call._missing += 1
+            ready = not call._missing
+            self._changed.notify()
+        if ready:
+            self._start([call])
+        return call
+
+    def knows(self, value: Callable[..., Any]) -> bool:
+        """Was this function submitted before, so that :meth:`submit` waits for nothing?"""
+        return value in self._functions and self._functions[value] in self._warps
+
+    def look_at(self, value: Callable[..., Any]) -> None:
+        """Raise at once what :meth:`submit` would raise of this function."""
+        self._warp(as_function(value, self._functions, local=self._transport.local))
+
+    def _refuse_strangers(self, function: Function, inputs: Iterable[tuple[Any, Call[Any]]]) -> None:
+        for _, each in inputs:
+            if each._desk is not self:
+                raise ValueError(
+                    f"{function.name}(): a call of {each.function} is an argument that was submitted somewhere else; "
+                    "submit both to the same runner, or give its result()"
+                )
+
+    def _why_not(self) -> Exception:
+        if isinstance(self.course.error, CelerypipeError):
+            return self.course.error
+        return RuntimeError("nothing can be submitted any more: the runner was closed")
+
+    def _warp(self, function: Function) -> CallWarp:
+        warp = self._warps.get(function)
+        if warp is None:
+            with self._making:
+                warp = self._warps.get(function)
+                if warp is None:
+                    warp = self._warps[function] = self._transport.open(function, self)
+                if self._clock is None:
+                    self._clock = self.course.spawn("calls", self._keep_time)
+                    atexit.register(self.close, cancel=True)
+        return warp
+
+    # -- on ----------------------------------------------------------------------------------------------------------
+
+    def _start(self, calls: Iterable[Call[Any]]) -> None:
+        """The inputs of these calls are there, unless they failed."""
+        failed: list[Call[Any]] = []
+        for call in calls:
+            error = next((found for _, each in call._inputs if (found := each._error()) is not None), None)
+            if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
+                self.course.spawn("inputs", self._bring_inputs, call)
+            elif error is None:
+                with self._lock:
+                    call._warp.queued.append(call)
+            elif call._fail(_of_input(call, error)):
+                failed.append(call)
+        self._settled(failed)
+        self.dispatch()
+
+    def _bring_inputs(self, call: Call[Any]) -> None:
+        """Fetch the inputs of a call whose result is remembered by what they are, and start it."""
+        try:
+            for _, outcome in call.outcomes:
+                outcome.value()
+        except CelerypipeError as error:
+            self.failed(call, error)
+            return
+        with self._lock:
+            call._warp.queued.append(call)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Send calls that wait, as far as there is room."""
+        for warp in list(self._warps.values()):
+            while warp.queued and (call := self._next(warp)) is not None:
+                if not warp.take(call):
+                    with self._lock:
+                        warp.queued.appendleft(call)
+                    break
+                if call.done():  # it was cancelled this moment, and nobody saw where it was
+                    self.withdraw(call)
+
+    def _next(self, warp: CallWarp) -> Call[Any] | None:
+        with self._lock:
+            while warp.queued and warp.queued[0].done():
+                warp.queued.popleft()
+            if not warp.queued or self.course.over.is_set() or not warp.fits(warp.queued[0]):
+                return None
+            return warp.queued.popleft()
+
+    # -- back --------------------------------------------------------------------------------------------------------
+
+    def succeeded(self, warp: CallWarp, call: Call[Any], done: Done) -> None:
+        """A result is here: settle its call, and start what waited for it."""
+        found: Any = done.outputs[0].payload if done.outputs else None
+        if isinstance(found, Sealed):
+            making = making_of(warp, call._arguments, call.outcomes) if found.blob is not None else None
+            outcome = Outcome(call.function, found, making, self._mending.content)
+            if found.blob is not None:
+                with self._lock:
+                    self._apart.add(outcome)
+        else:
+            outcome = Outcome.of_value(call.function, found)
+        call.console = done.console
+        call._succeed(outcome, self._timing(call, done.waited, done.ran, call._by))
+        self._settled([call])
+
+    def failed(self, call: Call[Any], error: BaseException) -> None:
+        """A call failed for good."""
+        waited, ran = getattr(error, "times", (0.0, 0.0))
+        call.console = getattr(error, "console", None)
+        call._fail(error, self._timing(call, waited, ran, getattr(error, "worker", "")))
+        self._settled([call])
+
+    def _timing(self, call: Call[Any], waited: float, ran: float, worker: str) -> Timing:
+        host, pid = place_of(worker) if worker and "," not in worker else ("", "")
+        where = f"{host}, process {pid}" if pid else worker
+        return Timing(call.timing.submitted, time.monotonic() - call._began, waited, ran, where)
+
+    def _settled(self, calls: Iterable[Call[Any]]) -> None:
+        """Start what waited for these, or fail it if they failed; and so on with what waits for that."""
+        settled = deque(calls)
+        ready: list[Call[Any]] = []
+        while settled:
+            call = settled.popleft()
+            with self._lock:
+                self._calls.discard(call)
+                dependents, call._dependents = call._dependents or (), None
+                for each in dependents:
+                    each._missing -= 1
+                complete = [each for each in dependents if not each._missing]
+                if not self._calls:
+                    self._changed.notify_all()
+            error = call._error()
+            if error is None:
+                ready += [each for each in complete if not each.done()]
+            else:
+                settled += [each for each in dependents if each._fail(_of_input(each, error))]
+            call._arguments, call._inputs = ((), {}), ()  # else the last of a row of calls would keep all before it
+        if ready:
+            self._start(ready)
+
+    def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
+        """A worker could not get the bytes of an input: see to it that it can, beside all else."""
+        self.course.spawn("mend", self._mending.mend, warp, flight, call)
+
+    # -- what calls ask for ------------------------------------------------------------------------------------------
+
+    def is_running(self, call: Call[Any]) -> bool:
+        """Was a call given to a worker?"""
+        warp: CallWarp = call._warp
+        flight = warp.flight_of(call)
+        return flight is not None and self._transport.is_given(warp, flight)
+
+    def withdraw(self, call: Call[Any]) -> None:
+        """A call was cancelled: take it back from wherever it is."""
+        with self._lock:
+            self._withdrawals.add(call)
+            self._changed.notify()
+        if call in self._calls:
+            self._settled([call])
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Run callbacks of users, one after another."""
+        with self._lock:
+            if self._callbacks is None:
+                self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-callbacks")
+        try:
+            self._callbacks.submit(work)
+        except RuntimeError:  # Python itself ends
+            work()
+
+    def check_process(self) -> None:
+        """Raise RuntimeError in a forked child: nobody settles calls there."""
+        if os.getpid() != self.pid:
+            raise RuntimeError("this call was submitted by the process that this one was forked from, and waits there")
+
+    # -- the clock ---------------------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        """Hold functions to their timeouts, take back what was cancelled, and see that nothing waits in vain."""
+        try:
+            while not self.course.over.is_set():
+                with self._changed:
+                    if not self._withdrawals.waiting and (self._calls or not self._closing):
+                        self._changed.wait(CLOCK if self._calls or self._withdrawals.late else IDLE)
+                now = time.monotonic()
+                for warp in list(self._warps.values()):
+                    warp.check(now)
+                self._withdrawals.take_back(now)
+                self.dispatch()
+                if self._closing and not self._calls and not self._withdrawals.waiting:
+                    break
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts
+            self.course.fail(error)
+        if self.course.error is not None:
+            self._fail_all(self.course.error)
+
+    def _fail_all(self, error: BaseException) -> None:
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call._fail(error)
+        self._settled(calls)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Wait until all calls are settled."""
+        with self._changed:
+            while self._calls and not self.course.over.is_set():
+                self._changed.wait(IDLE)
+
+    def cancel_waiting(self) -> None:
+        """Cancel all calls that nobody was given yet."""
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            if not call.running():
+                call.cancel()
+
+    def close(self, *, cancel: bool) -> None:
+        """End it: wait for the calls that are out, or cancel them; let the workers go. Results stay readable."""
+        if self.pid != os.getpid():
+            return
+        with self._changed:
+            first, self._closing = not self._closing, True
+            self._changed.notify_all()
+        try:
+            if not cancel:
+                self.wait()
+        finally:
+            if self.course.error is not None:
+                self._fail_all(self.course.error)
+            with self._lock:
+                calls = list(self._calls)
+            for call in calls:
+                call.cancel()
+            if first:
+                atexit.unregister(self.close)
+                self._end("cancelled" if calls else "finished")
+
+    def _end(self, ending: str) -> None:
+        if self._clock is not None:
+            self._clock.join(FAREWELL)  # it takes back what was cancelled
+        for outcome in list(self._apart):
+            self._mending.bring(outcome)
+        with self._changed:
+            self.course.over.set()
+            self._changed.notify_all()
+        for warp in list(self._warps.values()):
+            warp.close()
+        self._transport.close(ending if self.course.error is None else "failed")
+        self.course.settle(0.0)
+        self.course.farewell(FAREWELL)
+        if self._callbacks is not None:
+            self._callbacks.shutdown(wait=False)
+
+
+def _of_input(call: Call[Any], error: BaseException) -> NodeFailed:
+    """Return what a call fails with that was not started, because an input of it failed."""
+    what = "was cancelled" if isinstance(error, CancelledError) else f"failed: {error}"
+    failure = NodeFailed(f"{call.function}: not started, for an input of it {what}", node=call.function)
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,148 @@
+"""The result cache in one run: which nodes use it and how, and the thread that sends what it does not know."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from celerypipe import schemas
+from celerypipe.cache.asked import Asker
+from celerypipe.cache.asker import asker_of
+from celerypipe.cache.cache import ResultCache
+from celerypipe.connection import Client
+from celerypipe.course import Course
+from celerypipe.definition import CacheDefinition
+from celerypipe.node_cache import CacheUse, MakeAsker, NodeCache, Schema, WarpedNodeCache, Worker
+from celerypipe.pipeline import NodeDefinition
+from celerypipe.settings import CacheSettings
+from celerypipe.signing import Keyring
+
+#: Said once by a run that has nowhere to keep results.
+NOWHERE = (
+    "no result is looked up or kept: a Redis is needed for that (--redis URL or CELERYPIPE_REDIS_URL), "
+    "or CELERYPIPE_CACHE_URL=file:///FOLDER"
+)
+
+
+MakeSchema = Callable[[], Schema]
+MakeConfiguration = Callable[[], Mapping[str, Any]]
+
+
+class RunCache:
+    """The result cache of one run. ``url`` None and no second tier: nothing is remembered.
+
+    ``runs_here``: warped nodes run in this process.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        url: str | None,
+        settings: CacheSettings,
+        *,
+        use: CacheUse,
+        keyring: Keyring | None,
+        runs_here: bool,
+    ) -> None:
+        self.course = course
+        self._url = url
+        self._settings = settings
+        self.use = use
+        self.on = use.on and settings.enabled
+        self._keyring = keyring
+        self._runs_here = runs_here
+        self._local: dict[str, NodeCache] = {}
+        self._warped: dict[str, WarpedNodeCache] = {}
+        self._results: ResultCache | None = None
+        self._living = False
+        self._unknown: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    # -- which nodes ------------------------------------------------------------------------------------------------
+
+    def of(self, node: NodeDefinition, here: MakeSchema, configuration: MakeConfiguration) -> NodeCache | None:
+        """Return the way to the cache of a node that runs in this process; None if it has none."""
+        if node.cache is None or not self.on:
+            return None
+        made = NodeCache(node, _making(node, node.cache, configuration), here, use=self.use, say=self.course.say)
+        self._local[node.name] = made
+        return made
+
+    def of_warped(
+        self, node: NodeDefinition, here: MakeSchema, configuration: MakeConfiguration
+    ) -> WarpedNodeCache | None:
+        """Return the way to the cache of a warped node; ``here``: what its class says, if it runs here."""
+        if node.cache is None or not self.on:
+            return None
+        make = _making(node, node.cache, configuration)
+        made = WarpedNodeCache(node, make, here, use=self.use, say=self.course.say, runs_here=self._runs_here)
+        self._warped[node.name] = made
+        return made
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_used(self) -> bool:
+        """Does a node of the run have a cache?"""
+        return bool(self._local or self._warped)
+
+    def open(self) -> None:
+        """The run begins, or has one more node: reach for the cache, if a node uses it."""
+        if not self.is_used:
+            return
+        if self._url is None and self._settings.url is None:
+            self.course.say(NOWHERE)
+            return
+        course = self.course
+        self._results = self._results or ResultCache(
+            self._url, settings=self._settings, keyring=self._keyring, say=course.say, run=course.run_id
+        )
+        for node in (*self._local.values(), *self._warped.values()):
+            node.open(self._results)
+        if self._warped and not self._living:
+            self._living = True
+            self.course.spawn("unknown", self._live)
+
+    def see(self, client: Client, name: str, workers: Sequence[Worker]) -> None:
+        """These workers serve the queue of this node now."""
+        node = self._warped.get(name)
+        if node is None or not node.see(workers):
+            return
+        if not workers:
+            node.recall(schemas.recall(client, node.mark))
+        elif schema := node.declared:
+            schemas.remember(client, schema)
+
+    def move_here(self, name: str) -> None:
+        """No worker serves this node: it runs in this process from now on."""
+        node = self._warped.get(name)
+        if node is not None:
+            node.move_here()
+
+    def unknown(self, work: Callable[[], None]) -> None:
+        """Have this done by a thread that may wait: the cache does not know a result, and its message is sent."""
+        self._unknown.put(work)
+
+    def _live(self) -> None:
+        while (work := self._unknown.get()) is not None and not self.course.over.is_set():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+                self.course.fail(error)
+                return
+
+    def close(self) -> None:
+        """The run is over, and so are its claims: write what is still to be written."""
+        self._unknown.put(None)
+        if self._results is not None:
+            self._results.close()
+
+
+def _making(node: NodeDefinition, policy: CacheDefinition, configuration: MakeConfiguration) -> MakeAsker:
+    # A payload means something else where it is all arguments of a function.
+    mark = f"{node.mark}()" if node.called else node.mark
+
+    def make(schemas: Sequence[Schema]) -> tuple[Asker | None, str]:
+        return asker_of(mark, schemas, configuration(), policy, written=node.configuration)
+
+    return make

@@ -1,0 +1,99 @@
+"""Functions whose results are remembered: a call that was made before is settled without anybody running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from celerypipe import Message, Pipeline, Runner
+from celerypipe.pipeline import NodeDefinition
+from tests import called
+from tests.called import CONFIG
+from tests.servers import RedisServer, StartWorker, eventually
+
+
+@pytest.fixture(params=["there", "here"])
+def url(request: pytest.FixtureRequest, start_worker: StartWorker, private_redis: RedisServer) -> Iterator[str]:
+    """The address of an empty Redis, with a worker or, as the test's ``local``, without."""
+    if request.param == "there":
+        start_worker("calls", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
+    return private_redis.url
+
+
+@pytest.fixture
+def local(request: pytest.FixtureRequest) -> bool:
+    """Do calls run here?"""
+    return bool(request.node.callspec.params["url"] == "here")
+
+
+def times(path: Path) -> int:
+    """How often it ran."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_call_that_was_made_before_is_cached(url: str, local: bool, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    for round_ in range(2):
+        with Runner(url, local=local) as runner:
+            calls = [
+                runner.submit(called.remembered, str(marks), (1, "x")),
+                runner.submit(called.remembered, str(marks), value=(1, "x"), scale=2),
+                runner.submit(called.remembered, str(marks), np.ones(20_000)),
+            ]
+            assert calls[0].result(30) == (1, "x", 1, "x")
+            assert calls[1].result(30) == (1, "x", 1, "x")
+            assert (calls[2].result(30) == 2).all()
+            assert calls[2].result().dtype == np.float64
+            assert times(marks) == 2, "a default that is given is the same"
+            states = sorted(call.state for call in calls)
+            assert states == (["cached"] * 3 if round_ else ["cached", "done", "done"]), (
+                "one computes, one waits for it"
+            )
+    with Runner(url, local=local, cache=False) as runner:
+        assert runner.submit(called.remembered, str(marks), (1, "x")).result(30) == (1, "x", 1, "x")
+    assert times(marks) == 3
+
+
+def test_inputs_count_by_what_they_are(url: str, local: bool, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    for round_ in range(2):
+        with Runner(url, local=local) as runner:
+            large = runner.submit(called.large, 3)
+            twice = runner.submit(called.remembered, str(marks), large)
+            more = runner.submit(called.add, twice, 1)
+            small = runner.submit(called.remembered, str(marks), runner.submit(called.same, 5))
+            assert (more.result(30) == 7).all()
+            assert small.result(30) == 10
+            assert [twice.state, small.state] == (["cached"] * 2 if round_ else ["done"] * 2)
+    assert times(marks) == 2
+
+
+def test_a_failure_is_not_kept_and_a_call_is_no_message_of_a_pipeline(url: str, local: bool, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    with Runner(url, local=local) as runner:
+        for _ in range(2):
+            assert runner.submit(called.remembered, str(marks), "bad").exception(30) is not None
+        assert times(marks) == 2
+        assert runner.submit(called.remembered, str(marks), 4).result(30) == 8
+        node = NodeDefinition(name="n", type="proc", mark=called.remembered, warped=not local)
+        pipeline = Pipeline(name="p", nodes=[node.model_copy(update={"configuration": {"value": 4}})], links=[])
+        (out,) = Runner(url, local=local).stream(pipeline, [Message(str(marks))])
+        assert out.payload == 8
+        assert times(marks) == 4, "what a node gets as its payload is something else"
+
+
+def test_a_cancelled_call_leaves_the_claim_to_others(url: str, local: bool, tmp_path: Path) -> None:
+    if local:
+        pytest.skip("a thread cannot be interrupted")
+    marks = tmp_path / "marks"
+    with Runner(url) as runner:
+        slow = runner.submit(called.remembered, str(marks), "slow")
+        again = runner.submit(called.remembered, str(marks), "slow")
+        eventually(lambda: times(marks) == 1, "the first one at work")
+        assert slow.cancel()
+        eventually(lambda: times(marks) == 2, "the second one computes it")
+        assert again.cancel()
+        assert runner.submit(called.remembered, str(marks), 1).result(30) == 2
