@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import celerypipe
-from celerypipe import File, Message, Proc, Sink
+from celerypipe import File, Message, Proc, Sink, node
 
 
 def files_in(value: Any) -> list[File]:
@@ -77,3 +77,21 @@ class Say(Proc):
         for file in files_in(message.payload):
             print(file.name, os.stat(file).st_size)
         return message.with_payload(None)
+
+
+@node(queue="filing", version="1")
+def lengths(files: Any, *more: Any) -> list[int]:
+    """How many bytes each file has."""
+    return [os.stat(file).st_size for file in files_in([files, more])]
+
+
+@node(queue="filing", version="1", cache=True)
+def content(file: File) -> tuple[str, bytes]:
+    """Where it was read, and what is inside."""
+    return os.fspath(file), Path(file).read_bytes()
+
+
+@node(queue="filing", version="1", cache=True)
+def passed(file: File) -> File:
+    """It again."""
+    return file

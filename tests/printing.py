@@ -77,8 +77,26 @@ class Doubled(Proc):
         return message.with_payload(2 * message.payload)
 
 
-@node(queue="printing", console=True)
+@node(queue="printing", console=True, version="1")
 def loud(payload: Any) -> Any:
     """Print."""
     print("loud", payload)
     return payload
+
+
+@node(queue="printing", console=True, timeout=2.0, version="1")
+def moody(mood: str) -> str:
+    """Print, then do as the mood says."""
+    print("in the mood to", mood)
+    if mood == "raise":
+        raise ValueError("no good")
+    if mood == "hang":
+        threading.Event().wait(30)
+    return mood
+
+
+@node(queue="printing", console=True, cache=True, version="1")
+def remembered(word: str) -> str:
+    """Print."""
+    print("working on", word)
+    return word
