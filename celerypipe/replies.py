@@ -22,7 +22,7 @@ from celerypipe.errors import (
     NodeFailed,
     NodeTimeout,
 )
-from celerypipe.failures import error_of, said_of
+from celerypipe.failures import error_of, place_of, said_of, where
 from celerypipe.fence import unlike
 from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
@@ -211,7 +211,7 @@ class Replies:
             raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
         waited = result.waited if isinstance(result, Reply) else 0.0
         size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
-        console = console_of(result.console, _said_place(context.worker)) if result.console else None
+        console = console_of(result.console, where(context.worker)) if result.console else None
         if not steps or warp.onward is None:
             return Done(message, outputs, result.ran, waited, size, console=console)
         after: list[Done | None] = []
@@ -251,16 +251,14 @@ class Replies:
     ) -> NodeError | ConfigError:
         try:
             kind, text, remote_traceback, place = said_of(said.data)
-            console = console_of(said.console, _said_place(worker))
+            console = console_of(said.console, where(worker))
         except CodecError as unread:
             return _unreadable(warp, unread)
         if kind == "timeout":
             host, _ = place_of(place or worker)
             text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {host})"
-        where = _said_place(place or worker)
-        error = error_of(
-            warp.name, kind, text, remote_traceback, worker=where, says=f"worker {where}", message_id=message.id
-        )
+        at = where(place or worker)
+        error = error_of(warp.name, kind, text, remote_traceback, worker=at, says=f"worker {at}", message_id=message.id)
         if isinstance(error, ConfigError):
             self.course.fail(error)
         else:
@@ -276,17 +274,6 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
         if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
-
-
-def place_of(worker: str) -> tuple[str, str]:
-    """Return host and process id, out of the name of an activation."""
-    host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
-    return host, pid
-
-
-def _said_place(worker: str) -> str:
-    host, pid = place_of(worker)
-    return f"{host}, process {pid}"
 
 
 def _unreadable(warp: Warp, error: CodecError) -> NodeFailed:

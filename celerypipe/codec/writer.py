@@ -6,7 +6,6 @@ Most payloads are plain: dicts with str keys, lists, str, int, float, bool, None
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from msgspec.msgpack import Ext
 from numpy.typing import NDArray
 
-from celerypipe.codec import moment, tags
+from celerypipe.codec import moment, scalar, tags
 from celerypipe.codec.dtype import code_of
 from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, fields_of
@@ -31,7 +30,6 @@ Write = Callable[["Writer", Any, int], Any]
 #: Bytes up to here travel in the header, and arrays up to here are copied: cheaper than a segment of their own.
 _SMALL = 1024
 _CAREFUL_ATOMS = frozenset({float, bool, type(None)})
-_LEFTMOST, _BEYOND = -(1 << 63), 1 << 64
 
 pack = msgspec.msgpack.Encoder().encode
 #: The fields of a message that may hold more than an atom.
@@ -237,27 +235,6 @@ def _file(writer: Writer, value: File, depth: int) -> Ext:
     return Ext(tags.FILE, pack(writer.sequence(writer.file(value), depth)))
 
 
-def _int(writer: Writer, value: int, depth: int) -> int | Ext:
-    if _LEFTMOST <= value < _BEYOND:
-        return value
-    length = value.bit_length() // 8 + 1
-    if length > tags.MAX_INTEGER:
-        raise Refusal(f"an int of {length} bytes cannot travel ({tags.MAX_INTEGER} do); send it.to_bytes(…)")
-    return Ext(tags.INTEGER, value.to_bytes(length, "little", signed=True))
-
-
-def _str(writer: Writer, value: str, depth: int) -> str | Ext:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return Ext(tags.TEXT, value.encode("utf-8", "surrogatepass"))
-    return value
-
-
-def _complex(writer: Writer, value: complex, depth: int) -> Ext:
-    return Ext(tags.COMPLEX, struct.pack("<dd", value.real, value.imag))
-
-
 def _bytes(writer: Writer, value: bytes, depth: int) -> bytes | Ext:
     if len(value) <= _SMALL:
         return value
@@ -282,26 +259,13 @@ def _ndarray(writer: Writer, value: NDArray[Any], depth: int) -> Ext:
     return Ext(tags.NDARRAY, pack((code, fortran, writer.buffer(content), *value.shape)))
 
 
-def _scalar(writer: Writer, value: np.generic, depth: int) -> Ext:
-    return Ext(tags.SCALAR, pack((code_of(value.dtype), value.tobytes())))
+def _simple(writer: Writer, value: Any, depth: int) -> Any:
+    return _SIMPLE[type(value)](value)
 
 
-def _numpy_str(writer: Writer, value: np.str_, depth: int) -> Ext:
-    return Ext(tags.NUMPY_STR, value.encode("utf-8", "surrogatepass"))
-
-
-def _numpy_bytes(writer: Writer, value: np.bytes_, depth: int) -> Ext:
-    return Ext(tags.NUMPY_BYTES, bytes(value))
-
-
-def _moment(writer: Writer, value: Any, depth: int) -> Ext | None:
-    return moment.WRITE[type(value)](value)
-
-
+#: What holds nothing else and lies in no buffer.
+_SIMPLE = {**scalar.WRITE, **moment.WRITE}
 _WRITE: dict[type, Write] = {
-    int: _int,
-    str: _str,
-    complex: _complex,
     bytes: _bytes,
     bytearray: _bytearray,
     list: _list,
@@ -313,9 +277,6 @@ _WRITE: dict[type, Write] = {
     Message: _message,
     File: _file,
     np.ndarray: _ndarray,
-    np.str_: _numpy_str,
-    np.bytes_: _numpy_bytes,
-    **dict.fromkeys(moment.WRITE, _moment),
+    **dict.fromkeys(_SIMPLE, _simple),
     **dict.fromkeys(tags.PAYLOADS, _payload),
-    **dict.fromkeys((np.dtype(letter).type for letter in "?bhilqBHILQefdgFDGMmV"), _scalar),
 }

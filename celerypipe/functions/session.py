@@ -14,6 +14,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.errors import CelerypipeError, CodecError, NodeFailed
+from celerypipe.failures import place_of
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call, Timing, split
 from celerypipe.functions.call_warp import CallWarp
@@ -23,7 +24,6 @@ from celerypipe.functions.outcome import Outcome, making_of
 from celerypipe.functions.transport import Transport
 from celerypipe.functions.withdrawals import Withdrawals
 from celerypipe.message import Message
-from celerypipe.replies import place_of
 from celerypipe.sealed import Sealed
 
 #: Seconds between two looks at timeouts while calls are out, and while none are.
