@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celerypipe import version
 
 if TYPE_CHECKING:
+    from celerypipe.console import Console as Console
     from celerypipe.contract import Node as Node
     from celerypipe.contract import Proc as Proc
     from celerypipe.contract import Sink as Sink
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from celerypipe.errors import UnknownMark as UnknownMark
     from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
+    from celerypipe.files import File as File
+    from celerypipe.files import file as file
     from celerypipe.message import Message as Message
     from celerypipe.payload import Array as Array
     from celerypipe.payload import Audio as Audio
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = version.VERSION
 
 _HOME = {
+    "console": ("Console",),
     "contract": ("Node", "Proc", "Sink", "Source", "node"),
     "embedded": ("Embedded",),
     "errors": (
@@ -67,6 +71,7 @@ _HOME = {
         "UnknownRun",
         "WorkerLost",
     ),
+    "files": ("File", "file"),
     "message": ("Message",),
     "payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
     "pipeline": ("Pipeline",),

@@ -199,4 +199,5 @@ def record_of(
         "batch": limits.batches.size,
         "wait": limits.batches.wait,
         "pinned": limits.pinned,
+        "console": node.console,
     }

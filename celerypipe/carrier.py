@@ -25,6 +25,8 @@ from celerypipe.connection import Broken, Client, connect, explained, is_gone, s
 from celerypipe.course import Course
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.fence import take_back
+from celerypipe.file_sender import FileSender
+from celerypipe.files import arriving
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
 from celerypipe.mailbox import Mailbox
@@ -59,6 +61,7 @@ class RedisCarrier:
         self.warps: dict[str, Warp] = {}
         self.keyring = keyring
         self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
+        self.files = FileSender(url, course.over.wait, course.say)
         self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
@@ -154,6 +157,7 @@ class RedisCarrier:
             each.close()
 
     def _guarded(self, work: Callable[[], None]) -> None:
+        arriving.set(self.files)
         try:
             work()
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
@@ -164,6 +168,7 @@ class RedisCarrier:
     by_reference = True
 
     def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
+        self.files.send(message.files)
         self.cargo.load(warp, flight, message)
 
     def here(self, message: Message) -> Message | None:
@@ -225,6 +230,8 @@ class RedisCarrier:
             self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
         if not complete:
             self._make_again()
+        if lost := self.files.renew(self._client):
+            self.course.spawn("files", self.files.send_again, lost)
         self._look()
         self._share()
         for queue, circuit in self.circuits.items():
@@ -255,6 +262,7 @@ class RedisCarrier:
     def _make_again(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
         self.roster.believe()
+        self.files.doubt()
         self.holdings.make(self._client)
         for warp in self._mine():
             if warp.retained is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from celerypipe import graph, packing
 from celerypipe.catalogue import Catalogue, Entry, built_in_marks
-from celerypipe.codec import encode_value
+from celerypipe.codec import files_in
 from celerypipe.demands import cannot_keep, demands
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
 from celerypipe.pipeline import NodeDefinition, Pipeline, resolve_environment
@@ -101,7 +101,11 @@ def _of_node(node: NodeDefinition, place: str, *, local: bool) -> Iterator[Compl
         text = f"{node.mark!r} is in the script that was started; put it in a module that the worker can import"
         yield Complaint(f"{place}.mark", text)
     try:
-        encode_value(node.configuration)
+        if files := files_in(node.configuration):
+            text = (
+                f"has the file {files[0].name!r}, and the content of files travels with messages only; send it in those"
+            )
+            yield Complaint(f"{place}.configuration", text)
     except CodecError as error:
         text = f"cannot travel to the worker: {error}; give a warped node plain values"
         yield Complaint(f"{place}.configuration", text)

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from celerypipe.flight import Flight, Note
 from celerypipe.pipeline import NodeDefinition
 
+#: Seconds that a worker gets to say itself that a message is late, where it has more to say than that.
+WORD = 0.1
+
 
 class Clocks:
     """A message's time runs from its turn on: when fewer before it are unfinished than slots were rung.
@@ -20,6 +23,8 @@ class Clocks:
         batches, timeout = node.warp_configuration.batches, node.timeout
         #: Seconds a message may take; that its batch fills is not its own time.
         self.allowed = timeout + batches.wait if timeout is not None and batches.size > 1 else timeout
+        if self.allowed is not None and node.console:
+            self.allowed += WORD  # its worker, which keeps the same time, knows what was printed until then
         self._running = 0
         self._waiting: deque[Flight] = deque()
         self._noted = False

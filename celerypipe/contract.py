@@ -206,6 +206,7 @@ class Options:
     version: str = ""
     stateful: bool = False
     cache: Cache | None = None
+    console: bool = False
 
 
 class FunctionNode(Proc):
@@ -240,6 +241,7 @@ def node(
     version: str = "",
     stateful: bool = False,
     cache: Cache | None = None,
+    console: bool = False,
 ) -> Callable[[F], F]: ...
 def node(
     function: F | None = None,
@@ -250,6 +252,7 @@ def node(
     version: str = "",
     stateful: bool = False,
     cache: Cache | None = None,
+    console: bool = False,
 ) -> Any:
     """Make a node of a function; the function itself stays as it was and can be called as before.
 
@@ -257,10 +260,11 @@ def node(
     Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.
     All further parameters are the node's configuration. The mark is the function's dotted path.
 
-    ``queue``, ``timeout`` (seconds): defaults when the node is warped. ``cache``: the same, wherever it runs.
+    ``queue``, ``timeout`` (seconds): defaults when the node is warped. ``cache``, ``console`` (keep what it prints):
+    the same, wherever it runs.
     """
     if function is None:
-        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, cache))
+        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, cache, console))
     return _decorate(function, options=Options())
 
 

@@ -191,6 +191,7 @@ class NodeDefinition(Shape):
     on_error: Literal["stop", "skip", "dead_letter"] = Field(
         "stop", description="After the last try: end the run, go on without the message, or keep it aside."
     )
+    console: Flag = Field(False, description="Keep what it prints for each message: in its folder, or else in the log.")
     cache: Annotated[CacheDefinition | None, Inside, BeforeValidator(cache_of), CacheSchema] = Field(
         None, description='Remember its results: true, for how long ("1h"), or an object.'
     )
@@ -258,9 +259,11 @@ def _wrong_class(found: type, given: object) -> Iterable[tuple[Location, str]]:
 
 
 def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
-    """What ``@node(queue=..., timeout=..., cache=...)`` says, where the definition says nothing."""
+    """What ``@node(queue=..., timeout=..., cache=..., console=...)`` says, where the definition says nothing."""
     if options.cache is not None and data.get("cache") is None:
         data = {**data, "cache": options.cache}
+    if options.console and "console" not in data:
+        data = {**data, "console": True}
     if not data.get("warped"):
         return data
     warp = data.get("warp_configuration", {})
@@ -286,6 +289,8 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
     if node.warped and warp.batches.size > warp.window:
         text = f'is {warp.batches.size}, and only {warp.window} messages are in flight; write "window": '
         yield ("warp_configuration", "batch", "size"), f"{text}{warp.batches.size} or more, or a smaller batch"
+    if node.console and node.type == "source":
+        yield ("console",), "a source has no messages to print for; ask for it at the nodes after it"
     if node.cache is not None and node.type != "proc":
         yield ("cache",), f"is for a proc, which turns what it gets into results; this is a {node.type}: leave it out"
     if node.warped and node.type == "source":

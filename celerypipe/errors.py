@@ -104,11 +104,13 @@ class NodeError(CelerypipeError):
 
     ``node`` and ``message_id`` say where; ``worker`` names the machine and process when the node ran elsewhere;
     ``remote_traceback`` is the text of the traceback over there (empty when there is none). ``times``: seconds that the
-    message waited for its worker and that the node ran, where that is known.
+    message waited for its worker and that the node ran, where that is known. ``console``: what it printed until then, a
+    :class:`celerypipe.Console`, if that was asked for.
     """
 
     kind = "error"
     times: tuple[float, float] = (0.0, 0.0)
+    console: Any = None
 
     def __init__(
         self, text: str, *, node: str = "", message_id: str = "", worker: str = "", remote_traceback: str = ""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from celerypipe.blob import Blob
 from celerypipe.connection import Command
+from celerypipe.console import Console
 from celerypipe.message import Message
 
 #: Errands are numbered from here, so that they are nobody's turn.
@@ -21,7 +22,7 @@ class Done(NamedTuple):
     """What one node made of a message: outputs, or an error; times in seconds; ``size`` in bytes, as it travelled.
 
     ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the
-    runner heard of it, or None for nothing yet.
+    runner heard of it, or None for nothing yet; ``console``: what it printed, if that was asked for.
     """
 
     message: Message
@@ -32,6 +33,7 @@ class Done(NamedTuple):
     onward: Sequence[Done | None] = ()
     beyond: float = 0.0
     error: BaseException | None = None
+    console: Console | None = None
 
     @property
     def last(self) -> int:
@@ -78,6 +80,8 @@ class Flight:
     altered: int = 0
     #: It was taken back, and nobody had been given it.
     unserved: bool = False
+    #: What was printed for it before its time was over, if that was asked for and is known here.
+    console: Console | None = None
     #: The activation that answered; empty where it ran here.
     by: str = ""
     #: It shows whether its queue answers again, while the others are given up.

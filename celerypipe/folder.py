@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from celerypipe.console import Console
 from celerypipe.dead_letters import PLACE, DeadLetters
 from celerypipe.errors import ConfigError
 from celerypipe.message import Message
 from celerypipe.payload import size_bytes
 from celerypipe.reach import ANYWHERE, Reach, file_name
 
+#: What a node printed, a line a message, in its folder.
+CONSOLE = "console.jsonl"
 TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 
 
@@ -33,6 +36,7 @@ class Folder:
         self.letters = letters or DeadLetters(path / PLACE)
         self._telemetry_path = path / telemetry if telemetry else None
         self._file: TextIO | None = None
+        self._consoles: dict[str, TextIO] = {}
         self._lock = threading.Lock()
 
     def make(self, definition: dict[str, Any], nodes: list[str]) -> None:
@@ -76,9 +80,25 @@ class Folder:
             message.to_json(), encoding="utf-8", errors="backslashreplace"
         )
 
-    def close(self) -> None:
-        """Close the telemetry file."""
+    def console(self, node: str, message: Message, console: Console, outcome: str) -> None:
+        """Add what a node printed for a message to ``console.jsonl`` in its folder."""
+        about = {"message": message.id, "origin": message.origin, "sequence": message.sequence, "outcome": outcome}
+        line = json.dumps({**about, **console.to_dict()}, ensure_ascii=False)
         with self._lock:
+            file = self._consoles.get(node)
+            if file is None:
+                path = self.of(node) / CONSOLE
+                self._reach.require(path)
+                file = self._consoles[node] = path.open("a", encoding="utf-8", errors="backslashreplace")
+            file.write(line + "\n")
+            file.flush()  # who looks at a run that goes on sees what was printed so far
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._lock:
+            for file in self._consoles.values():
+                file.close()
+            self._consoles.clear()
             if self._file is not None:
                 self._file.close()
                 self._file = None

@@ -6,7 +6,7 @@ TTLs are milliseconds unless a name says otherwise.
 
 from __future__ import annotations
 
-#: Streams, node records, blobs and attempts of a run; renewed by its runner while something is in flight.
+#: Streams, node records, blobs, files and attempts of a run; renewed by its runner while something is in flight.
 DATA_TTL = 60_000
 #: The lease of a run.
 RUN_TTL = 10_000
@@ -114,6 +114,16 @@ def reply(run_id: str) -> str:
 def blob(run_id: str, blob_id: str) -> str:
     """Large bytes; further chunks add ``:1``, ``:2``, …"""
     return f"celerypipe:blob:{run_id}:{blob_id}"
+
+
+def file(digest: str) -> str:
+    """Says that all pieces of a file are there; its value is the size."""
+    return f"celerypipe:file:{digest}"
+
+
+def file_piece(digest: str, number: int) -> str:
+    """A piece of the content of a file."""
+    return f"celerypipe:file:{digest}:{number}"
 
 
 def presence(worker_id: str) -> str:

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from celerypipe.capture import Recorder, captured, here
 from celerypipe.contract import Sink
 from celerypipe.course import Course
-from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, NodeTimeout
+from celerypipe.errors import CelerypipeError, CodecError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.instance import Instance, brief, trace
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
@@ -30,6 +31,7 @@ class Turn:
     attempt: int = 0
     since: float = 0.0
     abandoned: bool = False
+    recorder: Recorder | None = None
 
 
 class LocalStation(Waiting):
@@ -96,6 +98,7 @@ class LocalStation(Waiting):
         error = NodeTimeout(
             f"{self.name}: {timeout} s exceeded ({spent:.1f} s running here)", node=self.name, message_id=message.id
         )
+        self._tell(turn, message, error)
         delay = self.judge(message, error, attempt)
         if delay is None:
             self.course.left(message)
@@ -151,10 +154,12 @@ class LocalStation(Waiting):
         while True:
             with self._changed:
                 turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
+                turn.recorder = Recorder() if self.node.console else None
             error: BaseException | None = None
             outputs: list[Message] = []
             try:
-                outputs = self._update(instance, message)
+                with captured(turn.recorder):
+                    outputs = self._update(instance, message)
             except BaseException as raised:  # noqa: BLE001  # what user code raises, sys.exit too, is judged by on_error
                 error = as_failure(raised, self.name, message)
             with self._changed:
@@ -162,6 +167,7 @@ class LocalStation(Waiting):
                     return
                 turn.message = None
             self.tally.running.add(time.monotonic() - turn.since)
+            self._tell(turn, message, error)
             if error is None:
                 self.pass_on(outputs, message)
                 self.course.left(message)
@@ -172,6 +178,14 @@ class LocalStation(Waiting):
             if delay is None or self.course.over.wait(delay):
                 return
             attempt += 1
+
+    def _tell(self, turn: Turn, message: Message, error: BaseException | None) -> None:
+        """Give away what was printed, if that was asked for."""
+        if turn.recorder is not None:
+            console = turn.recorder.console(here())
+            if isinstance(error, NodeError):
+                error.console = console
+            self.printed(message, console, error)
 
     def _update(self, instance: Instance, message: Message) -> list[Message]:
         node = instance.node

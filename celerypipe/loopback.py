@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 
 from celerypipe import codec
 from celerypipe.batches import Outcome, update_batch
+from celerypipe.capture import Recorder, captured, here
 from celerypipe.course import Course
-from celerypipe.errors import CodecError, NodeFailed
+from celerypipe.errors import CodecError, NodeError, NodeFailed
+from celerypipe.files import File, Here, arriving
 from celerypipe.flight import Done, Flight
 from celerypipe.instance import Instance
 from celerypipe.local import MakeInstance, as_failure
@@ -42,6 +44,8 @@ class Loopback:
         self._since = 0.0
         self._era = 0
         self._thread: threading.Thread | None = None
+        self._files: dict[str, File] = {}
+        self._recorder: Recorder | None = None
 
     def prepare(self) -> None:
         """Warm the node up before the first message."""
@@ -65,6 +69,7 @@ class Loopback:
     by_reference = False
 
     def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
+        self._files.update((file.digest, file) for file in message.files)
         flight.data = None if message.elsewhere is not None else message.joined()
         flight.size = len(message.head) + message.size
 
@@ -101,6 +106,7 @@ class Loopback:
             if flight not in self._running:
                 return f"{spent:.1f} s waiting here", []
             ran = time.monotonic() - self._since
+            flight.console = self._recorder.console(here()) if self._recorder is not None else None
             self.course.forget(self._thread)
             self._era += 1  # the thread that hangs is nobody's any more
             company = [other for other in self._running if other is not flight]
@@ -110,6 +116,7 @@ class Loopback:
 
     def _live(self, era: int) -> None:
         instance = self._instance
+        arriving.set(lambda file: Here(self._files[file.digest].path))
         try:
             if instance is None:
                 instance = self._make()
@@ -146,7 +153,10 @@ class Loopback:
 
     def _run(self, era: int, instance: Instance, warp: Warp, flights: list[Flight]) -> None:
         began = time.monotonic()
-        outcomes = self._outcomes(instance, warp, flights)
+        self._recorder = recorder = Recorder() if warp.node.console else None
+        with captured(recorder):
+            outcomes = self._outcomes(instance, warp, flights)
+        console = recorder.console(here()) if recorder is not None else None
         with self._changed:
             if era != self._era:
                 return
@@ -160,9 +170,13 @@ class Loopback:
         ran = (time.monotonic() - began) / len(flights)
         for flight, outcome in zip(flights, outcomes, strict=True):
             if isinstance(outcome, BaseException):
-                warp.failed(flight, as_failure(outcome, warp.name, flight.message))
+                error = as_failure(outcome, warp.name, flight.message)
+                if isinstance(error, NodeError):
+                    error.console = console
+                warp.failed(flight, error)
             else:
-                warp.returned(flight, Done(flight.message, outcome, ran, began - flight.sent_at))
+                warp.returned(flight, Done(flight.message, outcome, ran, began - flight.sent_at, console=console))
+            console = None  # nobody knows for which message of a batch: the first one has it
         warp.hand_over()
 
     def _outcomes(
@@ -183,7 +197,9 @@ class Loopback:
             message = self._fetch(flight.message)
             if message is None:
                 raise NodeFailed(f"{warp.name}: its input is lost", node=warp.name, message_id=flight.message.id)
-            data = codec.encode_joined((message,))
+            apart = codec.encode_apart((message,))
+            self._files.update((file.digest, file) for file in apart.files)
+            data = apart.joined()
         return codec.decode(data)[0]
 
 

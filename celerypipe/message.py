@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from celerypipe.files import File
 from celerypipe.payload import Array, Audio, Batch, Bytes, Image, Object, Video
 
 
@@ -148,6 +149,8 @@ def plain(value: Any) -> Any:
             return {"cnt": _base64(value.cnt)}
         case Batch():
             return [message.to_dict() for message in value.messages]
+        case File():
+            return {"name": value.name, "size": value.size, "digest": value.digest}
         case Audio() | Image() | Video() | Array():
             return {name: plain(getattr(value, name)) for name in value.__slots__}
         case Object() | dict() | Mapping():

@@ -24,13 +24,17 @@ AT_WORK = b"w"
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True):
-    """What one node made of one message: a kind as replies have it, seconds ``update`` ran, and bytes or a blob."""
+    """What one node made of one message: a kind as replies have it, seconds ``update`` ran, and bytes or a blob.
+
+    ``console``: what it printed, see :mod:`celerypipe.console`.
+    """
 
     kind: bytes
     ran: float = 0.0
     blob: str = ""
     data: bytes = b""
     onward: tuple[Step | None, ...] = ()
+    console: bytes = b""
 
 
 Steps = tuple[Step | None, ...]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from celerypipe.connection import Client, connect
 from celerypipe.deadman import DeadMan
 from celerypipe.deaths import say_birth
+from celerypipe.file_folder import FileFolder
 from celerypipe.instance import Alarm, Unarmed
 from celerypipe.keeper import Keeper, Lease
+from celerypipe.settings import Settings
 from celerypipe.shelf import Shelf
 from celerypipe.signing import Keyring, Refusals
 from celerypipe.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
@@ -55,6 +59,15 @@ class Worker:
     refusals: Refusals = field(default_factory=Refusals)
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    #: Brings the files here that messages come with.
+    files: FileFolder = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = Settings.from_environment()
+        base = settings.files or Path(tempfile.gettempdir())
+        self.files = FileFolder(
+            lambda: connect(self.redis_url, name="celerypipe-files"), base, self.life, settings.files_bytes
+        )
 
     def place(self) -> Place:
         """This process' own place; a forked child makes itself a new one."""

@@ -19,7 +19,7 @@ class Record:
     results go into shared memory; ``compression``: how those are packed that do not; ``neighbours``: the nodes of the
     run on the same queue, itself too, upstream ones first; ``onward``: the one of them that gets all that comes out of
     it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for them to come; ``pinned``: a
-    stateful node stays in one process.
+    stateful node stays in one process; ``console``: what it prints goes to the runner.
     """
 
     mark: str
@@ -38,6 +38,7 @@ class Record:
     batch: int = 1
     wait: float = 0.0
     pinned: bool = False
+    console: bool = False
 
     @classmethod
     def read(cls, data: bytes) -> Record:

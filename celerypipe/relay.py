@@ -47,6 +47,7 @@ class Halt(NamedTuple):
     data: bytes
     outputs: int
     steps: Steps = ()
+    console: bytes = b""
 
 
 class Stage(NamedTuple):
@@ -96,7 +97,7 @@ class Relay:
         step = Step(AT_WORK)
         for halt in reversed(stage.halts):
             steps = (*halt.steps, step, *[None] * (halt.outputs - len(halt.steps) - 1))
-            step = Step(RESULT, halt.ran, halt.blob, halt.data, steps)
+            step = Step(RESULT, halt.ran, halt.blob, halt.data, steps, halt.console)
         send(self._answer._replace(kind=NOTE, onward=onward.pack(step.onward), storing=list(self._storing)))
         self._told = True
 
@@ -117,7 +118,7 @@ class Relay:
         messages = self._messages(result)
         if not 0 < len(messages) <= GO_ON_MOST:
             return ()
-        halt = Halt(ran, result.blob, result.data, len(messages))
+        halt = Halt(ran, result.blob, result.data, len(messages), console=node.printed)
         for message in messages:
             halts = (*before, halt)
             handed = following.runs_on and self.seconds < GO_ON and self._begins(halts)
@@ -136,6 +137,7 @@ class Relay:
 
     def _step(self, node: Running, message: Message, blob: str, halts: tuple[Halt, ...]) -> Step:
         node.sign(message.id)
+        node.printed = b""
         start = time.perf_counter()
         try:
             outputs = node.call(node.instance.update, message, self._name)
@@ -145,14 +147,15 @@ class Relay:
             node.let_go()
             if interrupt.reason != "timeout":
                 raise Unwanted from interrupt
-            return Step(FAILURE, time.perf_counter() - start, data=node.late())
+            return Step(FAILURE, time.perf_counter() - start, data=node.late(), console=node.printed)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
-            return Step(FAILURE, time.perf_counter() - start, data=node.failure(error))
+            return Step(FAILURE, time.perf_counter() - start, data=node.failure(error), console=node.printed)
         finally:
             node.done += 1
             node.spent(time.perf_counter() - start, 1)  # also what fails slowly makes a node slow
         self._storing += result.storing
         self.size += size
-        return Step(RESULT, ran, result.blob, result.data, self._go_on(node, message, result, ran, halts))
+        onward = self._go_on(node, message, result, ran, halts)
+        return Step(RESULT, ran, result.blob, result.data, onward, node.printed)

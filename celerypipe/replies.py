@@ -12,6 +12,7 @@ from celerypipe import keys
 from celerypipe.blob import Content, plain_size
 from celerypipe.cargo import Cargo
 from celerypipe.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
+from celerypipe.console import console_of
 from celerypipe.course import Course
 from celerypipe.errors import (
     BadSignature,
@@ -21,7 +22,7 @@ from celerypipe.errors import (
     NodeFailed,
     NodeTimeout,
 )
-from celerypipe.failures import error_of, said_of
+from celerypipe.failures import error_of, place_of, said_of, where
 from celerypipe.fence import unlike
 from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
@@ -152,8 +153,7 @@ class Replies:
                 self._cargo.send_again(warp, flight, unseen=True)
             return
         if reply.kind == FAILURE:
-            times = reply.waited, reply.ran
-            self._failed(warp, flight, self._error(warp, flight.message, reply.data, times, context.worker))
+            self._failed(warp, flight, self._error(warp, flight.message, reply, reply.waited, context.worker))
             return
         if reply.kind == RESULT and flight.blob is not None and not reply.kept:
             flight.blob.readers -= 1
@@ -211,15 +211,16 @@ class Replies:
             raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
         waited = result.waited if isinstance(result, Reply) else 0.0
         size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
+        console = console_of(result.console, where(context.worker)) if result.console else None
         if not steps or warp.onward is None:
-            return Done(message, outputs, result.ran, waited, size)
+            return Done(message, outputs, result.ran, waited, size, console=console)
         after: list[Done | None] = []
         beyond = 0.0
         for output, step in zip(outputs, steps, strict=True):
             done = self._after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
             after.append(done)
             beyond += done.ran + done.beyond if done is not None else 0.0
-        return Done(message, outputs, result.ran, waited, size, after, beyond)
+        return Done(message, outputs, result.ran, waited, size, after, beyond, console=console)
 
     def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
         """What the next node made of a message; None if what it made is gone."""
@@ -228,7 +229,7 @@ class Replies:
             text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
             return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
         if step.kind == FAILURE:
-            error = self._error(warp, message, step.data, (0.0, step.ran), context.worker)
+            error = self._error(warp, message, step, 0.0, context.worker)
             return Done(message, error=error, ran=step.ran)
         try:
             return self._done(warp, message, step, step.onward, context)
@@ -246,24 +247,22 @@ class Replies:
             warp.noted(flight, Note(done, at_work.node.timeout))
 
     def _error(
-        self, warp: Warp, message: Message, data: bytes, times: tuple[float, float], worker: str
+        self, warp: Warp, message: Message, said: Reply | Step, waited: float, worker: str
     ) -> NodeError | ConfigError:
         try:
-            kind, text, remote_traceback, place = said_of(data)
+            kind, text, remote_traceback, place = said_of(said.data)
+            console = console_of(said.console, where(worker))
         except CodecError as unread:
             return _unreadable(warp, unread)
-        host, pid = place_of(place or worker)
         if kind == "timeout":
-            waited, ran = times
-            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host})"
-        where = f"{host}, process {pid}"
-        error = error_of(
-            warp.name, kind, text, remote_traceback, worker=where, says=f"worker {where}", message_id=message.id
-        )
+            host, _ = place_of(place or worker)
+            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {host})"
+        at = where(place or worker)
+        error = error_of(warp.name, kind, text, remote_traceback, worker=at, says=f"worker {at}", message_id=message.id)
         if isinstance(error, ConfigError):
             self.course.fail(error)
         else:
-            error.times = times
+            error.console, error.times = console, (waited, said.ran)
         return error
 
 
@@ -275,12 +274,6 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
         if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
-
-
-def place_of(worker: str) -> tuple[str, str]:
-    """Return host and process id, out of the name of an activation."""
-    host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
-    return host, pid
 
 
 def _unreadable(warp: Warp, error: CodecError) -> NodeFailed:

@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from celerypipe import codec, keys
 from celerypipe.blob import INLINE_LIMIT, Content, Store, Stowed
+from celerypipe.capture import Recorder, captured
 from celerypipe.connection import Client
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.files import Origin
 from celerypipe.instance import Alarm, Instance, brief, trace
 from celerypipe.keeper import Lease
 from celerypipe.message import Message
@@ -50,6 +52,8 @@ class Running:
         self.record = record
         self.instance = instance
         self.done = 0
+        #: What it printed for the message that was handed to it last, as it travels.
+        self.printed = b""
         #: The node that gets all that comes out, if this activation serves it too.
         self.next: Running | None = None
 
@@ -91,10 +95,20 @@ class Running:
         timeout = self.record.timeout
         if timeout is not None:
             self.lease.until = time.monotonic() + timeout
+        call = self._recorded if self.record.console else self.lease.alarm.call
         try:
-            return self.lease.alarm.call(timeout, function, given, name)
+            return call(timeout, function, given, name)
         finally:
             self.lease.until = math.inf
+
+    def _recorded(self, timeout: float | None, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+        """Hand over, and keep what is printed meanwhile, however it ends."""
+        recorder = Recorder()
+        try:
+            with captured(recorder):
+                return self.lease.alarm.call(timeout, function, given, name)
+        finally:
+            self.printed = recorder.console().pack()
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
@@ -120,6 +134,11 @@ class Running:
         Arrays that lie as they are in ``given``, a blob, go on by reference to it.
         """
         result = codec.encode_apart(outputs, memoryview(given) if given is not None else None)
+        for file in result.files:
+            if isinstance(file.place, Origin):
+                raise CodecError(
+                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes"
+                )
         size = len(result.head) + result.size
         if result.borrowed:
             return Stowed(result.head, blob, []), size

@@ -59,6 +59,7 @@ class Serving(Running):
         if tried <= lone_attempts:
             return True
         text = f"the process that ran it died {tried} times: {as_text(died)}"
+        self.printed = b""
         self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
         return False
 
@@ -74,7 +75,7 @@ class Serving(Running):
             self.lost(entry, altered=entry.blob in store.altered)
             return
         waited, start = _waited(entry, offset), time.perf_counter()
-        self.lease.current = entry.id
+        self.lease.current, self.printed = entry.id, b""
         try:
             content = unpacked(entry.blob, content)
             message = open_entry(entry, content)
@@ -208,7 +209,8 @@ class Serving(Running):
         if isinstance(content, memoryview) and not self.taking_over:
             kept = watch(content)
         (data, blob, storing), size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
-        return Answer(entry, RESULT, *times, blob, data, storing, kept), size
+        printed = self._printed()
+        return Answer(entry, RESULT, *times, blob, data, storing, kept, console=printed), size + len(printed)
 
     def _interrupted(self, reason: str, entries: Sequence[tuple[Entry, float]], ran: float) -> bool:
         """Let go of the node; return whether its time was over, which has then been answered."""
@@ -221,7 +223,12 @@ class Serving(Running):
         return True
 
     def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
-        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said))
+        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said, console=self._printed()))
+
+    def _printed(self) -> bytes:
+        """Take what was printed: nobody knows for which message of a batch, so that the first one has it."""
+        printed, self.printed = self.printed, b""
+        return printed
 
 
 def _waited(entry: Entry, offset: float) -> float:

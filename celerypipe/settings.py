@@ -13,6 +13,9 @@
                                         (1GiB)
 ``CELERYPIPE_CACHE_URL``                where results are kept besides: ``file:///…``, ``s3://…`` and what else fsspec
                                         knows; ``redis://…``: there instead of in the pipeline's Redis
+``CELERYPIPE_FILES``                    where a worker makes its folder for files that are sent to it; default: the
+                                        machine's temporary folder
+``CELERYPIPE_FILES_BYTES``              how much of them it keeps there, as above (4GiB)
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -33,6 +36,8 @@ from celerypipe.signing import VARIABLE, Keyring
 #: What redis-py takes as a password behind the question mark.
 SECRET_OPTION = re.compile(r"([?&](?:\w*password|\w*secret)=)[^&]*")
 
+#: What a worker keeps of the files that are sent to it, where nothing is said.
+FILES_BYTES = 4 * 1024**3
 #: What kept results may take in Redis where nothing is said.
 CACHE_BYTES = 1024**3
 #: What may stand behind a number of bytes.
@@ -82,6 +87,8 @@ class Settings:
     allowed: tuple[Path, ...] = ()
     keyring: Keyring | None = field(default=None, repr=False)
     cache: CacheSettings = CacheSettings()
+    files: Path | None = None
+    files_bytes: int = FILES_BYTES
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -97,7 +104,9 @@ class Settings:
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""))
         cache = CacheSettings.from_environment(environment)
-        return cls(url, plugins, configs, shared_memory, allowed, keyring, cache)
+        files = Path(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
+        files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment.get("CELERYPIPE_FILES_BYTES") or str(FILES_BYTES))
+        return cls(url, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:

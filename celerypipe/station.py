@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from celerypipe import codec
+from celerypipe.console import Console
 from celerypipe.course import Course
 from celerypipe.errors import CircuitOpen, NodeError, NoWorker
 from celerypipe.join import Join
@@ -117,6 +118,15 @@ class Station:
         folder = self.course.folder
         if folder is not None and folder.telemetry:
             folder.record("rx", self.name, message, message.id)
+
+    def printed(self, message: Message, console: Console, error: BaseException | None = None) -> None:
+        """Give away what the node printed for a message: to its folder, or else to its logger."""
+        if self.course.folder is not None:
+            outcome = "done" if error is None else error.kind if isinstance(error, NodeError) else "failed"
+            self.course.folder.console(self.name, message, console, outcome)
+        elif console.lines:
+            log = logging.getLogger(f"celerypipe.node.{self.name}")
+            log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra={"console": console})
 
     def roomy(self, count: int) -> bool:
         """Would :meth:`pass_on` of so many outputs wait for nobody?"""

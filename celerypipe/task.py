@@ -16,6 +16,7 @@ from celerypipe.catalogue import Entry
 from celerypipe.connection import Broken, Client, Trouble
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.fenced import StatefulServing
+from celerypipe.files import arriving
 from celerypipe.instance import Instance
 from celerypipe.keeper import Lease
 from celerypipe.mailbox import Beginning, Mailbox
@@ -75,6 +76,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
+        arriving.set(self.worker.files)
         owner = f"{self.worker.host}.{os.getpid()}.{token}-{self.worker.life}-{secrets.token_hex(3)}.{slot}"
         try:
             self.worker.begin(client)

@@ -14,7 +14,7 @@ from celerypipe.carriage import Carrier
 from celerypipe.circuit import Circuit
 from celerypipe.clocks import Clocks
 from celerypipe.course import Course
-from celerypipe.errors import CircuitOpen, CodecError, NodeFailed, NodeTimeout
+from celerypipe.errors import CircuitOpen, CodecError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.flight import ERRANDS, Done, Errand, Flight, Note
 from celerypipe.handover import Handover
 from celerypipe.message import Message
@@ -237,6 +237,8 @@ class Warp(Handover):
         self._keep(sequence, done)
 
     def _count(self, done: Done, seconds: float) -> None:
+        if done.console is not None:
+            self.printed(done.message, done.console)
         if self.circuit is not None:
             self.circuit.answered()
         total = done.ran + done.beyond
@@ -257,6 +259,8 @@ class Warp(Handover):
         if flight.errand is not None:
             flight.errand((), error)
             return
+        if isinstance(error, NodeError) and error.console is not None:
+            self.printed(flight.message, error.console, error)
         if self.circuit is not None:
             self.circuit.judge(error, unserved=flight.unserved)
         delay = self.judge(flight.message, error, flight.attempt)
@@ -344,4 +348,6 @@ class Warp(Handover):
                 continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
             for each in (flight, *company):
-                self.failed(each, NodeTimeout(text, node=self.name, message_id=each.message.id))
+                error = NodeTimeout(text, node=self.name, message_id=each.message.id)
+                error.console = each.console
+                self.failed(each, error)

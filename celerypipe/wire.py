@@ -17,8 +17,9 @@ from celerypipe.signing import SIGNATURE, Signer
 #: then its bytes.
 ENTRY = Struct("<QIH")
 #: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
-#: of its message may still be mapped, lengths of its blob's name and of its bytes; then both, and what went on.
-RESULT_HEAD = Struct("<QIcdd?HI")
+#: of its message may still be mapped, lengths of its blob's name, of its bytes and of what was printed; then all
+#: three, and what went on.
+RESULT_HEAD = Struct("<QIcdd?HII")
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
 #: another one comes while the node it names is at work; how many messages, or what else, were refused.
@@ -55,6 +56,7 @@ class Reply(NamedTuple):
     blob: str
     data: bytes
     onward: bytes
+    console: bytes = b""
 
 
 class Published(NamedTuple):
@@ -81,14 +83,16 @@ class Answer(NamedTuple):
     kept: Callable[[], object] = bool
     #: What the next nodes made of what came out, see :mod:`celerypipe.onward`.
     onward: bytes = b""
+    #: What was printed, see :mod:`celerypipe.console`.
+    console: bytes = b""
 
     def packed(self) -> bytes:
         """Return it as it stands in a reply."""
-        entry, kind, waited, ran, blob, data, _, kept, onward = self
+        entry, kind, waited, ran, blob, data, _, kept, onward, console = self
         name = blob.encode()
-        lengths = len(name), len(data)
+        lengths = len(name), len(data), len(console)
         head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, *lengths)
-        return b"%b%b%b%b" % (head, name, data, onward)
+        return b"%b%b%b%b%b" % (head, name, data, console, onward)
 
 
 #: What runners themselves write into a reply stream.
@@ -146,10 +150,11 @@ def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None 
 
 
 def _result(raw: bytes, stop: int | None = None) -> Reply:
-    sequence, attempt, kind, waited, ran, kept, name, size = RESULT_HEAD.unpack_from(raw)
+    sequence, attempt, kind, waited, ran, kept, name, size, printed = RESULT_HEAD.unpack_from(raw)
     if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST):
         raise ValueError(f"{waited} s and {ran} s are no times")
     start = RESULT_HEAD.size + name
     end = start + size
+    last = end + printed
     blob = raw[RESULT_HEAD.size : start].decode()
-    return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[end:stop])
+    return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[last:stop], raw[end:last])

@@ -251,6 +251,8 @@ def leave(**_: Any) -> None:
     """Last: the presence is gone, and so are the warm instances of this process."""
     boot.leave()
     close_instances()
+    if boot.worker is not None:
+        boot.worker.files.remove()
 
 
 @signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # celery ships no types

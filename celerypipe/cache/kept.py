@@ -58,6 +58,8 @@ def kept(outputs: Sequence[Message], parent: Message) -> Kept:
     written = codec.encode_apart(messages)
     if written.elsewhere is not None:
         raise CodecError("its payload is not here")
+    if written.files:
+        raise CodecError("the content of files travels to workers alone, and does not last")
     return Kept(forms, written.head, b"".join(written.body))
 
 

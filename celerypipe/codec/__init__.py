@@ -40,9 +40,12 @@ from celerypipe.codec.refusal import Refusal
 from celerypipe.codec.tags import ALIGNMENT, MAX_HEADER, MAX_PARTS
 from celerypipe.codec.writer import Segment, Writer
 from celerypipe.errors import CodecError
+from celerypipe.files import File
 from celerypipe.message import Message
 
-CODEC_VERSION: int = 1
+CODEC_VERSION: int = 2
+#: Versions that are read: what the first one wrote means the same today, and may be in a folder of dead letters.
+READABLE = (1, CODEC_VERSION)
 
 __all__ = [
     "CODEC_VERSION",
@@ -57,6 +60,7 @@ __all__ = [
     "encode_apart",
     "encode_joined",
     "encode_value",
+    "files_in",
 ]
 
 _MAGIC = b"cp"
@@ -74,7 +78,8 @@ _RAW_LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
 class Apart(NamedTuple):
     """Messages in two parts: the head, and the segments of the body, ``size`` bytes.
 
-    The body is empty if it is stored already: ``elsewhere``, or ``borrowed`` from the one that was given.
+    The body is empty if it is stored already: ``elsewhere``, or ``borrowed`` from the one that was given. ``files``:
+    those whose content is to travel too.
     """
 
     head: bytes
@@ -82,6 +87,7 @@ class Apart(NamedTuple):
     size: int
     elsewhere: Elsewhere | None = None
     borrowed: bool = False
+    files: Sequence[File] = ()
 
     def joined(self) -> bytes:
         """Return both as one piece, as :func:`encode_joined` does."""
@@ -127,12 +133,13 @@ def encode_apart(messages: Sequence[Message], within: memoryview | None = None) 
     if within is not None:
         writer, header = _written(messages, within)
         if writer.borrowed and not writer.segments:
-            return Apart(_head(header, _MESSAGES, len(within)), [], len(within), borrowed=True)
+            head = _head(header, _MESSAGES, len(within))
+            return Apart(head, [], len(within), borrowed=True, files=writer.files)
     writer, header = _written(messages)
     elsewhere = writer.elsewhere
     if elsewhere is not None:
-        return Apart(_head(header, _MESSAGES, elsewhere.size), [], elsewhere.size, elsewhere)
-    return Apart(_head(header, _MESSAGES, writer.size), writer.segments, writer.size)
+        return Apart(_head(header, _MESSAGES, elsewhere.size), [], elsewhere.size, elsewhere, files=writer.files)
+    return Apart(_head(header, _MESSAGES, writer.size), writer.segments, writer.size, files=writer.files)
 
 
 def decode(data: bytes | bytearray | memoryview, body: Content | None = None) -> list[Message]:
@@ -185,15 +192,23 @@ def decode_head(head: bytes, blob: Any, lineage: Callable[[int], Any]) -> list[M
 
 def encode_value(value: Any) -> bytes:
     """Return one plain value (a configuration, a record of a failure) as bytes, as exact as a payload."""
+    writer, header = _value_written(value)
+    return _joined(_framed(header, writer, _VALUE))
 
+
+def files_in(value: Any) -> Sequence[File]:
+    """Return the files in a value, at any depth."""
+    return _value_written(value)[0].files
+
+
+def _value_written(value: Any) -> tuple[Writer, bytes]:
     def content(writer: Writer) -> Any:
         try:
             return writer.tree(value)
         except Refusal as refusal:
             raise refusal.inside("value") from None
 
-    writer, header = _encode(content)
-    return _joined(_framed(header, writer, _VALUE))
+    return _encode(content)
 
 
 def decode_value(data: bytes | bytearray | memoryview) -> Any:
@@ -257,7 +272,7 @@ def _header_length(data: bytes | memoryview, kind: int, *, whole: bool = True) -
         shown = bytes(data[:8])
         raise CodecError(f"{size} bytes that begin with {shown!r} are no message of celerypipe")
     _, version, found, length, total = _PREAMBLE.unpack_from(data)
-    if version != CODEC_VERSION:
+    if version not in READABLE:
         raise CodecError(
             f"these bytes are in version {version} of the codec, this celerypipe reads version {CODEC_VERSION}; "
             "install the same celerypipe on both sides"

@@ -15,6 +15,7 @@ from celerypipe.codec.encoding import encoding
 from celerypipe.codec.plain import ATOMS
 from celerypipe.codec.refusal import Refusal
 from celerypipe.codec.writer import Writer, pack
+from celerypipe.files import File
 from celerypipe.message import Message
 
 
@@ -43,6 +44,11 @@ class DigestWriter(Writer):
         except Refusal as refusal:
             raise refusal.inside(place) from None
         return words
+
+    def file(self, file: File) -> tuple[Any, ...]:
+        """Its content counts, and the end of its name, which may say what is inside; not what it is called."""
+        self.part()
+        return file.digest, file.suffix
 
     def members(self, items: Iterable[Any], depth: int) -> list[Any]:
         found = list(items)

@@ -16,6 +16,7 @@ from celerypipe.codec import moment, tags
 from celerypipe.codec.dtype import dtype_of
 from celerypipe.codec.fields import message_of
 from celerypipe.errors import CodecError
+from celerypipe.files import arrived
 from celerypipe.message import Message
 from celerypipe.payload import Object
 
@@ -162,5 +163,6 @@ _READ: dict[int, Read] = {
     tags.TIMEDELTA: lambda reader, content: datetime.timedelta(*reader.items(content)),
     tags.TIMEZONE: lambda reader, content: moment.timezone_of(reader.items(content)),
     tags.ZONE: lambda reader, content: moment.zone_of(content),
+    tags.FILE: lambda reader, content: arrived(*reader.items(content)),
     **{tag: _payload(cls) for cls, (tag, _) in tags.PAYLOADS.items()},
 }

@@ -20,6 +20,7 @@ VIDEO = 9
 BYTES = 10
 ARRAY = 11
 BATCH = 12
+FILE = 13  # [digest, name, size]
 
 INTEGER = 20  # an int beyond 64 bits: two's complement, little-endian
 TEXT = 21  # a str with lone surrogates: UTF-8 with "surrogatepass"

@@ -6,7 +6,6 @@ Most payloads are plain: dicts with str keys, lists, str, int, float, bool, None
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,12 +14,13 @@ import numpy as np
 from msgspec.msgpack import Ext
 from numpy.typing import NDArray
 
-from celerypipe.codec import moment, tags
+from celerypipe.codec import moment, scalar, tags
 from celerypipe.codec.dtype import code_of
 from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, fields_of
 from celerypipe.codec.plain import ATOMS, MAX_ITEMS, is_plain, too_many
 from celerypipe.codec.refusal import Refusal, at_key, refusal_of
+from celerypipe.files import File
 from celerypipe.message import Message
 from celerypipe.payload import Object
 
@@ -30,7 +30,6 @@ Write = Callable[["Writer", Any, int], Any]
 #: Bytes up to here travel in the header, and arrays up to here are copied: cheaper than a segment of their own.
 _SMALL = 1024
 _CAREFUL_ATOMS = frozenset({float, bool, type(None)})
-_LEFTMOST, _BEYOND = -(1 << 63), 1 << 64
 
 pack = msgspec.msgpack.Encoder().encode
 #: The fields of a message that may hold more than an atom.
@@ -49,7 +48,18 @@ class Writer:
     arrays may lie already; ``borrowed`` counts the bytes of those that do.
     """
 
-    __slots__ = ("atoms", "borrowed", "elsewhere", "items_left", "parts_left", "segments", "size", "walked", "within")
+    __slots__ = (
+        "atoms",
+        "borrowed",
+        "elsewhere",
+        "files",
+        "items_left",
+        "parts_left",
+        "segments",
+        "size",
+        "walked",
+        "within",
+    )
 
     def __init__(self, careful: bool = False, within: memoryview | None = None) -> None:
         self.elsewhere: Elsewhere | None = None
@@ -58,6 +68,7 @@ class Writer:
         self.atoms = _CAREFUL_ATOMS if careful else ATOMS
         self.walked = range(len(FIELDS)) if careful else _OPEN_FIELDS
         self.segments: list[Segment] = []
+        self.files: list[File] = []
         self.size = 0
         self.items_left = MAX_ITEMS
         self.parts_left = tags.MAX_PARTS
@@ -129,6 +140,12 @@ class Writer:
         self.parts_left -= 1
         if self.parts_left < 0:
             raise Refusal(f"more than {tags.MAX_PARTS:,} arrays, bytes and messages cannot travel together; send fewer")
+
+    def file(self, file: File) -> tuple[Any, ...]:
+        """Take note of a file, whose content travels by another way; return what stands for it."""
+        self.part()
+        self.files.append(file)
+        return file.digest, file.name, file.size
 
     def borrow(self, address: int, length: int) -> int | None:
         """Return where in the body that is there already these bytes lie; None if they do not, or were taken before."""
@@ -214,25 +231,8 @@ def _payload(writer: Writer, value: Any, depth: int) -> Ext:
     return Ext(tag, pack(words))
 
 
-def _int(writer: Writer, value: int, depth: int) -> int | Ext:
-    if _LEFTMOST <= value < _BEYOND:
-        return value
-    length = value.bit_length() // 8 + 1
-    if length > tags.MAX_INTEGER:
-        raise Refusal(f"an int of {length} bytes cannot travel ({tags.MAX_INTEGER} do); send it.to_bytes(…)")
-    return Ext(tags.INTEGER, value.to_bytes(length, "little", signed=True))
-
-
-def _str(writer: Writer, value: str, depth: int) -> str | Ext:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return Ext(tags.TEXT, value.encode("utf-8", "surrogatepass"))
-    return value
-
-
-def _complex(writer: Writer, value: complex, depth: int) -> Ext:
-    return Ext(tags.COMPLEX, struct.pack("<dd", value.real, value.imag))
+def _file(writer: Writer, value: File, depth: int) -> Ext:
+    return Ext(tags.FILE, pack(writer.sequence(writer.file(value), depth)))
 
 
 def _bytes(writer: Writer, value: bytes, depth: int) -> bytes | Ext:
@@ -259,26 +259,13 @@ def _ndarray(writer: Writer, value: NDArray[Any], depth: int) -> Ext:
     return Ext(tags.NDARRAY, pack((code, fortran, writer.buffer(content), *value.shape)))
 
 
-def _scalar(writer: Writer, value: np.generic, depth: int) -> Ext:
-    return Ext(tags.SCALAR, pack((code_of(value.dtype), value.tobytes())))
+def _simple(writer: Writer, value: Any, depth: int) -> Any:
+    return _SIMPLE[type(value)](value)
 
 
-def _numpy_str(writer: Writer, value: np.str_, depth: int) -> Ext:
-    return Ext(tags.NUMPY_STR, value.encode("utf-8", "surrogatepass"))
-
-
-def _numpy_bytes(writer: Writer, value: np.bytes_, depth: int) -> Ext:
-    return Ext(tags.NUMPY_BYTES, bytes(value))
-
-
-def _moment(writer: Writer, value: Any, depth: int) -> Ext | None:
-    return moment.WRITE[type(value)](value)
-
-
+#: What holds nothing else and lies in no buffer.
+_SIMPLE = {**scalar.WRITE, **moment.WRITE}
 _WRITE: dict[type, Write] = {
-    int: _int,
-    str: _str,
-    complex: _complex,
     bytes: _bytes,
     bytearray: _bytearray,
     list: _list,
@@ -288,10 +275,8 @@ _WRITE: dict[type, Write] = {
     frozenset: _frozenset,
     Object: _object,
     Message: _message,
+    File: _file,
     np.ndarray: _ndarray,
-    np.str_: _numpy_str,
-    np.bytes_: _numpy_bytes,
-    **dict.fromkeys(moment.WRITE, _moment),
+    **dict.fromkeys(_SIMPLE, _simple),
     **dict.fromkeys(tags.PAYLOADS, _payload),
-    **dict.fromkeys((np.dtype(letter).type for letter in "?bhilqBHILQefdgFDGMmV"), _scalar),
 }

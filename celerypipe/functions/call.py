@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
+from celerypipe.console import Console
 from celerypipe.errors import NodeTimeout, WorkerLost
 from celerypipe.flight import Done
 from celerypipe.functions.outcome import Outcome
@@ -73,6 +74,8 @@ class Call(Future[T]):
         #: The name of the function.
         self.function = name
         self.timing = Timing(time.time())
+        #: What it printed, once it is done or failed, if its function asks for that: ``@node(console=True)``.
+        self.console: Console | None = None
         self._desk = desk
         self._began = time.monotonic()
         self._arguments: tuple[Any, Any] = arguments

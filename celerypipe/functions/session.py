@@ -13,6 +13,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.errors import CelerypipeError, CodecError
+from celerypipe.failures import place_of
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call, Timing, split
 from celerypipe.functions.call_warp import CallWarp
@@ -23,7 +24,6 @@ from celerypipe.functions.outcome import Outcome, making_of
 from celerypipe.functions.transport import Transport
 from celerypipe.functions.withdrawals import Withdrawals
 from celerypipe.message import Message
-from celerypipe.replies import place_of
 from celerypipe.sealed import Sealed
 
 #: Seconds between two looks at timeouts while calls are out, and while none are.
@@ -61,13 +61,14 @@ class Session:
         function = as_function(value, self._functions, local=self._transport.local)
         bound = function.bind(arguments, named, whole=self._transport.remembers(function))
         bare, inputs = split(bound)
+        self._refuse_strangers(function, inputs)
         try:
             size = codec.encode_apart((Message(bare),))
         except CodecError as error:
             raise function.untravelled(error, bare) from None
         call: Call[Any] = Call(self, function.name, bare, inputs, len(size.head) + size.size)
         call._warp = self._warp(function)
-        self._refuse_strangers(function, inputs)
+        self._transport.send(function, size.files)
         if self._ledger.enter(call, self._refuse):
             self._start([call])
         return call
@@ -168,12 +169,14 @@ class Session:
                     self._apart.add(outcome)
         else:
             outcome = Outcome.of_value(call.function, found)
+        call.console = done.console
         call._succeed(outcome, self._timing(call, done.waited, done.ran, call._by))
         self._settled([call])
 
     def failed(self, call: Call[Any], error: BaseException) -> None:
         """A call failed for good."""
         waited, ran = getattr(error, "times", (0.0, 0.0))
+        call.console = getattr(error, "console", None)
         call._fail(error, self._timing(call, waited, ran, getattr(error, "worker", "")))
         self._settled([call])
 

@@ -18,6 +18,7 @@ from celerypipe.carrier import RedisCarrier
 from celerypipe.catalogue import Catalogue, Entry
 from celerypipe.connection import Broken, Client, accepted, connect, explained
 from celerypipe.course import Course
+from celerypipe.files import File
 from celerypipe.flight import Flight
 from celerypipe.functions.call_warp import CachedCallWarp, CallWarp, Settling
 from celerypipe.functions.function import CallDefinition, Function
@@ -133,6 +134,14 @@ class Transport:
         if cache is None:
             return CallWarp(self.course, node, carrier, session)
         return CachedCallWarp(self.course, node, carrier, session, cache, self._cache.unknown)
+
+    def send(self, function: Function, files: Sequence[File]) -> None:
+        """Send files now, while only who submits waits for it; not if the function may not be called for them at all.
+
+        :class:`CodecError` if one was changed.
+        """
+        if files and self.carrier is not None and not self.remembers(function):
+            self.carrier.files.send(files)
 
     def remembers(self, function: Function) -> bool:
         """Are results of this function looked up and kept?"""

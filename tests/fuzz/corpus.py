@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from celerypipe import Array, Audio, Batch, Bytes, Image, Message, Object, Video, codec
+from celerypipe import Array, Audio, Batch, Bytes, File, Image, Message, Object, Video, codec
 
 CODEC = Path(__file__).parent / "corpus" / "codec"
 DEFINITIONS = Path(__file__).parent / "corpus" / "definitions"
@@ -42,6 +42,7 @@ VALUES: dict[str, Any] = {
         Array(np.array(["a", "bc"])),
         Object(a=(1, 2)),
     ],
+    "files": {"scan": File("0123456789abcdef" * 4, "scan.nii.gz", 1 << 33), "more": (File("f" * 64, "ü", 0),)},
 }
 
 

@@ -141,7 +141,7 @@ def test_a_record_that_no_runner_wrote_is_refused(change: dict[str, Any]) -> Non
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
 def test_a_time_that_is_none_is_no_reply(seconds: float) -> None:
     for times in ((seconds, 0.0), (0.0, seconds)):
-        reply = RESULT_HEAD.pack(1, 0, b"r", *times, False, 0, 0)
+        reply = RESULT_HEAD.pack(1, 0, b"r", *times, False, 0, 0, 0)
         assert as_published((b"1-0", [b"n", b"node", b"w", b"worker", b"r", reply])) is None
     with pytest.raises(CodecError, match="are no time"):
         unpack_steps(pack_steps([Step(b"r", 0.0, onward=(None, Step(b"r", seconds)))]))

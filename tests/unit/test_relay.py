@@ -23,6 +23,7 @@ class Stand:
         self.name, self.next, self.runs_on, self.done = name, following, True, 0
         self.instance = SimpleNamespace(update=update)
         self.spends: list[float] = []
+        self.printed = b""
 
     def sign(self, message: str) -> None:
         """Say nothing."""
