@@ -92,6 +92,10 @@ class Call(Future[T]):
         #: The activation that answered for it, if one did.
         self._by = ""
 
+    def __repr__(self) -> str:
+        state = self.state if self.done() or self._missing else "on its way"  # nobody is asked for this
+        return f"<Call of {self.function}: {state}>"
+
     # -- what its user sees ------------------------------------------------------------------------------------------
 
     @property

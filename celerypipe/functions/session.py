@@ -51,6 +51,7 @@ class Session:
         self._making = threading.Lock()
         self._withdrawals = Withdrawals(local=transport.local)
         self._closing = False
+        self._ended = threading.Event()
         self._callbacks: ThreadPoolExecutor | None = None
         self._clock: threading.Thread | None = None
 
@@ -277,15 +278,20 @@ class Session:
                 call.cancel()
             if first:
                 atexit.unregister(self.close)
-                self._end("cancelled" if calls else "finished")
+                try:
+                    self._end("cancelled" if calls else "finished")
+                finally:
+                    self._ended.set()
+            else:  # another thread is at it
+                self._ended.wait(2 * FAREWELL)
 
     def _end(self, ending: str) -> None:
         if self._clock is not None and self._clock is not threading.current_thread():
             self._clock.join(FAREWELL)  # it takes back what was cancelled
         with self._lock:
-            apart = list(self._apart)
-        for outcome in apart:
-            self._mending.bring(outcome)
+            apart = [outcome for outcome in self._apart if outcome.is_apart]
+        if self.course.error is None:
+            self._mending.bring(apart)
         self.course.over.set()
         with self._ledger.changed:
             self._ledger.changed.notify_all()

@@ -71,6 +71,7 @@ class Transport:
         self._catalogue = Catalogue(plugins)
         self._warps: list[CallWarp] = []
         self._loopbacks: list[Loopback] = []
+        self.patience = PATIENCE
         self._client: Client | None = None
         self._asking = threading.Lock()
 
@@ -172,7 +173,7 @@ class Transport:
         if self.carrier is None:
             return None
         store = self.carrier.blobs.store
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self.patience
         while True:
             try:
                 return unpacked(reference, self._ask(lambda client: store.get(client, [reference])[reference]))

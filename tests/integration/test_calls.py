@@ -88,6 +88,16 @@ def test_arguments_are_bound_as_in_python(either: Runner) -> None:
     assert said == called.described(1, (2,), x=None)
 
 
+def test_a_byte_budget_holds_calls_back_and_none_for_ever(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
+    with Runner(redis_url, byte_budget=1_000_000) as runner:
+        arrays = [np.full(100_000, number, np.float64) for number in range(40)]  # none of them fits beside another
+        calls = [runner.submit(called.first_and_length, array) for array in arrays]
+        calls += [runner.submit(called.first_and_length, runner.submit(called.same, array)) for array in arrays]
+        assert [call.result(40)[0] for call in calls] == [*range(40), *range(40)]
+        assert repr(calls[0]) == "<Call of first_and_length: done>"
+
+
 def test_a_call_knows_who_ran_it_and_how_long(runner: Runner, shared_worker: StartWorker) -> None:
     before = time.time()
     call = runner.submit(called.nap, 0.2, "slept")
