@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+import redis
 
 from celerypipe import schemas
 from celerypipe.cache.asked import Asker
@@ -106,10 +109,13 @@ class RunCache:
         node = self._warped.get(name)
         if node is None or not node.see(workers):
             return
+        told = None
+        with suppress(redis.ResponseError):  # it is full, or this user may not: no reason to end a run
+            if schema := node.declared if workers else None:
+                schemas.remember(client, schema)
+            told = None if workers else schemas.recall(client, node.mark)
         if not workers:
-            node.recall(schemas.recall(client, node.mark))
-        elif schema := node.declared:
-            schemas.remember(client, schema)
+            node.recall(told)
 
     def move_here(self, name: str) -> None:
         """No worker serves this node: it runs in this process from now on."""
