@@ -16,6 +16,8 @@ from celerypipe.message import Message
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two looks at a claim of somebody else: the first and the longest.
+SOON, LATER = 0.02, 0.2
 #: The kinds of failures that say something about the question. A lost worker or a timeout says nothing about it.
 REPLAYED = ("failed",)
 
@@ -144,7 +146,7 @@ class Flight:
     """What is being computed: who claimed it, the question that it is computed for, and those that wait for it.
 
     ``claimed``: there is a key in Redis that says so; ``given``: whoever asked was told to compute it; ``tries``: how
-    often somebody else had the claim.
+    often somebody else had the claim; ``size``: bytes that wait to be kept.
     """
 
     owner: str
@@ -154,6 +156,8 @@ class Flight:
     given: bool = False
     tries: int = 0
     due: float = 0.0
+    pause: float = SOON
+    size: int = 0
 
     @property
     def fingerprint(self) -> str:
