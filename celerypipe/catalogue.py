@@ -15,7 +15,7 @@ from typing import Any
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
 from celerypipe.cache.asker import default_digest
-from celerypipe.cache.code import code_of
+from celerypipe.cache.code import code_of, meta_of
 from celerypipe.contract import Node, node_class, takes_batches, takes_snapshots
 from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
@@ -87,7 +87,7 @@ class Entry:
             "batches": self.batches,
             "version": self.node.version,
             "code": code_of(self.node),
-            "cache_meta": list(self.node.cache_meta),
+            "cache_meta": meta_of(self.node),
             "doc": self.doc,
             "arguments": [
                 {**argument.to_dict(), "digest": "" if argument.required else default_digest(argument.default)}

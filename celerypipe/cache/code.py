@@ -24,7 +24,8 @@ OURS = "celerypipe"
 #: Nanoseconds that one look at files is good for: a worker asks for all its marks at once.
 LOOK_LASTS = 2 * 10**9
 
-_known: weakref.WeakKeyDictionary[type[Node], str] = weakref.WeakKeyDictionary()
+#: Class → its code, and the files that it was read from.
+_known: weakref.WeakKeyDictionary[type[Node], tuple[str, frozenset[Path]]] = weakref.WeakKeyDictionary()
 _looks: list[Look] = []
 
 
@@ -39,18 +40,32 @@ def code_of(node: type[Node]) -> str:
         return f"version {declared}"
     if _is_ours(node):
         return f"{OURS} {VERSION}"
-    found = _known.get(node)
-    if found is None:
-        # It stays true whatever becomes of the files: this class was made of what they held.
-        found = _known[node] = _of_source(node)
-    return found
+    known = _known.get(node)
+    if known is None:
+        known = _known[node] = _of_source(node)
+    code, files = known
+    # A helper module that was edited may have been reloaded, in a notebook, without its node being made anew.
+    return code if all(_written(file) <= node.defined_at for file in files) else ""
+
+
+def meta_of(node: type[Node]) -> list[str]:
+    """Return the keys of a message's meta that a node's result depends on; a text alone is one key, not its letters."""
+    declared: object = node.cache_meta
+    return sorted({declared} if isinstance(declared, str) else map(str, node.cache_meta))
 
 
 def _is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == OURS
 
 
-def _of_source(node: type[Node]) -> str:
+def _written(file: Path) -> int:
+    try:
+        return file.stat().st_ctime_ns
+    except OSError:
+        return sys.maxsize
+
+
+def _of_source(node: type[Node]) -> tuple[str, frozenset[Path]]:
     look = _look(node.defined_at)
     hasher = blake3()
     files: set[Path] = set()
@@ -63,8 +78,8 @@ def _of_source(node: type[Node]) -> str:
         if cls is not node and (file is None or _is_installed(cls, file)):
             hasher.update(f"{cls.__qualname__} {cls.__dict__.get('version', '')}\n".encode())
         elif file is None or not _feed(hasher, look, cls, file, files, node.defined_at):
-            return ""
-    return f"source {hasher.hexdigest()}"
+            return "", frozenset()
+    return f"source {hasher.hexdigest()}", frozenset(files)
 
 
 def _look(defined_at: int) -> Look:
@@ -95,13 +110,14 @@ def _feed(hasher: blake3, look: Look, cls: type, file: Path, files: set[Path], d
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     text, imports = without_others(source, cls.__qualname__.partition(".")[0])
     used = look.used(project, package, imports)
-    if file in used:  # what it uses may use the rest of its own file
+    if any(each.file == file for each in used):  # what it uses may use the rest of its own file
         text, used = source.text, look.used(project, package, source.imports)
     hasher.update(f"own {len(text)}\n".encode() + text)
-    for label, other in sorted((project.label(path), path) for path in used if path not in files):
-        content = used[other]
+    for label, other, content in used:
+        if other in files:
+            continue
         if content is None or content.written > defined_at:
             return False
+        files.add(other)
         hasher.update(f"{label} {content.digest}\n".encode())
-    files.update(used)
     return True

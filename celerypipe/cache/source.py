@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
 from blake3 import blake3
 
 #: Above this a file is data, whatever it is called.
 LARGEST = 64 * 1024 * 1024
-#: Classes whose direct children do nothing by being defined.
-ROOTS = frozenset({"Source", "Proc", "Sink", "Node"})
+OURS = "celerypipe"
+#: What does nothing to the class below it, or to the function that it decorates, but make it a node.
+CONTRACT = frozenset({"Source", "Proc", "Sink", "Node", "node"})
 #: Words that reach what they do not name.
 DYNAMIC = frozenset({"globals", "vars", "eval", "exec", "modules", "__dict__", "__subclasses__"})
-
-
-Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +30,23 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a file held when it was read, and when it was written last, in nanoseconds.
-
-    ``tree`` is None for what is no Python text: a compiled extension, or a file that does not parse.
-    """
+    """What a file held when it was read, and when it was written last, in nanoseconds; of an extension no text."""
 
     text: bytes
     digest: str
     written: int
-    tree: ast.Module | None
+    imports: tuple[Import, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A statement at the top of a file: its lines, the names in it, its imports; ``node``: the name of one."""
+
+    name: str
+    node: bool
+    first: int
+    last: int
+    words: frozenset[str]
     imports: tuple[Import, ...]
 
 
@@ -63,52 +68,96 @@ def _read(file: Path, _modified: int, _changed: int, _size: int) -> Source:
     # ctime, which a copy that keeps the time of its original cannot turn back.
     written = file.stat().st_ctime_ns
     if file.suffix != ".py":
-        return Source(b"", blake3(content).hexdigest(), written, None, ())
+        return Source(b"", blake3(content).hexdigest(), written, ())
     text = content.replace(b"\r\n", b"\n")
-    try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
-        return Source(text, blake3(text).hexdigest(), written, None, ())
-    return Source(text, blake3(text).hexdigest(), written, tree, tuple(_imports(tree, text)))
+    statements = _parsed(text)
+    return Source(text, blake3(text).hexdigest(), written, tuple(_imports(statements, text)))
 
 
 def without_others(source: Source, own: str) -> tuple[bytes, tuple[Import, ...]]:
     """Return a file's text and imports without the nodes in it that ``own``, a name at its top, has nothing to do with.
 
-    Only what does nothing by being there is left out: a function under ``@node`` alone, a class right below Proc or
-    Sink, whose name occurs nowhere in the rest.
+    Only what does nothing by being there is left out: a function under celerypipe's ``@node`` alone, a class right
+    below its Proc or Sink, whose name occurs nowhere in the rest.
     """
-    if source.tree is None:
+    parts = _parts(source.text)
+    others = [part for part in parts if part.node and part.name != own]
+    kept = [part for part in parts if not part.node or part.name == own]
+    if not any(part.name == own for part in kept):
         return source.text, source.imports
-    statements = source.tree.body
-    others = [each for each in statements if _is_node(each) and each.name != own]
-    kept = [each for each in statements if each not in others]
-    if not any(getattr(each, "name", "") == own for each in kept):
-        return source.text, source.imports
-    named = _words(kept)
-    while wanted := [each for each in others if each.name in named or named & DYNAMIC]:
-        named |= _words(wanted)
-        others = [each for each in others if each not in wanted]
-    if not others:
-        return source.text, source.imports
+    named = frozenset[str]().union(*(part.words for part in kept))
+    while wanted := [part for part in others if part.name in named or named & DYNAMIC]:
+        named = named.union(*(part.words for part in wanted))
+        reached = set(wanted)
+        others = [part for part in others if part not in reached]
     lines = source.text.split(b"\n")
-    for each in reversed(others):
-        first = min([each.lineno, *(decorator.lineno for decorator in each.decorator_list)])
-        del lines[first - 1 : each.end_lineno]
-    rest = ast.Module([each for each in statements if each not in others], [])
-    return b"\n".join(lines), tuple(_imports(rest, source.text))
+    for part in reversed(others):
+        del lines[part.first - 1 : part.last]
+    left_out = set(others)
+    return b"\n".join(lines), tuple(each for part in parts if part not in left_out for each in part.imports)
 
 
-def _is_node(statement: ast.stmt) -> TypeGuard[Definition]:
+@functools.lru_cache(maxsize=4)
+def _parts(text: bytes) -> tuple[Part, ...]:
+    """The statements at the top of a file; a worker asks for its marks in order, so for one file after the other."""
+    found = []
+    statements = _parsed(text)
+    contract = _contract(statements)
+    for each in statements:
+        first = min([each.lineno, *(decorator.lineno for decorator in getattr(each, "decorator_list", []))])
+        imports = tuple(_imports([each], text))
+        name, last = getattr(each, "name", ""), each.end_lineno or each.lineno
+        found.append(Part(name, _is_node(each, contract), first, last, frozenset(_words(each)), imports))
+    return tuple(found)
+
+
+def _parsed(text: bytes) -> list[ast.stmt]:
+    try:
+        return ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError):  # what imports it says so
+        return []
+
+
+def _contract(statements: Sequence[ast.stmt]) -> tuple[set[str], set[str]]:
+    """What celerypipe's own classes and ``node`` are called in a file, and what celerypipe is."""
+    names, modules, others = set[str](), set[str](), set[str]()
+    for each in statements:
+        match each:
+            case ast.ImportFrom(module=str(module), level=0) if module.partition(".")[0] == OURS:
+                names |= {alias.asname or alias.name for alias in each.names if alias.name in CONTRACT}
+            case ast.Import() | ast.ImportFrom():
+                for alias in each.names:
+                    called = alias.asname or alias.name.partition(".")[0]
+                    ours = isinstance(each, ast.Import) and alias.name.partition(".")[0] == OURS
+                    (modules if ours else others).add(called)
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                others.add(each.name)
+            case ast.Assign():
+                others |= {target.id for target in each.targets if isinstance(target, ast.Name)}
+    return names - others, modules - others
+
+
+def _is_node(statement: ast.stmt, contract: tuple[set[str], set[str]]) -> bool:
+    def is_ours(expression: ast.expr) -> bool:
+        names, modules = contract
+        match expression:
+            case ast.Call():
+                return is_ours(expression.func)
+            case ast.Name():
+                return expression.id in names
+            case ast.Attribute(value=ast.Name(id=module)):
+                return module in modules and expression.attr in CONTRACT
+        return False
+
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            return [_name(each) for each in statement.decorator_list] == ["node"]
+            return len(statement.decorator_list) == 1 and is_ours(statement.decorator_list[0])
         case ast.ClassDef():
             plain = not (statement.decorator_list or statement.keywords)
             idle = all(
                 not isinstance(each, ast.Expr) or isinstance(each.value, ast.Constant) for each in statement.body
             )
-            return plain and idle and bool(statement.bases) and all(_name(base) in ROOTS for base in statement.bases)
+            return plain and idle and bool(statement.bases) and all(map(is_ours, statement.bases))
     return False
 
 
@@ -123,25 +172,22 @@ def _name(expression: ast.expr) -> str:
     return ""
 
 
-def _words(statements: Sequence[ast.stmt]) -> set[str]:
-    """All names in pieces of source, also those that stand in a text; ``__all__`` names what it does not use."""
-    found = set()
-    for statement in statements:
-        if isinstance(statement, ast.Assign) and [_name(each) for each in statement.targets] == ["__all__"]:
-            continue
-        for each in ast.walk(statement):
-            match each:
-                case ast.Name():
-                    found.add(each.id)
-                case ast.Attribute():
-                    found.add(each.attr)
-                case ast.Constant(value=str(text)):
-                    found.add(text)
-    return found
+def _words(statement: ast.stmt) -> Iterator[str]:
+    """All names in a piece of source, also those that stand in a text; ``__all__`` names what it does not use."""
+    if isinstance(statement, ast.Assign) and [_name(each) for each in statement.targets] == ["__all__"]:
+        return
+    for each in ast.walk(statement):
+        match each:
+            case ast.Name():
+                yield each.id
+            case ast.Attribute():
+                yield each.attr
+            case ast.Constant(value=str(text)):
+                yield text
 
 
-def _imports(tree: ast.Module, text: bytes) -> Iterator[Import]:
-    for statement in _statements(tree.body):
+def _imports(statements: Sequence[ast.stmt], text: bytes) -> Iterator[Import]:
+    for statement in _statements(statements):
         match statement:
             case ast.Import():
                 for alias in statement.names:
@@ -149,10 +195,11 @@ def _imports(tree: ast.Module, text: bytes) -> Iterator[Import]:
             case ast.ImportFrom():
                 yield Import(statement.level, statement.module or "", tuple(each.name for each in statement.names))
     if b"import_module" in text or b"__import__" in text:
-        yield from _called(tree)
+        for statement in statements:
+            yield from _called(statement)
 
 
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """All statements, however deep, without a look into expressions, which takes ten times as long."""
     for statement in body:
         yield statement
@@ -162,7 +209,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield from _statements(block.body)
 
 
-def _called(tree: ast.Module) -> Iterator[Import]:
+def _called(tree: ast.stmt) -> Iterator[Import]:
     """``importlib.import_module("a.b")``, where the name stands there."""
     for each in ast.walk(tree):
         if isinstance(each, ast.Call) and _name(each.func) in ("import_module", "__import__") and each.args:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,66 @@ def test_an_edit_of_a_base_class_or_of_what_it_imports_by_name_is_other_code(
     )
 
 
+def test_a_node_that_is_named_by_a_named_one_counts(codes: Callable[..., dict[str, str]], write: Write) -> None:
+    chain = "".join(
+        f"@node\ndef {name}(value):\n    return {used}\n\n"
+        for name, used in (
+            ("first", "second(value)"),
+            ("second", "third(value)"),
+            ("third", "value"),
+            ("last", "value"),
+        )
+    )
+    write("project/studio/gpu.py", f"from celerypipe import node\n\n{chain}__all__ = ['first', 'last']\n")
+    before = codes()
+    after = codes(studio__gpu=("def third(value):\n    return value", "def third(value):\n    return -value"))
+    assert changed(before, after) == {"first", "second", "third"}
+    write("project/studio/gpu.py", f"from celerypipe import node\n\n{chain}ALL = globals()\n")
+    before = codes()
+    after = codes(studio__gpu=("def third(value):\n    return value", "def third(value):\n    return -value"))
+    assert changed(before, after) == {"first", "second", "third", "last"}
+
+
+REGISTERED = """
+import celerypipe as cp
+from registry import node, Proc
+
+TABLE = []
+
+@node
+def called(value):
+    return TABLE[0](value)
+
+@node
+def listed(value):
+    return value
+
+class Other(Proc):
+    x = 1
+
+class Plain(cp.Proc):
+    x = 1
+"""
+
+
+def test_what_does_something_by_being_defined_counts_for_all(
+    codes: Callable[..., dict[str, str]], write: Write
+) -> None:
+    write("project/registry.py", "import celerypipe\nProc = celerypipe.Proc\nnode = celerypipe.node\n")
+    write("project/studio/gpu.py", REGISTERED)
+    before = codes()
+    for edit in (
+        ("listed(value):\n    return value", "listed(value):\n    return -value"),
+        ("x = 1\n\nc", "x = 2\n\nc"),
+    ):
+        after = codes(studio__gpu=edit)
+        assert changed(before, after) >= {"called", "listed", "Other", "Plain"}
+        before = after
+    assert changed(
+        before, codes(studio__gpu=("class Plain(cp.Proc):\n    x = 1", "class Plain(cp.Proc):\n    y = 1"))
+    ) == {"Plain"}
+
+
 def test_code_is_the_same_wherever_it_lies(codes: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "project").rename(tmp_path / "far" / "away")
@@ -213,13 +274,15 @@ def test_a_file_that_was_written_after_its_import_is_not_what_runs(module: str, 
     assert code_of(found.Plain) == ""
 
 
-def test_what_was_found_stays_and_a_reload_is_looked_at_anew(module: str, write: Write) -> None:
+def test_a_reload_is_looked_at_anew_and_a_class_that_was_made_before_an_edit_is_nobodys(
+    module: str, write: Write
+) -> None:
     found = importlib.import_module(module)
     before = code_of(found.Plain)
     assert before.startswith("source ")
     old = found.Plain
     write("edited_later.py", "from celerypipe import Proc\n\nclass Plain(Proc):\n    edited = True\n")
-    assert code_of(old) == before
+    assert code_of(old) == "", "a helper may be reloaded without the node that uses it"
     importlib.reload(found)
     assert code_of(found.Plain).startswith("source ")
     assert code_of(found.Plain) != before
@@ -267,3 +330,69 @@ def test_two_versions_of_a_function_in_one_module_are_refused_with_both_lines(
         cell = compile("from celerypipe import node\n" + "\n" * int(number) + function(number), "<cell>", "exec")
         for _ in range(2):
             exec(cell, cells)  # noqa: S102  # as a notebook does
+
+
+def test_of_an_installed_package_only_the_package_counts(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(str(place))
+
+    def code(helper: int, neighbour: int) -> str:
+        write("site-packages/installed_one/__init__.py", "")
+        write("site-packages/installed_one/helper.py", f"A = {helper}\n")
+        write("site-packages/installed_other.py", f"B = {neighbour}\n")
+        imports = "import installed_other\nfrom celerypipe import Proc\nfrom . import helper\n"
+        write("site-packages/installed_one/nodes.py", f"{imports}\nclass Plain(Proc):\n    pass\n")
+        for name in [name for name in sys.modules if name.startswith("installed_o")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        return code_of(importlib.import_module("installed_one.nodes").Plain)
+
+    assert code(1, 1) == code(1, 2) != code(2, 2)
+
+
+def test_a_script_is_a_project_with_what_lies_beside_it(write: Write, tmp_path: Path) -> None:
+    script = """
+        from celerypipe import node
+        from celerypipe.cache.code import code_of
+        import beside
+
+        @node
+        def plain(value):
+            return beside.WORD
+
+        print(code_of(plain.__node__))
+        """
+
+    def code(word: str) -> str:
+        file = write("script.py", script)
+        write("beside.py", f"WORD = {word!r}\n")
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.run(
+            [sys.executable, file], env=environment, capture_output=True, check=True, text=True
+        ).stdout
+
+    assert code("a") == code("a") != code("b")
+    assert code("a").startswith("source ")
+
+
+def test_a_compiled_module_of_the_project_counts_by_its_bytes(
+    codes: Callable[..., dict[str, str]], write: Write, tmp_path: Path
+) -> None:
+    write(
+        "project/studio/gpu.py",
+        """
+        from celerypipe import node
+
+        @node
+        def plain(value):
+            from . import fast
+            return fast.run(value)
+        """,
+    )
+    compiled = tmp_path / f"project/studio/fast{EXTENSION_SUFFIXES[0]}"
+    compiled.write_bytes(b"one")
+    before = codes()
+    compiled.write_bytes(b"two")
+    assert changed(before, codes()) == {"plain"}
