@@ -7,7 +7,6 @@ equal questions wait for one claim; the claims of others are looked at again and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,13 +17,10 @@ from celerypipe.cache.books import Books
 from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
-from celerypipe.cache.question import LATER, Claim, Flight, Found, Question, answer
+from celerypipe.cache.question import LATER, Claim, Flight, Found, Hear, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
-
-#: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.
-Hear = Callable[[Flight, Kept | Failure | None, float], None]
 
 
 class Desk:
@@ -224,7 +220,7 @@ class Desk:
         flight.given = True
         self.books.missed(question)
         ended = partial(self._hear, flight)
-        claim = Claim(ended, failures=question.policy.failures, say=self.books.say)
+        claim = Claim(ended, failures=question.policy.failures, say=self.books.cannot_keep)
         if not answer(question, claim):
             claim.drop()
 

@@ -55,7 +55,7 @@ class Keeping:
             asked, ttl = question.asked.to_dict(), question.policy.ttl
             return sealed(self.seal, question.fingerprint, asked, result, seconds, ttl)
         except CodecError as error:
-            self._books.say(f"a result is not kept: {error}")
+            self._books.cannot_keep(error)
             return None
 
     def fetch(self, blob: Blob, told: Callable[[Content | Refused | None], None]) -> None:
@@ -80,7 +80,8 @@ class Keeping:
         elif not self.store.fits(size):
             self._books.say(
                 f"a result of {size:,} bytes is not kept in Redis: the cache may take {self.store.budget:,} bytes "
-                "there, and one result half of them; raise CELERYPIPE_CACHE_BYTES, and Redis' maxmemory if it has one"
+                "there, and one result half of them; raise CELERYPIPE_CACHE_BYTES, and Redis' maxmemory if it has one",
+                "too large",
             )
             done()
         elif blob is None:

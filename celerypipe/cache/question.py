@@ -78,7 +78,7 @@ class Claim:
         try:
             self._end(kept(outputs, parent), seconds)
         except CodecError as error:
-            self._say(f"a result is not kept: {error}")
+            self._say(str(error))
             self._end(None, 0.0)
 
     def failed(self, failure: Failure) -> None:
@@ -168,6 +168,10 @@ class Flight:
     def questions(self) -> list[Question]:
         """All of them."""
         return [self.question, *self.waiting]
+
+
+#: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.
+Hear = Callable[[Flight, Kept | Failure | None, float], None]
 
 
 def answer(question: Question, found: Found | Claim | None) -> bool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -196,6 +197,13 @@ def test_without_an_address_all_are_misses() -> None:
         answer = ask.start(asked(1)).claim()
         assert not answer.is_kept
         assert (ask.cache.stats.misses, ask.said) == (2, [])
+
+
+def test_a_cache_that_is_switched_off_asks_nothing(redis_url: str, tmp_path: Path) -> None:
+    with asking(redis_url, second=tmp_path.as_uri(), enabled=False) as ask:
+        assert ask.compute(asked("switched off"), 1)
+        assert ask.compute(asked("switched off"), 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_redis_that_refuses_us_is_said_once(private_redis: RedisServer) -> None:
