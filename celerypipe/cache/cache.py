@@ -186,7 +186,7 @@ class ResultCache:
             return
         size = result.size if isinstance(result, Kept) else 0
         with self._lock:
-            if self._waiting + size > WAITING:
+            if self._waiting + self._keeping.waiting + size > WAITING:
                 self._books.say("results come faster than they can be kept: some are not")
                 result, size = None, 0
             self._waiting += size
@@ -210,8 +210,8 @@ class ResultCache:
         self._connect()  # before the first question, which would find no Redis
         while not self._stopping or ((not self._inbox.empty() or self._keeping.is_busy) and time.monotonic() < until):
             until = until if self._stopping else time.monotonic() + CLOSING
-            self._take(max(0.0, min(due, self._every) - time.monotonic()))
             self._connect()
+            self._take(max(0.0, min(due, self._every) - time.monotonic()))
             due = self._turn()
         self._desk.close()
         self._every = 0.0
@@ -261,7 +261,7 @@ class ResultCache:
             first = [*((desk.store.touching(used),) if used else ()), *books.writing()]
             try:
                 round_.run(self._client, first)
-            except (redis.RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, all that was asked has to be answered
                 self._lost(error)
         return due
 
