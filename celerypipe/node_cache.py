@@ -183,6 +183,7 @@ class WarpedNodeCache(NodeCache):
         self._told: Sequence[Schema] = ()
         #: The code that each worker has, by what tells it from all others in the names of its activations.
         self._codes: dict[str, str] = {}
+        self._code_here: str | None = None
 
     def see(self, workers: Sequence[Worker]) -> bool:
         """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
@@ -229,8 +230,11 @@ class WarpedNodeCache(NodeCache):
     def _is_of(self, asked: Asked, by: str) -> bool:
         if self.policy.version:
             return True  # whoever wrote it into the definition answers for all of them
-        code = self._codes.get(_life(place_of(by)), "") if by else self._here().get("code", "")
-        return bool(code == asked.code)
+        if by:
+            return self._codes.get(_life(place_of(by)), "") == asked.code
+        if self._code_here is None:
+            self._code_here = str(self._here().get("code", ""))
+        return self._code_here == asked.code
 
 
 def _life(place: str) -> str:
