@@ -1,7 +1,7 @@
 """The result cache of one run: questions go in, and come back as what was found, or as a claim to compute it.
 
 A thread of its own asks Redis, all that waits in one round trip. It never fails a run: without Redis every question is
-a miss that is not kept, and after the first that had to wait (a second at most) nobody waits until Redis is back.
+a miss that is not kept, and after the first that had to wait (a second or two) nobody waits until Redis is back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from celerypipe.signing import Keyring
 logger = logging.getLogger(__name__)
 
 #: Seconds that Redis may take to answer, and between two looks whether it is back.
-PATIENCE = 1.0
+PATIENCE = 1.5
 AGAIN = 1.0
 #: Seconds between two renewals of claims; figures are written and room is looked at as often.
 EVERY = 1.0
@@ -102,7 +102,10 @@ class ResultCache:
         node: str = "",
         message: str = "",
     ) -> None:
-        """Have ``answer`` called once, soon, usually by the cache's thread: it must wait for nobody.
+        """Have ``answer`` called once, soon: by the cache's thread, or by this one before it returns.
+
+        It must wait for nobody. A claim has to be ended as soon as its result is there, not when its turn comes: others
+        may wait for it whose results this run waits for.
 
         ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure that was kept is no answer. ``node`` and
         ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by.
@@ -197,7 +200,11 @@ class ResultCache:
             until = until if self._stopping else time.monotonic() + CLOSING
             self._connect()
             self._take(max(0.0, min(due, self._every) - time.monotonic()))
-            due = self._turn()
+            try:
+                due = self._turn()
+            except Exception:  # a defect of ours must not end the thread that all others wait for
+                logger.exception("the result cache made a mistake")
+                due = time.monotonic() + EVERY
         self._desk.close()
         self._every = 0.0
         self._turn()
@@ -285,7 +292,8 @@ class ResultCache:
             thread = self._thread
         if thread is not None:
             self._inbox.put(self._stop)
-            thread.join(CLOSING + 2 * PATIENCE)
+            if thread is not threading.current_thread():
+                thread.join(CLOSING + 2 * PATIENCE)
 
     def _stop(self) -> None:
         self._stopping = True
