@@ -20,7 +20,7 @@ import redis
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.books import Books, Stats
 from celerypipe.cache.desk import Desk
-from celerypipe.cache.entry import Failure
+from celerypipe.cache.entry import INLINE_LIMIT, Failure
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
@@ -40,7 +40,7 @@ PATIENCE = 1.5
 AGAIN = 1.0
 #: Seconds between two renewals of claims; figures are written and room is looked at as often.
 EVERY = 1.0
-#: Questions that travel together, and bytes of results that may wait to be kept.
+#: Questions that travel together, and bytes of large results that may wait to be kept; one is always taken.
 TOGETHER = 256
 WAITING = 256 * 1024 * 1024
 #: Seconds that :meth:`ResultCache.close` waits for what is still to be kept.
@@ -64,7 +64,7 @@ class ResultCache:
     ) -> None:
         second = (settings.url or "") if settings.enabled else ""
         is_redis = second.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
-        self._url = second if is_redis else url if settings.enabled else None
+        self._url = (second if is_redis else url) if settings.enabled else None
         self._tier_url = "" if is_redis else second
         self._settings = settings
         self._keyring = keyring
@@ -139,8 +139,8 @@ class ResultCache:
             found[place] = answer
             with lock:  # it may be the cache's thread, or this one
                 missing[0] -= 1
-            if not missing[0]:
-                done.set()
+                if not missing[0]:
+                    done.set()
 
         names = [*messages, *[""] * len(questions)]
         # The first one last: what is only looked at is answered in any case, and by the same round trip.
@@ -175,7 +175,8 @@ class ResultCache:
             return
         size = result.size if isinstance(result, Kept) else 0
         with self._lock:
-            if self._waiting + self._keeping.waiting + size > WAITING:
+            waits = self._waiting + self._keeping.waiting
+            if size > INLINE_LIMIT and waits and waits + size > WAITING:
                 self._books.say("results come faster than they can be kept: some are not")
                 result, size = None, 0
             self._waiting += size
