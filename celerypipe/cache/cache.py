@@ -196,7 +196,7 @@ class ResultCache:
                 self._thread.start()
 
     def _serve(self) -> None:
-        due, until = 0.0, 0.0
+        due = until = 0.0
         while not self._stopping or ((not self._inbox.empty() or self._keeping.is_busy) and time.monotonic() < until):
             until = until if self._stopping else time.monotonic() + CLOSING
             self._connect()
@@ -237,9 +237,8 @@ class ResultCache:
 
     def _turn(self) -> float:
         """Ask Redis what there is to ask, until there is nothing more; return when to do so again."""
-        now = time.monotonic()
-        due = self._desk.poll(now)
-        desk, books, round_ = self._desk, self._books, self._desk.round
+        now, desk, books, round_ = time.monotonic(), self._desk, self._books, self._desk.round
+        due = desk.poll(now)
         if now >= self._every:
             self._every = now + EVERY
             if self._keeping.present:
@@ -274,8 +273,8 @@ class ResultCache:
             self._lost(error)
             return
         self._desk.store.measured(answer)
-        self._keeping.present, self._away = True, False
         self._books.forget("away")
+        self._keeping.present, self._away = True, False
 
     def _lost(self, error: Exception) -> None:
         self._keeping.present, self._away = False, True
