@@ -98,8 +98,8 @@ class Desk:
 
     def _fetched(self, question: Question, entry: Opened, content: Content | Refused | None) -> None:
         blob = entry.head.blob
-        if content is None or blob is None:  # Redis went away, or there is no connection for it
-            question.unusable = entry.head.created
+        if content is None or blob is None:  # pushed out before its entry was; or Redis is gone
+            question.why, question.unusable = "gone", entry.head.created
             self._missed(question)
         elif isinstance(content, Refused):
             self._refuse(question, content, entry)

@@ -84,14 +84,14 @@ class Blob(msgspec.Struct, frozen=True, array_like=True):
         full, rest = divmod(self.size, CHUNK)
         return [CHUNK] * full + ([rest] if rest else [])
 
-    def assembled(self, parts: Sequence[object] | None) -> Content | Refused:
-        """Return the bytes that Redis gave in parts, if they are these; else what is to be said of them."""
+    def assembled(self, parts: Sequence[object] | None) -> Content | Refused | None:
+        """Return the bytes that Redis gave in parts; None if they are gone, what is to be said if they are others."""
         found = [each for each in parts or () if isinstance(each, bytes)]
         content = found[0] if len(found) == 1 else b"".join(found)
         try:
             self.check(content)
         except Refused as refused:
-            return refused
+            return refused if content else None
         return content
 
     def check(self, content: Content) -> None:
