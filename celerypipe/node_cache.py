@@ -9,7 +9,7 @@ from typing import Any
 from celerypipe.cache.asked import Asked, Asker
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
-from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.deaths import place_of
 from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
@@ -134,7 +134,11 @@ class NodeCache:
 
     def look(self, asked: Asked, answer: Look, *, again: bool = False) -> None:
         """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
-        self._opened.look(asked, self.policy, answer, rerun_failing=self.rerun_failing or again)
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found if isinstance(found, Found) else None)
+
+        self._opened.post(Question(asked, self.policy, told, rerun_failing=self.rerun_failing or again, peeks=True))
 
     @property
     def _opened(self) -> ResultCache:

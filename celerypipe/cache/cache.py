@@ -113,22 +113,7 @@ class ResultCache:
         def told(found: Found | Claim | None) -> None:
             answer(found or Claim())
 
-        self._post(Question(asked, policy, told, refresh, rerun_failing, node, message))
-
-    def look(
-        self,
-        asked: Asked,
-        policy: CacheDefinition,
-        answer: Callable[[Found | None], None],
-        *,
-        rerun_failing: bool = False,
-    ) -> None:
-        """Have ``answer`` called once, with what is found or None: nothing is claimed, nobody is waited for."""
-
-        def told(found: Found | Claim | None) -> None:
-            answer(found if isinstance(found, Found) else None)
-
-        self._post(Question(asked, policy, told, rerun_failing=rerun_failing, peeks=True))
+        self.post(Question(asked, policy, told, refresh, rerun_failing, node, message))
 
     def ask_all(
         self,
@@ -165,11 +150,12 @@ class ResultCache:
                 tell(None)
             else:
                 question = Question(asked, policy, tell, refresh, rerun_failing, node, names[place], peeks=place > 0)
-                self._post(question)
+                self.post(question)
         done.wait()
         return found
 
-    def _post(self, question: Question) -> None:
+    def post(self, question: Question) -> None:
+        """Have a question answered, once."""
         if os.getpid() != self._process:
             self._begin()
         if self._closed or not (self._url or self._tier_url) or (self._away and not self._tier_url):
