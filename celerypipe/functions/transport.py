@@ -65,6 +65,7 @@ class Transport:
         self._cache = RunCache(
             self.course, cache_url, cache_settings, use=cache, keyring=keyring, runs_here=url is None
         )
+        self._cache.open()
         if self.carrier is not None:
             self.carrier.seen = self._cache.see
         self._url = url or ""
@@ -93,7 +94,6 @@ class Transport:
             else self._open_there(function, node, session)
         )
         self._warps.append(warp)
-        self._cache.open()
         warp.start()
         return warp
 
