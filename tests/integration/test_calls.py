@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, as_completed, wait
+from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +184,8 @@ def test_futures_of_the_standard_library(runner: Runner) -> None:
     assert (done, rest) == (set(), {slow})
     slow.cancel()
     assert wait([slow], 30).done == {slow}
+    with pytest.raises(InvalidStateError, match="settled by its session"):
+        calls[0].set_result(3)
     heard: list[Any] = []
     told = threading.Event()
     call = runner.submit(called.nap, 0.1, "slept")
@@ -204,6 +206,11 @@ def test_in_an_event_loop(either: Runner) -> None:
             await either.asubmit(called.refuse, 1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(either.asubmit(called.nap, 20), 0.2)
+        (future := asyncio.wrap_future(call := either.submit(called.nap, 20))).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        while not call.cancelled():
+            await asyncio.sleep(0.01)
         return found
 
     assert asyncio.run(main()) == [*range(1, 11), (1, 2), 3.0]
