@@ -84,6 +84,15 @@ def gate(begun: str, gone_on: str, value: Any = None) -> Any:
 
 
 @node(queue="calls")
+def meet(number: int, folder: str, count: int) -> int:
+    """Wait until so many are here; return the process."""
+    Path(folder, str(number)).touch()
+    while len(list(Path(folder).iterdir())) < count:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+@node(queue="calls")
 def large(number: int, size: int = 300_000) -> NDArray[Any]:
     """An array that lies apart."""
     return np.full(size, number, np.float64)
