@@ -14,6 +14,7 @@ from rich.live import Live
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import notes, require
 from celerypipe.cli.options import ALLOW, NO_CACHE, REFRESH, RERUN_FAILING
+from celerypipe.cli.printed import shown
 from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.node_cache import CacheUse
@@ -125,7 +126,11 @@ def supervise(
         )
     try:
         address = redis or settings.redis_url
-        with redis_for(definition, address, local=local, say=say) as url, progress(console, quiet=quiet) as show:
+        with (
+            shown(console, quiet=quiet),
+            redis_for(definition, address, local=local, say=say) as url,
+            progress(console, quiet=quiet) as show,
+        ):
             runner = Runner(
                 url,
                 local=local,
