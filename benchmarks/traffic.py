@@ -27,7 +27,12 @@ def in_a_row(queue_name: str, count: int = 1, **node: Any) -> Pipeline:
 
 
 def chain(
-    queues: Sequence[str], *, mark: str = IDENTITY, warp: Mapping[str, Any] | None = None, **configuration: Any
+    queues: Sequence[str],
+    *,
+    mark: str = IDENTITY,
+    warp: Mapping[str, Any] | None = None,
+    cache: bool = False,
+    **configuration: Any,
 ) -> Pipeline:
     """A pipeline of warped nodes, one after the other, alike but for their queues. Raises :class:`DefinitionError`."""
     nodes = [
@@ -38,6 +43,7 @@ def chain(
             warped=True,
             warp_configuration={"queue": queue_name, **(warp or {})},
             configuration=configuration,
+            cache=cache,
         )
         for number, queue_name in enumerate(queues)
     ]

@@ -12,6 +12,7 @@ from benchmarks.batches import batches
 from benchmarks.calls import calls
 from benchmarks.crowds import fairness, memory
 from benchmarks.figures import Sample, Target, beside, yardstick
+from benchmarks.hits import hits
 from benchmarks.loads import TINY_LOAD
 from benchmarks.stage import Stage
 from benchmarks.traffic import FLIGHT, ONCE, in_a_row, in_flight, one_at_a_time
@@ -152,6 +153,7 @@ WORKLOADS = {
         Workload("bulk", "Three warped nodes in a row, large payloads", bulk.three_nodes, THREE, most=2, anywhere=True),
         Workload("batch", "Micro-batches", batches, {"one": 1}, anywhere=True),
         Workload("calls", "Functions, call by call", calls, {"calls": 1}, most=2, anywhere=True),
+        Workload("cache", "One warped no-op node with a result cache", hits, {"solo": 1}),
         Workload("work", "Two workers instead of one", work, {"one": 1, "two": 2}, most=2, anywhere=True),
         Workload("fairness", "Eight pipelines sharing one worker", fairness, PREFORK, most=2, anywhere=True),
         Workload("idle", "Idle wake-up", idle, PREFORK),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import WorkerLost as WorkerLost
     from celerypipe.files import File as File
     from celerypipe.files import file as file
+    from celerypipe.functions.call import Call as Call
     from celerypipe.message import Message as Message
     from celerypipe.payload import Array as Array
     from celerypipe.payload import Audio as Audio
@@ -72,6 +73,7 @@ _HOME = {
         "WorkerLost",
     ),
     "files": ("File", "file"),
+    "functions.call": ("Call",),
     "message": ("Message",),
     "payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
     "pipeline": ("Pipeline",),

@@ -82,14 +82,15 @@ class CachedWarp(Warp):
             return
         with self._changed:
             self._claims[sequence] = (answer, asked)
-        self.tally.misses += 1
+            self.tally.misses += 1
         if self.course.over.is_set():
             self._let_go()
         else:
             self._unknown(partial(self._compute, sequence, message))
 
     def _found(self, sequence: int, message: Message, found: Found) -> None:
-        self.tally.hit(found.size, found.seconds)
+        with self._changed:  # large ones come from several threads
+            self.tally.hit(found.size, found.seconds)
         if found.failure is None:
             self._keep(sequence, Done(message, found.outputs(message)))
             self.hand_over()

@@ -96,6 +96,10 @@ class BatchLimits(Shape):
     wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
 
 
+#: One message at a time; asked for with every message that is sent.
+ALONE = BatchLimits(size=1, wait=0.0)
+
+
 class DeadLetterLimits(Shape):
     """How many dead letters are kept in the pipeline's folder; the oldest go first."""
 
@@ -152,7 +156,7 @@ class WarpConfiguration(Shape):
     @property
     def batches(self) -> BatchLimits:
         """What ``batch`` says; without it one message at a time."""
-        return self.batch or BatchLimits(size=1, wait=0.0)
+        return self.batch or ALONE
 
     foreign: ClassVar = dict.fromkeys(
         ("grpc_host", "grpc_port"),

@@ -42,8 +42,10 @@ def with_inputs(message: Message, client: Client, store: Store) -> Message:
     payload = message.payload
     if type(payload) is not tuple or len(payload) != 3:
         return message
-    arguments = payload[:2]
-    inputs = [_input(each) for each in payload[2]] if type(payload[2]) is tuple else []
+    arguments, fields = payload[:2], payload[2]
+    if type(fields) is not tuple:
+        raise CodecError("malformed call: its inputs are no tuple")
+    inputs = [_input(each) for each in fields]
     contents = _fetched({each.blob for each in inputs if each.blob}, client, store)
     found = [(each.place, value_of(each.data, contents[each.blob] if each.blob else None)) for each in inputs]
     return message.with_changes(payload=placed(arguments, found), id=message.id, created_at=message.created_at)

@@ -9,7 +9,7 @@ from typing import Any
 from celerypipe.cache.asked import Asked, Asker
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
-from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.deaths import place_of
 from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
@@ -134,7 +134,11 @@ class NodeCache:
 
     def look(self, asked: Asked, answer: Look, *, again: bool = False) -> None:
         """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
-        self._opened.look(asked, self.policy, answer, rerun_failing=self.rerun_failing or again)
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found if isinstance(found, Found) else None)
+
+        self._opened.post(Question(asked, self.policy, told, rerun_failing=self.rerun_failing or again, peeks=True))
 
     @property
     def _opened(self) -> ResultCache:
@@ -183,6 +187,13 @@ class WarpedNodeCache(NodeCache):
         self._told: Sequence[Schema] = ()
         #: The code that each worker has, by what tells it from all others in the names of its activations.
         self._codes: dict[str, str] = {}
+        self._code_here: str | None = None
+
+    def open(self, results: ResultCache) -> None:
+        """Use this cache from now on; of a node that is made while the run goes on, once its workers were looked at."""
+        self._results = results
+        if self._runs_here or self._known is not None:
+            self._ask_for(self._schemas())
 
     def see(self, workers: Sequence[Worker]) -> bool:
         """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
@@ -229,8 +240,11 @@ class WarpedNodeCache(NodeCache):
     def _is_of(self, asked: Asked, by: str) -> bool:
         if self.policy.version:
             return True  # whoever wrote it into the definition answers for all of them
-        code = self._codes.get(_life(place_of(by)), "") if by else self._here().get("code", "")
-        return bool(code == asked.code)
+        if by:
+            return self._codes.get(_life(place_of(by)), "") == asked.code
+        if self._code_here is None:
+            self._code_here = str(self._here().get("code", ""))
+        return self._code_here == asked.code
 
 
 def _life(place: str) -> str:

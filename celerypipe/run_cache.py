@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+
+import redis
 
 from celerypipe import schemas
 from celerypipe.cache.asked import Asker
@@ -55,7 +59,8 @@ class RunCache:
         self._local: dict[str, NodeCache] = {}
         self._warped: dict[str, WarpedNodeCache] = {}
         self._results: ResultCache | None = None
-        self._living = False
+        self._is_open = self._told = False
+        self._thread: threading.Thread | None = None
         self._unknown: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     # -- which nodes ------------------------------------------------------------------------------------------------
@@ -66,6 +71,7 @@ class RunCache:
             return None
         made = NodeCache(node, _making(node, node.cache, configuration), here, use=self.use, say=self.course.say)
         self._local[node.name] = made
+        self._reach(made)
         return made
 
     def of_warped(
@@ -77,6 +83,7 @@ class RunCache:
         make = _making(node, node.cache, configuration)
         made = WarpedNodeCache(node, make, here, use=self.use, say=self.course.say, runs_here=self._runs_here)
         self._warped[node.name] = made
+        self._reach(made)
         return made
 
     # -- the run ----------------------------------------------------------------------------------------------------
@@ -87,37 +94,49 @@ class RunCache:
         return bool(self._local or self._warped)
 
     def open(self) -> None:
-        """The run begins, or has one more node: reach for the cache, if a node uses it."""
-        if not self.is_used:
+        """The run begins: reach for the cache, if a node uses it, and for nodes that are made later as they come."""
+        self._is_open = True
+        self._reach(*self._local.values(), *self._warped.values())
+
+    def _reach(self, *nodes: NodeCache) -> None:
+        if not nodes or not self._is_open:
             return
         if self._url is None and self._settings.url is None:
-            self.course.say(NOWHERE)
+            if not self._told:
+                self.course.say(NOWHERE)
+            self._told = True
             return
-        course = self.course
-        self._results = self._results or ResultCache(
-            self._url, settings=self._settings, keyring=self._keyring, say=course.say, run=course.run_id
-        )
-        for node in (*self._local.values(), *self._warped.values()):
+        if self._results is None:
+            self._results = ResultCache(
+                self._url,
+                settings=self._settings,
+                keyring=self._keyring,
+                say=self.course.say,
+                run=self.course.run_id,
+            )
+        if self._warped and self._thread is None:
+            self._thread = self.course.spawn("unknown", self._live)
+        for node in nodes:
             node.open(self._results)
-        if self._warped and not self._living:
-            self._living = True
-            self.course.spawn("unknown", self._live)
 
     def see(self, client: Client, name: str, workers: Sequence[Worker]) -> None:
         """These workers serve the queue of this node now."""
         node = self._warped.get(name)
         if node is None or not node.see(workers):
             return
+        told = None
+        with suppress(redis.ResponseError):  # it is full, or this user may not: no reason to end a run
+            if schema := node.declared if workers else None:
+                schemas.remember(client, schema)
+            told = None if workers else schemas.recall(client, node.mark)
         if not workers:
-            node.recall(schemas.recall(client, node.mark))
-        elif schema := node.declared:
-            schemas.remember(client, schema)
+            node.recall(told)
 
     def move_here(self, name: str) -> None:
         """No worker serves this node: it runs in this process from now on."""
         node = self._warped.get(name)
         if node is not None:
-            node.move_here()
+            self.unknown(node.move_here)  # its module may take long to import
 
     def unknown(self, work: Callable[[], None]) -> None:
         """Have this done by a thread that may wait: the cache does not know a result, and its message is sent."""

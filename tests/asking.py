@@ -29,9 +29,17 @@ def asked(number: object = 0, *, mark: str = "tests.Node", code: str = "version 
 class Asking:
     """A cache and what it said."""
 
-    def __init__(self, url: str | None, *, keys: str = "", size: int = 1 << 26, second: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        keys: str = "",
+        size: int = 1 << 26,
+        second: str | None = None,
+        enabled: bool = True,
+    ) -> None:
         self.said: list[str] = []
-        settings = CacheSettings(bytes=size, url=second)
+        settings = CacheSettings(bytes=size, url=second, enabled=enabled)
         keyring = Keyring.parse(keys)
         self.cache = ResultCache(url, settings=settings, keyring=keyring, say=self.said.append, run="run-1")
 

@@ -96,6 +96,22 @@ class Together(Proc):
         return [message.with_payload(message.payload * 2) for message in messages]
 
 
+class Count(Computing):
+    """Says how many messages it got together."""
+
+    def result(self, message: Message) -> Message:
+        """A number."""
+        return message.with_payload(len(message.payload.messages))
+
+
+class Sum(Computing):
+    """Adds an array up."""
+
+    def result(self, message: Message) -> Message:
+        """A number."""
+        return message.with_payload(int(np.sum(message.payload, dtype=np.int64)))
+
+
 def shown(payload: Any) -> Any:
     """A payload in one line."""
-    return f"array {payload.shape} {payload.flat[0]}" if isinstance(payload, np.ndarray) else payload
+    return f"array {payload.shape} {payload.flat[0]}" if isinstance(payload, np.ndarray) else str(payload)[:80]

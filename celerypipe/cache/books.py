@@ -55,6 +55,10 @@ class Books:
             self._said.add(kind or text)
             self._tell(text)
 
+    def cannot_keep(self, why: object) -> None:
+        """A result cannot be kept, whatever room there is."""
+        self.say(f"a result is not kept: {why}", "cannot keep")
+
     def forget(self, kind: str) -> None:
         """It may be said again."""
         self._said.discard(kind)

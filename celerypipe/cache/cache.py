@@ -1,7 +1,7 @@
 """The result cache of one run: questions go in, and come back as what was found, or as a claim to compute it.
 
 A thread of its own asks Redis, all that waits in one round trip. It never fails a run: without Redis every question is
-a miss that is not kept, and after the first that had to wait (a second at most) nobody waits until Redis is back.
+a miss that is not kept, and after the first that had to wait (a second or two) nobody waits until Redis is back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import redis
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.books import Books, Stats
 from celerypipe.cache.desk import Desk
-from celerypipe.cache.entry import Failure
+from celerypipe.cache.entry import INLINE_LIMIT, Failure
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
@@ -36,11 +36,11 @@ from celerypipe.signing import Keyring
 logger = logging.getLogger(__name__)
 
 #: Seconds that Redis may take to answer, and between two looks whether it is back.
-PATIENCE = 1.0
+PATIENCE = 1.5
 AGAIN = 1.0
 #: Seconds between two renewals of claims; figures are written and room is looked at as often.
 EVERY = 1.0
-#: Questions that travel together, and bytes of results that may wait to be kept.
+#: Questions that travel together, and bytes of large results that may wait to be kept; one is always taken.
 TOGETHER = 256
 WAITING = 256 * 1024 * 1024
 #: Seconds that :meth:`ResultCache.close` waits for what is still to be kept.
@@ -101,7 +101,10 @@ class ResultCache:
         node: str = "",
         message: str = "",
     ) -> None:
-        """Have ``answer`` called once, soon, usually by the cache's thread: it must wait for nobody.
+        """Have ``answer`` called once, soon: by the cache's thread, or by this one before it returns.
+
+        It must wait for nobody. A claim has to be ended as soon as its result is there, not when its turn comes: others
+        may wait for it whose results this run waits for.
 
         ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure that was kept is no answer. ``node`` and
         ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by.
@@ -110,22 +113,7 @@ class ResultCache:
         def told(found: Found | Claim | None) -> None:
             answer(found or Claim())
 
-        self._post(Question(asked, policy, told, refresh, rerun_failing, node, message))
-
-    def look(
-        self,
-        asked: Asked,
-        policy: CacheDefinition,
-        answer: Callable[[Found | None], None],
-        *,
-        rerun_failing: bool = False,
-    ) -> None:
-        """Have ``answer`` called once, with what is found or None: nothing is claimed, nobody is waited for."""
-
-        def told(found: Found | Claim | None) -> None:
-            answer(found if isinstance(found, Found) else None)
-
-        self._post(Question(asked, policy, told, rerun_failing=rerun_failing, peeks=True))
+        self.post(Question(asked, policy, told, refresh, rerun_failing, node, message))
 
     def ask_all(
         self,
@@ -150,8 +138,8 @@ class ResultCache:
             found[place] = answer
             with lock:  # it may be the cache's thread, or this one
                 missing[0] -= 1
-            if not missing[0]:
-                done.set()
+                if not missing[0]:
+                    done.set()
 
         names = [*messages, *[""] * len(questions)]
         # The first one last: what is only looked at is answered in any case, and by the same round trip.
@@ -162,11 +150,12 @@ class ResultCache:
                 tell(None)
             else:
                 question = Question(asked, policy, tell, refresh, rerun_failing, node, names[place], peeks=place > 0)
-                self._post(question)
+                self.post(question)
         done.wait()
         return found
 
-    def _post(self, question: Question) -> None:
+    def post(self, question: Question) -> None:
+        """Have a question answered, once."""
         if os.getpid() != self._process:
             self._begin()
         if self._closed or not (self._url or self._tier_url) or (self._away and not self._tier_url):
@@ -186,7 +175,8 @@ class ResultCache:
             return
         size = result.size if isinstance(result, Kept) else 0
         with self._lock:
-            if self._waiting + size > WAITING:
+            waits = self._waiting + self._keeping.waiting
+            if size > INLINE_LIMIT and waits and waits + size > WAITING:
                 self._books.say("results come faster than they can be kept: some are not")
                 result, size = None, 0
             self._waiting += size
@@ -206,13 +196,16 @@ class ResultCache:
                 self._thread.start()
 
     def _serve(self) -> None:
-        due, until = 0.0, 0.0
-        self._connect()  # before the first question, which would find no Redis
+        due = until = 0.0
         while not self._stopping or ((not self._inbox.empty() or self._keeping.is_busy) and time.monotonic() < until):
             until = until if self._stopping else time.monotonic() + CLOSING
-            self._take(max(0.0, min(due, self._every) - time.monotonic()))
             self._connect()
-            due = self._turn()
+            self._take(max(0.0, min(due, self._every) - time.monotonic()))
+            try:
+                due = self._turn()
+            except Exception:  # a defect of ours must not end the thread that all others wait for
+                logger.exception("the result cache made a mistake")
+                due = time.monotonic() + EVERY
         self._desk.close()
         self._every = 0.0
         self._turn()
@@ -244,9 +237,8 @@ class ResultCache:
 
     def _turn(self) -> float:
         """Ask Redis what there is to ask, until there is nothing more; return when to do so again."""
-        now = time.monotonic()
-        due = self._desk.poll(now)
-        desk, books, round_ = self._desk, self._books, self._desk.round
+        now, desk, books, round_ = time.monotonic(), self._desk, self._books, self._desk.round
+        due = desk.poll(now)
         if now >= self._every:
             self._every = now + EVERY
             if self._keeping.present:
@@ -261,7 +253,7 @@ class ResultCache:
             first = [*((desk.store.touching(used),) if used else ()), *books.writing()]
             try:
                 round_.run(self._client, first)
-            except (redis.RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, all that was asked has to be answered
                 self._lost(error)
         return due
 
@@ -281,8 +273,8 @@ class ResultCache:
             self._lost(error)
             return
         self._desk.store.measured(answer)
-        self._keeping.present, self._away = True, False
         self._books.forget("away")
+        self._keeping.present, self._away = True, False
 
     def _lost(self, error: Exception) -> None:
         self._keeping.present, self._away = False, True
@@ -300,7 +292,8 @@ class ResultCache:
             thread = self._thread
         if thread is not None:
             self._inbox.put(self._stop)
-            thread.join(CLOSING + 2 * PATIENCE)
+            if thread is not threading.current_thread():
+                thread.join(CLOSING + 2 * PATIENCE)
 
     def _stop(self) -> None:
         self._stopping = True

@@ -110,13 +110,14 @@ def _feed(hasher: blake3, look: Look, cls: type, file: Path, files: set[Path], d
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     text, imports = without_others(source, cls.__qualname__.partition(".")[0])
     used = look.used(project, package, imports)
-    if file in used:  # what it uses may use the rest of its own file
+    if any(each.file == file for each in used):  # what it uses may use the rest of its own file
         text, used = source.text, look.used(project, package, source.imports)
     hasher.update(f"own {len(text)}\n".encode() + text)
-    for label, other in sorted((project.label(path), path) for path in used if path not in files):
-        content = used[other]
+    for label, other, content in used:
+        if other in files:
+            continue
         if content is None or content.written > defined_at:
             return False
+        files.add(other)
         hasher.update(f"{label} {content.digest}\n".encode())
-    files.update(used)
     return True

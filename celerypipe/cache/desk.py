@@ -7,7 +7,6 @@ equal questions wait for one claim; the claims of others are looked at again and
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,16 +17,10 @@ from celerypipe.cache.books import Books
 from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
-from celerypipe.cache.question import Claim, Flight, Found, Question, answer
+from celerypipe.cache.question import LATER, Claim, Flight, Found, Hear, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
-
-#: Seconds between two looks at a claim of somebody else: the first and the longest.
-SOON, LATER = 0.02, 0.2
-
-#: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.
-Hear = Callable[[Flight, Kept | Failure | None, float], None]
 
 
 class Desk:
@@ -47,8 +40,6 @@ class Desk:
         self._joined: dict[str, Flight] = {}
         self._open: dict[str, Flight] = {}
         self._polling: dict[str, Flight] = {}
-
-    # -- looking ----------------------------------------------------------------------------------------------------
 
     def ask(self, question: Question) -> None:
         """Answer it, now or when Redis, the second tier or the holder of a claim answered."""
@@ -99,24 +90,24 @@ class Desk:
             return
         told = partial(self._fetched, question, entry)
         if blob.size <= BLOB_NEAR:
-            self.round.add(told, *self.store.fetching(blob))
+            self.round.add(
+                lambda answers: told(None if answers is None else blob.assembled(answers)), *self.store.fetching(blob)
+            )
         else:
             self.keeping.fetch(blob, told)
 
-    def _fetched(self, question: Question, entry: Opened, answers: list[Any] | None) -> None:
-        parts = [each for each in answers or () if isinstance(each, bytes)]
-        content = parts[0] if len(parts) == 1 else b"".join(parts)
+    def _fetched(self, question: Question, entry: Opened, content: Content | Refused | None) -> None:
         blob = entry.head.blob
-        try:
-            if blob is not None:
-                blob.check(content)
-        except Refused as refused:
-            self._refuse(question, refused, entry)
-            if blob is not None and content and not question.policy.read_only:  # else it would never be written again
+        if content is None or blob is None:  # pushed out before its entry was; or Redis is gone
+            question.why, question.unusable = "gone", entry.head.created
+            self._missed(question)
+        elif isinstance(content, Refused):
+            self._refuse(question, content, entry)
+            if not question.policy.read_only:  # what is altered would never be written again
                 self.round.add(None, self.store.forgetting([blob_name(blob)]))
             self._missed(question)
-            return
-        self._found(question, entry, content)
+        else:
+            self._found(question, entry, content)
 
     def _found(self, question: Question, entry: Opened, content: Content | None) -> None:
         try:
@@ -131,8 +122,6 @@ class Desk:
                 self.books.touch(blob_name(entry.head.blob))
         self.books.hit(entry.head)
         answer(question, found)
-
-    # -- claiming ---------------------------------------------------------------------------------------------------
 
     def _missed(self, question: Question) -> None:
         if question.peeks:
@@ -162,17 +151,17 @@ class Desk:
     def _try(self, flight: Flight) -> None:
         question = flight.question
         claiming = self.store.claiming(flight.fingerprint, flight.owner, force=question.refresh)
-        known = ("ZSCORE", keys.cache_mark(question.asked.mark), flight.fingerprint)
-        commands = (claiming, self.store.looking(flight.fingerprint), known)
-        self.round.add(partial(self._tried, flight), *commands[: 2 if flight.tries else 3])
+        mark, claim = keys.cache_mark(question.asked.mark), keys.cache_claim(flight.fingerprint)
+        more = ("PTTL", claim) if flight.tries else ("ZSCORE", mark, flight.fingerprint)
+        self.round.add(partial(self._tried, flight), claiming, self.store.looking(flight.fingerprint), more)
 
     def _tried(self, flight: Flight, answers: list[Any] | None) -> None:
         if answers is None:
             self._granted(flight)
             return
-        granted, data, *known = answers
+        granted, data, more = answers
         question = flight.question
-        if known and isinstance(known[0], bytes):
+        if isinstance(more, bytes):  # it was kept once
             question.why = question.why or "gone"
         flight.claimed = granted == b"OK"
         entry = None if question.refresh else self._entry(question, data)
@@ -181,8 +170,12 @@ class Desk:
             for each in flight.questions:
                 self._settle(each, entry)
         elif granted is None:
-            flight.due = time.monotonic() + min(LATER, SOON * 1.3**flight.tries)
+            if flight.tries and isinstance(more, int) and (more == -1 or more > 2 * keys.CACHE_CLAIM_TTL):
+                # Nobody of us wrote that claim, and it would never end.
+                self.round.add(None, ("PEXPIRE", keys.cache_claim(flight.fingerprint), keys.CACHE_CLAIM_TTL))
             flight.tries += 1
+            flight.due = time.monotonic() + flight.pause
+            flight.pause = min(LATER, 1.3 * flight.pause)
             self._polling[flight.owner] = flight
         else:  # a Redis that is full refuses: then it is computed without a claim, and perhaps by others too
             self._granted(flight)
@@ -199,8 +192,6 @@ class Desk:
             del self._polling[flight.owner]
             self._try(flight)
         return min((each.due for each in self._polling.values()), default=now + 60.0)
-
-    # -- computing --------------------------------------------------------------------------------------------------
 
     def _granted(self, flight: Flight) -> None:
         if self.keeping.tier is not None and not flight.question.refresh:
@@ -229,7 +220,7 @@ class Desk:
         flight.given = True
         self.books.missed(question)
         ended = partial(self._hear, flight)
-        claim = Claim(ended, failures=question.policy.failures, say=self.books.say)
+        claim = Claim(ended, failures=question.policy.failures, say=self.books.cannot_keep)
         if not answer(question, claim):
             claim.drop()
 
@@ -239,14 +230,27 @@ class Desk:
 
     def ended(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
         """A claim came to its end: keep what came of it, or let the next one compute it."""
-        entry = None if result is None else self.keeping.entry(flight.question, result, seconds)
+        if result is None:
+            self._sealed(flight, None)
+            return
+        if isinstance(result, Kept):
+            flight.size = result.size
+            self.keeping.waiting += flight.size
+        self.keeping.seal_up(flight.question, result, seconds, partial(self._sealed, flight))
+
+    def _sealed(self, flight: Flight, entry: Sealed | None) -> None:
         if entry is not None:
             self._finish(flight, entry)
         elif flight.waiting:
+            self._kept(flight)
             flight.question = flight.waiting.popleft()
             self._give(flight)
         else:
             self._leave(flight)
+
+    def _kept(self, flight: Flight) -> None:
+        self.keeping.waiting -= flight.size
+        flight.size = 0
 
     def _finish(self, flight: Flight, entry: Sealed, *, promoted: bool = False) -> None:
         """Tell all who wait for it, and keep it. The claim lives until that is done."""
@@ -271,6 +275,7 @@ class Desk:
 
     def _leave(self, flight: Flight) -> None:
         """Nobody here computes it any more."""
+        self._kept(flight)
         self._unjoin(flight)
         self._open.pop(flight.owner, None)
         if flight.claimed and self.keeping.present:

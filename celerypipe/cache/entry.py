@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -40,7 +40,7 @@ INLINE_LIMIT = 64 * 1024
 #: No entry is longer, and no more is ever read of one.
 ENTRY_LIMIT = 1024 * 1024
 #: Blobs up to here are read and written with everything else; larger ones by threads of their own.
-BLOB_NEAR = 4 * 1024 * 1024
+BLOB_NEAR = 1024 * 1024
 #: Redis ends at 512 MB a value.
 CHUNK = 256 * 1024 * 1024
 #: The largest blob that an entry may refer to.
@@ -83,6 +83,16 @@ class Blob(msgspec.Struct, frozen=True, array_like=True):
         """The length of each part that it is stored in."""
         full, rest = divmod(self.size, CHUNK)
         return [CHUNK] * full + ([rest] if rest else [])
+
+    def assembled(self, parts: Sequence[object] | None) -> Content | Refused | None:
+        """Return the bytes that Redis gave in parts; None if they are gone, what is to be said if they are others."""
+        found = [each for each in parts or () if isinstance(each, bytes)]
+        content = found[0] if len(found) == 1 else b"".join(found)
+        try:
+            self.check(content)
+        except Refused as refused:
+            return refused if content else None
+        return content
 
     def check(self, content: Content) -> None:
         """Raise :class:`Refused` if these are other bytes, or none."""

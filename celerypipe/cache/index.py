@@ -6,10 +6,13 @@ What is listed is what stands there: nobody has looked at the seals.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+
+import redis
 
 from celerypipe import keys
 from celerypipe.cache.asked import Asked
@@ -149,16 +152,23 @@ def remove(client: Client, fingerprints: Iterable[str]) -> int:
     return sum(_forget(client, names[start : start + 1000]) for start in range(0, len(names), 1000))
 
 
-def _forget(client: Client, names: list[str]) -> int:
+def _forget(client: Client, names: Sequence[str | bytes]) -> int:
     return int(accepted(together(client, FORGET.command(BOOKS, *names)))[0])
 
 
 def clear(client: Client) -> int:
-    """Remove the whole cache, also what its books do not know; return how many keys that were."""
+    """Remove the whole cache; return how many keys that were.
+
+    What its books do not know is removed too, if this user may list keys; else it ends by itself.
+    """
     count = 0
-    names: list[bytes] = []
-    for name in client.scan_iter("celerypipe:cache:*", count=1000):
-        names.append(name)
-        if len(names) == 1000:
-            count, names = count + int(client.unlink(*names)), []
-    return count + (int(client.unlink(*names)) if names else 0)
+    while names := client.call("ZRANGE", keys.CACHE_USED, 0, 999):
+        _forget(client, names)
+        count += len(names)
+    books = (keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS, keys.CACHE_COUNTS)
+    count += int(client.call("UNLINK", *books))
+    with suppress(redis.exceptions.NoPermissionError):
+        left = list(client.scan_iter("celerypipe:cache:*", count=1000))
+        for start in range(0, len(left), 1000):
+            count += int(client.call("UNLINK", *left[start : start + 1000]))
+    return count

@@ -9,12 +9,12 @@ from typing import Any
 import redis
 
 from celerypipe.cache.books import Books
-from celerypipe.cache.entry import Blob, Failure, Sealed, sealed
+from celerypipe.cache.entry import BLOB_NEAR, Blob, Content, Failure, Sealed, sealed
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
 from celerypipe.cache.question import Flight, Question
 from celerypipe.cache.rounds import Round
-from celerypipe.cache.seal import Seal
+from celerypipe.cache.seal import Refused, Seal
 from celerypipe.cache.store import OVERHEAD, Store, is_full
 from celerypipe.cache.tier import Tier
 from celerypipe.errors import CodecError
@@ -24,31 +24,44 @@ Post = Callable[[Callable[[], None]], None]
 
 
 class Keeping:
-    """``present``: Redis is there. ``post``: see :data:`Post`. Used by the cache's thread."""
+    """``present``: Redis is there. ``waiting``: bytes that are on their way. ``post``: see :data:`Post`.
+
+    Used by the cache's thread.
+    """
 
     def __init__(self, store: Store, seal: Seal, lane: Lane, tier: Tier | None, books: Books, post: Post) -> None:
         self.store = store
         self.seal = seal
         self.round = Round()
         self.present = False
+        self.waiting = 0
         self.tier = tier
         self._lane = lane
         self._books = books
         self._post = post
 
-    def entry(self, question: Question, result: Kept | Failure, seconds: float) -> Sealed | None:
-        """Return the entry of a result; None if it cannot be one."""
+    def seal_up(
+        self, question: Question, result: Kept | Failure, seconds: float, told: Callable[[Sealed | None], None]
+    ) -> None:
+        """Make the entry of a result; None if it cannot be one. A digest of much takes long."""
+        work = partial(self._entry, question, result, seconds)
+        if isinstance(result, Kept) and result.size > BLOB_NEAR:
+            self._do(work, told)
+        else:
+            told(work())
+
+    def _entry(self, question: Question, result: Kept | Failure, seconds: float) -> Sealed | None:
         try:
             asked, ttl = question.asked.to_dict(), question.policy.ttl
             return sealed(self.seal, question.fingerprint, asked, result, seconds, ttl)
         except CodecError as error:
-            self._books.say(f"a result is not kept: {error}")
+            self._books.cannot_keep(error)
             return None
 
-    def fetch(self, blob: Blob, told: Callable[[list[Any] | None], None]) -> None:
-        """Get a large blob; ``told`` is told its parts."""
-        client_of = self._lane
-        self._do(lambda: client_of.client.together(*self.store.fetching(blob)), told)
+    def fetch(self, blob: Blob, told: Callable[[Content | Refused | None], None]) -> None:
+        """Get a large blob, and look whether it is the one."""
+        lane, commands = self._lane, self.store.fetching(blob)
+        self._do(lambda: blob.assembled(lane.client.together(*commands)), told)
 
     def look(self, fingerprint: str, told: Callable[[Sealed | None], None]) -> None:
         """Look into the second tier."""
@@ -58,15 +71,17 @@ class Keeping:
     def put(self, flight: Flight, entry: Sealed, done: Callable[[], None], *, promoted: bool = False) -> None:
         """Keep an entry; ``done`` is called when the claim is of no more use."""
         tier, fingerprint = self.tier, flight.fingerprint
-        if tier is not None and not promoted:
-            self._do(lambda: tier.put(fingerprint, entry), lambda _: None)
         size, blob = len(entry.data) + len(entry.body), entry.head.blob
+        if tier is not None and not promoted and not tier.rests:
+            self.waiting += size
+            self._do(lambda: tier.put(fingerprint, entry), partial(self._behind, size))
         if not self.present:
             done()
         elif not self.store.fits(size):
             self._books.say(
                 f"a result of {size:,} bytes is not kept in Redis: the cache may take {self.store.budget:,} bytes "
-                "there, and one result half of them; raise CELERYPIPE_CACHE_BYTES, and Redis' maxmemory if it has one"
+                "there, and one result half of them; raise CELERYPIPE_CACHE_BYTES, and Redis' maxmemory if it has one",
+                "too large",
             )
             done()
         elif blob is None:
@@ -75,6 +90,9 @@ class Keeping:
             lane, store = self._lane, self.store
             written = partial(self._blob_written, flight, entry, done)
             self._do(lambda: store.write_blob(lane.client, blob, entry.body), written)
+
+    def _behind(self, size: int, _: None) -> None:
+        self.waiting -= size
 
     def _blob_written(self, flight: Flight, entry: Sealed, done: Callable[[], None], was: bool | None) -> None:
         if was and self.present:
@@ -96,6 +114,7 @@ class Keeping:
             self.round.add(None, self.store.shrinking(2 * (len(entry.data) + OVERHEAD)))
             self._write(flight, entry, done, again=True)
             return
+        flight.claimed = flight.claimed and answer not in (0, 1)  # else it ended with that
         if answer == 1:
             self._books.stats.kept += 1
         elif isinstance(answer, redis.ResponseError) and not is_full(answer):

@@ -9,8 +9,10 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from celerypipe.cache.source import Import, Source, source_of
 
@@ -72,6 +74,17 @@ def _installed() -> frozenset[Path]:
     return frozenset(Path(each).resolve() for each in found)
 
 
+class Used(NamedTuple):
+    """A file that a module uses, as it is called in a digest; without a source it cannot be read."""
+
+    label: str
+    file: Path
+    source: Source | None
+
+
+_label = attrgetter("label")
+
+
 @dataclass(slots=True)
 class Look:
     """One look at the files of projects: each is looked for and read once."""
@@ -79,14 +92,25 @@ class Look:
     began: int
     _sources: dict[Path, Source | None] = field(default_factory=dict)
     _found: dict[tuple[Project, str], tuple[Path, ...]] = field(default_factory=dict)
+    _used: dict[tuple[Project, str, tuple[Import, ...]], tuple[Used, ...]] = field(default_factory=dict)
 
     def source(self, file: Path) -> Source | None:
         if file not in self._sources:
             self._sources[file] = source_of(file)
         return self._sources[file]
 
-    def used(self, project: Project, package: str, imports: Iterable[Import]) -> dict[Path, Source | None]:
-        """Return all files of a project that a module of a package uses: what its imports lead to, one by one."""
+    def used(self, project: Project, package: str, imports: tuple[Import, ...]) -> tuple[Used, ...]:
+        """Return all files of a project that a module of a package uses, in the order of their labels."""
+        key = (project, package, imports)
+        if key not in self._used:  # nodes of one module have most of it in common
+            found = self._followed(project, package, imports)
+            self._used[key] = tuple(
+                sorted((Used(project.label(file), file, found[file]) for file in found), key=_label)
+            )
+        return self._used[key]
+
+    def _followed(self, project: Project, package: str, imports: Iterable[Import]) -> dict[Path, Source | None]:
+        """What imports lead to, from one file to the next."""
         found: dict[Path, Source | None] = {}
         waiting = [*self._files(project, package), *self._imported(project, package, imports)]
         while waiting:

@@ -16,6 +16,8 @@ from celerypipe.message import Message
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two looks at a claim of somebody else: the first and the longest.
+SOON, LATER = 0.02, 0.2
 #: The kinds of failures that say something about the question. A lost worker or a timeout says nothing about it.
 REPLAYED = ("failed",)
 
@@ -76,7 +78,7 @@ class Claim:
         try:
             self._end(kept(outputs, parent), seconds)
         except CodecError as error:
-            self._say(f"a result is not kept: {error}")
+            self._say(str(error))
             self._end(None, 0.0)
 
     def failed(self, failure: Failure) -> None:
@@ -144,7 +146,7 @@ class Flight:
     """What is being computed: who claimed it, the question that it is computed for, and those that wait for it.
 
     ``claimed``: there is a key in Redis that says so; ``given``: whoever asked was told to compute it; ``tries``: how
-    often somebody else had the claim.
+    often somebody else had the claim; ``size``: bytes that wait to be kept.
     """
 
     owner: str
@@ -154,6 +156,8 @@ class Flight:
     given: bool = False
     tries: int = 0
     due: float = 0.0
+    pause: float = SOON
+    size: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -164,6 +168,10 @@ class Flight:
     def questions(self) -> list[Question]:
         """All of them."""
         return [self.question, *self.waiting]
+
+
+#: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.
+Hear = Callable[[Flight, Kept | Failure | None, float], None]
 
 
 def answer(question: Question, found: Found | Claim | None) -> bool:

@@ -24,7 +24,7 @@ PAUSE = 30.0
 class Tier:
     """Files below one URL. Each method may take long, and raises what fsspec raises."""
 
-    def __init__(self, url: str, seal: Seal, say: Callable[[str], None]) -> None:
+    def __init__(self, url: str, seal: Seal, say: Callable[[str, str], None]) -> None:
         self._url = url
         self._seal = seal
         self._say = say
@@ -51,7 +51,8 @@ class Tier:
                 body = self._try(lambda: self._read(self._blob(blob), blob.size + 1)) or b""
                 blob.check(body)
         except Refused as refused:
-            self._say(f"the second tier of the cache has entries that {refused.kind}: they count as misses")
+            text = f"the second tier of the cache has entries that {refused.kind}: they count as misses"
+            self._say(text, text)
             return None
         return Sealed(entry.head, entry.data, body)
 
@@ -75,7 +76,7 @@ class Tier:
             self._failures += 1
             if self._failures >= PATIENCE or isinstance(error, ImportError):
                 self._rests_until = time.monotonic() + PAUSE
-                self._say(f"the second tier of the cache does not work, and is left alone for a while: {error}")
+                self._say(f"the second tier of the cache does not work, and is left alone for a while: {error}", "tier")
             raise
         self._failures = 0
         return found

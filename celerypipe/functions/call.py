@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -92,6 +92,10 @@ class Call(Future[T]):
         #: The activation that answered for it, if one did.
         self._by = ""
 
+    def __repr__(self) -> str:
+        state = self.state if self.done() or self._missing else "on its way"  # nobody is asked for this
+        return f"<Call of {self.function}: {state}>"
+
     # -- what its user sees ------------------------------------------------------------------------------------------
 
     @property
@@ -156,6 +160,14 @@ class Call(Future[T]):
 
         # Whoever settles a call also reads the results of all others: user code must not hold that up.
         super().add_done_callback(lambda _: self._desk.later(tell))
+
+    def set_result(self, result: T) -> None:
+        """Not for users of a call: its session settles it."""
+        raise InvalidStateError(f"{self!r} is settled by its session")
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Not for users of a call: its session settles it."""
+        raise InvalidStateError(f"{self!r} is settled by its session")
 
     # -- what its session does ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from celerypipe.cache.question import Found
 from celerypipe.cached_warp import CachedWarp
 from celerypipe.carriage import Carrier
 from celerypipe.course import Course
-from celerypipe.errors import NodeFailed, RunCancelled
+from celerypipe.errors import CelerypipeError, NodeFailed, RunCancelled
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call
 from celerypipe.functions.function import CallDefinition
@@ -67,7 +67,11 @@ class CallWarp(Warp):
         arguments, inputs = call._arguments, call.outcomes
         if call.done():  # it was cancelled, and its arguments with it
             return True
-        message = Message(payload(arguments, inputs, opened=self.seen_here))
+        try:
+            message = Message(payload(arguments, inputs, opened=self.seen_here))
+        except CelerypipeError as error:  # what came of an input cannot be read
+            self.session.failed(call, error)
+            return True
         for _, outcome in inputs:
             if not self.seen_here and outcome.sealed is not None and outcome.sealed.blob is not None:
                 outcome.sealed.blob.readers += 1  # for good: nobody says when its worker maps an input no more

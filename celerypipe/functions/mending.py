@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,8 @@ from celerypipe.functions.transport import Transport
 from celerypipe.message import Message
 from celerypipe.sealed import Sealed
 
+#: Seconds for which a Redis that is away is waited for at the end.
+HURRY = 2.0
 #: How often the inputs of one call may be lost, and a result is made again for who asks for it.
 MOST = 3
 
@@ -48,11 +50,16 @@ class Mending:
             outcome.sealed = self._made_again(outcome.name, outcome.piece)
         raise _lost(outcome.name)
 
-    def bring(self, outcome: Outcome) -> None:
-        """Fetch a result before its session ends; if it is lost, who asks for it hears that."""
-        if outcome.is_apart:
-            with suppress(CelerypipeError):
+    def bring(self, outcomes: Iterable[Outcome]) -> None:
+        """Fetch results before their session ends; if one is lost, who asks for it hears that."""
+        self._transport.patience = HURRY
+        for outcome in outcomes:
+            try:
                 outcome.bring()
+            except RedisUnavailable:
+                return
+            except CelerypipeError:  # told to who asks
+                continue
 
     def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
         """See to it that the worker of a call can read all of its inputs, and send it again."""

@@ -7,18 +7,18 @@ import os
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celerypipe import codec
-from celerypipe.errors import CelerypipeError, CodecError, NodeFailed
+from celerypipe.errors import CelerypipeError, CodecError
 from celerypipe.failures import place_of
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call, Timing, split
 from celerypipe.functions.call_warp import CallWarp
 from celerypipe.functions.function import Function, as_function
+from celerypipe.functions.ledger import Ledger, failed_input, of_input
 from celerypipe.functions.mending import Mending
 from celerypipe.functions.outcome import Outcome, making_of
 from celerypipe.functions.transport import Transport
@@ -45,14 +45,13 @@ class Session:
         self._mending = Mending(transport)
         self._functions: dict[Any, Function] = {}
         self._warps: dict[Function, CallWarp] = {}
-        #: Those that are not settled.
-        self._calls: set[Call[Any]] = set()
+        self._ledger = Ledger()
         self._apart: weakref.WeakSet[Outcome] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._making = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._withdrawals = Withdrawals(local=transport.local)
         self._closing = False
+        self._ended = threading.Event()
         self._callbacks: ThreadPoolExecutor | None = None
         self._clock: threading.Thread | None = None
 
@@ -63,6 +62,7 @@ class Session:
         function = as_function(value, self._functions, local=self._transport.local)
         bound = function.bind(arguments, named, whole=self._transport.remembers(function))
         bare, inputs = split(bound)
+        self._refuse_strangers(function, inputs)
         try:
             size = codec.encode_apart((Message(bare),))
         except CodecError as error:
@@ -70,18 +70,7 @@ class Session:
         call: Call[Any] = Call(self, function.name, bare, inputs, len(size.head) + size.size)
         call._warp = self._warp(function)
         self._transport.send(function, size.files)
-        with self._lock:
-            self._refuse_strangers(function, inputs)
-            if self._closing or self.course.over.is_set():
-                raise self._why_not()
-            self._calls.add(call)
-            for _, each in inputs:
-                if each._dependents is not None:
-                    each._dependents.append(call)
-                    call._missing += 1
-            ready = not call._missing
-            self._changed.notify()
-        if ready:
+        if self._ledger.enter(call, self._refuse):
             self._start([call])
         return call
 
@@ -101,10 +90,12 @@ class Session:
                     "submit both to the same runner, or give its result()"
                 )
 
-    def _why_not(self) -> Exception:
+    def _refuse(self) -> None:
+        """Raise if no more calls are taken."""
         if isinstance(self.course.error, CelerypipeError):
-            return self.course.error
-        return RuntimeError("nothing can be submitted any more: the runner was closed")
+            raise self.course.error
+        if self._closing or self.course.over.is_set():
+            raise RuntimeError("nothing can be submitted any more: the runner was closed")
 
     def _warp(self, function: Function) -> CallWarp:
         warp = self._warps.get(function)
@@ -124,13 +115,13 @@ class Session:
         """The inputs of these calls are there, unless they failed."""
         failed: list[Call[Any]] = []
         for call in calls:
-            error = next((found for _, each in call._inputs if (found := each._error()) is not None), None)
+            error = failed_input(call)
             if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
                 self.course.spawn("inputs", self._bring_inputs, call)
             elif error is None:
                 with self._lock:
                     call._warp.queued.append(call)
-            elif call._fail(_of_input(call, error)):
+            elif call._fail(of_input(call, error)):
                 failed.append(call)
         self._settled(failed)
         self.dispatch()
@@ -196,26 +187,8 @@ class Session:
         return Timing(call.timing.submitted, time.monotonic() - call._began, waited, ran, where)
 
     def _settled(self, calls: Iterable[Call[Any]]) -> None:
-        """Start what waited for these, or fail it if they failed; and so on with what waits for that."""
-        settled = deque(calls)
-        ready: list[Call[Any]] = []
-        while settled:
-            call = settled.popleft()
-            with self._lock:
-                self._calls.discard(call)
-                dependents, call._dependents = call._dependents or (), None
-                for each in dependents:
-                    each._missing -= 1
-                complete = [each for each in dependents if not each._missing]
-                if not self._calls:
-                    self._changed.notify_all()
-            error = call._error()
-            if error is None:
-                ready += [each for each in complete if not each.done()]
-            else:
-                settled += [each for each in dependents if each._fail(_of_input(each, error))]
-            call._arguments, call._inputs = ((), {}), ()  # else the last of a row of calls would keep all before it
-        if ready:
+        """Start what waited for these."""
+        if ready := self._ledger.settle(calls):
             self._start(ready)
 
     def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
@@ -232,11 +205,10 @@ class Session:
 
     def withdraw(self, call: Call[Any]) -> None:
         """A call was cancelled: take it back from wherever it is."""
-        with self._lock:
+        with self._ledger.changed:
             self._withdrawals.add(call)
-            self._changed.notify()
-        if call in self._calls:
-            self._settled([call])
+            self._ledger.changed.notify_all()
+        self._settled([call])
 
     def later(self, work: Callable[[], None]) -> None:
         """Run callbacks of users, one after another."""
@@ -259,41 +231,32 @@ class Session:
         """Hold functions to their timeouts, take back what was cancelled, and see that nothing waits in vain."""
         try:
             while not self.course.over.is_set():
-                with self._changed:
-                    if not self._withdrawals.waiting and (self._calls or not self._closing):
-                        self._changed.wait(CLOCK if self._calls or self._withdrawals.late else IDLE)
+                with self._ledger.changed:
+                    if not self._withdrawals.waiting and (self._ledger or not self._closing):
+                        self._ledger.changed.wait(CLOCK if self._ledger or self._withdrawals.late else IDLE)
                 now = time.monotonic()
                 for warp in list(self._warps.values()):
                     warp.check(now)
                 self._withdrawals.take_back(now)
                 self.dispatch()
-                if self._closing and not self._calls and not self._withdrawals.waiting:
+                if self._closing and not self._ledger and not self._withdrawals.waiting:
                     break
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts
             self.course.fail(error)
-        if self.course.error is not None:
-            self._fail_all(self.course.error)
+        if self.course.error is not None:  # nobody may come any more who would end it
+            self.close(cancel=True)
 
     def _fail_all(self, error: BaseException) -> None:
-        with self._lock:
-            calls = list(self._calls)
+        calls = self._ledger.all()
         for call in calls:
             call._fail(error)
         self._settled(calls)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def wait(self) -> None:
-        """Wait until all calls are settled."""
-        with self._changed:
-            while self._calls and not self.course.over.is_set():
-                self._changed.wait(IDLE)
-
     def cancel_waiting(self) -> None:
         """Cancel all calls that nobody was given yet."""
-        with self._lock:
-            calls = list(self._calls)
-        for call in calls:
+        for call in self._ledger.all():
             if not call.running():
                 call.cancel()
 
@@ -301,31 +264,37 @@ class Session:
         """End it: wait for the calls that are out, or cancel them; let the workers go. Results stay readable."""
         if self.pid != os.getpid():
             return
-        with self._changed:
+        with self._ledger.changed:
             first, self._closing = not self._closing, True
-            self._changed.notify_all()
+            self._ledger.changed.notify_all()
         try:
             if not cancel:
-                self.wait()
+                self._ledger.wait(self.course.over)
         finally:
             if self.course.error is not None:
                 self._fail_all(self.course.error)
-            with self._lock:
-                calls = list(self._calls)
+            calls = self._ledger.all()
             for call in calls:
                 call.cancel()
             if first:
                 atexit.unregister(self.close)
-                self._end("cancelled" if calls else "finished")
+                try:
+                    self._end("cancelled" if calls else "finished")
+                finally:
+                    self._ended.set()
+            else:  # another thread is at it
+                self._ended.wait(2 * FAREWELL)
 
     def _end(self, ending: str) -> None:
-        if self._clock is not None:
+        if self._clock is not None and self._clock is not threading.current_thread():
             self._clock.join(FAREWELL)  # it takes back what was cancelled
-        for outcome in list(self._apart):
-            self._mending.bring(outcome)
-        with self._changed:
-            self.course.over.set()
-            self._changed.notify_all()
+        with self._lock:
+            apart = [outcome for outcome in self._apart if outcome.is_apart]
+        if self.course.error is None:
+            self._mending.bring(apart)
+        self.course.over.set()
+        with self._ledger.changed:
+            self._ledger.changed.notify_all()
         for warp in list(self._warps.values()):
             warp.close()
         self._transport.close(ending if self.course.error is None else "failed")
@@ -333,11 +302,3 @@ class Session:
         self.course.farewell(FAREWELL)
         if self._callbacks is not None:
             self._callbacks.shutdown(wait=False)
-
-
-def _of_input(call: Call[Any], error: BaseException) -> NodeFailed:
-    """Return what a call fails with that was not started, because an input of it failed."""
-    what = "was cancelled" if isinstance(error, CancelledError) else f"failed: {error}"
-    failure = NodeFailed(f"{call.function}: not started, for an input of it {what}", node=call.function)
-    failure.__cause__ = error
-    return failure

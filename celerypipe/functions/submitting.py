@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -126,8 +127,15 @@ class Submitting:
                 session = None
             if session is None:
                 session = self._session = Session(self._transport())
+                weakref.finalize(self, _leave, session).atexit = False
             return session
 
 
 #: Sessions of the process that this one was forked from: never closed here, so that nothing is said on their lines.
 _of_parents: list[Session] = []
+
+
+def _leave(session: Session) -> None:
+    """A runner is gone that nobody closed: its calls come through, and then its session ends."""
+    if session.pid == os.getpid():
+        threading.Thread(target=session.close, kwargs={"cancel": False}, daemon=True).start()

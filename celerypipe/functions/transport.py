@@ -65,12 +65,14 @@ class Transport:
         self._cache = RunCache(
             self.course, cache_url, cache_settings, use=cache, keyring=keyring, runs_here=url is None
         )
+        self._cache.open()
         if self.carrier is not None:
             self.carrier.seen = self._cache.see
         self._url = url or ""
         self._catalogue = Catalogue(plugins)
         self._warps: list[CallWarp] = []
         self._loopbacks: list[Loopback] = []
+        self.patience = PATIENCE
         self._client: Client | None = None
         self._asking = threading.Lock()
 
@@ -92,7 +94,6 @@ class Transport:
             else self._open_there(function, node, session)
         )
         self._warps.append(warp)
-        self._cache.open()
         warp.start()
         return warp
 
@@ -172,7 +173,7 @@ class Transport:
         if self.carrier is None:
             return None
         store = self.carrier.blobs.store
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + self.patience
         while True:
             try:
                 return unpacked(reference, self._ask(lambda client: store.get(client, [reference])[reference]))

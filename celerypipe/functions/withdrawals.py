@@ -43,11 +43,13 @@ class Withdrawals:
             flight = warp.flight_of(call)
             if flight is None:
                 continue
-            if flight.entry or self._local:
+            if flight.entry:
                 warp.carrier.withdraw(warp, flight)
-            else:  # it is about to be sent, or is being sent
+            elif not self._local:  # it is about to be sent, or is being sent
                 self._late.append((now, warp, flight))
             warp.drop(flight)
+            if self._local:  # from now on it does not begin, but it may have
+                warp.carrier.withdraw(warp, flight)
         late, self._late = self._late, []
         for since, warp, flight in late:
             if flight.entry:

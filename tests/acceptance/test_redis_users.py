@@ -193,3 +193,29 @@ def test_what_a_user_may_not_do(guarded: Guarded, user: str, command: list[str])
         pytest.raises(redis.ResponseError, match=r"(?i)NOPERM|permission|can.t access"),
     ):
         client.execute_command(*command)
+
+
+def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp_path: Path) -> None:
+    large = {"type": "proc", "mark": "tests.remembered.Frames", "cache": True, "on_error": "skip"}
+    nodes = [
+        {"name": "src", "type": "source", "mark": "data_streamer", "configuration": {"count": 5, "rate": 0}},
+        {"name": "frames", **large, "configuration": {"diary": str(tmp_path / "diary")}},
+    ]
+    body = {"name": "kept", "nodes": nodes, "links": [{"from": "src", "to": "frames"}]}
+    (tmp_path / "kept.json").write_text(json.dumps({"version": "1", "pipeline": body}))
+
+    def celerypipe(*words: str) -> str:
+        command = [sys.executable, "-m", "celerypipe", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(guarded, "runner"), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr, refused(guarded))
+        return done.stdout
+
+    reports = [json.loads(celerypipe("run", "kept.json", "--json")) for _ in range(2)]
+    assert [report["nodes"][1]["hits"] for report in reports] == [0, 5]
+    assert "5 results" in celerypipe("cache", "stats")
+    assert "Frames" in celerypipe("cache", "ls")
+    assert "the input: another payload" in celerypipe("cache", "explain", reports[0]["run"], "frames", "3")
+    assert "forgot 5 results" in celerypipe("cache", "rm", "tests.*", "--yes")
+    assert refused(guarded) == []

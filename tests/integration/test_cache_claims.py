@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -198,6 +199,13 @@ def test_without_an_address_all_are_misses() -> None:
         assert (ask.cache.stats.misses, ask.said) == (2, [])
 
 
+def test_a_cache_that_is_switched_off_asks_nothing(redis_url: str, tmp_path: Path) -> None:
+    with asking(redis_url, second=tmp_path.as_uri(), enabled=False) as ask:
+        assert ask.compute(asked("switched off"), 1)
+        assert ask.compute(asked("switched off"), 1)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_redis_that_refuses_us_is_said_once(private_redis: RedisServer) -> None:
     with connect(private_redis.url) as client:
         client.execute_command("ACL", "SETUSER", "weak", "on", "nopass", "~*", "+@all", "-getrange", "-set")
@@ -206,3 +214,10 @@ def test_a_redis_that_refuses_us_is_said_once(private_redis: RedisServer) -> Non
                 assert ask.compute(asked(number), 1)
             eventually(lambda: ask.cache.stats.misses == 5, "misses")
         assert len([text for text in ask.said if "finds nothing" in text]) == 1
+
+
+def test_a_claim_that_nobody_of_us_wrote_is_not_waited_for(redis_url: str, redis_client: Client) -> None:
+    what = asked("forever claimed")
+    redis_client.set(keys.cache_claim(what.fingerprint), "a stranger")
+    with asking(redis_url) as ask:
+        assert ask.compute(what, 1)

@@ -63,6 +63,17 @@ def test_the_figures_the_list_and_the_removal(private_redis: RedisServer) -> Non
         assert client.keys() == [b"celerypipe:mailbox:not the cache's"]
 
 
+def test_who_may_not_list_keys_can_still_remove_what_is_known(private_redis: RedisServer) -> None:
+    with asking(private_redis.url) as ask, connect(private_redis.url) as client:
+        keep(ask, asked(1), np.ones(50_000))
+        ask.cache.close()
+        client.execute_command("ACL", "SETUSER", "weak", "on", "nopass", "~celerypipe:*", "+@all", "-scan", "-keys")
+        with connect(private_redis.url.replace("unix://", "unix://weak:x@")) as weak:
+            assert stats(weak).entries == 1
+            assert clear(weak) > 2
+        assert not list(client.scan_iter("celerypipe:cache:[eb]*:*"))
+
+
 def test_it_says_which_part_differs_from_the_nearest(private_redis: RedisServer) -> None:
     with asking(private_redis.url) as ask, connect(private_redis.url) as client:
         assert why(ask, client, asked(1), "0") == "nothing of tests.Node was kept before"

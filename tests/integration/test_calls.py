@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, as_completed, wait
+from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,16 @@ def test_arguments_are_bound_as_in_python(either: Runner) -> None:
     assert either.submit(called.nothing).result(30) is None
     said = either.submit(called.described, 1, (2,), x=None).result(30)
     assert said == called.described(1, (2,), x=None)
+
+
+def test_a_byte_budget_holds_calls_back_and_none_for_ever(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
+    with Runner(redis_url, byte_budget=1_000_000) as runner:
+        arrays = [np.full(100_000, number, np.float64) for number in range(40)]  # none of them fits beside another
+        calls = [runner.submit(called.first_and_length, array) for array in arrays]
+        calls += [runner.submit(called.first_and_length, runner.submit(called.same, array)) for array in arrays]
+        assert [call.result(40)[0] for call in calls] == [*range(40), *range(40)]
+        assert repr(calls[0]) == "<Call of first_and_length: done>"
 
 
 def test_a_call_knows_who_ran_it_and_how_long(runner: Runner, shared_worker: StartWorker) -> None:
@@ -174,6 +184,8 @@ def test_futures_of_the_standard_library(runner: Runner) -> None:
     assert (done, rest) == (set(), {slow})
     slow.cancel()
     assert wait([slow], 30).done == {slow}
+    with pytest.raises(InvalidStateError, match="settled by its session"):
+        calls[0].set_result(3)
     heard: list[Any] = []
     told = threading.Event()
     call = runner.submit(called.nap, 0.1, "slept")
@@ -194,6 +206,11 @@ def test_in_an_event_loop(either: Runner) -> None:
             await either.asubmit(called.refuse, 1)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(either.asubmit(called.nap, 20), 0.2)
+        (future := asyncio.wrap_future(call := either.submit(called.nap, 20))).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+        while not call.cancelled():
+            await asyncio.sleep(0.01)
         return found
 
     assert asyncio.run(main()) == [*range(1, 11), (1, 2), 3.0]
@@ -322,7 +339,7 @@ def test_calls_are_let_go_with_what_they_hold(runner: Runner, redis_client: Clie
     del calls, apart
     gc.collect()
     assert not [each for each in gc.get_objects() if type(each) is Call]
-    assert not session._calls
+    assert not session._ledger
     carrier = session._transport.carrier
     assert carrier is not None
     eventually(lambda: not carrier.blobs.living() and not carrier.blobs.garbage, "nothing of them in Redis")

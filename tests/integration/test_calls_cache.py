@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,15 @@ from celerypipe import Message, Pipeline, Runner
 from celerypipe.pipeline import NodeDefinition
 from tests import called
 from tests.called import CONFIG
-from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers import StartWorker, eventually
 
 
 @pytest.fixture(params=["there", "here"])
-def url(request: pytest.FixtureRequest, start_worker: StartWorker, private_redis: RedisServer) -> Iterator[str]:
-    """The address of an empty Redis, with a worker or, as the test's ``local``, without."""
+def url(request: pytest.FixtureRequest, shared_worker: StartWorker, redis_url: str) -> str:
+    """The address of a Redis, with a worker or, as the test's ``local``, without; marks are new each time."""
     if request.param == "there":
-        start_worker("calls", url=private_redis.url, pool="prefork", concurrency=2, config=CONFIG)
-    return private_redis.url
+        shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
+    return redis_url
 
 
 @pytest.fixture

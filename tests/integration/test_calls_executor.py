@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from collections.abc import Iterator
@@ -40,6 +41,14 @@ def test_map_is_like_map(executor: Executor) -> None:
     assert list(executor.map(called.nap, [0.3, 0.0], ["slow", "fast"])) == ["slow", "fast"]
 
 
+def test_it_is_an_executor_for_an_event_loop_too(executor: Executor) -> None:
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(executor, called.add, number, 1) for number in range(5)))
+
+    assert asyncio.run(main()) == [1, 2, 3, 4, 5]
+
+
 def test_map_raises_where_the_call_failed(executor: Executor) -> None:
     results = executor.map(called.refuse, [0, 1])
     with pytest.raises(NodeFailed, match="0 is not to my taste"):
@@ -52,7 +61,7 @@ def test_map_with_a_timeout(executor: Executor) -> None:
     found = []
 
     def read() -> None:
-        for result in executor.map(called.nap, [0.0, 0.0, 30.0], timeout=5):
+        for result in executor.map(called.nap, [0.0, 0.0, 30.0], timeout=2):
             found.append(result)  # noqa: PERF402  # it raises in between
 
     with pytest.raises(TimeoutError):

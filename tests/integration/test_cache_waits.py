@@ -1,0 +1,163 @@
+"""The result cache beside what else a run does: time, circuits, joins, folders, budgets, a Redis that goes away."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from celerypipe import CircuitOpen, Message, NodeTimeout, Pipeline, Runner
+from celerypipe.pipeline import NodeDefinition
+from tests import remembered
+from tests.faults.test_worker_faults import Reading
+from tests.here import Numbers
+from tests.integration.test_cache_runs import CONFIG, QUEUE, computed, node, payloads, pipeline, report_of
+from tests.servers import StartWorker, eventually
+from tests.tuned_redis import TunedRedis
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Path:
+    """What nodes computed."""
+    return tmp_path / "diary"
+
+
+@pytest.mark.parametrize("warped", [True, False])
+def test_no_time_runs_while_another_run_computes_it(
+    shared_worker: StartWorker, redis_url: str, diary: Path, warped: bool
+) -> None:
+    shared_worker("remembered2", pool="prefork", concurrency=2, config=CONFIG)
+    gate = diary.with_name("gate")
+    options: dict[str, Any] = {"configuration": {"gate": str(gate)}, "warped": warped}
+    options |= {"limits": {"queue": "remembered2"}} if warped else {}
+    patient, hasty = (
+        pipeline(remembered.Square, diary, **options),
+        pipeline(remembered.Square, diary, timeout=0.5, **options),
+    )
+    first = Reading(Runner(redis_url).stream(patient, map(Message, range(3))))
+    eventually(lambda: computed(diary), "the first message at work")
+    second = Reading(Runner(redis_url).stream(hasty, map(Message, range(1))))
+    threading.Event().wait(1.0)  # twice as long as it has: that this passes is what is tested
+    assert second.is_alive()
+    assert second.error is None
+    gate.touch()
+    assert (first.payloads(), second.payloads()) == ([0, 1, 4], [0])
+    assert len(computed(diary)) == 3
+
+
+def test_what_is_known_comes_through_an_open_circuit(start_worker: StartWorker, redis_url: str, diary: Path) -> None:
+    worker = start_worker("rcircuit", pool="solo", concurrency=1, config=CONFIG)
+    options: dict[str, Any] = {"warped": True, "limits": {"queue": "rcircuit"}, "on_error": "skip"}
+    payloads(Runner(redis_url), pipeline("tests.remembered.Declared", diary, **options), range(100, 110))
+    worker.stop()
+    hasty = pipeline("tests.remembered.Declared", diary, timeout=0.2, **options)
+    runner = Runner(redis_url)
+    found = payloads(runner, hasty, [*range(8), *range(100, 110), *range(8, 16), *range(100, 110)])
+    assert found == 2 * [n * n for n in range(100, 110)]
+    one = report_of(runner)["node"]
+    assert set(one.failed) <= {NodeTimeout.kind, CircuitOpen.kind, "no_worker"}
+    assert (one.hits, one.misses, one.skipped) == (20, 16, 16)
+    assert len(computed(diary)) == 10
+
+
+@pytest.mark.parametrize("warped", [True, False])
+def test_what_a_join_puts_together_is_known_again(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path, warped: bool
+) -> None:
+    shared_worker(QUEUE, pool="solo", concurrency=1, config=CONFIG)
+    diaries = [tmp_path / name for name in ("left", "right", "both")]
+    out = tmp_path / "out.jsonl"
+    nodes = [
+        NodeDefinition(name="numbers", mark=Numbers, configuration={"count": 30}),
+        node(remembered.Square, diaries[0], "left"),
+        node(remembered.Square, diaries[1], "right"),
+        node("tests.remembered.Count", diaries[2], "both", sync="key:number", warped=warped),
+        NodeDefinition(name="file", type="sink", mark="json_lines", configuration={"path": str(out)}),
+    ]
+    links = [("numbers", "left"), ("numbers", "right"), ("left", "both"), ("right", "both"), ("both", "file")]
+    pipe = Pipeline(name="joined", nodes=nodes, links=links)
+    written = []
+    for _ in range(2):
+        report = Runner(redis_url).run(pipe)
+        written.append(out.read_text())
+    assert written[0] == written[1] == 30 * "2\n"
+    assert (report["both"].received, report["both"].hits, report["both"].misses) == (60, 30, 0)
+
+
+UNSEEN = """
+from celerypipe import Message, Proc
+
+class Far(Proc):
+    version = "7"
+
+    def __init__(self, diary: str, times: int = 3) -> None:
+        self.diary, self.times = diary, times
+
+    def update(self, message: Message) -> Message:
+        with open(self.diary, "a") as file:
+            file.write("computed\\n")
+        return message.with_payload(message.payload * self.times)
+"""
+
+
+def test_a_class_that_is_not_here_is_asked_for_by_what_its_worker_told(
+    start_worker: StartWorker, redis_url: str, diary: Path, workplace: Any
+) -> None:
+    workplace.module("unseen_here", UNSEEN)
+    config = 'imports = ["unseen_here"]\n'
+    worker = start_worker("runseen", pool="solo", concurrency=1, config=config, cwd=workplace.folder)
+    pipe = pipeline("unseen_here.Far", diary, warped=True, limits={"queue": "runseen"})
+    assert payloads(Runner(redis_url), pipe, range(5)) == [0, 3, 6, 9, 12]
+    worker.stop()
+    given = pipeline("unseen_here.Far", diary, warped=True, limits={"queue": "runseen"}, configuration={"times": 3})
+    assert payloads(Runner(redis_url), given, range(5)) == [0, 3, 6, 9, 12], "a default that is given is the same"
+    assert len(computed(diary)) == 5
+
+
+def test_telemetry_and_dumps_see_hits_as_they_see_results(
+    shared_worker: StartWorker, redis_url: str, diary: Path, tmp_path: Path
+) -> None:
+    shared_worker(QUEUE, pool="solo", concurrency=1, config=CONFIG)
+    for number in range(2):
+        folder = tmp_path / f"run{number}"
+        one = node(remembered.Square, diary, warped=True, auto_dump=True)
+        pipe = Pipeline(name="t", nodes=[one], links=[], folder=str(folder), telemetry="telemetry.csv")
+        assert payloads(Runner(redis_url), pipe, range(20)) == [n * n for n in range(20)]
+    lines = [len((tmp_path / f"run{number}" / "telemetry.csv").read_text().splitlines()) for number in range(2)]
+    assert lines[0] == lines[1] > 20
+    assert len(list((tmp_path / "run1" / "node").rglob("*.*"))) == len(list((tmp_path / "run0" / "node").rglob("*.*")))
+    assert len(computed(diary)) == 20
+
+
+def test_a_byte_budget_holds_for_what_is_not_known(shared_worker: StartWorker, redis_url: str, diary: Path) -> None:
+    shared_worker(QUEUE, pool="solo", concurrency=1, config=CONFIG)
+    pipe = pipeline("tests.remembered.Sum", diary, warped=True)
+    frames = [Message(np.full(300_000, number, np.uint8)) for number in range(20)]
+    for _ in range(2):
+        runner = Runner(redis_url, byte_budget=700_000)
+        assert payloads(runner, pipe, frames) == [300_000 * number for number in range(20)]
+    assert (report_of(runner)["node"].hits, len(computed(diary))) == (20, 20)
+
+
+@pytest.mark.parametrize("warped", [True, False])
+def test_a_redis_that_goes_and_comes_back_costs_results_but_no_message(
+    start_worker: StartWorker, durable_redis: TunedRedis, diary: Path, warped: bool
+) -> None:
+    if warped:
+        start_worker("raway", url=durable_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    options: dict[str, Any] = {"limits": {"queue": "raway"}} if warped else {}
+    pipe = pipeline(remembered.Square, diary, warped=warped, configuration={"delay": 0.005}, **options)
+    said: list[str] = []
+    reading = Reading(Runner(durable_redis.url, on_event=said.append).stream(pipe, map(Message, range(400))))
+    reading.wait_for(50)
+    durable_redis.stop()
+    threading.Event().wait(1.5)
+    durable_redis.start()
+    assert reading.payloads() == [n * n for n in range(400)]
+    assert sum("the result cache rests" in text for text in said) <= 1
+    runner = Runner(durable_redis.url)
+    assert payloads(runner, pipe, range(400)) == [n * n for n in range(400)]
+    assert report_of(runner)["node"].hits > 50

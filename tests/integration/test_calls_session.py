@@ -1,0 +1,127 @@
+"""The session behind the calls of a runner: seen and cancelled from outside, left unclosed, used by many threads."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from celerypipe import NodeFailed, RunCancelled, Runner
+from celerypipe.blob import is_shared
+from celerypipe.cancellation import cancel
+from celerypipe.connection import Client, connect
+from celerypipe.status import read_status
+from tests import called
+from tests.called import CONFIG
+from tests.integration.test_calls import runner
+from tests.servers import ROOT, RedisServer, StartWorker, eventually
+
+__all__ = ["runner"]
+
+
+def test_it_is_seen_and_cancelled_from_outside(runner: Runner, redis_client: Client, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    call = runner.submit(called.gate, str(begun), str(tmp_path / "never"))
+    last = runner.submit(called.same, call)
+    eventually(begun.exists, "the call at work")
+    assert runner._session is not None
+    (run,) = [run for run in read_status(redis_client).runs if run.id == runner._session.course.run_id]
+    assert (run.pipeline, run.state) == ("functions", "running")
+    cancel(redis_client, run.id)
+    with pytest.raises(RunCancelled, match="was cancelled from outside"):
+        call.result(30)
+    assert isinstance(last.exception(30), NodeFailed | RunCancelled)
+    assert runner.submit(called.same, 1).result(30) == 1, "the next call begins a new session"
+
+
+def test_calls_of_many_threads(runner: Runner) -> None:
+    found: list[int] = []
+
+    def work(number: int) -> None:
+        last = runner.submit(called.same, number)
+        for _ in range(40):
+            last = runner.submit(called.total, [last, runner.submit(called.same, 1)])
+        found.append(last.result(50))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(40, 48))
+
+
+def test_a_runner_that_nobody_closed_ends_when_it_is_let_go(
+    shared_worker: StartWorker, redis_url: str, redis_client: Client
+) -> None:
+    shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
+    one = Runner(redis_url)
+    call = one.submit(called.nap, 0.2, "slept")
+    session = one._session
+    assert session is not None
+    del one
+    gc.collect()
+    assert call.result(30) == "slept"
+    run = session.course.run_id
+    eventually(lambda: redis_client.get(f"celerypipe:run:{run}") == b"finished", "the end of its session")
+
+
+SCRIPT = """
+import sys
+from celerypipe import Runner
+from tests import called
+
+runner = Runner(sys.argv[1])
+print(runner.submit(called.same, 5).result(30))
+runner.submit(called.gate, sys.argv[2], sys.argv[3])
+"""
+
+
+def test_a_process_that_ends_without_closing_cancels(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path
+) -> None:
+    start_worker("calls", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), private_redis.url, str(tmp_path / "begun"), str(tmp_path / "never")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "5\n", "")
+    with Runner(private_redis.url) as runner:
+        assert runner.submit(called.same, 1).result(30) == 1, "its worker is free"
+
+
+def test_an_input_that_a_worker_does_not_see_goes_through_redis(runner: Runner) -> None:
+    large = runner.submit(called.large, 4)
+    assert large.exception(30) is None
+    session, outcome = runner._session, large._outcome
+    assert session is not None
+    assert outcome is not None
+
+    def place() -> str:
+        assert outcome.sealed is not None
+        assert outcome.sealed.blob is not None
+        return outcome.sealed.blob.reference
+
+    assert is_shared(place())
+    session._mending._see_to(outcome)  # as for a worker on another machine that said so
+    assert not is_shared(place())
+    assert runner.submit(called.first_and_length, large).result(40) == (4.0, 300_000)
+    assert large.result(30)[0] == 4.0
+
+
+def test_a_burst_leaves_nothing_behind(runner: Runner, redis_url: str) -> None:
+    with connect(redis_url) as client:
+        before = set(client.scan_iter("celerypipe:*"))
+        with Runner(redis_url) as other:
+            calls = [other.submit(called.first_and_length, other.submit(called.large, number)) for number in range(30)]
+            assert [call.result(30)[0] for call in calls] == list(range(30))
+            assert other._session is not None
+            run = other._session.course.run_id.encode()
+        left = {key.split(b":")[1] for key in set(client.scan_iter("celerypipe:*")) - before if run in key}
+        assert left <= {b"run", b"about"}, "what says how it ended goes with its time"
