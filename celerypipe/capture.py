@@ -132,6 +132,8 @@ class Tap:
             self.write(line)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_stream":  # a copy that is being made has none yet
+            raise AttributeError(name)
         return getattr(self._stream, name)
 
 

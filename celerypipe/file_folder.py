@@ -15,7 +15,6 @@ A folder that no process holds is one of a worker that was killed: whoever makes
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -74,8 +73,10 @@ class FileFolder:
                         if (held := self._held(file)) is not None:
                             return held
         except OSError as error:
-            cure = "; free some, or choose another folder: CELERYPIPE_FILES" if error.errno == errno.ENOSPC else ""
-            raise NodeFailed(f"the file {file.name!r} cannot be kept in {self.path}: {error}{cure}") from error
+            text = (
+                f"the file {file.name!r} cannot be kept in {self.path}: {error}; choose another place: CELERYPIPE_FILES"
+            )
+            raise NodeFailed(text) from error
         raise NodeFailed(f"the file {file.name!r} cannot be kept: somebody removes {self.path} again and again")
 
     def __del__(self) -> None:

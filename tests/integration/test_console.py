@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from celerypipe import DefinitionError, Message, NodeError, NodeFailed, NodeTime
 from celerypipe.pipeline import NodeDefinition
 from tests import here, printing
 from tests.integration.test_warp import POOLS, warped
-from tests.servers import StartWorker
+from tests.servers import ROOT, StartWorker
 
 CONFIG = 'imports = ["tests.printing"]\n'
 
@@ -188,3 +190,26 @@ def test_a_function_asks_for_it_where_it_is_made() -> None:
 def test_a_source_has_no_console() -> None:
     with pytest.raises(DefinitionError, match=r"nodes\['numbers'\]\.console: a source has no messages to print for"):
         NodeDefinition(name="numbers", mark=here.Numbers, console=True)
+
+
+def test_the_command_line_shows_what_is_printed_elsewhere(
+    shared_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
+    far = {"warped": True, "warp_configuration": {"queue": "psolo"}}
+    nodes = [
+        {"name": "numbers", "type": "source", "mark": "data_streamer", "configuration": {"count": 2, "rate": 0}},
+        {"name": "far", "type": "proc", "mark": "tests.printing.Doubled", "console": True, **far},
+        {"name": "near", "type": "proc", "mark": "tests.printing.Doubled", "console": True},
+    ]
+    links = [{"from": "numbers", "to": "far"}, {"from": "far", "to": "near"}]
+    file = tmp_path / "pipeline.json"
+    file.write_text(
+        json.dumps({"version": "1.0", "pipeline": {"name": "p", "id": "p", "nodes": nodes, "links": links}})
+    )
+    command = [sys.executable, "-m", "celerypipe", "run", str(file), "--redis", redis_url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("far │ doubling") == 2
+    assert "near │" not in done.stderr  # it printed itself
+    assert done.stdout.count("doubling") == 2

@@ -25,7 +25,8 @@ def caught(words: str = "x") -> Console:
 
 
 def test_all_that_goes_through_python_is_caught_and_still_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    console = caught("one")
+    with pytest.warns(UserWarning, match="warned one"):
+        console = caught("one")
     assert console.of("stdout") == "print one\nwrite one\nhalf a line one"
     errors = console.of("stderr")
     assert "error one\n" in errors

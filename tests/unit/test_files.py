@@ -359,3 +359,11 @@ def test_a_configuration_is_no_place_for_a_file(tmp_path: Path) -> None:
     node = NodeDefinition(name="n", mark="tests.filing.Read", type="proc", warped=True, configuration=configuration)
     found = {each.place: each.text for each in check(Pipeline(name="p", nodes=[node], links=[]), Catalogue())}
     assert "has the file 'a.bin', and the content of files travels" in found["pipeline.nodes[0].configuration"]
+
+
+def test_a_place_that_cannot_be_is_named_with_the_cure(sender: FileSender, redis_url: str, tmp_path: Path) -> None:
+    file = made(tmp_path, "a.bin")
+    sender.send([file])
+    folder = FileFolder(lambda: connect(redis_url), tmp_path / "a.bin", "abc", 1 << 30)
+    with pytest.raises(NodeFailed, match=r"'a\.bin' cannot be kept in .*; choose another place: CELERYPIPE_FILES"):
+        as_it_arrives(file, folder).path  # noqa: B018
