@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 
@@ -29,6 +29,12 @@ NOWHERE = (
 )
 
 
+class MakeCache(Protocol):
+    """Makes the cache of a run."""
+
+    def __call__(self, course: Course, *, runs_here: bool) -> RunCache: ...
+
+
 MakeSchema = Callable[[], Schema]
 MakeConfiguration = Callable[[], Mapping[str, Any]]
 
@@ -42,9 +48,9 @@ class RunCache:
     def __init__(
         self,
         course: Course,
+        *,
         url: str | None,
         settings: CacheSettings,
-        *,
         use: CacheUse,
         keyring: Keyring | None,
         runs_here: bool,
