@@ -48,9 +48,9 @@ class RunCache:
     def __init__(
         self,
         course: Course,
-        *,
         url: str | None,
         settings: CacheSettings,
+        *,
         use: CacheUse,
         keyring: Keyring | None,
         runs_here: bool,
