@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from tests import remembered
 from tests.faults.test_worker_faults import Reading
 from tests.here import Numbers, Trap
 from tests.integration.test_cache_runs import CONFIG, QUEUE, computed, node, payloads, pipeline, report_of
-from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.tuned_redis import TunedRedis
 
 
@@ -202,3 +205,25 @@ def test_a_failed_run_goes_on_and_each_result_arrives_once(
     assert report["square"].hits > 0
     assert sorted(map(int, out.read_text().split())) == [n * n for n in range(60)]
     assert len(computed(diary)) == len(set(computed(diary))) == 60
+
+
+def test_a_runner_that_is_killed_leaves_its_claims_to_others(
+    shared_worker: StartWorker, redis_url: str, diary: Path, tmp_path: Path
+) -> None:
+    shared_worker("remembered2", pool="prefork", concurrency=2, config=CONFIG)
+    gate = tmp_path / "gate"
+    options: dict[str, Any] = {"limits": {"queue": "remembered2", "parallel": 1}, "configuration": {"gate": str(gate)}}
+    one = node(remembered.Square, diary, warped=True, **options)
+    numbers = NodeDefinition(name="src", type="source", mark="data_streamer", configuration={"count": 6, "rate": 0})
+    pipe = Pipeline(name="killed", nodes=[numbers, one], links=[("src", "node")])
+    path = tmp_path / "killed.json"
+    path.write_text(json.dumps(pipe.to_dict()))
+    command = [sys.executable, "-m", "celerypipe", "run", str(path), "--redis", redis_url, "--quiet"]
+    doomed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually(lambda: computed(diary), "the first message at work")
+    waiting = Reading(Runner(redis_url).stream(Pipeline(name="w", nodes=[one], links=[]), map(Message, range(6))))
+    doomed.kill()
+    doomed.wait()
+    eventually(lambda: len(computed(diary)) > 1, "another one computes")
+    gate.touch()
+    assert waiting.payloads() == [n * n for n in range(6)]
