@@ -20,14 +20,12 @@ from celerypipe.instance import Instance
 from celerypipe.local import as_failure
 from celerypipe.loopback import Loopback
 from celerypipe.message import Message
-from celerypipe.node_cache import CacheUse
 from celerypipe.outflow import Outflow
 from celerypipe.pipeline import Pipeline
 from celerypipe.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.report import Report
 from celerypipe.resume import close_journal, follow, open_journal
-from celerypipe.run_cache import RunCache
-from celerypipe.settings import CacheSettings
+from celerypipe.run_cache import MakeCache
 from celerypipe.signing import Keyring
 from celerypipe.source import SourceStation
 from celerypipe.station import Station
@@ -50,9 +48,7 @@ class Run:
         shared_memory: bool,
         keyring: Keyring | None,
         say: Callable[[str], None],
-        cache: CacheUse,
-        cache_url: str | None,
-        cache_settings: CacheSettings,
+        cache: MakeCache,
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
         replay: tuple[DeadLetter, ...] | None = None,
@@ -74,9 +70,7 @@ class Run:
             self.carrier = RedisCarrier(
                 self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
             )
-        self.cache = RunCache(
-            self.course, cache_url, cache_settings, use=cache, keyring=keyring, runs_here=self.carrier is None
-        )
+        self.cache = cache(self.course, runs_here=self.carrier is None)
         graph = Graph.of(pipeline, fed=heads)
         self._assembly = Assembly(
             pipeline,

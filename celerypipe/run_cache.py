@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 
@@ -27,6 +27,12 @@ NOWHERE = (
     "no result is looked up or kept: a Redis is needed for that (--redis URL or CELERYPIPE_REDIS_URL), "
     "or CELERYPIPE_CACHE_URL=file:///FOLDER"
 )
+
+
+class MakeCache(Protocol):
+    """Makes the cache of a run."""
+
+    def __call__(self, course: Course, *, runs_here: bool) -> RunCache: ...
 
 
 MakeSchema = Callable[[], Schema]

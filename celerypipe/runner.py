@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,7 @@ from celerypipe.node_cache import CacheUse
 from celerypipe.pipeline import Pipeline
 from celerypipe.report import Report
 from celerypipe.run import Run
+from celerypipe.run_cache import RunCache
 from celerypipe.settings import Settings, client_url
 
 #: Seconds between two looks at timeouts.
@@ -186,9 +188,7 @@ class Runner(Submitting):
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
             keyring=settings.keyring,
             say=self.on_event,
-            cache=self.cache,
-            cache_url=url,
-            cache_settings=settings.cache,
+            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
             feed=feed,
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),

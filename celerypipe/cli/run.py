@@ -109,15 +109,8 @@ def supervise(
         if not quiet:
             console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
-    if redis and (warning := seen_in_ps(redis, [redis])):
-        say(warning)
-    for note in notes(definition, catalogue):
-        say(note)
-    private = redis is None and settings.redis_url is None and definition.is_warped and not local
-    if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
-        say(
-            "the private Redis takes its result cache along; --redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
-        )
+    for text in _warnings(definition, catalogue, settings, redis=redis, local=local):
+        say(text)
     try:
         address = redis or settings.redis_url
         with (
@@ -141,6 +134,19 @@ def supervise(
             click.echo(error.remote_traceback, err=True)
         raise
     publish(report, as_json=as_json)
+
+
+def _warnings(
+    definition: Pipeline, catalogue: Catalogue, settings: Settings, *, redis: str | None, local: bool
+) -> Iterator[str]:
+    """What is to be said before a run that nothing is wrong with."""
+    if redis and (warning := seen_in_ps(redis, [redis])):
+        yield warning
+    yield from notes(definition, catalogue)
+    private = redis is None and settings.redis_url is None and definition.is_warped and not local
+    if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
+        cure = "--redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
+        yield f"the private Redis takes its result cache along; {cure}"
 
 
 @contextmanager

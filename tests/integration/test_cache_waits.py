@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import CircuitOpen, Message, NodeTimeout, Pipeline, Runner
+from celerypipe import CircuitOpen, Message, NodeFailed, NodeTimeout, Pipeline, Runner
+from celerypipe.connection import connect
 from celerypipe.pipeline import NodeDefinition
 from tests import remembered
 from tests.faults.test_worker_faults import Reading
-from tests.here import Numbers
+from tests.here import Numbers, Trap
 from tests.integration.test_cache_runs import CONFIG, QUEUE, computed, node, payloads, pipeline, report_of
-from tests.servers import StartWorker, eventually
+from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.tuned_redis import TunedRedis
 
 
@@ -161,3 +165,65 @@ def test_a_redis_that_goes_and_comes_back_costs_results_but_no_message(
     runner = Runner(durable_redis.url)
     assert payloads(runner, pipe, range(400)) == [n * n for n in range(400)]
     assert report_of(runner)["node"].hits > 50
+
+
+def test_a_flushed_redis_loses_results_and_no_message(
+    start_worker: StartWorker, private_redis: RedisServer, diary: Path
+) -> None:
+    start_worker("rflush", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    pipe = pipeline(remembered.Square, diary, warped=True, limits={"queue": "rflush"}, configuration={"delay": 0.005})
+    reading = Reading(Runner(private_redis.url).stream(pipe, map(Message, range(300))))
+    reading.wait_for(50)
+    with connect(private_redis.url) as client:
+        client.flushall()
+    assert reading.payloads() == [n * n for n in range(300)]
+    runner = Runner(private_redis.url)
+    assert payloads(runner, pipe, range(300)) == [n * n for n in range(300)]
+    assert report_of(runner)["node"].hits > 100
+
+
+@pytest.mark.parametrize("warped", [True, False])
+def test_a_failed_run_goes_on_and_each_result_arrives_once(
+    shared_worker: StartWorker, redis_url: str, diary: Path, tmp_path: Path, warped: bool
+) -> None:
+    shared_worker(QUEUE, pool="solo", concurrency=1, config=CONFIG)
+    gate, out = tmp_path / "gate", tmp_path / "out.jsonl"
+    trap = {"at": 400, "gate": str(gate), "out": str(out), "after": 20}
+    nodes = [
+        NodeDefinition(name="numbers", type="source", mark="data_streamer", configuration={"count": 60, "rate": 0}),
+        node(remembered.Square, diary, "square", warped=warped),
+        NodeDefinition(name="trap", type="proc", mark=Trap, configuration=trap),
+        NodeDefinition(name="file", type="sink", mark="json_lines", configuration={"path": str(out)}),
+    ]
+    links = [("numbers", "square"), ("square", "trap"), ("trap", "file")]
+    pipe = Pipeline(name="story", folder=str(tmp_path / "kept"), nodes=nodes, links=links)
+    with pytest.raises(NodeFailed, match="fell into the trap") as caught:
+        Runner(redis_url).run(pipe)
+    gate.touch()
+    report = Runner(redis_url).run(pipe, resume=caught.value.report.run)
+    assert report["square"].hits + report["square"].misses == report["square"].received < 60
+    assert report["square"].hits > 0
+    assert sorted(map(int, out.read_text().split())) == [n * n for n in range(60)]
+    assert len(computed(diary)) == len(set(computed(diary))) == 60
+
+
+def test_a_runner_that_is_killed_leaves_its_claims_to_others(
+    shared_worker: StartWorker, redis_url: str, diary: Path, tmp_path: Path
+) -> None:
+    shared_worker("remembered2", pool="prefork", concurrency=2, config=CONFIG)
+    gate = tmp_path / "gate"
+    options: dict[str, Any] = {"limits": {"queue": "remembered2", "parallel": 1}, "configuration": {"gate": str(gate)}}
+    one = node(remembered.Square, diary, warped=True, **options)
+    numbers = NodeDefinition(name="src", type="source", mark="data_streamer", configuration={"count": 6, "rate": 0})
+    pipe = Pipeline(name="killed", nodes=[numbers, one], links=[("src", "node")])
+    path = tmp_path / "killed.json"
+    path.write_text(json.dumps(pipe.to_dict()))
+    command = [sys.executable, "-m", "celerypipe", "run", str(path), "--redis", redis_url, "--quiet"]
+    doomed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually(lambda: computed(diary), "the first message at work")
+    waiting = Reading(Runner(redis_url).stream(Pipeline(name="w", nodes=[one], links=[]), map(Message, range(6))))
+    doomed.kill()
+    doomed.wait()
+    eventually(lambda: len(computed(diary)) > 1, "another one computes")
+    gate.touch()
+    assert waiting.payloads() == [n * n for n in range(6)]
