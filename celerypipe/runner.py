@@ -210,9 +210,7 @@ class Runner(Submitting):
             keyring=settings.keyring,
             plugins=settings.plugins,
             say=self.on_event,
-            cache=self.cache,
-            cache_url=url,
-            cache_settings=settings.cache,
+            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:

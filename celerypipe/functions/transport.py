@@ -24,11 +24,9 @@ from celerypipe.functions.call_warp import CachedCallWarp, CallWarp, Settling
 from celerypipe.functions.function import CallDefinition, Function
 from celerypipe.instance import Instance
 from celerypipe.loopback import Loopback
-from celerypipe.node_cache import CacheUse
 from celerypipe.pipeline import Pipeline
-from celerypipe.run_cache import RunCache
+from celerypipe.run_cache import MakeCache
 from celerypipe.sealed import Sealed
-from celerypipe.settings import CacheSettings
 from celerypipe.signing import Keyring
 from celerypipe.warp import Warp
 
@@ -52,9 +50,7 @@ class Transport:
         keyring: Keyring | None,
         plugins: Sequence[Path],
         say: Callable[[str], None],
-        cache: CacheUse,
-        cache_url: str | None,
-        cache_settings: CacheSettings,
+        cache: MakeCache,
     ) -> None:
         self.course = Course(secrets.token_hex(6), folder=None, say=say, pipeline=NAME)
         self.carrier: RedisCarrier | None = None
@@ -62,9 +58,7 @@ class Transport:
             self.carrier = RedisCarrier(
                 self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
             )
-        self._cache = RunCache(
-            self.course, cache_url, cache_settings, use=cache, keyring=keyring, runs_here=url is None
-        )
+        self._cache = cache(self.course, runs_here=url is None)
         self._cache.open()
         if self.carrier is not None:
             self.carrier.seen = self._cache.see
