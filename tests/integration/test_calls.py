@@ -377,3 +377,14 @@ def test_four_processes_work_at_the_same_time(
             folder.mkdir()
             met = runner.map(called.meet, range(4), str(folder), 4)  # each waits for the other three
             assert len(set(met)) == 4
+
+
+def test_a_quick_call_does_not_wait_behind_a_slow_one(runner: Runner, tmp_path: Path) -> None:
+    assert list(runner.map(called.sometimes, [""] * 200, "")) == [""] * 200, "now it is known to be quick"
+    begun, release = tmp_path / "begun", tmp_path / "release"
+    calls = [runner.submit(called.sometimes, str(begun) if number == 5 else "", str(release)) for number in range(50)]
+    quick = [call.result(30) for number, call in enumerate(calls) if number != 5]
+    assert quick == [""] * 49, "the other process has all of them"
+    assert not calls[5].done()
+    release.touch()
+    assert calls[5].result(30) == str(begun)
