@@ -69,9 +69,10 @@ def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
     """Return what looks unintended but runs, one sentence each."""
     known = catalogue or Catalogue(pipeline.plugin_folders)
     senders = {link.source for link in pipeline.links}
+    own = set(pipeline.plugin_folders)
     found = [
-        f"plugins: there is no folder {folder}; no plugin is found there"
-        for folder in pipeline.plugin_folders
+        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: there is no folder {folder}; no plugin is found there"
+        for folder in known.plugins
         if not folder.is_dir()
     ]
     for index, node in enumerate(pipeline.nodes):

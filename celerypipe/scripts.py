@@ -77,11 +77,18 @@ return 1
 )
 
 # Refresh a held bell and look around. 0: lost to another; 1: go on; 2: the run is over; 3: this message was withdrawn.
+# The bell says who is still at work for a run that was cancelled; once nothing is left of the run it goes, or a thread
+# that hangs would keep it for as long as it hangs.
 REFRESH = Script(
     _TAKEN
     + """
+local state = redis.call('GET', KEYS[2])
+if not state then
+  if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+  return 2
+end
 if taken(KEYS[1], ARGV[1], ARGV[2]) == nil then return 0 end
-if redis.call('GET', KEYS[2]) ~= 'running' then return 2 end
+if state ~= 'running' then return 2 end
 if ARGV[3] ~= '' and #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 3 end
 return 1
 """

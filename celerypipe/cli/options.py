@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
+
+from celerypipe.shape import LONGEST
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
+    """Refuse what click takes for a number in any range."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no number of seconds")
+    return value
+
+
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True, max=LONGEST),
+    callback=_seconds,
+    metavar="SECONDS",
+    help="End the run after so long; wins over the pipeline's deadline.",
+)
 
 ALLOW = click.option(
     "--allow",

@@ -13,7 +13,7 @@ from rich.live import Live
 
 from celerypipe.catalogue import Catalogue
 from celerypipe.check import notes, require
-from celerypipe.cli.options import ALLOW, NO_CACHE, REFRESH, RERUN_FAILING
+from celerypipe.cli.options import ALLOW, NO_CACHE, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.node_cache import CacheUse
@@ -22,7 +22,6 @@ from celerypipe.report import Report
 from celerypipe.resume import resumable
 from celerypipe.runner import Runner
 from celerypipe.settings import Settings, seen_in_ps
-from celerypipe.shape import LONGEST
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
@@ -34,12 +33,7 @@ USED = CacheUse()
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one.")
 @click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True, max=LONGEST),
-    metavar="SECONDS",
-    help="End the run after so long; wins over the pipeline's deadline.",
-)
+@TIMEOUT
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
 @click.option(
     "--resume",

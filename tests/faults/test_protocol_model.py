@@ -250,6 +250,13 @@ class Protocol(RuleBasedStateMachine):
     # -- what must hold ---------------------------------------------------------------------------------------------
 
     @invariant()
+    def time_stands_still(self) -> None:
+        """What expires is a step: a machine that is busy for two seconds must not be one."""
+        for slot in range(SLOTS):
+            self.client.pexpire(f"{self.box.bell}{slot}", keys.DATA_TTL)
+        self.client.pexpire(keys.run(self.box.run), keys.DATA_TTL)
+
+    @invariant()
     def somebody_comes(self) -> None:
         if not self.broken and self._undelivered():
             assert any(self.client.exists(f"{self.box.bell}{slot}") for slot in range(SLOTS))

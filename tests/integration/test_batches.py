@@ -78,7 +78,7 @@ def test_each_message_has_its_own_outputs(runner: Runner, queue: str) -> None:
 
 def test_a_message_without_company_comes_back_too(runner: Runner, queue: str) -> None:
     # Its wait is longer than its timeout: that a batch fills is not its own time.
-    assert results(runner, together(queue, wait=0.6, timeout=0.5), [2]) == [4]
+    assert results(runner, together(queue, wait=2.2, timeout=2.0), [2]) == [4]
 
 
 def test_a_batch_that_raises_fails_only_the_guilty(runner: Runner, queue: str, tmp_path: Path) -> None:

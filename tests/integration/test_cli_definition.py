@@ -127,6 +127,22 @@ def test_check_finds_plugins_of_the_environment(file: Path, monkeypatch: pytest.
     assert "there is no folder" in result.stdout
 
 
+def test_a_plugin_folder_of_the_environment_that_is_not_there_is_said(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CELERYPIPE_PLUGINS", str(tmp_path / "gone"))
+    result = call("check", file)
+    assert result.exit_code == 0
+    assert f"CELERYPIPE_PLUGINS: there is no folder {tmp_path / 'gone'}" in result.stdout
+
+
+@pytest.mark.parametrize("seconds", ["nan", "0", "-1", "inf", "soon"])
+def test_a_timeout_that_is_none_is_refused(file: Path, seconds: str) -> None:
+    result = call("run", file, "--timeout", seconds)
+    assert result.exit_code == 2
+    assert "--timeout" in result.stderr
+
+
 def test_graph_draws_text_with_queues_and_arrows(file: Path) -> None:
     assert call("graph", file).stdout.splitlines() == [
         'faces "2"',
