@@ -8,7 +8,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from celerypipe import codec
@@ -16,6 +15,7 @@ from celerypipe.errors import CelerypipeError, CodecError
 from celerypipe.failures import place_of
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call, Timing, split
+from celerypipe.functions.callbacks import Callbacks
 from celerypipe.functions.call_warp import CallWarp
 from celerypipe.functions.function import Function, as_function
 from celerypipe.functions.ledger import Ledger, failed_input, of_input
@@ -52,7 +52,7 @@ class Session:
         self._withdrawals = Withdrawals(local=transport.local)
         self._closing = False
         self._ended = threading.Event()
-        self._callbacks: ThreadPoolExecutor | None = None
+        self._callbacks = Callbacks()
         self._clock: threading.Thread | None = None
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -212,13 +212,7 @@ class Session:
 
     def later(self, work: Callable[[], None]) -> None:
         """Run callbacks of users, one after another."""
-        with self._lock:
-            if self._callbacks is None:
-                self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-callbacks")
-        try:
-            self._callbacks.submit(work)
-        except RuntimeError:  # Python itself ends
-            work()
+        self._callbacks.add(work)
 
     def check_process(self) -> None:
         """Raise RuntimeError in a forked child: nobody settles calls there."""
@@ -300,5 +294,4 @@ class Session:
         self._transport.close(ending if self.course.error is None else "failed")
         self.course.settle(0.0)
         self.course.farewell(FAREWELL)
-        if self._callbacks is not None:
-            self._callbacks.shutdown(wait=False)
+        self._callbacks.close()

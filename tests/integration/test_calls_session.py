@@ -125,3 +125,16 @@ def test_a_burst_leaves_nothing_behind(runner: Runner, redis_url: str) -> None:
             run = other._session.course.run_id.encode()
         left = {key.split(b":")[1] for key in set(client.scan_iter("celerypipe:*")) - before if run in key}
         assert left <= {b"run", b"about"}, "what says how it ended goes with its time"
+
+
+def test_who_cancels_does_not_wait_for_who_sends() -> None:
+    """Who sends the next calls holds the session's lock and looks at a call; who cancels holds that call's."""
+    with Runner(local=True) as runner:
+        call = runner.submit(called.nap, 20)
+        call.add_done_callback(bool)
+        assert runner._session is not None
+        with runner._session._lock:
+            cancelling = threading.Thread(target=call.cancel)
+            cancelling.start()
+            cancelling.join(10)
+            assert not cancelling.is_alive()
