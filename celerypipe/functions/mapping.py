@@ -43,7 +43,8 @@ def as_they_come(submit: Submit, many: Iterable[Any]) -> Iterator[Any]:
         while True:
             for each in map(submit, itertools.islice(values, AHEAD - len(waiting))):
                 waiting.add(each)
-                each.add_done_callback(lambda done: through.put(done))
+                # At once, not with the callbacks of users: one of those may be what reads here.
+                Future.add_done_callback(each, through.put)
             if not waiting:
                 return
             done = through.get()

@@ -59,6 +59,8 @@ class Session:
 
     def submit(self, value: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Call[Any]:
         """Take a call. It starts when its inputs are there and its function has room; nothing waits for that here."""
+        if os.getpid() != self.pid:  # it has none of the threads, and a lock may be held for ever
+            raise RuntimeError("calls cannot be submitted here: this process was forked; make an executor of its own")
         function = as_function(value, self._functions, local=self._transport.local)
         bound = function.bind(arguments, named, whole=self._transport.remembers(function))
         bare, inputs = split(bound)

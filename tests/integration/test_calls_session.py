@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +72,56 @@ def test_a_runner_that_nobody_closed_ends_when_it_is_let_go(
     assert call.result(30) == "slept"
     run = session.course.run_id
     eventually(lambda: redis_client.get(f"celerypipe:run:{run}") == b"finished", "the end of its session")
+
+
+def test_an_executor_that_nobody_shut_down_ends_when_it_is_let_go() -> None:
+    executor = Runner(local=True).executor()
+    call = executor.submit(called.nap, 0.1, "slept")
+    session = executor._session
+    assert session is not None
+    del executor
+    gc.collect()
+    assert call.result(30) == "slept"
+    eventually(session._ended.is_set, "the end of its session")
+
+
+def test_a_session_that_was_closed_is_gone() -> None:
+    runner, executor = Runner(local=True), Runner(local=True).executor()
+    sessions = []
+    for each in (runner, runner, executor):
+        assert each.submit(called.same, 1).result(30) == 1
+        sessions.append(weakref.ref(each._session))
+        runner.close()
+    executor.shutdown()
+    executor._session = None
+
+    def gone() -> bool:
+        gc.collect()
+        return [session() for session in sessions] == [None] * 3
+
+    eventually(gone, "the end of all of them")
+
+
+def test_results_of_a_runner_that_nobody_holds() -> None:
+    assert list(Runner(local=True).map(called.add, range(1000), 1)) == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("way", ["map", "await"])
+def test_a_callback_may_wait_for_any_call(runner: Runner, way: str) -> None:
+    found: list[Any] = []
+    told = threading.Event()
+
+    async def awaited() -> list[int]:
+        return [await runner.asubmit(called.same, number) for number in range(3)]
+
+    def tell(_: object) -> None:
+        values = asyncio.run(awaited()) if way == "await" else runner.map(called.same, range(3), ordered=False)
+        found.extend(sorted(values))
+        told.set()
+
+    runner.submit(called.nap, 0.1).add_done_callback(tell)
+    assert told.wait(30)
+    assert found == [0, 1, 2]
 
 
 SCRIPT = """
