@@ -136,6 +136,19 @@ def refuse(value: Any) -> Any:
     raise ValueError(f"{value!r} is not to my taste")
 
 
+class Speechless(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@node(queue="calls")
+def fail_oddly(how: str) -> None:
+    """Raise what is hard to tell of."""
+    raise Speechless if how == "speechless" else OSError(f"no such file: {os.fsdecode(bytes([255]))}")
+
+
 @node(queue="calls")
 def misconfigured(_: Any = None) -> None:
     """Raise what ends a run of a pipeline, and only its own call here."""

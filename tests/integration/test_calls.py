@@ -128,6 +128,11 @@ def test_a_failure_ends_no_other_call(either: Runner) -> None:
     assert "cannot travel" in str(bad[1].exception(30))
 
 
+def test_a_failure_that_is_hard_to_tell_of_is_told(either: Runner) -> None:
+    assert "Speechless: its text cannot be had" in str(either.submit(called.fail_oddly, "speechless").exception(30))
+    assert "no such file: " in str(either.submit(called.fail_oddly, "name").exception(30))
+
+
 def test_a_timeout_says_where_the_time_went(runner: Runner) -> None:
     call = runner.submit(called.hurried, 20)
     with pytest.raises(NodeTimeout, match=r"hurried: 0.5 s exceeded \(.*running on"):
