@@ -235,7 +235,9 @@ class Activation:
     def _count(self) -> int:
         """How many messages of each node a read may bring: whole batches, and at least one, also at first."""
         batch = min(serving.gathering.size for serving in self.servings)
-        if self.home.mean is None:
+        # One call of a function may take a thousand times as long as the next: that one would wait behind it, although
+        # other processes have nothing to do.
+        if self.home.mean is None or self.home.record.configuration is None:
             return batch
         means = [serving.mean for serving in self.servings]
         work = sum(mean for mean in means if mean is not None)

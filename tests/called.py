@@ -93,6 +93,16 @@ def meet(number: int, folder: str, count: int) -> int:
 
 
 @node(queue="calls")
+def sometimes(begun: str, gone_on: str) -> str:
+    """As gate if it has a path, else at once."""
+    if begun:
+        Path(begun).touch()
+        while not Path(gone_on).exists():
+            time.sleep(0.01)
+    return begun
+
+
+@node(queue="calls")
 def large(number: int, size: int = 300_000) -> NDArray[Any]:
     """An array that lies apart."""
     return np.full(size, number, np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +39,8 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 FILE_WIDTH = 160
 #: Seconds that Redis has for one answer.
 PATIENCE = 10.0
-#: Characters of a code that tell it from another.
-CODE = 19
+#: A digest: its beginning tells it from others.
+DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 @click.group()
@@ -50,7 +51,7 @@ def cache() -> None:
     It is in the Redis of the runs, or in the one that CELERYPIPE_CACHE_URL names. What is kept besides in a folder or
     an object store is not listed here, nor removed.
 
-    PATTERN is a mark (tasks.gpu.Detect), or a fingerprint; * and ? stand for anything.
+    PATTERN is a mark (tasks.gpu.Detect) or a fingerprint; * and ? stand for anything: blake3-0123456789ab*
     """
 
 
@@ -67,7 +68,7 @@ def stats(redis: str | None, as_json: bool) -> None:
     asked = found.hits + found.misses
     rate = f" ({found.hits / asked:.1%} of {asked:,})" if asked else ""
     lines = {
-        "kept": f"{found.entries:,} results, {volume(found.bytes)} with {found.blobs:,} large ones",
+        "kept": f"{found.entries:,} results, {found.blobs:,} of them large; {volume(found.bytes)} in all",
         "hits": f"{found.hits:,}{rate}",
         "misses": f"{found.misses:,}",
         "saved": f"{long_span(found.seconds_saved)} of computing, {volume(found.bytes_saved)} of results",
@@ -163,7 +164,8 @@ def warm(
 
     Exit status: 0 done, 1 the run failed or was cancelled, 2 something is wrong before it runs.
     """
-    definition = up_to_cached(Pipeline.load(pipeline, allow))
+    whole = Pipeline.load(pipeline, allow)
+    definition = up_to_cached(whole)
     settings = Settings.from_environment()
     if redis is None and settings.redis_url is None and settings.cache.url is None:
         raise ConfigError(
@@ -175,7 +177,7 @@ def warm(
         return runner.run(definition, on_progress=show)
 
     use = CacheUse(refresh=refresh)
-    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, cache=use)
+    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, cache=use, whole=whole)
 
 
 @contextmanager
@@ -189,17 +191,23 @@ def _client(redis: str | None) -> Iterator[tuple[Client, str]]:
 
 def _table(found: Sequence[index.Listed]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading, right in (("mark", 0), ("code", 0), ("arguments", 0), ("size", 1), ("took", 1), ("kept", 1), ("", 0)):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=bool(right))
+    for heading in ("fingerprint", "mark", "code", "arguments"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "fingerprint")
+    for heading in ("size", "took", "kept", ""):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     now = time.time()
     for each in found:
-        code = each.asked.code
-        arguments = ", ".join(f"{name}={value}" for name, value in each.asked.configuration.items())
+        arguments = ", ".join(f"{name}={_short(value)}" for name, value in each.asked.configuration.items())
         facts = volume(each.size), span(each.seconds), long_span(max(0.0, now - each.created)) + " ago"
         failure = f"failed: {each.failure.type}" if each.failure is not None else ""
-        cells = each.asked.mark, code if len(code) <= CODE else f"{code[:CODE]}…", arguments, *facts, failure
+        cells = _short(each.fingerprint), each.asked.mark, _short(each.asked.code), arguments, *facts, failure
         table.add_row(*(Text(harmless(cell)) for cell in cells))
     return table
+
+
+def _short(text: str) -> str:
+    """A digest as far as it tells one from another."""
+    return DIGEST.sub(r"\1…", text)
 
 
 def _counted(count: int) -> str:

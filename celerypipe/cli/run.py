@@ -95,8 +95,12 @@ def supervise(
     quiet: bool,
     resume: str | None = None,
     cache: CacheUse = USED,
+    whole: Pipeline | None = None,
 ) -> None:
-    """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report."""
+    """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report.
+
+    ``whole``: the pipeline that it is a part of, if it is one.
+    """
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local)
@@ -109,7 +113,7 @@ def supervise(
         if not quiet:
             console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
-    for text in _warnings(definition, catalogue, settings, redis=redis, local=local):
+    for text in _warnings(whole or definition, catalogue, settings, redis=redis, local=local):
         say(text)
     try:
         address = redis or settings.redis_url

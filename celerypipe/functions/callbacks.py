@@ -1,4 +1,4 @@
-"""Callbacks of users: run one after another, by a thread that nothing else waits for."""
+"""Callbacks of users: run one after another in a thread of their own, where they hold nobody up."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Callbacks:
-    """Whoever settles a call adds what it set off. He holds that call's own lock, so none but ours is taken here."""
+    """The thread for callbacks of one session; there is none before the first callback.
+
+    Whoever settles a call holds that call's lock here, and who sends calls looks at it under the session's: so this has
+    one of its own.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._thread: ThreadPoolExecutor | None = None
+        self._executor: ThreadPoolExecutor | None = None
 
-    def add(self, work: Callable[[], None]) -> None:
-        """Have this done soon."""
+    def run(self, work: Callable[[], None]) -> None:
+        """Run it after those that were given before."""
         with self._lock:
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-callbacks")
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-callbacks")
         try:
-            self._thread.submit(work)
-        except RuntimeError:  # the session, or Python itself, is at its end
+            self._executor.submit(work)
+        except RuntimeError:  # the session is over, or Python itself ends
             work()
 
     def close(self) -> None:
-        """Take no more; what was added is done."""
-        with self._lock:
-            if self._thread is not None:
-                self._thread.shutdown(wait=False)
+        """Run what was given, then end; nobody waits for it."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from celerypipe import codec
@@ -15,8 +16,8 @@ from celerypipe.errors import CelerypipeError, CodecError
 from celerypipe.failures import place_of
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call, Timing, split
-from celerypipe.functions.callbacks import Callbacks
 from celerypipe.functions.call_warp import CallWarp
+from celerypipe.functions.callbacks import Callbacks
 from celerypipe.functions.function import Function, as_function
 from celerypipe.functions.ledger import Ledger, failed_input, of_input
 from celerypipe.functions.mending import Mending
@@ -119,7 +120,7 @@ class Session:
         for call in calls:
             error = failed_input(call)
             if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
-                self.course.spawn("inputs", self._bring_inputs, call)
+                self._mending.later(partial(self._bring_inputs, call))
             elif error is None:
                 with self._lock:
                     call._warp.queued.append(call)
@@ -214,7 +215,7 @@ class Session:
 
     def later(self, work: Callable[[], None]) -> None:
         """Run callbacks of users, one after another."""
-        self._callbacks.add(work)
+        self._callbacks.run(work)
 
     def check_process(self) -> None:
         """Raise RuntimeError in a forked child: nobody settles calls there."""
@@ -289,6 +290,7 @@ class Session:
         if self.course.error is None:
             self._mending.bring(apart)
         self.course.over.set()
+        self._mending.close()
         with self._ledger.changed:
             self._ledger.changed.notify_all()
         for warp in list(self._warps.values()):

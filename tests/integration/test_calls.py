@@ -351,7 +351,10 @@ def test_calls_are_let_go_with_what_they_hold(runner: Runner, redis_client: Clie
 
 
 def test_nobody_waits_for_ever_in_a_forked_child(runner: Runner, redis_url: str) -> None:
-    call = runner.submit(called.nap, 1.0, "slept")
+    call, large = runner.submit(called.nap, 1.0, "slept"), runner.submit(called.large, 1)
+    executor = runner.executor()
+    assert executor.submit(called.same, 1).result(30) == 1
+    assert large.exception(30) is None
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -362,12 +365,22 @@ def test_nobody_waits_for_ever_in_a_forked_child(runner: Runner, redis_url: str)
                 call.result(30)
             except RuntimeError as error:
                 said = f"{mine} {error}".encode()
+            refused = 0
+            for what in (lambda: call.state, large.result, lambda: executor.submit(called.same, 1)):
+                try:
+                    what()
+                except RuntimeError:  # it would write on a line of the parent, or wait for threads that are not here
+                    refused += 1
+            said += b" %d" % refused
             runner.close()
         finally:
             os.write(write, said)
             os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(read, 1000).startswith(b"7 this call was submitted by the process that this one was forked from")
+    said = os.read(read, 1000)
+    assert said.startswith(b"7 this call was submitted by the process that this one was forked from")
+    assert said.endswith(b" 3")
+    executor.shutdown()
     os.close(read)
     os.close(write)
     assert call.result(30) == "slept"
@@ -382,3 +395,14 @@ def test_four_processes_work_at_the_same_time(
             folder.mkdir()
             met = runner.map(called.meet, range(4), str(folder), 4)  # each waits for the other three
             assert len(set(met)) == 4
+
+
+def test_a_quick_call_does_not_wait_behind_a_slow_one(runner: Runner, tmp_path: Path) -> None:
+    assert list(runner.map(called.sometimes, [""] * 200, "")) == [""] * 200, "now it is known to be quick"
+    begun, release = tmp_path / "begun", tmp_path / "release"
+    calls = [runner.submit(called.sometimes, str(begun) if number == 5 else "", str(release)) for number in range(50)]
+    quick = [call.result(30) for number, call in enumerate(calls) if number != 5]
+    assert quick == [""] * 49, "the other process has all of them"
+    assert not calls[5].done()
+    release.touch()
+    assert calls[5].result(30) == str(begun)

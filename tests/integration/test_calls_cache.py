@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_inputs_count_by_what_they_are(url: str, local: bool, tmp_path: Path) ->
             assert small.result(30) == 10
             assert [twice.state, small.state] == (["cached"] * 2 if round_ else ["done"] * 2)
     assert times(marks) == 2
+
+
+def test_inputs_that_have_to_come_here_come_one_after_another(url: str, local: bool, tmp_path: Path) -> None:
+    with Runner(url, local=local) as runner:
+        larges = [runner.submit(called.large, number, 20_000) for number in range(40)]
+        calls = [runner.submit(called.remembered, str(tmp_path / "marks"), large) for large in larges]
+        most = 0
+        while not all(call.done() for call in calls):
+            names = [thread.name for thread in threading.enumerate()]
+            most = max(most, names.count("celerypipe-inputs"))
+        assert [call.result(30)[0] for call in calls] == [2 * number for number in range(40)]
+        assert most <= 1, "no thread for each"
 
 
 def test_a_failure_is_not_kept_and_a_call_is_no_message_of_a_pipeline(url: str, local: bool, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from celerypipe import NodeFailed, Runner
-from celerypipe.connection import Client
+from celerypipe.connection import Client, connect
 from celerypipe.functions.outcome import MOST_AGAIN
 from celerypipe.functions.session import Session
 from celerypipe.signing import VARIABLE
@@ -119,6 +119,23 @@ def test_large_results_go_to_other_calls_by_reference(
         assert sum(warp.tally.bytes for warp in warps) < 100_000, "none of it came here"
         assert words.result(30) == called.many_words(50_000)
         assert (added.result(30) == 3.0).all()
+
+
+def test_an_input_that_somebody_altered_is_made_again(
+    start_worker: StartWorker, private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(VARIABLE, "0123456789abcdef" * 4)
+    start_worker("calls", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    marks = tmp_path / "marks"
+    with Runner(private_redis.url, shared_memory=False) as runner, connect(private_redis.url) as client:
+        large = runner.submit(called.large_noted, str(marks), 3)
+        assert large.exception(30) is None
+        (key,) = client.scan_iter("celerypipe:blob:*")
+        content: Any = client.get(key)
+        client.set(key, content[:-8] + b"12345678", keepttl=True)
+        assert (runner.submit(called.add, large, 1).result(30) == 4).all()
+        assert (large.result(30) == 3).all()
+        assert marks.read_text() == "3\n3\n"
 
 
 def lose(runner: Runner, client: Client) -> int:
