@@ -140,6 +140,32 @@ def remembered(path: str, value: Any, scale: Any = 2) -> Any:
     return value * scale
 
 
+@node(queue="calls", cache="1h", version="1")
+def exact(what: str, _: str) -> Any:
+    """Values of four kinds."""
+    return {"array": np.ones((2, 3, 4)), "number": 1 + 2, "tuple": (1, 2, 3), "none": None}[what]
+
+
+@node(queue="calls", cache="1h", version="1")
+def picky(path: str, number: int) -> int:
+    """Refuse each fourth number; with a line in a file for each time."""
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    if number % 4 == 3:
+        raise ValueError(f"{number} is not to my taste")
+    return number
+
+
+@node(queue="calls", cache={"failures": True}, version="1")
+def picky_for_good(path: str, number: int) -> int:
+    """The same, and a failure is remembered."""
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    if number % 4 == 3:
+        raise ValueError(f"{number} is not to my taste")
+    return number
+
+
 @node(queue="calls")
 def refuse(value: Any) -> Any:
     """Raise ValueError."""
