@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from celerypipe import Message, node
+from celerypipe import File, Message, node
 from celerypipe.errors import ConfigError
 
 #: What a worker of these functions has in its configuration.
@@ -114,6 +114,12 @@ def large_noted(path: str, number: int, size: int = 300_000) -> NDArray[Any]:
     with open(path, "a") as file:
         file.write(f"{number}\n")
     return np.full(size, number, np.float64)
+
+
+@node(queue="calls")
+def size(file: File) -> int:
+    """How many bytes are in it."""
+    return len(Path(file).read_bytes())
 
 
 @node(queue="calls")
