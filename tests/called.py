@@ -228,6 +228,12 @@ def remembering(value: Any) -> Any:
     return value
 
 
+@node(queue="nobody")
+def unserved(value: Any) -> Any:
+    """One whose queue has no worker."""
+    return value
+
+
 def undecorated(value: Any) -> Any:
     """No node."""
     return value

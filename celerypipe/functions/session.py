@@ -206,6 +206,11 @@ class Session:
         flight = warp.flight_of(call)
         return flight is not None and self._transport.is_given(warp, flight)
 
+    def trouble(self, call: Call[Any]) -> str:
+        """Why a call is not done, as far as that is known without asking anybody."""
+        warp: CallWarp = call._warp
+        return f"; no worker serves queue {warp.queue!r}" if not warp.carrier.slots(warp) else ""
+
     def withdraw(self, call: Call[Any]) -> None:
         """A call was cancelled: take it back from wherever it is."""
         with self._ledger.changed:

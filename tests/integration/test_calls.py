@@ -307,6 +307,16 @@ def test_without_a_redis() -> None:
         runner.submit(called.same, 1)
 
 
+def test_without_a_worker(redis_url: str) -> None:
+    said: list[str] = []
+    runner = Runner(redis_url, on_event=said.append)
+    call = runner.submit(called.unserved, 1)
+    with pytest.raises(TimeoutError, match=r"unserved: no result after 0.01 s; no worker serves queue 'nobody'"):
+        call.result(0.01)
+    assert "celery -A celerypipe worker -Q nobody" in said[0]
+    runner.close(cancel=True)
+
+
 def test_the_end_waits_for_calls_and_results_stay_readable(runner: Runner, redis_client: Client) -> None:
     with runner:
         calls = [runner.submit(called.large, number) for number in range(3)]
