@@ -231,7 +231,8 @@ class Call(Future[T]):
         return super().exception(0)
 
     def _late(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(f"{self.function}: no result after {max(0.0, timeout or 0.0):.4g} s{self._desk.trouble(self)}")
+        seconds = max(0.0, timeout or 0.0)
+        return TimeoutError(f"{self.function}: no result after {seconds:.4g} s{self._desk.trouble(self)}")
 
     def _look(self) -> None:
         if not self.done():
