@@ -75,6 +75,12 @@ def noted(path: str, value: Any = None) -> Any:
 
 
 @node(queue="calls")
+def noted_after(value: Any, path: str) -> Any:
+    """The same, the value first."""
+    return noted(path, value)
+
+
+@node(queue="calls")
 def gate(begun: str, gone_on: str, value: Any = None) -> Any:
     """Say by a file that it is at work, and wait for another one."""
     Path(begun).touch()

@@ -247,6 +247,22 @@ def test_map_takes_values_as_it_needs_them_and_cancels_the_rest(runner: Runner) 
         runner.map(called.undecorated, [1])
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_map_of_values_that_come_slowly(runner: Runner, tmp_path: Path, ordered: bool) -> None:
+    marks, taken = tmp_path / "marks", []
+
+    def slowly() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+            eventually(lambda: marks.exists() and len(marks.read_text().split()) > number, "the call of that one")
+
+    results = runner.map(called.noted_after, slowly(), str(marks), ordered=ordered)
+    assert next(results) == 0
+    assert len(taken) < 500, "it was not held back for the values after it"
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+
+
 REFUSED = [
     (lambda value: value, "a lambda has no name"),
     (called.Doubling, "it is a class"),
