@@ -13,6 +13,13 @@ def alive(pid: int) -> bool:
     return False
 
 
+def birth(pid: int) -> int:
+    """When a process began, in ticks since the machine did; 0: it is gone. Pids are given again, in an hour too."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return 0
+
+
 def descendants(pid: int) -> set[int]:
     """All processes below this one."""
     found: set[int] = set()

@@ -23,7 +23,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from celerypipe import Runner
-from tests.processes import alive
 from tests.soak.harms import HARMS
 from tests.soak.rounds import Round, complaint, random_pipeline, run
 from tests.soak.world import QUEUE, World
@@ -125,7 +124,7 @@ def main(seconds: float, seed: str) -> None:
             console.print("stopped")
         finally:
             world.close()
-    left = [pid for pid in world.born if alive(pid)]
+    left = world.left()
     _summary(console, rounds, messages, lost, broken)
     if left:
         problems.append({"problem": f"processes are left: {left}"})

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.processes import descendants
+from tests.processes import alive, birth, descendants
 from tests.servers import ROOT, RedisServer, RunningWorker, eventually, launch_worker
 
 CONFIG = 'imports = ["tests.remote"]\n'
@@ -26,8 +26,8 @@ class World:
     redis: RedisServer = field(default_factory=RedisServer)
     workers: list[RunningWorker] = field(default_factory=list)
     bystanders: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    #: Pid of every process that belonged to it.
-    born: set[int] = field(default_factory=set)
+    #: Pid and birth of every process that belonged to it.
+    born: set[tuple[int, int]] = field(default_factory=set)
     #: How often Redis was started.
     lives: int = 0
     #: Nothing is started anew any more; the one who looked after it is through; it may end, and Redis with it.
@@ -49,7 +49,8 @@ class World:
         for bystander in self.bystanders:
             bystander.kill()
             bystander.wait()
-        self.born.update(*(descendants(worker.process.pid) for worker in self.workers))
+        for worker in self.workers:
+            self._note(*descendants(worker.process.pid))
         for worker in self.workers:
             worker.process.terminate()
         try:
@@ -75,15 +76,22 @@ class World:
         command = [sys.executable, "-m", "celerypipe", "run", str(path), "--redis", self.redis.url, "--json"]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.bystanders.append(process)
-        self.born.add(process.pid)
+        self._note(process.pid)
         return process
+
+    def left(self) -> list[int]:
+        """Those of its processes that live."""
+        return [pid for pid, born in self.born if alive(pid) and birth(pid) == born]
+
+    def _note(self, *pids: int) -> None:
+        self.born.update((pid, birth(pid)) for pid in pids)
 
     def _launch(self, kind: int, *, wait: bool) -> RunningWorker:
         pool, slots = KINDS[kind]
         worker = launch_worker(
             QUEUE, url=self.redis.url, pool=pool, concurrency=slots, config=CONFIG, wait=wait, cwd=ROOT
         )
-        self.born.add(worker.process.pid)
+        self._note(worker.process.pid)
         return worker
 
     def _mind(self) -> None:
@@ -97,7 +105,7 @@ class World:
                 self.redis.start()  # by this thread, since it ends with the thread that started it
                 self.lives += 1
             for kind, worker in enumerate(self.workers):
-                self.born |= descendants(worker.process.pid)
+                self._note(*descendants(worker.process.pid))
                 if worker.process.poll() is not None:
                     worker.kill()  # and the children that outlived it
                     with suppress(OSError):
