@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from celerypipe.files import File
 from celerypipe.functions.call import Call
 from celerypipe.functions.executor import CallExecutor, end_with
 from celerypipe.functions.mapping import as_they_come, in_order
@@ -77,9 +78,10 @@ class Submitting:
         """
         loop = asyncio.get_running_loop()
         session = self._session
-        if session is not None and session.knows(function):
+        sends = any(isinstance(each, File) for each in (*arguments, *named.values()))
+        if session is not None and session.knows(function) and not sends:
             call: Call[T] = self.submit(function, *arguments, **named)
-        else:  # Redis and the workers are looked at first
+        else:  # Redis and the workers are looked at first, or a file is sent
             making = loop.run_in_executor(None, lambda: self.submit(function, *arguments, **named))
             try:
                 call = await asyncio.shield(making)

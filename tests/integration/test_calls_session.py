@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import celerypipe
 from celerypipe import NodeFailed, RunCancelled, Runner
 from celerypipe.blob import is_shared
 from celerypipe.cancellation import cancel
@@ -104,6 +106,28 @@ def test_a_session_that_was_closed_is_gone() -> None:
 
 def test_results_of_a_runner_that_nobody_holds() -> None:
     assert list(Runner(local=True).map(called.add, range(1000), 1)) == list(range(1, 1001))
+
+
+def test_an_event_loop_goes_on_while_a_file_is_sent(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path
+) -> None:
+    start_worker("calls", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    files = []
+    for content in (b"first", b"other one"):
+        (tmp_path / content.decode()).write_bytes(content)
+        files.append(celerypipe.file(tmp_path / content.decode()))
+
+    async def main() -> int:
+        assert await runner.asubmit(called.size, files[0]) == 5
+        assert private_redis.process is not None
+        private_redis.process.send_signal(signal.SIGSTOP)
+        sending = asyncio.create_task(runner.asubmit(called.size, files[1]))
+        await asyncio.sleep(0)  # now it is at it
+        private_redis.process.send_signal(signal.SIGCONT)
+        return await sending
+
+    with Runner(private_redis.url) as runner:
+        assert asyncio.run(main()) == 9
 
 
 @pytest.mark.parametrize("way", ["map", "await"])
