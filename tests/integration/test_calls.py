@@ -255,7 +255,7 @@ def test_map_of_values_that_come_slowly(runner: Runner, tmp_path: Path, ordered:
         for number in range(1000):
             taken.append(number)
             yield number
-            eventually(lambda: marks.exists() and len(marks.read_text().split()) > number, "the call of that one")
+            eventually(lambda: marks.exists() and len(marks.read_text().split()) == len(taken), "its call")
 
     results = runner.map(called.noted_after, slowly(), str(marks), ordered=ordered)
     assert next(results) == 0
