@@ -31,7 +31,10 @@ from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without
 from celerypipe.warming import up_to_cached
 
 REDIS_OPTION = click.option(
-    "--redis", metavar="URL", help=f"Where the cache is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}."
+    "--redis",
+    metavar="URL",
+    help="Where the cache is; else the Redis that CELERYPIPE_CACHE_URL or CELERYPIPE_REDIS_URL names, "
+    f"else {DEFAULT_REDIS_URL}.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -123,6 +126,13 @@ def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_
             removed = len(names)
             text = f"forgot {what}" + (f", {volume(size)}" if size else "")
     click.echo(json.dumps({"removed": removed}) if as_json else text)
+    settings = Settings.from_environment().cache
+    if settings.url is not None and settings.redis_url is None:
+        click.echo(
+            f"what is kept in {without_password(settings.url)} besides is still there, and runs will find it: "
+            "`celerypipe run --refresh NODE` computes it anew and overwrites it",
+            err=True,
+        )
 
 
 @cache.command(short_help="Why a message was computed.")
@@ -184,7 +194,7 @@ def warm(
 def _client(redis: str | None) -> Iterator[tuple[Client, str]]:
     """The Redis that the cache is in."""
     settings = Settings.from_environment()
-    url = settings.cache.redis_url or (client_url(redis) if redis else settings.redis_url or DEFAULT_REDIS_URL)
+    url = client_url(redis) if redis else settings.cache.redis_url or settings.redis_url or DEFAULT_REDIS_URL
     with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
         yield client, url
 
