@@ -176,18 +176,29 @@ def warm(
     """
     whole = Pipeline.load(pipeline, allow)
     definition = up_to_cached(whole)
-    settings = Settings.from_environment()
-    if redis is None and settings.redis_url is None and settings.cache.url is None:
-        raise ConfigError(
-            "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
-            "or CELERYPIPE_CACHE_URL=file:///FOLDER"
-        )
+    _look_for_a_place(redis)
 
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
         return runner.run(definition, on_progress=show)
 
     use = CacheUse(refresh=refresh)
     supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, cache=use, whole=whole)
+
+
+def _look_for_a_place(redis: str | None) -> None:
+    """Raise what a run takes in its stride, and what keeps it from filling the cache."""
+    settings = Settings.from_environment()
+    if not settings.cache.enabled:
+        raise ConfigError("CELERYPIPE_CACHE=no switches the result cache off: nothing would be kept")
+    url = settings.cache.redis_url or (client_url(redis) if redis else settings.redis_url)
+    if url is None and settings.cache.url is None:
+        raise ConfigError(
+            "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
+            "or CELERYPIPE_CACHE_URL=file:///FOLDER"
+        )
+    if url is not None:
+        with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
+            client.ping()
 
 
 @contextmanager
