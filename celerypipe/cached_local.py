@@ -110,7 +110,7 @@ class CachedLocal(LocalStation):
 
         ahead.look, ahead.asking = look, True
         if look:
-            self.cache.look(asked, answered, again=ahead.again)
+            self.cache.look(asked, ahead.message, answered, again=ahead.again)
         else:
             self.cache.ask(asked, ahead.message, answered, again=ahead.again)
 

@@ -137,6 +137,7 @@ class NodeCache:
                 node=self.name,
                 message=_name(message),
                 served=self.is_served,
+                notes=frozenset(message.meta),
             )
         )
 
@@ -144,13 +145,15 @@ class NodeCache:
         """Is anybody there who computes what nobody knows? Claims of others who wait for that are not waited for."""
         return True
 
-    def look(self, asked: Asked, answer: Look, *, again: bool = False) -> None:
+    def look(self, asked: Asked, message: Message, answer: Look, *, again: bool = False) -> None:
         """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
 
         def told(found: Found | Claim | None) -> None:
             answer(found if isinstance(found, Found) else None)
 
-        self._opened.post(Question(asked, self.policy, told, rerun_failing=self.rerun_failing or again, peeks=True))
+        again = again or self.rerun_failing
+        notes = frozenset(message.meta)
+        self._opened.post(Question(asked, self.policy, told, rerun_failing=again, peeks=True, notes=notes))
 
     @property
     def _opened(self) -> ResultCache:

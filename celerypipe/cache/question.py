@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from celerypipe.cache.asked import Asked
@@ -114,9 +114,10 @@ def always() -> bool:
 class Question:
     """One question on its way. ``peeks``: it is only looked at, a miss is answered with None.
 
-    ``served``: is anybody there who would compute it, such as a live worker? ``looked``: it has seen what is kept, or
-    waits for what is being computed; ``unusable``: when the entry was kept that it has seen and cannot use; ``why``:
-    why what was there did not answer it.
+    ``notes``: the keys of the input's meta; None: they do not matter. ``served``: is anybody there who would compute
+    it, such as a live worker? ``looked``: it has seen what is kept, or waits for what is being computed;
+    ``unusable``: when the entry was kept that it has seen and cannot use; ``why``: why what was there did not
+    answer it.
     """
 
     asked: Asked
@@ -128,6 +129,7 @@ class Question:
     message: str = ""
     peeks: bool = False
     served: Callable[[], bool] = always
+    notes: Collection[str] | None = None
     fingerprint: str = ""
     looked: bool = False
     unusable: float | None = None
@@ -145,7 +147,10 @@ class Question:
             self.why = "expired"
             return False
         if head.failure is None:
-            return True
+            if self.notes is None or head.fits(self.notes):
+                return True
+            self.why, self.unusable = "notes", head.created
+            return False
         # A failure that was kept after the question was asked is the answer of whoever ran it again.
         if not self.policy.failures or (self.rerun_failing and first):
             self.why, self.unusable = "failed", head.created

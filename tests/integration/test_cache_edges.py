@@ -129,6 +129,20 @@ def test_notes_that_a_node_writes_over_are_its_own(
     assert content(found) == content(outputs(Runner(redis_url, cache=False), pipe, inputs("b")))
 
 
+@pytest.mark.parametrize("warped", [True, False])
+def test_a_note_that_the_first_input_had_already_is_no_reason_to_leave_it_out(
+    shared_worker: StartWorker, redis_url: str, diary: Path, warped: bool
+) -> None:
+    """Who has a note as an input and as an output did not say which of them it is of."""
+    shared_worker(QUEUE, pool="solo", concurrency=1, config=CONFIG)
+    pipe = pipeline(remembered.Square, diary, warped=warped)
+    rich, poor = {"path": "a", "squared": True}, {"path": "b"}
+    outputs(Runner(redis_url), pipe, [Message(3, rich)])
+    found = outputs(Runner(redis_url), pipe, [Message(3, poor), Message(3, rich), Message(3, poor)])
+    assert [dict(each.meta) for each in found] == [{**poor, "squared": True}, rich, {**poor, "squared": True}]
+    assert len(computed(diary)) == 2, "what was computed for the poorer one does for both"
+
+
 def test_signed_workers_are_believed_and_what_they_told_is(
     shared_worker: StartWorker, redis_url: str, diary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
