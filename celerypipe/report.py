@@ -115,7 +115,7 @@ class Report:
     def __rich__(self) -> Table:
         table = Table(
             title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
-            caption="\n".join(["times are p50 / p99" + self._refusals(), *self._notes()]),
+            caption="\n".join([f"run {self.run}; times are p50 / p99" + self._refusals(), *self._notes()]),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,

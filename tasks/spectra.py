@@ -39,7 +39,7 @@ def _roughly(recording: Complex, time: NDArray[np.float64]) -> tuple[float, floa
     best = (0.0, 0.0, 0.0)
     for slope in slopes:
         power = np.abs(np.fft.fft(recording * np.exp(-1j * np.pi * slope * time**2), length))
-        place = int(power.argmax())
+        place = int(np.argmax(power))
         best = max(best, (float(power[place]), float(np.fft.fftfreq(length, time[1])[place]), float(slope)))
     return best[1:]
 
