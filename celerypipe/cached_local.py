@@ -44,7 +44,8 @@ class CachedLocal(LocalStation):
         self.cache = cache
         self._ahead: deque[Ahead] = deque()
         self._taking = 0
-        self._claim: tuple[Claim, Asked] | None = None
+        #: What is being computed for the cache: its claim, what it asks, and its input as that came.
+        self._claim: tuple[Claim, Asked, Message] | None = None
 
     def _waiting(self) -> int:
         return len(self._inbox) + self._taking + len(self._ahead)
@@ -109,7 +110,7 @@ class CachedLocal(LocalStation):
 
         ahead.look, ahead.asking = look, True
         if look:
-            self.cache.look(asked, answered, again=ahead.again)
+            self.cache.look(asked, ahead.message, answered, again=ahead.again)
         else:
             self.cache.ask(asked, ahead.message, answered, again=ahead.again)
 
@@ -121,8 +122,10 @@ class CachedLocal(LocalStation):
     def _begin(self, first: Ahead) -> Message:
         if isinstance(first.answer, Claim) and first.asked is not None:
             self.tally.misses += 1
+            # A node should not write into its input's notes. One that does must not make them look like the input's.
+            came = first.message.with_changes(meta=dict(first.message.meta))
             with self._changed:
-                self._claim = (first.answer, first.asked)
+                self._claim = (first.answer, first.asked, came)
         return first.message
 
     def _pass_on_found(self, message: Message, found: Found) -> None:
@@ -142,16 +145,17 @@ class CachedLocal(LocalStation):
     ) -> None:
         claimed = self._take_claim()
         if claimed is not None and parent is not None:
-            self.cache.keep(*claimed, outputs, parent, seconds=time.monotonic() - self._turn.since)
+            claim, asked, came = claimed
+            self.cache.keep(claim, asked, outputs, came, seconds=time.monotonic() - self._turn.since)
         super().pass_on(outputs, parent, number=number, crowd=crowd)
 
     def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
         delay = super().judge(message, error, attempt)
         if delay is None and (claimed := self._take_claim()) is not None:
-            self.cache.failed(*claimed, error)
+            self.cache.failed(claimed[0], claimed[1], error)
         return delay
 
-    def _take_claim(self) -> tuple[Claim, Asked] | None:
+    def _take_claim(self) -> tuple[Claim, Asked, Message] | None:
         with self._changed:
             claimed, self._claim = self._claim, None
         return claimed

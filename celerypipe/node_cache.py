@@ -14,8 +14,9 @@ from celerypipe.deaths import place_of
 from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
-from celerypipe.schemas import DECLARED
+from celerypipe.schemas import DECLARED, is_vouched
 from celerypipe.signature import schema_of_mark
+from celerypipe.signing import Keyring
 
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
@@ -122,23 +123,37 @@ class NodeCache:
 
         ``again``: it failed before, and somebody wants to see whether it still does.
         """
-        self._opened.ask(
-            asked,
-            self.policy,
-            answer,
-            refresh=self.refresh,
-            rerun_failing=self.rerun_failing or again,
-            node=self.name,
-            message=_name(message),
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found or Claim())
+
+        self._opened.post(
+            Question(
+                asked,
+                self.policy,
+                told,
+                refresh=self.refresh,
+                rerun_failing=self.rerun_failing or again,
+                node=self.name,
+                message=_name(message),
+                served=self.is_served,
+                notes=frozenset(message.meta),
+            )
         )
 
-    def look(self, asked: Asked, answer: Look, *, again: bool = False) -> None:
+    def is_served(self) -> bool:
+        """Is anybody there who computes what nobody knows? Claims of others who wait for that are not waited for."""
+        return True
+
+    def look(self, asked: Asked, message: Message, answer: Look, *, again: bool = False) -> None:
         """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
 
         def told(found: Found | Claim | None) -> None:
             answer(found if isinstance(found, Found) else None)
 
-        self._opened.post(Question(asked, self.policy, told, rerun_failing=self.rerun_failing or again, peeks=True))
+        again = again or self.rerun_failing
+        notes = frozenset(message.meta)
+        self._opened.post(Question(asked, self.policy, told, rerun_failing=again, peeks=True, notes=notes))
 
     @property
     def _opened(self) -> ResultCache:
@@ -180,14 +195,15 @@ class NodeCache:
 class WarpedNodeCache(NodeCache):
     """The same for a node that workers run: their code decides, and it may change while a run goes on."""
 
-    def __init__(self, *arguments: Any, runs_here: bool, **options: Any) -> None:
+    def __init__(self, *arguments: Any, runs_here: bool, keyring: Keyring | None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._runs_here = runs_here
+        self._keyring = keyring
         self._known: frozenset[str] | None = None
         self._told: Sequence[Schema] = ()
-        #: The code that each worker has, by what tells it from all others in the names of its activations.
-        self._codes: dict[str, str] = {}
-        self._code_here: str | None = None
+        #: What each worker would ask, by what tells it from others in the names of its activations; and what is here.
+        self._askers: dict[str, Asker | None] = {}
+        self._asker_here: list[Asker | None] = []
 
     def open(self, results: ResultCache) -> None:
         """Use this cache from now on; of a node that is made while the run goes on, once its workers were looked at."""
@@ -201,11 +217,21 @@ class WarpedNodeCache(NodeCache):
         if ids == self._known or self._runs_here:
             return False
         self._known = ids
-        for worker in workers:
-            self._codes[_life(worker["id"])] = str(worker["marks"].get(self.mark, {}).get("code", ""))
+        told = [self._told_by(worker) for worker in workers if self.mark in worker["marks"]]
         if workers:
-            self._tell([worker["marks"][self.mark] for worker in workers if self.mark in worker["marks"]])
+            self._tell([each for each in told if each is not None] if all(told) else [])
         return True
+
+    def _told_by(self, worker: Worker) -> Schema | None:
+        schema: Schema = worker["marks"][self.mark]
+        believed = is_vouched(schema, self._keyring, worker["id"])
+        if not believed:
+            self._note("a worker tells of its code what nobody with our keys signed for it; it is not believed")
+        self._askers[_life(worker["id"])] = self._make([schema])[0] if believed else None
+        return schema if believed else None
+
+    def is_served(self) -> bool:
+        return self._runs_here or bool(self._known)
 
     @property
     def declared(self) -> Schema | None:
@@ -238,13 +264,13 @@ class WarpedNodeCache(NodeCache):
         return super()._schemas() if self._runs_here else self._told
 
     def _is_of(self, asked: Asked, by: str) -> bool:
-        if self.policy.version:
-            return True  # whoever wrote it into the definition answers for all of them
         if by:
-            return self._codes.get(_life(place_of(by)), "") == asked.code
-        if self._code_here is None:
-            self._code_here = str(self._here().get("code", ""))
-        return self._code_here == asked.code
+            asker = self._askers.get(_life(place_of(by)))
+        else:
+            if not self._asker_here:
+                self._asker_here.append(self._make([self._here()])[0])
+            asker = self._asker_here[0]
+        return asker is not None and asker.asks(asked)
 
 
 def _life(place: str) -> str:

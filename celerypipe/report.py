@@ -146,7 +146,9 @@ class Report:
         hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
         seconds = long_span(sum(one.seconds_saved for one in self.nodes))
         saved = [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
-        return [*saved, *(str(each) for each in self.queues if each.opened)]
+        missed = any(one.misses for one in self.nodes)
+        why = [f"why a message was computed: celerypipe cache explain {self.run} NODE MESSAGE"] if missed else []
+        return [*saved, *why, *(str(each) for each in self.queues if each.opened)]
 
     def _refusals(self) -> str:
         counts = ", ".join(f"{count} {what}" for what, count in self.refused.items())

@@ -87,7 +87,9 @@ class RunCache:
         if node.cache is None or not self.on:
             return None
         make = _making(node, node.cache, configuration)
-        made = WarpedNodeCache(node, make, here, use=self.use, say=self.course.say, runs_here=self._runs_here)
+        made = WarpedNodeCache(
+            node, make, here, use=self.use, say=self.course.say, runs_here=self._runs_here, keyring=self._keyring
+        )
         self._warped[node.name] = made
         self._reach(made)
         return made
@@ -133,8 +135,8 @@ class RunCache:
         told = None
         with suppress(redis.ResponseError):  # it is full, or this user may not: no reason to end a run
             if schema := node.declared if workers else None:
-                schemas.remember(client, schema)
-            told = None if workers else schemas.recall(client, node.mark)
+                schemas.remember(client, schema, self._keyring)
+            told = None if workers else schemas.recall(client, node.mark, self._keyring)
         if not workers:
             node.recall(told)
 

@@ -22,6 +22,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.place import Worker
 from celerypipe.presence import Record
 from celerypipe.reach import Reach
+from celerypipe.schemas import vouched
 from celerypipe.task import NodeTask
 from celerypipe.version import VERSION
 
@@ -63,14 +64,17 @@ class Service:
 
 def presence_record(worker: Worker, service: Service) -> Record:
     """Return what the worker says of itself for as long as it lives."""
+    own = worker.place_of(os.getpid())
     return {
-        "id": worker.place_of(os.getpid()),
+        "id": own,
         "host": worker.host,
         "pid": os.getpid(),
         "pool": worker.pool,
         "slots": worker.slots,
         "queues": list(worker.queues),
-        "marks": {mark: entry.schema() for mark, entry in sorted(service.entries.items())},
+        "marks": {
+            mark: vouched(entry.schema(), worker.keyring, own) for mark, entry in sorted(service.entries.items())
+        },
         "versions": {
             "celerypipe": VERSION,
             "codec": codec.CODEC_VERSION,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from celerypipe import Message, Proc
+from celerypipe import Message, Proc, node
 
 
 class Computing(Proc):
@@ -67,6 +67,15 @@ class Picky(Computing):
         return message
 
 
+class Scribbler(Computing):
+    """Writes into the notes of its input, as no node should."""
+
+    def result(self, message: Message) -> Message:
+        """Send the input itself on."""
+        message.meta["squared"] = message.payload**2  # type: ignore[index]
+        return message
+
+
 class Frames(Computing):
     """Makes a large array out of a number."""
 
@@ -115,3 +124,31 @@ class Sum(Computing):
 def shown(payload: Any) -> Any:
     """A payload in one line."""
     return f"array {payload.shape} {payload.flat[0]}" if isinstance(payload, np.ndarray) else str(payload)[:80]
+
+
+@node(queue="remembered", cache=True)
+def picky(number: int, diary: str) -> int:
+    """Fail on each fourth number."""
+    return _picky(number, diary)
+
+
+@node(queue="remembered", cache={"failures": True})
+def grim(number: int, diary: str) -> int:
+    """The same, and its failures are kept."""
+    return _picky(number, diary)
+
+
+def _picky(number: int, diary: str) -> int:
+    with open(diary, "a") as file:
+        file.write(f"{number}\n")
+    if number % 4 == 0:
+        raise ValueError(f"{number} is one of four")
+    return number
+
+
+@node(queue="remembered", cache=True)
+def made(what: str, diary: str) -> Any:
+    """Values of several types."""
+    with open(diary, "a") as file:
+        file.write(f"{what}\n")
+    return {"ones": np.ones((2, 3, 4)), "sum": 1 + 2, "tuple": (1, 2, 3), "none": None}[what]

@@ -116,6 +116,11 @@ class Asker:
             name: f"{ALGORITHM}:{value.digest}" if name in secret else value.text for name, value in told.items()
         }
 
+    def asks(self, asked: Asked) -> bool:
+        """Is that a question of this node, code and configuration, and of no other notes than it looks at?"""
+        own = (self._mark, self._code, self._exact)
+        return own == (asked.mark, asked.code, asked.exact) and set(asked.meta) <= set(self._meta)
+
     def __call__(self, message: Message) -> Asked:
         """Return what a message asks; :class:`~celerypipe.errors.CodecError` for a payload that cannot travel."""
         content = digest(message.payload, "payload", self._meta)

@@ -238,7 +238,7 @@ class ResultCache:
     def _turn(self) -> float:
         """Ask Redis what there is to ask, until there is nothing more; return when to do so again."""
         now, desk, books, round_ = time.monotonic(), self._desk, self._books, self._desk.round
-        due = desk.poll(now)
+        desk.poll(now)
         if now >= self._every:
             self._every = now + EVERY
             if self._keeping.present:
@@ -255,7 +255,7 @@ class ResultCache:
                 round_.run(self._client, first)
             except Exception as error:  # noqa: BLE001  # whatever it is, all that was asked has to be answered
                 self._lost(error)
-        return due
+        return desk.due  # as of now: what was asked just now may have to wait for somebody else
 
     def _measured(self, answers: list[object] | None) -> None:
         if answers and (surplus := self._desk.store.measured(answers[0])):

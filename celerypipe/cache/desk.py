@@ -6,7 +6,7 @@ equal questions wait for one claim; the claims of others are looked at again and
 
 from __future__ import annotations
 
-import time
+import math
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,13 @@ from celerypipe.cache.books import Books
 from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
-from celerypipe.cache.question import LATER, Claim, Flight, Found, Hear, Question, answer
+from celerypipe.cache.question import Claim, Flight, Found, Hear, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
+
+#: Looks at the claim of somebody else, about five seconds of them, after which it is said that this run waits.
+PATIENT = 30
 
 
 class Desk:
@@ -40,6 +43,7 @@ class Desk:
         self._joined: dict[str, Flight] = {}
         self._open: dict[str, Flight] = {}
         self._polling: dict[str, Flight] = {}
+        self._idlers: set[bytes] = set()
 
     def ask(self, question: Question) -> None:
         """Answer it, now or when Redis, the second tier or the holder of a claim answered."""
@@ -47,10 +51,9 @@ class Desk:
             question.why = "refresh"
             self._claim(question)
             return
-        flight = self._joined.get(question.fingerprint)
-        if flight is not None and not question.peeks and not question.policy.read_only:
-            self._join(flight, question)
-        elif self.keeping.present:
+        if self._joins(question):
+            return
+        if self.keeping.present:
             self.round.add(partial(self._looked, question), self.store.looking(question.fingerprint))
         else:
             self._missed(question)
@@ -127,15 +130,19 @@ class Desk:
         if question.peeks:
             answer(question, None)
             return
-        flight = self._joined.get(question.fingerprint)
-        if flight is not None and not question.policy.read_only:
-            self._join(flight, question)
-        else:
+        if not self._joins(question):
             self._claim(question)
 
-    def _join(self, flight: Flight, question: Question) -> None:
+    def _joins(self, question: Question) -> bool:
+        """Does it wait for what is being computed here already?"""
+        flight = self._joined.get(question.fingerprint)
+        if flight is None or question.peeks or question.policy.read_only:
+            return False
+        if question.served() and not flight.served:
+            return False  # who knows when
         question.looked = True
         flight.waiting.append(question)
+        return True
 
     def _claim(self, question: Question) -> None:
         self._number += 1
@@ -150,16 +157,19 @@ class Desk:
 
     def _try(self, flight: Flight) -> None:
         question = flight.question
-        claiming = self.store.claiming(flight.fingerprint, flight.owner, force=question.refresh)
+        claiming = self.store.claiming(flight.fingerprint, flight.holder, force=question.refresh)
+        if flight.idle:
+            claiming = self.store.taking_over(flight.fingerprint, flight.idle, flight.holder)
         mark, claim = keys.cache_mark(question.asked.mark), keys.cache_claim(flight.fingerprint)
         more = ("PTTL", claim) if flight.tries else ("ZSCORE", mark, flight.fingerprint)
-        self.round.add(partial(self._tried, flight), claiming, self.store.looking(flight.fingerprint), more)
+        looking = self.store.looking(flight.fingerprint)
+        self.round.add(partial(self._tried, flight), claiming, looking, more, ("GET", claim))
 
     def _tried(self, flight: Flight, answers: list[Any] | None) -> None:
         if answers is None:
             self._granted(flight)
             return
-        granted, data, more = answers
+        granted, data, more, holder = answers
         question = flight.question
         if isinstance(more, bytes):  # it was kept once
             question.why = question.why or "gone"
@@ -173,9 +183,9 @@ class Desk:
             if flight.tries and isinstance(more, int) and (more == -1 or more > 2 * keys.CACHE_CLAIM_TTL):
                 # Nobody of us wrote that claim, and it would never end.
                 self.round.add(None, ("PEXPIRE", keys.cache_claim(flight.fingerprint), keys.CACHE_CLAIM_TTL))
-            flight.tries += 1
-            flight.due = time.monotonic() + flight.pause
-            flight.pause = min(LATER, 1.3 * flight.pause)
+            flight.look_again(holder, self._idlers)
+            if flight.tries == PATIENT:
+                self.books.say("another run has claimed what is asked for here: this one waits for it", "waits")
             self._polling[flight.owner] = flight
         else:  # a Redis that is full refuses: then it is computed without a claim, and perhaps by others too
             self._granted(flight)
@@ -186,12 +196,16 @@ class Desk:
         else:
             self.ask(question)
 
-    def poll(self, now: float) -> float:
-        """Look again at the claims of others that are due; return when the next one is."""
+    def poll(self, now: float) -> None:
+        """Look again at the claims of others that are due."""
         for flight in [each for each in self._polling.values() if each.due <= now]:
             del self._polling[flight.owner]
             self._try(flight)
-        return min((each.due for each in self._polling.values()), default=now + 60.0)
+
+    @property
+    def due(self) -> float:
+        """When the next one is."""
+        return min((each.due for each in self._polling.values()), default=math.inf)
 
     def _granted(self, flight: Flight) -> None:
         if self.keeping.tier is not None and not flight.question.refresh:
@@ -284,7 +298,10 @@ class Desk:
 
     def renew(self) -> None:
         """Let the claims that are held here live on."""
-        claims = [(flight.fingerprint, flight.owner) for flight in self._open.values() if flight.claimed]
+        for flight in list(self._open.values()):
+            for each in flight.let_go():
+                self.ask(each)
+        claims = [(flight.fingerprint, flight.holder) for flight in self._open.values() if flight.claimed]
         for start in range(0, len(claims), 1000):
             self.round.add(None, self.store.renewing(claims[start : start + 1000]))
 

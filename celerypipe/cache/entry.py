@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -112,6 +112,10 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     blob: Blob | None
     failure: Failure | None
     forms: list[Form]
+
+    def fits(self, notes: Collection[str]) -> bool:
+        """Has an input with these notes all that the outputs inherited from theirs?"""
+        return all(name in notes for form in self.forms for name in form.inherited)
 
     def is_over(self, ttl: float | None) -> bool:
         """Is it older than it may be, or than whoever asks would have it?"""

@@ -20,6 +20,8 @@ _WHY = {
     "refused": "nothing differs: what was kept for it was not believed (the run said why)",
     "expired": "nothing differs: what was kept for it was older than its ttl",
     "failed": "nothing differs: what was kept for it was a failure, and the run was to compute those again",
+    "notes": "nothing differs that counts, but the input lacks notes of the one that was computed, and nobody knows "
+    "which of them the node sets",
     "gone": "nothing differs: it was kept once, and has expired or was evicted or removed since",
 }
 

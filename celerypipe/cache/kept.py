@@ -21,9 +21,11 @@ _PLAIN = (str, int, bool, bytes, type(None))
 
 
 class Form(msgspec.Struct, frozen=True, array_like=True):
-    """How one output was made from its input: all of its meta, or these keys of it; its version; its timers.
+    """How one output was made from its input: all of its meta, or what is inherited of it; its version; its timers.
 
-    ``frozen``: the meta is an :class:`~celerypipe.payload.Object`.
+    ``inherited``: the keys that were as in the input. An input that lacks one of them has to be computed by itself: it
+    may be that the node sets it, and that the first input had it already. ``frozen``: the meta is an
+    :class:`~celerypipe.payload.Object`.
     """
 
     everything: bool
@@ -95,7 +97,7 @@ def _form(output: Message, parent: Message) -> tuple[Form, dict[str, Any]]:
         own = {key: value for key, value in meta.items() if key not in same}
     # A copy of the input has all of its notes, if perhaps other values in some; so it will have those of another input.
     everything = (bool(same) or not parent.meta) and meta.keys() >= parent.meta.keys()
-    inherited = [] if everything else [key for key in meta if key in same and type(key) is str]
+    inherited = [key for key in meta if key in same and type(key) is str]
     if not everything:
         own = {key: value for key, value in meta.items() if key not in inherited}
     timers = all(output.timers.get(name) == seconds for name, seconds in parent.timers.items())

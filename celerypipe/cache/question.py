@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from celerypipe.cache.asked import Asked
@@ -16,6 +17,10 @@ from celerypipe.message import Message
 
 logger = logging.getLogger(__name__)
 
+#: Begins a claim that others may take over: it is of a run that waits for a worker, perhaps for ever.
+IDLE = "?"
+#: How often it is seen so, about three seconds long, before it is taken over: its run may have found a worker.
+IDLE_LOOKS = 20
 #: Seconds between two looks at a claim of somebody else: the first and the longest.
 SOON, LATER = 0.02, 0.2
 #: The kinds of failures that say something about the question. A lost worker or a timeout says nothing about it.
@@ -100,12 +105,19 @@ class Claim:
 Answer = Callable[[Found | Claim | None], None]
 
 
+def always() -> bool:
+    """Somebody is there who computes."""
+    return True
+
+
 @dataclass(slots=True, eq=False)
 class Question:
     """One question on its way. ``peeks``: it is only looked at, a miss is answered with None.
 
-    ``looked``: it has seen what is kept, or waits for what is being computed; ``unusable``: when the entry was kept
-    that it has seen and cannot use; ``why``: why what was there did not answer it.
+    ``notes``: the keys of the input's meta; None: they do not matter. ``served``: is anybody there who would compute
+    it, such as a live worker? ``looked``: it has seen what is kept, or waits for what is being computed;
+    ``unusable``: when the entry was kept that it has seen and cannot use; ``why``: why what was there did not
+    answer it.
     """
 
     asked: Asked
@@ -116,6 +128,8 @@ class Question:
     node: str = ""
     message: str = ""
     peeks: bool = False
+    served: Callable[[], bool] = always
+    notes: Collection[str] | None = None
     fingerprint: str = ""
     looked: bool = False
     unusable: float | None = None
@@ -133,7 +147,10 @@ class Question:
             self.why = "expired"
             return False
         if head.failure is None:
-            return True
+            if self.notes is None or head.fits(self.notes):
+                return True
+            self.why, self.unusable = "notes", head.created
+            return False
         # A failure that was kept after the question was asked is the answer of whoever ran it again.
         if not self.policy.failures or (self.rerun_failing and first):
             self.why, self.unusable = "failed", head.created
@@ -146,7 +163,8 @@ class Flight:
     """What is being computed: who claimed it, the question that it is computed for, and those that wait for it.
 
     ``claimed``: there is a key in Redis that says so; ``given``: whoever asked was told to compute it; ``tries``: how
-    often somebody else had the claim; ``size``: bytes that wait to be kept.
+    often somebody else had the claim; ``idle``: that claim, if it is to be taken over, and ``idles``: how often it was
+    seen to be idle; ``size``: bytes that wait to be kept.
     """
 
     owner: str
@@ -155,6 +173,8 @@ class Flight:
     claimed: bool = False
     given: bool = False
     tries: int = 0
+    idle: bytes = b""
+    idles: int = 0
     due: float = 0.0
     pause: float = SOON
     size: int = 0
@@ -168,6 +188,41 @@ class Flight:
     def questions(self) -> list[Question]:
         """All of them."""
         return [self.question, *self.waiting]
+
+    @property
+    def served(self) -> bool:
+        """Is anybody there who would compute it?"""
+        return self.question.served() or (not self.given and any(each.served() for each in self.waiting))
+
+    @property
+    def holder(self) -> str:
+        """What its claim says: whose it is, and whether nobody is there who would compute it."""
+        return self.owner if self.served else f"{IDLE}{self.owner}"
+
+    def look_again(self, claim: object, idlers: set[bytes]) -> None:
+        """Somebody else has the claim: see it again soon, and take it over then if nobody is there to compute it.
+
+        ``idlers``: caches of which that is known.
+        """
+        self.idle = b""
+        if isinstance(claim, bytes) and claim.startswith(IDLE.encode()) and self.served:
+            self.idles += 1
+            if self.idles >= IDLE_LOOKS:
+                idlers.add(claim.partition(b".")[0])
+            self.idle = claim if claim.partition(b".")[0] in idlers else b""
+        else:
+            self.idles = 0
+        self.tries += 1
+        self.due = time.monotonic() + self.pause
+        self.pause = min(LATER, 1.3 * self.pause)
+
+    def let_go(self) -> list[Question]:
+        """Return those that need not wait for this any longer: theirs is computed as soon as it is asked for."""
+        if not self.given or not self.waiting or self.served:
+            return []
+        able = [each for each in self.waiting if each.served()]
+        self.waiting = deque(each for each in self.waiting if each not in able)
+        return able
 
 
 #: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.

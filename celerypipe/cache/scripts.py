@@ -101,7 +101,10 @@ KEEP = Script(
     _BOOKS
     + """
 local budget, what, size, ttl = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5])
-local function release() if redis.call('GET', KEYS[5]) == ARGV[6] then redis.call('DEL', KEYS[5]) end end
+local function release()
+  local owner = redis.call('GET', KEYS[5])
+  if owner == ARGV[6] or owner == '?' .. ARGV[6] then redis.call('DEL', KEYS[5]) end
+end
 local before = tonumber(redis.call('HGET', sizes, what) or 0)
 if size > budget or not make_room(size - before, budget) then release() return 0 end
 redis.call('SET', KEYS[4], ARGV[4], 'PX', ttl > 0 and ttl or life)
@@ -157,17 +160,25 @@ return bytes
 )
 
 # Claims live on, if they are still theirs; one that vanished (an emptied Redis) is taken again. KEYS: claims. ARGV:
-# TTL, then whose each is.
+# TTL, then whose each is. A claim that begins with "?" is idle: nobody is there who would compute it.
 RENEW = Script("""
 for i, claim in ipairs(KEYS) do
   local owner = redis.call('GET', claim)
-  if owner == ARGV[i + 1] then redis.call('PEXPIRE', claim, ARGV[1])
-  elseif not owner then redis.call('SET', claim, ARGV[i + 1], 'PX', ARGV[1]) end
+  if not owner or string.gsub(owner, '^%?', '') == string.gsub(ARGV[i + 1], '^%?', '') then
+    redis.call('SET', claim, ARGV[i + 1], 'PX', ARGV[1])
+  end
 end
+""")
+
+# Take over a claim that is idle. KEYS[1]: the claim. ARGV: what it says, whose it is to be, TTL.
+TAKE_OVER = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return false end
+return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 """)
 
 # Let go of a claim if it is still mine. KEYS[1]: the claim. ARGV[1]: whose.
 RELEASE = Script("""
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+local owner = redis.call('GET', KEYS[1])
+if owner == ARGV[1] or owner == '?' .. ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """)

@@ -13,7 +13,7 @@ import redis
 
 from celerypipe import keys
 from celerypipe.cache.entry import CHUNK, ENTRY_LIMIT, Blob, Content, Sealed
-from celerypipe.cache.scripts import FORGET, KEEP, RELEASE, RENEW, RESERVE, SHRINK, TOUCH
+from celerypipe.cache.scripts import FORGET, KEEP, RELEASE, RENEW, RESERVE, SHRINK, TAKE_OVER, TOUCH
 from celerypipe.connection import Client, Command
 from celerypipe.script import together
 
@@ -68,6 +68,10 @@ class Store:
             "PX",
             keys.CACHE_CLAIM_TTL,
         )
+
+    def taking_over(self, fingerprint: str, idle: bytes, owner: str) -> Command:
+        """Ask for a claim of somebody who has nobody to compute it."""
+        return TAKE_OVER.command((keys.cache_claim(fingerprint),), idle, owner, keys.CACHE_CLAIM_TTL)
 
     def releasing(self, fingerprint: str, owner: str) -> Command:
         """Let go of a claim."""

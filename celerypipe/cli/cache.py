@@ -31,7 +31,10 @@ from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without
 from celerypipe.warming import up_to_cached
 
 REDIS_OPTION = click.option(
-    "--redis", metavar="URL", help=f"Where the cache is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}."
+    "--redis",
+    metavar="URL",
+    help="Where the cache is; else the Redis that CELERYPIPE_CACHE_URL or CELERYPIPE_REDIS_URL names, "
+    f"else {DEFAULT_REDIS_URL}.",
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -123,6 +126,13 @@ def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_
             removed = len(names)
             text = f"forgot {what}" + (f", {volume(size)}" if size else "")
     click.echo(json.dumps({"removed": removed}) if as_json else text)
+    settings = Settings.from_environment().cache
+    if settings.url is not None and settings.redis_url is None:
+        click.echo(
+            f"what is kept in {without_password(settings.url)} besides is still there, and runs will find it: "
+            "`celerypipe run --refresh NODE` computes it anew and overwrites it",
+            err=True,
+        )
 
 
 @cache.command(short_help="Why a message was computed.")
@@ -166,12 +176,7 @@ def warm(
     """
     whole = Pipeline.load(pipeline, allow)
     definition = up_to_cached(whole)
-    settings = Settings.from_environment()
-    if redis is None and settings.redis_url is None and settings.cache.url is None:
-        raise ConfigError(
-            "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
-            "or CELERYPIPE_CACHE_URL=file:///FOLDER"
-        )
+    _look_for_a_place(redis)
 
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
         return runner.run(definition, on_progress=show)
@@ -180,11 +185,27 @@ def warm(
     supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, cache=use, whole=whole)
 
 
+def _look_for_a_place(redis: str | None) -> None:
+    """Raise what a run takes in its stride, and what keeps it from filling the cache."""
+    settings = Settings.from_environment()
+    if not settings.cache.enabled:
+        raise ConfigError("CELERYPIPE_CACHE=no switches the result cache off: nothing would be kept")
+    url = settings.cache.redis_url or (client_url(redis) if redis else settings.redis_url)
+    if url is None and settings.cache.url is None:
+        raise ConfigError(
+            "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
+            "or CELERYPIPE_CACHE_URL=file:///FOLDER"
+        )
+    if url is not None:
+        with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
+            client.ping()
+
+
 @contextmanager
 def _client(redis: str | None) -> Iterator[tuple[Client, str]]:
     """The Redis that the cache is in."""
     settings = Settings.from_environment()
-    url = settings.cache.redis_url or (client_url(redis) if redis else settings.redis_url or DEFAULT_REDIS_URL)
+    url = client_url(redis) if redis else settings.cache.redis_url or settings.redis_url or DEFAULT_REDIS_URL
     with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
         yield client, url
 

@@ -68,9 +68,9 @@ class Desk:
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 
-    def cache(self, *words: object, status: int = 0) -> Result:
+    def cache(self, *words: object, status: int = 0, **variables: str) -> Result:
         """``celerypipe cache``, in this process: starting one takes longer than what it does."""
-        done = CliRunner().invoke(main, ["cache", *map(str, words)], env=self.environment)
+        done = CliRunner().invoke(main, ["cache", *map(str, words)], env={**self.environment, **variables})
         assert done.exit_code == status, done.output
         return done
 
@@ -103,10 +103,11 @@ def test_a_run_tells_what_the_cache_was_good_for_and_options_overrule_it(desk: D
     table = desk.celerypipe("run", "shift.json").stdout
     assert "10 (100%)" in table
     assert "the result cache knew 10 results: " in table
+    assert "celerypipe cache explain" not in table
     assert desk.figures("--no-cache") == (0, 0)
     assert desk.figures(CELERYPIPE_CACHE="no") == (0, 0)
     assert desk.computed == 30
-    assert desk.figures("--refresh", "shift") == (0, 10)
+    assert "celerypipe cache explain" in desk.celerypipe("run", "shift.json", "--refresh", "shift").stdout
     wrong = desk.celerypipe("run", "shift.json", "--refresh", "shft", status=2)
     assert "there is no node 'shft' to refresh; did you mean 'shift'?; nodes with a cache: shift" in wrong.stderr
     assert (desk.folder / "out.jsonl").read_text().splitlines()[:2] == ["0.5", "1.5"]
@@ -147,7 +148,13 @@ def test_what_is_kept_is_listed_counted_and_forgotten(desk: Desk) -> None:
     assert "kept:    10 results" in desk.cache("stats").stdout
     assert "say which results" in desk.cache("rm", status=2).stderr
     desk.cache("rm", "shifts.*", status=1)  # it asks, and nobody answers
-    assert "forgot 1 result" in desk.cache("rm", listed[0]["fingerprint"], "--yes").stdout
+    forgotten = desk.cache("rm", listed[0]["fingerprint"], "--yes", CELERYPIPE_CACHE_URL="file:///behind")
+    assert "forgot 1 result" in forgotten.stdout
+    assert "what is kept in file:///behind besides is still there" in forgotten.stderr
+    url = desk.environment["CELERYPIPE_REDIS_URL"]
+    elsewhere = {"CELERYPIPE_CACHE_URL": url.replace("db=0", "db=3")}
+    assert "nothing is kept" in desk.cache("ls", **elsewhere).stdout
+    assert "shifts.Shift" in desk.cache("ls", "--redis", url, **elsewhere).stdout
     assert desk.figures() == (9, 1)
     assert json.loads(desk.cache("rm", "--all", "--yes", "--json").stdout)["removed"] > 10
     assert desk.figures() == (0, 10)
@@ -169,6 +176,8 @@ def test_warm_fills_the_cache_and_runs_no_sink(desk: Desk) -> None:
         worker.stop()
     nowhere = desk.celerypipe("cache", "warm", "shift.json", status=2, CELERYPIPE_REDIS_URL="")
     assert "what is kept in a private Redis goes with it" in nowhere.stderr
+    away = desk.cache("warm", desk.folder / "shift.json", "--redis", "unix:///nowhere/redis.sock", status=2)
+    assert "Redis is not there" in away.stderr
 
 
 def test_failures_are_run_again_on_demand_and_a_folder_does_without_redis(desk: Desk) -> None:
