@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 from pathlib import Path
@@ -19,7 +20,6 @@ import pytest
 
 from celerypipe import CodecError, ConfigError, NodeFailed, NodeTimeout, RedisUnavailable, Runner, UnknownMark, node
 from celerypipe.connection import Client
-from celerypipe.functions.call import Call
 from tests import called
 from tests.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
@@ -170,6 +170,9 @@ def test_what_waits_and_what_is_queued_is_cancelled_and_never_starts(runner: Run
     waiting = runner.submit(called.noted, str(marks), holding[0])
     assert (waiting.state, queued[-1].state) == ("waiting", "queued")
     assert all(call.cancel() for call in [*queued, waiting])
+    session = runner._session
+    assert session is not None
+    eventually(lambda: not session._withdrawals.waiting and not session._withdrawals.late, "what was sent taken back")
     release.touch()
     assert [call.result(30) for call in holding] == [1, 1]
     assert runner.submit(called.same, 0).result(30) == 0
@@ -367,9 +370,10 @@ def test_calls_are_let_go_with_what_they_hold(runner: Runner, redis_client: Clie
         assert sum(call.result(30) for call in calls) == sum(range(500))
     apart = [runner.submit(called.large, number) for number in range(40)]
     assert [call.exception(30) for call in apart] == [None] * 40
+    held = [weakref.ref(call) for call in [*calls, *apart]]
     del calls, apart
     gc.collect()
-    assert not [each for each in gc.get_objects() if type(each) is Call]
+    assert not [call for reference in held if (call := reference()) is not None]
     assert not session._ledger
     carrier = session._transport.carrier
     assert carrier is not None
