@@ -43,10 +43,10 @@ floors: $(DEV_READY)
 
 unit: $(DEV_READY)
 	@echo "== pytest"
-	@$(BIN)/python -m pytest -n 5 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 6 --dist loadfile $(ARGS)
 
 faults: $(DEV_READY) ## break things at length: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/faults tests/integration/test_{circuit,cancel,preflight,warp}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/faults tests/integration/test_{circuit,cancel,preflight,warp,cache_waits}.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## random pipelines while things break at random, for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -47,7 +47,7 @@ DEV = [
     *CACHE,
     "pytest>=8",
     "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",  # the suite mostly waits for processes: five at a time
+    "pytest-xdist>=3.6",  # the suite mostly waits for processes: six at a time
     "hypothesis>=6.100",
     "mypy>=1.11",
     "ruff>=0.6",

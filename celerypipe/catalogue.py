@@ -14,12 +14,12 @@ from typing import Any
 
 import celerypipe.nodes
 from celerypipe.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
-from celerypipe.cache.asker import default_digest
+from celerypipe.cache.asked import default_digest
 from celerypipe.cache.code import code_of, meta_of
 from celerypipe.called import called
 from celerypipe.contract import Node, node_class, takes_batches, takes_snapshots
-from celerypipe.definition import MARK
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
+from celerypipe.mark import MARK
 from celerypipe.modules import failure, leaves, module_named, nodes_in, object_at
 from celerypipe.plugin import Plugin, plugins_in
 from celerypipe.reach import ANYWHERE, Reach

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from celerypipe.cache_definition import CacheDefinition as CacheDefinition  # part of a definition, asked for here
 from celerypipe.cache_definition import CacheSchema, cache_of
 from celerypipe.contract import Options, node_class
+from celerypipe.mark import MARK
 from celerypipe.shape import (
     Flag,
     Inside,
@@ -28,8 +28,6 @@ from celerypipe.shape import (
 
 #: The largest window and batch, and the most slots that one node asks for: each is a key or an object somewhere.
 MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
-#: What a mark looks like: a dotted path, or the short name of a built-in, an installed or a plugin node.
-MARK = re.compile(r"[^\W\d][\w-]*(\.[^\W\d]\w*)*")
 
 
 def _name(value: str) -> str:

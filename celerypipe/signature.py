@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from celerypipe.cache.asker import default_digest
+from celerypipe.cache.asked import default_digest
 from celerypipe.catalogue import Entry
 from celerypipe.contract import node_class
 from celerypipe.declaration import ROOTS, Definition, definition_of_mark

@@ -27,6 +27,8 @@ ALGORITHM = "blake3"
 FORMAT = 1
 #: Values whose text is longer are shown by their digest.
 SHORT = 60
+#: The digest of a default that has none.
+UNTOLD = "default"
 #: Keeps digests of what is known by its name apart from those of values.
 BY_NAME = "celerypipe: a value by its name"
 
@@ -166,3 +168,12 @@ def _is_shown(value: Any) -> bool:
         case np.bool_() | np.integer() | np.floating():
             return True
     return type(value) in _ATOMS
+
+
+def default_digest(value: Any) -> str:
+    """Return what stands for a default in a schema; the same for all that have no digest of their own."""
+    try:
+        return told_of(value).digest
+    except CodecError:
+        # It is what the code says, and the code is in the fingerprint beside it.
+        return UNTOLD

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celerypipe.cache.asked import ALGORITHM, SHORT, Asker, Told, told_of
+from celerypipe.cache.asked import ALGORITHM, SHORT, UNTOLD, Asker, Told, told_of
 from celerypipe.definition import CacheDefinition
 from celerypipe.environment import from_environment
 from celerypipe.errors import CodecError
@@ -15,9 +15,6 @@ Schema = Mapping[str, Any]
 
 #: Ends a sentence about code that cannot be told.
 DECLARE = 'declare one: version = "1" in the class, @node(version="1"), or "version" in its cache'
-
-#: The digest of a default that has none.
-UNTOLD = "default"
 
 
 def asker_of(
@@ -47,15 +44,6 @@ def asker_of(
         return Asker(mark, code, {**defaults, **configuration}, secret=secret, meta=(*meta, *policy.meta)), ""
     except CodecError as error:
         return None, str(error)
-
-
-def default_digest(value: Any) -> str:
-    """Return what stands for a default in a schema; the same for all that have no digest of their own."""
-    try:
-        return told_of(value).digest
-    except CodecError:
-        # It is what the code says, and the code is in the fingerprint beside it.
-        return UNTOLD
 
 
 def _code(schemas: Sequence[Schema], policy: CacheDefinition) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from tests.servers import ROOT
 
 EXAMPLE = ROOT / "examples" / "spectra"
-COUNT = 20
+COUNT = 8
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")

@@ -60,7 +60,7 @@ def test_twenty_seconds_cancelled_after_one(
         assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("restarts", [True, False])
+@pytest.mark.parametrize("restarts", [True, pytest.param(False, marks=at_length)])
 def test_redis_forgets_everything_in_the_middle(
     start_worker: StartWorker, private_redis: RedisServer, restarts: bool
 ) -> None:
@@ -85,6 +85,7 @@ def test_redis_forgets_everything_in_the_middle(
 SCRIPT = """
 import sys
 from celerypipe import Runner
+from tests.extent import at_length
 from tests import called
 
 with Runner(sys.argv[1]) as runner:

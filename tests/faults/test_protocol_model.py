@@ -323,7 +323,7 @@ def test_the_protocol_holds_whatever_happens_in_between(redis_client: Client) ->
     class Here(Protocol):
         client = redis_client
 
-    examples, steps = (5_000, 80) if LONG else (60, 40)
+    examples, steps = (5_000, 80) if LONG else (40, 40)
     health = (HealthCheck.too_slow, HealthCheck.data_too_large)
     run_state_machine_as_test(
         Here,

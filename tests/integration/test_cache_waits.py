@@ -16,6 +16,7 @@ from celerypipe import CircuitOpen, Message, NodeFailed, NodeTimeout, Pipeline, 
 from celerypipe.connection import connect
 from celerypipe.pipeline import NodeDefinition
 from tests import remembered
+from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
 from tests.here import Numbers, Trap
 from tests.integration.test_cache_runs import CONFIG, QUEUE, computed, node, payloads, pipeline, report_of
@@ -146,7 +147,7 @@ def test_a_byte_budget_holds_for_what_is_not_known(shared_worker: StartWorker, r
     assert (report_of(runner)["node"].hits, len(computed(diary))) == (20, 20)
 
 
-@pytest.mark.parametrize("warped", [True, False])
+@pytest.mark.parametrize("warped", [True, pytest.param(False, marks=at_length)])
 def test_a_redis_that_goes_and_comes_back_costs_results_but_no_message(
     start_worker: StartWorker, durable_redis: TunedRedis, diary: Path, warped: bool
 ) -> None:

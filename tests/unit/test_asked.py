@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celerypipe import Array, Audio, Batch, Bytes, Image, Message, Object, Video, codec
-from celerypipe.cache.asked import Asked, Asker
-from celerypipe.cache.asker import asker_of, default_digest
+from celerypipe.cache.asked import Asked, Asker, default_digest
+from celerypipe.cache.asker import asker_of
 from celerypipe.codec.digest import digest
 from celerypipe.definition import CacheDefinition
 from celerypipe.errors import CodecError
