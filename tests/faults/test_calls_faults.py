@@ -15,6 +15,7 @@ from celerypipe import Runner, WorkerLost
 from celerypipe.connection import connect
 from tests import called
 from tests.called import CONFIG
+from tests.extent import at_length
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 
 
@@ -85,7 +86,6 @@ def test_redis_forgets_everything_in_the_middle(
 SCRIPT = """
 import sys
 from celerypipe import Runner
-from tests.extent import at_length
 from tests import called
 
 with Runner(sys.argv[1]) as runner:
