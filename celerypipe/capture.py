@@ -117,7 +117,7 @@ class Tap:
     def write(self, text: str) -> Any:
         """Pass it on. What the stream makes of it (Celery makes log lines) is not kept once more."""
         recorder = _recorder.get()
-        if recorder is None:
+        if recorder is None or not isinstance(text, str):  # what is no text is for the stream to refuse
             return self._stream.write(text)
         recorder.write(self._name, text)
         token = _recorder.set(None)

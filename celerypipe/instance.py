@@ -131,7 +131,11 @@ def brief(error: BaseException) -> str:
     """One line about an exception: its type and text; our own errors speak for themselves."""
     if isinstance(error, CelerypipeError):
         return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # user code, which must not take the activation with it
+        text = "its text cannot be had, for its __str__ failed"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def trace(error: BaseException) -> str:

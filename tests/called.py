@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from celerypipe import Message, node
+from celerypipe import File, Message, node
 from celerypipe.errors import ConfigError
 
 #: What a worker of these functions has in its configuration.
@@ -75,6 +75,12 @@ def noted(path: str, value: Any = None) -> Any:
 
 
 @node(queue="calls")
+def noted_after(value: Any, path: str) -> Any:
+    """The same, the value first."""
+    return noted(path, value)
+
+
+@node(queue="calls")
 def gate(begun: str, gone_on: str, value: Any = None) -> Any:
     """Say by a file that it is at work, and wait for another one."""
     Path(begun).touch()
@@ -117,6 +123,12 @@ def large_noted(path: str, number: int, size: int = 300_000) -> NDArray[Any]:
 
 
 @node(queue="calls")
+def size(file: File) -> int:
+    """How many bytes are in it."""
+    return len(Path(file).read_bytes())
+
+
+@node(queue="calls")
 def many_words(count: int) -> list[str]:
     """Plain values that are so many that they lie apart, head and all."""
     return [f"word {number}" for number in range(count)]
@@ -140,10 +152,49 @@ def remembered(path: str, value: Any, scale: Any = 2) -> Any:
     return value * scale
 
 
+@node(queue="calls", cache="1h", version="1")
+def exact(what: str, _: str) -> Any:
+    """Values of four kinds."""
+    return {"array": np.ones((2, 3, 4)), "number": 1 + 2, "tuple": (1, 2, 3), "none": None}[what]
+
+
+@node(queue="calls", cache="1h", version="1")
+def picky(path: str, number: int) -> int:
+    """Refuse each fourth number; with a line in a file for each time."""
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    if number % 4 == 3:
+        raise ValueError(f"{number} is not to my taste")
+    return number
+
+
+@node(queue="calls", cache={"failures": True}, version="1")
+def picky_for_good(path: str, number: int) -> int:
+    """The same, and a failure is remembered."""
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    if number % 4 == 3:
+        raise ValueError(f"{number} is not to my taste")
+    return number
+
+
 @node(queue="calls")
 def refuse(value: Any) -> Any:
     """Raise ValueError."""
     raise ValueError(f"{value!r} is not to my taste")
+
+
+class Speechless(Exception):
+    """An error that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@node(queue="calls")
+def fail_oddly(how: str) -> None:
+    """Raise what is hard to tell of."""
+    raise Speechless if how == "speechless" else OSError(f"no such file: {os.fsdecode(bytes([255]))}")
 
 
 @node(queue="calls")
@@ -180,6 +231,12 @@ def of_message(message: Message) -> Message:
 @node(queue="calls", stateful=True)
 def remembering(value: Any) -> Any:
     """A stateful one."""
+    return value
+
+
+@node(queue="nobody")
+def unserved(value: Any) -> Any:
+    """One whose queue has no worker."""
     return value
 
 

@@ -51,6 +51,9 @@ class Desk(Protocol):
     def later(self, work: Callable[[], None]) -> None:
         """Do this in a thread where it holds nobody up."""
 
+    def trouble(self, call: Call[Any]) -> str:
+        """Why it is not done, as far as that is known here; empty, or the end of a sentence."""
+
     def check_process(self) -> None:
         """Raise RuntimeError in a forked child: nobody settles calls there."""
 
@@ -122,14 +125,20 @@ class Call(Future[T]):
         ``TimeoutError`` after ``timeout`` seconds.
         """
         self._look()
-        outcome: Any = super().result(timeout)
+        try:
+            outcome: Any = super().result(timeout)
+        except TimeoutError:
+            raise self._late(timeout) from None
         value: T = outcome.value()
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what it failed with, or None; otherwise as :meth:`result`."""
         self._look()
-        return super().exception(timeout)
+        try:
+            return super().exception(timeout)
+        except TimeoutError:
+            raise self._late(timeout) from None
 
     def running(self) -> bool:
         """Has a worker been given it?"""
@@ -220,6 +229,10 @@ class Call(Future[T]):
         if self.cancelled():
             return CancelledError(f"{self.function} was cancelled")
         return super().exception(0)
+
+    def _late(self, timeout: float | None) -> TimeoutError:
+        seconds = max(0.0, timeout or 0.0)
+        return TimeoutError(f"{self.function}: no result after {seconds:.4g} s{self._desk.trouble(self)}")
 
     def _look(self) -> None:
         if not self.done():

@@ -171,6 +171,8 @@ class CachedCallWarp(CallWarp, CachedWarp):
         call = self.calls.get(message.id)
         if call is not None and not call.done():
             super()._compute(sequence, message)
+            if call.done():  # it was cancelled this moment, and nobody saw where it was
+                call._desk.withdraw(call)
             return
         self.calls.pop(message.id, None)  # it was cancelled meanwhile
         with self._changed:

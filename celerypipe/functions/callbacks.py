@@ -8,7 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Callbacks:
-    """The thread for callbacks of one session; there is none before the first callback."""
+    """The thread for callbacks of one session; there is none before the first callback.
+
+    Whoever settles a call holds that call's lock here, and who sends calls looks at it under the session's: so this has
+    one of its own.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

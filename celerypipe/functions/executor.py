@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any
@@ -25,6 +27,8 @@ class CallExecutor(Executor):
         self._session: Session | None = None
         self._lock = threading.Lock()
         self._shut = False
+        #: Forgets to end the session with this object.
+        self._letting_go: Callable[[], object] = bool
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Call[Any]:
         """Call a function under ``@node`` elsewhere, as :meth:`Runner.submit`."""
@@ -33,6 +37,7 @@ class CallExecutor(Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._session is None:
                 self._session = self._begin()
+                self._letting_go = end_with(self, self._session)
             session = self._session
         return session.submit(fn, args, kwargs)
 
@@ -64,6 +69,7 @@ class CallExecutor(Executor):
         that no worker was given yet."""
         with self._lock:
             self._shut, session = True, self._session
+            self._letting_go()
         if session is None:
             return
         if cancel_futures:
@@ -82,3 +88,18 @@ def _result(calls: list[Call[Any]], left: float | None) -> Any:
         calls.pop()
         call.cancel()
         del call
+
+
+def end_with(owner: object, session: Session) -> Callable[[], object]:
+    """Let a session come to its end, with all of its calls, when its owner is gone that nobody closed.
+
+    Return what undoes that: until then the session is held.
+    """
+    finalizer = weakref.finalize(owner, _end, session)
+    finalizer.atexit = False
+    return finalizer.detach
+
+
+def _end(session: Session) -> None:
+    if session.pid == os.getpid():
+        threading.Thread(target=session.close, kwargs={"cancel": False}, daemon=True).start()

@@ -21,10 +21,13 @@ Submit = Callable[[Any], Call[Any]]
 def in_order(submit: Submit, many: Iterable[Any]) -> Iterator[Any]:
     """Yield the results in the order of the values; closed early, it cancels what is left."""
     waiting: deque[Call[Any]] = deque()
-    values = iter(many)
+    calls = map(submit, many)
     try:
         while True:
-            waiting.extend(map(submit, itertools.islice(values, AHEAD - len(waiting))))
+            for call in itertools.islice(calls, AHEAD - len(waiting)):
+                waiting.append(call)
+                if waiting[0].done():  # values may come slowly: their results need not wait for more of them
+                    break
             if not waiting:
                 return
             yield waiting[0].result()
@@ -38,17 +41,20 @@ def as_they_come(submit: Submit, many: Iterable[Any]) -> Iterator[Any]:
     """Yield the results as they come; closed early, it cancels what is left."""
     waiting: set[Future[Any]] = set()
     through: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-    values = iter(many)
+    calls = map(submit, many)
     try:
         while True:
-            for each in map(submit, itertools.islice(values, AHEAD - len(waiting))):
-                waiting.add(each)
-                each.add_done_callback(lambda done: through.put(done))
+            for call in itertools.islice(calls, AHEAD - len(waiting)):
+                waiting.add(call)
+                # At once, not with the callbacks of users: one of those may be what reads here.
+                Future.add_done_callback(call, through.put)
+                if not through.empty():
+                    break
             if not waiting:
                 return
             done = through.get()
             waiting.discard(done)
             yield done.result()
     finally:
-        for call in waiting:
-            call.cancel()
+        for each in waiting:
+            each.cancel()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +39,28 @@ class Mending:
         self._lock = threading.RLock()
         #: What was made again, by the blob that it stands in the place of.
         self._again: weakref.WeakValueDictionary[str, Sealed] = weakref.WeakValueDictionary()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._beginning = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Have this done by a thread that does nothing else, in its turn: there may be thousands at a time."""
+        self._work.put(work)
+        with self._beginning:
+            if self._thread is None:
+                self._thread = self._transport.course.spawn("inputs", self._live)
+
+    def _live(self) -> None:
+        course = self._transport.course
+        while (work := self._work.get()) is not None and not course.over.is_set():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not hang them
+                course.fail(error)
+
+    def close(self) -> None:
+        """The session is over."""
+        self._work.put(None)
 
     def content(self, outcome: Outcome) -> Content:
         """Return what of a result lies apart; :class:`NodeFailed` if it is lost for good."""

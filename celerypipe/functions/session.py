@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from celerypipe import codec
@@ -59,6 +60,8 @@ class Session:
 
     def submit(self, value: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Call[Any]:
         """Take a call. It starts when its inputs are there and its function has room; nothing waits for that here."""
+        if os.getpid() != self.pid:  # it has none of the threads, and a lock may be held for ever
+            raise RuntimeError("calls cannot be submitted here: this process was forked; make an executor of its own")
         function = as_function(value, self._functions, local=self._transport.local)
         bound = function.bind(arguments, named, whole=self._transport.remembers(function))
         bare, inputs = split(bound)
@@ -117,7 +120,7 @@ class Session:
         for call in calls:
             error = failed_input(call)
             if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
-                self.course.spawn("inputs", self._bring_inputs, call)
+                self._mending.later(partial(self._bring_inputs, call))
             elif error is None:
                 with self._lock:
                     call._warp.queued.append(call)
@@ -203,6 +206,11 @@ class Session:
         flight = warp.flight_of(call)
         return flight is not None and self._transport.is_given(warp, flight)
 
+    def trouble(self, call: Call[Any]) -> str:
+        """Why a call is not done, as far as that is known without asking anybody."""
+        warp: CallWarp = call._warp
+        return f"; no worker serves queue {warp.queue!r}" if not warp.carrier.slots(warp) else ""
+
     def withdraw(self, call: Call[Any]) -> None:
         """A call was cancelled: take it back from wherever it is."""
         with self._ledger.changed:
@@ -287,6 +295,7 @@ class Session:
         if self.course.error is None:
             self._mending.bring(apart)
         self.course.over.set()
+        self._mending.close()
         with self._ledger.changed:
             self._ledger.changed.notify_all()
         for warp in list(self._warps.values()):

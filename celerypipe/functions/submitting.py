@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from celerypipe.files import File
 from celerypipe.functions.call import Call
-from celerypipe.functions.executor import CallExecutor
+from celerypipe.functions.executor import CallExecutor, end_with
 from celerypipe.functions.mapping import as_they_come, in_order
 from celerypipe.functions.session import Session
 from celerypipe.functions.transport import Transport
@@ -28,7 +30,8 @@ class Submitting:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._beginning = threading.Lock()
-        self._closed = False
+        #: Forgets to end the session with this object.
+        self._letting_go: Callable[[], object] = bool
 
     def _transport(self) -> Transport:
         raise NotImplementedError
@@ -62,7 +65,7 @@ class Submitting:
         """
         session = self._begun()
 
-        def submit(value: Any) -> Call[T]:
+        def submit(value: Any, _: object = self) -> Call[T]:  # a runner that is read from is not let go
             return session.submit(function, (value, *constants), named)
 
         session.look_at(function)
@@ -75,17 +78,23 @@ class Submitting:
         """
         loop = asyncio.get_running_loop()
         session = self._session
-        if session is not None and session.knows(function):
+        sends = any(isinstance(each, File) for each in (*arguments, *named.values()))
+        if session is not None and session.knows(function) and not sends:
             call: Call[T] = self.submit(function, *arguments, **named)
-        else:  # Redis and the workers are looked at first
-            call = await loop.run_in_executor(None, lambda: self.submit(function, *arguments, **named))
+        else:  # Redis and the workers are looked at first, or a file is sent
+            making = loop.run_in_executor(None, lambda: self.submit(function, *arguments, **named))
+            try:
+                call = await asyncio.shield(making)
+            except asyncio.CancelledError:
+                making.add_done_callback(_cancel_made)
+                raise
         settled = asyncio.Event()
 
         def tell(_: object) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(settled.set)
 
-        call.add_done_callback(tell)
+        Future.add_done_callback(call, tell)  # at once, not behind the callbacks of users
         try:
             await settled.wait()
         except asyncio.CancelledError:
@@ -103,6 +112,7 @@ class Submitting:
         """End the session of this runner: wait for its calls, or cancel them. Results stay readable."""
         with self._beginning:
             session, self._session = self._session, None
+            self._letting_go()
         if session is not None:
             session.close(cancel=cancel)
 
@@ -127,7 +137,8 @@ class Submitting:
                 session = None
             if session is None:
                 session = self._session = Session(self._transport())
-                weakref.finalize(self, _leave, session).atexit = False
+                self._letting_go()
+                self._letting_go = end_with(self, session)
             return session
 
 
@@ -135,7 +146,7 @@ class Submitting:
 _of_parents: list[Session] = []
 
 
-def _leave(session: Session) -> None:
-    """A runner is gone that nobody closed: its calls come through, and then its session ends."""
-    if session.pid == os.getpid():
-        threading.Thread(target=session.close, kwargs={"cancel": False}, daemon=True).start()
+def _cancel_made(made: asyncio.Future[Call[Any]]) -> None:
+    """Who waited for a call to be submitted is gone."""
+    if not made.cancelled() and made.exception() is None:
+        made.result().cancel()

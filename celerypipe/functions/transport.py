@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import threading
 import time
@@ -69,6 +70,7 @@ class Transport:
         self.patience = PATIENCE
         self._client: Client | None = None
         self._asking = threading.Lock()
+        self._pid = os.getpid()
 
     @property
     def local(self) -> bool:
@@ -78,9 +80,11 @@ class Transport:
     def open(self, function: Function, session: Settling) -> CallWarp:
         """Make a function ready to be called; raises what says that it cannot be, as a run does before it begins."""
         names = {warp.name for warp in self._warps}
-        name = function.name if len(function.name) <= 100 else function.mark[-100:]
+        known_as = function.name if len(function.name) <= 100 else function.mark[-100:]
+        name, twins = known_as, 0
         while name in names:  # of another module, or defined anew
-            name = f"{name[:97]}'"
+            twins += 1
+            name = known_as[: 100 - twins] + twins * "'"
         node = function.definition(name)
         warp = (
             self._open_here(function, node, session)
@@ -188,6 +192,8 @@ class Transport:
         return self.sealed(data, reference)
 
     def _ask(self, question: Callable[[Client], T]) -> T:
+        if os.getpid() != self._pid:  # what is written on that line is the parent's, and its lock may be held for ever
+            raise RuntimeError("this process was forked from the one that submitted this call, and cannot ask about it")
         with self._asking:
             if self._client is None:
                 self._client = connect(self._url, name="celerypipe-calls")

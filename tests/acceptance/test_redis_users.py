@@ -15,7 +15,10 @@ import httpx
 import pytest
 import redis
 
+import celerypipe
+from celerypipe import Runner
 from celerypipe.connection import Client, connect
+from tests import called
 from tests.acceptance.test_tutorial import COUNT, QUICK, Copy
 from tests.processes import descendants
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
@@ -45,7 +48,7 @@ def guarded(private_redis: RedisServer) -> Iterator[Guarded]:
     admin.ping()
     admin.execute_command("ACL", "LOG", "RESET")
     for line in USERS.read_text().splitlines():
-        _, name, *rules = line.replace("~QUEUE", "~remote").split()
+        _, name, *rules = line.replace("~QUEUE", "~remote ~calls").split()
         password = PASSWORDS.get(name, "").replace("%21", "!")
         rules = [f">{password}" if rule.startswith(">") else rule for rule in rules]
         admin.execute_command("ACL", "SETUSER", name, *(rules if name != "default" else [">4dm1n"]))
@@ -218,4 +221,24 @@ def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp
     assert "Frames" in celerypipe("cache", "ls")
     assert "the input: another payload" in celerypipe("cache", "explain", reports[0]["run"], "frames", "3")
     assert "forgot 5 results" in celerypipe("cache", "rm", "tests.*", "--yes")
+    assert refused(guarded) == []
+
+
+def test_functions_are_called_under_the_documented_users(
+    guarded: Guarded, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    calls = start_worker("calls", url=guarded.url("worker"), concurrency=2, config=called.CONFIG, wait=False)
+    calls.wait_for_text("ready.")
+    (tmp_path / "file").write_bytes(b"content")
+    begun = tmp_path / "begun"
+    with Runner(guarded.url("runner"), shared_memory=False) as runner:
+        large = runner.submit(called.large, 2)
+        assert runner.submit(called.add, large, large).result(30)[0] == 4
+        assert runner.submit(called.size, celerypipe.file(tmp_path / "file")).result(30) == 7
+        assert [runner.submit(called.exact, "tuple", "").result(30) for _ in range(2)] == [(1, 2, 3)] * 2
+        held = runner.submit(called.gate, str(begun), str(tmp_path / "never"))
+        eventually(begun.exists, "the call at work")
+        assert held.state == "running"
+        assert held.cancel()
+        assert runner.submit(called.same, 1).result(30) == 1
     assert refused(guarded) == []

@@ -249,7 +249,7 @@ def test_a_worker_that_dies_in_a_batch_loses_nothing(
     first = start_worker(f"bkill{pool}", pool=pool, concurrency=1, config=CONFIG)
     pipeline = together(f"bkill{pool}", wait=0.1, configuration={"gate": str(gate), "diary": str(diary)})
     reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in NUMBERS)))
-    eventually(diary.exists, "a batch")  # it waits at the gate now
+    eventually(lambda: diary.exists() and diary.read_text().endswith("\n"), "a batch")  # it waits at the gate now
     first.kill()
     assert len(calls(diary)[0]) > 1
     gate.touch()

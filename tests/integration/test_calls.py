@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, InvalidStateError, as_completed, wait
 from pathlib import Path
@@ -19,7 +20,6 @@ import pytest
 
 from celerypipe import CodecError, ConfigError, NodeFailed, NodeTimeout, RedisUnavailable, Runner, UnknownMark, node
 from celerypipe.connection import Client
-from celerypipe.functions.call import Call
 from tests import called
 from tests.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
@@ -128,6 +128,11 @@ def test_a_failure_ends_no_other_call(either: Runner) -> None:
     assert "cannot travel" in str(bad[1].exception(30))
 
 
+def test_a_failure_that_is_hard_to_tell_of_is_told(either: Runner) -> None:
+    assert "Speechless: its text cannot be had" in str(either.submit(called.fail_oddly, "speechless").exception(30))
+    assert "no such file: " in str(either.submit(called.fail_oddly, "name").exception(30))
+
+
 def test_a_timeout_says_where_the_time_went(runner: Runner) -> None:
     call = runner.submit(called.hurried, 20)
     with pytest.raises(NodeTimeout, match=r"hurried: 0.5 s exceeded \(.*running on"):
@@ -165,6 +170,9 @@ def test_what_waits_and_what_is_queued_is_cancelled_and_never_starts(runner: Run
     waiting = runner.submit(called.noted, str(marks), holding[0])
     assert (waiting.state, queued[-1].state) == ("waiting", "queued")
     assert all(call.cancel() for call in [*queued, waiting])
+    session = runner._session
+    assert session is not None
+    eventually(lambda: not session._withdrawals.waiting and not session._withdrawals.late, "what was sent taken back")
     release.touch()
     assert [call.result(30) for call in holding] == [1, 1]
     assert runner.submit(called.same, 0).result(30) == 0
@@ -242,6 +250,22 @@ def test_map_takes_values_as_it_needs_them_and_cancels_the_rest(runner: Runner) 
         runner.map(called.undecorated, [1])
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_map_of_values_that_come_slowly(runner: Runner, tmp_path: Path, ordered: bool) -> None:
+    marks, taken = tmp_path / "marks", []
+
+    def slowly() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            yield number
+            eventually(lambda: marks.exists() and len(marks.read_text().split()) == len(taken), "its call")
+
+    results = runner.map(called.noted_after, slowly(), str(marks), ordered=ordered)
+    assert next(results) == 0
+    assert len(taken) < 500, "it was not held back for the values after it"
+    results.close()  # type: ignore[attr-defined]  # it is a generator
+
+
 REFUSED = [
     (lambda value: value, "a lambda has no name"),
     (called.Doubling, "it is a class"),
@@ -302,6 +326,16 @@ def test_without_a_redis() -> None:
         runner.submit(called.same, 1)
 
 
+def test_without_a_worker(redis_url: str) -> None:
+    said: list[str] = []
+    runner = Runner(redis_url, on_event=said.append)
+    call = runner.submit(called.unserved, 1)
+    with pytest.raises(TimeoutError, match=r"unserved: no result after 0.01 s; no worker serves queue 'nobody'"):
+        call.result(0.01)
+    assert "celery -A celerypipe worker -Q nobody" in said[0]
+    runner.close(cancel=True)
+
+
 def test_the_end_waits_for_calls_and_results_stay_readable(runner: Runner, redis_client: Client) -> None:
     with runner:
         calls = [runner.submit(called.large, number) for number in range(3)]
@@ -336,9 +370,10 @@ def test_calls_are_let_go_with_what_they_hold(runner: Runner, redis_client: Clie
         assert sum(call.result(30) for call in calls) == sum(range(500))
     apart = [runner.submit(called.large, number) for number in range(40)]
     assert [call.exception(30) for call in apart] == [None] * 40
+    held = [weakref.ref(call) for call in [*calls, *apart]]
     del calls, apart
     gc.collect()
-    assert not [each for each in gc.get_objects() if type(each) is Call]
+    assert not [call for reference in held if (call := reference()) is not None]
     assert not session._ledger
     carrier = session._transport.carrier
     assert carrier is not None
@@ -346,7 +381,10 @@ def test_calls_are_let_go_with_what_they_hold(runner: Runner, redis_client: Clie
 
 
 def test_nobody_waits_for_ever_in_a_forked_child(runner: Runner, redis_url: str) -> None:
-    call = runner.submit(called.nap, 1.0, "slept")
+    call, large = runner.submit(called.nap, 1.0, "slept"), runner.submit(called.large, 1)
+    executor = runner.executor()
+    assert executor.submit(called.same, 1).result(30) == 1
+    assert large.exception(30) is None
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -357,12 +395,22 @@ def test_nobody_waits_for_ever_in_a_forked_child(runner: Runner, redis_url: str)
                 call.result(30)
             except RuntimeError as error:
                 said = f"{mine} {error}".encode()
+            refused = 0
+            for what in (lambda: call.state, large.result, lambda: executor.submit(called.same, 1)):
+                try:
+                    what()
+                except RuntimeError:  # it would write on a line of the parent, or wait for threads that are not here
+                    refused += 1
+            said += b" %d" % refused
             runner.close()
         finally:
             os.write(write, said)
             os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(read, 1000).startswith(b"7 this call was submitted by the process that this one was forked from")
+    said = os.read(read, 1000)
+    assert said.startswith(b"7 this call was submitted by the process that this one was forked from")
+    assert said.endswith(b" 3")
+    executor.shutdown()
     os.close(read)
     os.close(write)
     assert call.result(30) == "slept"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,18 @@ def test_inputs_count_by_what_they_are(url: str, local: bool, tmp_path: Path) ->
     assert times(marks) == 2
 
 
+def test_inputs_that_have_to_come_here_come_one_after_another(url: str, local: bool, tmp_path: Path) -> None:
+    with Runner(url, local=local) as runner:
+        larges = [runner.submit(called.large, number, 20_000) for number in range(40)]
+        calls = [runner.submit(called.remembered, str(tmp_path / "marks"), large) for large in larges]
+        most = 0
+        while not all(call.done() for call in calls):
+            names = [thread.name for thread in threading.enumerate()]
+            most = max(most, names.count("celerypipe-inputs"))
+        assert [call.result(30)[0] for call in calls] == [2 * number for number in range(40)]
+        assert most <= 1, "no thread for each"
+
+
 def test_a_failure_is_not_kept_and_a_call_is_no_message_of_a_pipeline(url: str, local: bool, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     with Runner(url, local=local) as runner:
@@ -96,3 +110,42 @@ def test_a_cancelled_call_leaves_the_claim_to_others(url: str, local: bool, tmp_
         eventually(lambda: times(marks) == 2, "the second one computes it")
         assert again.cancel()
         assert runner.submit(called.remembered, str(marks), 1).result(30) == 2
+
+
+@pytest.mark.parametrize("what", ["array", "number", "tuple", "none"])
+def test_a_result_is_the_same_directly_here_there_and_remembered(
+    shared_worker: StartWorker, redis_url: str, what: str
+) -> None:
+    shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
+    direct = called.exact(what, "")
+    for local in (True, False):
+        salt = secrets.token_hex(8)
+        for state in ("done", "cached"):
+            with Runner(redis_url, local=local) as runner:
+                call = runner.submit(called.exact, what, salt)
+                found = call.result(30)
+                assert (call.state, type(found)) == (state, type(direct))
+                if what == "array":
+                    assert (found.dtype, found.shape) == (direct.dtype, direct.shape)
+                    assert (found == direct).all()
+                else:
+                    assert found == direct
+
+
+def test_a_second_pass_runs_what_failed_and_nothing_else(url: str, local: bool, tmp_path: Path) -> None:
+    bad = [number for number in range(40) if number % 4 == 3]
+    for function, again in ((called.picky, bad), (called.picky_for_good, [])):
+        marks = tmp_path / function.__name__
+        passes = []
+        for _ in range(2):
+            with Runner(url, local=local) as runner:
+                calls = [runner.submit(function, str(marks), number) for number in range(40)]
+                errors = [call.exception(30) for call in calls]
+                assert [number for number, error in enumerate(errors) if error is not None] == bad
+                assert all("is not to my taste" in error.remote_traceback for error in errors if error is not None)
+            passes.append(sorted(map(int, marks.read_text().split())))
+        assert passes == [list(range(40)), sorted([*range(40), *again])]
+    with Runner(url, local=local, rerun_failing=True) as runner:
+        calls = [runner.submit(called.picky_for_good, str(marks), number) for number in range(40)]
+        assert sum(call.exception(30) is not None for call in calls) == 10
+    assert len(marks.read_text().split()) == 50, "those that failed are run again when somebody wants that"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import celerypipe
 from celerypipe import NodeFailed, RunCancelled, Runner
 from celerypipe.blob import is_shared
 from celerypipe.cancellation import cancel
@@ -71,6 +76,78 @@ def test_a_runner_that_nobody_closed_ends_when_it_is_let_go(
     eventually(lambda: redis_client.get(f"celerypipe:run:{run}") == b"finished", "the end of its session")
 
 
+def test_an_executor_that_nobody_shut_down_ends_when_it_is_let_go() -> None:
+    executor = Runner(local=True).executor()
+    call = executor.submit(called.nap, 0.1, "slept")
+    session = executor._session
+    assert session is not None
+    del executor
+    gc.collect()
+    assert call.result(30) == "slept"
+    eventually(session._ended.is_set, "the end of its session")
+
+
+def test_a_session_that_was_closed_is_gone() -> None:
+    runner, executor = Runner(local=True), Runner(local=True).executor()
+    sessions = []
+    for each in (runner, runner, executor):
+        assert each.submit(called.same, 1).result(30) == 1
+        sessions.append(weakref.ref(each._session))
+        runner.close()
+    executor.shutdown()
+    executor._session = None
+
+    def gone() -> bool:
+        gc.collect()
+        return [session() for session in sessions] == [None] * 3
+
+    eventually(gone, "the end of all of them")
+
+
+def test_results_of_a_runner_that_nobody_holds() -> None:
+    assert list(Runner(local=True).map(called.add, range(1000), 1)) == list(range(1, 1001))
+
+
+def test_an_event_loop_goes_on_while_a_file_is_sent(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path
+) -> None:
+    start_worker("calls", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    files = []
+    for content in (b"first", b"other one"):
+        (tmp_path / content.decode()).write_bytes(content)
+        files.append(celerypipe.file(tmp_path / content.decode()))
+
+    async def main() -> int:
+        assert await runner.asubmit(called.size, files[0]) == 5
+        assert private_redis.process is not None
+        private_redis.process.send_signal(signal.SIGSTOP)
+        sending = asyncio.create_task(runner.asubmit(called.size, files[1]))
+        await asyncio.sleep(0)  # now it is at it
+        private_redis.process.send_signal(signal.SIGCONT)
+        return await sending
+
+    with Runner(private_redis.url) as runner:
+        assert asyncio.run(main()) == 9
+
+
+@pytest.mark.parametrize("way", ["map", "await"])
+def test_a_callback_may_wait_for_any_call(runner: Runner, way: str) -> None:
+    found: list[Any] = []
+    told = threading.Event()
+
+    async def awaited() -> list[int]:
+        return [await runner.asubmit(called.same, number) for number in range(3)]
+
+    def tell(_: object) -> None:
+        values = asyncio.run(awaited()) if way == "await" else runner.map(called.same, range(3), ordered=False)
+        found.extend(sorted(values))
+        told.set()
+
+    runner.submit(called.nap, 0.1).add_done_callback(tell)
+    assert told.wait(30)
+    assert found == [0, 1, 2]
+
+
 SCRIPT = """
 import sys
 from celerypipe import Runner
@@ -125,3 +202,16 @@ def test_a_burst_leaves_nothing_behind(runner: Runner, redis_url: str) -> None:
             run = other._session.course.run_id.encode()
         left = {key.split(b":")[1] for key in set(client.scan_iter("celerypipe:*")) - before if run in key}
         assert left <= {b"run", b"about"}, "what says how it ended goes with its time"
+
+
+def test_who_cancels_does_not_wait_for_who_sends() -> None:
+    """Who sends the next calls holds the session's lock and looks at a call; who cancels holds that call's."""
+    with Runner(local=True) as runner:
+        call = runner.submit(called.nap, 20)
+        call.add_done_callback(bool)
+        assert runner._session is not None
+        with runner._session._lock:
+            cancelling = threading.Thread(target=call.cancel)
+            cancelling.start()
+            cancelling.join(10)
+            assert not cancelling.is_alive()

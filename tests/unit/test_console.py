@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import io
 import logging
+import sys
 import threading
 import time
 
@@ -144,6 +145,15 @@ def test_a_console_travels_exactly() -> None:
     assert console_of(console.pack(), "there") == console
     assert console_of(b"", "there") is None
     assert console.to_dict()["lines"][1] == [console.lines[1].at, "stderr", "x"]
+
+
+def test_what_is_no_text_is_refused_as_ever_and_spoils_nothing() -> None:
+    recorder = Recorder()
+    with contextlib.redirect_stdout(io.StringIO()), captured(recorder):
+        with pytest.raises(TypeError):
+            sys.stdout.write(b"bytes")  # type: ignore[arg-type]
+        print("text")
+    assert recorder.console().text == "text\n"
 
 
 def test_a_lone_surrogate_does_not_fail_the_message() -> None:
