@@ -11,7 +11,7 @@ from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.deaths import place_of
-from celerypipe.errors import CodecError, ConfigError, NodeFailed, RemoteTraceback, did_you_mean
+from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
 from celerypipe.pipeline import NodeDefinition
 from celerypipe.schemas import DECLARED, is_vouched
@@ -176,6 +176,8 @@ class NodeCache:
         if type(error) is NodeFailed and error.kind == "failed" and error.remote_traceback and self._is_of(asked, by):
             text = str(error).removeprefix(f"{self.name}: ")
             claim.failed(Failure(error.kind, text.partition(":")[0], text, error.remote_traceback))
+        elif isinstance(error, NodeError):
+            claim.failed(Failure(error.kind, type(error).__name__, ""))
         else:
             claim.drop()
 

@@ -17,7 +17,7 @@ from celerypipe.cache.books import Books
 from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
-from celerypipe.cache.question import Claim, Flight, Found, Hear, Question, answer
+from celerypipe.cache.question import FAILED, Claim, Flight, Found, Hear, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
@@ -244,7 +244,12 @@ class Desk:
 
     def ended(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
         """A claim came to its end: keep what came of it, or let the next one compute it."""
-        if result is None:
+        if result is FAILED:
+            # So will the others, one after another, if it was not for chance: none of them waits for the next one.
+            for each in list(flight.waiting)[1:]:
+                flight.waiting.remove(each)
+                self._give_unkept(each)
+        if result is None or result is FAILED:
             self._sealed(flight, None)
             return
         if isinstance(result, Kept):

@@ -52,6 +52,9 @@ class Found:
         return restored(self.head.forms, self.messages, parent)
 
 
+#: What a claim ended with that failed, where that is not kept.
+FAILED = Failure("", "", "")
+
 #: Told how a claim ended: what is to be kept, or nothing, and the seconds that it cost.
 Ended = Callable[[Kept | Failure | None, float], None]
 
@@ -88,7 +91,7 @@ class Claim:
 
     def failed(self, failure: Failure) -> None:
         """The node failed on the message. That is kept if the node's ``cache`` says so, and if its code raised it."""
-        self._end(failure if self._failures and failure.kind in REPLAYED else None, 0.0)
+        self._end(failure if self._failures and failure.kind in REPLAYED else FAILED, 0.0)
 
     def drop(self) -> None:
         """Nothing comes of it: the next one who asks may compute it."""

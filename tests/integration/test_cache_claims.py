@@ -98,6 +98,18 @@ def test_the_next_one_computes_what_nothing_came_of(redis_url: str, redis_client
         assert ask.payload(what) == "at last"
 
 
+def test_what_failed_is_tried_by_all_that_wait_and_not_one_after_another(redis_url: str) -> None:
+    with asking(redis_url) as ask:
+        first = ask.start(asked("fails for all")).claim()
+        others = [ask.start(asked("fails for all")) for _ in range(10)]
+        first.failed(FAILED)
+        claims = [each.claim() for each in others]
+        assert sum(each.is_kept for each in claims) == 1
+        for each in claims:
+            each.keep([Message(1)], PARENT, seconds=1.0)
+        assert ask.payload(asked("fails for all")) == 1
+
+
 def test_a_failure_that_is_kept_is_the_answer_of_those_who_want_it(redis_url: str) -> None:
     what, policy = asked("failure for some"), CacheDefinition(failures=True)
     with asking(redis_url) as ask:
