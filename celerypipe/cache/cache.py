@@ -24,7 +24,7 @@ from celerypipe.cache.entry import INLINE_LIMIT, Failure
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
-from celerypipe.cache.question import Claim, Flight, Found, Question
+from celerypipe.cache.question import Claim, Computation, Found, Question
 from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import Store
 from celerypipe.cache.tier import Tier
@@ -169,7 +169,7 @@ class ResultCache:
         if self._ended_for_good:
             self._empty()
 
-    def _hear(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
+    def _hear(self, computation: Computation, result: Kept | Failure | None, seconds: float) -> None:
         """A claim came to its end, in whatever thread."""
         if self._closed or os.getpid() != self._process:
             return
@@ -180,12 +180,12 @@ class ResultCache:
                 self._books.say("results come faster than they can be kept: some are not")
                 result, size = None, 0
             self._waiting += size
-        self._inbox.put(partial(self._ended, flight, result, seconds, size))
+        self._inbox.put(partial(self._ended, computation, result, seconds, size))
 
-    def _ended(self, flight: Flight, result: Kept | Failure | None, seconds: float, size: int) -> None:
+    def _ended(self, computation: Computation, result: Kept | Failure | None, seconds: float, size: int) -> None:
         with self._lock:
             self._waiting -= size
-        self._desk.ended(flight, result, seconds)
+        self._desk.ended(computation, result, seconds)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 

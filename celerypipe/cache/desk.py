@@ -14,10 +14,10 @@ import redis
 
 from celerypipe import keys
 from celerypipe.cache.books import Books
-from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, Sealed, opened
+from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, SealedEntry, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
-from celerypipe.cache.question import FAILED, Claim, Flight, Found, Hear, Question, answer
+from celerypipe.cache.question import FAILED, Claim, Computation, Found, Hear, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
@@ -40,9 +40,9 @@ class Desk:
         self._owner = owner
         self._hear = hear
         self._number = 0
-        self._joined: dict[str, Flight] = {}
-        self._open: dict[str, Flight] = {}
-        self._polling: dict[str, Flight] = {}
+        self._joined: dict[str, Computation] = {}
+        self._open: dict[str, Computation] = {}
+        self._polling: dict[str, Computation] = {}
         self._idlers: set[bytes] = set()
 
     def ask(self, question: Question) -> None:
@@ -135,60 +135,60 @@ class Desk:
 
     def _joins(self, question: Question) -> bool:
         """Does it wait for what is being computed here already?"""
-        flight = self._joined.get(question.fingerprint)
-        if flight is None or question.peeks or question.policy.read_only:
+        computation = self._joined.get(question.fingerprint)
+        if computation is None or question.peeks or question.policy.read_only:
             return False
-        if question.served() and not flight.served:
+        if question.served() and not computation.served:
             return False  # who knows when
         question.looked = True
-        flight.waiting.append(question)
+        computation.waiting.append(question)
         return True
 
     def _claim(self, question: Question) -> None:
         self._number += 1
-        flight = Flight(f"{self._owner}.{self._number}", question)
-        self._open[flight.owner] = flight
+        computation = Computation(f"{self._owner}.{self._number}", question)
+        self._open[computation.owner] = computation
         if not question.refresh and not question.policy.read_only:
-            self._joined[flight.fingerprint] = flight
+            self._joined[computation.fingerprint] = computation
         if self.keeping.present and not question.policy.read_only:
-            self._try(flight)
+            self._try(computation)
         else:
-            self._granted(flight)
+            self._granted(computation)
 
-    def _try(self, flight: Flight) -> None:
-        question = flight.question
-        claiming = self.store.claiming(flight.fingerprint, flight.holder, force=question.refresh)
-        if flight.idle:
-            claiming = self.store.taking_over(flight.fingerprint, flight.idle, flight.holder)
-        mark, claim = keys.cache_mark(question.asked.mark), keys.cache_claim(flight.fingerprint)
-        more = ("PTTL", claim) if flight.tries else ("ZSCORE", mark, flight.fingerprint)
-        looking = self.store.looking(flight.fingerprint)
-        self.round.add(partial(self._tried, flight), claiming, looking, more, ("GET", claim))
+    def _try(self, computation: Computation) -> None:
+        question = computation.question
+        claiming = self.store.claiming(computation.fingerprint, computation.holder, force=question.refresh)
+        if computation.idle:
+            claiming = self.store.taking_over(computation.fingerprint, computation.idle, computation.holder)
+        mark, claim = keys.cache_mark(question.asked.mark), keys.cache_claim(computation.fingerprint)
+        more = ("PTTL", claim) if computation.tries else ("ZSCORE", mark, computation.fingerprint)
+        looking = self.store.looking(computation.fingerprint)
+        self.round.add(partial(self._tried, computation), claiming, looking, more, ("GET", claim))
 
-    def _tried(self, flight: Flight, answers: list[Any] | None) -> None:
+    def _tried(self, computation: Computation, answers: list[Any] | None) -> None:
         if answers is None:
-            self._granted(flight)
+            self._granted(computation)
             return
         granted, data, more, holder = answers
-        question = flight.question
+        question = computation.question
         if isinstance(more, bytes):  # it was kept once
             question.why = question.why or "gone"
-        flight.claimed = granted == b"OK"
+        computation.claimed = granted == b"OK"
         entry = None if question.refresh else self._entry(question, data)
         if entry is not None:
-            self._leave(flight)
-            for each in flight.questions:
+            self._leave(computation)
+            for each in computation.questions:
                 self._settle(each, entry)
         elif granted is None:
-            if flight.tries and isinstance(more, int) and (more == -1 or more > 2 * keys.CACHE_CLAIM_TTL):
+            if computation.tries and isinstance(more, int) and (more == -1 or more > 2 * keys.CACHE_CLAIM_TTL):
                 # Nobody of us wrote that claim, and it would never end.
-                self.round.add(None, ("PEXPIRE", keys.cache_claim(flight.fingerprint), keys.CACHE_CLAIM_TTL))
-            flight.look_again(holder, self._idlers)
-            if flight.tries == PATIENT:
+                self.round.add(None, ("PEXPIRE", keys.cache_claim(computation.fingerprint), keys.CACHE_CLAIM_TTL))
+            computation.look_again(holder, self._idlers)
+            if computation.tries == PATIENT:
                 self.books.say("another run has claimed what is asked for here: this one waits for it", "waits")
-            self._polling[flight.owner] = flight
+            self._polling[computation.owner] = computation
         else:  # a Redis that is full refuses: then it is computed without a claim, and perhaps by others too
-            self._granted(flight)
+            self._granted(computation)
 
     def _settle(self, question: Question, entry: Opened) -> None:
         if question.takes(entry.head):
@@ -198,42 +198,42 @@ class Desk:
 
     def poll(self, now: float) -> None:
         """Look again at the claims of others that are due."""
-        for flight in [each for each in self._polling.values() if each.due <= now]:
-            del self._polling[flight.owner]
-            self._try(flight)
+        for computation in [each for each in self._polling.values() if each.due <= now]:
+            del self._polling[computation.owner]
+            self._try(computation)
 
     @property
     def due(self) -> float:
         """When the next one is."""
         return min((each.due for each in self._polling.values()), default=math.inf)
 
-    def _granted(self, flight: Flight) -> None:
-        if self.keeping.tier is not None and not flight.question.refresh:
-            self.keeping.look(flight.fingerprint, partial(self._from_tier, flight))
+    def _granted(self, computation: Computation) -> None:
+        if self.keeping.tier is not None and not computation.question.refresh:
+            self.keeping.look(computation.fingerprint, partial(self._from_tier, computation))
         elif self.keeping.present or self.keeping.tier is not None:
-            self._give(flight)
+            self._give(computation)
         else:
-            self._leave(flight)
-            for each in flight.questions:
+            self._leave(computation)
+            for each in computation.questions:
                 self._give_unkept(each)
 
-    def _from_tier(self, flight: Flight, entry: Sealed | None) -> None:
-        question = flight.question
-        if not flight.given and flight.owner in self._open:  # else it was closed meanwhile
+    def _from_tier(self, computation: Computation, entry: SealedEntry | None) -> None:
+        question = computation.question
+        if not computation.given and computation.owner in self._open:  # else it was closed meanwhile
             if entry is None or not question.takes(entry.head):
-                self._give(flight)
+                self._give(computation)
             else:
-                self._finish(flight, entry, promoted=True)
+                self._finish(computation, entry, promoted=True)
 
-    def _give(self, flight: Flight) -> None:
-        question = flight.question
+    def _give(self, computation: Computation) -> None:
+        question = computation.question
         if question.policy.read_only:
-            self._leave(flight)
+            self._leave(computation)
             self._give_unkept(question)
             return
-        flight.given = True
+        computation.given = True
         self.books.missed(question)
-        ended = partial(self._hear, flight)
+        ended = partial(self._hear, computation)
         claim = Claim(ended, failures=question.policy.failures, say=self.books.cannot_keep)
         if not answer(question, claim):
             claim.drop()
@@ -242,79 +242,81 @@ class Desk:
         self.books.missed(question)
         answer(question, Claim())
 
-    def ended(self, flight: Flight, result: Kept | Failure | None, seconds: float) -> None:
+    def ended(self, computation: Computation, result: Kept | Failure | None, seconds: float) -> None:
         """A claim came to its end: keep what came of it, or let the next one compute it."""
         if result is FAILED:
             # So will the others, one after another, if it was not for chance: none of them waits for the next one.
-            for each in list(flight.waiting)[1:]:
-                flight.waiting.remove(each)
+            for each in list(computation.waiting)[1:]:
+                computation.waiting.remove(each)
                 self._give_unkept(each)
         if result is None or result is FAILED:
-            self._sealed(flight, None)
+            self._sealed(computation, None)
             return
         if isinstance(result, Kept):
-            flight.size = result.size
-            self.keeping.waiting += flight.size
-        self.keeping.seal_up(flight.question, result, seconds, partial(self._sealed, flight))
+            computation.size = result.size
+            self.keeping.waiting += computation.size
+        self.keeping.seal_up(computation.question, result, seconds, partial(self._sealed, computation))
 
-    def _sealed(self, flight: Flight, entry: Sealed | None) -> None:
+    def _sealed(self, computation: Computation, entry: SealedEntry | None) -> None:
         if entry is not None:
-            self._finish(flight, entry)
-        elif flight.waiting:
-            self._kept(flight)
-            flight.question = flight.waiting.popleft()
-            self._give(flight)
+            self._finish(computation, entry)
+        elif computation.waiting:
+            self._kept(computation)
+            computation.question = computation.waiting.popleft()
+            self._give(computation)
         else:
-            self._leave(flight)
+            self._leave(computation)
 
-    def _kept(self, flight: Flight) -> None:
-        self.keeping.waiting -= flight.size
-        flight.size = 0
+    def _kept(self, computation: Computation) -> None:
+        self.keeping.waiting -= computation.size
+        computation.size = 0
 
-    def _finish(self, flight: Flight, entry: Sealed, *, promoted: bool = False) -> None:
+    def _finish(self, computation: Computation, entry: SealedEntry, *, promoted: bool = False) -> None:
         """Tell all who wait for it, and keep it. The claim lives until that is done."""
-        self._unjoin(flight)
-        waiting = flight.questions if promoted else list(flight.waiting)
-        flight.waiting.clear()
-        flight.given = True
-        if flight.question.policy.read_only:
-            self._leave(flight)
+        self._unjoin(computation)
+        waiting = computation.questions if promoted else list(computation.waiting)
+        computation.waiting.clear()
+        computation.given = True
+        if computation.question.policy.read_only:
+            self._leave(computation)
         else:
-            self.keeping.put(flight, entry, partial(self._leave, flight), promoted=promoted)
-        read = opened(self.keeping.seal, flight.fingerprint, entry.data) if waiting else None
+            self.keeping.put(computation, entry, partial(self._leave, computation), promoted=promoted)
+        read = opened(self.keeping.seal, computation.fingerprint, entry.data) if waiting else None
         for each in waiting:
             if read is not None and each.takes(read.head):
                 self._found(each, read, entry.body)
             else:
                 self.ask(each)
 
-    def _unjoin(self, flight: Flight) -> None:
-        if self._joined.get(flight.fingerprint) is flight:
-            del self._joined[flight.fingerprint]
+    def _unjoin(self, computation: Computation) -> None:
+        if self._joined.get(computation.fingerprint) is computation:
+            del self._joined[computation.fingerprint]
 
-    def _leave(self, flight: Flight) -> None:
+    def _leave(self, computation: Computation) -> None:
         """Nobody here computes it any more."""
-        self._kept(flight)
-        self._unjoin(flight)
-        self._open.pop(flight.owner, None)
-        if flight.claimed and self.keeping.present:
-            self.round.add(None, self.store.releasing(flight.fingerprint, flight.owner))
-        flight.claimed = False
+        self._kept(computation)
+        self._unjoin(computation)
+        self._open.pop(computation.owner, None)
+        if computation.claimed and self.keeping.present:
+            self.round.add(None, self.store.releasing(computation.fingerprint, computation.owner))
+        computation.claimed = False
 
     def renew(self) -> None:
         """Let the claims that are held here live on."""
-        for flight in list(self._open.values()):
-            for each in flight.let_go():
+        for computation in list(self._open.values()):
+            for each in computation.let_go():
                 self.ask(each)
-        claims = [(flight.fingerprint, flight.holder) for flight in self._open.values() if flight.claimed]
+        claims = [
+            (computation.fingerprint, computation.holder) for computation in self._open.values() if computation.claimed
+        ]
         for start in range(0, len(claims), 1000):
             self.round.add(None, self.store.renewing(claims[start : start + 1000]))
 
     def close(self) -> None:
         """Let go of everything: whoever waits computes for itself, and nothing of that is kept."""
         self._polling.clear()
-        for flight in list(self._open.values()):
-            waiting = list(flight.waiting) if flight.given else flight.questions
-            self._leave(flight)
+        for computation in list(self._open.values()):
+            waiting = list(computation.waiting) if computation.given else computation.questions
+            self._leave(computation)
             for question in waiting:
                 self._give_unkept(question)

@@ -123,7 +123,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         return age < -_CLOCKS or any(each is not None and age > each for each in (self.ttl, ttl))
 
 
-class Sealed(NamedTuple):
+class SealedEntry(NamedTuple):
     """An entry that is ready to be stored: its head, all of its bytes, and those of its blob."""
 
     head: Head
@@ -159,7 +159,7 @@ class Opened(NamedTuple):
 
 def sealed(
     seal: Seal, fingerprint: str, asked: Mapping[str, Any], result: Kept | Failure, seconds: float, ttl: float | None
-) -> Sealed:
+) -> SealedEntry:
     """Return the entry of a result. Raises :class:`CodecError` if it is too large for one."""
     blob, outputs, body, forms, size = None, b"", b"", [], 0
     if isinstance(result, Kept):
@@ -178,7 +178,7 @@ def sealed(
     data = b"".join((preamble, packed, question, outputs))
     if len(data) + SEAL > ENTRY_LIMIT:
         raise CodecError(f"what was asked is {len(question):,} bytes long: too much to be remembered by")
-    return Sealed(head, data + seal.of(fingerprint, data), body)
+    return SealedEntry(head, data + seal.of(fingerprint, data), body)
 
 
 def opened(seal: Seal, fingerprint: str, data: bytes) -> Opened:
@@ -221,4 +221,4 @@ def digest(content: Content) -> str:
 
 _HEAD = msgspec.msgpack.Decoder(Head)
 
-__all__ = ["Blob", "Failure", "Head", "Opened", "Sealed", "opened", "sealed", "shown"]
+__all__ = ["Blob", "Failure", "Head", "Opened", "SealedEntry", "opened", "sealed", "shown"]

@@ -9,10 +9,10 @@ from typing import Any
 import redis
 
 from celerypipe.cache.books import Books
-from celerypipe.cache.entry import BLOB_NEAR, Blob, Content, Failure, Sealed, sealed
+from celerypipe.cache.entry import BLOB_NEAR, Blob, Content, Failure, SealedEntry, sealed
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
-from celerypipe.cache.question import Flight, Question
+from celerypipe.cache.question import Computation, Question
 from celerypipe.cache.rounds import Round
 from celerypipe.cache.seal import Refused, Seal
 from celerypipe.cache.store import OVERHEAD, Store, is_full
@@ -41,7 +41,7 @@ class Keeping:
         self._post = post
 
     def seal_up(
-        self, question: Question, result: Kept | Failure, seconds: float, told: Callable[[Sealed | None], None]
+        self, question: Question, result: Kept | Failure, seconds: float, told: Callable[[SealedEntry | None], None]
     ) -> None:
         """Make the entry of a result; None if it cannot be one. A digest of much takes long."""
         work = partial(self._entry, question, result, seconds)
@@ -50,7 +50,7 @@ class Keeping:
         else:
             told(work())
 
-    def _entry(self, question: Question, result: Kept | Failure, seconds: float) -> Sealed | None:
+    def _entry(self, question: Question, result: Kept | Failure, seconds: float) -> SealedEntry | None:
         try:
             asked, ttl = question.asked.to_dict(), question.policy.ttl
             return sealed(self.seal, question.fingerprint, asked, result, seconds, ttl)
@@ -63,14 +63,16 @@ class Keeping:
         lane, commands = self._lane, self.store.fetching(blob)
         self._do(lambda: blob.assembled(lane.client.together(*commands)), told)
 
-    def look(self, fingerprint: str, told: Callable[[Sealed | None], None]) -> None:
+    def look(self, fingerprint: str, told: Callable[[SealedEntry | None], None]) -> None:
         """Look into the second tier."""
         tier = self.tier
         self._do(lambda: None if tier is None else tier.get(fingerprint), told)
 
-    def put(self, flight: Flight, entry: Sealed, done: Callable[[], None], *, promoted: bool = False) -> None:
+    def put(
+        self, computation: Computation, entry: SealedEntry, done: Callable[[], None], *, promoted: bool = False
+    ) -> None:
         """Keep an entry; ``done`` is called when the claim is of no more use."""
-        tier, fingerprint = self.tier, flight.fingerprint
+        tier, fingerprint = self.tier, computation.fingerprint
         size, blob = len(entry.data) + len(entry.body), entry.head.blob
         if tier is not None and not promoted and not tier.rests:
             self.waiting += size
@@ -85,36 +87,45 @@ class Keeping:
             )
             done()
         elif blob is None:
-            self._write(flight, entry, done)
+            self._write(computation, entry, done)
         else:
             lane, store = self._lane, self.store
-            written = partial(self._blob_written, flight, entry, done)
+            written = partial(self._blob_written, computation, entry, done)
             self._do(lambda: store.write_blob(lane.client, blob, entry.body), written)
 
     def _behind(self, size: int, _: None) -> None:
         self.waiting -= size
 
-    def _blob_written(self, flight: Flight, entry: Sealed, done: Callable[[], None], was: bool | None) -> None:
+    def _blob_written(
+        self, computation: Computation, entry: SealedEntry, done: Callable[[], None], was: bool | None
+    ) -> None:
         if was and self.present:
-            self._write(flight, entry, done)
+            self._write(computation, entry, done)
         else:
             self._no_room()
             done()
 
-    def _write(self, flight: Flight, entry: Sealed, done: Callable[[], None], *, again: bool = False) -> None:
-        mark = flight.question.asked.mark
-        command = self.store.keeping(flight.fingerprint, mark, entry, flight.owner)
-        self.round.add(partial(self._written, flight, entry, done, again), command)
+    def _write(
+        self, computation: Computation, entry: SealedEntry, done: Callable[[], None], *, again: bool = False
+    ) -> None:
+        mark = computation.question.asked.mark
+        command = self.store.keeping(computation.fingerprint, mark, entry, computation.owner)
+        self.round.add(partial(self._written, computation, entry, done, again), command)
 
     def _written(
-        self, flight: Flight, entry: Sealed, done: Callable[[], None], again: bool, answers: list[Any] | None
+        self,
+        computation: Computation,
+        entry: SealedEntry,
+        done: Callable[[], None],
+        again: bool,
+        answers: list[Any] | None,
     ) -> None:
         answer = answers[0] if answers else None
         if is_full(answer) and not again:
             self.round.add(None, self.store.shrinking(2 * (len(entry.data) + OVERHEAD)))
-            self._write(flight, entry, done, again=True)
+            self._write(computation, entry, done, again=True)
             return
-        flight.claimed = flight.claimed and answer not in (0, 1)  # else it ended with that
+        computation.claimed = computation.claimed and answer not in (0, 1)  # else it ended with that
         if answer == 1:
             self._books.stats.kept += 1
         elif isinstance(answer, redis.ResponseError) and not is_full(answer):

@@ -162,7 +162,7 @@ class Question:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class Computation:
     """What is being computed: who claimed it, the question that it is computed for, and those that wait for it.
 
     ``claimed``: there is a key in Redis that says so; ``given``: whoever asked was told to compute it; ``tries``: how
@@ -228,8 +228,8 @@ class Flight:
         return able
 
 
-#: Takes over a claim's end, from whatever thread: the flight, what is to be kept, the seconds that it cost.
-Hear = Callable[[Flight, Kept | Failure | None, float], None]
+#: Takes over a claim's end, from whatever thread: the computation, what is to be kept, the seconds that it cost.
+Hear = Callable[[Computation, Kept | Failure | None, float], None]
 
 
 def answer(question: Question, found: Found | Claim | None) -> bool:

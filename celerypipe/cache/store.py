@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import redis
 
 from celerypipe import keys
-from celerypipe.cache.entry import CHUNK, ENTRY_LIMIT, Blob, Content, Sealed
+from celerypipe.cache.entry import CHUNK, ENTRY_LIMIT, Blob, Content, SealedEntry
 from celerypipe.cache.scripts import FORGET, KEEP, RELEASE, RENEW, RESERVE, SHRINK, TAKE_OVER, TOUCH
 from celerypipe.connection import Client, Command
 from celerypipe.script import together
@@ -94,7 +94,7 @@ class Store:
         """Give so many bytes back to Redis."""
         return SHRINK.command(BOOKS, size)
 
-    def keeping(self, fingerprint: str, mark: str, entry: Sealed, owner: str) -> Command:
+    def keeping(self, fingerprint: str, mark: str, entry: SealedEntry, owner: str) -> Command:
         """Keep an entry whose blob is stored already."""
         head = entry.head
         return KEEP.command(

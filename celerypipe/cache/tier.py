@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celerypipe.cache.entry import ENTRY_LIMIT, Blob, Content, Sealed, opened
+from celerypipe.cache.entry import ENTRY_LIMIT, Blob, Content, SealedEntry, opened
 from celerypipe.cache.seal import Refused, Seal
 
 #: Failures in a row after which it is left alone, and for how many seconds.
@@ -39,7 +39,7 @@ class Tier:
         """Did it fail too often just now?"""
         return time.monotonic() < self._rests_until
 
-    def get(self, fingerprint: str) -> Sealed | None:
+    def get(self, fingerprint: str) -> SealedEntry | None:
         """Return what is kept, verified, with its large bytes."""
         data = self._try(lambda: self._read(self._entry(fingerprint), ENTRY_LIMIT + 1))
         if data is None:
@@ -54,9 +54,9 @@ class Tier:
             text = f"the second tier of the cache has entries that {refused.kind}: they count as misses"
             self._say(text, text)
             return None
-        return Sealed(entry.head, entry.data, body)
+        return SealedEntry(entry.head, entry.data, body)
 
-    def put(self, fingerprint: str, entry: Sealed) -> None:
+    def put(self, fingerprint: str, entry: SealedEntry) -> None:
         """Keep an entry; its blob first."""
         blob = entry.head.blob
         if blob is not None:
