@@ -77,7 +77,7 @@ def endless(folder: Path, queue: str, *, node: float, sink: float) -> Path:
     ("node", "sink"),
     [
         pytest.param(0.0, 0.002, id="slow sink"),
-        pytest.param(0.002, 0.0, id="slow node"),
+        pytest.param(0.002, 0.0, id="slow node", marks=at_length),
         pytest.param(0.0, 0.0, id="endless source", marks=at_length),
     ],
 )
