@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from celerypipe.contract import Proc as Proc
     from celerypipe.contract import Sink as Sink
     from celerypipe.contract import Source as Source
-    from celerypipe.contract import node as node
     from celerypipe.embedded import Embedded as Embedded
     from celerypipe.errors import CelerypipeError as CelerypipeError
     from celerypipe.errors import CircuitOpen as CircuitOpen
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import WorkerLost as WorkerLost
     from celerypipe.files import File as File
     from celerypipe.files import file as file
+    from celerypipe.function_node import node as node
     from celerypipe.functions.call import Call as Call
     from celerypipe.message import Message as Message
     from celerypipe.payload import Array as Array
@@ -53,7 +53,7 @@ __version__ = version.VERSION
 
 _HOME = {
     "console": ("Console",),
-    "contract": ("Node", "Proc", "Sink", "Source", "node"),
+    "contract": ("Node", "Proc", "Sink", "Source"),
     "embedded": ("Embedded",),
     "errors": (
         "CelerypipeError",
@@ -72,6 +72,7 @@ _HOME = {
         "UnknownRun",
         "WorkerLost",
     ),
+    "function_node": ("node",),
     "files": ("File", "file"),
     "functions.call": ("Call",),
     "message": ("Message",),

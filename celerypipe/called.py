@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from celerypipe.contract import FunctionNode, Node, Output, Proc
+from celerypipe.contract import Node, Output, Proc
 from celerypipe.errors import ConfigError, NodeFailed
+from celerypipe.function_node import FunctionNode
 from celerypipe.message import Message
 
 

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from celerypipe.cache_definition import CacheDefinition as CacheDefinition  # part of a definition, asked for here
 from celerypipe.cache_definition import CacheSchema, cache_of
-from celerypipe.contract import Options, node_class
+from celerypipe.contract import node_class
+from celerypipe.function_node import Options
 from celerypipe.mark import MARK
 from celerypipe.shape import (
     Flag,

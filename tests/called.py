@@ -19,6 +19,12 @@ CONFIG = 'imports = ["tests.called"]\n'
 
 
 @node(queue="calls")
+def takes_nothing() -> str:
+    """Takes nothing."""
+    return "of nothing"
+
+
+@node(queue="calls")
 def same(value: Any) -> Any:
     """Return what it gets."""
     return value

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celerypipe.codec import encode_value
-from celerypipe.contract import FunctionNode, node_class
+from celerypipe.contract import node_class
 from celerypipe.errors import CodecError, ConfigError
+from celerypipe.function_node import FunctionNode
 from celerypipe.pipeline import NodeDefinition
 
 #: Calls of one function that are on their way at one time; more wait here. A worker may have many slots.

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from celerypipe import CodecError, ConfigError, NodeFailed, NodeTimeout, RedisUnavailable, Runner, UnknownMark, node
+from celerypipe.catalogue import Catalogue
 from celerypipe.connection import Client
 from tests import called
 from tests.called import CONFIG
@@ -179,6 +180,12 @@ def test_what_waits_and_what_is_queued_is_cancelled_and_never_starts(runner: Run
     assert [holding[0].cancel(), holding[0].cancelled(), holding[0].state] == [False, False, "done"]
     runner.close()
     assert not marks.exists()
+
+
+def test_a_function_that_takes_nothing_is_called_and_is_no_node(either: Runner) -> None:
+    assert either.submit(called.takes_nothing).result(30) == "of nothing"
+    with pytest.raises(ConfigError, match=r"takes nothing: call it with Runner\.submit, or give it a first parameter"):
+        Catalogue().find("tests.called.takes_nothing").create({})
 
 
 def test_futures_of_the_standard_library(runner: Runner) -> None:

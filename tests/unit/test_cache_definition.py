@@ -9,8 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from celerypipe import preflight
-from celerypipe.contract import Message, node
+from celerypipe import Message, node, preflight
 from celerypipe.definition import CacheDefinition
 from celerypipe.errors import ConfigError
 from celerypipe.pipeline import NodeDefinition, Pipeline, json_schema

@@ -69,7 +69,7 @@ def test_a_version_is_read_from_the_source(
 
 def test_of_a_module_that_is_loaded_the_class_itself_is_asked() -> None:
     assert version_of_mark("tests.remote.Echo") == ""
-    assert version_of_mark("celerypipe.contract.FunctionNode") == ""
+    assert version_of_mark("celerypipe.function_node.FunctionNode") == ""
 
 
 def test_what_is_not_here_is_not_known(tmp_path: Path) -> None:
