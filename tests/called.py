@@ -215,7 +215,7 @@ def unsendable(_: Any = None) -> Any:
     return {"inside": object()}
 
 
-@node(queue="calls", timeout=0.5)
+@node(queue="calls", timeout=2.0)
 def hurried(seconds: float) -> float:
     """As nap, with a timeout."""
     time.sleep(seconds)

@@ -36,7 +36,7 @@ def refusals_of(runner: Runner, what: str) -> int:
 def alter(client: Client, name: str) -> None:
     field = b"data" if client.hexists(name, "data") else b"blob"
     value = client.hget(name, field)
-    if value is None:  # the run is over
+    if not value:  # the run is over, or the runner went back to the very beginning
         return
     client.hset(name, field, value[:-20] + bytes([(value[-20] + 1) % 256]) + value[-19:])
 
