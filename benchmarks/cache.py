@@ -143,13 +143,10 @@ def main() -> None:
         }
         for name, (median, top) in lines.items():
             print(f"{name:44}{median:12,.0f}{top:12,.0f}")
-        begin = time.perf_counter()
-        answers: list[Found | Claim | None] = []
-        for number in range(20):
-            answers += cache.ask_all([(asked("frame", number), POLICY)])
-        each = (time.perf_counter() - begin) / 20
+        hits = cache.stats.hits
+        each = 1 / asking.one_at_a_time("frame", 20)
         print(f"{'hit, a frame of 900 KB, one at a time':44}{each * 1e3:12.2f} ms")
-        if not all(isinstance(answer, Found) for answer in answers):
+        if cache.stats.hits != hits + 20:
             raise SystemExit("a frame was not found")
         cache.close()
 

@@ -134,8 +134,7 @@ class CachedLocal(LocalStation):
             self.pass_on(found.outputs(message), message)
         else:
             error = self.cache.error_of(found.failure, message)
-            self.tally.failed[error.kind] += 1
-            self._give_up(message, error, -1, KNOWN)  # no attempt
+            self._give_up_known(message, error, KNOWN)
         self.course.left(message)
 
     # -- what came of it --------------------------------------------------------------------------------------------

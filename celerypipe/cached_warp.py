@@ -96,8 +96,7 @@ class CachedWarp(Warp):
             self.hand_over()
             return
         error = self.cache.error_of(found.failure, message)
-        self.tally.failed[error.kind] += 1
-        self._give_up(message, error, -1, KNOWN)  # no attempt
+        self._give_up_known(message, error, KNOWN)
         self._keep(sequence, Done(message, error=error))
         self.hand_over()
 

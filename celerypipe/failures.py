@@ -37,7 +37,7 @@ def error_of(
     return error
 
 
-def place_of(worker: str) -> tuple[str, str]:
+def host_and_pid(worker: str) -> tuple[str, str]:
     """Return host and process id, out of the name of an activation."""
     host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
     return host, pid
@@ -45,5 +45,5 @@ def place_of(worker: str) -> tuple[str, str]:
 
 def where(worker: str) -> str:
     """Return host and process id in words."""
-    host, pid = place_of(worker)
+    host, pid = host_and_pid(worker)
     return f"{host}, process {pid}"

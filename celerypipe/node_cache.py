@@ -9,7 +9,7 @@ from typing import Any
 from celerypipe.cache.asked import Asked, Asker
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
-from celerypipe.cache.question import Claim, Found, Question
+from celerypipe.cache.question import Claim, Found
 from celerypipe.deaths import place_of
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.message import Message
@@ -123,22 +123,16 @@ class NodeCache:
 
         ``again``: it failed before, and somebody wants to see whether it still does.
         """
-
-        def told(found: Found | Claim | None) -> None:
-            answer(found or Claim())
-
-        self._opened.post(
-            Question(
-                asked,
-                self.policy,
-                told,
-                refresh=self.refresh,
-                rerun_failing=self.rerun_failing or again,
-                node=self.name,
-                message=_name(message),
-                served=self.is_served,
-                notes=frozenset(message.meta),
-            )
+        self._opened.ask(
+            asked,
+            self.policy,
+            answer,
+            refresh=self.refresh,
+            rerun_failing=self.rerun_failing or again,
+            node=self.name,
+            message=_name(message),
+            served=self.is_served,
+            notes=frozenset(message.meta),
         )
 
     def is_served(self) -> bool:
@@ -152,8 +146,7 @@ class NodeCache:
             answer(found if isinstance(found, Found) else None)
 
         again = again or self.rerun_failing
-        notes = frozenset(message.meta)
-        self._opened.post(Question(asked, self.policy, told, rerun_failing=again, peeks=True, notes=notes))
+        self._opened.look(asked, self.policy, told, rerun_failing=again, notes=frozenset(message.meta))
 
     @property
     def _opened(self) -> ResultCache:

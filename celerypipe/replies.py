@@ -22,7 +22,7 @@ from celerypipe.errors import (
     NodeFailed,
     NodeTimeout,
 )
-from celerypipe.failures import error_of, place_of, said_of, where
+from celerypipe.failures import error_of, host_and_pid, said_of, where
 from celerypipe.fence import unlike
 from celerypipe.flight import Done, Flight, Note
 from celerypipe.message import Message, stamped
@@ -225,7 +225,7 @@ class Replies:
     def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
         """What the next node made of a message; None if what it made is gone."""
         if step.kind == AT_WORK:
-            host, _ = place_of(context.worker)
+            host, _ = host_and_pid(context.worker)
             text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
             return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
         if step.kind == FAILURE:
@@ -255,7 +255,7 @@ class Replies:
         except CodecError as unread:
             return _unreadable(warp, unread)
         if kind == "timeout":
-            host, _ = place_of(place or worker)
+            host, _ = host_and_pid(place or worker)
             text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {host})"
         at = where(place or worker)
         error = error_of(warp.name, kind, text, remote_traceback, worker=at, says=f"worker {at}", message_id=message.id)

@@ -10,7 +10,7 @@ from celerypipe.connection import Client, accepted
 from celerypipe.course import Course
 from celerypipe.deaths import death_of
 from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeError, WorkerLost
-from celerypipe.failures import error_of, said_of
+from celerypipe.failures import error_of, host_and_pid, said_of
 from celerypipe.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.flight import Flight
 from celerypipe.holdings import Holdings
@@ -190,5 +190,5 @@ def _error(warp: Warp, trouble: bytes, token: str) -> NodeError | ConfigError:
 
 
 def _place(token: str) -> str:
-    host, pid, *_ = [*token.rsplit(".", 3), "", ""]
+    host, pid = host_and_pid(token)
     return f"worker {host}, process {pid}" if pid else ""

@@ -175,6 +175,11 @@ class Station:
         self._give_up(message, error, attempt)
         return None
 
+    def _give_up_known(self, message: Message, error: NodeError, note: str) -> None:
+        """A failure that was known before is no attempt: it counts, and ``on_error`` decides; ``note``: who knew."""
+        self.tally.failed[error.kind] += 1
+        self._give_up(message, error, -1, note)
+
     def _give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
         """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
 

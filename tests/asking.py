@@ -49,9 +49,17 @@ class Asking:
         self.cache.ask(what, policy, waiting.told, **options)
         return waiting
 
+    def look(self, what: Asked) -> Waiting:
+        """Look for it; nobody is to compute it."""
+        waiting = Waiting()
+        self.cache.look(what, PLAIN, waiting.told)
+        return waiting
+
     def ask(self, what: Asked, policy: CacheDefinition = PLAIN, **options: Any) -> Found | Claim:
         """Ask, and wait for the answer."""
-        return self.start(what, policy, **options).answer()
+        answer = self.start(what, policy, **options).answer()
+        assert answer is not None
+        return answer
 
     def compute(self, what: Asked, payload: object, policy: CacheDefinition = PLAIN, **options: Any) -> bool:
         """Ask; compute it if it has to be. Return whether it had to be."""
@@ -74,10 +82,10 @@ class Waiting:
     """An answer that comes once."""
 
     def __init__(self) -> None:
-        self._answers: list[Found | Claim] = []
+        self._answers: list[Found | Claim | None] = []
         self._there = threading.Event()
 
-    def told(self, answer: Found | Claim) -> None:
+    def told(self, answer: Found | Claim | None) -> None:
         self._answers.append(answer)
         self._there.set()
 
@@ -85,7 +93,7 @@ class Waiting:
     def is_there(self) -> bool:
         return self._there.is_set()
 
-    def answer(self, timeout: float = 30.0) -> Found | Claim:
+    def answer(self, timeout: float = 30.0) -> Found | Claim | None:
         assert self._there.wait(timeout), "the cache did not answer"
         assert len(self._answers) == 1, "the cache answered twice"
         return self._answers[0]

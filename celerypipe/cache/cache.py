@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -24,7 +24,7 @@ from celerypipe.cache.entry import INLINE_LIMIT, Failure
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
-from celerypipe.cache.question import Claim, Computation, Found, Question
+from celerypipe.cache.question import Answer, Claim, Computation, Found, Question, always
 from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import Store
 from celerypipe.cache.tier import Tier
@@ -100,6 +100,8 @@ class ResultCache:
         rerun_failing: bool = False,
         node: str = "",
         message: str = "",
+        served: Callable[[], bool] = always,
+        notes: Collection[str] | None = None,
     ) -> None:
         """Have ``answer`` called once, soon: by the cache's thread, or by this one before it returns.
 
@@ -107,52 +109,30 @@ class ResultCache:
         may wait for it whose results this run waits for.
 
         ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure that was kept is no answer. ``node`` and
-        ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by.
+        ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by; ``served`` and ``notes``:
+        see :class:`~celerypipe.cache.question.Question`.
         """
 
         def told(found: Found | Claim | None) -> None:
             answer(found or Claim())
 
-        self.post(Question(asked, policy, told, refresh, rerun_failing, node, message))
+        self.post(Question(asked, policy, told, refresh, rerun_failing, node, message, served=served, notes=notes))
 
-    def ask_all(
+    def look(
         self,
-        questions: Sequence[tuple[Asked, CacheDefinition]],
+        asked: Asked,
+        policy: CacheDefinition,
+        answer: Answer,
         *,
-        refresh: bool = False,
         rerun_failing: bool = False,
-        node: str = "",
-        messages: Sequence[str] = (),
-    ) -> list[Found | Claim | None]:
-        """Wait for the answers. Only the first one may be a claim; a further one that is not found is None.
+        notes: Collection[str] | None = None,
+    ) -> None:
+        """Only look: ``answer`` gets what is found, or None. Nobody else waits for it, so it may be asked ahead.
 
         Whoever computes one thing after the other must not claim what it comes to later: two that did so could wait
-        for each other for ever. So ask again when its turn comes.
+        for each other for ever.
         """
-        if not questions:
-            return []
-        found: list[Found | Claim | None] = [None] * len(questions)
-        missing, lock, done = [len(questions)], threading.Lock(), threading.Event()
-
-        def told(place: int, answer: Found | Claim | None) -> None:
-            found[place] = answer
-            with lock:  # it may be the cache's thread, or this one
-                missing[0] -= 1
-                if not missing[0]:
-                    done.set()
-
-        names = [*messages, *[""] * len(questions)]
-        # The first one last: what is only looked at is answered in any case, and by the same round trip.
-        for place in [*range(1, len(questions)), 0]:
-            asked, policy = questions[place]
-            tell = partial(told, place)
-            if place and refresh:
-                tell(None)
-            else:
-                question = Question(asked, policy, tell, refresh, rerun_failing, node, names[place], peeks=place > 0)
-                self.post(question)
-        done.wait()
-        return found
+        self.post(Question(asked, policy, answer, rerun_failing=rerun_failing, peeks=True, notes=notes))
 
     def post(self, question: Question) -> None:
         """Have a question answered, once."""

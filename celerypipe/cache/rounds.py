@@ -39,7 +39,7 @@ class Round:
         everybody, self._told = self._told, []
         try:
             answers = together(client, *commands)
-        except BaseException:
+        except BaseException:  # whatever it was, who gives up after it tells all of them; it is raised again
             self._told = everybody
             raise
         start = len(first)

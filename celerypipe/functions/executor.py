@@ -77,7 +77,7 @@ class CallExecutor(Executor):
         if wait:
             session.close(cancel=False)
         else:
-            threading.Thread(target=session.close, kwargs={"cancel": False}, daemon=True).start()
+            _end(session)
 
 
 def _result(calls: list[Call[Any]], left: float | None) -> Any:

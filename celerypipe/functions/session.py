@@ -13,7 +13,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.errors import CelerypipeError, CodecError
-from celerypipe.failures import place_of
+from celerypipe.failures import host_and_pid
 from celerypipe.flight import Done, Flight
 from celerypipe.functions.call import Call, Timing, split
 from celerypipe.functions.call_warp import CallWarp
@@ -185,7 +185,7 @@ class Session:
         self._settled([call])
 
     def _timing(self, call: Call[Any], waited: float, ran: float, worker: str) -> Timing:
-        host, pid = place_of(worker) if worker and "," not in worker else ("", "")
+        host, pid = host_and_pid(worker) if worker and "," not in worker else ("", "")
         where = f"{host}, process {pid}" if pid else worker
         return Timing(call.timing.submitted, time.monotonic() - call._began, waited, ran, where)
 

@@ -18,7 +18,7 @@ from celerypipe.cache_definition import CacheDefinition
 from celerypipe.connection import Client
 from celerypipe.message import Message
 from celerypipe.payload import Batch, Image, Object
-from tests.asking import PARENT, PLAIN, Asking, asked, asking
+from tests.asking import PARENT, Asking, asked, asking
 from tests.servers import RedisServer, eventually
 
 FAILURE = Failure("failed", "ValueError", "node: ValueError: no", "Traceback …\nValueError: no")
@@ -222,21 +222,19 @@ def test_a_hit_is_one_round_trip_and_a_miss_two(private_redis: RedisServer) -> N
         assert len(trips) == 3
 
 
-def test_several_at_once_only_the_first_may_be_a_claim(redis_url: str) -> None:
+def test_several_at_once_what_is_only_looked_for_is_no_claim(redis_url: str) -> None:
     with asking(redis_url) as ask:
         for number in (1, 3):
             assert ask.compute(asked(("several", number)), number)
         eventually(lambda: ask.cache.stats.kept == 2, "two entries")
-        questions = [(asked(("several", number)), PLAIN) for number in range(5)]
-        first, *others = ask.cache.ask_all(questions, node="n", messages=list("01234"))
+        ahead = [ask.look(asked(("several", number))) for number in range(1, 5)]
+        first = ask.start(asked(("several", 0)), node="n", message="0").answer()
+        others = [each.answer() for each in ahead]
         assert isinstance(first, Claim)
         assert [isinstance(each, Found) for each in others] == [True, False, True, False]
         assert others[1] is others[3] is None
         first.drop()
-        assert ask.cache.ask_all([]) == []
-        first, *others = ask.cache.ask_all(questions, refresh=True)
-        assert isinstance(first, Claim)
-        assert others == [None] * 4
+        assert isinstance(ask.ask(asked(("several", 1)), refresh=True), Claim)
 
 
 def in_child(work: Callable[[], None]) -> None:
