@@ -75,6 +75,12 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
+def diary(tmp_path: Path) -> Path:
+    """What nodes computed. Its name is part of their configuration, so that each test asks questions of its own."""
+    return tmp_path / "diary"
+
+
+@pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
     """An empty folder for workers of one test: ``start_worker(..., cwd=workplace.folder)``."""
     return Workplace(tmp_path)

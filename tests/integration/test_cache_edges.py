@@ -23,12 +23,6 @@ from tests.servers import StartWorker, eventually
 KEY = "a key of the tests that is known"
 
 
-@pytest.fixture
-def diary(tmp_path: Path) -> Path:
-    """What nodes computed."""
-    return tmp_path / "diary"
-
-
 def is_claimed(client: Client, begin: bytes = b"") -> bool:
     """Is there a claim that begins so?"""
     claims = [client.get(name) for name in client.scan_iter("celerypipe:cache:claim:*")]

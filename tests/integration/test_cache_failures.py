@@ -21,12 +21,6 @@ from tests.servers import ROOT, StartWorker, eventually
 FAILURES = {"failures": True}
 
 
-@pytest.fixture
-def diary(tmp_path: Path) -> Path:
-    """What nodes computed."""
-    return tmp_path / "diary"
-
-
 @pytest.mark.parametrize("warped", [True, False])
 def test_a_stored_failure_is_replayed_with_text_and_traceback_and_without_retries(
     shared_worker: StartWorker, redis_url: str, diary: Path, warped: bool

@@ -6,6 +6,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,6 @@ from tests.servers import StartWorker, eventually
 
 CONFIG = 'imports = ["tests.remembered"]\n'
 QUEUE = "remembered"
-
-
-@pytest.fixture
-def diary(tmp_path: Path) -> Path:
-    """What nodes computed. Its name is part of their configuration, so that each test asks questions of its own."""
-    return tmp_path / "diary"
 
 
 def computed(diary: Path) -> list[str]:
@@ -201,15 +196,18 @@ class Paint(Proc):
 """
 
 
+def painter(workplace: Any, start_worker: StartWorker, queue: str, color: str) -> Any:
+    """A worker that starts after its node was edited."""
+    workplace.module("paints", NODE.format(color=color))
+    return start_worker(queue, pool="solo", concurrency=1, config=PAINTS, cwd=workplace.folder)
+
+
 def test_an_edited_node_is_never_answered_for_by_its_older_self(
     start_worker: StartWorker, redis_url: str, diary: Path, workplace: Any
 ) -> None:
     """A worker with edited code starts while the old one still runs: then nothing is looked up, and nothing kept."""
 
-    def worker(color: str) -> Any:
-        workplace.module("paints", NODE.format(color=color))
-        return start_worker("rpaint", pool="solo", concurrency=1, config=PAINTS, cwd=workplace.folder)
-
+    worker = partial(painter, workplace, start_worker, "rpaint")
     pipe = pipeline("paints.Paint", diary, warped=True, limits={"queue": "rpaint", "linger": 0.05})
     red = worker("red")
     assert payloads(Runner(redis_url), pipe, range(5)) == [(n, "red") for n in range(5)]
@@ -234,10 +232,7 @@ def test_an_edited_node_is_never_answered_for_by_its_older_self(
 def test_code_that_changes_during_a_run_is_not_kept_as_the_code_of_before(
     start_worker: StartWorker, redis_url: str, diary: Path, workplace: Any
 ) -> None:
-    def worker(color: str) -> Any:
-        workplace.module("paints", NODE.format(color=color))
-        return start_worker("rpaint2", pool="solo", concurrency=1, config=PAINTS, cwd=workplace.folder)
-
+    worker = partial(painter, workplace, start_worker, "rpaint2")
     pipe = pipeline("paints.Paint", diary, warped=True, limits={"queue": "rpaint2", "linger": 0.05})
     red = worker("red")
     gate = threading.Event()

@@ -24,12 +24,6 @@ from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.tuned_redis import TunedRedis
 
 
-@pytest.fixture
-def diary(tmp_path: Path) -> Path:
-    """What nodes computed."""
-    return tmp_path / "diary"
-
-
 @pytest.mark.parametrize("warped", [True, False])
 def test_no_time_runs_while_another_run_computes_it(
     shared_worker: StartWorker, redis_url: str, diary: Path, warped: bool
