@@ -12,12 +12,15 @@ HERE = Path(__file__).parent
 # boot steps), redis-py (its connections), pydantic (errors as data). What is used through plain public calls has none,
 # so that nobody's environment breaks for our sake.
 REQUIRES = [
-    "celery>=5.6,<6",  # 5.6 has worker_disable_prefetch; tested with 5.7
-    "kombu>=5.6,<6",  # imported directly: the broker's address
-    "redis>=6.2,<9",  # not kombu[redis]: that extra pins exact versions
+    "celery>=5.7,<6",  # the first with worker_disable_prefetch and with what mends a worker after Redis was away
+    "kombu>=5.7,<6",  # the transport and its Lua that ours builds on
+    "billiard>=4.2",  # what Celery's processes are made of; imported to replace one
+    "redis>=6.4,<9",  # what kombu's Redis transport asks for; not kombu[redis]: that extra pins exact versions
+    "packaging>=24",  # kombu's Redis transport imports it, and declares it in that extra only
     "hiredis>=3",  # parses replies in C; redis-py finds it by itself
     "click>=8.1",  # what Celery itself asks for; get_parameter_source says what a worker's user typed
     "flower>=2",  # `celery -A celerypipe flower` shows workers and activations
+    "pydantic-core",  # part of pydantic, which says which one; imported for PydanticCustomError
     "pydantic>=2.7,<3",  # PydanticCustomError inside wrap validators; 3 may change the shape of errors
     "rich>=13",  # the report on a terminal
     "numpy>=1.26",  # the first for Python 3.12; 2.x is tested

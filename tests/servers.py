@@ -189,11 +189,13 @@ def launch_worker(
     env: Mapping[str, str] | None = None,
     config: str | None = None,
     arguments: Sequence[str] = (),
+    python: Path = Path(sys.executable),
     wait: bool = True,
 ) -> RunningWorker:
     """Start ``celery -A celerypipe worker -Q <queue>``.
 
-    ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``wait``: for its presence.
+    ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``python``: of which environment.
+    ``wait``: for its presence.
     """
     WORKERS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
@@ -202,7 +204,7 @@ def launch_worker(
     if config is not None:
         (folder / f"{queue}.toml").write_text(config)
         environment["CELERYPIPE_WORKER_CONFIGS"] = str(folder)
-    command = [sys.executable, "-m", "celery", "-A", "celerypipe", "worker", "-Q", queue, *arguments]
+    command = [str(python), "-m", "celery", "-A", "celerypipe", "worker", "-Q", queue, *arguments]
     command += ["-P", pool] if pool else []
     command += ["-c", str(concurrency)] if concurrency else []
     log = folder / "log"

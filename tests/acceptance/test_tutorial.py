@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,34 +14,9 @@ from typing import Any
 import pytest
 
 from tests.servers import PATIENCE, ROOT
+from tests.tutorial import COUNT, QUICK, Tutorial
 
 pytestmark = pytest.mark.usefixtures("redis_url")  # which skips, or under CI fails, where there is no redis-server
-
-TUTORIAL = ROOT / "examples" / "tutorial"
-COUNT = 4
-#: What makes the two definitions quick.
-QUICK = {
-    '"configuration": {}': f'"configuration": {{"count": {COUNT}, "rate": 100}}',
-    'mark="data_streamer")': f'mark="data_streamer", configuration={{"count": {COUNT}, "rate": 100}})',
-    '{"delay": 2}': '{"delay": 0.05}',
-}
-
-
-class Copy:
-    """A copy of ``examples/tutorial`` whose definitions can be changed."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.copytree(TUTORIAL, folder, ignore=shutil.ignore_patterns("pipe", "__pycache__"))
-
-    def change(self, name: str, changes: dict[str, str]) -> Path:
-        """Replace every text that is in the file; return the file."""
-        path = self.folder / name
-        text = path.read_text()
-        for before, after in changes.items():
-            text = text.replace(before, after)
-        path.write_text(text)
-        return path
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -73,8 +47,8 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Copy:
-    return Copy(tmp_path / "tutorial")
+def tutorial(tmp_path: Path) -> Tutorial:
+    return Tutorial(tmp_path / "tutorial")
 
 
 def shown(line: str) -> tuple[Any, Any, Any]:
@@ -83,14 +57,16 @@ def shown(line: str) -> tuple[Any, Any, Any]:
     return message["payload"], message["creator"], message["version"]
 
 
-def test_the_json_and_its_twin_deliver_the_same(copy: Copy, started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_json_and_its_twin_deliver_the_same(
+    tutorial: Tutorial, started: Callable[..., subprocess.Popen[str]]
+) -> None:
     servers, runs = [], []
     for name, command in (("pipeline.json", ["-m", "celerypipe", "run"]), ("pipeline.py", [])):
-        output = copy.folder / f"{name}.arrived"
-        server = started(copy.folder / "server.py", "--port", 0, "--count", COUNT, "--output", output)
+        output = tutorial.folder / f"{name}.arrived"
+        server = started(tutorial.folder / "server.py", "--port", 0, "--count", COUNT, "--output", output)
         assert server.stdout is not None
         endpoint = server.stdout.readline().removeprefix("listening on ").strip()
-        definition = copy.change(name, {**QUICK, "ws://127.0.0.1:8081": endpoint})
+        definition = tutorial.change(name, {**QUICK, "ws://127.0.0.1:8081": endpoint})
         text = definition.read_text()
         assert '{"delay": 0.05}' in text
         assert f'"count": {COUNT}' in text
@@ -113,16 +89,16 @@ def test_the_json_and_its_twin_deliver_the_same(copy: Copy, started: Callable[..
     assert nodes["2_dst"]["received"] == COUNT
     assert "worker remote is ready" in said
     assert "test_mocked_pipeline: done" in table
-    assert (copy.folder / "pipe").is_dir()
+    assert (tutorial.folder / "pipe").is_dir()
 
 
 def test_with_a_timeout_of_one_second_it_fails_and_says_where_the_second_went(
-    copy: Copy, started: Callable[..., subprocess.Popen[str]]
+    tutorial: Tutorial, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    server = started(copy.folder / "server.py", "--port", 0)
+    server = started(tutorial.folder / "server.py", "--port", 0)
     assert server.stdout is not None
     endpoint = server.stdout.readline().removeprefix("listening on ").strip()
-    definition = copy.change("pipeline.json", {'"timeout": 5': '"timeout": 1', "ws://127.0.0.1:8081": endpoint})
+    definition = tutorial.change("pipeline.json", {'"timeout": 5': '"timeout": 1', "ws://127.0.0.1:8081": endpoint})
     run = started("-m", "celerypipe", "run", definition, "--json")
     report, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == 1, said

@@ -1,0 +1,134 @@
+"""What ``pip install .`` brings is enough: no extra, and nothing that this checkout's environment has besides."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.servers import PATIENCE, ROOT, launch_worker
+from tests.tutorial import COUNT, QUICK, Tutorial
+
+pytestmark = pytest.mark.timeout(400)  # most of it is pip's
+
+#: Seconds for one installation on a slow line.
+DOWNLOADS = 300.0
+#: What says that pip reached nobody, not that we asked for something wrong.
+NO_NETWORK = ("NewConnectionError", "Name or service not known", "Temporary failure in name resolution")
+
+#: Imports every module of the package but those whose heavy packages are an extra, which say so themselves.
+EVERYTHING = """
+import importlib, pkgutil
+import celerypipe
+
+found = [module.name for module in pkgutil.walk_packages(celerypipe.__path__, "celerypipe.")]
+assert len(found) > 100, found
+for name in found:
+    if not name.endswith("__main__"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            assert "pip install celerypipe[" in str(error), (name, error)
+print(celerypipe.__file__)
+"""
+
+
+class Installation:
+    """A fresh virtual environment, and copies of what is installed into it: a build writes beside its sources."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment = folder / "environment"
+        self.sources = folder / "sources"
+        self.sources.mkdir()
+        shutil.copytree(ROOT / "celerypipe", self.sources / "celerypipe", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, self.sources)
+        subprocess.run([sys.executable, "-m", "venv", self.environment], check=True, timeout=DOWNLOADS)
+
+    def command(self, name: str) -> Path:
+        return self.environment / "bin" / name
+
+    def install(self, requirement: str) -> None:
+        """``pip install``; skips, or fails under CI, where there is no network."""
+        command = [self.command("python"), "-m", "pip", "install", "--quiet", requirement]
+        done = subprocess.run(command, cwd=self.sources, capture_output=True, text=True, timeout=DOWNLOADS, check=False)
+        if done.returncode and not os.environ.get("CI") and any(sign in done.stderr for sign in NO_NETWORK):
+            pytest.skip("no package index can be reached")
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    def run(self, *words: object, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run a command of the environment in the folder, seeing nothing of this checkout."""
+        command = [str(self.command(str(words[0]))), *map(str, words[1:])]
+        return subprocess.run(
+            command, cwd=folder, env=plain_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+
+def plain_environment() -> Mapping[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """``pip install .``, as setup.py stands."""
+    folder = tmp_path_factory.mktemp("plain")
+    installation = Installation(folder)
+    installation.install(".")
+    return installation
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    return folder
+
+
+def test_every_module_imports_what_is_declared_only(installed: Installation, empty: Path) -> None:
+    done = installed.run("python", "-c", EVERYTHING, folder=empty)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(installed.environment)
+
+
+def test_a_bare_worker_starts_in_an_empty_folder_and_ends_when_told(
+    installed: Installation, empty: Path, redis_url: str
+) -> None:
+    worker = launch_worker(
+        "plain", url=redis_url, cwd=empty, python=installed.command("python"), env={"PYTHONPATH": ""}, wait=False
+    )
+    try:
+        worker.wait_for_presence()
+        assert worker.presence["queues"] == ["plain"]
+        worker.tell_to_end()
+        assert worker.wait_for_end() == 0, worker.text()
+    finally:
+        worker.kill()
+
+
+def test_the_tutorial_runs_from_an_empty_folder_over_an_embedded_redis(
+    installed: Installation, empty: Path, tmp_path: Path, redis_url: str
+) -> None:
+    installed.install(".[embedded]")
+    tutorial = Tutorial(tmp_path / "tutorial")
+    arrived = tmp_path / "arrived"
+    serve = [installed.command("python"), tutorial.folder / "server.py", "--port", "0", "--count", str(COUNT)]
+    with subprocess.Popen(
+        [*serve, "--output", arrived], cwd=empty, env=plain_environment(), stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            endpoint = server.stdout.readline().removeprefix("listening on ").strip()
+            definition = tutorial.change("pipeline.json", {**QUICK, "ws://127.0.0.1:8081": endpoint})
+            done = installed.run("celerypipe", "run", definition, folder=empty)
+            assert done.returncode == 0, done.stderr
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+    assert [json.loads(line)["payload"] for line in arrived.read_text().splitlines()] == list(range(COUNT))
+    assert list(empty.iterdir()) == []
