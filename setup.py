@@ -15,18 +15,18 @@ REQUIRES = [
     "celery>=5.7,<6",  # the first with worker_disable_prefetch and with what mends a worker after Redis was away
     "kombu>=5.7,<6",  # the transport and its Lua that ours builds on
     "billiard>=4.2",  # what Celery's processes are made of; imported to replace one
-    "redis>=6.4,<9",  # what kombu's Redis transport asks for; not kombu[redis]: that extra pins exact versions
+    "redis>=8.0.1,<9",  # 8 has Connection.is_connected; not kombu[redis]: that extra pins exact versions
     "packaging>=24",  # kombu's Redis transport imports it, and declares it in that extra only
     "hiredis>=3",  # parses replies in C; redis-py finds it by itself
     "click>=8.1",  # what Celery itself asks for; get_parameter_source says what a worker's user typed
     "flower>=2",  # `celery -A celerypipe flower` shows workers and activations
     "pydantic-core",  # part of pydantic, which says which one; imported for PydanticCustomError
-    "pydantic>=2.7,<3",  # PydanticCustomError inside wrap validators; 3 may change the shape of errors
+    "pydantic>=2.11,<3",  # the first with validate_by_name; 3 may change the shape of errors
     "rich>=13",  # the report on a terminal
     "numpy>=1.26",  # the first for Python 3.12; 2.x is tested
     "msgspec>=0.19",  # the header of a message; msgpack and JSON in C; 0.19 is the first for Python 3.13
     "blake3>=1.0",  # fingerprints, which hashlib has no BLAKE3 for; the first with wheels for Python 3.13
-    "websockets>=13",  # the server and client for threads, websockets.sync
+    "websockets>=15",  # the server and client for threads, websockets.sync; the first that is told of no proxy
     "httpx>=0.27",  # notifier_http
 ]
 
