@@ -19,7 +19,7 @@ from benchmarks.figures import Figures
 from benchmarks.places import PLACES, Place, Server
 from benchmarks.stage import Stage
 from benchmarks.workloads import WORKLOADS, Workload
-from celerypipe.allocator import keep_large_blocks
+from celerypipe.worker.allocator import keep_large_blocks
 
 REPETITIONS = 3
 #: Columns of a table that is not printed to a terminal.

@@ -20,10 +20,10 @@ from celerypipe.cache.asked import Asked
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.index import entries
 from celerypipe.cache.question import Claim, Found
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.connection import Client, connect
-from celerypipe.keys import cache_entry
-from celerypipe.message import Message
+from celerypipe.definition.cache import CacheDefinition
+from celerypipe.message.message import Message
+from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.keys import cache_entry
 from celerypipe.settings import CacheSettings
 
 COUNT = 10_000

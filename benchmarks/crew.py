@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.processes import end, python, start
-from celerypipe.connection import connect
-from celerypipe.presence import read_presences
-from celerypipe.shared_memory import is_proven
+from celerypipe.mailbox.blob.shared_memory import is_proven
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import connect
 
 CONFIGS = Path(__file__).parent / "worker_configs"
 #: Seconds a server or a worker may take to come up.

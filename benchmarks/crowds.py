@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.figures import Sample, Target
 from benchmarks.processes import end, python, resident, start, tree
 from benchmarks.stage import Stage
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 
 PIPELINES = 8
 #: Seconds: a worker that stays 0.2 s with each of eight pipelines comes round six times.

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from celerypipe.connection import Client, connect
+from celerypipe.redis.connection import Client, connect
 
 #: Entries in one pipeline and in one read of the streams yardstick.
 TOGETHER = 100

@@ -11,9 +11,9 @@ from typing import Any
 from benchmarks.crew import PATIENCE, Crew, wait_for
 from benchmarks.plain import make_app
 from benchmarks.processes import end, python, start
-from celerypipe.allocator import ENVIRONMENT
-from celerypipe.connection import Trouble, connect
-from celerypipe.redis_server import find_redis_server, private_folder
+from celerypipe.embedded.server import find_redis_server, private_folder
+from celerypipe.redis.connection import Trouble, connect
+from celerypipe.worker.allocator import ENVIRONMENT
 
 #: The ways to reach the same server.
 PLACES = ("unix", "tcp")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 
-from celerypipe.settings import DEFAULT_REDIS_URL, broker_url
+from celerypipe.redis.url import DEFAULT_REDIS_URL, broker_url
 
 
 def plain_address(url: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from celerypipe.redis_server import die_with_parent
+from celerypipe.embedded.server import die_with_parent
 
 ROOT = Path(__file__).parents[1]
 #: Seconds that processes together get to end by themselves.

@@ -29,10 +29,10 @@ from benchmarks.places import Server, wait_for
 from benchmarks.processes import end, python, start
 from benchmarks.throttled_link import HERE, Impossible, Link, link
 from celerypipe import Message, Pipeline, Runner
-from celerypipe.connection import connect
-from celerypipe.packing import pack
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.presence import read_presences
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.mailbox.blob.packing import pack
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import connect
 
 KEPT = results.HERE / "results" / "throttled.json"
 CONFIGS = results.HERE / "worker_configs"

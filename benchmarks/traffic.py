@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.loads import same
 from benchmarks.yardsticks import settled
 from celerypipe import Message, Pipeline, Runner
-from celerypipe.pipeline import Link, NodeDefinition
+from celerypipe.definition.pipeline import Link, NodeDefinition
 
 ONCE, FLIGHT = "one at a time, p50", "in flight"
 #: The no-op: it sends on what it receives.

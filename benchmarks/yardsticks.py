@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.opposite import TOGETHER
 from benchmarks.places import Place
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 
 #: What a tiny message carries.
 TINY = b"x" * 100

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 from celerypipe import version
 
 if TYPE_CHECKING:
-    from celerypipe.console import Console as Console
-    from celerypipe.contract import Node as Node
-    from celerypipe.contract import Proc as Proc
-    from celerypipe.contract import Sink as Sink
-    from celerypipe.contract import Source as Source
-    from celerypipe.embedded import Embedded as Embedded
+    from celerypipe.contract.contract import Node as Node
+    from celerypipe.contract.contract import Proc as Proc
+    from celerypipe.contract.contract import Sink as Sink
+    from celerypipe.contract.contract import Source as Source
+    from celerypipe.contract.function import node as node
+    from celerypipe.definition.parts import Link as Link
+    from celerypipe.definition.parts import NodeDefinition as NodeDefinition
+    from celerypipe.definition.pipeline import Pipeline as Pipeline
+    from celerypipe.embedded.embedded import Embedded as Embedded
     from celerypipe.errors import CelerypipeError as CelerypipeError
     from celerypipe.errors import CircuitOpen as CircuitOpen
     from celerypipe.errors import CodecError as CodecError
@@ -32,29 +35,28 @@ if TYPE_CHECKING:
     from celerypipe.errors import UnknownMark as UnknownMark
     from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
-    from celerypipe.files import File as File
-    from celerypipe.files import file as file
-    from celerypipe.function_node import node as node
-    from celerypipe.functions.call import Call as Call
-    from celerypipe.message import Message as Message
-    from celerypipe.payload import Array as Array
-    from celerypipe.payload import Audio as Audio
-    from celerypipe.payload import Batch as Batch
-    from celerypipe.payload import Bytes as Bytes
-    from celerypipe.payload import Image as Image
-    from celerypipe.payload import Object as Object
-    from celerypipe.payload import Video as Video
-    from celerypipe.pipeline import Pipeline as Pipeline
-    from celerypipe.report import Report as Report
-    from celerypipe.runner import Runner as Runner
+    from celerypipe.message.console import Console as Console
+    from celerypipe.message.files import File as File
+    from celerypipe.message.files import file as file
+    from celerypipe.message.message import Message as Message
+    from celerypipe.message.payload import Array as Array
+    from celerypipe.message.payload import Audio as Audio
+    from celerypipe.message.payload import Batch as Batch
+    from celerypipe.message.payload import Bytes as Bytes
+    from celerypipe.message.payload import Image as Image
+    from celerypipe.message.payload import Object as Object
+    from celerypipe.message.payload import Video as Video
+    from celerypipe.runner.functions.call import Call as Call
+    from celerypipe.runner.report import Report as Report
+    from celerypipe.runner.runner import Runner as Runner
 
 
 __version__ = version.VERSION
 
 _HOME = {
-    "console": ("Console",),
-    "contract": ("Node", "Proc", "Sink", "Source"),
-    "embedded": ("Embedded",),
+    "message.console": ("Console",),
+    "contract.contract": ("Node", "Proc", "Sink", "Source"),
+    "embedded.embedded": ("Embedded",),
     "errors": (
         "CelerypipeError",
         "CircuitOpen",
@@ -72,14 +74,15 @@ _HOME = {
         "UnknownRun",
         "WorkerLost",
     ),
-    "function_node": ("node",),
-    "files": ("File", "file"),
-    "functions.call": ("Call",),
-    "message": ("Message",),
-    "payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
-    "pipeline": ("Pipeline",),
-    "report": ("Report",),
-    "runner": ("Runner",),
+    "contract.function": ("node",),
+    "message.files": ("File", "file"),
+    "runner.functions.call": ("Call",),
+    "message.message": ("Message",),
+    "message.payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
+    "definition.parts": ("Link", "NodeDefinition"),
+    "definition.pipeline": ("Pipeline",),
+    "runner.report": ("Report",),
+    "runner.runner": ("Runner",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -10,10 +10,10 @@ from typing import Any
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.question import Claim, Found
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.message import Message
+from celerypipe.definition.cache import CacheDefinition
+from celerypipe.message.message import Message
+from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
-from celerypipe.signing import Keyring
 from tests.servers import eventually
 
 PLAIN = CacheDefinition()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 from celerypipe.cache.question import Claim
-from celerypipe.connection import connect
-from celerypipe.message import Message
+from celerypipe.message.message import Message
+from celerypipe.redis.connection import connect
 from tests.asking import PARENT, asked, asking
 from tests.servers import eventually
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe.connection import Client, connect
+from celerypipe.redis.connection import Client, connect
 from tests.servers import WORKERS, RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
 from tests.tuned_redis import DURABLE, TunedRedis
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 from tests.servers import eventually, redis_binary
 from tests.tuned_redis import TunedRedis
 

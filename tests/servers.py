@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from celerypipe.connection import connect
+from celerypipe.embedded.server import find_redis_server, private_folder, start_redis_server
+from celerypipe.embedded.server import redis_url as url_in
 from celerypipe.errors import ConfigError
-from celerypipe.presence import read_presences
-from celerypipe.redis_server import find_redis_server, private_folder, start_redis_server
-from celerypipe.redis_server import redis_url as url_in
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import connect
 
 ROOT = Path(__file__).parents[1]
 #: Where the workers of this session have their configuration and their logs.

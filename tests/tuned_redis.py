@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass, field
 
-from celerypipe.connection import Client, connect
+from celerypipe.redis.connection import Client, connect
 from tests.servers import RedisServer, eventually, redis_binary
 
 #: Append-only, written through: what was answered is there after a kill.

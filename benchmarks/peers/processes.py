@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.venvs import ROOT
-from celerypipe.redis_server import find_redis_server, private_folder, redis_url, start_redis_server
+from celerypipe.embedded.server import find_redis_server, private_folder, redis_url, start_redis_server
 
 MARK = "BENCH_MARK"  # without our prefix, which workers started by the suite do not inherit
 GRACE = 20.0

@@ -7,14 +7,14 @@ import subprocess
 import sys
 import time
 
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 
 PAYLOAD = b"x" * 100
 COUNT = 400
 
 PONG = """
 import sys
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 client = connect(sys.argv[1])
 while True:
     item = client.blpop("bench:ping", 1)

@@ -8,32 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
-from pathlib import PurePath
 from typing import Any
 
 import msgspec
-import numpy as np
 from blake3 import blake3
 
+from celerypipe.catalogue.told import ALGORITHM, _pack, told_of
 from celerypipe.codec import CODEC_VERSION
 from celerypipe.codec.digest import digest
 from celerypipe.errors import CodecError
-from celerypipe.message import Message
+from celerypipe.message.message import Message
 
-#: Named in each fingerprint, and in each value that is shown by its digest.
-ALGORITHM = "blake3"
 #: Goes into each fingerprint; a change to what it is made of is another number.
 FORMAT = 1
-#: Values whose text is longer are shown by their digest.
-SHORT = 60
-#: The digest of a default that has none.
-UNTOLD = "default"
-#: Keeps digests of what is known by its name apart from those of values.
-BY_NAME = "celerypipe: a value by its name"
-
-_pack = msgspec.msgpack.Encoder().encode
-_ATOMS = (str, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +69,6 @@ class Asked:
             raise CodecError(f"this is no question to the cache: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A value of the configuration of which only text and digest are known: a default that a worker told."""
-
-    digest: str
-    text: str
-
-
 class Asker:
     """Asks for one node, message by message.
 
@@ -128,52 +107,3 @@ class Asker:
         content = digest(message.payload, "payload", self._meta)
         meta = {key: digest(message.meta[key], f"meta[{key!r}]") for key in self._meta if key in message.meta}
         return Asked(self._mark, self._code, self._configuration, content, meta, self._exact)
-
-
-def told_of(value: Any, place: str = "value") -> Told:
-    """Return a value's digest, and a text of it that is short; :class:`CodecError` if it has no digest.
-
-    Besides what can travel, paths and members of an Enum have one: they are what they are called.
-    """
-    match value:
-        case Told():
-            return value
-        case PurePath():
-            return _by_name("path", str(value))
-        case Enum():
-            return _by_name("member", f"{type(value).__module__}.{type(value).__qualname__}.{value.name}")
-    exact = digest(value, place)
-    return Told(exact, _text(value) or f"{ALGORITHM}:{exact}")
-
-
-def _by_name(kind: str, name: str) -> Told:
-    exact = blake3(_pack((kind, name)), derive_key_context=BY_NAME).hexdigest()
-    return Told(exact, f"{kind} {name}" if len(name) <= SHORT else f"{ALGORITHM}:{exact}")
-
-
-def _text(value: Any) -> str:
-    """The value as it is written in Python; nothing if that is long, or says less than the value is."""
-    if not _is_shown(value):
-        return ""
-    text = f"{type(value).__name__}({value.item()!r})" if isinstance(value, np.generic) else repr(value)
-    return text if len(text) <= SHORT else ""
-
-
-def _is_shown(value: Any) -> bool:
-    match value:
-        case list() | tuple():
-            return len(value) <= SHORT and all(map(_is_shown, value))
-        case dict():
-            return len(value) <= SHORT and all(map(_is_shown, (*value, *value.values())))
-        case np.bool_() | np.integer() | np.floating():
-            return True
-    return type(value) in _ATOMS
-
-
-def default_digest(value: Any) -> str:
-    """Return what stands for a default in a schema; the same for all that have no digest of their own."""
-    try:
-        return told_of(value).digest
-    except CodecError:
-        # It is what the code says, and the code is in the fingerprint beside it.
-        return UNTOLD

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from celerypipe.cache.asked import ALGORITHM, SHORT, UNTOLD, Asker, Told, told_of
-from celerypipe.definition import CacheDefinition
-from celerypipe.environment import from_environment
+from celerypipe.cache.asked import Asker
+from celerypipe.catalogue.told import ALGORITHM, SHORT, UNTOLD, Told, told_of
+from celerypipe.definition.environment import from_environment
+from celerypipe.definition.parts import CacheDefinition
 from celerypipe.errors import CodecError
 
 #: One node class, as ``Entry.schema()`` has it and as its workers tell it.

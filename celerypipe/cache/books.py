@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from celerypipe import codec, keys
+from celerypipe import codec
 from celerypipe.cache.entry import Head
 from celerypipe.cache.question import Question
 from celerypipe.cache.seal import Refused
-from celerypipe.connection import Command
 from celerypipe.errors import CodecError
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Command
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,10 @@ from celerypipe.cache.question import Answer, Claim, Computation, Found, Questio
 from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import Store
 from celerypipe.cache.tier import Tier
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.connection import Client, connect, said
+from celerypipe.definition.cache import CacheDefinition
+from celerypipe.redis.connection import Client, connect, said
+from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
-from celerypipe.signing import Keyring
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import redis
 
-from celerypipe import keys
 from celerypipe.cache.books import Books
 from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, SealedEntry, opened
 from celerypipe.cache.keeping import Keeping
@@ -21,6 +20,7 @@ from celerypipe.cache.question import FAILED, Claim, Computation, Found, Hear, Q
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
+from celerypipe.redis import keys
 
 #: Looks at the claim of somebody else, about five seconds of them, after which it is said that this run waits.
 PATIENT = 30

@@ -32,7 +32,7 @@ from celerypipe import codec
 from celerypipe.cache.kept import Form, Kept
 from celerypipe.cache.seal import SEAL, Refused, Seal
 from celerypipe.errors import CodecError
-from celerypipe.message import Message
+from celerypipe.message.message import Message
 
 ENTRY_VERSION = 1
 #: The most bytes of outputs that lie in an entry.

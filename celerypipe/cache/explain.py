@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from celerypipe import codec, keys
+from celerypipe import codec
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.books import NOTES
 from celerypipe.cache.entry import shown
 from celerypipe.cache.index import BEGINNING, PAGE, asked_of
 from celerypipe.cache.store import NEWEST
-from celerypipe.connection import Client
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 
 #: What a question that found something unusable is told.
 _WHY = {

@@ -14,14 +14,14 @@ from typing import Any
 
 import redis
 
-from celerypipe import keys
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.entry import Failure, Opened, shown
 from celerypipe.cache.scripts import FORGET
 from celerypipe.cache.store import BOOKS, blob_name, entry_name
-from celerypipe.connection import Client, accepted
 from celerypipe.errors import CodecError
-from celerypipe.script import together
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, accepted
+from celerypipe.redis.script import together
 
 #: Entries that are read together, and bytes that are read of each: its head, and what was asked.
 PAGE = 200

@@ -13,8 +13,8 @@ import msgspec
 
 from celerypipe import codec
 from celerypipe.errors import CodecError
-from celerypipe.message import Message
-from celerypipe.payload import Object
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 
 #: Classes whose equal values are the same to the last bit; all others are compared as they would travel.
 _PLAIN = (str, int, bool, bytes, type(None))
@@ -25,7 +25,7 @@ class Form(msgspec.Struct, frozen=True, array_like=True):
 
     ``inherited``: the keys that were as in the input. An input that lacks one of them has to be computed by itself: it
     may be that the node sets it, and that the first input had it already. ``frozen``: the meta is an
-    :class:`~celerypipe.payload.Object`.
+    :class:`~celerypipe.message.payload.Object`.
     """
 
     everything: bool

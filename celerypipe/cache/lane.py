@@ -8,7 +8,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
-from celerypipe.connection import Client, connect
+from celerypipe.redis.connection import Client, connect
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.entry import Failure, Head
 from celerypipe.cache.kept import Kept, kept, restored
-from celerypipe.cache_definition import CacheDefinition
+from celerypipe.definition.cache import CacheDefinition
 from celerypipe.errors import CodecError
-from celerypipe.message import Message
+from celerypipe.message.message import Message
 
 logger = logging.getLogger(__name__)
 

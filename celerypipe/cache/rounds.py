@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celerypipe.connection import Client, Command
-from celerypipe.script import together
+from celerypipe.redis.connection import Client, Command
+from celerypipe.redis.script import together
 
 logger = logging.getLogger(__name__)
 

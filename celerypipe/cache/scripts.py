@@ -10,8 +10,8 @@ room removes first and counts after.
 
 from __future__ import annotations
 
-from celerypipe import keys
-from celerypipe.script import Script
+from celerypipe.redis import keys
+from celerypipe.redis.script import Script
 
 # KEYS[1..3]: the books. Bytes that Redis needs for a thing besides its content: its key, and its places in the books.
 _BOOKS = f"""

@@ -11,7 +11,7 @@ import hmac
 from blake3 import blake3
 
 from celerypipe.errors import CodecError
-from celerypipe.signing import SIGNATURE, VARIABLE, Keyring
+from celerypipe.redis.signing import SIGNATURE, VARIABLE, Keyring
 
 #: Bytes of a seal, signed or not.
 SEAL = SIGNATURE

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 
 import redis
 
-from celerypipe import keys
 from celerypipe.cache.entry import CHUNK, ENTRY_LIMIT, Blob, Content, SealedEntry
 from celerypipe.cache.scripts import FORGET, KEEP, RELEASE, RENEW, RESERVE, SHRINK, TAKE_OVER, TOUCH
-from celerypipe.connection import Client, Command
-from celerypipe.script import together
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, Command
+from celerypipe.redis.script import together
 
 #: Bytes that Redis needs for a thing besides its content: its key and its places in the books (measured: 430).
 OVERHEAD = 512

@@ -18,17 +18,18 @@ from rich.text import Text
 
 from celerypipe.cache import explain as explanation
 from celerypipe.cache import index
+from celerypipe.cache.node import CacheUse
+from celerypipe.cache.warming import up_to_cached
 from celerypipe.cli.options import ALLOW, REFRESH
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
-from celerypipe.connection import Client, connect, explained
+from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
-from celerypipe.node_cache import CacheUse
-from celerypipe.pipeline import Pipeline
-from celerypipe.report import Report, long_span, span, volume
-from celerypipe.runner import Runner
-from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without_password
-from celerypipe.warming import up_to_cached
+from celerypipe.redis.connection import Client, connect, explained
+from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url, without_password
+from celerypipe.runner.report import Report, long_span, span, volume
+from celerypipe.runner.runner import Runner
+from celerypipe.settings import Settings
 
 REDIS_OPTION = click.option(
     "--redis",

@@ -7,11 +7,12 @@ from dataclasses import asdict
 
 import click
 
-from celerypipe.cancellation import Cancelled
-from celerypipe.cancellation import cancel as cancel_run
 from celerypipe.cli.terminal import harmless
-from celerypipe.connection import connect, explained
-from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url
+from celerypipe.mailbox.cancellation import Cancelled
+from celerypipe.mailbox.cancellation import cancel as cancel_run
+from celerypipe.redis.connection import connect, explained
+from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url
+from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer.
 PATIENCE = 2.0

@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from celerypipe import preflight
-from celerypipe.catalogue import Catalogue
-from celerypipe.check import check as complaints_of
-from celerypipe.check import notes as notes_on
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check import preflight
+from celerypipe.check.complaints import check as complaints_of
+from celerypipe.check.complaints import notes as notes_on
+from celerypipe.check.finding import Finding, Seen
 from celerypipe.cli.options import ALLOW
-from celerypipe.connection import connect, explained
+from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
-from celerypipe.finding import Finding, Seen
-from celerypipe.pipeline import Pipeline
-from celerypipe.runner import BYTE_BUDGET
-from celerypipe.settings import Settings, client_url, without_password
+from celerypipe.redis.connection import connect, explained
+from celerypipe.redis.url import client_url, without_password
+from celerypipe.runner.runner import BYTE_BUDGET
+from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer: all of a look takes less than two.
 PATIENCE = 1.0

@@ -15,14 +15,15 @@ from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
-from celerypipe.dead_letters import PLACE, DeadLetters, chosen
+from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
-from celerypipe.message import Message
-from celerypipe.pipeline import Pipeline
-from celerypipe.replay_request import request_replay
-from celerypipe.report import Report
-from celerypipe.runner import Runner
-from celerypipe.settings import Settings, client_url
+from celerypipe.message.message import Message
+from celerypipe.redis.url import client_url
+from celerypipe.runner.carrier.requests import request_replay
+from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
+from celerypipe.runner.report import Report
+from celerypipe.runner.runner import Runner
+from celerypipe.settings import Settings
 
 #: Lines about files that are no letters; the rest is a number.
 STRANGE = 10

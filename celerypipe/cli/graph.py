@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from celerypipe.cli.options import ALLOW
-from celerypipe.graph import Graph
-from celerypipe.pipeline import Link, NodeDefinition, Pipeline
+from celerypipe.definition.graph import Graph
+from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline
 
 
 def text(pipeline: Pipeline, graph: Graph) -> str:

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from celerypipe.cli.terminal import harmless
-from celerypipe.dead_letter import DeadLetter
-from celerypipe.message import Message, plain
-from celerypipe.payload import Array, Audio, Image, size_bytes
+from celerypipe.message.message import Message, plain
+from celerypipe.message.payload import Array, Audio, Image, size_bytes
+from celerypipe.runner.folder.letter import DeadLetter
 
 #: Payloads up to so many bytes are shown whole, larger ones by their beginning or their shape.
 SHOWN = 4096

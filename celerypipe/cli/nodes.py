@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from celerypipe.arguments import Argument
-from celerypipe.catalogue import Catalogue, Entry
-from celerypipe.check import is_known_here
+from celerypipe.catalogue.arguments import Argument
+from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.check.complaints import is_known_here
 from celerypipe.cli.options import ALLOW
+from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, UnknownMark
-from celerypipe.pipeline import Pipeline
 from celerypipe.settings import Settings
 
 

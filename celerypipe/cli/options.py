@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from celerypipe.shape import LONGEST
+from celerypipe.definition.shape import LONGEST
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from rich.console import Console as Terminal
 from rich.markup import escape
 
-from celerypipe.capture import here
+from celerypipe.catalogue.capture import here
 from celerypipe.cli.terminal import harmless
-from celerypipe.console import Console
+from celerypipe.message.console import Console
 
 #: The logger above those of all nodes.
 NODES = logging.getLogger("celerypipe.node")

@@ -11,18 +11,19 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from celerypipe.catalogue import Catalogue
-from celerypipe.check import notes, require
+from celerypipe.cache.node import CacheUse
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check.complaints import notes, require
 from celerypipe.cli.options import ALLOW, NO_CACHE, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.cli.printed import shown
-from celerypipe.embedded import Embedded
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
-from celerypipe.node_cache import CacheUse
-from celerypipe.pipeline import Pipeline
-from celerypipe.report import Report
-from celerypipe.resume import resumable
-from celerypipe.runner import Runner
-from celerypipe.settings import Settings, seen_in_ps
+from celerypipe.redis.url import seen_in_ps
+from celerypipe.runner.report import Report
+from celerypipe.runner.resume import resumable
+from celerypipe.runner.runner import Runner
+from celerypipe.settings import Settings
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from celerypipe.pipeline import json_schema
+from celerypipe.definition.pipeline import json_schema
 
 
 @click.command()

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from celerypipe.cli.terminal import harmless
-from celerypipe.connection import connect, explained
-from celerypipe.settings import DEFAULT_REDIS_URL, Settings, client_url, without_password
-from celerypipe.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
+from celerypipe.mailbox.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
+from celerypipe.redis.connection import connect, explained
+from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url, without_password
+from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer.
 PATIENCE = 2.0

@@ -40,8 +40,8 @@ from celerypipe.codec.refusal import Refusal
 from celerypipe.codec.tags import ALIGNMENT, MAX_HEADER, MAX_PARTS
 from celerypipe.codec.writer import Segment, Writer
 from celerypipe.errors import CodecError
-from celerypipe.files import File
-from celerypipe.message import Message
+from celerypipe.message.files import File
+from celerypipe.message.message import Message
 
 CODEC_VERSION: int = 2
 #: Versions that are read: what the first one wrote means the same today, and may be in a folder of dead letters.

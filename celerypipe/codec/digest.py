@@ -15,8 +15,8 @@ from celerypipe.codec.encoding import encoding
 from celerypipe.codec.plain import ATOMS
 from celerypipe.codec.refusal import Refusal
 from celerypipe.codec.writer import Writer, pack
-from celerypipe.files import File
-from celerypipe.message import Message
+from celerypipe.message.files import File
+from celerypipe.message.message import Message
 
 
 class DigestWriter(Writer):

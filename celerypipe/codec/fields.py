@@ -8,8 +8,8 @@ from typing import Any
 
 from celerypipe.codec.refusal import Refusal
 from celerypipe.errors import CodecError
-from celerypipe.message import Message
-from celerypipe.payload import Object
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 
 #: The order in which they are written, and in which Message takes them.
 FIELDS = ("payload", "meta", "creator", "version", "timers", "origin", "sequence", "id", "created_at")

@@ -16,9 +16,9 @@ from celerypipe.codec import moment, tags
 from celerypipe.codec.dtype import dtype_of
 from celerypipe.codec.fields import message_of
 from celerypipe.errors import CodecError
-from celerypipe.files import arrived
-from celerypipe.message import Message
-from celerypipe.payload import Object
+from celerypipe.message.files import arrived
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 
 Read = Callable[["Reader", memoryview], Any]
 

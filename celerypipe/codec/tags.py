@@ -6,7 +6,7 @@ Beside each: what its extension holds, itself in msgpack where it is a list.
 
 from __future__ import annotations
 
-from celerypipe.payload import Array, Audio, Batch, Bytes, Image, Video
+from celerypipe.message.payload import Array, Audio, Batch, Bytes, Image, Video
 
 TUPLE = 1  # [items]
 SET = 2  # [items]

@@ -20,9 +20,9 @@ from celerypipe.codec.elsewhere import Elsewhere
 from celerypipe.codec.fields import FIELDS, fields_of
 from celerypipe.codec.plain import ATOMS, MAX_ITEMS, is_plain, too_many
 from celerypipe.codec.refusal import Refusal, at_key, refusal_of
-from celerypipe.files import File
-from celerypipe.message import Message
-from celerypipe.payload import Object
+from celerypipe.message.files import File
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 
 Segment = bytes | memoryview
 Write = Callable[["Writer", Any, int], Any]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from celerypipe.contract import Sink
-from celerypipe.message import Message
+from celerypipe.contract.contract import Sink
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Array, Audio, Batch, Bytes, Image, Video
 from celerypipe.nodes.parts.arguments import choice, whole
-from celerypipe.payload import Array, Audio, Batch, Bytes, Image, Video
 
 #: Texts and lists inside a payload are cut to this many characters and items before the line is.
 LONGEST_TEXT = 2000

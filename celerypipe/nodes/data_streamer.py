@@ -7,11 +7,11 @@ import time
 from collections.abc import Container, Iterator
 from typing import Any
 
-from celerypipe.contract import Source
-from celerypipe.message import Message
+from celerypipe.contract.contract import Source
+from celerypipe.contract.positions import Position, Positions
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 from celerypipe.nodes.parts.arguments import number, whole
-from celerypipe.payload import Object
-from celerypipe.positions import Position, Positions
 
 
 class DataStreamer(Source):

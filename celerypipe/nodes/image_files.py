@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from celerypipe.contract import Sink, Source
+from celerypipe.contract.contract import Sink, Source
+from celerypipe.contract.positions import Position, Positions
 from celerypipe.errors import ConfigError
-from celerypipe.message import Message
-from celerypipe.payload import Image
-from celerypipe.positions import Position, Positions
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Image
 
 try:
     import cv2

@@ -14,13 +14,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from celerypipe.contract import Sink, Source
+from celerypipe.contract.contract import Sink, Source
+from celerypipe.contract.positions import Position, Positions
 from celerypipe.errors import ConfigError
-from celerypipe.message import Message, plain
+from celerypipe.message.message import Message, plain
+from celerypipe.message.payload import Object
 from celerypipe.nodes.parts.arguments import choice
 from celerypipe.nodes.parts.written import Written
-from celerypipe.payload import Object
-from celerypipe.positions import Position, Positions
 
 CHUNK_BYTES = 64 * 1024
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from celerypipe.contract import Sink
-from celerypipe.message import Message
+from celerypipe.contract.contract import Sink
+from celerypipe.message.message import Message
 from celerypipe.nodes.parts.arguments import choice, number, whole
 from celerypipe.nodes.parts.delivery import BusyError, address, deliver, is_here, shown
 

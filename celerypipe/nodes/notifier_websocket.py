@@ -12,8 +12,8 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from celerypipe.contract import Sink
-from celerypipe.message import Message
+from celerypipe.contract.contract import Sink
+from celerypipe.message.message import Message
 from celerypipe.nodes.parts.arguments import number, whole
 from celerypipe.nodes.parts.delivery import address, deliver, is_here
 

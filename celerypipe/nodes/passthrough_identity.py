@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from celerypipe.contract import Proc
-from celerypipe.message import Message
+from celerypipe.contract.contract import Proc
+from celerypipe.message.message import Message
 from celerypipe.nodes.parts.arguments import number
 
 

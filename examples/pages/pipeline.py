@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from celerypipe import Embedded, Pipeline, Runner
-from celerypipe.pipeline import NodeDefinition
+from celerypipe import Embedded, NodeDefinition, Pipeline, Runner
 
 HERE = Path(__file__).resolve().parent
 OUT = "examples/pages/out"

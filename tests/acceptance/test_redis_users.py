@@ -17,7 +17,7 @@ import redis
 
 import celerypipe
 from celerypipe import Runner
-from celerypipe.connection import Client, connect
+from celerypipe.redis.connection import Client, connect
 from tests import called
 from tests.acceptance.test_tutorial import COUNT, QUICK, Copy
 from tests.processes import descendants

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Runner, WorkerLost
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 from tests import called
 from tests.called import CONFIG
 from tests.extent import at_length

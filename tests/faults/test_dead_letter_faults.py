@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from celerypipe import Runner
-from celerypipe.pipeline import Pipeline
+from celerypipe.definition.pipeline import Pipeline
 from tests.integration.test_cli_dead import definition, listed
 from tests.servers import ROOT, eventually
 

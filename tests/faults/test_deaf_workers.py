@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from celerypipe import keys
-from celerypipe.connection import Client
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.integration.test_worker_boot import call
 from tests.proxy import Proxy
 from tests.servers import StartWorker, Workplace, eventually
@@ -20,8 +20,14 @@ worker_concurrency = 1
 [broker_transport_options]
 health_check_interval = 3600
 """
-HASTY = "from celerypipe import keys, watchdog\nwatchdog.DEAF_AFTER = 1.0\nkeys.PRESENCE_REFRESH = 0.2\n"
-BLIND = "from celerypipe import keys, watchdog\nwatchdog.DEAF_AFTER = 1e9\nkeys.PRESENCE_REFRESH = 0.2\n"
+HASTY = (
+    "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
+    "watchdog.DEAF_AFTER = 1.0\nkeys.PRESENCE_REFRESH = 0.2\n"
+)
+BLIND = (
+    "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
+    "watchdog.DEAF_AFTER = 1e9\nkeys.PRESENCE_REFRESH = 0.2\n"
+)
 
 
 def test_on_a_line_that_went_silent_a_worker_is_up_and_deaf_and_the_watchdog_ends_it(

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from celerypipe import NodeFailed, Runner, WorkerLost, keys
-from celerypipe.connection import Client
-from celerypipe.deaths import Death, OutOfMemory, as_text, place_of, say_birth, say_death
-from celerypipe.mailbox import Mailbox
-from celerypipe.message import new_id
-from celerypipe.wire import packed_entry
+from celerypipe import NodeFailed, Runner, WorkerLost
+from celerypipe.mailbox.deaths import Death, OutOfMemory, as_text, place_of, say_birth, say_death
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.wire import packed_entry
+from celerypipe.message.message import new_id
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.faulty import CONFIG
 from tests.integration.test_warp import results, warped
 from tests.processes import descendants

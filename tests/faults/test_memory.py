@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Message, Runner
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 from tests.extent import LONG, at_length
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped

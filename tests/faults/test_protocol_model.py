@@ -25,12 +25,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from celerypipe import keys
-from celerypipe.connection import Client
-from celerypipe.deaths import place_of
-from celerypipe.mailbox import Mailbox
-from celerypipe.scripts import REFRESH
-from celerypipe.wire import RESULT, Answer, Entry, as_published, packed_entry
+from celerypipe.mailbox.deaths import place_of
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.scripts import REFRESH
+from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.extent import LONG
 
 SLOTS = 3

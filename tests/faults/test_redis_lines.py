@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from celerypipe.connection import connect
+from celerypipe.redis.connection import connect
 from tests.counted import Counted, lasting
 from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, POOLS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Message, Runner
-from celerypipe.connection import Client
+from celerypipe.redis.connection import Client
 from tests.counted import SECONDS, Counted, lasting
 from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe.journal import FILE, parse
+from celerypipe.runner.folder.journal import FILE, parse
 from tests.extent import at_length
 from tests.integration.test_warp import CONFIG
 from tests.servers import ROOT, StartWorker, eventually

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from celerypipe import Message, Runner, keys
-from celerypipe.connection import connect
+from celerypipe import Message, Runner
+from celerypipe.redis import keys
+from celerypipe.redis.connection import connect
 from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, warped
 from tests.servers import ROOT, RedisServer, StartWorker, eventually

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from celerypipe import Message, NodeFailed, Pipeline, Runner, WorkerLost
-from celerypipe.connection import connect
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis.connection import connect
 from tests.extent import LONG, at_length
 from tests.faults.test_redis_faults import flush, freeze, restart_empty
 from tests.faults.test_worker_faults import Reading

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, NodeTimeout, Runner
-from celerypipe.instance import Unarmed
-from celerypipe.keeper import Lease
-from celerypipe.mailbox import Mailbox
-from celerypipe.stuck import CALL_BACK_PATIENCE, StuckWatch
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.keeper import Lease
+from celerypipe.worker.activation.stuck import CALL_BACK_PATIENCE, StuckWatch
 from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
 from tests.faulty import CONFIG

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import redis
 
-from celerypipe import Message, Runner, keys
-from celerypipe.connection import Client, connect
-from celerypipe.wire import ENTRY
+from celerypipe import Message, Runner
+from celerypipe.mailbox.wire import ENTRY
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
 from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain

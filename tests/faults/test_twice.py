@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, Runner, codec, keys
-from celerypipe.celery import app
-from celerypipe.connection import Client, connect
-from celerypipe.settings import broker_url
+from celerypipe import ConfigError, Message, Runner, codec
+from celerypipe.celery.application import app
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.url import broker_url
 from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, results, warped

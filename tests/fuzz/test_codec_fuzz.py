@@ -17,10 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celerypipe import CodecError, Message, codec, packing
+from celerypipe import CodecError, Message, codec
 from celerypipe.codec import Elsewhere
-from celerypipe.onward import unpack as unpack_steps
-from celerypipe.record import Record
+from celerypipe.mailbox.blob import packing
+from celerypipe.mailbox.onward import unpack as unpack_steps
+from celerypipe.mailbox.record import Record
 from tests.fuzz.corpus import codec_inputs, mutated
 from tests.words import nested, pack
 

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celerypipe.catalogue import Catalogue
-from celerypipe.check import check, notes
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check.complaints import check, notes
+from celerypipe.definition.graph import Graph
+from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import DefinitionError
-from celerypipe.graph import Graph
-from celerypipe.pipeline import Pipeline
 from tests.fuzz.corpus import definitions, mutated
 
 INPUTS = int(os.environ.get("CELERYPIPE_FUZZ_DEFINITIONS", "1500"))

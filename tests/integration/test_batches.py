@@ -13,18 +13,19 @@ import numpy as np
 import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, codec
-from celerypipe.blob import Store
-from celerypipe.catalogue import Entry
-from celerypipe.connection import Client, connect
-from celerypipe.instance import Alarm, Instance
-from celerypipe.keeper import Lease
-from celerypipe.mailbox import Mailbox
-from celerypipe.message import new_id
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.record import Record
-from celerypipe.serving import Serving
-from celerypipe.status import read_status
-from celerypipe.wire import packed_entry
+from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.instance import Instance
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.mailbox.blob.blob import Store
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.status import read_status
+from celerypipe.mailbox.wire import packed_entry
+from celerypipe.message.message import new_id
+from celerypipe.redis.connection import Client, connect
+from celerypipe.worker.activation.alarm import Alarm
+from celerypipe.worker.activation.keeper import Lease
+from celerypipe.worker.activation.serving import Serving
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG, POOLS, results, warped

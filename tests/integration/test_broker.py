@@ -12,10 +12,10 @@ import pytest
 from kombu import Connection as StockConnection
 from redis import RedisError
 
-from celerypipe.broker import Channel, SentinelTransport, Transport
-from celerypipe.celery import make_app
-from celerypipe.connection import Client, connect
-from celerypipe.settings import broker_url
+from celerypipe.celery.application import make_app
+from celerypipe.celery.broker import Channel, SentinelTransport, Transport
+from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.url import broker_url
 from tests.integration.test_warp import CONFIG
 from tests.servers import RedisServer, StartWorker, eventually
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe import keys
 from celerypipe.cache.entry import Failure
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.connection import Client, connect
-from celerypipe.message import Message
+from celerypipe.definition.cache import CacheDefinition
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
 from tests.asking import PARENT, Asking, asked, asking
 from tests.servers import ROOT, RedisServer, eventually
 

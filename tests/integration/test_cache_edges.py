@@ -12,7 +12,7 @@ from celerypipe import Message, NodeFailed, RunCancelled, Runner
 from celerypipe.cache.cache import EVERY
 from celerypipe.cache.index import entries
 from celerypipe.cache.question import Question
-from celerypipe.connection import Client
+from celerypipe.redis.connection import Client
 from tests import remembered
 from tests.asking import PARENT, PLAIN, Asking, Waiting, asked, asking
 from tests.faults.test_worker_faults import Reading

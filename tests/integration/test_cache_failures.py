@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from celerypipe import ConfigError, NodeFailed, NodeTimeout, Pipeline, Runner
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests import remembered
 from tests.integration.test_cache_runs import CONFIG, QUEUE, computed, node, outputs, payloads, pipeline, report_of
 from tests.servers import ROOT, StartWorker, eventually

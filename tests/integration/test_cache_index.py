@@ -7,14 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from celerypipe import keys
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.explain import explain
 from celerypipe.cache.index import clear, entries, remove, stats
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.connection import Client, connect
+from celerypipe.definition.cache import CacheDefinition
 from celerypipe.errors import ConfigError
-from celerypipe.message import Message
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
 from tests.asking import PARENT, Asking, asked, asking, keep
 from tests.servers import RedisServer, eventually
 

@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from celerypipe import keys
 from celerypipe.cache.index import stats
-from celerypipe.connection import Client, connect
-from celerypipe.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
 from tests.asking import Asking, asked, asking
 from tests.servers import RedisServer, eventually
 from tests.tuned_redis import TunedRedis

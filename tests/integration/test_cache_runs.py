@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, Pipeline, Report, RunCancelled, Runner, codec
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests import remembered
 from tests.faults.test_worker_faults import Reading
 from tests.here import Numbers

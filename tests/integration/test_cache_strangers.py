@@ -13,16 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from celerypipe import codec, keys
+from celerypipe import codec
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.entry import Blob, Head, opened, sealed
 from celerypipe.cache.kept import Form, kept
 from celerypipe.cache.seal import Refused, Seal
 from celerypipe.cache.store import OVERHEAD
-from celerypipe.connection import Client
 from celerypipe.errors import CodecError
-from celerypipe.message import Message
-from celerypipe.signing import Keyring
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import Keyring
 from tests.asking import PARENT, asked, asking, keep
 from tests.servers import eventually
 

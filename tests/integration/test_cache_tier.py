@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from celerypipe import keys
 from celerypipe.cache.asked import Asked
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.connection import Client
-from celerypipe.message import Message
+from celerypipe.definition.cache import CacheDefinition
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.asking import PARENT, asked, asking, keep
 from tests.servers import eventually
 

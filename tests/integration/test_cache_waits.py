@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from celerypipe import CircuitOpen, Message, NodeFailed, NodeTimeout, Pipeline, Runner
-from celerypipe.connection import connect
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis.connection import connect
 from tests import remembered
 from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from celerypipe import CodecError, ConfigError, NodeFailed, NodeTimeout, RedisUnavailable, Runner, UnknownMark, node
-from celerypipe.catalogue import Catalogue
-from celerypipe.connection import Client
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.redis.connection import Client
 from tests import called
 from tests.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually

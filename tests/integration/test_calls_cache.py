@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from celerypipe import Message, Pipeline, Runner
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests import called
 from tests.called import CONFIG
 from tests.servers import StartWorker, eventually

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import NodeFailed, Runner
-from celerypipe.functions.executor import CallExecutor
+from celerypipe.runner.functions.executor import CallExecutor
 from tests import called
 from tests.called import CONFIG
 from tests.servers import StartWorker, eventually

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import celerypipe
-from celerypipe import CodecError, File, NodeFailed, NodeTimeout, Runner, keys
-from celerypipe.connection import Client
+from celerypipe import CodecError, File, NodeFailed, NodeTimeout, Runner
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests import filing, printing
 from tests.servers import StartWorker, eventually
 

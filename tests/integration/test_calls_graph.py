@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from celerypipe import NodeFailed, Runner
-from celerypipe.connection import Client, connect
-from celerypipe.functions.outcome import MOST_AGAIN
-from celerypipe.functions.session import Session
-from celerypipe.signing import VARIABLE
+from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.signing import VARIABLE
+from celerypipe.runner.functions.outcome import MOST_AGAIN
+from celerypipe.runner.functions.session import Session
 from tests import called
 from tests.called import CONFIG
 from tests.integration.test_calls import either, runner

@@ -17,10 +17,10 @@ import pytest
 
 import celerypipe
 from celerypipe import NodeFailed, RunCancelled, Runner
-from celerypipe.blob import is_shared
-from celerypipe.cancellation import cancel
-from celerypipe.connection import Client, connect
-from celerypipe.status import read_status
+from celerypipe.mailbox.blob.blob import is_shared
+from celerypipe.mailbox.cancellation import cancel
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import Client, connect
 from tests import called
 from tests.called import CONFIG
 from tests.integration.test_calls import runner

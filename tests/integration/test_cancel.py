@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Message, NodeFailed, Pipeline, RunCancelled, Runner
-from celerypipe.cancellation import cancel
-from celerypipe.connection import Client
 from celerypipe.errors import UnknownRun
-from celerypipe.status import read_status
+from celerypipe.mailbox.cancellation import cancel
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import Client
 from tests.extent import LONG
 from tests.faults.test_runner_faults import endless, lines, start_run
 from tests.integration.test_preflight import celerypipe

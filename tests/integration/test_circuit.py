@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from celerypipe import CircuitOpen, Message, NoWorker, Pipeline, Runner
-from celerypipe.dead_letters import DeadLetters
+from celerypipe.runner.folder.letters import DeadLetters
 from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG, warped

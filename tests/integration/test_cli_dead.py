@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from celerypipe import Message, Runner
 from celerypipe.cli import main
-from celerypipe.dead_letters import DeadLetters
-from celerypipe.pipeline import Pipeline
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.runner.folder.letters import DeadLetters
 
 
 def definition(folder: Path, bad: list[int], **node: Any) -> Path:

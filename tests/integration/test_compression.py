@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Runner, cargo
-from celerypipe.blob import Content, Store, unpacked
-from celerypipe.connection import Client
+from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Runner
+from celerypipe.mailbox.blob.blob import Content, Store, unpacked
+from celerypipe.redis.connection import Client
+from celerypipe.runner.carrier import cargo
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain as in_a_row
 from tests.integration.test_references import memory_of

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from celerypipe import DefinitionError, Message, NodeError, NodeFailed, NodeTimeout, Pipeline, Runner
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests import here, printing
 from tests.integration.test_warp import POOLS, warped
 from tests.servers import ROOT, StartWorker

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runner, keys
-from celerypipe.connection import Client
-from celerypipe.dead_letters import DeadLetters
-from celerypipe.definition import DeadLetterLimits
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.replay_request import request_replay, taken_requests
+from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runner
+from celerypipe.definition.parts import DeadLetterLimits
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.runner.carrier.requests import request_replay, taken_requests
+from celerypipe.runner.folder.letters import DeadLetters
 from tests import here, remote
 from tests.integration.test_references import SIZE, chain, frames
 from tests.integration.test_warp import CONFIG, warped

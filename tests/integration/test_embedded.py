@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner, keys
-from celerypipe.connection import connect
+from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
 from celerypipe.errors import ConfigError
-from celerypipe.presence import read_presences
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis import keys
+from celerypipe.redis.connection import connect
 from tests.processes import alive, descendants
 from tests.servers import ROOT, eventually
 
@@ -197,7 +198,7 @@ def test_a_run_over_an_embedded_redis_that_was_killed_ends_and_says_so(
     node = {"name": "half", "type": "proc", "mark": "work.heavy.half", "warped": True}
     pipeline = Pipeline.model_validate({"name": "gone", "nodes": [node], "links": []})
     with Embedded(pipeline) as url:
-        supervisor = next(pid for pid in started() if "celerypipe.supervisor" in command_of(pid))
+        supervisor = next(pid for pid in started() if "celerypipe.embedded.supervisor" in command_of(pid))
         stream = Runner(url).stream(pipeline, (Message(number) for number in itertools.count()))
         assert next(stream).payload == 0
         os.kill(supervisor, signal.SIGKILL)
@@ -213,8 +214,8 @@ def test_workers_run_the_celerypipe_of_the_process_that_wanted_them(here: Any) -
     program = (
         f"import sys; sys.path.insert(0, {str(library)!r})\n"
         "from celerypipe import Embedded\n"
-        "from celerypipe.connection import connect\n"
-        "from celerypipe.presence import read_presences\n"
+        "from celerypipe.redis.connection import connect\n"
+        "from celerypipe.mailbox.presence import read_presences\n"
         "with Embedded(queues=['heavy']) as url, connect(url) as client:\n"
         "    print(read_presences(client)[0]['versions']['celerypipe'])\n"
     )

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from celerypipe import Message, keys
-from celerypipe.connection import Client
-from celerypipe.fence import GIVEN_UP, RUNNER, Fence
-from celerypipe.fenced import StatefulServing
-from celerypipe.instance import Unarmed
-from celerypipe.keeper import Lease
-from celerypipe.mailbox import Mailbox
-from celerypipe.record import Record
-from celerypipe.retained import Retained
-from celerypipe.scripts import together
-from celerypipe.states import States
-from celerypipe.wire import FAILURE, RESULT, Answer, Entry, packed_entry
+from celerypipe import Message
+from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.scripts import together
+from celerypipe.mailbox.wire import FAILURE, RESULT, Answer, Entry, packed_entry
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.runner.carrier.states import States
+from celerypipe.runner.warp.retained import Retained
+from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.fenced import StatefulServing
+from celerypipe.worker.activation.keeper import Lease
 
 FIRST, SECOND = "host.1.aa.0", "host.2.bb.0"
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import celerypipe
-from celerypipe import File, Message, NodeFailed, Pipeline, Runner, keys
-from celerypipe.connection import Client, connect
-from celerypipe.files import PIECE
-from celerypipe.pipeline import NodeDefinition
+from celerypipe import File, Message, NodeFailed, Pipeline, Runner
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.message.files import PIECE
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
 from tests import filing
 from tests.integration.test_warp import POOLS, warped
 from tests.servers import RedisServer, StartWorker, eventually

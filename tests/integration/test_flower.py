@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from celerypipe.celery import make_app
+from celerypipe.celery.application import make_app
 from tests.servers import ROOT, eventually
 
 NODES = """

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from celerypipe import Message, Pipeline, Runner
-from celerypipe.pipeline import Link, NodeDefinition
+from celerypipe.definition.pipeline import Link, NodeDefinition
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker
 

@@ -7,17 +7,18 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe import keeper, keys
-from celerypipe.connection import connect
-from celerypipe.instance import Unarmed
-from celerypipe.keeper import Keeper, Lease
-from celerypipe.mailbox import Mailbox
-from celerypipe.message import new_id
-from celerypipe.neighbours import Neighbours
-from celerypipe.record import Record
-from celerypipe.serving import Serving
-from celerypipe.shelf import Shelf
-from celerypipe.wire import packed_entry
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.wire import packed_entry
+from celerypipe.message.message import new_id
+from celerypipe.redis import keys
+from celerypipe.redis.connection import connect
+from celerypipe.worker.activation import keeper
+from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.neighbours import Neighbours
+from celerypipe.worker.activation.serving import Serving
+from celerypipe.worker.activation.shelf import Shelf
 from tests.servers import eventually
 
 RECORD = Record(mark="m", configuration={}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)

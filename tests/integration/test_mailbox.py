@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe import keys
-from celerypipe.connection import Client, connect
-from celerypipe.mailbox import Beginning, Mailbox, reading, received
-from celerypipe.outbox import Outbox, exchange
-from celerypipe.wire import NOTE, RESULT, Answer, as_published, packed_entry
+from celerypipe.mailbox.mailbox import Beginning, Mailbox, reading, received
+from celerypipe.mailbox.wire import NOTE, RESULT, Answer, as_published, packed_entry
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
+from celerypipe.worker.activation.outbox import Outbox, exchange
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Message, NodeTimeout, Pipeline, Runner
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker

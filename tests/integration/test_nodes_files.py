@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from celerypipe.errors import ConfigError
-from celerypipe.message import Message
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 from celerypipe.nodes.json_lines import JsonLinesSink, JsonLinesSource
-from celerypipe.payload import Object
 
 
 def read(path: Path) -> list[Message]:
@@ -179,7 +179,7 @@ def test_a_killed_process_leaves_whole_lines_but_perhaps_the_last(tmp_path):
     """Linux may break a write off between two pages when its process is killed."""
     path = tmp_path / "out.jsonl"
     code = (
-        "import sys; from celerypipe.message import Message\n"
+        "import sys; from celerypipe.message.message import Message\n"
         "from celerypipe.nodes.json_lines import JsonLinesSink as S\n"
         "sink = S(sys.argv[1]); sink.warmup(); n = 0\n"
         "while True:\n"

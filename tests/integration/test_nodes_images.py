@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from celerypipe.errors import ConfigError
-from celerypipe.message import Message
-from celerypipe.payload import Image
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Image
 
 image_files = pytest.importorskip(
     "celerypipe.nodes.image_files", reason="needs OpenCV: pip install celerypipe[vision]", exc_type=ImportError

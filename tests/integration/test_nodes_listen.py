@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from celerypipe.errors import ConfigError
+from celerypipe.message.payload import Object
 from celerypipe.nodes.json_http import JsonHttp
 from celerypipe.nodes.json_websocket import JsonWebsocket
-from celerypipe.payload import Object
 from tests.living import Reader, living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")

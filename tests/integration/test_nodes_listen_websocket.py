@@ -12,8 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from celerypipe.message.payload import Object
 from celerypipe.nodes.json_websocket import JsonWebsocket
-from celerypipe.payload import Object
 from tests.living import Reader, living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")

@@ -15,10 +15,10 @@ import pytest
 from websockets.frames import Opcode
 from websockets.sync.server import ServerConnection, serve
 
-from celerypipe.message import Message
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 from celerypipe.nodes.notifier_http import NotifierHttp
 from celerypipe.nodes.notifier_websocket import NotifierWebsocket
-from celerypipe.payload import Object
 from tests.living import living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from celerypipe.message import Message
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 from celerypipe.nodes.json_http import JsonHttp
 from celerypipe.nodes.notifier_http import NotifierHttp
-from celerypipe.payload import Object
 from tests.living import living
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from celerypipe.message import Message
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Audio, Batch, Bytes, Image, Object
 from celerypipe.nodes import data_streamer
 from celerypipe.nodes.console import Console
 from celerypipe.nodes.data_streamer import DataStreamer
 from celerypipe.nodes.passthrough_identity import PassthroughIdentity
-from celerypipe.payload import Audio, Batch, Bytes, Image, Object
 
 
 class Clock:

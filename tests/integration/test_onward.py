@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, NodeTimeout, Pipeline, Report, RunCancelled, Runner
-from celerypipe.cargo import Cargo
 from celerypipe.errors import CodecError
-from celerypipe.warp import Warp
+from celerypipe.runner.carrier.cargo import Cargo
+from celerypipe.runner.warp.warp import Warp
 from tests.integration.test_references import chain
 from tests.integration.test_warp import CONFIG
 from tests.servers import StartWorker, eventually

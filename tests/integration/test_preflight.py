@@ -16,9 +16,9 @@ import pytest
 import redis
 
 from celerypipe import ConfigError, Message, Runner
-from celerypipe.connection import connect
 from celerypipe.errors import RedisUnavailable
-from celerypipe.status import read_status
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import connect
 from tests.extent import LONG
 from tests.integration.test_warp import CONFIG, results, warped
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
@@ -214,7 +214,7 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
     path = definition(tmp_path, "q")
     program = (
         "import time; from pathlib import Path; from celerypipe.cli.check import look_live; "
-        "from celerypipe.pipeline import Pipeline; start = time.monotonic(); "
+        "from celerypipe.definition.pipeline import Pipeline; start = time.monotonic(); "
         "seen, (finding,) = look_live(Pipeline.load(Path({!r})), {!r}); "
         "print(time.monotonic() - start, finding)"
     )

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from celerypipe import Message, Pipeline, Runner, codec
-from celerypipe.connection import Client, connect
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.shared_memory import ROOT
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.mailbox.blob.shared_memory import ROOT
+from celerypipe.redis.connection import Client, connect
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import CONFIG
 from tests.servers import ROOT as CHECKOUT

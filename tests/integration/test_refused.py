@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from celerypipe import Message, Runner, keys
-from celerypipe.connection import Client
+from celerypipe import Message, Runner
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.integration.test_warp import CONFIG, warped
 from tests.servers import StartWorker, eventually
 

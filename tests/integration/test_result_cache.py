@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import codec, keys
+from celerypipe import codec
 from celerypipe.cache.entry import Failure, digest
 from celerypipe.cache.question import Claim, Found
-from celerypipe.cache_definition import CacheDefinition
-from celerypipe.connection import Client
-from celerypipe.message import Message
-from celerypipe.payload import Batch, Image, Object
+from celerypipe.definition.cache import CacheDefinition
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Batch, Image, Object
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.asking import PARENT, Asking, asked, asking
 from tests.servers import RedisServer, eventually
 

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runner
-from celerypipe.catalogue import Catalogue
+from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.cli import main
-from celerypipe.journal import FILE, Journal, begun, parse
-from celerypipe.journals import kept, prune
-from celerypipe.pipeline import NodeDefinition, WarpConfiguration
-from celerypipe.resume import obstacle
+from celerypipe.definition.pipeline import NodeDefinition, WarpConfiguration
+from celerypipe.runner.folder.journal import FILE, Journal, begun, parse
+from celerypipe.runner.folder.journals import kept, prune
+from celerypipe.runner.resume import obstacle
 from tests import here, remote
 from tests.living import living
 from tests.servers import ROOT, StartWorker

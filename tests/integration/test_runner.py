@@ -22,7 +22,7 @@ from celerypipe import (
     RunCancelled,
     Runner,
 )
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests import here, remote
 from tests.integration.test_warp import CONFIG, warped
 from tests.servers import ROOT, StartWorker, eventually

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe.celery import app
-from celerypipe.connection import connect
-from celerypipe.settings import broker_url
+from celerypipe.celery.application import app
+from celerypipe.redis.connection import connect
+from celerypipe.redis.url import broker_url
 from tests.acceptance.test_redis_users import command_line
 from tests.integration.test_preflight import celerypipe
 from tests.processes import descendants

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from celerypipe import keys
-from celerypipe.connection import Client
 from celerypipe.errors import BadSignature
-from celerypipe.mailbox import Mailbox
-from celerypipe.signing import SIGNATURE, Keyring
-from celerypipe.wire import NOTE, REFUSED, RESULT, Answer, Entry, Published, as_published, packed_entry
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.wire import NOTE, REFUSED, RESULT, Answer, Entry, Published, as_published, packed_entry
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import SIGNATURE, Keyring
 
 ME = "host.1.me.0"
 

@@ -8,8 +8,9 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
-from celerypipe import Message, Runner, keys
-from celerypipe.connection import Client
+from celerypipe import Message, Runner
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_signing import KEY, SIGNED, report_of, run_of
 from tests.integration.test_warp import warped

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, Report, Runner, codec, keys
-from celerypipe.celery import app
-from celerypipe.connection import Client
-from celerypipe.mailbox import Mailbox
-from celerypipe.settings import broker_url
-from celerypipe.signing import Keyring
-from celerypipe.wire import RESULT, Answer, Entry, packed_entry
+from celerypipe import ConfigError, Message, NodeFailed, Report, Runner, codec
+from celerypipe.celery.application import app
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.wire import RESULT, Answer, Entry, packed_entry
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import Keyring
+from celerypipe.redis.url import broker_url
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_references import chain, frames, memory_of
 from tests.integration.test_warp import CONFIG, warped

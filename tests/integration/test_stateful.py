@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, WorkerLost
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 from tests.faults.test_worker_faults import Reading
 from tests.integration.test_warp import keys_of, warped
 from tests.servers import StartWorker

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from celerypipe import RunCancelled, Runner
-from celerypipe.celery import app
-from celerypipe.connection import connect
-from celerypipe.settings import broker_url
-from celerypipe.status import read_status
-from celerypipe.worker import _processes
+from celerypipe.celery.application import app
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import connect
+from celerypipe.redis.url import broker_url
+from celerypipe.worker.boot import _processes
 from tests.faults.test_runner_faults import endless, lines, start_run
 from tests.integration.test_preflight import celerypipe
 from tests.integration.test_warp import CONFIG, POOLS, results, warped

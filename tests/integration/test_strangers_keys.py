@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from celerypipe import keys, signs
-from celerypipe.connection import Client, connect
-from celerypipe.deaths import as_text, deaths_so_far
-from celerypipe.presence import read_presences
-from celerypipe.status import read_status
+from celerypipe.mailbox import signs
+from celerypipe.mailbox.deaths import as_text, deaths_so_far
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
 from tests.integration.test_preflight import celerypipe
 from tests.servers import RedisServer
 

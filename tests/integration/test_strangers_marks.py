@@ -11,14 +11,14 @@ import pytest
 
 import celerypipe
 from celerypipe import codec
-from celerypipe.blob import Blobs, Store
-from celerypipe.celery import app
-from celerypipe.connection import Client
+from celerypipe.celery.application import app
 from celerypipe.errors import CodecError
-from celerypipe.holdings import Holdings
-from celerypipe.message import Message
-from celerypipe.settings import broker_url
-from celerypipe.wire import packed_entry
+from celerypipe.mailbox.blob.blob import Blobs, Store
+from celerypipe.mailbox.wire import packed_entry
+from celerypipe.message.message import Message
+from celerypipe.redis.connection import Client
+from celerypipe.redis.url import broker_url
+from celerypipe.runner.carrier.holdings import Holdings
 from tests.servers import RunningWorker, StartWorker, Workplace, eventually
 
 NODES = """
@@ -46,11 +46,11 @@ RECORD = {
 #: The only places where a module is imported whose name is no constant, and whose word that name is.
 IMPORTS = {
     "__init__.py": "the table of public names",
-    "declaration.py": "found, not imported: a dotted path of the definition that is run here",
+    "catalogue/declaration.py": "found, not imported: a dotted path of the definition that is run here",
     "cli/__init__.py": "the table of commands",
-    "modules.py": "the definition that is run here, a plugin folder of this machine, or the built-in nodes",
-    "packing.py": "the table of ways to pack",
-    "service.py": "this worker's own configuration",
+    "catalogue/modules.py": "the definition that is run here, a plugin folder of this machine, or the built-in nodes",
+    "mailbox/blob/packing.py": "the table of ways to pack",
+    "worker/served.py": "this worker's own configuration",
 }
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from celerypipe import ConfigError, Image, Message, Pipeline, Runner
-from celerypipe.catalogue import Catalogue
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.contract.reach import LONGEST, Reach, file_name
+from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import DefinitionError
-from celerypipe.folder import Folder
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.reach import LONGEST, Reach, file_name
+from celerypipe.runner.folder.folder import Folder
 from tests.servers import ROOT, StartWorker, Write
 
 NUMBERS = {"name": "src", "type": "source", "mark": "data_streamer", "configuration": {"count": 2, "rate": 0}}

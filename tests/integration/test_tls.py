@@ -15,10 +15,10 @@ import pytest
 import redis
 
 from celerypipe import Message, Pipeline, RedisUnavailable, Runner
-from celerypipe.connection import connect
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.redis_server import private_folder
-from celerypipe.settings import broker_url, seen_in_ps, without_password
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.embedded.server import private_folder
+from celerypipe.redis.connection import connect
+from celerypipe.redis.url import broker_url, seen_in_ps, without_password
 from tests.certificates import Authority, Door
 from tests.servers import ROOT, RedisServer, StartWorker, eventually, redis_binary
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from celerypipe.cache.asker import asker_of
-from celerypipe.catalogue import Catalogue
-from celerypipe.connection import Client
-from celerypipe.definition import CacheDefinition
-from celerypipe.message import Message
-from celerypipe.presence import read_presences
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.definition.parts import CacheDefinition
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.message.message import Message
+from celerypipe.redis.connection import Client
 from tests.servers import StartWorker, Workplace
 
 NODES = """

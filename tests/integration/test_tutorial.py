@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from celerypipe.catalogue import Catalogue
-from celerypipe.check import check
-from celerypipe.message import Message
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check.complaints import check
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.message.message import Message
 from celerypipe.nodes.data_streamer import DataStreamer
 from celerypipe.nodes.notifier_websocket import NotifierWebsocket
-from celerypipe.pipeline import Pipeline
 
 TUTORIAL = Path(__file__).parents[2] / "examples" / "tutorial"
 

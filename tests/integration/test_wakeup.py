@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from celerypipe import Message, Pipeline, Runner, bells, keys
-from celerypipe.bells import Bells
-from celerypipe.connection import connect
-from celerypipe.course import Course
-from celerypipe.flight import Flight
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.roster import Roster
-from celerypipe.warp import Warp
+from celerypipe import Message, Pipeline, Runner
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis import keys
+from celerypipe.redis.connection import connect
+from celerypipe.runner.carrier import bells
+from celerypipe.runner.carrier.bells import Bells
+from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
 from tests.integration.test_warp import CONFIG
 from tests.servers import RedisServer, StartWorker
 

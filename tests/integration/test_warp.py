@@ -23,9 +23,9 @@ from celerypipe import (
     Pipeline,
     Runner,
 )
-from celerypipe.celery import app
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.settings import broker_url
+from celerypipe.celery.application import app
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis.url import broker_url
 from tests.extent import at_length
 from tests.servers import StartWorker, eventually
 

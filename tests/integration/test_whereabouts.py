@@ -6,17 +6,19 @@ import signal
 
 import pytest
 
-from celerypipe import keys, signs, whereabouts
-from celerypipe.connection import Client
-from celerypipe.course import Course
-from celerypipe.flight import Flight
-from celerypipe.mailbox import Mailbox
-from celerypipe.message import Message, new_id
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.roster import Roster
-from celerypipe.warp import Warp
-from celerypipe.whereabouts import Whereabouts
-from celerypipe.wire import packed_entry
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.mailbox import signs
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.wire import packed_entry
+from celerypipe.message.message import Message, new_id
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.runner.carrier import whereabouts
+from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.carrier.whereabouts import Whereabouts
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
 from tests.servers import RedisServer
 
 

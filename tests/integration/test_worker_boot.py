@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe.celery import app, make_app
-from celerypipe.connection import connect
-from celerypipe.presence import read_presences
-from celerypipe.settings import broker_url
+from celerypipe.celery.application import app, make_app
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import connect
+from celerypipe.redis.url import broker_url
 
 NODES = """
 from celerypipe import Message, Proc, Source, node
@@ -209,7 +209,7 @@ def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
     workplace.module(
         "sabotage",
         "from celery import signals\n"
-        "from celerypipe import keys, watchdog\n"
+        "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
         "watchdog.DEAF_AFTER = 1.0\n"
         "keys.PRESENCE_REFRESH = 0.2\n"
         "@signals.worker_ready.connect(weak=False)\n"

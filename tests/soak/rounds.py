@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from celerypipe import Message, Pipeline, Report, Runner
-from celerypipe.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition
 
 #: Retries of each node: what a kill hits more often than that is given up, and counted.
 RETRIES = 3

@@ -15,16 +15,16 @@ from kombu.message import Message as TaskMessage
 from msgspec.msgpack import Ext
 
 from celerypipe import Batch, CodecError, Message, codec
+from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.codec import tags
+from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import DefinitionError
-from celerypipe.failures import said_of
-from celerypipe.onward import Step
-from celerypipe.onward import pack as pack_steps
-from celerypipe.onward import unpack as unpack_steps
-from celerypipe.pipeline import NodeDefinition
-from celerypipe.record import Record
-from celerypipe.request import refuse_packed_tasks
-from celerypipe.wire import RESULT_HEAD, as_published
+from celerypipe.mailbox.failure import said_of
+from celerypipe.mailbox.onward import Step
+from celerypipe.mailbox.onward import pack as pack_steps
+from celerypipe.mailbox.onward import unpack as unpack_steps
+from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.wire import RESULT_HEAD, as_published
 
 pack = msgspec.msgpack.encode
 MANY = tags.MAX_PARTS + 1

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from celerypipe import Batch, ConfigError, Image, Message, Object
-from celerypipe.catalogue import Catalogue
+from celerypipe.catalogue.catalogue import Catalogue
 
 pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
 

@@ -6,12 +6,12 @@ import json
 import socket
 from collections.abc import Iterator
 
-from celerypipe.contract import Source
-from celerypipe.message import Message
+from celerypipe.contract.contract import Source
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Object
 from celerypipe.nodes.parts.arguments import whole
 from celerypipe.nodes.parts.inbox import Inbox
 from celerypipe.nodes.parts.port import listen, wanted
-from celerypipe.payload import Object
 
 
 class Listener(Source):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from celerypipe import ConfigError, Message
+from celerypipe.contract.reach import Reach
 from celerypipe.nodes import image_files
-from celerypipe.reach import Reach
 
 
 class SamplePages(image_files.ImageFilesSource):

@@ -1,0 +1,277 @@
+"""The result cache as one node of a run uses it: what is asked, and whether what was computed may be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celerypipe.cache.asked import Asked, Asker
+from celerypipe.cache.cache import ResultCache
+from celerypipe.cache.entry import Failure
+from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.signature import schema_of_mark
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
+from celerypipe.mailbox.deaths import place_of
+from celerypipe.mailbox.schemas import DECLARED, is_vouched
+from celerypipe.message.message import Message
+from celerypipe.redis.signing import Keyring
+
+#: What is said of a dead letter that nobody ran.
+KNOWN = "the result cache had this failure; nothing was run"
+
+#: What one worker says of itself, and what it, or ``Entry.schema()`` here, says of one class.
+Worker = Mapping[str, Any]
+Schema = Mapping[str, Any]
+
+Answer = Callable[[Found | Claim], None]
+Look = Callable[[Found | None], None]
+#: Returns what asks for a node that classes of these schemas run, or None and why nothing can be asked.
+MakeAsker = Callable[[Sequence[Schema]], tuple[Asker | None, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How a runner uses the result cache.
+
+    ``on``: at all. ``refresh``: the nodes whose results are computed anew, and kept. ``rerun_failing``: failures that
+    are kept do not count.
+    """
+
+    on: bool = True
+    refresh: tuple[str, ...] = ()
+    rerun_failing: bool = False
+
+    def check(self, nodes: Sequence[NodeDefinition]) -> None:
+        """Raise :class:`ConfigError` for a node to refresh that is none, or has no cache."""
+        cached = [node.name for node in nodes if node.cache is not None]
+        for name in self.refresh:
+            if name in cached:
+                continue
+            known = [node.name for node in nodes]
+            if name in known:
+                text = f"node {name!r} has no cache to refresh"
+                raise ConfigError(f'{text}; write "cache": true into it' + _those(cached))
+            raise ConfigError(f"there is no node {name!r} to refresh{did_you_mean(name, known)}" + _those(cached))
+
+
+def _those(cached: Sequence[str]) -> str:
+    return f"; nodes with a cache: {', '.join(cached)}" if cached else "; no node of this pipeline has a cache"
+
+
+class NodeCache:
+    """One node's way to the result cache. ``here``: the schema of its class in this process."""
+
+    def __init__(
+        self,
+        node: NodeDefinition,
+        make: MakeAsker,
+        here: Callable[[], Schema],
+        *,
+        use: CacheUse,
+        say: Callable[[str], None],
+    ) -> None:
+        policy = node.cache
+        assert policy is not None  # noqa: S101  # whoever makes it looked
+        self.name = node.name
+        self.mark = node.mark
+        self.policy = policy
+        self.refresh = node.name in use.refresh
+        self.rerun_failing = use.rerun_failing
+        self._make = make
+        self._here = here
+        self._say = say
+        self._said: set[str] = set()
+        self._asker: Asker | None = None
+        self._results: ResultCache | None = None
+
+    def open(self, results: ResultCache) -> None:
+        """Use this cache from now on."""
+        self._results = results
+        self._ask_for(self._schemas())
+
+    def _schemas(self) -> Sequence[Schema]:
+        """What is known of the classes that run it."""
+        return [self._here()]
+
+    def _ask_for(self, schemas: Sequence[Schema]) -> None:
+        self._asker, why = self._make(schemas)
+        if self._asker is None:
+            self._note(f"nothing is looked up in the result cache, and nothing is kept: {why}")
+
+    def _note(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._say(f"{self.name}: {text}")
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    def asked(self, message: Message) -> Asked | None:
+        """What a message asks; None: nothing, so that it is computed as if there were no cache."""
+        asker = self._asker
+        if asker is None or self._results is None:
+            return None
+        try:
+            return asker(message)
+        except CodecError as error:
+            self._note(f"not every input can be looked up in the result cache: {error}")
+            return None
+
+    def ask(self, asked: Asked, message: Message, answer: Answer, *, again: bool = False) -> None:
+        """Ask; ``answer`` gets what is found, or a claim to compute it.
+
+        ``again``: it failed before, and somebody wants to see whether it still does.
+        """
+        self._opened.ask(
+            asked,
+            self.policy,
+            answer,
+            refresh=self.refresh,
+            rerun_failing=self.rerun_failing or again,
+            node=self.name,
+            message=_name(message),
+            served=self.is_served,
+            notes=frozenset(message.meta),
+        )
+
+    def is_served(self) -> bool:
+        """Is anybody there who computes what nobody knows? Claims of others who wait for that are not waited for."""
+        return True
+
+    def look(self, asked: Asked, message: Message, answer: Look, *, again: bool = False) -> None:
+        """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
+
+        def told(found: Found | Claim | None) -> None:
+            answer(found if isinstance(found, Found) else None)
+
+        again = again or self.rerun_failing
+        self._opened.look(asked, self.policy, told, rerun_failing=again, notes=frozenset(message.meta))
+
+    @property
+    def _opened(self) -> ResultCache:
+        assert self._results is not None  # noqa: S101  # nothing is asked before the run began
+        return self._results
+
+    # -- keeping ----------------------------------------------------------------------------------------------------
+
+    def keep(
+        self, claim: Claim, asked: Asked, outputs: Sequence[Message], parent: Message, *, seconds: float, by: str = ""
+    ) -> None:
+        """A result was computed by this activation, or here: keep it if it is what was asked for."""
+        if not self._is_of(asked, by):
+            claim.drop()
+            return
+        claim.keep(outputs, parent, seconds=seconds)
+
+    def failed(self, claim: Claim, asked: Asked, error: BaseException, by: str = "") -> None:
+        """It is given up. What the node itself raised may be kept; all else says nothing about the next time."""
+        if type(error) is NodeFailed and error.kind == "failed" and error.remote_traceback and self._is_of(asked, by):
+            text = str(error).removeprefix(f"{self.name}: ")
+            claim.failed(Failure(error.kind, text.partition(":")[0], text, error.remote_traceback))
+        elif isinstance(error, NodeError):
+            claim.failed(Failure(error.kind, type(error).__name__, ""))
+        else:
+            claim.drop()
+
+    def _is_of(self, asked: Asked, by: str) -> bool:
+        """Was it computed with the code that was asked for? What runs here is the code that is here."""
+        return not by
+
+    def error_of(self, failure: Failure, message: Message) -> NodeFailed:
+        """The error of a failure that was kept."""
+        text = f"{self.name}: {failure.text}"
+        error = NodeFailed(text, node=self.name, message_id=message.id, remote_traceback=failure.traceback)
+        if failure.traceback:
+            error.__cause__ = RemoteTraceback(failure.traceback)
+        return error
+
+
+class WarpedNodeCache(NodeCache):
+    """The same for a node that workers run: their code decides, and it may change while a run goes on."""
+
+    def __init__(self, *arguments: Any, runs_here: bool, keyring: Keyring | None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._runs_here = runs_here
+        self._keyring = keyring
+        self._known: frozenset[str] | None = None
+        self._told: Sequence[Schema] = ()
+        #: What each worker would ask, by what tells it from others in the names of its activations; and what is here.
+        self._askers: dict[str, Asker | None] = {}
+        self._asker_here: list[Asker | None] = []
+
+    def open(self, results: ResultCache) -> None:
+        """Use this cache from now on; of a node that is made while the run goes on, once its workers were looked at."""
+        self._results = results
+        if self._runs_here or self._known is not None:
+            self._ask_for(self._schemas())
+
+    def see(self, workers: Sequence[Worker]) -> bool:
+        """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
+        ids = frozenset(worker["id"] for worker in workers)
+        if ids == self._known or self._runs_here:
+            return False
+        self._known = ids
+        told = [self._told_by(worker) for worker in workers if self.mark in worker["marks"]]
+        if workers:
+            self._tell([each for each in told if each is not None] if all(told) else [])
+        return True
+
+    def _told_by(self, worker: Worker) -> Schema | None:
+        schema: Schema = worker["marks"][self.mark]
+        believed = is_vouched(schema, self._keyring, worker["id"])
+        if not believed:
+            self._note("a worker tells of its code what nobody with our keys signed for it; it is not believed")
+        self._askers[_life(worker["id"])] = self._make([schema])[0] if believed else None
+        return schema if believed else None
+
+    def is_served(self) -> bool:
+        return self._runs_here or bool(self._known)
+
+    @property
+    def declared(self) -> Schema | None:
+        """What its workers tell, if somebody answers for its version and they agree on it."""
+        codes = {schema.get("code", "") for schema in self._told}
+        return self._told[0] if len(codes) == 1 and self._declares(self._told[0]) else None
+
+    def recall(self, told: Schema | None) -> None:
+        """No worker lives. What the source here declares counts, else what one ``told`` of a declared version."""
+        here: Schema | None = schema_of_mark(self.mark) if "." in self.mark else None
+        if here is None and told is not None and self._declares(told):
+            here = told
+        self._tell([] if here is None else [here])
+
+    def _declares(self, schema: Schema) -> bool:
+        return bool(self.policy.version) or str(schema.get("code", "")).startswith(DECLARED)
+
+    def _tell(self, schemas: Sequence[Schema]) -> None:
+        self._told = schemas
+        if self._results is not None:
+            self._ask_for(self._schemas())
+
+    def move_here(self) -> None:
+        """It runs in this process from now on."""
+        self._runs_here = True
+        if self._results is not None:
+            self._ask_for(self._schemas())
+
+    def _schemas(self) -> Sequence[Schema]:
+        return super()._schemas() if self._runs_here else self._told
+
+    def _is_of(self, asked: Asked, by: str) -> bool:
+        if by:
+            asker = self._askers.get(_life(place_of(by)))
+        else:
+            if not self._asker_here:
+                self._asker_here.append(self._make([self._here()])[0])
+            asker = self._asker_here[0]
+        return asker is not None and asker.asks(asked)
+
+
+def _life(place: str) -> str:
+    return place.rpartition(".")[2]
+
+
+def _name(message: Message) -> str:
+    """What ``celerypipe cache explain`` calls a message: the number that its source gave it, else its id."""
+    return str(message.sequence) if message.sequence >= 0 else message.id

@@ -1,0 +1,102 @@
+"""The arguments of a node class: what its configuration may say, as values and as a schema that travels as JSON."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from celerypipe.contract.contract import Node
+from celerypipe.errors import did_you_mean
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a node's constructor. ``default`` means nothing when it is required; ``annotation`` is text."""
+
+    name: str
+    required: bool
+    default: Any = None
+    annotation: str = ""
+
+    def __str__(self) -> str:
+        return self.name if self.required else f"{self.name}={self.default!r}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values; a default that JSON cannot say exactly becomes its ``repr``."""
+        return {
+            "name": self.name,
+            "required": self.required,
+            "default": self.default if _is_json(self.default) else repr(self.default),
+            "annotation": self.annotation,
+        }
+
+
+def arguments_of(node: type[Node], defaults: Mapping[str, Any]) -> tuple[Argument, ...]:
+    """Return what a node class takes; ``defaults`` come before those of its code."""
+    found = {
+        name: Argument(
+            name,
+            required=parameter.default is parameter.empty and name not in defaults,
+            default=defaults.get(name, None if parameter.default is parameter.empty else parameter.default),
+            annotation=_text(parameter.annotation),
+        )
+        for name, parameter in _parameters(node).items()
+        if parameter.kind in _NAMED
+    }
+    # A class that takes **anything declares what it takes in its config.toml.
+    for name, default in defaults.items():
+        found.setdefault(name, Argument(name, required=False, default=default))
+    return tuple(found.values())
+
+
+def takes_anything(node: type[Node]) -> bool:
+    """True when the constructor has a ``**`` parameter."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(node).values())
+
+
+def complaints_from_schema(schema: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a configuration by the schema of its node, which may have come over the wire."""
+    arguments = [
+        Argument(str(argument["name"]), bool(argument["required"]), argument.get("default"))
+        for argument in schema["arguments"]
+    ]
+    return complaints(str(schema["mark"]), arguments, bool(schema.get("open")), configuration)
+
+
+def complaints(mark: str, arguments: Iterable[Argument], is_open: bool, configuration: Mapping[str, Any]) -> list[str]:
+    """Return one sentence an argument that is missing or unknown; ``is_open``: unknown ones are welcome."""
+    known = {argument.name: argument for argument in arguments}
+    takes = f"it takes {', '.join(map(str, known.values()))}" if known else "it takes no arguments"
+    missing = [
+        f"the argument {argument.name!r} of {mark} is missing; {takes}"
+        for argument in known.values()
+        if argument.required and argument.name not in configuration
+    ]
+    unknown = [
+        f"{mark} has no argument {name!r}; {takes}{did_you_mean(name, known)}"
+        for name in configuration
+        if name not in known and not is_open
+    ]
+    return missing + unknown
+
+
+def _parameters(node: type[Node]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(node).parameters
+
+
+def _text(annotation: Any) -> str:
+    if annotation is inspect.Parameter.empty:
+        return ""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,263 @@
+"""The catalogue: mark → node class. a dotted path, a built-in, an entry point, or a node in a plugin folder."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import celerypipe.nodes
+from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
+from celerypipe.catalogue.called import called
+from celerypipe.catalogue.code import code_of, meta_of
+from celerypipe.catalogue.modules import failure, leaves, module_named, nodes_in, object_at
+from celerypipe.catalogue.plugin import Plugin, plugins_in
+from celerypipe.catalogue.told import default_digest
+from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
+from celerypipe.contract.reach import ANYWHERE, Reach
+from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
+
+__all__ = ["Argument", "Catalogue", "Entry", "complaints_from_schema"]
+
+#: The entry point group in which an installed package names its nodes: ``mark = "package.module:Class"``.
+GROUP = "celerypipe.nodes"
+BUILT_IN = "built-in"
+#: What docstrings put around names: ``code`` and :class:`Roles`.
+MARKUP = re.compile(r":[a-z]+:`~?([^`]*)`|``([^`]*)``")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A node class, and how it came to be known.
+
+    ``origin`` is ``built-in``, ``plugin <folder>``, ``entry point <distribution>`` or ``import``; ``defaults`` and
+    ``requirements`` are a plugin's: values for arguments, and its ``requirements.txt``. ``reach``: the files that nodes
+    made of it may touch.
+    """
+
+    mark: str
+    node: type[Node]
+    origin: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    requirements: Path | None = None
+    reach: Reach = ANYWHERE
+
+    @property
+    def type(self) -> str:
+        """``source``, ``proc`` or ``sink``."""
+        return self.node.type
+
+    @property
+    def open(self) -> bool:
+        """True when it takes arguments of any name; a plugin whose config.toml lists arguments takes those alone."""
+        return not self.defaults and takes_anything(self.node)
+
+    @property
+    def doc(self) -> str:
+        """The first line of the class's own docstring, without its markup."""
+        lines = (self.node.__dict__.get("__doc__") or "").strip().splitlines()
+        return MARKUP.sub(r"\1\2", lines[0]) if lines else ""
+
+    @property
+    def batches(self) -> bool:
+        """True when it takes several messages at once: it has an ``update_batch``."""
+        return takes_batches(self.node)
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Return what its configuration may say."""
+        return arguments_of(self.node, self.defaults)
+
+    def complaints(self, configuration: Mapping[str, Any]) -> list[str]:
+        """Return one sentence an argument that is missing or unknown."""
+        return complaints(self.mark, self.arguments(), self.open, configuration)
+
+    def schema(self) -> dict[str, Any]:
+        """Return all that a machine without the class must know to check a configuration; JSON values only."""
+        return {
+            "mark": self.mark,
+            "type": self.type,
+            "stateful": self.node.stateful,
+            "snapshots": takes_snapshots(self.node),
+            "batches": self.batches,
+            "version": self.node.version,
+            "code": code_of(self.node),
+            "cache_meta": meta_of(self.node),
+            "doc": self.doc,
+            "arguments": [
+                {**argument.to_dict(), "digest": "" if argument.required else default_digest(argument.default)}
+                for argument in self.arguments()
+            ],
+            "open": self.open,
+        }
+
+    def create(self, configuration: Mapping[str, Any] | None, name: str = "", folder: Path | None = None) -> Node:
+        """Make a node; :class:`ConfigError` names the mark and the argument, or what its constructor says.
+
+        None: it is a function that is called. Values of the configuration are not repeated: they may be secrets.
+        """
+        if configuration is None:
+            function = called(self.mark, self.node)
+            function.name = name
+            return function
+        found = self.complaints(configuration)
+        if found:
+            raise ConfigError("\n".join(found))
+        try:
+            node = self.node(**{**self.defaults, **configuration})
+        except CelerypipeError:
+            raise
+        except Exception as error:  # a constructor takes its arguments and nothing else, so they are what is wrong
+            given = ", ".join(configuration) or "no arguments"
+            raise ConfigError(f"{self.mark} cannot be made of {given}: {type(error).__name__}: {error}") from error
+        node.name = name
+        node.folder = folder
+        node.reach = self.reach
+        return node
+
+
+class Catalogue:
+    """All nodes that can be found from here. Short marks go by type, so a source and a sink may share one."""
+
+    def __init__(self, plugins: Sequence[Path] = ()) -> None:
+        self.plugins = tuple(plugins)
+        self._loaded: dict[Plugin, Entry] = {}
+
+    def find(self, mark: str, type: str | None = None) -> Entry:
+        """Return the node of a mark.
+
+        ``type`` chooses among nodes that share a short mark. :class:`UnknownMark` when nothing answers,
+        :class:`ConfigError` for a module or plugin that does not import and for a mark that means two things.
+        """
+        if not MARK.fullmatch(mark):
+            raise UnknownMark(f"{mark!r} is no mark; write a dotted path such as tasks.gpu.Detect, or a short name")
+        if "." in mark:
+            return _imported(mark)
+        found = [*_built_in(mark), *self._plugged_in(mark, type), *self._installed(mark)]
+        fitting = [entry for entry in found if type in (None, entry.type)]
+        if not fitting:
+            raise UnknownMark(self._unknown(mark, type, found))
+        if len(fitting) > 1:
+            raise _ambiguous(mark, fitting)
+        return fitting[0]
+
+    def entries(self, refused: list[ConfigError] | None = None) -> list[Entry]:
+        """Return all nodes that have a short mark.
+
+        What does not import is added to ``refused``; without one it is raised, except for a built-in, whose optional
+        dependency may rightly be missing.
+        """
+        absent: list[ConfigError] = [] if refused is None else refused
+        broken = refused
+        makers: list[tuple[Callable[[], Iterable[Entry]], list[ConfigError] | None]] = [
+            *((lambda mark=mark: _built_in(mark), absent) for mark in built_in_marks()),
+            *((lambda plugin=plugin: [self._plugin(plugin)], broken) for plugin in plugins_in(self.plugins)),
+            *((lambda point=point: [_entry_of(point)], broken) for point in self._points),
+        ]
+        found: dict[tuple[str, str], Entry] = {}
+        for make, sink in makers:
+            try:
+                for entry in make():
+                    _add(found, entry)
+            except ConfigError as error:
+                if sink is None:
+                    raise
+                sink.append(error)
+        return list(found.values())
+
+    @staticmethod
+    def of_module(module: ModuleType) -> list[Entry]:
+        """Return the node classes and ``@node`` functions that a module defines, under their dotted marks."""
+        return [Entry(f"{module.__name__}.{path}", node, "import") for path, node in nodes_in(module).items()]
+
+    def plugin(self, mark: str, type: str) -> Plugin | None:
+        """Return the plugin of a mark without importing it; None if no plugin folder has one."""
+        return next((plugin for plugin in plugins_in(self.plugins) if (plugin.mark, plugin.kind) == (mark, type)), None)
+
+    def marks(self) -> list[str]:
+        """Return all short marks, without importing anything."""
+        plugged_in = [plugin.mark for plugin in plugins_in(self.plugins)]
+        return sorted({*built_in_marks(), *plugged_in, *(point.name for point in self._points)})
+
+    @cached_property
+    def _points(self) -> tuple[EntryPoint, ...]:
+        return tuple(entry_points(group=GROUP))
+
+    def _plugged_in(self, mark: str, type: str | None) -> Iterator[Entry]:
+        for plugin in plugins_in(self.plugins):
+            if plugin.mark == mark and type in (None, plugin.kind):
+                yield self._plugin(plugin)
+
+    def _installed(self, mark: str) -> list[Entry]:
+        return [_entry_of(point) for point in self._points if point.name == mark]
+
+    def _plugin(self, plugin: Plugin) -> Entry:
+        if plugin not in self._loaded:
+            node, defaults = plugin.node_class(), plugin.defaults()
+            taken = arguments_of(node, {})
+            for name in defaults:
+                if not takes_anything(node) and name not in {argument.name for argument in taken}:
+                    raise ConfigError(
+                        f"{plugin.home / 'config.toml'}: [arguments] has {name!r}, which {node.__name__} does not take"
+                        f"{did_you_mean(name, [argument.name for argument in taken])}"
+                    )
+            self._loaded[plugin] = Entry(plugin.mark, node, f"plugin {plugin.folder}", defaults, plugin.requirements)
+        return self._loaded[plugin]
+
+    def _unknown(self, mark: str, type: str | None, found: Sequence[Entry]) -> str:
+        types = {entry.type for entry in found} | {p.kind for p in plugins_in(self.plugins) if p.mark == mark}
+        if types:
+            return f"{mark!r} is a {' and a '.join(sorted(types))}, not a {type}"
+        cure = did_you_mean(mark, self.marks()) or "; `celerypipe nodes` lists what there is"
+        return f"no {type or 'node'} answers to the mark {mark!r}{cure}"
+
+
+def built_in_marks() -> list[str]:
+    """Return the marks of the built-in nodes: the modules in :mod:`celerypipe.nodes`."""
+    return [module.name for module in pkgutil.iter_modules(celerypipe.nodes.__path__) if not module.ispkg]
+
+
+def _built_in(mark: str) -> list[Entry]:
+    if mark not in built_in_marks():
+        return []
+    module = module_named(f"{celerypipe.nodes.__name__}.{mark}")
+    return [Entry(mark, node, BUILT_IN) for node in leaves(nodes_in(module))]
+
+
+def _imported(mark: str) -> Entry:
+    value = object_at(mark)
+    node = node_class(value)
+    if node is None or not node.type:
+        what = "a class, but no Source, Proc or Sink" if isinstance(value, type) else "no node"
+        cure = "put @node above the function" if callable(value) and not isinstance(value, type) else "inherit from one"
+        raise ConfigError(f"{mark} is {what}; {cure}")
+    return Entry(mark, node, "import")
+
+
+def _entry_of(point: EntryPoint) -> Entry:
+    package = point.dist.name if point.dist else point.module
+    try:
+        node = node_class(point.load())
+    except (Exception, SystemExit) as error:  # an installed module may raise anything; the user gets the line that did
+        raise failure(f"the node {point.name!r} of the package {package!r}", error) from error
+    if node is None or not node.type:
+        raise ConfigError(f"the entry point {point.name!r} of the package {package!r} ({point.value}) is no node")
+    return Entry(point.name, node, f"entry point {package}")
+
+
+def _add(found: dict[tuple[str, str], Entry], entry: Entry) -> None:
+    if (twin := found.setdefault((entry.type, entry.mark), entry)) is not entry:
+        raise _ambiguous(entry.mark, [twin, entry])
+
+
+def _ambiguous(mark: str, entries: Sequence[Entry]) -> ConfigError:
+    types = sorted({entry.type for entry in entries})
+    if len(types) == len(entries):
+        return ConfigError(f"{mark!r} is a {' and a '.join(types)}; say which type is meant")
+    origins = " and by ".join(entry.origin for entry in entries)
+    return ConfigError(f"the {types[0]} {mark!r} is provided by {origins}; rename one of them")

@@ -1,0 +1,143 @@
+"""The version that a node's class declares here, read from its source: the module is not run.
+
+A machine that only starts pipelines need not have what its workers import, and importing a model to learn a version
+would take seconds. What cannot be read off the text (a version that is computed, or inherited from another module)
+is not known.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from celerypipe.contract.contract import node_class
+
+#: Classes that declare no version themselves.
+ROOTS = ("Source", "Proc", "Sink", "Node")
+
+Definition = ast.ClassDef | ast.FunctionDef
+
+
+def version_of_mark(mark: str) -> str | None:
+    """Return the version of a dotted mark, empty if its class declares none; None: it is not here, or not known."""
+    parts = mark.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        name, path = ".".join(parts[:length]), parts[length:]
+        if name in sys.modules:
+            return _version_of(sys.modules[name], path)
+        file = _file_of(parts[:length])
+        if file is not None:
+            return _version_in(_definitions(file), path)
+    return None
+
+
+def definition_of_mark(mark: str) -> tuple[Definition, Sequence[Definition]] | None:
+    """Return the source of a dotted mark's class or function, and what stands beside it; None: it is not here."""
+    parts = mark.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        file = _file_of(parts[:length])
+        if file is not None:
+            return _definition_in(_definitions(file), parts[length:])
+    return None
+
+
+def _definition_in(
+    definitions: Sequence[Definition], path: Sequence[str]
+) -> tuple[Definition, Sequence[Definition]] | None:
+    found = [each for each in definitions if each.name == path[0]]
+    if len(found) != 1:
+        return None
+    if len(path) == 1:
+        return found[0], definitions
+    return _definition_in(_in(found[0].body), path[1:]) if isinstance(found[0], ast.ClassDef) else None
+
+
+def version_in_file(file: Path) -> str | None:
+    """Return the version of the one node in a plugin's file; None: not known."""
+    classes = [each for each in _definitions(file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
+    return _version_in(classes, [classes[0].name]) if len(classes) == 1 else None
+
+
+def _version_of(value: object, path: Sequence[str]) -> str | None:
+    for name in path:
+        value = getattr(value, name, None)
+    found = node_class(value)
+    return found.version if found is not None else None
+
+
+def _file_of(parts: Sequence[str]) -> Path | None:
+    """The file of a module, found as ``import`` would, without importing the packages that it is in."""
+    top = (finder.find_spec(parts[0], None, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    spec = next((each for each in top if each is not None), None)
+    if spec is None:
+        return None
+    if len(parts) == 1:
+        return Path(str(spec.origin)) if str(spec.origin).endswith(".py") else None
+    for home in spec.submodule_search_locations or ():
+        place = Path(home, *parts[1:])
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                return file
+    return None
+
+
+def _definitions(file: Path) -> list[Definition]:
+    try:
+        return _parsed(file, file.stat().st_mtime_ns)
+    except (OSError, SyntaxError, ValueError):  # its worker says what is wrong with it
+        return []
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(file: Path, _changed: int) -> list[Definition]:
+    """A service starts the same pipeline again and again, and parsing takes milliseconds."""
+    return _in(ast.parse(file.read_bytes()).body)
+
+
+def _in(body: Iterable[ast.stmt]) -> list[Definition]:
+    return [each for each in body if isinstance(each, (ast.ClassDef, ast.FunctionDef))]
+
+
+def _version_in(definitions: Sequence[Definition], path: Sequence[str]) -> str | None:
+    found = next((each for each in definitions if each.name == path[0]), None)
+    if found is None:
+        return None
+    if isinstance(found, ast.FunctionDef):
+        return _version_of_function(found) if len(path) == 1 else None
+    if len(path) > 1:
+        return _version_in(_in(found.body), path[1:])
+    return _version_of_class(found, definitions)
+
+
+def _version_of_class(found: ast.ClassDef, others: Sequence[Definition]) -> str | None:
+    for statement in found.body:
+        targets: list[ast.expr] = []
+        if isinstance(statement, ast.Assign):
+            targets = statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        if any(isinstance(target, ast.Name) and target.id == "version" for target in targets):
+            return _text(getattr(statement, "value", None))
+    bases = [base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in found.bases]
+    for base in bases:
+        parent = next((each for each in others if each.name == base and each is not found), None)
+        if isinstance(parent, ast.ClassDef):
+            return _version_of_class(parent, [each for each in others if each is not found])
+    return "" if any(base in ROOTS for base in bases) else None
+
+
+def _version_of_function(found: ast.FunctionDef) -> str | None:
+    for decorator in found.decorator_list:
+        call = decorator if isinstance(decorator, ast.Call) else None
+        name = call.func if call else decorator
+        if (name.id if isinstance(name, ast.Name) else getattr(name, "attr", "")) == "node":
+            given = [each.value for each in call.keywords if each.arg == "version"] if call else []
+            return _text(given[0]) if given else ""
+    return None
+
+
+def _text(value: ast.expr | None) -> str | None:
+    return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None

@@ -1,0 +1,166 @@
+"""A warm node: made, configured and warmed up once, then handed one message after another. Both wings use it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from celerypipe.catalogue.catalogue import Entry
+from celerypipe.contract.contract import Node, Proc, Sink, one_each
+from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
+from celerypipe.message.message import Message
+
+#: The folder of celerypipe; frames of its built-in nodes are shown, as those of other nodes are.
+OURS = Path(__file__).parent.parent
+
+
+class Instance:
+    """One node object and its life. It is lent to one user at a time."""
+
+    def __init__(
+        self, entry: Entry, configuration: Mapping[str, Any] | None, *, name: str = "", folder: Path | None = None
+    ) -> None:
+        self.entry = entry
+        #: None: a function that is called, with its arguments in each message.
+        self.configuration = dict(configuration) if configuration is not None else None
+        self.name = name
+        self.folder = folder
+        #: Where a sink notes what it wrote, see :attr:`celerypipe.contract.contract.Sink.record`.
+        self.record: Path | None = None
+        self.node: Node | None = None
+        #: Mean seconds a message takes, or None before the first one; kept by who hands messages over.
+        self.mean: float | None = None
+        #: What a stateful node remembers right after ``warmup``, as bytes; kept by who serves it.
+        self.initial: bytes | None = None
+
+    def warm(self) -> Node:
+        """Make the node, configure it and warm it up; at once when that was done before.
+
+        Raises :class:`ConfigError` for wrong arguments, :class:`NodeFailed` for a failing ``configure`` or ``warmup``.
+        """
+        if self.node is not None:
+            return self.node
+        node = self.entry.create(self.configuration, name=self.name, folder=self.folder)
+        if isinstance(node, Sink):
+            node.record = self.record
+        for moment in (node.configure, node.warmup):
+            try:
+                moment()
+            except ConfigError as error:  # a setting is wrong, and the node says which
+                _let_go(node)
+                raise ConfigError(f"{self.name or self.entry.mark}: {error}") from None
+            except Exception as error:  # whatever user code raises becomes our typed failure, cause attached
+                _let_go(node)
+                raise NodeFailed(
+                    f"{self.name or self.entry.mark}: {moment.__name__}() failed: {brief(error)}",
+                    node=self.name,
+                    remote_traceback=trace(error),
+                ) from error
+        self.node = node
+        return node
+
+    def update(self, message: Message) -> list[Message]:
+        """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
+        node = self.node
+        if isinstance(node, Proc):
+            return as_messages(node.update(message), self.name or self.entry.mark)
+        if isinstance(node, Sink):
+            node.update(message)
+            return []
+        raise ConfigError(f"{self.entry.mark} is a {self.entry.node.type}; only a proc or a sink receives messages")
+
+    def destroy(self) -> None:
+        """Let go of the node; what its ``destroy`` raises is logged, since nothing waits for it any more."""
+        node, self.node = self.node, None
+        if node is not None:
+            _let_go(node)
+
+
+def _let_go(node: Node) -> None:
+    try:
+        node.destroy()
+    except Exception:  # the node is leaving either way
+        node.logger.exception("destroy() failed")
+
+
+def as_messages(output: Any, name: str) -> list[Message]:
+    """Return what ``update`` returned as a list; anything that is no message is a :class:`NodeFailed`."""
+    if output is None:
+        return []
+    if isinstance(output, Message):
+        return [output]
+    if isinstance(output, Iterable) and not isinstance(output, (str, bytes, Mapping)):
+        messages = list(output)
+        for number, item in enumerate(messages):
+            if not isinstance(item, Message):
+                raise NodeFailed(
+                    f"{name}: output {number} is a {type(item).__name__}, not a Message; "
+                    "return message.with_payload(...)",
+                    node=name,
+                )
+        return messages
+    raise NodeFailed(
+        f"{name}: update() returned a {type(output).__name__}, not a Message; return None, a Message "
+        "(message.with_payload(...)) or an iterable of them",
+        node=name,
+    )
+
+
+def brief(error: BaseException) -> str:
+    """One line about an exception: its type and text; our own errors speak for themselves."""
+    if isinstance(error, CelerypipeError):
+        return str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # user code, which must not take the activation with it
+        text = "its text cannot be had, for its __str__ failed"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def trace(error: BaseException) -> str:
+    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own."""
+    if isinstance(error, CelerypipeError):
+        return trace(error.__cause__) if error.__cause__ is not None else ""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and frames.tb_next is not None and _is_ours(frames):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
+
+
+def _is_ours(frames: TracebackType) -> bool:
+    file = Path(frames.tb_frame.f_code.co_filename)
+    return OURS in file.parents and OURS / "nodes" not in file.parents
+
+
+#: What came out for one message of a batch, or why nothing did.
+Outcome = list[Message] | Exception
+
+
+def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Outcome]:
+    """Hand several messages over at once; return what came out for each, in their order.
+
+    What ``update_batch`` itself raises is raised: nobody knows then which of them was to blame. A wrong number of
+    outputs is the failure of all, since running them once more, one by one, would not make the node right.
+    """
+    node, name = instance.node, instance.name or instance.entry.mark
+    if isinstance(node, Sink):
+        node.update_batch(list(messages))
+        return [[] for _ in messages]
+    if not isinstance(node, Proc):
+        raise ConfigError(f"{instance.entry.mark} is a {instance.entry.type}; only a proc or a sink receives messages")
+    outputs = node.update_batch(list(messages))
+    try:
+        outputs = one_each(outputs, len(messages), name)
+    except NodeFailed as error:
+        return [error for _ in messages]
+    return [_outcome(output, name) for output in outputs]
+
+
+def _outcome(output: object, name: str) -> Outcome:
+    try:
+        return as_messages(output, name)
+    except Exception as error:  # noqa: BLE001  # what a generator raises is the failure of its own message
+        return error

@@ -1,0 +1,118 @@
+"""Modules that hold nodes, by name or by file; one that does not import is a ConfigError that names file and cause."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from celerypipe.contract.contract import Node, node_class
+from celerypipe.errors import ConfigError, UnknownMark, did_you_mean
+
+
+def object_at(path: str) -> object:
+    """Return what a dotted path leads to: a module, then attributes. :class:`UnknownMark` says where the path ends."""
+    parts = path.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        module = _module_or_none(".".join(parts[:length]))
+        if module is not None:
+            return _attribute(module, parts[length:], path)
+    raise UnknownMark(
+        f"{path}: there is no module {parts[0]!r} here; start in the folder that holds it, or install its package"
+    )
+
+
+def module_named(name: str) -> ModuleType:
+    """Import a module; whatever goes wrong in it is a :class:`ConfigError`."""
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # a module may raise anything; the user gets the line that did
+        raise failure(f"the module {name!r}", error) from error
+
+
+def module_of_file(file: Path) -> ModuleType:
+    """Import a file as a module that may import its neighbours (``from .words import WORDS``).
+
+    It is known under a name of its own, so that equally named files of several plugin folders stay apart.
+    """
+    package = f"celerypipe_plugin_{hashlib.sha256(str(file.resolve().parent).encode()).hexdigest()[:12]}"
+    if package not in sys.modules:
+        parent = ModuleType(package, f"The folder {file.parent}.")
+        parent.__path__ = [str(file.resolve().parent)]
+        sys.modules[package] = parent
+    importlib.invalidate_caches()  # the file may be younger than what Python remembers of its folder
+    try:
+        return importlib.import_module(f"{package}.{file.stem}")
+    except (Exception, SystemExit) as error:  # a plugin may raise anything; the user gets the line that did
+        raise failure(str(file), error) from error
+
+
+def failure(what: str, error: BaseException) -> ConfigError:
+    """Return an import's failure in one line: what was imported, the file and line that broke, the last line."""
+    lines = traceback.format_exception_only(error)
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}: "
+    else:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+        where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    if where.startswith(f"{what}:"):
+        where = f"line {where[len(what) + 1 :]}"
+    return ConfigError(f"{what} does not import: {where}{lines[-1].strip()}")
+
+
+def nodes_in(module: ModuleType) -> dict[str, type[Node]]:
+    """Return the node classes and ``@node`` functions that a module defines, by their path inside it.
+
+    What it merely imports is not its own; what begins with an underscore is private.
+    """
+    return dict(_nodes_in(vars(module), module.__name__, ""))
+
+
+def leaves(nodes: Mapping[str, type[Node]]) -> list[type[Node]]:
+    """Return the classes that no other one of them inherits from: the nodes, without their shared parents."""
+    classes = list(nodes.values())
+    return [one for one in classes if not any(issubclass(other, one) and other is not one for other in classes)]
+
+
+def _nodes_in(names: Mapping[str, object], module: str, prefix: str) -> Iterator[tuple[str, type[Node]]]:
+    for name, value in list(names.items()):
+        if name.startswith("_"):
+            continue
+        found = node_class(value)
+        if found is not None and found.type and (found.__module__, found.__qualname__) == (module, prefix + name):
+            yield prefix + name, found
+        if isinstance(value, type) and (value.__module__, value.__qualname__) == (module, prefix + name):
+            yield from _nodes_in(vars(value), module, f"{prefix}{name}.")
+
+
+def _module_or_none(name: str) -> ModuleType | None:
+    """The module, or None when there is none of that name; one that is there and breaks raises."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            return None
+        raise failure(f"the module {name!r}", error) from error
+    except (Exception, SystemExit) as error:  # a module may raise anything; the user gets the line that did
+        raise failure(f"the module {name!r}", error) from error
+
+
+def _attribute(module: ModuleType, names: list[str], path: str) -> object:
+    value: object = module
+    for name in names:
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            known = [f"{module.__name__}.{node}" for node in nodes_in(module)]
+            cure = did_you_mean(path, known) or (f"; it has {', '.join(known)}" if known else "; it has no nodes")
+            raise UnknownMark(f"{path}: the module {module.__name__!r} has no {'.'.join(names)!r}{cure}") from None
+    return value
+
+
+def _is_foreign(file: str) -> bool:
+    """True for a frame of user code: neither the import machinery nor this file."""
+    return not file.startswith("<frozen") and file not in (__file__, importlib.__file__)

@@ -1,0 +1,182 @@
+"""How Celery talks to Redis in our processes: kombu's transport, with one redis-py client for each channel.
+
+kombu builds a client for every operation it does (publish, acknowledge, note what is not acknowledged yet). Half of
+what sending a bell costs is that, and the worker pays it again for each task it takes. A client holds no connection
+by itself, it takes one out of its channel's pool, so that one of them does for all operations.
+
+And what a stranger pushed onto a queue's list does not end the worker that pops it (:mod:`celerypipe.celery.refused`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from celery.app.amqp import AMQP
+from kombu.connection import Connection as StockConnection
+from kombu.transport import redis
+from redis import ConnectionError, Redis, TimeoutError
+
+from celerypipe.celery.refused import keep_apart
+from celerypipe.redis.sentinel import SCHEME, Sentinels
+
+logger = logging.getLogger("celerypipe.worker")
+
+#: What kombu and Celery raise on a message that is none, or lacks what a task has; none is about the connection.
+Malformed = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+
+
+class Listener(Redis):
+    """A client that remembers what it popped last: if that is no task, it is nowhere else."""
+
+    popped: tuple[bytes, bytes] | None = None
+
+    def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
+        """Return an answer."""
+        answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+        if command_name == "BRPOP":
+            self.popped = (answer[0], answer[1]) if answer else None
+        return answer
+
+
+class QoS(redis.QoS):
+    """What was delivered and is not acknowledged. kombu counts a message for ever whose acknowledgement got lost.
+
+    With one slot the worker is deaf from then on: up, connected, and always at its limit.
+    """
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge a message: on a line that broke once more, on a new one; at last only here.
+
+        It comes again in an hour then, and a bell that comes late is one that nobody needs.
+        """
+        try:
+            try:
+                super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
+            except (ConnectionError, TimeoutError):
+                super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except BaseException:  # whatever it was, a shutdown too, this slot is free again; it is raised again
+            self._quick_ack(delivery_tag)
+            raise
+
+
+class Channel(redis.Channel):
+    """A channel that keeps its client for as long as its connections, and keeps apart what is no task."""
+
+    QoS = QoS
+
+    def _get_client(self) -> Any:
+        found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
+        return Listener if found is Redis else found
+
+    def _brpop_read(self, **options: Any) -> Any:
+        """Called when an item was popped; kombu hands it to the worker, and where that fails, the item is lost."""
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]  # kombu's
+        except Malformed as error:
+            popped: tuple[bytes, bytes] | None = getattr(self.client, "popped", None)
+            if popped is None:
+                raise
+            self._refuse(*popped, error)
+            return None
+        finally:
+            self.client.popped = None
+
+    def _refuse(self, queue: bytes, item: bytes, error: BaseException) -> None:
+        keep_apart(self._kept_client, queue.decode(errors="replace"), item, error)
+        with suppress(*Malformed):
+            tag = json.loads(item)["properties"]["delivery_tag"]
+            if tag in self.qos._delivered:  # it would come again in an hour
+                self.basic_ack(tag)  # type: ignore[no-untyped-call]  # kombu's
+
+    def _deliver_fanout_message(self, message: Any, exchange: Any) -> Any:
+        """Called with what was broadcast to all workers."""
+        try:
+            return super()._deliver_fanout_message(message, exchange)  # type: ignore[no-untyped-call]  # kombu's
+        except Malformed as error:
+            logger.warning("broadcast on %r: no command (%s: %s)", exchange, type(error).__name__, error)
+            return None
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
+        """Lend a client for one operation."""
+        yield client or self._kept_client
+
+    @cached_property
+    def _kept_client(self) -> Any:
+        return self._create_client()  # type: ignore[no-untyped-call]  # kombu's
+
+    def _disconnect_pools(self) -> None:
+        """Called at the end, after a fork and when connecting failed: the next operation starts afresh."""
+        super()._disconnect_pools()  # type: ignore[no-untyped-call]  # kombu's
+        self.__dict__.pop("_kept_client", None)
+
+
+class SentinelChannel(Channel, redis.SentinelChannel):
+    """A channel to the master that Sentinels know; its name stands in the URL, before the database."""
+
+    min_other_sentinels = 0
+
+    @property
+    def master_name(self) -> str:
+        """Asked for by kombu where it connects."""
+        return str(self.connection.client.virtual_host).partition("/")[0]
+
+    def _prepare_virtual_host(self, vhost: Any) -> int:
+        return int(str(vhost).partition("/")[2] or 0)
+
+
+class Transport(redis.Transport):
+    """kombu's Redis transport with our channel."""
+
+    Channel = Channel
+
+
+class SentinelTransport(redis.SentinelTransport):
+    """kombu's transport through Sentinels, with our channel."""
+
+    Channel = SentinelChannel
+
+
+#: kombu's transport → ours.
+OURS = {redis.Transport: Transport, redis.SentinelTransport: SentinelTransport}
+
+
+class Connection(StockConnection):
+    """A connection whose transport is one of ours wherever it would be kombu's for Redis.
+
+    Not by the setting ``broker_transport``: kombu does not hear it for the URL of a unix socket.
+    """
+
+    def __init__(self, hostname: Any = "localhost", *args: Any, **options: Any) -> None:
+        if isinstance(hostname, str) and hostname.startswith(f"{SCHEME}://"):
+            hostname, options["transport_options"] = _for_kombu(hostname, options.get("transport_options"))
+        super().__init__(hostname, *args, **options)  # type: ignore[no-untyped-call]  # kombu's
+
+    def get_transport_cls(self) -> Any:
+        """Return the class of the transport."""
+        found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
+        return OURS.get(found, found)
+
+    def info(self) -> dict[str, Any]:
+        """Return what ``inspect stats`` and Flower show: of a unix socket kombu takes the password for its name."""
+        found: dict[str, Any] = super().info()  # type: ignore[no-untyped-call]  # kombu's
+        found["hostname"] = str(found.get("hostname") or "").rpartition("@")[2]
+        return found
+
+
+def _for_kombu(url: str, options: Any) -> tuple[str, dict[str, Any]]:
+    """Return a URL that kombu can read, and the options with what stood behind its question mark."""
+    sentinels = Sentinels.parse(url)
+    return replace(sentinels, options=()).broker_url(), {**(options or {}), "sentinel_kwargs": sentinels.asking}
+
+
+class Broker(AMQP):  # type: ignore[misc]  # celery ships no types
+    """``app.amqp`` with that connection."""
+
+    Connection = Connection

@@ -1,0 +1,200 @@
+"""All that can be said about a pipeline before it runs: complaints that stop it, notes that do not."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from celerypipe.catalogue.catalogue import Catalogue, Entry, built_in_marks
+from celerypipe.check.demands import cannot_keep, demands
+from celerypipe.codec import files_in
+from celerypipe.definition import graph
+from celerypipe.definition.pipeline import NodeDefinition, Pipeline, resolve_environment
+from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
+from celerypipe.mailbox.blob import packing
+
+SYNCS = ("passthrough", "local", "zip", "latest")
+SYNCS_WITH_VALUE = ("key", "within")
+
+
+def check(
+    pipeline: Pipeline,
+    catalogue: Catalogue | None = None,
+    *,
+    local: bool = False,
+    fed: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> list[Complaint]:
+    """Return everything that is wrong with a pipeline, links first, then node by node.
+
+    The module of a warped node is never imported, unless ``local`` says that warped nodes run here too: what its
+    class takes is then known only to its worker. ``fed``: nodes that receive messages from code. ``environment``:
+    where ``$JT_ENV_`` variables are looked up.
+    """
+    known = catalogue or Catalogue(pipeline.plugin_folders)
+    found = graph.complaints(pipeline, fed)
+    for index, node in enumerate(pipeline.nodes):
+        place = f"pipeline.nodes[{index}]"
+        entry: Entry | None = None
+        if is_known_here(node, known, local=local):
+            try:
+                entry = known.find(node.mark, node.type)
+            except ConfigError as error:
+                found.append(Complaint(f"{place}.mark", str(error)))
+        found += _of_node(node, place, local=local)
+        found += _of_class(node, place, entry) if entry else ()
+        found += _of_environment(node, place, environment, entry)
+    return found
+
+
+def require(
+    pipeline: Pipeline,
+    catalogue: Catalogue | None = None,
+    *,
+    local: bool = False,
+    fed: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Raise :class:`DefinitionError` with everything that :func:`check` finds; nothing found: return."""
+    found = check(pipeline, catalogue, local=local, fed=fed, environment=environment)
+    if found:
+        raise DefinitionError(found)
+
+
+def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
+    """Return what looks unintended but runs, one sentence each."""
+    known = catalogue or Catalogue(pipeline.plugin_folders)
+    senders = {link.source for link in pipeline.links}
+    own = set(pipeline.plugin_folders)
+    found = [
+        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: there is no folder {folder}; no plugin is found there"
+        for folder in known.plugins
+        if not folder.is_dir()
+    ]
+    for index, node in enumerate(pipeline.nodes):
+        place = f"pipeline.nodes[{index}]"
+        if node.type != "sink" and node.name not in senders:
+            found.append(
+                f"{place}: what {node.name!r} sends goes nowhere; link it to a node, or read it with Runner.stream"
+            )
+        found += _notes_of_warped(node, place, known) if node.warped else _notes_of_local(node, place, known)
+    return found
+
+
+def is_known_here(node: NodeDefinition, catalogue: Catalogue, *, local: bool = False) -> bool:
+    """True when the class of a node is to be looked at here: it runs here, or is part of celerypipe itself."""
+    return (
+        local or not node.warped or (node.mark in built_in_marks() and catalogue.plugin(node.mark, node.type) is None)
+    )
+
+
+def _of_node(node: NodeDefinition, place: str, *, local: bool) -> Iterator[Complaint]:
+    """What a node's definition says wrong by itself, whatever its class is."""
+    if node.sync is not None:
+        yield from _of_sync(node, f"{place}.sync")
+    if not node.warped:
+        return
+    if node.mark.startswith("__main__.") and not local:
+        text = f"{node.mark!r} is in the script that was started; put it in a module that the worker can import"
+        yield Complaint(f"{place}.mark", text)
+    try:
+        if files := files_in(node.configuration):
+            text = (
+                f"has the file {files[0].name!r}, and the content of files travels with messages only; send it in those"
+            )
+            yield Complaint(f"{place}.configuration", text)
+    except CodecError as error:
+        text = f"cannot travel to the worker: {error}; give a warped node plain values"
+        yield Complaint(f"{place}.configuration", text)
+    if not local and (text := packing.complaint(node.warp_configuration.compression)):
+        yield Complaint(f"{place}.warp_configuration.compression", text)
+
+
+def _of_sync(node: NodeDefinition, place: str) -> Iterator[Complaint]:
+    word, colon, value = (node.sync or "").partition(":")
+    if word == "key" and not value:
+        yield Complaint(place, "names no field; write key:<meta field>, such as key:page")
+    elif word == "within" and not _is_seconds(value):
+        yield Complaint(place, f"{value!r} is no number of seconds; write within:<seconds>, such as within:0.5")
+    elif word not in SYNCS_WITH_VALUE and (colon or word not in SYNCS):
+        ways = [*SYNCS, "key:<meta field>", "within:<seconds>"]
+        text = f"{node.sync!r} is no way to join{did_you_mean(word, [*SYNCS, *SYNCS_WITH_VALUE])}"
+        yield Complaint(place, f"{text}; there are {', '.join(ways)}")
+    elif word == "local" and node.warped:
+        text = "joins by the node's own next_batch, and this one runs elsewhere; choose another way to join"
+        yield Complaint(place, text)
+
+
+def _of_class(node: NodeDefinition, place: str, entry: Entry) -> Iterator[Complaint]:
+    """What a node's definition says wrong about its class."""
+    if entry.type != node.type:
+        text = f"{node.mark} is a {entry.type}, not a {node.type}; write {entry.type}"
+        yield Complaint(f"{place}.type", text)
+    for key, text in demands(entry.schema(), node.warp_configuration) if node.warped else ():
+        where = f"warp_configuration.{key}" if key else "warped"
+        yield Complaint(f"{place}.{where}", text)
+    size = node.warp_configuration.batches.size
+    if node.warped and size > 1 and not entry.batches:
+        text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"
+        yield Complaint(f"{place}.warp_configuration.batch.size", text)
+    if node.cache is not None and (text := cannot_keep(stateful=entry.node.stateful)):
+        yield Complaint(f"{place}.cache", text)
+    for text in entry.complaints(node.configuration):
+        yield Complaint(f"{place}.configuration", text)
+
+
+def _of_environment(
+    node: NodeDefinition, place: str, environment: Mapping[str, str], entry: Entry | None
+) -> Iterable[Complaint]:
+    defaults = {argument.name: argument.default for argument in entry.arguments()} if entry else {}
+    try:
+        resolve_environment(node.configuration, environment, f"{place}.configuration", defaults)
+    except DefinitionError as error:
+        return error.complaints
+    return ()
+
+
+def _notes_of_warped(node: NodeDefinition, place: str, catalogue: Catalogue) -> Iterator[str]:
+    if node.timeout is None:
+        yield f"{place}: the warped node {node.name!r} has no timeout; without a worker it waits for ever"
+    if "." not in node.mark and node.mark not in (marks := catalogue.marks()):
+        cure = did_you_mean(node.mark, marks)
+        yield f"{place}.mark: {node.mark!r} is not known here; the worker on {node.queue!r} must know it{cure}"
+
+
+def _notes_of_local(node: NodeDefinition, place: str, catalogue: Catalogue) -> Iterator[str]:
+    with contextlib.suppress(ConfigError):  # a class that is not there is a complaint, not a note
+        if node.sync == "local" and not hasattr(catalogue.find(node.mark, node.type).node, "next_batch"):
+            yield f"{place}.sync: {node.mark} has no next_batch(sources) to join by; messages pass as they come"
+    plugin = catalogue.plugin(node.mark, node.type)
+    if plugin is not None and plugin.requirements is not None:
+        missing = _missing(plugin.requirements)
+        if missing:
+            cure = f"pip install -r {plugin.requirements}"
+            yield f"{place}.mark: {node.mark!r} wants {', '.join(missing)}, not installed here; {cure}"
+
+
+def _missing(requirements: Path) -> list[str]:
+    """The distributions of a requirements.txt that are not installed; versions and markers are pip's to judge."""
+    found = []
+    for line in requirements.read_text(encoding="utf-8", errors="replace").splitlines():
+        name = re.match(r"\s*([A-Za-z0-9][\w.-]*)", line)
+        if name is None or ";" in line or "://" in line:
+            continue
+        try:
+            version(name[1])
+        except PackageNotFoundError:
+            found.append(name[1])
+    return found
+
+
+def _is_seconds(text: str) -> bool:
+    try:
+        return math.isfinite(float(text)) and float(text) >= 0
+    except ValueError:
+        return False

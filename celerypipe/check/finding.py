@@ -1,0 +1,78 @@
+"""What a look before a run finds: a finding, and what the checks look at. Both are values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.redis.signing import Keyring, strangers
+from celerypipe.redis.url import without_password
+
+#: ``error``: the run would fail or never end; ``warning``: it may run worse than its author thinks; ``note``: good to
+#: know.
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found: how bad it is, which check found it and where, a sentence, the command that mends it.
+
+    ``check`` is a word for programs, such as ``eviction``; ``place`` one for people, such as ``Redis``.
+    """
+
+    severity: Severity
+    check: str
+    place: str
+    text: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        cure = f"; to mend it: {self.mend}" if self.mend else ""
+        return f"{self.place}: {self.text}{cure}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What all checks look at.
+
+    ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
+    seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
+    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here. ``keyring``:
+    what the run signs with.
+    """
+
+    pipeline: Pipeline
+    url: str
+    server: Mapping[str, Any]
+    workers: tuple[Mapping[str, Any], ...]
+    latency: float
+    offset: float
+    budget: int
+    declared: Mapping[str, str] = field(default_factory=dict)
+    keyring: Keyring | None = None
+
+    def workers_of(self, queue: str) -> list[Mapping[str, Any]]:
+        """Return the live workers of a queue."""
+        return [worker for worker in self.workers if queue in worker["queues"]]
+
+    def stranger(self, worker: Mapping[str, Any]) -> str:
+        """Say why the run and this worker do not understand what the other signs; nothing if they do."""
+        return strangers(self.keyring, worker.get("keys", ()))
+
+    @property
+    def redis_cli(self) -> str:
+        """The command line that reaches this Redis, without its password."""
+        parts = urlsplit(self.url)
+        if parts.scheme in ("redis", "rediss"):
+            return f"redis-cli -u {without_password(self.url)}"
+        if parts.scheme != "unix":  # whatever leads to it, redis-cli does not know it
+            return "redis-cli"
+        database = parse_qs(parts.query).get("db", ["0"])[0]
+        return f"redis-cli -s {parts.path}" + (f" -n {database}" if database != "0" else "")

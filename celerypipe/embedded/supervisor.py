@@ -1,0 +1,266 @@
+"""The child process of ``Embedded``: it owns a private Redis and some workers, and ends them all with itself.
+
+Started as ``python -m celerypipe.supervisor``. Its first line of standard input is a :class:`Plan` as JSON; the end of
+standard input means that the parent left or died, whatever killed it, and is the signal to stop. Each line of its
+standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url, "folder": path}``,
+``{"failed": text}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from celerypipe.embedded.server import die_with_parent, find_redis_server, private_folder, redis_url, start_redis_server
+from celerypipe.errors import ConfigError
+from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
+from celerypipe.mailbox.presence import read_presences, remove_presence
+from celerypipe.redis.connection import Client, Trouble, connect
+
+#: Deaths at boot, one after the other, after which a worker is given up while nobody waits for it yet.
+BOOT_DEATHS = 5
+#: Seconds all workers together may take to come up: a model library may be slow to import.
+BOOT_SECONDS = 120.0
+#: Seconds workers get to end by themselves.
+GRACE = 3.0
+#: Seconds before a process that died is started again: first, and at most.
+BACKOFF, BACKOFF_MAX = 0.2, 5.0
+#: A worker exits with this when its configuration is wrong: no use in starting it again.
+EX_CONFIG = 78
+#: Lines of a log that an error shows.
+TAIL = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start. ``queues``: one worker each, with so many slots (None: its own default)."""
+
+    queues: dict[str, int | None] = field(default_factory=dict)
+    imports: dict[str, list[str]] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    log: str | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+
+class Failure(Exception):  # it never leaves this process
+    """Something that cannot be started; its text goes to the parent."""
+
+
+class Resident:
+    """One process that is kept alive: Redis, or a worker."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.up = False
+        self.deaths = 0
+        self.not_before = 0.0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def died(self) -> int | None:
+        """Return the exit status when it has just died, and plan its next start."""
+        if self.process is None or (status := self.process.poll()) is None:
+            return None
+        self.process = None
+        self.deaths = 1 if self.up else self.deaths + 1
+        self.up = False
+        self.not_before = time.monotonic() + min(BACKOFF * 2 ** (self.deaths - 1), BACKOFF_MAX)
+        return status
+
+    def due(self) -> bool:
+        """Whether it should be started now."""
+        return self.process is None and time.monotonic() >= self.not_before
+
+    def tell(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send it a signal, or to all of its process group."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        if not self.log.is_file():
+            return "(it wrote no log)"
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL:])
+
+
+class Supervisor:
+    """Starts the residents, starts again what dies, stops all of them."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.server = find_redis_server()
+        self.folder = private_folder()
+        self.url = redis_url(self.folder)
+        logs = Path(plan.log) if plan.log else self.folder
+        logs.mkdir(parents=True, exist_ok=True)
+        self.redis = Resident("redis", self.folder / "redis.log")
+        self.workers = [Resident(queue, logs / f"worker-{queue.replace('/', '_')}.log") for queue in plan.queues]
+        self.client: Client = connect(self.url, name="celerypipe-supervisor", timeout=2.0)
+        self.out_of_memory = OutOfMemory()
+        self.ready = False
+        self.stopped = False
+
+    def run(self) -> None:
+        """Work until standard input ends or a signal comes."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        deadline = time.monotonic() + BOOT_SECONDS
+        try:
+            while not self.stopped and not _input_ended():
+                self._keep_alive()
+                if not self.ready:
+                    self._look_for_readiness(deadline)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop workers, then Redis; remove the folder."""
+        for worker in self.workers:
+            worker.tell(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for worker in self.workers:
+            if worker.process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(max(0.0, deadline - time.monotonic()))
+        for resident in (*self.workers, self.redis):  # nothing in this Redis is worth saving
+            resident.tell(signal.SIGKILL, group=True)
+            if resident.process is not None:
+                resident.process.wait()
+        self.client.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _stop(self, *_: object) -> None:
+        self.stopped = True
+
+    def _keep_alive(self) -> None:
+        if self.redis.died() is not None:
+            say(event=f"redis-server ended; starting it again. Its log ends with:\n{self.redis.tail()}")
+        if self.redis.due():
+            if not self.redis.deaths:
+                say(event=f"starting {self.server.name}")
+            (self.folder / "redis.sock").unlink(missing_ok=True)
+            self.redis.process = start_redis_server(self.server, self.folder)
+        if not self.redis.up:
+            self.redis.up = self._redis_answers()
+            return
+        for worker in self.workers:
+            self._keep_worker(worker)
+
+    def _keep_worker(self, worker: Resident) -> None:
+        pid = worker.process.pid if worker.process is not None else 0
+        status = worker.died()
+        if status is not None:
+            self._forget(worker, pid, status)
+            self._judge(worker, status)
+        if worker.due():
+            say(event=f"starting worker {worker.name}" if not worker.deaths else f"starting worker {worker.name} again")
+            worker.process = self._start_worker(worker)
+
+    def _judge(self, worker: Resident, status: int) -> None:
+        text = f"worker {worker.name} ended with status {status}; its log ends with:\n{worker.tail()}"
+        if not self.ready and (status == EX_CONFIG or worker.deaths >= BOOT_DEATHS):
+            raise Failure(text)
+        say(event=text)
+
+    def _start_worker(self, worker: Resident) -> subprocess.Popen[bytes]:
+        # No --logfile: what a worker prints before its log is set up belongs into the same file.
+        command = [sys.executable, "-m", "celery", "-A", "celerypipe", "worker", "-Q", worker.name]
+        slots = self.plan.queues[worker.name]
+        if slots is not None:
+            command += ["-c", str(slots)]
+        command += ["--exit-when-stuck"]  # it is started again
+        if self.plan.imports.get(worker.name):
+            command += ["-I", ",".join(self.plan.imports[worker.name])]
+        environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}
+        environment.pop("CELERY_BROKER_URL", None)
+        with worker.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603  # this interpreter; queue and modules are one argument each
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    def _look_for_readiness(self, deadline: float) -> None:
+        if self.redis.up:
+            self._note_presences()
+        missing = [worker for worker in self.workers if not worker.up]
+        if self.redis.up and not missing:
+            self.ready = True
+            say(ready=self.url, folder=str(self.folder))
+        elif time.monotonic() > deadline:
+            late = missing[0] if self.redis.up else self.redis
+            raise Failure(f"{late.name} was not there after {BOOT_SECONDS:.0f} s; its log ends with:\n{late.tail()}")
+
+    def _note_presences(self) -> None:
+        pids = {record["pid"] for record in self._presences()}
+        for worker in self.workers:
+            if not worker.up and worker.process is not None and worker.process.pid in pids:
+                worker.up = True
+                say(event=f"worker {worker.name} is ready")
+
+    def _forget(self, worker: Resident, pid: int, status: int) -> None:
+        """Say for a worker that was killed what it could not say itself: that it is gone, and how."""
+        death = Death(status, worker.name, self.out_of_memory.happened())
+        for record in self._presences():
+            if record["pid"] == pid:
+                with contextlib.suppress(*Trouble):
+                    say_death(self.client, record["id"], death)
+                    remove_presence(self.client, record["id"])
+
+    def _presences(self) -> list[dict[str, Any]]:
+        try:
+            return [record for record in read_presences(self.client) if record["host"] == socket.gethostname()]
+        except Trouble:
+            return []
+
+    def _redis_answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except Trouble:
+            return False
+
+
+def say(**fact: Any) -> None:
+    """Tell the parent; a parent that is gone is noticed at standard input."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(fact) + "\n")
+        sys.stdout.flush()
+
+
+def _input_ended() -> bool:
+    """Wait a moment for the end of standard input."""
+    readable, _, _ = select.select([sys.stdin], [], [], 0.05)
+    return bool(readable) and not os.read(sys.stdin.fileno(), 4096)
+
+
+def main() -> None:
+    """Run the plan on standard input."""
+    plan = Plan(**json.loads(sys.stdin.readline()))
+    try:
+        Supervisor(plan).run()
+    except (Failure, ConfigError, OSError) as error:
+        say(failed=str(error))
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

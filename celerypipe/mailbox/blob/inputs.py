@@ -1,0 +1,116 @@
+"""Results of other calls among the arguments of a call: how they travel, and how they come back to their places.
+
+A call travels as ``(positional, named)``, or, where some of its arguments are results of other calls, as
+``(positional, named, inputs)``. An input is its place, which is empty in the other two, and a result as its worker
+published it: bytes, and the blob that they refer to. So a large result is fetched by the worker that needs it, and
+nobody between the two has to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from celerypipe.errors import CodecError
+from celerypipe.mailbox.blob.blob import Content, Store, is_shared, unpacked, unstowed
+from celerypipe.mailbox.blob.shared_memory import SharedFolder
+from celerypipe.message.message import Message
+from celerypipe.redis.connection import Client
+
+#: Numbers and keys that lead to an argument, from ``(positional, named)`` on.
+Place = tuple[Any, ...]
+
+
+class Input(NamedTuple):
+    """A result that is an argument: its place, and what its worker published of it."""
+
+    place: Place
+    data: bytes
+    blob: str
+
+
+class Gone(Exception):
+    """The bytes of an input are gone, or ``altered``: not those that were signed."""
+
+    def __init__(self, *, altered: bool) -> None:
+        super().__init__("the bytes of an input are gone")
+        self.altered = altered
+
+
+def with_inputs(message: Message, client: Client, store: Store) -> Message:
+    """Return a call with its inputs in their places. Raises :class:`Gone`, :class:`CodecError`."""
+    payload = message.payload
+    if type(payload) is not tuple or len(payload) != 3:
+        return message
+    arguments, fields = payload[:2], payload[2]
+    if type(fields) is not tuple:
+        raise CodecError("malformed call: its inputs are no tuple")
+    inputs = [_input(each) for each in fields]
+    contents = _fetched({each.blob for each in inputs if each.blob}, client, store)
+    found = [(each.place, value_of(each.data, contents[each.blob] if each.blob else None)) for each in inputs]
+    return message.with_changes(payload=placed(arguments, found), id=message.id, created_at=message.created_at)
+
+
+def value_of(data: bytes, content: Content | None) -> Any:
+    """Return the value of a result out of its bytes. Raises :class:`CodecError`."""
+    messages = unstowed(data, content)
+    if len(messages) != 1:
+        raise CodecError(f"malformed result: {len(messages)} messages; a call has one")
+    return messages[0].payload
+
+
+def placed(arguments: Any, found: Iterable[tuple[Place, Any]]) -> Any:
+    """Return arguments with values put into these places; what holds them is copied, the rest is as it was."""
+    tree: dict[Any, Any] = {}
+    try:
+        for place, value in found:
+            branch = tree
+            for step in place[:-1]:
+                branch = branch.setdefault(step, {})
+            branch[place[-1]] = _Value(value)
+        return _filled(arguments, tree)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CodecError(f"malformed call: there is no place for an input: {error!r}") from None
+
+
+class _Value(NamedTuple):
+    value: Any
+
+
+def _filled(holder: Any, tree: Mapping[Any, Any] | _Value) -> Any:
+    if isinstance(tree, _Value):
+        return tree.value
+    if type(holder) is dict:
+        return {**holder, **{key: _filled(holder[key], branch) for key, branch in tree.items()}}
+    if type(holder) not in (list, tuple):
+        raise TypeError(f"a {type(holder).__name__} holds no inputs")
+    items: list[Any] = list(holder)
+    for number, branch in tree.items():
+        items[number] = _filled(items[number], branch)
+    return items if type(holder) is list else tuple(items)
+
+
+def _input(fields: Any) -> Input:
+    match fields:
+        case (tuple() as place, bytes() as data, str() as blob) if place:
+            return Input(place, data, blob)
+    raise CodecError("malformed call: an input is its place, its bytes and its blob")
+
+
+def _fetched(references: set[str], client: Client, store: Store) -> Mapping[str, Content]:
+    if not references:
+        return {}
+    if store.folder is None and any(map(is_shared, references)):
+        store.folder = SharedFolder.find(store.run)
+    found: dict[str, Content] = {}
+    for reference, content in store.get(client, references).items():
+        plain = unpacked(reference, content)
+        if plain is None:
+            raise Gone(altered=reference in store.altered)
+        found[reference] = plain
+    return found
+
+
+def as_payload(arguments: tuple[Any, Any], inputs: Sequence[Input]) -> tuple[Any, ...]:
+    """Return a call as it travels."""
+    return (*arguments, tuple(map(tuple, inputs))) if inputs else arguments

@@ -1,0 +1,66 @@
+"""Cancelling a run from outside: its lease says ``cancelled``, and runner and activations see that within a second."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from celerypipe.errors import UnknownRun
+from celerypipe.mailbox.scripts import CANCEL
+from celerypipe.mailbox.status import Busy, RunStatus, read_busy, read_runs
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+
+#: Seconds within which a cancelled run is over, wherever work can be interrupted.
+PATIENCE = 1.8
+#: Seconds within which each keeper of a worker looks at the lease once.
+LOOK = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of it. ``run.state`` is what it was before.
+
+    ``runner_ended``: the runner has taken the run apart. ``busy``: what is still worked on, in vain.
+    """
+
+    run: RunStatus
+    runner_ended: bool
+    busy: tuple[Busy, ...]
+
+
+def cancel(client: Client, run_id: str) -> Cancelled:
+    """Cancel a run; return when nothing works for it any more, after ``PATIENCE`` seconds at most.
+
+    :class:`UnknownRun` names the runs there are. One that is over already is left as it is.
+    """
+    run = _known(client, run_id)
+    busy = read_busy(client, run_id)
+    before = CANCEL(client, (keys.run(run_id),), keys.DATA_TTL)
+    if before in (b"finished", b"failed"):
+        return Cancelled(run, runner_ended=True, busy=())
+    start = time.monotonic()
+    while True:
+        ended = not client.exists(keys.reply(run_id))
+        waited = time.monotonic() - start
+        if waited > LOOK or not busy:
+            busy = _still(client, busy)
+            if (ended and not busy) or waited > PATIENCE:
+                return Cancelled(run, runner_ended=ended, busy=tuple(busy))
+        time.sleep(0.05)
+
+
+def _known(client: Client, run_id: str) -> RunStatus:
+    seconds, _ = client.call("TIME")
+    runs, _ = read_runs(client, float(seconds))
+    for run in runs:
+        if run.id == run_id:
+            return run
+    raise UnknownRun(run_id, {run.id: run.pipeline for run in runs if run.state == "running"})
+
+
+def _still(client: Client, busy: list[Busy]) -> list[Busy]:
+    """Those activations that hold their bells; a keeper takes a bell again that the runner removed."""
+    bells = [f"{keys.bell(each.run, each.node)}{each.consumer.rpartition('.')[2]}" for each in busy]
+    owners = client.call("MGET", *bells) if bells else ()
+    return [each for each, owner in zip(busy, owners, strict=True) if owner == each.consumer.encode()]

@@ -1,0 +1,127 @@
+"""How a process that ran nodes died: said by who saw it end, read by whoever takes over its messages.
+
+Only a parent learns how its child ended: the worker of a prefork child, or the supervisor of a whole worker. It leaves
+a small key in Redis. A process with such a key is dead, so its bells are free at once and need not lapse
+(:mod:`celerypipe.mailbox.scripts`), and the error of a message that killed it can name signal and worker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, accepted
+
+#: Where Linux counts how often it ended a process for its memory, or for that of its control group.
+OOM_COUNTER = Path("/proc/vmstat")
+
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """The end of a process. ``status``: its exit status, or minus the signal that killed it; None: nobody saw it.
+
+    ``worker``: Celery's name of the worker that it belonged to; ``short``: the kernel ended processes for want of
+    memory meanwhile.
+    """
+
+    status: int | None
+    worker: str = ""
+    short: bool = False
+
+    def __str__(self) -> str:
+        if self.status is None:
+            return "nobody saw how (its whole worker died, or did not answer for longer than its lease)"
+        if self.status >= 0:
+            return f"exit status {self.status}"
+        try:
+            name = signal.Signals(-self.status).name
+        except ValueError:  # a real-time signal
+            name = f"signal {-self.status}"
+        memory = " for want of memory (the kernel's OOM killer)" if self.short and name == "SIGKILL" else ""
+        return f"killed by {name}{memory}"
+
+
+def place_of(consumer: str) -> str:
+    """Return ``<host>.<pid>.<life>``, out of the name of an activation."""
+    found = re.fullmatch(r"(.*)\.[^.]*-([0-9a-f]+)-[0-9a-f]+\.\d+", consumer)
+    return f"{found[1]}.{found[2]}" if found else f"{consumer.rsplit('.', 2)[0]}."
+
+
+def say_death(client: Client, place: str, death: Death) -> None:
+    """Leave word of the end of a process; ``place`` is ``<host>.<pid>.<life>``.
+
+    ``life`` is random, one for each worker: containers may share a host's name, and all have a process 8.
+    """
+    client.set(keys.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
+
+
+def death_of(client: Client, holder: str) -> Death | None:
+    """Return how the process of an activation died, if somebody left word of that."""
+    text = client.get(keys.death(place_of(holder)))
+    return (_read(text, Death) or Death(None)) if text else None
+
+
+def say_birth(client: Client, place: str) -> None:
+    """A new process serves: forget one that had the same number."""
+    client.delete(keys.death(place))
+
+
+def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> list[tuple[str, Death]]:
+    """Note that ``holder`` died with a message; return all who did, with how. ``attempts``: a hash of its node."""
+    field = f"deaths {number}"
+    found = client.together(("GET", keys.death(place_of(holder))), ("HGET", attempts, field))
+    latest, before = accepted(found)
+    said = [*(_read(before, list[tuple[str, Death]]) or []), (place_of(holder), _read(latest, Death) or Death(None))]
+    client.hset(attempts, field, msgspec.json.encode(said))
+    return said
+
+
+def _read(text: bytes | str | None, kind: type[Kind]) -> Kind | None:
+    """What a key says; nothing if it is not there, or nobody of ours wrote it."""
+    try:
+        return msgspec.json.decode(text or b"null", type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def as_text(deaths: Sequence[tuple[str, Death]]) -> str:
+    """Say how processes died, those that died the same way together."""
+    texts = []
+    for (death, host), group in groupby(deaths, lambda each: (each[1], each[0].rsplit(".", 2)[0])):
+        pids = [f".{place}".split(".")[-2] for place, _ in group]
+        of = f" of worker {death.worker}" if death.worker else f" on {host}"
+        texts.append(f"{death} (process {', '.join(pids)}{of})")
+    return "; ".join(texts)
+
+
+class OutOfMemory:
+    """Tells whether the kernel ended processes for their memory since it was asked last."""
+
+    def __init__(self, counter: Path = OOM_COUNTER) -> None:
+        self._counter = counter
+        self._last = self._count()
+
+    def happened(self) -> bool:
+        """Compare the kernel's count with that of the last time."""
+        before, self._last = self._last, self._count()
+        return self._last > before
+
+    def _count(self) -> int:
+        """The kernel's count; 0 where it keeps none."""
+        try:
+            lines = self._counter.read_text().splitlines()
+        except OSError:
+            return 0
+        counts = dict(line.split(" ", 1) for line in lines)
+        return int(counts.get("oom_kill", 0))

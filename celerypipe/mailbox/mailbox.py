@@ -1,0 +1,256 @@
+"""The protocol both wings speak: mailbox, bell, reply stream.
+
+A *mailbox* is a stream with one consumer group; a *bell* is a lease, one key per slot, whose value is ``r:<token>``
+(rung) or the name of the activation that holds it. A consumer's name ends in ``.<slot>``, so that a script can look
+up its lease. A *reply stream* carries the results of one run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import redis
+
+from celerypipe.mailbox.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, UNRING, YIELD, together
+from celerypipe.mailbox.wire import NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.signing import Keyring, Signer, refused
+
+logger = logging.getLogger(__name__)
+
+
+class Beginning(NamedTuple):
+    """What an activation begins with: the node's record, whether the run goes on, Redis' clock, what the dead left,
+    and if that is nothing, the first messages."""
+
+    record: bytes | None
+    running: bool
+    now: float
+    claimed: list[Entry]
+    first: list[Entry]
+
+
+#: Stands in a reply that concerns no message.
+_NOTHING = Entry("", NOBODY, 0, "", b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
+
+    ``keyring``: all that is written is signed, and what is read and not signed is refused.
+    """
+
+    run: str
+    node: str
+    keyring: Keyring | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def stream(self) -> str:
+        return keys.mailbox(self.run, self.node)
+
+    @property
+    def bell(self) -> str:
+        return keys.bell(self.run, self.node)
+
+    def beside(self, node: str) -> Mailbox:
+        """Return that of another node of the run."""
+        return Mailbox(self.run, node, self.keyring)
+
+    def signer(self, kind: str) -> Signer | None:
+        """Who signs messages, results or records of this node; None: nobody does."""
+        return None if self.keyring is None else self.keyring.signer(kind, self.run, self.node)
+
+    def write_record(self, client: Client, record: bytes) -> None:
+        """Write what activations are told about the node."""
+        signer = self.signer("record")
+        client.set(keys.node(self.run, self.node), signer.sign(record) if signer else record, px=keys.DATA_TTL)
+
+    def read_record(self, record: bytes) -> bytes:
+        """Return what the runner wrote about the node; :class:`BadSignature` if somebody else did."""
+        signer = self.signer("record")
+        return record if signer is None else signer.unsign(record)
+
+    # -- the runner's side ------------------------------------------------------------------------------------------
+
+    def make(self, client: Client) -> None:
+        """Make the stream and its group where they are missing."""
+        try:
+            client.xgroup_create(self.stream, keys.GROUP, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        client.pexpire(self.stream, keys.DATA_TTL)
+
+    def send(
+        self, client: Client, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int
+    ) -> tuple[list[bytes], list[int]] | None:
+        """Append messages as :func:`packed_entry` makes them; return entry ids and the slots that were rung.
+
+        None: the mailbox is gone (emptied Redis, eviction), nothing was appended.
+        """
+        answer = SEND(client, *self.sending(entries, token=token, wanted=wanted, ttl=ttl))
+        return None if answer is None else (answer[0], answer[1])
+
+    def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> tuple[Any, ...]:
+        """Return the keys and arguments of SEND."""
+        if (signer := self.signer("message")) is not None:
+            entries = [signer.sign(entry) for entry in entries]
+        return ((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
+
+    def ring(self, client: Client, *, token: str, wanted: int, ttl: int, force: bool = False) -> list[int]:
+        """Ring the slots that have no bell; return those that were rung."""
+        rung: list[int] = RING(client, (self.bell,), token, ttl, wanted, int(force))
+        return rung
+
+    def withdraw(self, client: Client, ids: Sequence[bytes | str]) -> None:
+        """Take messages back: nobody starts them, and a result of them is refused."""
+        if ids:
+            client.xack(self.stream, keys.GROUP, *ids)
+            client.xdel(self.stream, *ids)
+
+    def still(self, client: Client, ids: Sequence[str]) -> set[str]:
+        """Return those of the entries that were not withdrawn."""
+        found = client.together(*[("XRANGE", self.stream, each, each) for each in ids])
+        return {each for each, there in zip(ids, found, strict=True) if there}
+
+    def waiting(self, client: Client) -> dict[tuple[int, int], str]:
+        """Return what is in the mailbox: (sequence, attempt) → entry id. Bodies travel too; this is for audits."""
+        found = entries_in(client.call("XRANGE", self.stream, "-", "+"), self.signer("message"))
+        return {(entry.sequence, entry.attempt): entry.id for entry in found}
+
+    def given_ids(self, client: Client, most: int) -> set[bytes]:
+        """Return the ids of the entries that some activation was given and has not answered for."""
+        found: Any = client.xpending_range(self.stream, keys.GROUP, min="-", max="+", count=max(1, most))
+        return {each["message_id"] for each in found}
+
+    def given(self, client: Client) -> list[int]:
+        """Return how many messages each activation holds, of those that hold any."""
+        consumers = client.call("XPENDING", self.stream, keys.GROUP)[3]
+        return [int(count) for _, count in consumers or ()]
+
+    # -- the worker's side ------------------------------------------------------------------------------------------
+
+    def take(self, client: Client, slot: int, consumer: str) -> bool:
+        """Take the bell of a slot: yes when it is absent or rung, no when another activation holds it."""
+        return bool(TAKE(client, *self.taking(slot, consumer)))
+
+    def taking(self, slot: int, consumer: str) -> tuple[Any, ...]:
+        """Return the keys and arguments of TAKE."""
+        return (f"{self.bell}{slot}",), consumer, keys.HELD_TTL
+
+    def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
+        """Take the bell and see what there is, in one round trip; None when another activation holds it.
+
+        ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
+        """
+        keys_of_all = (f"{self.bell}{slot}", self.stream, self.bell, keys.node(self.run, self.node), keys.run(self.run))
+        answer = BEGIN(client, keys_of_all, keys.GROUP, consumer, most, keys.HELD_TTL, first)
+        if answer is None:
+            return None
+        record, state, seconds, microseconds, claimed, new = answer
+        now = int(seconds) + int(microseconds) / 1e6
+        old = self.admitted(client, consumer, claimed)
+        return Beginning(record, state == b"running", now, old, self.admitted(client, consumer, new))
+
+    def release(self, client: Client, slot: int, consumer: str, *, force: bool) -> bool:
+        """Let go of the bell; False (and still held) when an entry waits that nobody was given, unless ``force``."""
+        return bool(RELEASE(client, (f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force)) != 1)
+
+    def hand_back(self, client: Client, slot: int, consumer: str, token: str) -> bool:
+        """Turn a held bell into a rung one, for the activation that comes next; False when it was lost."""
+        return bool(YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
+
+    def unring(self, client: Client, slot: int, token: str) -> None:
+        """This worker cannot answer: the runner rings again at once, and another one may come."""
+        UNRING(client, (f"{self.bell}{slot}",), token)
+
+    def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
+        """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
+        return received(client, [self], consumer, client.call(*reading([self], consumer, count, block))).get(
+            self.stream, []
+        )
+
+    def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
+        """Take over what dead activations hold."""
+        claimed = CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
+        return self.admitted(client, consumer, claimed)
+
+    def admitted(self, client: Client, consumer: str, items: Sequence[Any]) -> list[Entry]:
+        """Return the entries; take away those that are refused."""
+        signer = self.signer("message")
+        if signer is None:
+            return entries_in(items)
+        read = [(item, as_entry(item, signer)) for item in items]
+        if bad := [item[0] for item, entry in read if entry is None and item[1]]:
+            self.refuse(client, consumer, "message", bad)
+        return [entry for _, entry in read if entry is not None]
+
+    def refused(self, what: str, count: int = 1) -> None:
+        """Count in this process what was refused, and say it the first time."""
+        where = f"run {self.run} node {self.node}"
+        if self.keyring is not None and self.keyring.refusals.add(what, where, count):
+            logger.warning("%s", refused(what, where))
+
+    def refuse(self, client: Client, consumer: str, what: str, entries: Sequence[bytes] = ()) -> None:
+        """Take entries away that nobody of ours signed, or only say that something else was refused.
+
+        The runner hears of it, so that it counts them too and sends again what somebody put them in the place of.
+        """
+        if self.keyring is None:
+            return
+        count = max(1, len(entries))
+        self.refused(what, count)
+        if entries:
+            self.withdraw(client, entries)
+        said = self.said(consumer, [Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))])
+        fields = ("n", self.node, "w", consumer, "r", *said)
+        client.together(("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *fields))
+
+    def said(self, consumer: str, answers: Sequence[Answer]) -> list[bytes]:
+        """Return answers as they stand in a reply, signed as those of this activation."""
+        packed = [answer.packed() for answer in answers]
+        if (signer := self.signer("result")) is None:
+            return packed
+        signer = signer.within(consumer)
+        return [signer.sign(each) for each in packed]
+
+    def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
+        """Publish results; return how many replies wait for the runner. None: the run is over."""
+        publishing = PUBLISH.command(*self.publishing(consumer, answers))
+        waiting: int | None = accepted(together(client, *storing(answers), publishing))[-1]
+        return waiting
+
+    def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
+        """Return the keys and arguments of PUBLISH."""
+        flat: list[Any] = []
+        for answer, said in zip(answers, self.said(consumer, answers), strict=True):
+            flat += (answer.entry.id, said)
+        return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
+
+    def note(self, client: Client, consumer: str, answer: Answer) -> None:
+        """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
+        streams = (self.stream, keys.reply(self.run))
+        said = self.said(consumer, [answer])
+        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
+        accepted(together(client, *storing([answer]), noting))
+
+
+def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int | None) -> Command:
+    """Return the command that reads new entries of several mailboxes, ``count`` of each, to be asked with others."""
+    wait = () if block is None else ("BLOCK", block)
+    streams = [mailbox.stream for mailbox in mailboxes]
+    group = ("GROUP", keys.GROUP, consumer)
+    return ("XREADGROUP", *group, "COUNT", count, *wait, "STREAMS", *streams, *[">"] * len(streams))
+
+
+def received(client: Client, mailboxes: Sequence[Mailbox], consumer: str, answer: Any) -> dict[str, list[Entry]]:
+    """Return the entries that :func:`reading` brought, by the name of their stream."""
+    found = {stream.decode(): items for stream, items in answer or ()}
+    if mailboxes[0].keyring is None:
+        return {stream: entries_in(items) for stream, items in found.items()}
+    return {box.stream: box.admitted(client, consumer, found.get(box.stream, ())) for box in mailboxes}

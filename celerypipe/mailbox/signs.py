@@ -1,0 +1,65 @@
+"""What an activation says that its mailboxes do not show, for a runner that asks where a late message is.
+
+A mailbox shows who was given an entry, and that the oldest one runs. It shows neither what runs as one batch, nor what
+is held back until a batch is full, nor that a batch failed and each of its messages begins once more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+
+Kind = TypeVar("Kind")
+
+
+def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
+    """These entries of a node run as one batch. It is said for ``timeout`` seconds, and a while longer."""
+    client.call("SET", keys.together(consumer), json.dumps([node, *entries]), "PX", _lasting(timeout))
+
+
+def together(client: Client, consumer: str, node: str) -> list[bytes]:
+    """Return the entries of a node that run as one batch; ids are unique within one mailbox only."""
+    said, *entries = _said(client, keys.together(consumer), list[str]) or [""]
+    return [entry.encode() for entry in entries] if said == node else []
+
+
+def say_held(client: Client, consumer: str, first: Mapping[str, str], *, timeout: float) -> None:
+    """Of these nodes the entries from that id on do not run: they wait for company."""
+    if first:
+        client.call("SET", keys.held(consumer), json.dumps(first), "PX", _lasting(timeout))
+    else:
+        client.call("DEL", keys.held(consumer))
+
+
+def held(client: Client, consumer: str) -> dict[str, str]:
+    """Return the nodes of which entries are held back, and the id of the first one of each."""
+    return _said(client, keys.held(consumer), dict[str, str]) or {}
+
+
+def say_anew(client: Client, consumer: str) -> None:
+    """A batch brought nothing, and each of its messages is run by itself from now on."""
+    client.call("SET", keys.anew(consumer), 1, "PX", keys.DATA_TTL)
+
+
+def seconds_since_anew(client: Client, consumer: str) -> float:
+    """Return how long ago that was said, by Redis' clock; infinite if it was not."""
+    left = int(client.pttl(keys.anew(consumer)))
+    return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
+
+
+def _said(client: Client, key: str, kind: type[Kind]) -> Kind | None:
+    """What a key says; nothing if it is not there, or was not written by an activation."""
+    try:
+        return msgspec.json.decode(client.get(key) or b"null", type=kind)
+    except msgspec.DecodeError:
+        return None
+
+
+def _lasting(timeout: float) -> int:
+    return int(timeout * 1000) + keys.DATA_TTL

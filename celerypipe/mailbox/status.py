@@ -1,0 +1,245 @@
+"""What goes on in one Redis: runs, the queues and mailboxes of their warped nodes, and the workers that serve them.
+
+Everything is read from keys that runners and workers keep anyway; nobody is asked, and nothing is written. A run that
+warps no node is not in here: it never meets Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+import redis
+
+from celerypipe.mailbox.presence import Record, read_presences
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, Command
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A message that is worked on: of which run and node, for how many seconds, by which process."""
+
+    run: str
+    node: str
+    seconds: float
+    pid: int
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStatus:
+    """The mailbox of a warped node: ``out`` messages are on their way, ``waiting`` of them were given to nobody yet.
+
+    ``oldest``: seconds since the oldest of them was sent, None without one. ``slots``: activations that hold its bells.
+    """
+
+    run: str
+    node: str
+    mark: str
+    queue: str
+    out: int
+    waiting: int
+    oldest: float | None
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run. ``state``: ``running``, ``cancelled``, ``finished``, ``failed``, or ``lost``: its runner says
+    nothing any more.
+    """
+
+    id: str
+    pipeline: str
+    state: str
+    age: float
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """A queue of Celery: ``tasks`` in it (bells, and whatever others send), messages of all runs for its nodes."""
+
+    name: str
+    tasks: int
+    messages: int
+    oldest: float | None
+    workers: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A live worker, and what it is busy with; ``age`` in seconds."""
+
+    id: str
+    host: str
+    pid: int
+    pool: str
+    slots: int
+    queues: tuple[str, ...]
+    age: float
+    busy: tuple[Busy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it, at one moment."""
+
+    runs: tuple[RunStatus, ...]
+    queues: tuple[QueueStatus, ...]
+    mailboxes: tuple[MailboxStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+class Served(msgspec.Struct):
+    """What a run tells of one of its warped nodes."""
+
+    mark: str
+    queue: str
+
+
+class About(msgspec.Struct):
+    """What a run tells of itself, in a key beside its lease."""
+
+    pipeline: str
+    host: str
+    pid: int
+    started: float
+    nodes: dict[str, Served]
+
+
+#: A node of a run: the run's id, the node's name, and what its runner says of it.
+Node = tuple[str, str, Served]
+
+
+def read_status(client: Client) -> Status:
+    """Read everything, in six round trips."""
+    now = _now(client)
+    workers = read_presences(client)
+    runs, nodes = read_runs(client, now)
+    mailboxes, busy = _read_mailboxes(client, nodes, workers, now)
+    names = sorted({name for worker in workers for name in worker["queues"]} | {each.queue for each in mailboxes})
+    tasks = client.together(*[("LLEN", name) for name in names]) if names else []
+    queues = tuple(
+        _queue(name, 0 if isinstance(count, Exception) else count, mailboxes, workers)
+        for name, count in zip(names, tasks, strict=True)
+    )
+    return Status(runs, queues, mailboxes, tuple(_worker(worker, busy, now) for worker in workers))
+
+
+def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[Node]]:
+    """Return the runs that go on or ended a few seconds ago, the oldest first, and their warped nodes."""
+    ids = [_text(name) for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
+    if not ids:
+        return (), []
+    told = client.call("MGET", *map(keys.about, ids), *map(keys.run, ids))
+    runs: list[RunStatus] = []
+    nodes: list[Node] = []
+    for run, about, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
+        facts = _about(about)
+        if facts is None:
+            continue
+        said = state.decode(errors="replace") if state is not None else "lost"
+        runs.append(RunStatus(run, facts.pipeline, said, max(0.0, now - facts.started), facts.host, facts.pid))
+        nodes += [(run, name, node) for name, node in facts.nodes.items()]
+    return tuple(sorted(runs, key=lambda run: -run.age)), nodes
+
+
+def _about(text: bytes | None) -> About | None:
+    """What a run tells of itself; None if it is gone, or no run of ours wrote that."""
+    try:
+        return msgspec.json.decode(text, type=About) if text is not None else None
+    except (ValueError, RecursionError) as error:
+        logger.debug("what no run of celerypipe says of itself: %s", error)
+        return None
+
+
+def read_busy(client: Client, run: str) -> list[Busy]:
+    """Return what is worked on for one run."""
+    now = _now(client)
+    _, nodes = read_runs(client, now)
+    return _read_mailboxes(client, [node for node in nodes if node[0] == run], read_presences(client), now)[1]
+
+
+def _read_mailboxes(
+    client: Client, nodes: Sequence[Node], workers: Sequence[Record], now: float
+) -> tuple[tuple[MailboxStatus, ...], list[Busy]]:
+    if not nodes:
+        return (), []
+    commands: list[Command] = []
+    for run, name, node in nodes:
+        stream = keys.mailbox(run, name)
+        slots = sum(int(worker["slots"]) for worker in workers if node.queue in worker["queues"])
+        bells = [f"{keys.bell(run, name)}{slot}" for slot in range(max(slots, 1))]
+        oldest: Command = ("XRANGE", stream, "-", "+", "COUNT", 1)
+        commands += [("XLEN", stream), ("XPENDING", stream, keys.GROUP), oldest, ("MGET", *bells)]
+    answers = client.together(*commands)
+    found, given = [], []
+    for place, (run, name, node) in enumerate(nodes):
+        length, pending, first, bells = answers[4 * place : 4 * place + 4]
+        held = {_text(bell) for bell in bells if bell is not None and not bell.startswith(b"r:")}
+        if isinstance(length, Exception) or isinstance(pending, Exception):  # it is gone, its run ended
+            length, pending, first = 0, (0, None, None, None), ()
+        sent = int(first[0][0].partition(b"-")[0]) / 1000 if first else None
+        age = max(0.0, now - sent) if sent is not None else None
+        waiting = max(0, length - pending[0])
+        found.append(MailboxStatus(run, name, node.mark, node.queue, length, waiting, age, len(held)))
+        given += [(run, name, consumer) for raw, _ in pending[3] or () if (consumer := _text(raw)) in held]
+    return tuple(found), _busy(client, given)
+
+
+def _busy(client: Client, given: Sequence[tuple[str, str, str]]) -> list[Busy]:
+    """What those activations work on that were given messages and hold their bells."""
+    commands = [
+        ("XPENDING", keys.mailbox(run, node), keys.GROUP, "-", "+", 1, consumer) for run, node, consumer in given
+    ]
+    busy = []
+    for (run, node, consumer), pending in zip(given, client.together(*commands) if given else (), strict=True):
+        if pending and not isinstance(pending, redis.ResponseError):
+            busy.append(Busy(run, node, pending[0][2] / 1000, _process(consumer)[1], consumer))
+    return busy
+
+
+def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: Iterable[Record]) -> QueueStatus:
+    own = [mailbox for mailbox in mailboxes if mailbox.queue == name]
+    ages = [mailbox.oldest for mailbox in own if mailbox.oldest is not None]
+    serving = [worker for worker in workers if name in worker["queues"]]
+    slots = sum(int(worker["slots"]) for worker in serving)
+    return QueueStatus(name, tasks, sum(each.out for each in own), max(ages, default=None), len(serving), slots)
+
+
+def _worker(record: Record, busy: Iterable[Busy], now: float) -> WorkerStatus:
+    processes = {record["pid"], *record.get("processes", ())}
+    own = tuple(each for each in busy if each.pid in processes and _process(each.consumer)[0] == record["host"])
+    age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
+    queues = tuple(record["queues"])
+    return WorkerStatus(record["id"], record["host"], record["pid"], record["pool"], record["slots"], queues, age, own)
+
+
+def _process(consumer: str) -> tuple[str, int]:
+    """The machine and the process of an activation: its name is ``host.pid.token.slot``, unless no worker gave it."""
+    match consumer.rsplit(".", 3):
+        case [host, pid, _, _] if pid.isdecimal() and len(pid) < 12:
+            return host, int(pid)
+    return consumer, 0
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
+
+
+def _now(client: Client) -> float:
+    seconds, microseconds = client.call("TIME")
+    return int(seconds) + int(microseconds) / 1e6

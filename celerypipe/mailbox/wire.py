@@ -1,0 +1,164 @@
+"""How messages and results stand in Redis: an entry of a mailbox, an entry of a reply stream.
+
+Fixed heads packed by struct, then names and bytes; with keys a signature behind each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from struct import Struct, error
+from typing import Any, NamedTuple
+
+from celerypipe.mailbox.onward import LONGEST
+from celerypipe.redis.connection import Command
+from celerypipe.redis.signing import SIGNATURE, Signer
+
+#: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
+#: then its bytes.
+ENTRY = Struct("<QIH")
+#: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
+#: of its message may still be mapped, lengths of its blob's name, of its bytes and of what was printed; then all
+#: three, and what went on.
+RESULT_HEAD = Struct("<QIcdd?HII")
+
+#: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
+#: another one comes while the node it names is at work; how many messages, or what else, were refused.
+RESULT, FAILURE, LOST_BLOB, NOTE, REFUSED = b"r", b"f", b"l", b"n", b"x"
+#: What a lost blob's reply says of one whose bytes are there and not those that were signed.
+ALTERED = b"altered"
+#: The number that no message has.
+NOBODY = (1 << 64) - 1
+
+
+class Entry(NamedTuple):
+    """A message in a mailbox: the entry's id, its number in the run, which try, and its bytes or where they are.
+
+    ``holder``: the activation that it was taken over from.
+    """
+
+    id: str
+    sequence: int
+    attempt: int
+    blob: str
+    data: bytes
+    holder: str = ""
+
+
+class Reply(NamedTuple):
+    """A result on its way back: to which message it belongs, what kind, timings, and bytes or a blob."""
+
+    sequence: int
+    attempt: int
+    kind: bytes
+    waited: float
+    ran: float
+    kept: bool
+    blob: str
+    data: bytes
+    onward: bytes
+    console: bytes = b""
+
+
+class Published(NamedTuple):
+    """What one activation published together: an entry's id in the reply stream, the node, its name, the results."""
+
+    id: bytes
+    node: str
+    worker: str
+    results: list[Reply]
+    refused: int = 0
+
+
+class Answer(NamedTuple):
+    """What an activation publishes for one entry, with the commands that store its blob just before."""
+
+    entry: Entry
+    kind: bytes
+    waited: float
+    ran: float
+    blob: str
+    data: bytes
+    storing: Sequence[Command] = ()
+    #: Returns None when nothing in this process maps the blob of the message any more.
+    kept: Callable[[], object] = bool
+    #: What the next nodes made of what came out, see :mod:`celerypipe.mailbox.onward`.
+    onward: bytes = b""
+    #: What was printed, see :mod:`celerypipe.message.console`.
+    console: bytes = b""
+
+    def packed(self) -> bytes:
+        """Return it as it stands in a reply."""
+        entry, kind, waited, ran, blob, data, _, kept, onward, console = self
+        name = blob.encode()
+        lengths = len(name), len(data), len(console)
+        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, *lengths)
+        return b"%b%b%b%b%b" % (head, name, data, console, onward)
+
+
+#: What runners themselves write into a reply stream.
+_EMPTY = [b"n", b""]
+
+
+def storing(answers: Sequence[Answer]) -> list[Command]:
+    """Return the commands that store the blobs of results."""
+    return [command for answer in answers for command in answer.storing]
+
+
+def packed_entry(sequence: int, attempt: int, blob: str, data: bytes) -> bytes:
+    """Return a message as it stands in a mailbox."""
+    name = blob.encode()
+    return b"%b%b%b" % (ENTRY.pack(sequence, attempt, len(name)), name, data)
+
+
+def entries_in(items: Sequence[Any], signer: Signer | None = None) -> list[Entry]:
+    """Read mailbox entries, without those that celerypipe did not write, or did not sign if there is a signer."""
+    return [entry for item in items if (entry := as_entry(item, signer))]
+
+
+def as_entry(item: Sequence[Any], signer: Signer | None = None) -> Entry | None:
+    """Read a mailbox entry; None for one that celerypipe did not write, or did not sign if there is a signer."""
+    entry_id, fields, *holder = item
+    try:
+        _, raw = fields
+        if signer is not None and not signer.verifies(raw):
+            return None
+        end = None if signer is None else -SIGNATURE
+        sequence, attempt, length = ENTRY.unpack_from(raw)
+        start = ENTRY.size + length
+        blob, held_by = raw[ENTRY.size : start].decode(), holder[0].decode() if holder else ""
+        return Entry(entry_id.decode(), sequence, attempt, blob, raw[start:end], held_by)
+    except (ValueError, TypeError, error):
+        return None
+
+
+def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None = None) -> Published | None:
+    """Read an entry of a reply stream; None for one that celerypipe did not write.
+
+    ``signer_of`` a node: what is not signed is left out, and counted.
+    """
+    entry_id, fields = item
+    try:
+        _, node, _, worker, *rest = fields
+        if signer_of is None:
+            return Published(entry_id, node.decode(), worker.decode(), [_result(raw) for raw in rest[1::2]])
+        signer = signer_of(node.decode()).within(worker.decode())
+        signed = [_result(raw, -SIGNATURE) for raw in rest[1::2] if signer.verifies(raw)]
+        return Published(entry_id, node.decode(), worker.decode(), signed, len(rest[1::2]) - len(signed))
+    except (ValueError, TypeError, error):
+        written = signer_of is None or fields == _EMPTY
+        return None if written else Published(entry_id, "", "", [], 1)
+
+
+def _result(raw: bytes, stop: int | None = None) -> Reply:
+    sequence, attempt, kind, waited, ran, kept, name, size, printed = RESULT_HEAD.unpack_from(raw)
+    if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST):
+        raise ValueError(f"{waited} s and {ran} s are no times")
+    start = RESULT_HEAD.size + name
+    end = start + size
+    last = end + printed
+    blob = raw[RESULT_HEAD.size : start].decode()
+    return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[last:stop], raw[end:last])
+
+
+#: Errands are numbered from here, so that they are nobody's turn.
+ERRANDS = 1 << 62

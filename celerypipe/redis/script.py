@@ -1,0 +1,47 @@
+"""A Lua script as Redis is asked to run it: by its digest, and as text where the server does not know that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from celerypipe.redis.connection import Client, Command, accepted
+
+_TEXTS: dict[str, str] = {}
+
+
+class Script:
+    """A Lua script, sent by its digest; the text follows only when the server does not know it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        _TEXTS[self.digest] = text
+
+    def __call__(self, client: Client, keys: Sequence[str], *arguments: Any) -> Any:
+        """Run it; ``keys`` and ``arguments`` are Lua's KEYS and ARGV."""
+        return accepted(together(client, self.command(keys, *arguments)))[0]
+
+    def command(self, keys: Sequence[str], *arguments: Any) -> Command:
+        """Return the command that runs it, to be asked with others by :func:`together`."""
+        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+
+def together(client: Client, *commands: Command) -> list[Any]:
+    """As ``client.together``; a script that the server does not know is sent as text."""
+    return known(client, commands, client.together(*commands))
+
+
+def known(client: Client, commands: Sequence[Command], answers: list[Any]) -> list[Any]:
+    """Return answers in which no script is unknown: those that are run once more, one by one."""
+    for place, answer in enumerate(answers):
+        if isinstance(answer, redis.exceptions.NoScriptError):
+            _, digest, *rest = commands[place]
+            try:
+                answers[place] = client.call("EVAL", _TEXTS[digest], *rest)
+            except redis.ResponseError as refusal:
+                answers[place] = refusal
+    return answers

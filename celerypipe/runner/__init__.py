@@ -1,0 +1,1 @@
+"""The runner's wing: what happens in the process that runs a pipeline."""

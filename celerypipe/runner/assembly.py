@@ -1,0 +1,203 @@
+"""Putting a run together: a station for each node, joined as the links say."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.catalogue.instance import Instance
+from celerypipe.check.complaints import is_known_here
+from celerypipe.definition.graph import Graph
+from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.message.message import Message
+from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.loopback import Loopback
+from celerypipe.runner.folder.folder import Folder
+from celerypipe.runner.stations.cache import RunCache
+from celerypipe.runner.stations.cached import CachedLocal
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.join import join_of
+from celerypipe.runner.stations.local import INBOX, LocalStation, MakeInstance
+from celerypipe.runner.stations.reader import Outflow
+from celerypipe.runner.stations.source import SourceStation
+from celerypipe.runner.stations.station import Outlet, Station
+from celerypipe.runner.warp.cached import CachedWarp
+from celerypipe.runner.warp.carriage import Carrier
+from celerypipe.runner.warp.warp import Warp
+
+
+class Assembly:
+    """The stations of one run, and the loopbacks of those that are warped and run here.
+
+    ``carrier`` None: warped nodes run here, through the codec. ``adds``: to what another run wrote.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        catalogue: Catalogue,
+        course: Course,
+        *,
+        graph: Graph,
+        folder: Folder | None,
+        carrier: RedisCarrier | None,
+        cache: RunCache,
+        adds: bool,
+    ) -> None:
+        self.pipeline = pipeline
+        self.catalogue = catalogue
+        self.course = course
+        self.graph = graph
+        self.folder = folder
+        self.carrier = carrier
+        self.cache = cache
+        self.adds = adds
+        self.nodes = {node.name: node for node in pipeline.nodes}
+        self.stations: dict[str, Station] = {}
+        self.loopbacks: list[Loopback] = []
+
+    def make(self, names: Collection[str]) -> None:
+        """Make the stations of these nodes, and join them."""
+        for name in self.graph.order:
+            if name in names:
+                self.stations[name] = self._station(self.nodes[name])
+        self._connect()
+
+    def configuration(self, node: NodeDefinition, *, again: bool = False) -> dict[str, Any]:
+        """A node's arguments; ``again``: it takes the place of one that hung."""
+        place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
+        defaults: dict[str, Any] = {}
+        if is_known_here(node, self.catalogue, local=self.carrier is None):
+            arguments = self.catalogue.find(node.mark, node.type).arguments()
+            defaults = {argument.name: argument.default for argument in arguments}
+        resolved = resolve_environment(node.configuration, os.environ, place, defaults)
+        if (again or self.adds) and defaults.get("append") is False:
+            resolved["append"] = True  # a file sink that empties its file would lose what was written before
+        return resolved
+
+    def entry(self, node: NodeDefinition) -> Entry:
+        """Return the class of a node, with the reach of this pipeline."""
+        return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
+
+    def _station(self, node: NodeDefinition) -> Station:
+        made = itertools.count()
+
+        def make() -> Instance:
+            folder = self.folder.of(node.name) if self.folder else None
+            configuration = self.configuration(node, again=next(made) > 0)
+            return Instance(self.entry(node), configuration, name=node.name, folder=folder)
+
+        if node.type == "source":
+            return SourceStation(self.course, node, make)
+        if not node.warped:
+            return self._local(node, make)
+        if self.carrier is not None:
+            return self._warp(node, self.carrier)
+        loopback = Loopback(self.course, make)
+        self.loopbacks.append(loopback)
+        return self._warp(node, loopback)
+
+    def _local(self, node: NodeDefinition, make: MakeInstance) -> LocalStation:
+        cache = self.cache.of(node, lambda: self.entry(node).schema(), lambda: self.configuration(node))
+        if cache is None:
+            return LocalStation(self.course, node, make)
+        return CachedLocal(self.course, node, make, cache)
+
+    def _warp(self, node: NodeDefinition, carrier: Carrier[Warp]) -> Warp:
+        cache = self.cache.of_warped(node, lambda: self.entry(node).schema(), lambda: self.configuration(node))
+        if cache is None:
+            return Warp(self.course, node, carrier)
+        return CachedWarp(self.course, node, carrier, cache, self.cache.unknown)
+
+    def _connect(self) -> None:
+        """Join the stations as the links say."""
+        capacity = sum(self._window(station.node) + INBOX for station in self.stations.values())
+        for name, station in self.stations.items():
+            links = self.graph.upstream(name)
+            station.open_links = {link.source for link in links if link.source in self.stations}
+            for link in links:
+                if link.source in self.stations:
+                    self.stations[link.source].outlets.append(Outlet(link, station))
+            if len(links) > 1:
+                next_batch = None
+                if isinstance(station, LocalStation) and hasattr(station.instance.entry.node, "next_batch"):
+                    next_batch = station.next_batch
+                names = [link.source for link in links]
+                station.join = join_of(station.node.sync, name, names, capacity, next_batch)
+
+    @staticmethod
+    def _window(node: NodeDefinition) -> int:
+        return node.warp_configuration.window if node.warped else INBOX
+
+    def add_feed(self, feed: Iterable[Message], heads: tuple[str, ...]) -> Outflow:
+        """Feed these nodes from code, and let what comes out of the last ones be read there."""
+        outflow = Outflow(self.course, NodeDefinition(name="(reader)", type="sink", mark="reader"))
+        for name, station in list(self.stations.items()):
+            if not station.outlets and station.node.type != "sink":
+                link = Link(source=name, target="(reader)")
+                station.outlets.append(Outlet(link, outflow))
+                outflow.open_links.add(name)
+        if self.adds:
+            feed = ()  # dead letters are, instead
+        feeder = SourceStation(self.course, NodeDefinition(name="(feed)", type="source", mark="feed"), None, feed)
+        for name in heads:
+            feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
+            self.stations[name].open_links.add("(feed)")
+        self.stations["(feed)"] = feeder
+        if not outflow.open_links:
+            outflow.drained()  # every end is a sink: there is nothing to read
+        return outflow
+
+    def record(self, warp: Warp) -> dict[str, Any]:
+        """Return what activations are told about a warped node."""
+        node = warp.node
+        return record_of(
+            node,
+            configuration=self.configuration(node),
+            rooms=sum(self._window(other) for other in self.pipeline.nodes if other.warped),
+            budget=self.carrier.budget if self.carrier else 0,
+            neighbours=self._neighbours(node),
+            onward=warp.onward.name if warp.onward is not None else "",
+        )
+
+    def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
+        """The warped nodes on the same queue, upstream ones first."""
+        for name in self.graph.order:
+            other = self.nodes[name]
+            if other.warped and other.queue == node.queue and name in self.stations:
+                yield name
+
+
+def record_of(
+    node: NodeDefinition,
+    *,
+    configuration: dict[str, Any] | None,
+    rooms: int,
+    budget: int,
+    neighbours: Iterable[str],
+    onward: str = "",
+) -> dict[str, Any]:
+    """Return what activations are told about a warped node, as :class:`celerypipe.mailbox.record.Record` reads it."""
+    limits = node.warp_configuration
+    return {
+        "mark": node.mark,
+        "configuration": configuration,
+        "timeout": node.timeout,
+        "linger": limits.linger,
+        "slice": limits.slice,
+        "term": limits.term,
+        "room": rooms,
+        "budget": budget,
+        "parallel": limits.parallel,
+        "neighbours": tuple(neighbours),
+        "onward": onward,
+        "compression": limits.compression,
+        "batch": limits.batches.size,
+        "wait": limits.batches.wait,
+        "pinned": limits.pinned,
+        "console": node.console,
+    }

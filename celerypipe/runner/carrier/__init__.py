@@ -1,0 +1,1 @@
+"""How messages of warped nodes travel: through Redis, or nowhere, in this process."""

@@ -1,0 +1,156 @@
+"""Ringing: when a warped node's queue gets a Celery task."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from kombu.exceptions import OperationalError
+
+from celerypipe.celery.application import app
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, Trouble
+from celerypipe.redis.signing import Keyring, signed_bell
+from celerypipe.redis.url import broker_url
+from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.warp import Warp
+
+logger = logging.getLogger(__name__)
+
+#: Work that one activation gets before a second one is rung for, in seconds.
+WORK_PER_BELL = 0.050
+#: A message that is out for so long may be a slow one among fast ones: its age counts as if it were the mean.
+SLOW = 0.25
+#: Seconds that an activation may stay beyond its ``linger`` before it notices that it is over.
+SLACK = 0.15
+#: Seconds without early bells for a node after one that was not needed.
+NOT_EARLY = 60.0
+
+
+class Bells:
+    """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
+
+    def __init__(self, course: Course, roster: Roster, url: str, keyring: Keyring | None = None) -> None:
+        self.course = course
+        self._roster = roster
+        self._keyring = keyring
+        self._url = broker_url(url)
+        self._connection: Any = None
+        self._producer: Any = None
+        self._ttl: dict[str, int] = {}
+        self._rung_at: dict[str, float] = {}
+        self._most: dict[str, int] = {}
+        self._not_early: dict[str, float] = {}
+
+    def most_slots(self, name: str) -> int:
+        """The highest number of slots that was ever rung for a node."""
+        return self._most.get(name, 1)
+
+    def ring_newcomers(self, client: Client, warp: Warp) -> None:
+        """A worker appeared: ring at once, also where a bell was rung for one that is gone."""
+        if warp.flights:
+            self._ttl[warp.name] = keys.RUNG_TTL
+            self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
+
+    def plan(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[str, int, int]:
+        """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms).
+
+        ``age``: seconds that its oldest message is out; ``batches``: what its messages make at most, if that is known.
+        """
+        token = secrets.token_hex(4)
+        pinned = warp.limits.pinned and warp.answered_at  # somebody is there, and nobody could take its place
+        if pinned or not self._roster.slots(warp.queue):
+            return token, 0, keys.RUNG_TTL
+        out = len(warp.flights)
+        mean = max(warp.mean, age) if age > SLOW else warp.mean
+        if batches is None:
+            batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
+        wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), batches))
+        warp.rung = wanted
+        self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
+        return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
+
+    def may_be_early(self, warp: Warp, flights: int) -> bool:
+        """Is the last answer or bell so long ago that no activation can be there, and these flights the only ones out?
+
+        The activation of another node on the same queue serves this one too, so the others count as well.
+        """
+        now = time.monotonic()
+        if len(warp.flights) != flights or now < self._not_early.get(warp.name, 0.0):
+            return False
+        company = [other for other in self._roster.warps if other.queue == warp.queue]
+        quiet = max((other.limits.linger for other in company), default=0.0) + SLACK
+        heard = [max(other.answered_at, self._rung_at.get(other.name, 0.0)) for other in company]
+        return now - max(heard, default=0.0) > quiet and not any(each.flights for each in company if each is not warp)
+
+    def was_early(self, warp: Warp, rung: Sequence[int]) -> None:
+        """Note which slots were rung in the end: with none, somebody is there, and the bell was one too many."""
+        if not rung:
+            self._not_early[warp.name] = time.monotonic() + NOT_EARLY
+
+    def ring(self, client: Client, mailbox: Mailbox, warp: Warp, *, age: float = 0.0, force: bool = False) -> None:
+        """Ring the wanted slots that have no bell. A bell that is rung again without an answer lives longer."""
+        if warp.answered_at > self._rung_at.get(warp.name, 0.0):
+            self._ttl[warp.name] = keys.RUNG_TTL
+        batches = None
+        if age > SLOW and warp.limits.batches.size > 1:
+            batches = _batches(mailbox, client, warp)
+        token, wanted, ttl = self.plan(warp, age, batches)
+        if not wanted:
+            return
+        rung = mailbox.ring(client, token=token, wanted=wanted, ttl=ttl, force=force)
+        if rung:
+            self._ttl[warp.name] = min(2 * ttl, keys.RUNG_TTL_MAX)
+            self.publish(warp, rung, token)
+
+    def publish(self, warp: Warp, slots: Sequence[int], token: str) -> None:
+        """Send one Celery task for each rung slot."""
+        for slot in slots:
+            self._rung_at[warp.name] = time.monotonic()
+            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
+            try:
+                app.send_task(
+                    warp.node.mark,
+                    bell,
+                    queue=warp.queue,
+                    producer=self._ready(),
+                    retry=False,
+                    ignore_result=True,
+                    declare=(),  # its queue is a list that is there when something is in it
+                    argsrepr=repr(bell),  # Celery's own way to the same text takes longer than sending it
+                    kwargsrepr="{}",
+                )
+            except (OperationalError, redis.RedisError, *Trouble) as error:
+                # The bell lapses unanswered in seconds and is rung again.
+                logger.warning("cannot ring for node %s: %s", warp.name, error)
+                self.reset()
+
+    def _ready(self) -> Any:
+        if self._producer is None:
+            self._connection = app.connection_for_write(self._url)
+            self._producer = app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    def reset(self) -> None:
+        """Forget the connection; the next bell makes a new one."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            connection.release()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.reset()
+
+
+def _batches(mailbox: Mailbox, client: Client, warp: Warp) -> int:
+    """How many batches there are: one for each slot at work, however small it is, and what nobody was given yet."""
+    given = mailbox.given(client)
+    left = max(0, len(warp.flights) - sum(given))
+    return len(given) + math.ceil(left / warp.limits.batches.size)

@@ -1,0 +1,350 @@
+"""Two threads of a run that move the messages of all its warped nodes through Redis.
+
+The *post* thread appends to mailboxes, rings bells, renews leases and audits; the *reply* thread reads the one reply
+stream of the run. What can wait for Redis happens in these threads only, never in the one that watches time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from celerypipe import codec
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check import preflight
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.errors import RedisUnavailable, RunCancelled
+from celerypipe.mailbox.blob.blob import Blobs, Store
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.presence import Record
+from celerypipe.message.files import arriving
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
+from celerypipe.redis.signing import Keyring, refused
+from celerypipe.runner.carrier.audit import Audit
+from celerypipe.runner.carrier.bells import Bells
+from celerypipe.runner.carrier.cargo import Cargo
+from celerypipe.runner.carrier.files import FileSender
+from celerypipe.runner.carrier.holdings import Holdings, take_back
+from celerypipe.runner.carrier.replies import READ_BLOCK, Replies
+from celerypipe.runner.carrier.requests import taken_requests
+from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.carrier.sender import Sender
+from celerypipe.runner.carrier.states import States
+from celerypipe.runner.carrier.whereabouts import Whereabouts
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.circuit import Circuit
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
+
+#: Seconds between two rounds of keeping: leases, bells, presences.
+TICK = 0.5
+
+
+class RedisCarrier:
+    """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight.
+
+    ``keyring``: all that it sends is signed, and what comes back unsigned is refused.
+    """
+
+    def __init__(
+        self, course: Course, url: str, *, budget: int, shared_memory: bool, keyring: Keyring | None = None
+    ) -> None:
+        self.course = course
+        self.url = url
+        self.budget = budget
+        self.warps: dict[str, Warp] = {}
+        self.keyring = keyring
+        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
+        self.files = FileSender(url, course.over.wait, course.say)
+        self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
+        self.holdings = Holdings(course.run_id, self.blobs, keyring)
+        self.mailboxes = self.holdings.mailboxes
+        self.instead: Callable[[Warp], None] | None = None
+        #: Gets the name of each node, and who serves it, whenever that was looked at.
+        self.seen: Callable[[Client, str, Sequence[Record]], None] | None = None
+        #: Gets the names of the dead letters that somebody wants replayed in this run.
+        self.asked: Callable[[list[str]], None] | None = None
+        self.circuits: dict[str, Circuit] = {}
+        self._about: dict[str, Any] = {}
+        self._bytes = 0
+        self._counting = threading.Lock()
+        self._closing = False
+        self._told: set[type[BaseException]] = set()
+        self._client: Client = connect(url, name="celerypipe-post")
+        self.roster = Roster(course, keyring)
+        self.bells = Bells(course, self.roster, url, keyring)
+        self.whereabouts = Whereabouts(url, self.roster)
+        self.sender = Sender(
+            self._client,
+            self.bells,
+            self.mailboxes,
+            self,
+            lost=self._lost_redis,
+            gone=self._make_again,
+        )
+        self.replies = Replies(
+            course,
+            url,
+            self.warps,
+            self.cargo,
+            heard=self.whereabouts.heard,
+            gathering=self.sender.gathering,
+            keyring=keyring,
+            refused=self._refused,
+        )
+        self.states = States(course, self.holdings, self.sender.waits, self._refused)
+        self.audit = Audit(course.run_id, self.states, self.sender.waits, self.replies.signer_of)
+        self._threads: list[threading.Thread] = []
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def inspect(self, pipeline: Pipeline, catalogue: Catalogue) -> None:
+        """Preflight: say what is found, and raise what the run cannot begin with."""
+        with explained(self.url):
+            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget, keyring=self.keyring)
+        findings = preflight.inspect(seen)
+        self.roster.told(seen, findings)
+        self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
+        if error := preflight.error_of(findings):
+            raise error
+        for finding in findings:
+            if finding.severity == "warning":
+                self.course.say(str(finding))
+
+    def open(self, warps: Iterable[Warp], records: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
+        for warp in warps:
+            self.warps[warp.name] = warp
+            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
+        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
+        self.holdings.plan(records, {**self._about, "nodes": nodes})
+        with explained(self.url):
+            self._look()
+            self._share()
+            self.holdings.make(self._client)
+            self._watch_states()
+
+    def start(self) -> None:
+        """Start both threads."""
+        for name, work in (("post", self._post_loop), ("reply", self.replies.loop)):
+            thread = threading.Thread(target=self._guarded, args=(work,), name=f"celerypipe-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self, state: str) -> None:
+        """Say that the run is ``finished``, ``failed`` or ``cancelled``, remove its keys, end the threads."""
+        self._closing = self.replies.closing = True
+        self.sender.close()
+        last = connect(self.url, name="celerypipe-close", timeout=2.0)
+        with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
+            last.xadd(keys.reply(self.course.run_id), {"n": ""}, nomkstream=True)
+        for thread in self._threads:
+            thread.join(READ_BLOCK + 2.0)
+        try:
+            slots = {name: self.bells.most_slots(name) for name in self.warps}
+            self.holdings.remove(last, state, slots=slots)
+            self.states.leave(last)
+        except Broken as error:
+            self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
+        self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
+        for each in (last, self._client, self.replies, self.bells, self.whereabouts):
+            each.close()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        arriving.set(self.files)
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+            self.course.fail(error)
+
+    # -- what warps ask for -----------------------------------------------------------------------------------------
+
+    by_reference = True
+
+    def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
+        self.files.send(message.files)
+        self.cargo.load(warp, flight, message)
+
+    def here(self, message: Message) -> Message | None:
+        return self.cargo.here(message)
+
+    def room(self, size: int) -> bool:
+        return self._bytes == 0 or self._bytes + size <= self.budget
+
+    def post(self, warp: Warp, flight: Flight, *, wait: bool = True) -> None:
+        if not flight.sent_at:
+            with self._counting:
+                self._bytes += flight.size
+        self.sender.put(warp, flight, wait=wait)
+
+    def settled(self, warp: Warp, flight: Flight) -> None:
+        if flight.sent_at:
+            with self._counting:
+                self._bytes -= flight.size
+
+    def withdraw(self, warp: Warp, flight: Flight) -> tuple[str, list[Flight]] | None:
+        taken = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
+        if taken is None:
+            return None
+        where, company, behind = taken
+        for other, held_up in behind:
+            self.post(other, held_up, wait=False)
+        return where, company
+
+    def began(self, warp: Warp, flight: Flight) -> float:
+        return self.whereabouts.began(self._nearby(warp), warp, flight)
+
+    def _nearby(self, warp: Warp) -> dict[Warp, Mailbox]:
+        """The nodes that share its queue, upstream ones first, with their mailboxes."""
+        return {other: self.mailboxes[other.name] for other in self.warps.values() if other.queue == warp.queue}
+
+    def slots(self, warp: Warp) -> int:
+        return self.roster.slots(warp.queue)
+
+    # -- the post thread --------------------------------------------------------------------------------------------
+
+    def _post_loop(self) -> None:
+        next_tick = 0.0
+        while self.sender.rest(next_tick):
+            with self.sender.lock:
+                try:
+                    if self.sender.halted:
+                        self._recover()
+                    self.sender.send()
+                    if time.monotonic() >= next_tick:
+                        next_tick = time.monotonic() + TICK
+                        self._tick()
+                except Broken as error:
+                    self._lost_redis(error)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        before, complete = self.holdings.renew(self._client)
+        if before == b"cancelled":
+            self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
+        if not complete:
+            self._make_again()
+        if lost := self.files.renew(self._client):
+            self.course.spawn("files", self.files.send_again, lost)
+        self._look()
+        self._share()
+        for queue, circuit in self.circuits.items():
+            circuit.see({worker["id"] for worker in self.roster.workers(queue)})
+        self._watch_states()
+        for warp in self._mine():
+            self._keep(warp, now)
+        if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
+            self.asked(names)
+
+    def _look(self) -> None:
+        """See who lives, and ring for those who appeared."""
+        for warp in self.roster.look(self._client, self._mine()):
+            self.bells.ring_newcomers(self._client, warp)
+        if self.seen is not None:
+            for warp in self._mine():
+                self.seen(self._client, warp.name, self.roster.workers(warp.queue))
+
+    def _watch_states(self) -> None:
+        for warp in self._mine():
+            self.states.watch(self._client, warp)
+
+    def _share(self) -> None:
+        """Use shared memory as long as all workers see it."""
+        mine = self._mine()
+        self.cargo.share(able=bool(mine) and all(self.roster.share_memory(warp.queue) for warp in mine))
+
+    def _make_again(self) -> None:
+        """Something is missing in Redis: make it anew, and send again what went with it."""
+        self.roster.believe()
+        self.files.doubt()
+        self.holdings.make(self._client)
+        for warp in self._mine():
+            if warp.retained is None:
+                self._audit(warp)
+            else:
+                self.states.rewind(self._client, warp, "Redis lost its messages or its state")
+
+    def _mine(self) -> list[Warp]:
+        """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
+        return [warp for warp in self.warps.values() if warp.carrier is self]
+
+    def give_away(self, warp: Warp) -> list[Flight]:
+        """Take back all that is out for a warp that another carrier serves from now on."""
+        self.sender.forget(warp)
+        flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
+        for flight in flights:
+            self.withdraw(warp, flight)
+            self.settled(warp, flight)
+            flight.message = self.here(flight.message) or flight.message
+            flight.data, flight.blob, flight.note = None, None, None
+        return flights
+
+    def _keep(self, warp: Warp, now: float) -> None:
+        if not warp.flights:
+            return
+        circuit = self.circuits[warp.queue]
+        is_open = circuit.state == "open"
+        nobody = self.roster.abandoned(warp) or (is_open and not circuit.deadly)
+        if nobody and self.instead is not None and warp.limits.on_no_worker == "local":
+            self.instead(warp)
+            return
+        if is_open:
+            self._give_up_waiting(warp)
+        oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
+        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
+        if self.audit.is_due(warp, oldest):
+            self._audit(warp)
+
+    def _refused(self, node: str, what: str, count: int) -> None:
+        """Something was refused for its signature: what it stands in the place of is to be sent again."""
+        where = f"run {self.course.run_id} node {node}" if node in self.warps else f"run {self.course.run_id}"
+        if self.keyring is not None and self.keyring.refusals.add(what, where, count):
+            self.course.say(refused(what, where))
+        self.audit.doubt(node)
+
+    def _give_up_waiting(self, warp: Warp) -> None:
+        """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
+        flights = [f for f in list(warp.flights.values()) if f.entry and not (f.probe or f.remaking or f.errand)]
+        retained = warp.retained
+        # What is answered stays with its activation until the next snapshot.
+        most = len(warp.flights) + (len(retained.flights) if retained is not None else 0)
+        given = self.mailboxes[warp.name].given_ids(self._client, most)
+        waiting = [flight for flight in flights if flight.entry not in given]
+        for flight in take_back(self._client, self.mailboxes[warp.name], waiting, stateful=retained is not None):
+            refusal = warp.refusal(flight, probe=False)
+            if refusal is not None:
+                warp.failed(flight, refusal)
+
+    def _audit(self, warp: Warp) -> None:
+        for flight in self.audit.missing(self._client, self.mailboxes[warp.name], warp):
+            self.post(warp, flight, wait=False)
+
+    def _lost_redis(self, error: BaseException) -> None:
+        if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
+            self._told.add(type(error))
+            self.course.say(f"{said(error)}; trying again until it works")
+        if is_gone(self.url):
+            self.course.fail(RedisUnavailable(f"{self.url} is gone for good: so is the folder of its socket"))
+        self.sender.halted = True
+        self._client.close()
+        self.bells.reset()
+
+    def _recover(self) -> None:
+        self._client.ping()
+        self.holdings.make(self._client)
+        self.sender.halted = False
+        self._told.clear()
+        self.roster.believe()
+        self.course.say("Redis works again")
+        for warp in self._mine():
+            if warp.retained is None or warp.limits.pinned:
+                self._audit(warp)
+            else:
+                self.states.rewind(self._client, warp, "Redis was away")

@@ -1,0 +1,118 @@
+"""What a run holds in Redis: its lease, its reply stream, a mailbox and a record for each warped node.
+
+They are made at its start and whenever one is missing, renewed while it goes on, and removed at its end; when their
+runner dies they go away by themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from celerypipe import codec
+from celerypipe.mailbox.blob.blob import Blobs
+from celerypipe.mailbox.fence import Fence
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.scripts import PROLONG, together
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.signing import Keyring
+from celerypipe.runner.warp.flight import Flight
+
+#: Seconds between two renewals of the blobs in flight.
+RENEW = keys.DATA_TTL / 4000
+
+
+class Holdings:
+    """The keys of one run; ``mailboxes`` by node. It keeps no connection."""
+
+    def __init__(self, run: str, blobs: Blobs, keyring: Keyring | None = None) -> None:
+        self.run = run
+        self.blobs = blobs
+        self.keyring = keyring
+        self.mailboxes: dict[str, Mailbox] = {}
+        #: The stateful nodes; their states are made by others, who know what is in them.
+        self.states: set[str] = set()
+        self._records: dict[str, Mapping[str, Any]] = {}
+        self._about: dict[str, Any] = {}
+        self._made = self._told = False
+        self._renewed = 0.0
+
+    def plan(self, records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+        """Say which warped nodes there are, with the record that tells an activation about each.
+
+        ``about``: what is told of the run to who asks what goes on here; JSON values.
+        """
+        self._records.update(records)
+        self._about.update(about)
+        self.mailboxes.update((name, Mailbox(self.run, name, self.keyring)) for name in records)
+
+    def make(self, client: Client) -> None:
+        """Make every key of the run that is missing; harmless where they exist."""
+        self._made = True
+        PROLONG(client, *self._lease())
+        if "started" not in self._about:
+            seconds, microseconds = client.call("TIME")
+            self._about["started"] = int(seconds) + int(microseconds) / 1e6
+        client.set(keys.about(self.run), json.dumps(self._about), px=keys.DATA_TTL)
+        if not client.exists(keys.reply(self.run)):
+            # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.
+            entry: Any = client.xadd(keys.reply(self.run), {"n": ""})
+            client.xdel(keys.reply(self.run), entry)
+        client.pexpire(keys.reply(self.run), keys.DATA_TTL)
+        for mailbox in self.mailboxes.values():
+            mailbox.make(client)
+        self.write_records(client)
+
+    def write_records(self, client: Client) -> None:
+        """Write what activations are told; whether memory is shared may change while the run goes on."""
+        self._told = shared = self.blobs.store.shares
+        for name, record in self._records.items():
+            self.mailboxes[name].write_record(client, codec.encode_value({**record, "shared": shared}))
+
+    def renew(self, client: Client) -> tuple[bytes | None, bool]:
+        """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""
+        names = [keys.reply(self.run), keys.about(self.run)]
+        for name, mailbox in self.mailboxes.items():
+            names += (mailbox.stream, keys.node(self.run, name))
+        names += [keys.state(self.run, name) for name in self.states]
+        commands: list[Command] = [PROLONG.command(*self._lease())]
+        commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
+        if self._told != self.blobs.store.shares:
+            self.write_records(client)
+        now = time.monotonic()
+        if now - self._renewed > RENEW:
+            self._renewed = now
+            self.blobs.sweep()
+            commands += self.blobs.renewing()
+        before, *there = accepted(together(client, *commands))
+        return before, before is not None and all(there[: len(names)])
+
+    def _lease(self) -> tuple[Any, ...]:
+        """Return the keys and arguments of PROLONG."""
+        return (keys.run(self.run), keys.RUNS), self.run, keys.RUN_TTL, keys.DATA_TTL
+
+    def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
+        """Say that the run is ``finished``, ``failed`` or ``cancelled``, delete the rest; ``slots``: bells, by node."""
+        commands = self.blobs.deleting_all()
+        if not self._made:
+            return
+        commands += [("SET", keys.run(self.run), state, "PX", keys.RUN_TTL), ("UNLINK", keys.reply(self.run))]
+        commands.append(("PEXPIRE", keys.about(self.run), keys.RUN_TTL))
+        for name, mailbox in self.mailboxes.items():
+            bells = [f"{mailbox.bell}{slot}" for slot in range(slots[name])]
+            commands.append(
+                ("UNLINK", mailbox.stream, keys.node(self.run, name), keys.attempts(self.run, name), *bells)
+            )
+        accepted(client.together(*commands))
+
+
+def take_back(client: Client, mailbox: Mailbox, flights: Sequence[Flight], *, stateful: bool) -> list[Flight]:
+    """Take messages back, so that nobody starts them; return them without those of a state that has them already."""
+    if stateful:
+        fence = Fence(mailbox)
+        return [flight for flight in flights if fence.withdraw(client, flight.entry, flight.sequence)]
+    mailbox.withdraw(client, [flight.entry for flight in flights if flight.entry])
+    return list(flights)

@@ -1,0 +1,181 @@
+"""Who lives: the workers of a run's queues, whether they fit its nodes, and what is said where there are none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from celerypipe.check import preflight
+from celerypipe.check import workers as fitness
+from celerypipe.check.finding import Finding, Seen
+from celerypipe.errors import ConfigError, NoWorker
+from celerypipe.mailbox.blob.shared_memory import is_proven
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.presence import Record, read_presences
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import Keyring, strangers
+from celerypipe.runner.carrier.holdings import take_back
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.warp import Warp
+
+#: Seconds after which a queue without a live worker is said, or decided about.
+NO_WORKER_AFTER = 1.5
+#: Seconds between two looks at the workers' presence.
+LOOK = 1.0
+
+
+class Roster:
+    """The live workers of the queues of one run, by what they say of themselves; nobody is asked."""
+
+    def __init__(self, course: Course, keyring: Keyring | None = None) -> None:
+        self.course = course
+        #: Those that were looked after last.
+        self.warps: list[Warp] = []
+        self._keyring = keyring
+        self._trusted: set[str] = set()
+        self._presences: list[Record] = []
+        self._looked = 0.0
+        self._missing: dict[str, float] = {}
+        self._said: set[str] = set()
+        self._known: dict[str, set[str]] = {}
+        self._fit: dict[str, frozenset[str]] = {}
+        self._findings: set[Finding] = set()
+        self._declared: Mapping[str, str] = {}
+        self._sharing: dict[str, bool] = {}
+        self._seen: dict[str, tuple[float, Record]] = {}
+        self._believed: list[Record] = []
+        self._believed_until = 0.0
+
+    def told(self, seen: Seen, findings: Iterable[Finding]) -> None:
+        """Preflight looked at this, and said all that: it is not said again."""
+        self._findings.update(findings)
+        self._declared = {**self._declared, **seen.declared}
+        waiting = (
+            node for node in seen.pipeline.nodes if node.warped and node.warp_configuration.on_no_worker == "wait"
+        )
+        self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
+        self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
+
+    def workers(self, queue: str) -> list[Record]:
+        """The live workers of a queue, as of the last look."""
+        return [worker for worker in self._presences if queue in worker["queues"]]
+
+    def slots(self, queue: str) -> int:
+        """The processes or threads of its live workers together."""
+        return sum(int(worker["slots"]) for worker in self.workers(queue))
+
+    def interrupts(self, queue: str) -> bool:
+        """Can all its live workers interrupt an ``update``?"""
+        return all(worker["interrupts"] for worker in self.workers(queue))
+
+    def share_memory(self, queue: str) -> bool:
+        """Do all its live workers see this machine's shared memory? At least one has to live."""
+        workers = self.workers(queue)
+        for worker in workers:
+            if worker["id"] not in self._sharing:
+                self._sharing[worker["id"]] = is_proven(str(worker.get("shared", "")))
+        return bool(workers) and all(self._sharing[worker["id"]] for worker in workers)
+
+    def abandoned(self, warp: Warp) -> bool:
+        """Has its queue been without a live worker for a while?"""
+        since = self._missing.get(warp.queue)
+        return since is not None and time.monotonic() - since > NO_WORKER_AFTER
+
+    def look(self, client: Client, warps: Iterable[Warp]) -> list[Warp]:
+        """Read who lives; check what they know; say what is missing. Return the warps for whom somebody appeared."""
+        self.warps = list(warps)
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return []
+        self._looked = now
+        self._presences = self._with_believed(self._with_our_keys(read_presences(client)), now)
+        for warp in self.warps:
+            if workers := self.workers(warp.queue):
+                self._missing.pop(warp.queue, None)
+                self._said.discard(warp.queue)
+                self._check_fitness(warp, workers)
+            else:
+                self._missing.setdefault(warp.queue, now)
+                if self.abandoned(warp):
+                    self._nobody(client, warp)
+        return [warp for warp in self.warps if self._has_newcomers(warp)]
+
+    def believe(self) -> None:
+        """Redis was away or lost what it held: whoever lived before has until ``PRESENCE_TTL`` to say so again.
+
+        Else a run would find no worker for a moment, and ``on_no_worker`` would decide about messages that one holds.
+        """
+        now = time.monotonic()
+        if now >= self._believed_until:
+            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
+            self._believed_until = now + keys.PRESENCE_TTL
+
+    def _with_believed(self, found: list[Record], now: float) -> list[Record]:
+        there = {record["id"] for record in found}
+        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - keys.PRESENCE_TTL}
+        self._seen.update((record["id"], (now, record)) for record in found)
+        if now >= self._believed_until:
+            return found
+        return found + [record for record in self._believed if record["id"] not in there]
+
+    def _has_newcomers(self, warp: Warp) -> bool:
+        ids = {worker["id"] for worker in self.workers(warp.queue)}
+        before, self._known[warp.name] = self._known.get(warp.name, set()), ids
+        return bool(ids - before)
+
+    def _with_our_keys(self, presences: Iterable[Record]) -> list[Record]:
+        """Return the workers that understand what we sign: a queue where nobody ever did ends the run."""
+        ours, texts = [], []
+        for worker in presences:
+            if text := strangers(self._keyring, worker.get("keys", ())):
+                texts.append((worker, f"the worker on {worker['host']}, process {worker['pid']}, {text}"))
+            else:
+                ours.append(worker)
+                self._trusted.update(worker["queues"])
+        for warp in self.warps:
+            found = [(worker["id"], text) for worker, text in texts if warp.queue in worker["queues"]]
+            if found and warp.queue not in self._trusted:
+                self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
+            for worker_id, text in found:
+                if worker_id not in self._said:
+                    self._said.add(worker_id)
+                    self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+        return ours
+
+    def _check_fitness(self, warp: Warp, workers: Sequence[Record]) -> None:
+        """Compare the node with what the workers of its queue say of themselves, when they are not those of before.
+
+        Workers with another version of a node are refused when the first ones are seen. A run that goes on is not
+        ended because its workers get new code; it says so.
+        """
+        if any(worker["marks"].get(warp.node.mark, {}).get("stateful") for worker in workers):
+            warp.becomes_stateful()
+        ids = frozenset(worker["id"] for worker in workers)
+        if self._fit.get(warp.name) == ids:
+            return
+        first = warp.name not in self._fit
+        self._fit[warp.name] = ids
+        nodes = [other.node for other in self.warps]
+        found = fitness.findings(warp.node, workers, self._declared.get(warp.name), nodes)
+        new = [finding for finding in found if finding not in self._findings]
+        self._findings.update(new)
+        if error := preflight.error_of([each for each in new if first or each.check != "version"]):
+            self.course.fail(error)
+        for finding in new:
+            self.course.say(str(finding))
+
+    def _nobody(self, client: Client, warp: Warp) -> None:
+        queue = warp.queue
+        missing = fitness.missing(warp.node, self._presences)
+        if queue not in self._said and warp.limits.on_no_worker != "fail":
+            self._said.add(queue)
+            self.course.say(str(missing))
+        if warp.limits.on_no_worker == "fail":
+            text = f"{missing.text}; start one where it shall run: {missing.mend}"
+            flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
+            mailbox = Mailbox(self.course.run_id, warp.name)
+            if warp.retained is not None:
+                warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are
+            for flight in take_back(client, mailbox, flights, stateful=warp.retained is not None):
+                warp.failed(flight, NoWorker(f"{warp.name}: {text}", node=warp.name, message_id=flight.message.id))

@@ -1,0 +1,195 @@
+"""The runner's watch over its stateful warped nodes: it reads their snapshots, and goes back to them when it must."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Container
+
+from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeError, WorkerLost
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, names
+from celerypipe.mailbox.deaths import death_of
+from celerypipe.mailbox.failure import said_of
+from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.redis.connection import Client, accepted
+from celerypipe.redis.keys import DATA_TTL, HELD_TTL
+from celerypipe.runner.carrier.failures import error_of, host_and_pid
+from celerypipe.runner.carrier.holdings import Holdings
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.retained import Retained
+from celerypipe.runner.warp.warp import Warp
+
+#: Seconds between two renewals of a snapshot that lies apart.
+RENEW = DATA_TTL / 4000
+
+
+class States:
+    """Looks after the stateful warped nodes of one run. The caller holds the lock of the sender.
+
+    ``waits``: the messages that are not sent yet; they need not be sent again. ``refused``: told of what nobody of ours
+    signed, and of which node.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        holdings: Holdings,
+        waits: Callable[[], Collection[Flight]],
+        refused: Callable[[str, str, int], None],
+    ) -> None:
+        self.course = course
+        self._holdings = holdings
+        self._waits = waits
+        self._refused = refused
+        self._store = Store(course.run_id, signed=holdings.keyring is not None)
+        self._blobs: dict[str, tuple[str, float]] = {}
+        self._unheld: dict[str, float] = {}
+
+    def watch(self, client: Client, warp: Warp) -> None:
+        """Make its state at first; then read its snapshots, and what its activation has to say."""
+        retained = warp.retained
+        if retained is None:
+            return
+        name = warp.name
+        seen = self._fence(warp).look(client)
+        if name not in self._holdings.states:
+            self._holdings.states.add(name)
+            self.rewind(client, warp, "")
+        elif seen is None:
+            self.rewind(client, warp, "Redis lost its state")
+        elif seen.trouble is not None:
+            try:
+                self.course.fail(_error(warp, seen.trouble, seen.token))
+            except CodecError:  # nobody of ours said that
+                self._altered(client, warp)
+        elif warp.limits.pinned:
+            retained.forget()
+            self._see_that_it_lives(client, warp, seen.token)
+        elif seen.rewind or retained.doubtful:
+            self.rewind(client, warp, "its worker misses messages of its last second")
+        elif warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
+            self.rewind(client, warp, "")
+        else:
+            self._renew(client, name, seen.blob)
+            if seen.last > retained.last and retained.answered_up_to(seen.last):
+                self._read(client, warp, retained)
+
+    def _fence(self, warp: Warp) -> Fence:
+        return Fence(self._mailbox(warp))
+
+    def _mailbox(self, warp: Warp) -> Mailbox:
+        return self._holdings.mailboxes[warp.name]
+
+    def _read(self, client: Client, warp: Warp, retained: Retained) -> None:
+        try:
+            last, data, blob = self._fence(warp).read(client)
+        except BadSignature:
+            self._altered(client, warp)
+            return
+        if blob:
+            content = self._store.get(client, [blob])[blob]
+            if content is None:  # a newer one has taken its place a moment ago
+                if blob in self._store.altered:
+                    self._altered(client, warp)
+                return
+            data = bytes(content)
+        if retained.answered_up_to(last):
+            for flight in retained.saved(last, data):
+                warp.carrier.settled(warp, flight)
+
+    def misses(self, client: Client, warp: Warp, there: Container[tuple[int, int]]) -> bool:
+        """Is the word lost that a message was given up? Then its activation waits for it for ever.
+
+        ``there``: numbers and tries of what was in the mailbox a moment ago.
+        """
+        retained = warp.retained
+        if retained is None or warp.limits.pinned:
+            return False
+        seen = self._fence(warp).look(client)  # after the mailbox: what a snapshot took out of that is in it
+        words = [word for word in retained.given_up() if (word, GIVEN_UP) not in there]
+        return any(seen is None or word > seen.last for word in words)
+
+    def _altered(self, client: Client, warp: Warp) -> None:
+        self._refused(warp.name, "state", 1)
+        self.rewind(client, warp, "somebody altered its state")
+
+    def rewind(self, client: Client, warp: Warp, why: str) -> None:
+        """Go back to the snapshot that is here, and send every message since once more."""
+        retained = warp.retained
+        if retained is None:
+            return
+        if why and warp.limits.pinned:
+            self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
+            return
+        retained.doubtful = False  # who doubts from now on has another one follow
+        data, flights = retained.data, retained.since(self._waits())
+        if why:
+            self.course.say(
+                f"{warp.name}: {why}; it goes on from the snapshot after message {retained.last + 1}, "
+                f"and {len(flights)} messages are run again"
+            )
+        if data is not None and len(data) > INLINE_LIMIT:
+            blob, storing = self._store.put([data])
+            self._fence(warp).rewind(client, retained.last, ("blob", blob.encode(), storing))
+        else:
+            self._fence(warp).rewind(client, retained.last, ("data" if data is not None else "", data or b"", ()))
+        for flight in flights:
+            warp.carrier.post(warp, flight, wait=False)
+
+    def _renew(self, client: Client, name: str, blob: str) -> None:
+        before, renewed = self._blobs.get(name, ("", 0.0))
+        now = time.monotonic()
+        if not blob or before != blob:
+            self._blobs[name] = (blob, now)
+        elif now - renewed > RENEW:
+            self._blobs[name] = (blob, now)
+            chunks = names(self.course.run_id, blob)
+            accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
+
+    def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
+        """Nobody can go on for the process of a pinned node: when its bell has lapsed, its state is lost.
+
+        Not at once, unless somebody saw it end: nobody else takes the bell, so a process that was held up takes it
+        again.
+        """
+        gone = "the process that kept its state is gone"
+        if token == RUNNER:
+            self._unheld.pop(warp.name, None)
+        elif death := death_of(client, token):
+            self.course.fail(_gone(warp, f"{gone}: {death}", token))
+        elif client.get(f"{self._mailbox(warp).bell}0") == token.encode():
+            self._unheld.pop(warp.name, None)
+        elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_TTL / 1000:
+            self.course.fail(_gone(warp, gone, token))
+
+    def leave(self, client: Client) -> None:
+        """Remove all of it: the run is over."""
+        fences = [Fence(self._holdings.mailboxes[name]) for name in self._holdings.states]
+        seen = [found for fence in fences if (found := fence.look(client))]
+        chunks = [chunk for found in seen for chunk in names(self.course.run_id, found.blob)]
+        if fences:
+            accepted(client.together(("UNLINK", *[fence.key for fence in fences], *chunks)))
+
+
+def _gone(warp: Warp, why: str, token: str) -> WorkerLost:
+    worker = _place(token)
+    where = f" ({worker})" if worker else ""
+    return WorkerLost(
+        f"{warp.name}: {why}{where}; start the run again, or give the node snapshot() and restore(state) and leave "
+        '"pinned" out',
+        node=warp.name,
+        worker=worker,
+    )
+
+
+def _error(warp: Warp, trouble: bytes, token: str) -> NodeError | ConfigError:
+    """What an activation says of the state, as the error that ends the run. Raises :class:`CodecError`."""
+    kind, text, traceback, _ = said_of(trouble)
+    worker = _place(token)
+    return error_of(warp.name, kind, text, traceback, worker=worker, says=worker)
+
+
+def _place(token: str) -> str:
+    host, pid = host_and_pid(token)
+    return f"worker {host}, process {pid}" if pid else ""

@@ -1,0 +1,189 @@
+"""Where a late message is: waiting in its mailbox, behind another one, or running - and taking it back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from celerypipe.mailbox import signs
+from celerypipe.mailbox.fence import Fence
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Broken, connect
+from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
+
+#: Seconds this may take: it is asked by the thread that watches time.
+PATIENCE = 0.5
+#: Seconds for which a Redis that did not answer in time is not asked again.
+SILENCE = 1.0
+#: Seconds a node may take to warm up before that counts as the time of its message.
+WARM_UP = 300.0
+#: Activations whose last answer is remembered.
+REMEMBERED = 256
+
+#: The warped nodes of a run that one activation may serve together, upstream ones first, with their mailboxes.
+Nearby = Mapping[Warp, Mailbox]
+
+
+class Whereabouts:
+    """Answers for one run, over a connection of its own that never waits long."""
+
+    def __init__(self, url: str, roster: Roster) -> None:
+        self._client = connect(url, name="celerypipe-clock", timeout=PATIENCE)
+        self._roster = roster
+        self._heard: OrderedDict[str, float] = OrderedDict()
+        self._lock = threading.Lock()
+        self._silent_until = 0.0
+
+    def heard(self, consumer: str) -> None:
+        """An activation is through with a message: the one it holds behind that begins now."""
+        with self._lock:
+            self._heard[consumer] = time.monotonic()
+            self._heard.move_to_end(consumer)
+            if len(self._heard) > REMEMBERED:
+                self._heard.popitem(last=False)
+
+    def began(self, nearby: Nearby, warp: Warp, flight: Flight) -> float:
+        """Return when a message's own time began.
+
+        Not while its node warms up, nor while it waited in an activation behind another of its run.
+        """
+        mailbox = nearby[warp]
+        since = flight.due_since or flight.sent_at
+        if time.monotonic() < self._silent_until:
+            return since
+        try:
+            pending = self._pending(mailbox, flight.entry)
+            if pending is None:
+                return since
+            running, entry = self._running(nearby, pending[0])
+            warming = self._client.exists(keys.warming(pending[0]))
+            if warp.limits.batches.size > 1:
+                since = max(since, time.monotonic() - signs.seconds_since_anew(self._client, pending[0]))
+        except Broken:
+            self._fell_silent()
+            return since
+        if warming and time.monotonic() - flight.sent_at < WARM_UP:
+            return time.monotonic()
+        if entry != flight.entry or running is not warp:
+            others = list(running.flights.values()) if running is not None else ()
+            if any(other.entry == entry for other in others):
+                return time.monotonic()
+        with self._lock:
+            return max(since, self._heard.get(pending[0], 0.0))
+
+    def withdraw(
+        self, nearby: Nearby, warp: Warp, flight: Flight
+    ) -> tuple[str, list[Flight], list[tuple[Warp, Flight]]] | None:
+        """Take a message back; return where its time went, who is late with it, and what another one shall have.
+
+        None: its result is published; a stateful node's state has it then, so that it counts.
+
+        An activation that cannot be interrupted stays with the message, and with those that it runs together with it.
+        What it holds behind them is taken back too, and given to another activation.
+        """
+        mailbox = nearby[warp]
+        spent = time.monotonic() - (flight.due_since or flight.sent_at)
+        if time.monotonic() < self._silent_until:
+            if warp.retained is not None:
+                warp.retained.doubtful = True
+            return f"{spent:.1f} s waiting; Redis does not answer", [], []
+        behind: list[tuple[Warp, Flight]] = []
+        company: list[Flight] = []
+        try:
+            pending = self._pending(mailbox, flight.entry)
+            text = self._where(warp, flight, pending, spent)
+            flight.unserved = pending is None and bool(flight.entry)
+            if warp.retained is not None:
+                if not Fence(mailbox).withdraw(self._client, flight.entry, flight.sequence):
+                    return None
+                warp.retained.doubtful |= not flight.entry  # nobody knows whether it is there
+            elif pending is not None and not self._roster.interrupts(warp.queue):
+                company = self._company(warp, flight, pending[0])
+                behind = self._take_behind(nearby, [flight, *company], pending[0])
+            if flight.entry and warp.retained is None:
+                mailbox.withdraw(self._client, [each.entry for each in (flight, *company)])
+            if pending is not None:
+                self.heard(pending[0])
+        except Broken as error:
+            self._fell_silent()
+            if warp.retained is not None:
+                warp.retained.doubtful = True  # it may be answered, or not
+            return f"{spent:.1f} s waiting; Redis does not answer: {error}", company, behind
+        return text, company, behind
+
+    def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
+        if not self._roster.slots(warp.queue):
+            command = f"celery -A celerypipe worker -Q {warp.queue}"
+            return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
+        ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)
+        if pending is None:
+            tasks: Any = self._client.llen(warp.queue)
+            behind = f" behind {ahead} messages" if ahead else (f" behind {tasks} tasks" if tasks else "")
+            return f"{spent:.1f} s waiting{behind} on {warp.queue!r}"
+        consumer, seconds = pending
+        host = consumer.rsplit(".", 3)[0]
+        ran = min(seconds, spent)
+        return f"{spent - ran:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host}"
+
+    def _pending(self, mailbox: Mailbox, entry: bytes) -> tuple[str, float] | None:
+        """Who was given the message, and how many seconds ago."""
+        if not entry:
+            return None
+        found: Any = self._client.xpending_range(mailbox.stream, keys.GROUP, min=entry, max=entry, count=1)
+        if not found:
+            return None
+        return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
+
+    def _company(self, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
+        """The flights that an activation runs in one batch with this one, as it says itself."""
+        if warp.limits.batches.size == 1:
+            return []
+        together = signs.together(self._client, consumer, warp.name)
+        if flight.entry not in together:
+            return []
+        return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
+
+    def _take_behind(self, nearby: Nearby, late: list[Flight], consumer: str) -> list[tuple[Warp, Flight]]:
+        behind = []
+        for warp, mailbox in nearby.items():
+            found: Any = self._client.xpending_range(
+                mailbox.stream, keys.GROUP, min="-", max="+", count=1000, consumername=consumer
+            )
+            entries = {each["message_id"] for each in found}
+            flights = [other for other in list(warp.flights.values()) if other.entry in entries and other not in late]
+            mailbox.withdraw(self._client, [other.entry for other in flights])
+            for other in flights:
+                other.due_since = None if other.due_since is None else time.monotonic()
+                behind.append((warp, other))
+        return behind
+
+    def _fell_silent(self) -> None:
+        """The thread that watches time must not wait for each message anew."""
+        self._client.close()
+        self._silent_until = time.monotonic() + SILENCE
+
+    def _running(self, nearby: Nearby, consumer: str) -> tuple[Warp | None, bytes]:
+        """What an activation runs: of all it holds, the oldest message of the node that is furthest upstream.
+
+        What waits for company does not run, and may be upstream of what does.
+        """
+        gathers = len(nearby) > 1 and any(warp.limits.batches.size > 1 for warp in nearby)
+        held = signs.held(self._client, consumer) if gathers else {}
+        for warp, mailbox in nearby.items():
+            end = f"({held[warp.name]}" if warp.name in held else "+"
+            found: Any = self._client.xpending_range(
+                mailbox.stream, keys.GROUP, min="-", max=end, count=1, consumername=consumer
+            )
+            if found:
+                return warp, found[0]["message_id"]
+        return None, b""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()

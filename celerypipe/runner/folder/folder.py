@@ -1,0 +1,104 @@
+"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from celerypipe.contract.reach import ANYWHERE, Reach, file_name
+from celerypipe.errors import ConfigError
+from celerypipe.message.console import Console
+from celerypipe.message.message import Message
+from celerypipe.message.payload import size_bytes
+from celerypipe.runner.folder.letters import PLACE, DeadLetters
+
+#: What a node printed, a line a message, in its folder.
+CONSOLE = "console.jsonl"
+TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
+
+
+class Folder:
+    """What a run writes to disk. Telemetry rows are ``ts, evt (rx/tx), node, origin, msg_id, src_id, size``."""
+
+    def __init__(
+        self,
+        path: Path,
+        telemetry: str | None = None,
+        letters: DeadLetters | None = None,
+        reach: Reach = ANYWHERE,
+    ) -> None:
+        self.path = path
+        self._reach = reach
+        self.letters = letters or DeadLetters(path / PLACE)
+        self._telemetry_path = path / telemetry if telemetry else None
+        self._file: TextIO | None = None
+        self._consoles: dict[str, TextIO] = {}
+        self._lock = threading.Lock()
+
+    def make(self, definition: dict[str, Any], nodes: list[str]) -> None:
+        """Make the folders and write the definition, environment names unresolved.
+
+        A folder that came with a pipeline file may hold links: none is followed out of its reach.
+        """
+        for name in (*nodes, "config.json", "dead_letters", "journals"):
+            self._reach.require(self.path / name)
+        if self._telemetry_path is not None:
+            self._reach.require(self._telemetry_path)
+        try:
+            for name in nodes:
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            (self.path / "config.json").write_text(json.dumps(definition, indent=2), encoding="utf-8")
+            if self._telemetry_path is not None:
+                self._file = self._telemetry_path.open("a", newline="", encoding="utf-8")
+                if self._file.tell() == 0:
+                    csv.writer(self._file).writerow(TELEMETRY_COLUMNS)
+        except OSError as error:
+            raise ConfigError(f"pipeline.folder: cannot write to {self.path}: {error}") from None
+
+    def of(self, node: str) -> Path:
+        """The folder of one node."""
+        return self.path / node
+
+    @property
+    def telemetry(self) -> bool:
+        return self._file is not None
+
+    def record(self, event: str, node: str, message: Message, source_id: str) -> None:
+        """Write one telemetry row: a message was received (``rx``) or sent (``tx``) by a node."""
+        row = (time.time(), event, node, message.creator, message.id, source_id, size_bytes(message.payload))
+        with self._lock:
+            if self._file is not None:
+                csv.writer(self._file).writerow(row)
+
+    def dump(self, node: str, message: Message) -> None:
+        """Write a message as ``auto_<id>.json`` into its node's folder."""
+        (self.of(node) / f"auto_{file_name(message.id)}.json").write_text(
+            message.to_json(), encoding="utf-8", errors="backslashreplace"
+        )
+
+    def console(self, node: str, message: Message, console: Console, outcome: str) -> None:
+        """Add what a node printed for a message to ``console.jsonl`` in its folder."""
+        about = {"message": message.id, "origin": message.origin, "sequence": message.sequence, "outcome": outcome}
+        line = json.dumps({**about, **console.to_dict()}, ensure_ascii=False)
+        with self._lock:
+            file = self._consoles.get(node)
+            if file is None:
+                path = self.of(node) / CONSOLE
+                self._reach.require(path)
+                file = self._consoles[node] = path.open("a", encoding="utf-8", errors="backslashreplace")
+            file.write(line + "\n")
+            file.flush()  # who looks at a run that goes on sees what was printed so far
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._lock:
+            for file in self._consoles.values():
+                file.close()
+            self._consoles.clear()
+            if self._file is not None:
+                self._file.close()
+                self._file = None

@@ -1,0 +1,306 @@
+"""The calls of one runner: a run without an end of its own, with a warp for each function that is submitted."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from celerypipe import codec
+from celerypipe.errors import CelerypipeError, CodecError
+from celerypipe.message.message import Message
+from celerypipe.runner.carrier.cargo import Sealed
+from celerypipe.runner.carrier.failures import host_and_pid
+from celerypipe.runner.functions.call import Call, Timing, split
+from celerypipe.runner.functions.callbacks import Callbacks
+from celerypipe.runner.functions.function import Function, as_function
+from celerypipe.runner.functions.ledger import Ledger, failed_input, of_input
+from celerypipe.runner.functions.mending import Mending
+from celerypipe.runner.functions.outcome import Outcome, making_of
+from celerypipe.runner.functions.transport import Transport
+from celerypipe.runner.functions.warp import CallWarp
+from celerypipe.runner.functions.withdrawals import Withdrawals
+from celerypipe.runner.warp.flight import Done, Flight
+
+#: Seconds between two looks at timeouts while calls are out, and while none are.
+CLOCK, IDLE = 0.05, 1.0
+#: Seconds that threads get to end.
+FAREWELL = 3.0
+
+
+class Session:
+    """Takes calls, sends those that can start, settles them. ``transport`` makes the warps, and knows the carrier.
+
+    It holds a call only until it is settled: what its user lets go of is gone.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.pid = os.getpid()
+        self._transport = transport
+        self.course = transport.course
+        self._mending = Mending(transport)
+        self._functions: dict[Any, Function] = {}
+        self._warps: dict[Function, CallWarp] = {}
+        self._ledger = Ledger()
+        self._apart: weakref.WeakSet[Outcome] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+        self._withdrawals = Withdrawals(local=transport.local)
+        self._closing = False
+        self._ended = threading.Event()
+        self._callbacks = Callbacks()
+        self._clock: threading.Thread | None = None
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def submit(self, value: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Call[Any]:
+        """Take a call. It starts when its inputs are there and its function has room; nothing waits for that here."""
+        if os.getpid() != self.pid:  # it has none of the threads, and a lock may be held for ever
+            raise RuntimeError("calls cannot be submitted here: this process was forked; make an executor of its own")
+        function = as_function(value, self._functions, local=self._transport.local)
+        bound = function.bind(arguments, named, whole=self._transport.remembers(function))
+        bare, inputs = split(bound)
+        self._refuse_strangers(function, inputs)
+        try:
+            size = codec.encode_apart((Message(bare),))
+        except CodecError as error:
+            raise function.untravelled(error, bare) from None
+        call: Call[Any] = Call(self, function.name, bare, inputs, len(size.head) + size.size)
+        call._warp = self._warp(function)
+        self._transport.send(function, size.files)
+        if self._ledger.enter(call, self._refuse):
+            self._start([call])
+        return call
+
+    def knows(self, value: Callable[..., Any]) -> bool:
+        """Was this function submitted before, so that :meth:`submit` waits for nothing?"""
+        return value in self._functions and self._functions[value] in self._warps
+
+    def look_at(self, value: Callable[..., Any]) -> None:
+        """Raise at once what :meth:`submit` would raise of this function."""
+        self._warp(as_function(value, self._functions, local=self._transport.local))
+
+    def _refuse_strangers(self, function: Function, inputs: Iterable[tuple[Any, Call[Any]]]) -> None:
+        for _, each in inputs:
+            if each._desk is not self:
+                raise ValueError(
+                    f"{function.name}(): a call of {each.function} is an argument that was submitted somewhere else; "
+                    "submit both to the same runner, or give its result()"
+                )
+
+    def _refuse(self) -> None:
+        """Raise if no more calls are taken."""
+        if isinstance(self.course.error, CelerypipeError):
+            raise self.course.error
+        if self._closing or self.course.over.is_set():
+            raise RuntimeError("nothing can be submitted any more: the runner was closed")
+
+    def _warp(self, function: Function) -> CallWarp:
+        warp = self._warps.get(function)
+        if warp is None:
+            with self._making:
+                warp = self._warps.get(function)
+                if warp is None:
+                    warp = self._warps[function] = self._transport.open(function, self)
+                if self._clock is None:
+                    self._clock = self.course.spawn("calls", self._keep_time)
+                    atexit.register(self.close, cancel=True)
+        return warp
+
+    # -- on ----------------------------------------------------------------------------------------------------------
+
+    def _start(self, calls: Iterable[Call[Any]]) -> None:
+        """The inputs of these calls are there, unless they failed."""
+        failed: list[Call[Any]] = []
+        for call in calls:
+            error = failed_input(call)
+            if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
+                self._mending.later(partial(self._bring_inputs, call))
+            elif error is None:
+                with self._lock:
+                    call._warp.queued.append(call)
+            elif call._fail(of_input(call, error)):
+                failed.append(call)
+        self._settled(failed)
+        self.dispatch()
+
+    def _bring_inputs(self, call: Call[Any]) -> None:
+        """Fetch the inputs of a call whose result is remembered by what they are, and start it."""
+        try:
+            for _, outcome in call.outcomes:
+                outcome.value()
+        except CelerypipeError as error:
+            self.failed(call, error)
+            return
+        with self._lock:
+            call._warp.queued.append(call)
+        self.dispatch()
+
+    def dispatch(self) -> None:
+        """Send calls that wait, as far as there is room."""
+        for warp in list(self._warps.values()):
+            while warp.queued and (call := self._next(warp)) is not None:
+                if not warp.take(call):
+                    with self._lock:
+                        warp.queued.appendleft(call)
+                    break
+                if call.done():  # it was cancelled this moment, and nobody saw where it was
+                    self.withdraw(call)
+
+    def _next(self, warp: CallWarp) -> Call[Any] | None:
+        with self._lock:
+            while warp.queued and warp.queued[0].done():
+                warp.queued.popleft()
+            if not warp.queued or self.course.over.is_set() or not warp.fits(warp.queued[0]):
+                return None
+            return warp.queued.popleft()
+
+    # -- back --------------------------------------------------------------------------------------------------------
+
+    def succeeded(self, warp: CallWarp, call: Call[Any], done: Done) -> None:
+        """A result is here: settle its call, and start what waited for it."""
+        found: Any = done.outputs[0].payload if done.outputs else None
+        if isinstance(found, Sealed):
+            making = making_of(warp, call._arguments, call.outcomes) if found.blob is not None else None
+            outcome = Outcome(call.function, found, making, self._mending.content)
+            if found.blob is not None:
+                with self._lock:
+                    self._apart.add(outcome)
+        else:
+            outcome = Outcome.of_value(call.function, found)
+        call.console = done.console
+        call._succeed(outcome, self._timing(call, done.waited, done.ran, call._by))
+        self._settled([call])
+
+    def failed(self, call: Call[Any], error: BaseException) -> None:
+        """A call failed for good."""
+        waited, ran = getattr(error, "times", (0.0, 0.0))
+        call.console = getattr(error, "console", None)
+        call._fail(error, self._timing(call, waited, ran, getattr(error, "worker", "")))
+        self._settled([call])
+
+    def _timing(self, call: Call[Any], waited: float, ran: float, worker: str) -> Timing:
+        host, pid = host_and_pid(worker) if worker and "," not in worker else ("", "")
+        where = f"{host}, process {pid}" if pid else worker
+        return Timing(call.timing.submitted, time.monotonic() - call._began, waited, ran, where)
+
+    def _settled(self, calls: Iterable[Call[Any]]) -> None:
+        """Start what waited for these."""
+        if ready := self._ledger.settle(calls):
+            self._start(ready)
+
+    def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
+        """A worker could not get the bytes of an input: see to it that it can, beside all else."""
+        self.course.spawn("mend", self._mending.mend, warp, flight, call)
+
+    # -- what calls ask for ------------------------------------------------------------------------------------------
+
+    def is_running(self, call: Call[Any]) -> bool:
+        """Was a call given to a worker?"""
+        warp: CallWarp = call._warp
+        flight = warp.flight_of(call)
+        return flight is not None and self._transport.is_given(warp, flight)
+
+    def trouble(self, call: Call[Any]) -> str:
+        """Why a call is not done, as far as that is known without asking anybody."""
+        warp: CallWarp = call._warp
+        return f"; no worker serves queue {warp.queue!r}" if not warp.carrier.slots(warp) else ""
+
+    def withdraw(self, call: Call[Any]) -> None:
+        """A call was cancelled: take it back from wherever it is."""
+        with self._ledger.changed:
+            self._withdrawals.add(call)
+            self._ledger.changed.notify_all()
+        self._settled([call])
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Run callbacks of users, one after another."""
+        self._callbacks.run(work)
+
+    def check_process(self) -> None:
+        """Raise RuntimeError in a forked child: nobody settles calls there."""
+        if os.getpid() != self.pid:
+            raise RuntimeError("this call was submitted by the process that this one was forked from, and waits there")
+
+    # -- the clock ---------------------------------------------------------------------------------------------------
+
+    def _keep_time(self) -> None:
+        """Hold functions to their timeouts, take back what was cancelled, and see that nothing waits in vain."""
+        try:
+            while not self.course.over.is_set():
+                with self._ledger.changed:
+                    if not self._withdrawals.waiting and (self._ledger or not self._closing):
+                        self._ledger.changed.wait(CLOCK if self._ledger or self._withdrawals.late else IDLE)
+                now = time.monotonic()
+                for warp in list(self._warps.values()):
+                    warp.check(now)
+                self._withdrawals.take_back(now)
+                self.dispatch()
+                if self._closing and not self._ledger and not self._withdrawals.waiting:
+                    break
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts
+            self.course.fail(error)
+        if self.course.error is not None:  # nobody may come any more who would end it
+            self.close(cancel=True)
+
+    def _fail_all(self, error: BaseException) -> None:
+        calls = self._ledger.all()
+        for call in calls:
+            call._fail(error)
+        self._settled(calls)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def cancel_waiting(self) -> None:
+        """Cancel all calls that nobody was given yet."""
+        for call in self._ledger.all():
+            if not call.running():
+                call.cancel()
+
+    def close(self, *, cancel: bool) -> None:
+        """End it: wait for the calls that are out, or cancel them; let the workers go. Results stay readable."""
+        if self.pid != os.getpid():
+            return
+        with self._ledger.changed:
+            first, self._closing = not self._closing, True
+            self._ledger.changed.notify_all()
+        try:
+            if not cancel:
+                self._ledger.wait(self.course.over)
+        finally:
+            if self.course.error is not None:
+                self._fail_all(self.course.error)
+            calls = self._ledger.all()
+            for call in calls:
+                call.cancel()
+            if first:
+                atexit.unregister(self.close)
+                try:
+                    self._end("cancelled" if calls else "finished")
+                finally:
+                    self._ended.set()
+            else:  # another thread is at it
+                self._ended.wait(2 * FAREWELL)
+
+    def _end(self, ending: str) -> None:
+        if self._clock is not None and self._clock is not threading.current_thread():
+            self._clock.join(FAREWELL)  # it takes back what was cancelled
+        with self._lock:
+            apart = [outcome for outcome in self._apart if outcome.is_apart]
+        if self.course.error is None:
+            self._mending.bring(apart)
+        self.course.over.set()
+        self._mending.close()
+        with self._ledger.changed:
+            self._ledger.changed.notify_all()
+        for warp in list(self._warps.values()):
+            warp.close()
+        self._transport.close(ending if self.course.error is None else "failed")
+        self.course.settle(0.0)
+        self.course.farewell(FAREWELL)
+        self._callbacks.close()

@@ -1,0 +1,217 @@
+"""How the calls of one session travel: through Redis, or for a local runner through a loopback for each function."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.catalogue.instance import Instance
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.mailbox.blob.blob import Content, Store, unpacked
+from celerypipe.message.files import File
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
+from celerypipe.redis.signing import Keyring
+from celerypipe.runner.assembly import record_of
+from celerypipe.runner.carrier.cargo import Sealed
+from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.loopback import Loopback
+from celerypipe.runner.functions.function import CallDefinition, Function
+from celerypipe.runner.functions.warp import CachedCallWarp, CallWarp, Settling
+from celerypipe.runner.stations.cache import MakeCache
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.carriage import Carrier
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
+
+T = TypeVar("T")
+
+#: What a session is called in ``celerypipe status``.
+NAME = "functions"
+#: Seconds for which a Redis that is away is waited for by who asks for a result that lies there.
+PATIENCE = 30.0
+
+
+class Transport:
+    """The carrier of a session, and its warps. ``url`` None: calls run here, one after another for each function."""
+
+    def __init__(
+        self,
+        *,
+        url: str | None,
+        byte_budget: int,
+        shared_memory: bool,
+        keyring: Keyring | None,
+        plugins: Sequence[Path],
+        say: Callable[[str], None],
+        cache: MakeCache,
+    ) -> None:
+        self.course = Course(secrets.token_hex(6), folder=None, say=say, pipeline=NAME)
+        self.carrier: RedisCarrier | None = None
+        if url is not None:
+            self.carrier = RedisCarrier(
+                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
+            )
+        self._cache = cache(self.course, runs_here=url is None)
+        self._cache.open()
+        if self.carrier is not None:
+            self.carrier.seen = self._cache.see
+        self._url = url or ""
+        self._catalogue = Catalogue(plugins)
+        self._warps: list[CallWarp] = []
+        self._loopbacks: list[Loopback] = []
+        self.patience = PATIENCE
+        self._client: Client | None = None
+        self._asking = threading.Lock()
+        self._pid = os.getpid()
+
+    @property
+    def local(self) -> bool:
+        """Do calls run here?"""
+        return self.carrier is None
+
+    def open(self, function: Function, session: Settling) -> CallWarp:
+        """Make a function ready to be called; raises what says that it cannot be, as a run does before it begins."""
+        names = {warp.name for warp in self._warps}
+        known_as = function.name if len(function.name) <= 100 else function.mark[-100:]
+        name, twins = known_as, 0
+        while name in names:  # of another module, or defined anew
+            twins += 1
+            name = known_as[: 100 - twins] + twins * "'"
+        node = function.definition(name)
+        warp = (
+            self._open_here(function, node, session)
+            if self.carrier is None
+            else self._open_there(function, node, session)
+        )
+        self._warps.append(warp)
+        warp.start()
+        return warp
+
+    def _open_here(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
+        entry = Entry(function.mark, function.node, "import")
+        loopback = Loopback(self.course, lambda: Instance(entry, None, name=node.name))
+        loopback.prepare()
+        loopback.start()
+        self._loopbacks.append(loopback)
+        return self._made(node, entry, loopback, session)
+
+    def _open_there(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
+        carrier = self.carrier
+        if carrier is None:
+            raise RuntimeError("a local session has no carrier")
+        warp = self._made(node, Entry(function.mark, function.node, "import"), carrier, session)
+        begun = bool(self._warps)
+        # Once it goes on, its post thread uses the same client.
+        with carrier.sender.lock if begun else contextlib.nullcontext(), explained(self._url):
+            carrier.inspect(Pipeline(name=NAME, nodes=[node], links=[]), self._catalogue)
+            around = [each for each in (*self._warps, warp) if each.queue == node.queue]
+            records = {
+                each.name: record_of(
+                    each.node,
+                    configuration=None,
+                    rooms=sum(other.limits.window for other in (*self._warps, warp)),
+                    budget=carrier.budget,
+                    neighbours=[other.name for other in around],
+                )
+                for each in around
+            }
+            carrier.open([warp], records)
+        if not begun:
+            carrier.start()
+        return warp
+
+    def _made(self, node: CallDefinition, entry: Entry, carrier: Carrier[Warp], session: Settling) -> CallWarp:
+        cache = self._cache.of_warped(node, entry.schema, dict)
+        if cache is None:
+            return CallWarp(self.course, node, carrier, session)
+        return CachedCallWarp(self.course, node, carrier, session, cache, self._cache.unknown)
+
+    def send(self, function: Function, files: Sequence[File]) -> None:
+        """Send files now, while only who submits waits for it; not if the function may not be called for them at all.
+
+        :class:`CodecError` if one was changed.
+        """
+        if files and self.carrier is not None and not self.remembers(function):
+            self.carrier.files.send(files)
+
+    def remembers(self, function: Function) -> bool:
+        """Are results of this function looked up and kept?"""
+        return self._cache.on and function.node.options.cache not in (None, False)
+
+    def is_given(self, warp: CallWarp, flight: Flight) -> bool:
+        """Has a worker been given this message?"""
+        carrier = warp.carrier
+        if isinstance(carrier, Loopback):
+            return carrier.is_running(flight)
+        if not flight.entry or self.carrier is None:
+            return False
+        stream = self.carrier.mailboxes[warp.name].stream
+        with contextlib.suppress(*Broken):
+            return bool(
+                self._ask(
+                    lambda client: client.xpending_range(
+                        stream, keys.GROUP, min=flight.entry, max=flight.entry, count=1
+                    )
+                )
+            )
+        return False
+
+    # -- bytes that lie apart ----------------------------------------------------------------------------------------
+
+    def content(self, reference: str) -> Content | None:
+        """Return the bytes behind a reference; None if they are gone. A Redis that is away is waited for."""
+        if self.carrier is None:
+            return None
+        store = self.carrier.blobs.store
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                return unpacked(reference, self._ask(lambda client: store.get(client, [reference])[reference]))
+            except Broken:
+                if self.course.over.wait(0.2) or time.monotonic() > until:
+                    with explained(self._url):
+                        raise
+
+    def sealed(self, data: bytes, reference: str) -> Sealed:
+        """Return a result whose bytes are known to be there."""
+        return Sealed(data, self.carrier.blobs.hold(reference) if reference and self.carrier is not None else None)
+
+    def copied(self, data: bytes, content: Content) -> Sealed:
+        """Return a result whose bytes were put into Redis: not every worker sees the memory of this machine."""
+        store = Store(self.course.run_id, signed=self.carrier is not None and self.carrier.keyring is not None)
+        reference, commands = store.put([content])
+        self._ask(lambda client: accepted(client.together(*commands)))
+        return self.sealed(data, reference)
+
+    def _ask(self, question: Callable[[Client], T]) -> T:
+        if os.getpid() != self._pid:  # what is written on that line is the parent's, and its lock may be held for ever
+            raise RuntimeError("this process was forked from the one that submitted this call, and cannot ask about it")
+        with self._asking:
+            if self._client is None:
+                self._client = connect(self._url, name="celerypipe-calls")
+            try:
+                return question(self._client)
+            except Broken:
+                self._client.close()
+                raise
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self, ending: str) -> None:
+        """Let the workers go and remove what the session holds in Redis."""
+        for loopback in self._loopbacks:
+            loopback.close()
+        if self.carrier is not None:
+            self.carrier.close(ending)
+        self._cache.close()
+        with self._asking:
+            if self._client is not None:
+                self._client.close()

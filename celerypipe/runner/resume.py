@@ -1,0 +1,165 @@
+"""Which runs of a pipeline can be resumed, and the journal of one that goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check.complaints import is_known_here
+from celerypipe.contract.contract import Source
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.errors import ConfigError, did_you_mean
+from celerypipe.runner.folder.journal import Journal, begun
+from celerypipe.runner.folder.journals import Kept, kept, prune
+from celerypipe.runner.folder.progress import REMEMBERS, Progress
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.station import Station
+
+#: The folder of the journals in the pipeline's folder.
+PLACE = "journals"
+#: The part of a definition that its links are.
+LINKS = "(links)"
+#: Most runs that an error lists.
+LISTED = 10
+
+
+def obstacle(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -> str:
+    """Return why no run of this pipeline can be resumed, and what to do; nothing if they can.
+
+    What a warped node is, only its worker may know, unless ``local`` says that it runs here: one that is not known here
+    counts as stateless.
+    """
+    if pipeline.folder_path is None:
+        return 'it has no folder to keep a journal in: give the pipeline a "folder"'
+    can_seek = False
+    for node in pipeline.nodes:
+        if node.sync == "latest":
+            return f"{node.name!r} joins by 'latest', and what it remembers is lost with its run"
+        if node.warped and node.warp_configuration.pinned:
+            return REMEMBERS.format(node.name)
+        if not is_known_here(node, catalogue, local=local):
+            continue
+        found = catalogue.find(node.mark, node.type).node
+        if found.stateful:
+            return REMEMBERS.format(node.name)
+        can_seek = can_seek or (issubclass(found, Source) and found.seek is not Source.seek)
+    if not can_seek:
+        return (
+            "none of its sources can go on in the middle: json_lines, image_files and data_streamer can, and any "
+            "source with a seek() of its own"
+        )
+    return ""
+
+
+def parts_of(pipeline: Pipeline) -> dict[str, str]:
+    """Return a digest of each part of a definition that decides what comes out of it.
+
+    Where and how fast a node runs, and what happens when it fails, may change before a run goes on.
+    """
+    parts = {node.name: _digest([node.type, node.mark, node.configuration, node.sync]) for node in pipeline.nodes}
+    return {**parts, LINKS: _digest(sorted([link.source, link.target] for link in pipeline.links))}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def changes(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    """Return what is not as it was, as words."""
+    names = {**then, **now}
+    return ["its links" if name == LINKS else f"node {name!r}" for name in names if now.get(name) != then.get(name)]
+
+
+def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool = False) -> Kept:
+    """Return the journal of this run of the pipeline.
+
+    :class:`ConfigError` when there is none, which lists those there are; when the definition changed since; when the
+    run is still going on.
+    """
+    if reason := obstacle(pipeline, catalogue, local=local):
+        raise ConfigError(f"no run of pipeline {pipeline.name!r} can be resumed: {reason}")
+    place = _place(pipeline)
+    found, strange = kept(place)
+    one = next((each for each in found if run in each.content.runs), None)
+    if one is None:
+        known = [name for each in found for name in each.content.runs]
+        asked = f"there is no journal of a run {run!r}{did_you_mean(run, known)}" if run else "--resume needs a run"
+        raise ConfigError("\n".join([_with_list(asked, place, pipeline, found), *strange]))
+    if one.content.obstacle:
+        raise ConfigError(f"run {run!r} cannot be resumed: {one.content.obstacle}")
+    if one.busy:
+        raise ConfigError(f"run {run!r} is still going on")
+    if changed := changes(parts_of(pipeline), one.content.parts):
+        raise ConfigError(
+            f"run {run!r} cannot go on: {', '.join(changed)} changed since, so that what came out before and what "
+            "would come out now do not belong together; put the definition back as it was, or run without --resume"
+        )
+    return one
+
+
+def _place(pipeline: Pipeline) -> Path:
+    return (pipeline.folder_path or Path()) / PLACE
+
+
+def _with_list(text: str, place: Path, pipeline: Pipeline, found: Iterable[Kept]) -> str:
+    now = parts_of(pipeline)
+    lines = [_line(each, changes(now, each.content.parts)) for each in found]
+    if not lines:
+        return f"{text}; no run can be resumed, there is nothing in {place} (a run that ended well leaves no journal)"
+    more = [f"  … and {len(lines) - LISTED} older ones"] if len(lines) > LISTED else []
+    return "\n".join([f"{text}; these are in {place}:", *lines[:LISTED], *more])
+
+
+def _line(each: Kept, changed: list[str]) -> str:
+    content = each.content
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content.started))
+    note = ", still going on" if each.busy else f", {', '.join(changed)} changed since" if changed else ""
+    return f"  {content.runs[-1]}  {content.pipeline}, begun {began}, {content.count:,} source messages through{note}"
+
+
+def open_journal(
+    pipeline: Pipeline, catalogue: Catalogue, course: Course, *, resume: str | None, local: bool
+) -> Progress | None:
+    """Begin the journal of a run that can be resumed, or go on with that of ``resume``; None where none is kept."""
+    if resume is None:
+        return None if obstacle(pipeline, catalogue, local=local) else _new(pipeline, course)
+    one = resumable(pipeline, catalogue, resume, local=local)
+    journal = Journal.open(one.place, course.run_id)
+    course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
+    return Progress(journal, course.say)
+
+
+def _new(pipeline: Pipeline, course: Course) -> Progress | None:
+    place = _place(pipeline)
+    try:
+        prune(place)
+        journal = Journal.create(place / course.run_id, begun(course.run_id, pipeline.name, parts_of(pipeline)))
+    except OSError as error:  # a file system without locks, for one: the run itself does not need it
+        course.say(f"this run cannot be resumed, no journal can be written to {place}: {error}")
+        return None
+    return Progress(journal, course.say)
+
+
+def follow(progress: Progress, course: Course, stations: Iterable[Station]) -> None:
+    """Let a run tell how far its source messages are, and write it down as long as the run goes on."""
+    course.progress = progress
+    for station in stations:
+        station.join.progress = progress
+    course.spawn("journal", progress.live, course.over)
+
+
+def close_journal(course: Course, *, done: bool) -> None:
+    """Write the last, and say how to go on; the journal of a run that is done is removed."""
+    if course.progress is None:
+        return
+    try:
+        count = course.progress.close(done=done)
+    except OSError as error:
+        course.say(f"the journal of this run cannot be closed: {error}")
+        return
+    if count:
+        course.say(f"{count:,} source messages are through; to go on from there: --resume {course.run_id}")

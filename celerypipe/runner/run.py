@@ -1,0 +1,279 @@
+"""One execution of a pipeline: its stations, put together and taken apart."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.catalogue.instance import Instance
+from celerypipe.definition.graph import Graph
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.message.message import Message
+from celerypipe.redis.signing import Keyring
+from celerypipe.runner.assembly import Assembly
+from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.loopback import Loopback
+from celerypipe.runner.folder.folder import Folder
+from celerypipe.runner.folder.letter import DeadLetter
+from celerypipe.runner.folder.letters import PLACE, DeadLetters
+from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
+from celerypipe.runner.report import Report
+from celerypipe.runner.resume import close_journal, follow, open_journal
+from celerypipe.runner.stations.cache import MakeCache
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.local import as_failure
+from celerypipe.runner.stations.reader import Outflow
+from celerypipe.runner.stations.source import SourceStation
+from celerypipe.runner.stations.station import Station
+from celerypipe.runner.warp.warp import Warp
+
+#: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
+FAREWELL, PARTING = 3.0, 0.7
+
+
+class Run:
+    """The stations of one run. ``url`` None: warped nodes run here, through the codec."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        catalogue: Catalogue,
+        *,
+        url: str | None,
+        byte_budget: int,
+        shared_memory: bool,
+        keyring: Keyring | None,
+        say: Callable[[str], None],
+        cache: MakeCache,
+        feed: Iterable[Message] | None = None,
+        heads: tuple[str, ...] = (),
+        replay: tuple[DeadLetter, ...] | None = None,
+        resume: str | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.keyring = keyring
+        self._letters = replay
+        self._resume = resume
+        self.catalogue = catalogue
+        path = pipeline.folder_path
+        self.folder: Folder | None = None
+        if path:
+            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=say)
+            self.folder = Folder(path, pipeline.telemetry, letters, pipeline.reach)
+        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say, pipeline=pipeline.name)
+        self.carrier: RedisCarrier | None = None
+        if url and pipeline.is_warped:
+            self.carrier = RedisCarrier(
+                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
+            )
+        self.cache = cache(self.course, runs_here=self.carrier is None)
+        graph = Graph.of(pipeline, fed=heads)
+        self._assembly = Assembly(
+            pipeline,
+            catalogue,
+            self.course,
+            graph=graph,
+            folder=self.folder,
+            carrier=self.carrier,
+            cache=self.cache,
+            adds=replay is not None,
+        )
+        self.stations, self.loopbacks = self._assembly.stations, self._assembly.loopbacks
+        self.outflow: Outflow | None = None
+        self._started = time.monotonic()
+        self._seconds: float | None = None
+        self._stopped = False
+        self.replay: Replay | None = None
+        starts = starts_of(pipeline, replay or ())
+        names = frozenset(graph.order) if replay is None else concerned(graph, starts)
+        self._assembly.make(names)
+        if replay is not None:
+            if feed is None:
+                no_loose_ends(pipeline, graph, names)
+            self._replay(self.course.fail).hold(starts)
+        if feed is not None:
+            self.outflow = self._assembly.add_feed(feed, heads if replay is None else ())
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Look whether it can run, warm every local node up, then let the sources go; raise what prevents it."""
+        try:
+            if self.carrier is not None:
+                self.carrier.inspect(self.pipeline, self.catalogue)
+            self._make_folder()
+            if self.carrier is not None:
+                warps = [station for station in self.stations.values() if isinstance(station, Warp)]
+                for warp in warps:
+                    warp.onward = warp.only_next
+                self.carrier.instead = self._run_here
+                self.carrier.asked = self._asked if self.folder is not None else None
+                self.carrier.seen = self.cache.see if self.cache.is_used else None
+                self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
+                self._raise_if_over()
+            self.cache.open()
+            self._warm_up()
+        except BaseException as error:
+            self.course.fail(error)
+            self.close()
+            for each in self._nodes():
+                each.discard()
+            raise
+        self._started = time.monotonic()
+        self.course.expect([*self.stations.values(), *([self.outflow] if self.outflow is not None else [])])
+        if self.carrier is not None:
+            self.carrier.start()
+        for loopback in self.loopbacks:
+            loopback.start()
+        # From the sinks upwards, so that nobody sends to somebody who is not there yet.
+        for station in reversed(self.stations.values()):
+            station.start()
+        if self.replay is not None:
+            self.replay.feed(self._letters or ())
+
+    def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
+        if self.folder is None:
+            raise ConfigError(f'pipeline {self.pipeline.name!r} has no "folder", so it keeps no dead letters')
+        self.replay = Replay(self.course, self.folder.letters, self.stations, trouble)
+        return self.replay
+
+    def _asked(self, names: list[str]) -> None:
+        """Somebody wants dead letters replayed in this run."""
+        self.course.say(f"asked to replay {len(names)} dead letters")
+        replay = self.replay or self._replay(lambda error: self.course.say(f"nothing is replayed: {error}"))
+        replay.feed(names)
+
+    def _make_folder(self) -> None:
+        if self.folder is not None:
+            self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if self._letters is None:  # else one might go that is to be replayed
+                self.folder.letters.expire()
+        if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
+            self._open_journal()
+
+    def _open_journal(self) -> None:
+        local = self.carrier is None
+        progress = open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
+        if progress is not None:
+            follow(progress, self.course, self.stations.values())
+
+    def _nodes(self) -> list[Station | Loopback]:
+        """Everything that holds a node of its own."""
+        return [*self.stations.values(), *self.loopbacks]
+
+    def _warm_up(self) -> None:
+        """Warm all local nodes up at the same time; the first that fails, or the end of the run, ends the wait."""
+        failures: list[BaseException] = []
+
+        def warm(prepare: Callable[[], None], name: str) -> None:
+            try:
+                prepare()
+            except BaseException as error:  # noqa: BLE001  # raised again below, in the thread that waits
+                failures.append(as_failure(error, name, None))
+
+        threads = [
+            self.course.spawn("warmup", warm, each.prepare, getattr(each, "name", "warped node"))
+            for each in self._nodes()
+        ]
+        deadline = self.pipeline.deadline
+        while any(thread.is_alive() for thread in threads) and not failures:
+            if deadline is not None and time.monotonic() - self._started > deadline:
+                failures.append(DeadlineExceeded(f"the pipeline's deadline of {deadline} s passed during warm-up"))
+            if self.course.over.wait(0.02):
+                break
+        if failures or self.course.over.is_set():
+            for thread in threads:
+                self.course.forget(thread)
+        if failures:
+            raise failures[0]
+        self._raise_if_over()
+
+    def _raise_if_over(self) -> None:
+        if self.course.error is not None:
+            raise self.course.error
+
+    def _run_here(self, warp: Warp) -> None:
+        """No worker serves this warp's queue: its messages go through a loopback from now on."""
+        node = warp.node
+
+        def make() -> Instance:
+            return Instance(self._assembly.entry(node), self._assembly.configuration(node), name=node.name)
+
+        fetch = self.carrier.here if self.carrier is not None else lambda message: message
+        loopback = Loopback(self.course, make, fetch)
+        self.loopbacks.append(loopback)
+        warp.carrier, warp.circuit = loopback, None
+        self.cache.move_here(warp.name)
+        for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
+            loopback.post(warp, flight)
+        loopback.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the run is over, at most so long; return whether it is."""
+        return self.course.over.wait(seconds)
+
+    def check(self, now: float) -> None:
+        """Hold every node to its timeout."""
+        for station in list(self.stations.values()):
+            station.check(now)
+
+    def outputs(self) -> Iterator[Message]:
+        """What reaches the end of a pipeline that is fed from code."""
+        while self.outflow is not None and (messages := self.outflow.take()):
+            yield from messages
+
+    def stop_sources(self, reason: str) -> None:
+        """Want no more messages; what is on its way still comes out."""
+        self._stopped = True
+        self.course.say(f"{reason}: the sources stop, what is on its way comes out; once more stops at once")
+        for station in self.stations.values():
+            if isinstance(station, SourceStation):
+                station.stop()
+        if self.replay is not None:
+            self.replay.stop()
+
+    def close(self) -> None:
+        """Take everything apart. Nodes get a moment to let go; nothing keeps the process."""
+        if self._seconds is not None:
+            return
+        self._seconds = time.monotonic() - self._started
+        self.course.over.set()
+        for station in self.stations.values():
+            station.close()
+        for loopback in self.loopbacks:
+            loopback.close()
+        patience = PARTING if isinstance(self.course.error, RunCancelled) else FAREWELL
+        self.course.settle(patience)
+        if self.replay is not None:
+            self.replay.close()
+        close_journal(self.course, done=self.course.error is None and not self._stopped)
+        if self.carrier is not None:
+            error = self.course.error
+            ending = "cancelled" if isinstance(error, RunCancelled) else "failed"
+            self.carrier.close("finished" if error is None else ending)
+        self.cache.close()
+        self.course.farewell(patience)
+        if self.folder is not None:
+            self.folder.close()
+
+    def report(self) -> Report:
+        """What happened so far."""
+        seconds = self._seconds if self._seconds is not None else time.monotonic() - self._started
+        error = self.course.error
+        status: Literal["done", "stopped", "cancelled", "failed"] = "stopped" if self._stopped else "done"
+        if error is not None:
+            status = "cancelled" if isinstance(error, RunCancelled) else "failed"
+        nodes = tuple(
+            station.tally.report(name, station.node.mark, (station.node.queue or "") if station.node.warped else "")
+            for name, station in self.stations.items()
+            if not name.startswith("(")
+        )
+        refused = dict(self.keyring.refusals.counts) if self.keyring is not None else {}
+        circuits = self.carrier.circuits.values() if self.carrier is not None else ()
+        queues = tuple(circuit.report() for circuit in circuits)
+        text = str(error) if error else ""
+        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, text, queues, refused)

@@ -1,0 +1,297 @@
+"""The runner: walks the graph of a pipeline here, from the first source to the last message, and reports."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from celerypipe.cache.node import CacheUse
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check.complaints import require
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.message.message import Message
+from celerypipe.redis.url import client_url
+from celerypipe.runner.folder.letter import DeadLetter
+from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
+from celerypipe.runner.functions.submitting import Submitting
+from celerypipe.runner.functions.transport import Transport
+from celerypipe.runner.report import Report
+from celerypipe.runner.run import Run
+from celerypipe.runner.stations.cache import RunCache
+from celerypipe.settings import Settings
+
+#: Seconds between two looks at timeouts.
+CLOCK = 0.05
+#: Seconds a run that was asked to end by SIGTERM may take to drain.
+TERM_GRACE = 8.0
+
+#: Bytes of messages that may be on their way to workers and back at one time.
+BYTE_BUDGET = 256 * 1024 * 1024
+
+
+class Runner(Submitting):
+    """Runs pipelines, and calls functions.
+
+    ``redis``
+        where Redis is, such as ``redis://host:6379/0`` or ``unix:///path``; needed when a node is warped. Without it
+        ``CELERYPIPE_REDIS_URL`` counts.
+    ``local``
+        run warped nodes in this process too, through the real codec
+    ``byte_budget``
+        bytes that may be on their way to workers and back at one time; a full budget holds up the sources
+    ``shared_memory``
+        large payloads may go through ``/dev/shm`` where all workers are on this machine; by default
+        ``CELERYPIPE_SHARED_MEMORY`` decides, and that is yes unless it says ``no``
+    ``cache``, ``refresh``, ``rerun_failing``
+        False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
+        everything, and keep it. Failures that were kept are no answer
+    ``on_event``
+        called with one sentence whenever something worth telling happens (no worker, Redis away, …)
+    """
+
+    def __init__(
+        self,
+        redis: str | None = None,
+        *,
+        local: bool = False,
+        byte_budget: int = BYTE_BUDGET,
+        shared_memory: bool | None = None,
+        cache: bool = True,
+        refresh: Iterable[str] = (),
+        rerun_failing: bool = False,
+        on_event: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.redis = client_url(redis) if redis else None
+        self.local = local
+        self.byte_budget = byte_budget
+        self.shared_memory = shared_memory
+        self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
+        self.on_event = on_event or (lambda text: None)
+        #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
+        self.report: Report | None = None
+        self._current: Run | None = None
+
+    def run(
+        self,
+        pipeline: Pipeline,
+        *,
+        resume: str | None = None,
+        on_progress: Callable[[Report], None] | None = None,
+    ) -> Report:
+        """Run a pipeline until its sources end and everything in flight is out.
+
+        Ctrl-C or SIGTERM stop the sources and drain (SIGTERM for at most 8 s); a second one stops at once. Raises
+        :class:`DefinitionError` and :class:`ConfigError` before anything runs, :class:`NodeError` when a node fails
+        under ``on_error: stop``, :class:`RunCancelled`, :class:`DeadlineExceeded`; the error's ``report`` says how far
+        it came. ``on_progress`` is called about four times a second.
+
+        ``resume``: the id of a run of this pipeline that was ended, by ``kill -9`` too. Its sources leave out the
+        messages that were through: a :class:`ConfigError` says why if that cannot be.
+        """
+        return self._run(self._make(pipeline, resume=resume), on_progress)
+
+    def replay(
+        self,
+        pipeline: Pipeline,
+        letters: Iterable[str] | None = None,
+        *,
+        on_progress: Callable[[Report], None] | None = None,
+    ) -> Report:
+        """Run dead letters again: each goes to the node where it died, and on from there. Sources do not run.
+
+        ``letters``: their names, or the beginnings of them; None: all. A letter is removed once all that came of it is
+        through. It stays when it dies again, is skipped, or the run fails. A file sink adds to its file. Otherwise as
+        :meth:`run`.
+        """
+        return self._run(self._make(pipeline, replay=True if letters is None else letters), on_progress)
+
+    def _run(self, run: Run, on_progress: Callable[[Report], None] | None) -> Report:
+        self._current = run
+        with _Signals(run):
+            run.begin()
+            try:
+                self._watch(run, run.pipeline.deadline, on_progress)
+            except BaseException as error:  # whatever ends the caller, Ctrl-C too, ends the run; it is raised again
+                run.course.fail(error)
+                self._close(run)
+                raise
+        return self._end(run)
+
+    def stream(
+        self, pipeline: Pipeline, inputs: Iterable[Message] = (), *, replay: Iterable[str] | bool = False
+    ) -> Iterator[Message]:
+        """Feed ``inputs`` to the nodes that have no link in, and yield what leaves the nodes that have none out.
+
+        ``replay``: names of dead letters to run again instead, or True for all, as :meth:`replay` does. A letter is
+        through when the message after what came of it was asked for.
+
+        Closing the iterator early cancels the run. Raises what :meth:`run` raises.
+        """
+        run = self._make(pipeline, feed=inputs, replay=replay)
+        self._current = run
+        run.begin()
+        clock = threading.Thread(target=self._keep_time, args=(run, pipeline.deadline), daemon=True)
+        clock.start()
+        try:
+            yield from run.outputs()
+        except BaseException:  # whatever ends the reader, closing the iterator too; it is raised again
+            run.course.fail(RunCancelled("the reader of the stream left"))
+            clock.join()
+            self._close(run)
+            raise
+        clock.join()
+        self._end(run)
+
+    def cancel(self) -> None:
+        """Stop the run that is going on, at once; may be called from any thread."""
+        run = self._current
+        if run is not None:
+            run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
+
+    def _make(
+        self,
+        pipeline: Pipeline,
+        feed: Iterable[Message] | None = None,
+        replay: Iterable[str] | bool = False,
+        resume: str | None = None,
+    ) -> Run:
+        settings = Settings.from_environment()
+        catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
+        heads = (
+            ()
+            if feed is None and replay is False
+            else tuple(
+                node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
+            )
+        )
+        if feed is not None and not isinstance(feed, tuple) and not heads:
+            raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
+        require(pipeline, catalogue, local=self.local, fed=heads)
+        self.cache.check(pipeline.nodes)
+        url = self.redis or settings.redis_url
+        if url is None and not self.local and pipeline.is_warped:
+            raise ConfigError(
+                "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
+                "`with Embedded(pipeline) as url: Runner(redis=url)`"
+            )
+        return Run(
+            pipeline,
+            catalogue,
+            url=None if self.local else url,
+            byte_budget=self.byte_budget,
+            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
+            say=self.on_event,
+            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
+            feed=feed,
+            heads=heads,
+            replay=None if replay is False else self._letters(pipeline, replay),
+            resume=resume,
+        )
+
+    def _transport(self) -> Transport:
+        settings = Settings.from_environment()
+        url = self.redis or settings.redis_url
+        if url is None and not self.local:
+            raise ConfigError(
+                "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
+                "Runner(local=True) calls it here"
+            )
+        return Transport(
+            url=None if self.local else url,
+            byte_budget=self.byte_budget,
+            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
+            plugins=settings.plugins,
+            say=self.on_event,
+            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
+        )
+
+    def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
+        """The dead letters that are meant; what else is in their folder is said and left alone."""
+        if pipeline.folder_path is None:
+            raise ConfigError(f'pipeline {pipeline.name!r} has no "folder", so it keeps no dead letters')
+        words = () if isinstance(wanted, bool) else tuple(wanted)
+        if wanted is not True and not words:
+            return ()
+        found = chosen(DeadLetters(pipeline.folder_path / PLACE), words)
+        for line in found.strange:
+            self.on_event(f"dead letters: {line}; it is left alone")
+        return tuple(found.letters)
+
+    def _watch(self, run: Run, deadline: float | None, on_progress: Callable[[Report], None] | None) -> None:
+        """Hold every node to its timeout until the run is over."""
+        start = shown = time.monotonic()
+        while not run.wait(CLOCK):
+            now = time.monotonic()
+            run.check(now)
+            if deadline is not None and now - start > deadline:
+                run.course.fail(DeadlineExceeded(f"the pipeline's deadline of {deadline} s passed"))
+            if on_progress is not None and now - shown > 0.25:
+                shown = now
+                on_progress(run.report())
+
+    def _keep_time(self, run: Run, deadline: float | None) -> None:
+        try:
+            self._watch(run, deadline, None)
+        except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not its timeouts
+            run.course.fail(error)
+
+    def _close(self, run: Run) -> Report:
+        run.close()
+        self._current = None
+        self.report = report = run.report()
+        return report
+
+    def _end(self, run: Run) -> Report:
+        report = self._close(run)
+        error = run.course.error
+        if error is not None:
+            if isinstance(error, CelerypipeError):
+                error.report = report
+            raise error
+        return report
+
+
+def _links_to(pipeline: Pipeline, name: str) -> bool:
+    return any(link.target == name for link in pipeline.links)
+
+
+class _Signals:
+    """SIGINT and SIGTERM for the length of a run in the main thread: first drain, then stop."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._before: dict[int, Any] = {}
+        self._asked = False
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._told)
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def _told(self, number: int, _frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._asked:
+            again = RunCancelled(f"stopped by a second {name}")
+            threading.Thread(target=self._run.course.fail, args=(again,), daemon=True).start()
+            return
+        self._asked = True
+        # A handler must not wait for a lock that the interrupted code holds: a thread does.
+        threading.Thread(target=self._run.stop_sources, args=(name,), daemon=True).start()
+        if number == signal.SIGTERM:
+            too_long = RunCancelled(f"stopped by SIGTERM; {TERM_GRACE:.0f} s were not enough to drain")
+            timer = threading.Timer(TERM_GRACE, self._run.course.fail, args=(too_long,))
+            timer.daemon = True
+            timer.start()

@@ -1,0 +1,175 @@
+"""The result cache in one run: which nodes use it and how, and the thread that sends what it does not know."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import redis
+
+from celerypipe.cache.asked import Asker
+from celerypipe.cache.asker import asker_of
+from celerypipe.cache.cache import ResultCache
+from celerypipe.cache.node import CacheUse, MakeAsker, NodeCache, Schema, WarpedNodeCache, Worker
+from celerypipe.definition.parts import CacheDefinition
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.mailbox import schemas
+from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import Keyring
+from celerypipe.runner.stations.course import Course
+from celerypipe.settings import CacheSettings
+
+#: Said once by a run that has nowhere to keep results.
+NOWHERE = (
+    "no result is looked up or kept: a Redis is needed for that (--redis URL or CELERYPIPE_REDIS_URL), "
+    "or CELERYPIPE_CACHE_URL=file:///FOLDER"
+)
+
+
+class MakeCache(Protocol):
+    """Makes the cache of a run."""
+
+    def __call__(self, course: Course, *, runs_here: bool) -> RunCache: ...
+
+
+MakeSchema = Callable[[], Schema]
+MakeConfiguration = Callable[[], Mapping[str, Any]]
+
+
+class RunCache:
+    """The result cache of one run. ``url`` None and no second tier: nothing is remembered.
+
+    ``runs_here``: warped nodes run in this process.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        url: str | None,
+        settings: CacheSettings,
+        *,
+        use: CacheUse,
+        keyring: Keyring | None,
+        runs_here: bool,
+    ) -> None:
+        self.course = course
+        self._url = url
+        self._settings = settings
+        self.use = use
+        self.on = use.on and settings.enabled
+        self._keyring = keyring
+        self._runs_here = runs_here
+        self._local: dict[str, NodeCache] = {}
+        self._warped: dict[str, WarpedNodeCache] = {}
+        self._results: ResultCache | None = None
+        self._is_open = self._told = False
+        self._thread: threading.Thread | None = None
+        self._unknown: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+
+    # -- which nodes ------------------------------------------------------------------------------------------------
+
+    def of(self, node: NodeDefinition, here: MakeSchema, configuration: MakeConfiguration) -> NodeCache | None:
+        """Return the way to the cache of a node that runs in this process; None if it has none."""
+        if node.cache is None or not self.on:
+            return None
+        made = NodeCache(node, _making(node, node.cache, configuration), here, use=self.use, say=self.course.say)
+        self._local[node.name] = made
+        self._reach(made)
+        return made
+
+    def of_warped(
+        self, node: NodeDefinition, here: MakeSchema, configuration: MakeConfiguration
+    ) -> WarpedNodeCache | None:
+        """Return the way to the cache of a warped node; ``here``: what its class says, if it runs here."""
+        if node.cache is None or not self.on:
+            return None
+        make = _making(node, node.cache, configuration)
+        made = WarpedNodeCache(
+            node, make, here, use=self.use, say=self.course.say, runs_here=self._runs_here, keyring=self._keyring
+        )
+        self._warped[node.name] = made
+        self._reach(made)
+        return made
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_used(self) -> bool:
+        """Does a node of the run have a cache?"""
+        return bool(self._local or self._warped)
+
+    def open(self) -> None:
+        """The run begins: reach for the cache, if a node uses it, and for nodes that are made later as they come."""
+        self._is_open = True
+        self._reach(*self._local.values(), *self._warped.values())
+
+    def _reach(self, *nodes: NodeCache) -> None:
+        if not nodes or not self._is_open:
+            return
+        if self._url is None and self._settings.url is None:
+            if not self._told:
+                self.course.say(NOWHERE)
+            self._told = True
+            return
+        if self._results is None:
+            self._results = ResultCache(
+                self._url,
+                settings=self._settings,
+                keyring=self._keyring,
+                say=self.course.say,
+                run=self.course.run_id,
+            )
+        if self._warped and self._thread is None:
+            self._thread = self.course.spawn("unknown", self._live)
+        for node in nodes:
+            node.open(self._results)
+
+    def see(self, client: Client, name: str, workers: Sequence[Worker]) -> None:
+        """These workers serve the queue of this node now."""
+        node = self._warped.get(name)
+        if node is None or not node.see(workers):
+            return
+        told = None
+        with suppress(redis.ResponseError):  # it is full, or this user may not: no reason to end a run
+            if schema := node.declared if workers else None:
+                schemas.remember(client, schema, self._keyring)
+            told = None if workers else schemas.recall(client, node.mark, self._keyring)
+        if not workers:
+            node.recall(told)
+
+    def move_here(self, name: str) -> None:
+        """No worker serves this node: it runs in this process from now on."""
+        node = self._warped.get(name)
+        if node is not None:
+            self.unknown(node.move_here)  # its module may take long to import
+
+    def unknown(self, work: Callable[[], None]) -> None:
+        """Have this done by a thread that may wait: the cache does not know a result, and its message is sent."""
+        self._unknown.put(work)
+
+    def _live(self) -> None:
+        while (work := self._unknown.get()) is not None and not self.course.over.is_set():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+                self.course.fail(error)
+                return
+
+    def close(self) -> None:
+        """The run is over, and so are its claims: write what is still to be written."""
+        self._unknown.put(None)
+        if self._results is not None:
+            self._results.close()
+
+
+def _making(node: NodeDefinition, policy: CacheDefinition, configuration: MakeConfiguration) -> MakeAsker:
+    # A payload means something else where it is all arguments of a function.
+    mark = f"{node.mark}()" if node.called else node.mark
+
+    def make(schemas: Sequence[Schema]) -> tuple[Asker | None, str]:
+        return asker_of(mark, schemas, configuration(), policy, written=node.configuration)
+
+    return make

@@ -1,0 +1,117 @@
+"""The course of a run: what all its stations share - its id, whether it is over, whom to tell, its threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from celerypipe.message.message import Message
+from celerypipe.runner.folder.folder import Folder
+from celerypipe.runner.folder.progress import Progress
+from celerypipe.runner.folder.tracker import Tracker
+
+#: Keeps a dead letter: (node, message, why); False if the message itself cannot be kept.
+Bury = Callable[[str, Message, dict[str, Any]], bool]
+
+
+class Course:
+    """What all stations of one run share: its id, whether it is over, and whom to tell."""
+
+    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None], pipeline: str = "") -> None:
+        self.run_id = run_id
+        self.pipeline = pipeline
+        self.folder = folder
+        self.say = say
+        self.bury: Bury | None = folder.letters.keep if folder else None
+        #: Set when nothing more shall happen: done, failed or cancelled.
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+        #: Follows source messages until they are through, where the run can be resumed.
+        self.progress: Progress | None = None
+        #: Follows dead letters that are replayed, if any are.
+        self.tracker: Tracker | None = None
+        #: Dead letters that there was no time to write.
+        self.unwritten = 0
+        self._lock = threading.Lock()
+        self._threads: set[threading.Thread] = set()
+        self._going: set[object] = set()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-later")
+        self._later: set[Future[None]] = set()
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something that may take long, after what was given before, in a thread that nothing waits for."""
+        future = self._executor.submit(work)
+        self._later.add(future)
+        future.add_done_callback(self._later.discard)
+
+    def sent(self, message: Message, parent: Message) -> None:
+        """A message that was made of another one is about to be handed on."""
+        if self.tracker is not None:
+            self.tracker.sent(message, parent)
+        if self.progress is not None:
+            self.progress.sent(message)
+
+    def hold(self, message: Message) -> None:
+        """A message is not through before :meth:`left` was called once more."""
+        if self.tracker is not None:
+            self.tracker.hold(message)
+        if self.progress is not None:
+            self.progress.sent(message)
+
+    def left(self, message: Message) -> None:
+        """A message is through a node, and what came of it was handed on; or it was given up."""
+        if self.tracker is not None:
+            self.tracker.left(message)
+        if self.progress is not None and self.error is None:  # else it is what the run failed over
+            self.progress.left(message)
+
+    def settle(self, seconds: float) -> None:
+        """Wait so long for what :meth:`later` was given, and leave what is not done then."""
+        left = wait(list(self._later), seconds).not_done
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self.unwritten = len(left)
+        if left:
+            self.say(f"{len(left)} dead letters could not be written in time")
+
+    def expect(self, stations: Iterable[object]) -> None:
+        """Be over when all of these have finished."""
+        self._going = set(stations)
+        if not self._going:
+            self.over.set()
+
+    def ended(self, station: object) -> None:
+        """This station has finished."""
+        with self._lock:
+            self._going.discard(station)
+            last = not self._going
+        if last:
+            self.over.set()
+
+    def spawn(self, name: str, work: Callable[..., None], *arguments: Any) -> threading.Thread:
+        """Start a daemon thread of this run, which :meth:`farewell` waits for."""
+        thread = threading.Thread(target=work, args=arguments, name=f"celerypipe-{name}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return thread
+
+    def forget(self, thread: threading.Thread | None) -> None:
+        """This thread hangs in user code: nobody waits for it any more."""
+        if thread is not None:
+            self._threads.discard(thread)
+
+    def farewell(self, seconds: float) -> None:
+        """Give the threads so long to let go of their nodes."""
+        until = time.monotonic() + seconds
+        for thread in list(self._threads):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with this error; the first one counts."""
+        with self._lock:
+            if self.error is None and not self.over.is_set():
+                self.error = error
+        self.over.set()

@@ -1,0 +1,241 @@
+"""How several links in become one input: the policies behind ``sync``.
+
+============================  =====================================================================================
+``passthrough``               every message by itself, as it comes (the default, juturna's too)
+``local``                     the node decides: ``next_batch(sources)`` gets ``{link: [messages]}`` and returns
+                              ``{link: [indices]}`` of what to hand over now (juturna's contract)
+``zip``                       one of each link, in order
+``latest``                    the newest of each link, whenever one arrives, once there is one of each
+``key:<meta field>``          one of each link with the same value in that meta field
+``within:<seconds>``          one of each link whose times lie at most so far apart; a message's time is its
+                              payload's ``timestamp`` or ``start``, else ``created_at``; links must be in time order
+============================  =====================================================================================
+
+What belongs together arrives as one message whose payload is a :class:`~celerypipe.Batch`, in the order of the links,
+and whose meta is all of theirs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+from celerypipe.errors import NodeFailed
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Batch
+from celerypipe.runner.folder.progress import Progress
+
+NextBatch = Callable[[dict[str, list[Message]]], dict[str, list[int]]]
+
+
+class Join:
+    """Passthrough, and the shape of all the others: messages go in one by one, inputs come out."""
+
+    def __init__(self, name: str, links: Sequence[str], capacity: int) -> None:
+        self.name = name
+        self.links = tuple(links)
+        self.capacity = capacity
+        #: Messages that were given up because no partner came.
+        self.unmatched = 0
+        #: Follows source messages, where the run can be resumed.
+        self.progress: Progress | None = None
+
+    def put(self, link: str, message: Message) -> Iterable[Message]:
+        """Take one message from a link and return the inputs that are complete now."""
+        return (message,)
+
+    def left(self) -> int:
+        """How many messages wait for a partner."""
+        return 0
+
+    def _together(self, parts: Sequence[Message]) -> Message:
+        if self.progress is not None:
+            self.progress.joined(parts)
+        return together(self.name, parts)
+
+    def _give_up(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.unmatched += 1
+            if self.progress is not None:
+                self.progress.left(message)
+
+
+class Zip(Join):
+    """One of each link, in order."""
+
+    def __init__(self, name: str, links: Sequence[str], capacity: int) -> None:
+        super().__init__(name, links, capacity)
+        self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
+
+    def put(self, link: str, message: Message) -> Iterable[Message]:
+        mine = self._waiting[link]
+        mine.append(message)
+        if len(mine) > self.capacity:
+            missing = next(other for other in self.links if not self._waiting[other])
+            raise NodeFailed(
+                f"{self.name}: {len(mine)} messages from {link!r} wait and none came from {missing!r}; "
+                "'zip' needs as many messages on every link: use 'key:<meta field>' where some are swallowed",
+                node=self.name,
+            )
+        if all(self._waiting.values()):
+            return (self._together([self._waiting[each].popleft() for each in self.links]),)
+        return ()
+
+    def left(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+
+class Latest(Join):
+    """The newest of each link."""
+
+    def __init__(self, name: str, links: Sequence[str], capacity: int) -> None:
+        super().__init__(name, links, capacity)
+        self._newest: dict[str, Message] = {}
+
+    def put(self, link: str, message: Message) -> Iterable[Message]:
+        self._newest[link] = message
+        if len(self._newest) < len(self.links):
+            return ()
+        return (self._together([self._newest[each] for each in self.links]),)
+
+
+class Keyed(Join):
+    """One of each link with the same value in a meta field; the oldest incomplete one goes when there are too many."""
+
+    def __init__(self, name: str, links: Sequence[str], capacity: int, field: str) -> None:
+        super().__init__(name, links, capacity)
+        self.field = field
+        self._waiting: OrderedDict[Any, dict[str, deque[Message]]] = OrderedDict()
+
+    def put(self, link: str, message: Message) -> Iterable[Message]:
+        try:
+            key = message.meta[self.field]
+            waiting = self._waiting.setdefault(key, {})
+        except (KeyError, TypeError):
+            raise NodeFailed(
+                f"{self.name}: a message from {link!r} has no usable meta field {self.field!r} to join by; "
+                f"it has {', '.join(map(repr, message.meta)) or 'none'}: "
+                f"add it with message.with_meta({self.field}=...)",
+                node=self.name,
+                message_id=message.id,
+            ) from None
+        waiting.setdefault(link, deque()).append(message)
+        if len(waiting) == len(self.links):
+            parts = [waiting[each].popleft() for each in self.links]
+            for each in self.links:
+                if not waiting[each]:
+                    del waiting[each]
+            if not waiting:
+                del self._waiting[key]
+            return (self._together(parts),)
+        if len(self._waiting) > self.capacity:
+            _, oldest = self._waiting.popitem(last=False)
+            self._give_up(chain.from_iterable(oldest.values()))
+        return ()
+
+    def left(self) -> int:
+        return sum(len(messages) for waiting in self._waiting.values() for messages in waiting.values())
+
+
+class Within(Join):
+    """One of each link whose times lie close together; what is too old for any partner is given up."""
+
+    def __init__(self, name: str, links: Sequence[str], capacity: int, seconds: float) -> None:
+        super().__init__(name, links, capacity)
+        self.seconds = seconds
+        self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
+
+    def put(self, link: str, message: Message) -> Iterable[Message]:
+        mine = self._waiting[link]
+        mine.append(message)
+        if len(mine) > self.capacity:
+            self._give_up([mine.popleft()])
+        ready = []
+        while all(self._waiting.values()):
+            heads = {each: moment(self._waiting[each][0]) for each in self.links}
+            oldest = min(heads, key=heads.__getitem__)
+            if max(heads.values()) - heads[oldest] <= self.seconds:
+                ready.append(self._together([self._waiting[each].popleft() for each in self.links]))
+            else:
+                self._give_up([self._waiting[oldest].popleft()])
+        return ready
+
+    def left(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+
+class Local(Join):
+    """The node's own ``next_batch`` decides."""
+
+    def __init__(self, name: str, links: Sequence[str], capacity: int, next_batch: NextBatch) -> None:
+        super().__init__(name, links, capacity)
+        self._next_batch = next_batch
+        self._waiting: dict[str, list[Message]] = {}
+
+    def put(self, link: str, message: Message) -> Iterable[Message]:
+        mine = self._waiting.setdefault(link, [])
+        mine.append(message)
+        if len(mine) > self.capacity:
+            raise NodeFailed(
+                f"{self.name}: next_batch leaves {len(mine)} messages of {link!r} waiting; it must hand them over "
+                "or drop them by handing them over and ignoring them",
+                node=self.name,
+            )
+        chosen: list[Message] = []
+        for origin, indices in self._next_batch(self._waiting).items():
+            chosen.extend(self._waiting[origin][index] for index in sorted(set(indices)))
+            for index in sorted(set(indices), reverse=True):
+                del self._waiting[origin][index]
+        if len(chosen) <= 1:
+            return chosen
+        return (self._together(chosen),)
+
+    def left(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+
+def join_of(
+    sync: str | None, name: str, links: Sequence[str], capacity: int, next_batch: NextBatch | None = None
+) -> Join:
+    """Return the join that ``sync`` names. ``capacity`` bounds what waits on one link (or, by key, how many keys)."""
+    policy, _, argument = (sync or ("local" if next_batch else "passthrough")).partition(":")
+    if policy == "zip":
+        return Zip(name, links, capacity)
+    if policy == "latest":
+        return Latest(name, links, capacity)
+    if policy == "key":
+        return Keyed(name, links, capacity, argument)
+    if policy == "within":
+        return Within(name, links, capacity, float(argument))
+    if policy == "local" and next_batch is not None:
+        return Local(name, links, capacity, next_batch)
+    return Join(name, links, capacity)
+
+
+def together(name: str, parts: Sequence[Message]) -> Message:
+    """Several messages as one, under the name of the node that receives them."""
+    first = parts[0]
+    meta: dict[str, Any] = {}
+    timers: dict[str, float] = {}
+    for part in parts:
+        meta.update(part.meta)
+        timers.update(part.timers)
+    return Message(
+        Batch(tuple(parts)),
+        meta=meta,
+        creator=f"{name}_sync",
+        timers=timers,
+        origin=first.origin,
+        sequence=first.sequence,
+    )
+
+
+def moment(message: Message) -> float:
+    """The time that ``within`` compares."""
+    for field in ("timestamp", "start"):
+        value = getattr(message.payload, field, None)
+        if isinstance(value, (int, float)) and value >= 0:
+            return float(value)
+    return message.created_at

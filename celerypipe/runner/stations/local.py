@@ -1,0 +1,209 @@
+"""Nodes that run here: each in a daemon thread of its own, so that a hung one cannot keep the process alive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from celerypipe.catalogue.capture import Recorder, captured, here
+from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.contract.contract import Sink
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import CelerypipeError, CodecError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.message.message import Message
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.station import REPLAY, Full, Waiting
+
+#: Messages that wait in front of a local node before its upstream nodes are held up.
+INBOX = 64
+
+MakeInstance = Callable[[], Instance]
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a thread of a local node works on. A turn that was abandoned (its time was over) is nobody's any more."""
+
+    message: Message | None = None
+    attempt: int = 0
+    since: float = 0.0
+    abandoned: bool = False
+    recorder: Recorder | None = None
+
+
+class LocalStation(Waiting):
+    """A proc or sink in the runner's own process."""
+
+    def __init__(self, course: Course, node: NodeDefinition, make: MakeInstance) -> None:
+        super().__init__(course, node)
+        self._make = make
+        self.instance = make()
+        self._inbox: deque[tuple[str, Message]] = deque()
+        self._ready: deque[Message] = deque()
+        self._turn = Turn()
+        self._key = ""
+        self._thread: threading.Thread | None = None
+
+    def prepare(self) -> None:
+        self._warm(self.instance)
+
+    def _warm(self, instance: Instance) -> None:
+        if self.course.progress is not None:
+            instance.record = self.course.progress.record(self.name)
+        instance.warm()
+
+    def discard(self) -> None:
+        self.instance.destroy()
+
+    def next_batch(self, sources: dict[str, list[Message]]) -> dict[str, list[int]]:
+        """Ask the node which messages it wants now."""
+        chosen: dict[str, list[int]] = self.instance.warm().next_batch(sources)  # type: ignore[attr-defined]
+        return chosen
+
+    def start(self) -> None:
+        self._start(self._turn, self.instance)
+
+    def _start(self, turn: Turn, instance: Instance, again: tuple[Message, int] | None = None) -> None:
+        self._thread = self.course.spawn(self.name, self._live, turn, instance, again)
+
+    def _waiting(self) -> int:
+        """How many messages wait in here."""
+        return len(self._inbox)
+
+    def has_room(self, count: int) -> bool:
+        return self._waiting() + count <= INBOX
+
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
+        with self._changed:
+            if not self._wait_for_room(lambda: self._waiting() >= INBOX, full):
+                return False
+            self._inbox.append((link, message))
+            self._changed.notify_all()
+        return True
+
+    def check(self, now: float) -> None:
+        turn, timeout = self._turn, self.node.timeout
+        if timeout is None or turn.message is None or now - turn.since <= timeout:
+            return
+        with self._changed:
+            message, attempt, spent = turn.message, turn.attempt, now - turn.since
+            if message is None or turn.abandoned or spent <= timeout:
+                return
+            turn.abandoned = True
+            self._turn = Turn()
+            self.course.forget(self._thread)
+        error = NodeTimeout(
+            f"{self.name}: {timeout} s exceeded ({spent:.1f} s running here)", node=self.name, message_id=message.id
+        )
+        self._tell(turn, message, error)
+        delay = self.judge(message, error, attempt)
+        if delay is None:
+            self.course.left(message)
+        if not self.course.over.is_set():
+            again = (message, attempt + 1) if delay is not None else None
+            self.course.spawn(self.name, self._replace, again, delay or 0.0)
+
+    def _replace(self, again: tuple[Message, int] | None, delay: float) -> None:
+        """A fresh node in a fresh thread takes over from one that hangs."""
+        if self.course.over.wait(delay):
+            return
+        try:
+            instance = self._make()
+            self._warm(instance)
+        except BaseException as error:  # noqa: BLE001  # without a node the run cannot go on
+            self.course.fail(as_failure(error, self.name, None))
+            return
+        self.instance = instance
+        self._start(self._turn, instance, again)
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _live(self, turn: Turn, instance: Instance, again: tuple[Message, int] | None) -> None:
+        try:
+            if again:
+                self._work(turn, instance, *again)
+            while not turn.abandoned and (message := self._next()) is not None:
+                self._work(turn, instance, message, 0)
+        except BaseException as error:  # noqa: BLE001  # a join that cannot go on, or a defect: never a hang
+            self.course.fail(as_failure(error, self.name, None))
+        finally:
+            instance.destroy()
+        if not turn.abandoned and not self.course.over.is_set():
+            self.finish()
+
+    def _next(self) -> Message | None:
+        """The next input, or None at the end."""
+        while not self._ready:
+            with self._changed:
+                while not self._inbox:
+                    if self._ended or self.course.over.is_set():
+                        return None
+                    self._changed.wait(0.5)
+                link, message = self._inbox.popleft()
+                self._changed.notify_all()
+            self.received(message)
+            self._ready.extend((message,) if link == REPLAY else self.join.put(link, message))
+        return None if self.course.over.is_set() else self._ready.popleft()
+
+    def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
+        if not attempt and self.node.type == "sink" and self.course.progress is not None:
+            self._key = self.course.progress.key(self.name, message)
+        while True:
+            with self._changed:
+                turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
+                turn.recorder = Recorder() if self.node.console else None
+            error: BaseException | None = None
+            outputs: list[Message] = []
+            try:
+                with captured(turn.recorder):
+                    outputs = self._update(instance, message)
+            except BaseException as raised:  # noqa: BLE001  # what user code raises, sys.exit too, is judged by on_error
+                error = as_failure(raised, self.name, message)
+            with self._changed:
+                if turn.abandoned:
+                    return
+                turn.message = None
+            self.tally.running.add(time.monotonic() - turn.since)
+            self._tell(turn, message, error)
+            if error is None:
+                self.pass_on(outputs, message)
+                self.course.left(message)
+                return
+            delay = self.judge(message, error, attempt)
+            if delay is None:
+                self.course.left(message)
+            if delay is None or self.course.over.wait(delay):
+                return
+            attempt += 1
+
+    def _tell(self, turn: Turn, message: Message, error: BaseException | None) -> None:
+        """Give away what was printed, if that was asked for."""
+        if turn.recorder is not None:
+            console = turn.recorder.console(here())
+            if isinstance(error, NodeError):
+                error.console = console
+            self.printed(message, console, error)
+
+    def _update(self, instance: Instance, message: Message) -> list[Message]:
+        node = instance.node
+        if self._key and isinstance(node, Sink):
+            node.update_once(message, self._key)
+            return []
+        return instance.update(message)
+
+
+def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:
+    """An exception out of user code as a :class:`NodeFailed` with its cause; our own typed errors stay."""
+    if isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
+        return raised
+    failure = NodeFailed(
+        f"{name}: {brief(raised)}",
+        node=name,
+        message_id=message.id if message else "",
+        remote_traceback=trace(raised),
+    )
+    failure.__cause__ = raised
+    return failure

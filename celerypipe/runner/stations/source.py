@@ -1,0 +1,163 @@
+"""Where messages come from: a source node, or an iterable that feeds a pipeline from code."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from celerypipe.contract.contract import Source
+from celerypipe.contract.positions import Position
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.message.message import Message
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.local import MakeInstance, as_failure
+from celerypipe.runner.stations.station import Station
+
+#: Seconds a source with a ``stop`` of its own may take to yield what it holds.
+STOP_GRACE = 3.0
+
+
+class SourceStation(Station):
+    """A source, or an iterable that feeds a pipeline from code."""
+
+    def __init__(
+        self, course: Course, node: NodeDefinition, make: MakeInstance | None, feed: Iterable[Message] = ()
+    ) -> None:
+        super().__init__(course, node)
+        self.instance = make() if make else None
+        self._feed = feed
+        self._count = 0
+        #: Says where in the source a message stands, if it can go on there.
+        self._position: Callable[[Message], Position | None] | None = None
+        self._since: float | None = None
+        self._stopped_at = math.inf
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        if self.instance is None:
+            return
+        node, progress = self.instance.warm(), self.course.progress
+        if progress is None or not isinstance(node, Source) or type(node).seek is Source.seek:
+            return
+        self._position = node.position
+        if progress.resumed:
+            try:
+                node.seek(progress.through(self.name))
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}: {error}") from None
+            self._count = progress.following(self.name)
+
+    def discard(self) -> None:
+        if self.instance is not None:
+            self.instance.destroy()
+
+    def start(self) -> None:
+        self._thread = self.course.spawn(self.name, self._live)
+
+    @property
+    def _stopped(self) -> bool:
+        return time.monotonic() >= self._stopped_at
+
+    def drained(self) -> None:
+        """A source has no upstream nodes."""
+
+    def stop(self) -> None:
+        """Want no more messages. A node with a ``stop`` of its own may still yield what it holds, for a moment."""
+        node = self.instance.node if self.instance is not None else None
+        listens = isinstance(node, Source) and type(node).stop is not Source.stop
+        with self._lock:
+            self._stopped_at = time.monotonic() + (STOP_GRACE if listens else 0.0)
+        if isinstance(node, Source):
+            node.stop()
+        self.check(time.monotonic())
+
+    def _leave_behind(self) -> None:
+        """The source waits, and nobody waits for it."""
+        self.course.forget(self._thread)
+        self.finish()
+
+    def check(self, now: float) -> None:
+        since, timeout = self._since, self.node.timeout
+        if self._stopped:
+            if since is not None:
+                self._leave_behind()
+            return
+        if timeout is None or since is None or now - since <= timeout:
+            return
+        self.tally.failed["timeout"] += 1
+        self.course.forget(self._thread)
+        self._since = None
+        text = f"{self.name}: {timeout} s exceeded ({now - since:.1f} s since its last message)"
+        error = NodeTimeout(text, node=self.name)
+        if self.node.on_error == "stop":
+            self.course.fail(error)
+        else:
+            self.course.say(f"{text}; the source is taken as ended")
+            self._stopped_at = now
+            self._leave_behind()
+
+    def _live(self) -> None:
+        try:
+            for message in self._messages():
+                if self._stopped or self.course.over.is_set():
+                    break
+                self._send(message)
+        except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source by its on_error
+            self._failed(raised)
+        finally:
+            if self.instance is not None:
+                self.instance.destroy()
+        if not self.course.over.is_set():
+            self.finish()
+
+    def _messages(self) -> Iterator[Message]:
+        node = self.instance.node if self.instance is not None else None
+        messages = iter(node.messages() if isinstance(node, Source) else self._feed)
+        while True:
+            with self._lock:
+                if self._stopped:
+                    return
+                self._since = time.monotonic()
+            try:
+                message = next(messages)
+            except StopIteration:
+                return
+            finally:
+                with self._lock:
+                    self._since = None
+            yield message
+
+    def _send(self, message: Message) -> None:
+        if not isinstance(message, Message):
+            raise NodeFailed(
+                f"{self.name}: messages() yielded a {type(message).__name__}, not a Message; yield Message(...)",
+                node=self.name,
+            )
+        number = self._count if message.sequence < 0 else None
+        self._count += 1
+        progress = self.course.progress
+        position = self._position(message) if self._position is not None else None
+        if progress is None or position is None:
+            self.pass_on((message,), None, number=number)
+            return
+        if not isinstance(position, int | str):
+            raise NodeFailed(
+                f"{self.name}: position() returned a {type(position).__name__}, not a number or a text",
+                node=self.name,
+            )
+        origin = message.origin or message.id
+        progress.begin(self.name, position, message.sequence if number is None else number, origin)
+        self.pass_on((message,), None, number=number)
+        progress.begun(origin)
+
+    def _failed(self, raised: BaseException) -> None:
+        error = as_failure(raised, self.name, None)
+        self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
+        if self.node.on_error == "stop":
+            self.course.fail(error)
+        else:
+            self.course.say(f"{error}; the source is taken as ended")

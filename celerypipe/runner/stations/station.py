@@ -1,0 +1,256 @@
+"""A node's place in a run: what comes in, what goes out, and what happens when it fails."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from celerypipe import codec
+from celerypipe.definition.pipeline import Link, NodeDefinition
+from celerypipe.errors import CircuitOpen, NodeError, NoWorker
+from celerypipe.message.console import Console
+from celerypipe.message.message import Message, stamped
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.join import Join
+from celerypipe.runner.stations.tally import Tally
+
+logger = logging.getLogger(__name__)
+
+#: What to do with a message that a station has no room for: hold the caller up, refuse it, or take it all the same
+#: (the caller looked for room a moment ago).
+Full = Literal["wait", "refuse", "crowd"]
+
+#: The link that a dead letter comes in by: past the join, which it was through before.
+REPLAY = "(replay)"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """A link out: the station it leads to."""
+
+    link: Link
+    station: Station
+
+
+class Station:
+    """One node in one run. Subclasses say how a message is processed: here, or on a worker."""
+
+    def __init__(self, course: Course, node: NodeDefinition) -> None:
+        self.course = course
+        self.node = node
+        self.name = node.name
+        self.tally = Tally()
+        self.outlets: list[Outlet] = []
+        self.open_links: set[str] = set()
+        self.join: Join = Join(node.name, (), 1)
+        self.finished = threading.Event()
+        self._end_lock = threading.Lock()
+
+    # -- what subclasses do -----------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Get ready for the first message; raise when that cannot be."""
+
+    def start(self) -> None:
+        """Begin to take messages."""
+
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
+        """Take a message from a link. False: it has no room and ``full`` is ``refuse``, or the run is over."""
+        raise NotImplementedError
+
+    def has_room(self, count: int) -> bool:
+        """Could it take so many messages now without holding anyone up?"""
+        raise NotImplementedError
+
+    @property
+    def may_hold_up(self) -> bool:
+        """May somebody who waits for room hold up even who offers what may be refused?"""
+        return False
+
+    def drained(self) -> None:
+        """Called when the last upstream node has ended: finish when everything in hand is out."""
+        raise NotImplementedError
+
+    def check(self, now: float) -> None:
+        """Called about 20 times a second with ``time.monotonic()``: hold the node to its timeout."""
+
+    def close(self) -> None:
+        """Called once the run is over."""
+
+    def discard(self) -> None:
+        """Called when the run could not begin: let go of what :meth:`prepare` made."""
+
+    # -- what all do ------------------------------------------------------------------------------------------------
+
+    def hold(self, link: str) -> bool:
+        """Wait for messages of one more link until it ends; False: nothing more is taken."""
+        with self._end_lock:
+            if self.open_links:
+                self.open_links.add(link)
+            return bool(self.open_links)
+
+    def end(self, link: str) -> None:
+        """The node at the other end of this link sends nothing more."""
+        with self._end_lock:
+            last = self.open_links == {link}
+            self.open_links.discard(link)
+        if last:
+            self.drained()
+
+    def finish(self) -> None:
+        """Everything is out: tell the stations downstream."""
+        with self._end_lock:
+            if self.finished.is_set():
+                return
+            self.finished.set()
+        self.tally.unmatched += self.join.unmatched + self.join.left()
+        for outlet in self.outlets:
+            outlet.station.end(self.name)
+        self.course.ended(self)
+
+    def received(self, message: Message) -> None:
+        """Note that a message came in."""
+        self.tally.received += 1
+        folder = self.course.folder
+        if folder is not None and folder.telemetry:
+            folder.record("rx", self.name, message, message.id)
+
+    def printed(self, message: Message, console: Console, error: BaseException | None = None) -> None:
+        """Give away what the node printed for a message: to its folder, or else to its logger."""
+        if self.course.folder is not None:
+            outcome = "done" if error is None else error.kind if isinstance(error, NodeError) else "failed"
+            self.course.folder.console(self.name, message, console, outcome)
+        elif console.lines:
+            log = logging.getLogger(f"celerypipe.node.{self.name}")
+            log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra={"console": console})
+
+    def roomy(self, count: int) -> bool:
+        """Would :meth:`pass_on` of so many outputs wait for nobody?"""
+        return all(
+            outlet.station.has_room(count) or (outlet.link.full == "drop" and not outlet.station.may_hold_up)
+            for outlet in self.outlets
+        )
+
+    def pass_on(
+        self, outputs: Sequence[Message], parent: Message | None, *, number: int | None = None, crowd: bool = False
+    ) -> None:
+        """Send outputs down every link, in order; stamped with this node's name and their parent's origin.
+
+        ``number``: that of a message without a parent; ``crowd``: wait for nobody, :meth:`roomy` said a moment ago
+        that it need not.
+        """
+        folder = self.course.folder
+        progress = self.course.progress
+        tracker = self.course.tracker if parent is not None else None
+        for output in outputs:
+            message = stamped(output, self.name, parent, number)
+            self.tally.sent += 1
+            if folder is not None:
+                if folder.telemetry:
+                    folder.record("tx", self.name, message, parent.id if parent else message.id)
+                if self.node.auto_dump:
+                    folder.dump(self.name, message)
+            if progress is not None and self.outlets:
+                progress.sent(message, len(self.outlets))
+            for outlet in self.outlets:
+                if tracker is not None and parent is not None:
+                    tracker.sent(message, parent)
+                if outlet.link.full == "block":
+                    outlet.station.offer(self.name, message, full="crowd" if crowd else "wait")
+                elif not outlet.station.offer(self.name, message, full="refuse"):
+                    self.tally.dropped += 1
+                    self.course.left(message)
+
+    def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
+        """Decide about a failed attempt: seconds to wait before the next one, or None when the message is given up."""
+        kind = error.kind if isinstance(error, NodeError) else "failed"
+        self.tally.failed[kind] += 1
+        if attempt < self.node.retries and not isinstance(error, CircuitOpen):
+            self.tally.retried += 1
+            return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        self._give_up(message, error, attempt)
+        return None
+
+    def _give_up_known(self, message: Message, error: NodeError, note: str) -> None:
+        """A failure that was known before is no attempt: it counts, and ``on_error`` decides; ``note``: who knew."""
+        self.tally.failed[error.kind] += 1
+        self._give_up(message, error, -1, note)
+
+    def _give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+        """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
+
+        ``note``: what else to say of a dead letter.
+        """
+        if self.node.on_error != "dead_letter" and self.course.tracker is not None:
+            self.course.tracker.stays(message)
+        if self.node.on_error == "stop":
+            self.course.fail(error)
+        elif self.node.on_error == "skip":
+            self.tally.skipped += 1
+            logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
+        else:
+            self.bury(message, error, attempt, note)
+
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
+        """Keep a message that is given up; ``note``: what else to say; ``starts_at``: the node for it, if another."""
+        self.tally.dead += 1
+        logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
+        if self.course.bury is None:
+            return
+        why = {
+            "error": type(error).__name__,
+            "text": str(error),
+            "attempts": attempt + (not isinstance(error, NoWorker)),
+            "worker": getattr(error, "worker", ""),
+            "traceback": getattr(error, "remote_traceback", ""),
+            "run": self.course.run_id,
+            "pipeline": self.course.pipeline,
+            **({"note": note} if note else {}),
+            **({"starts_at": starts_at} if starts_at else {}),
+        }
+        kept = False
+        try:
+            kept = self.course.bury(self.name, message, why)
+        except OSError as trouble:
+            self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
+        if self.course.tracker is not None:
+            if kept:
+                self.course.tracker.buried(self.name, message)
+            else:
+                self.course.tracker.stays(message)
+
+
+class Waiting(Station):
+    """A station that messages wait in: bounded, and told when no more will come."""
+
+    def __init__(self, course: Course, node: NodeDefinition) -> None:
+        super().__init__(course, node)
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._ended = False
+
+    def drained(self) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _wait_for_room(self, lacks: Callable[[], bool], full: Full) -> bool:
+        """Hold the caller, who has the lock, until there is room; False: it is not to wait, or the run is over."""
+        while full != "crowd" and lacks():
+            if full == "refuse" or self.course.over.is_set():
+                return False
+            self._changed.wait(0.1)
+        return True
+
+
+def through_codec(messages: Sequence[Message]) -> list[Message]:
+    """Messages as they would arrive on another machine."""
+    return codec.decode(codec.encode_joined(messages))

@@ -1,0 +1,96 @@
+"""Counting while a run goes on: what a Report is made from. Flat in memory, however long the run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from celerypipe.runner.report import NodeReport, Quantiles
+
+
+class Histogram:
+    """Durations in buckets 2 % wide: quantiles within 1 %, memory bounded by the range and not by the count."""
+
+    _WIDTH = math.log(1.02)
+    _LEAST = int(math.log(1e-6) / _WIDTH)
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Count one duration; anything below a microsecond counts as one."""
+        self.count += 1
+        self._buckets[int(math.log(seconds) / self._WIDTH) if seconds > 1e-6 else self._LEAST] += 1
+
+    def quantiles(self) -> Quantiles | None:
+        """Median and 99th percentile in seconds; None when nothing was counted."""
+        return Quantiles(self._at(0.50), self._at(0.99)) if self.count else None
+
+    def _at(self, part: float) -> float:
+        wanted, seen = part * self.count, 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= wanted:
+                return math.exp((bucket + 0.5) * self._WIDTH)
+        return 0.0
+
+
+class Tally:
+    """The counters of one node in one run. Each is written by one thread at a time; reading a moment late is fine."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.sent = 0
+        self.retried = 0
+        self.skipped = 0
+        self.dropped = 0
+        self.unmatched = 0
+        self.dead = 0
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.bytes_saved = 0
+        self.seconds_saved = 0.0
+        self.failed: Counter[str] = Counter()
+        self.waiting = Histogram()
+        self.running = Histogram()
+        self.transfer = Histogram()
+
+    def came_back(self, waited: float, ran: float, travelled: float) -> None:
+        """Count the seconds that one message took."""
+        self.waiting.add(waited)
+        self.running.add(ran)
+        self.transfer.add(travelled)
+
+    def hit(self, size: int, seconds: float) -> None:
+        """Count a result that was in the result cache: its bytes, and the seconds that computing it took."""
+        self.hits += 1
+        self.bytes_saved += size
+        self.seconds_saved += seconds
+
+    def report(self, name: str, mark: str, queue: str) -> NodeReport:
+        """Freeze the counters."""
+        return NodeReport(
+            name=name,
+            mark=mark,
+            queue=queue,
+            received=self.received,
+            sent=self.sent,
+            failed=dict(self.failed),
+            timeouts=self.failed["timeout"],
+            retried=self.retried,
+            skipped=self.skipped,
+            dropped=self.dropped,
+            unmatched=self.unmatched,
+            dead=self.dead,
+            bytes=self.bytes,
+            waiting=self.waiting.quantiles(),
+            running=self.running.quantiles(),
+            transfer=self.transfer.quantiles(),
+            hits=self.hits,
+            misses=self.misses,
+            hit_rate=self.hits / (self.hits + self.misses) if self.hits + self.misses else None,
+            bytes_saved=self.bytes_saved,
+            seconds_saved=self.seconds_saved,
+        )

@@ -1,0 +1,354 @@
+"""The stand-in of a warped node inside the runner: a message goes out, its result comes back, in order, in time.
+
+A :class:`Warp` owns every message until its result is back. It does not know how messages travel: a carrier takes
+them away and reports back with :meth:`Warp.returned` or :meth:`Warp.failed`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from celerypipe import codec
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import CircuitOpen, CodecError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.mailbox.wire import ERRANDS
+from celerypipe.message.message import Message
+from celerypipe.runner.folder.progress import REMEMBERS
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.station import REPLAY, Full
+from celerypipe.runner.warp.carriage import Carrier
+from celerypipe.runner.warp.circuit import Circuit
+from celerypipe.runner.warp.clocks import Clocks
+from celerypipe.runner.warp.flight import Done, Errand, Flight, Note
+from celerypipe.runner.warp.handover import Handover
+from celerypipe.runner.warp.retained import Retained
+
+
+class Warp(Handover):
+    """A warped node in one run."""
+
+    #: Do its messages and results pass the runner in any case, which has to see them?
+    seen_here = False
+    #: Do results stay as they came until somebody wants them? And may who brings a message wait for Redis?
+    keeps_sealed = False
+    may_wait = True
+
+    def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier[Warp]) -> None:
+        super().__init__(course, node)
+        self.carrier: Carrier[Warp] = carrier
+        #: Mean seconds of ``update``, as replies report it, and of what went on from it.
+        self.mean = 0.0
+        #: When its last reply came: its bells are being heard.
+        self.answered_at = 0.0
+        #: Slots that bells are rung for now: so many messages can be in ``update``.
+        self.rung = 1
+        self.flights: dict[int, Flight] = {}
+        self._clocks = Clocks(node)
+        self._sequence = 0
+        self._errands = ERRANDS
+        self._later: list[tuple[float, Flight]] = []
+        self._joining = threading.Lock()
+        #: Whether its queue answers; None where it runs here.
+        self.circuit: Circuit | None = None
+        #: What is kept of a stateful node; None as long as no worker said that it is one.
+        self.retained: Retained | None = None
+
+    @property
+    def queue(self) -> str:
+        return self.node.queue or ""
+
+    @property
+    def parallel(self) -> int:
+        """How many of its messages may be in ``update`` at the same time."""
+        slots = self.carrier.slots(self)
+        if self.retained is not None:
+            return 1
+        return min(self.limits.parallel or slots, slots) if slots else 1
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    def has_room(self, count: int) -> bool:
+        # Behind the lock of a join somebody may be waiting.
+        return not self.may_hold_up and not self._lacks_room(count=count)
+
+    @property
+    def may_hold_up(self) -> bool:
+        """Do several links meet here? Who puts a message into a join does so under a lock."""
+        return len(self.join.links) >= 2
+
+    def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
+        self.received(message)
+        if not self.may_hold_up or link == REPLAY:
+            return self._accept(message, full)
+        with self._joining:
+            try:
+                ready = self.join.put(link, message)
+            except NodeFailed as error:
+                self.course.fail(error)
+                return False
+            taken = True
+            for one in ready:
+                taken = self._accept(one, full) and taken
+            return taken
+
+    def _accept(self, message: Message, full: Full, tried: BaseException | None = None) -> bool:
+        """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
+        if full == "refuse" and self._lacks_room():
+            return False  # before its bytes are written anywhere
+        flight = Flight(-1, message)
+        if not self._load(flight):
+            self.course.left(message)
+            return True
+        with self._changed:
+            if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
+                return False
+            flight.sequence = self._take_place()
+            self._take_off(flight)
+            tried = tried or self.refusal(flight)
+        self._send(flight, tried)
+        return True
+
+    def _load(self, flight: Flight) -> bool:
+        """Give a message its bytes; False: it has none, and was judged for that."""
+        try:
+            self.carrier.load(self, flight, codec.encode_apart((flight.message,)))
+        except CodecError as error:
+            failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=flight.message.id)
+            failure.kind = "codec"
+            failure.__cause__ = error
+            self.judge(flight.message, failure, self.node.retries)
+            return False
+        return True
+
+    def _take_place(self) -> int:
+        """Count one more message in here, and return its number; the caller has the lock."""
+        self._held += 1
+        self._sequence += 1
+        return self._sequence - 1
+
+    def _take_off(self, flight: Flight) -> None:
+        """In flight before it is sent: a result can be faster than the return from sending. The caller has the lock."""
+        self.flights[flight.sequence] = flight
+        self._clocks.add(flight)
+        self._start_clocks()
+
+    def _send(self, flight: Flight, tried: BaseException | None) -> None:
+        self.tally.bytes += flight.size
+        if tried is None:
+            self.carrier.post(self, flight, wait=self.may_wait)
+        else:
+            self.failed(flight, tried)
+
+    def refusal(self, flight: Flight, *, probe: bool = True) -> CircuitOpen | None:
+        """Why a message is given up untried, or None; ``probe``: it may be the one that is tried."""
+        circuit = self.circuit
+        if circuit is None or circuit.state == "closed" or (self.limits.on_no_worker == "local" and not circuit.deadly):
+            return None
+        refusal = circuit.refusal(self.name, flight.message.id, probe=probe)
+        flight.probe = refusal is None
+        return refusal
+
+    def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
+        return self._held + count > self.limits.window or not self.carrier.room(size)
+
+    def _start_clocks(self) -> None:
+        if self._clocks.waits:
+            self._clocks.start(min(self.parallel, self.rung))
+
+    def send_again(self, flight: Flight, message: Message) -> None:
+        """Send a message once more, with other bytes: those it had are lost."""
+        flight.message, flight.blob, flight.data, flight.remaking = message, None, None, False
+        self.carrier.post(self, flight)
+
+    def run_errand(self, message: Message, errand: Errand) -> None:
+        """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
+        with self._changed:
+            self._errands += 1
+            flight = Flight(self._errands, message, errand=errand)
+            self.carrier.load(self, flight, codec.encode_apart((message,)))
+            self.flights[flight.sequence] = flight
+        self.carrier.post(self, flight)
+
+    def becomes_stateful(self) -> None:
+        """Its worker says so: keep what a state is made of."""
+        if self.course.progress is not None:
+            self.course.progress.forbid(REMEMBERS.format(self.name))
+        with self._changed:
+            if self.retained is None:
+                self.retained = Retained(self._changed, self.flights, self._sequence)
+
+    @property
+    def takes_references(self) -> bool:
+        """Can a message come to it whose payload was not fetched?"""
+        return not self.may_hold_up and self.carrier.by_reference and self.retained is None
+
+    @property
+    def sends_references(self) -> bool:
+        """Do its results go on to other warped nodes only, so that nobody here needs their bytes?"""
+        return (
+            bool(self.outlets)
+            and not self._slow
+            and self.retained is None  # what it made cannot be made again
+            and all(isinstance(each.station, Warp) and each.station.takes_references for each in self.outlets)
+        )
+
+    @property
+    def only_next(self) -> Warp | None:
+        """The node on the same queue, with no more slots, that gets all that comes out of this one and nothing else."""
+        if len(self.outlets) != 1 or self._slow or self.outlets[0].link.full != "block":
+            return None
+        station = self.outlets[0].station
+        if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
+            return None
+        if self.seen_here or station.seen_here:
+            return None
+        mine, its = self.limits, station.limits
+        if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):
+            return None  # it would be at work only where this one is
+        return station if mine.batches.size == its.batches.size == 1 else None
+
+    # -- back -------------------------------------------------------------------------------------------------------
+
+    def returned(self, flight: Flight, done: Done) -> None:
+        """The result of a message is here; :meth:`hand_over` passes it on. Only the first one counts."""
+        if not self._settle(flight, answered=True):
+            return
+        if flight.errand is not None:
+            flight.errand(done.outputs, None)
+            return
+        self._count(done, time.monotonic() - flight.sent_at)
+        self._through(flight, done)
+
+    def _through(self, flight: Flight, done: Done) -> None:
+        """A message is through here: with its result, or given up."""
+        self._keep(flight.sequence, done)
+
+    def pass_through(self, link: str, done: Done, *, crowd: bool) -> None:
+        full: Full = "crowd" if crowd else "wait"
+        self.received(done.message)
+        if done.error is not None:
+            self._accept(done.message, full, done.error)
+            return
+        with self._changed:
+            if not self._wait_for_room(lambda: self._held >= self.limits.window, full):
+                return
+            sequence = self._take_place()
+        self._count(done, 0.0)
+        self._keep(sequence, done)
+
+    def _count(self, done: Done, seconds: float) -> None:
+        if done.console is not None:
+            self.printed(done.message, done.console)
+        if self.circuit is not None:
+            self.circuit.answered()
+        total = done.ran + done.beyond
+        self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
+        self.tally.bytes += done.size
+        self.tally.came_back(done.waited, done.ran, max(0.0, seconds - done.waited - total))
+
+    def noted(self, flight: Flight, note: Note) -> None:
+        """A message is through here, and a node further on is at work on what came out: its time counts now."""
+        with self._changed:
+            if not flight.done and self.flights.get(flight.sequence) is flight:
+                self._clocks.note(flight, note)
+
+    def failed(self, flight: Flight, error: BaseException) -> None:
+        """An attempt failed: try again later, or give the message up by ``on_error``."""
+        if not self._settle(flight):
+            return
+        if flight.errand is not None:
+            flight.errand((), error)
+            return
+        if isinstance(error, NodeError) and error.console is not None:
+            self.printed(flight.message, error.console, error)
+        if self.circuit is not None:
+            self.circuit.judge(error, unserved=flight.unserved)
+        delay = self.judge(flight.message, error, flight.attempt)
+        if delay is None:
+            with self._changed:
+                self._through(flight, Done(flight.message, error=error))
+                self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
+                gone = self.retained.give_up(flight.sequence, flight.message) if self.retained is not None else None
+            if gone is not None:
+                self.carrier.post(self, gone, wait=False)
+            return
+        again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
+        with self._changed:
+            self.flights[again.sequence] = again
+            self._later.append((time.monotonic() + delay, again))
+
+    def _settle(self, flight: Flight, *, answered: bool = False) -> bool:
+        with self._changed:
+            if flight.done or self.flights.get(flight.sequence) is not flight:
+                return False
+            flight.done = True
+            del self.flights[flight.sequence]
+            self._clocks.stop(flight)
+            self._start_clocks()
+            kept = answered and self.retained is not None and not self.limits.pinned
+            if kept and self.retained is not None:
+                self.retained.keep(flight)
+        if not kept:
+            self.carrier.settled(self, flight)
+        return True
+
+    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
+        payload = message.payload
+        if not isinstance(payload, codec.Elsewhere):
+            super().bury(message, error, attempt, note, starts_at)
+            return
+
+        def fetch_and_bury() -> None:
+            here = self.carrier.here(message)
+            if here is not None:
+                super(Warp, self).bury(here, error, attempt, note)
+            else:
+                first = payload.lineage.steps[0][0].name
+                lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
+                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost, first)
+            self.course.left(message)
+
+        self.course.hold(message)
+        self.course.later(fetch_and_bury)  # who gives it up may be watching time
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        with self._changed:
+            self._start_clocks()
+            again = [flight for due, flight in self._later if due <= now and not flight.done]
+            self._later = [(due, flight) for due, flight in self._later if due > now]
+            late = self._clocks.late(self.flights.values(), now)
+            for flight in again:
+                self._clocks.restart(flight)
+        for flight in again:
+            refusal = self.refusal(flight)
+            if refusal is None:
+                self.carrier.post(self, flight, wait=False)
+            else:
+                self.failed(flight, refusal)
+        for flight in late:
+            if self.course.over.is_set():
+                return
+            note = flight.note
+            if note is None and not flight.done:  # what it waited behind others is not its own time
+                began = self.carrier.began(self, flight)
+                flight.due_since = max(flight.due_since or 0.0, began)
+            # Asking takes a while: it may be through by now, or a note may have come.
+            if flight.done or flight.note is not note or not self._clocks.is_late(flight, time.monotonic()):
+                continue
+            taken = self.carrier.withdraw(self, flight)
+            if taken is None:
+                continue
+            where, company = taken
+            if note is not None:
+                self.returned(flight, note.done)
+                with self._changed:
+                    self._leave()
+                continue
+            text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
+            for each in (flight, *company):
+                error = NodeTimeout(text, node=self.name, message_id=each.message.id)
+                error.console = each.console
+                self.failed(each, error)

@@ -1,0 +1,1 @@
+"""The worker's wing: what happens in a process of ``celery -A celerypipe worker``."""

@@ -1,0 +1,204 @@
+"""One thread of a worker process that refreshes the bells its activations hold, and tells them what it sees.
+
+The hot path never pays for a lease: it only looks at ``Lease.state``. The same thread publishes results that are
+finished while the message after them takes long.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.scripts import REFRESH
+from celerypipe.mailbox.wire import Answer
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Broken, Client
+from celerypipe.worker.activation.alarm import Alarm, Unarmed
+from celerypipe.worker.activation.outbox import FLUSH_AFTER, Outbox
+
+logger = logging.getLogger(__name__)
+
+State = Literal["held", "lost", "over"]
+
+#: Seconds between two looks; a third of what a held bell lives.
+TICK = keys.HELD_TTL / 3000
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A bell that an activation holds. ``current`` is the entry it works on, or empty; ``warming``: not yet."""
+
+    mailbox: Mailbox
+    slot: int
+    owner: str
+    alarm: Alarm | Unarmed
+    state: State = "held"
+    current: str = ""
+    outbox: Outbox | None = None
+    #: Sends how far its message is that passes several nodes in one go, if there is something to tell.
+    note: Callable[[Callable[[Answer], None]], None] | None = None
+    warming: bool = False
+    #: When the node that it is at work for has to be through, by the monotonic clock; infinite: nobody said.
+    until: float = math.inf
+    #: The entry that was called back, and when: its node should end soon.
+    called_back: tuple[str, float] = ("", 0.0)
+    thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def bell(self) -> str:
+        return f"{self.mailbox.bell}{self.slot}"
+
+    @property
+    def at_work(self) -> str:
+        """What the alarm calls the message it works on; empty between messages."""
+        return self.name(self.current) if self.current else ""
+
+    def call_back(self, entry: str) -> None:
+        """Note that nobody waits for it any more, from the first time on."""
+        if entry and self.called_back[0] != entry:
+            self.called_back = entry, time.monotonic()
+
+    def name(self, entry: str) -> str:
+        """What the alarm calls a message: ids of entries are unique within one mailbox only."""
+        return f"{self.mailbox.node} {entry}"
+
+
+class Keeper:
+    """Refreshes leases every second while there are any, and looks for results left behind after :meth:`hurry`."""
+
+    def __init__(self, connect: Callable[[], Client]) -> None:
+        self._connect = connect
+        self._leases: set[Lease] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._next_look = 0.0
+        self._hurry_until = 0.0
+
+    def add(self, lease: Lease) -> None:
+        """Keep this lease from now on; it was taken a moment ago."""
+        with self._changed:
+            if not self._leases:
+                self._next_look = time.monotonic() + TICK  # until then the thread sleeps on: waking it costs time
+            self._leases.add(lease)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
+                self._thread.start()
+
+    def remove(self, lease: Lease) -> None:
+        """Stop keeping it."""
+        with self._changed:
+            self._leases.discard(lease)
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Those that it keeps now."""
+        with self._changed:
+            return list(self._leases)
+
+    def hurry(self) -> None:
+        """A batch of several messages begins: look every few milliseconds for a while, not every second."""
+        now = time.monotonic()
+        if self._hurry_until < now + TICK / 2:
+            with self._changed:
+                self._hurry_until = now + TICK
+                self._changed.notify()
+
+    def _keep(self) -> None:
+        client = self._connect()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait(self._pause())
+                    leases = list(self._leases)
+                try:
+                    self._round(client, leases)
+                except Exception:  # one bad answer must not leave all leases to lapse
+                    logger.exception("cannot look after the bells this time")
+        finally:
+            client.close()
+
+    def _round(self, client: Client, leases: list[Lease]) -> None:
+        for lease in leases:
+            if lease.outbox is not None and lease.outbox.waiting:
+                self._hurry_until = max(self._hurry_until, time.monotonic() + 2 * FLUSH_AFTER)
+                if lease.outbox.age > 2 * FLUSH_AFTER:  # the activation is busy with something slow
+                    _publish(client, lease, lease.outbox)
+            _tell(client, lease)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + TICK
+            for lease in leases:
+                self._look(client, lease)
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        if not self._leases:
+            return TICK / 2
+        return FLUSH_AFTER if now < self._hurry_until else max(0.0, self._next_look - now)
+
+    def _look(self, client: Client, lease: Lease) -> None:
+        current = lease.current
+        try:
+            if lease.warming:
+                client.pexpire(keys.warming(lease.owner), keys.WARMING_TTL)
+            status = REFRESH(
+                client,
+                (lease.bell, keys.run(lease.mailbox.run), lease.mailbox.stream),
+                lease.owner,
+                keys.HELD_TTL,
+                current,
+            )
+        except Broken as error:
+            # A lease that cannot be refreshed may lapse; publishing checks who owns a message, so nothing is doubled.
+            logger.warning("cannot refresh the bell %s: %s", lease.bell, error)
+            return
+        with self._changed:
+            if lease not in self._leases:
+                _let_lapse(client, lease)
+                return
+        if status == 0:
+            lease.state = "lost"
+            lease.call_back(current)
+            if at_work := lease.at_work:  # the activation may be busy for another node, whose bell it still has
+                lease.alarm.interrupt("lost", at_work)
+        elif status == 2:
+            lease.state = "over"
+            lease.call_back(current)
+            lease.alarm.interrupt("over")
+        elif status == 3 and lease.current == current:
+            lease.call_back(current)
+            lease.alarm.interrupt("withdrawn", lease.name(current))
+
+
+def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
+    try:
+        if not outbox.flush(client):
+            lease.state = "over"
+            lease.alarm.interrupt("over")
+    except Broken as error:
+        # They stay in the outbox; the activation tries again, or ends, and then somebody else claims them.
+        logger.warning("cannot publish results for node %s: %s", lease.mailbox.node, error)
+
+
+def _tell(client: Client, lease: Lease) -> None:
+    note = lease.note
+    if note is None:
+        return
+    try:
+        note(lambda answer: lease.mailbox.note(client, lease.owner, answer))
+    except Broken as error:  # it is sent with the next look
+        logger.warning("cannot tell how far a message of node %s is: %s", lease.mailbox.node, error)
+
+
+def _let_lapse(client: Client, lease: Lease) -> None:
+    # The activation released the bell while it was being refreshed: take the refreshed one away again.
+    try:
+        if client.get(lease.bell) == lease.owner.encode():
+            client.delete(lease.bell)
+    except Broken as error:
+        logger.warning("cannot release the bell %s: %s", lease.bell, error)

@@ -1,0 +1,208 @@
+"""The nodes that one activation serves: the one whose bell started it, and others of its run on the same queue.
+
+A chain of nodes on one worker would otherwise wait for Celery at every link: an activation would have to end for the
+next node's to begin. Nothing else changes: each node keeps its own mailbox, bell, order, timeout and figures.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.instance import Instance
+from celerypipe.errors import CodecError
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.scripts import TAKE, together
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.running import CHEAP
+from celerypipe.worker.activation.serving import Serving
+from celerypipe.worker.activation.shelf import Shelf
+
+#: Sends a bell for a node: (mark, mailbox, slot, token).
+Ring = Callable[[str, Mailbox, int, str], None]
+
+
+class Neighbours:
+    """Takes and lets go of bells for one activation; ``servings`` is what it serves now, upstream nodes first.
+
+    ``slots``: processes or threads of this worker. With one, all neighbours are taken: nobody else here could serve
+    them. With more, and where ``parallel`` bounds the slots, only those that are warm in this process, and only while
+    all are quick.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        home: Serving,
+        *,
+        shelf: Shelf,
+        keeper: Keeper,
+        slots: int,
+        entry_of: Callable[[str], Entry | None],
+        ring: Ring,
+    ) -> None:
+        self.home = home
+        self.servings = [home]
+        #: Messages handled for nodes that are served no more.
+        self.done = 0
+        self._client = client
+        self._shelf = shelf
+        self._keeper = keeper
+        self._slots = slots
+        self._entry_of = entry_of
+        self._ring = ring
+        self._records: dict[str, Record] | None = None
+        shelf.make_room(len(home.record.neighbours))
+
+    def adopt(self) -> None:
+        """Take the bells of neighbours that nobody holds."""
+        if len(self.servings) >= len(self.home.record.neighbours):
+            return
+        lease = self.home.lease
+        held = {serving.mailbox.node for serving in self.servings}
+        free = [(self.home.mailbox.beside(name), record) for name, record in self._others().items() if name not in held]
+        free = [(mailbox, record) for mailbox, record in free if self._suits(record)]
+        if not free:
+            return
+        takes = [TAKE.command(*mailbox.taking(lease.slot, lease.owner)) for mailbox, _ in free]
+        for (mailbox, record), answer in zip(free, together(self._client, *takes), strict=True):
+            entry = self._entry_of(record.mark)
+            if answer == 1 and entry is not None:
+                self._add(entry, mailbox, record)
+        order = self.home.record.neighbours
+        self.servings.sort(key=lambda serving: order.index(serving.mailbox.node))
+        self._connect()
+
+    def _connect(self) -> None:
+        """Let each node know the one after it, as long as both are served here."""
+        here = {serving.name: serving for serving in self.servings}
+        for serving in self.servings:
+            serving.next = here.get(serving.record.onward)
+
+    def _others(self) -> dict[str, Record]:
+        """The records of the neighbours whose marks this worker knows."""
+        if self._records is None:
+            home = self.home.mailbox
+            names = [name for name in self.home.record.neighbours if name != home.node]
+            found: Any = self._client.mget([keys.node(home.run, name) for name in names])
+            self._records = {}
+            for name, data in zip(names, found, strict=True):
+                try:
+                    record = Record.read(home.beside(name).read_record(data)) if data is not None else None
+                except CodecError:
+                    continue  # its own activation says so
+                if record is not None and self._may_serve(record):
+                    self._records[name] = record
+        return self._records
+
+    def _may_serve(self, record: Record) -> bool:
+        """A mark this worker knows; a node with a state has an activation of its own."""
+        entry = self._entry_of(record.mark)
+        return entry is not None and not entry.node.stateful
+
+    def _suits(self, record: Record) -> bool:
+        if record.parallel is not None and self.home.lease.slot >= record.parallel:
+            return False
+        if self._always(record):
+            return True
+        equal = self._equal(record)
+        return _cheap(self.home.mean) and _cheap(equal.mean if equal is not None else self._shelf.mean(record.key))
+
+    def _always(self, record: Record) -> bool:
+        """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
+        return self._slots == 1 and record.parallel is None
+
+    def _add(self, entry: Entry, mailbox: Mailbox, record: Record) -> None:
+        home = self.home.lease
+        lease = Lease(mailbox, home.slot, home.owner, home.alarm)
+        self._keeper.add(lease)
+        equal = self._equal(record)
+        if equal is not None:
+            instance = equal.instance
+        else:
+            instance = self._shelf.lend(record.key, lambda: Instance(entry, record.configuration))
+        self.servings.append(Serving(self._client, lease, record, instance))
+
+    def _equal(self, record: Record) -> Serving | None:
+        """One that is served with the same mark and configuration: it has an instance that serves both, in turn."""
+        return next((serving for serving in self.servings if serving.record.key == record.key), None)
+
+    def leave_unsuited(self) -> None:
+        """Let go of neighbours whose bell was lost, or who better have a slot of their own."""
+        if len(self.servings) == 1:
+            return
+        others = [serving for serving in self.servings if serving is not self.home]
+        slow = any(serving.mean is not None and serving.mean > CHEAP for serving in self.servings)
+        left = [
+            each
+            for each in others
+            if each.lease.state != "held" or (slow and not each.gathering and not self._always(each.record))
+        ]
+        for serving in left:
+            if serving.lease.state == "held":
+                serving.outbox.flush(self._client)
+                self._let_go(serving)
+            self._forget(serving)
+
+    def release(self) -> bool:
+        """Let go of all bells; False when entries wait that nobody was given: then some are still held."""
+        for serving in [*(each for each in self.servings if each is not self.home), self.home]:
+            if not self._released(serving, force=False):
+                return False
+            if serving is not self.home:
+                self._forget(serving)
+        return True
+
+    def end(self, reason: str) -> None:
+        """Let go of all, and ring again at the end of the queue where there is more to do."""
+        rung = False
+        for serving in self.servings:
+            if reason in ("over", "lost"):
+                self._released(serving, force=True)
+            elif rung and self._slots == 1:
+                self._released(serving, force=True)  # whoever answers the bell that was rung takes this one too
+            else:
+                rung = self._let_go(serving) or rung
+
+    def close(self) -> None:
+        """Put all instances back."""
+        for serving in list(self.servings):
+            self._forget(serving)
+
+    def _let_go(self, serving: Serving) -> bool:
+        """Release a bell, or ring it again at the end of the queue when there is more to do; return which."""
+        if self._released(serving, force=False):
+            return False
+        token = secrets.token_hex(4)
+        lease = serving.lease
+        self._keeper.remove(lease)
+        if not serving.mailbox.hand_back(self._client, lease.slot, lease.owner, token):
+            return False
+        self._ring(serving.record.mark, serving.mailbox, lease.slot, token)
+        return True
+
+    def _released(self, serving: Serving, *, force: bool) -> bool:
+        """Let go of a bell; False, and still held, if an entry waits that nobody was given, unless ``force``."""
+        lease = serving.lease
+        self._keeper.remove(lease)  # it would take the bell again
+        if serving.mailbox.release(self._client, lease.slot, lease.owner, force=force):
+            return True
+        self._keeper.add(lease)
+        return False
+
+    def _forget(self, serving: Serving) -> None:
+        self.servings.remove(serving)
+        self._connect()
+        self.done += serving.done
+        self._keeper.remove(serving.lease)
+        if self._equal(serving.record) is None:
+            self._shelf.give_back(serving.record.key, serving.instance)
+
+
+def _cheap(mean: float | None) -> bool:
+    return mean is not None and mean <= CHEAP

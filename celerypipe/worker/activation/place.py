@@ -1,0 +1,137 @@
+"""A process of a worker: what it knows of its worker, and what it keeps from one activation to the next."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from celerypipe.mailbox.deaths import say_birth
+from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.signing import Keyring, Refusals
+from celerypipe.settings import Settings
+from celerypipe.worker.activation.alarm import Alarm, Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
+from celerypipe.worker.activation.files import FileFolder
+from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.shelf import Shelf
+from celerypipe.worker.activation.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Place:
+    """What one worker process keeps between activations: warm instances, the keeper, a client per thread."""
+
+    shelf: Shelf
+    keeper: Keeper
+    clients: threading.local = field(default_factory=threading.local)
+    switch: DeadMan | None = None
+    watch: StuckWatch | None = None
+    #: Redis knows that this process is none that died before.
+    known: bool = False
+
+
+@dataclass(slots=True)
+class Worker:
+    """What an activation knows of the worker it runs in; made once, before the pool starts."""
+
+    redis_url: str
+    queues: tuple[str, ...]
+    host: str
+    pool: str
+    slots: int
+    shutting_down: Callable[[], bool]
+    #: Seconds after which a process with a stuck node exits; None: it stays.
+    stuck_after: float | None = None
+    #: What tells this worker from any other one, also from one of the same host and number.
+    life: str = field(default_factory=lambda: secrets.token_hex(4))
+    #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
+    leave: Callable[[Callable[[], bool]], None] | None = None
+    #: None: neither tasks nor messages are signed.
+    keyring: Keyring | None = None
+    refusals: Refusals = field(default_factory=Refusals)
+    _places: dict[int, Place] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    #: Brings the files here that messages come with.
+    files: FileFolder = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = Settings.from_environment()
+        base = settings.files or Path(tempfile.gettempdir())
+        self.files = FileFolder(
+            lambda: connect(self.redis_url, name="celerypipe-files"), base, self.life, settings.files_bytes
+        )
+
+    def place(self) -> Place:
+        """This process' own place; a forked child makes itself a new one."""
+        pid = os.getpid()
+        if pid not in self._places:
+            with self._lock:  # two threads may come at once
+                slots = self.slots if self.pool not in ("prefork", "solo") else 1
+                keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
+                self._places.setdefault(pid, Place(Shelf(slots), keeper))
+        return self._places[pid]
+
+    def place_of(self, pid: int) -> str:
+        """What a process of this worker is called wherever its life and death are told."""
+        return f"{self.host}.{pid}.{self.life}"
+
+    def client(self) -> Client:
+        """This thread's own client."""
+        clients = self.place().clients
+        if not hasattr(clients, "client"):
+            clients.client = connect(self.redis_url, name="celerypipe-activation")
+        client: Client = clients.client
+        return client
+
+    def begin(self, client: Client) -> None:
+        """Before this process answers its first bell: watch over it, and say that it lives."""
+        place = self.place()
+        if place.known:
+            return
+        say_birth(client, self.place_of(os.getpid()))  # a dead one may have had its number
+        with self._lock:
+            if not place.known:
+                place.known = True
+                if self.stuck_after is not None and self.pool not in ("prefork", "solo"):
+                    place.switch = DeadMan(self.stuck_after + LATER)
+                grace = self.stuck_after or GRACE_AMONG_OTHERS
+                beat = place.switch.renew if place.switch is not None else bool
+                place.watch = StuckWatch(lambda: place.keeper.leases, grace, self._stuck, beat, self._leaving)
+
+    def alarm(self) -> Alarm | Unarmed:
+        """What interrupts the node of an activation in this thread."""
+        if threading.current_thread() is threading.main_thread():
+            return Alarm(None if self.stuck_after is None else self.stuck_after + LATER)
+        return Unarmed(self.place().switch)
+
+    def _leaving(self) -> bool:
+        return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
+
+    def _stuck(self, lease: Lease, text: str) -> None:
+        if self.stuck_after is None and not self._leaving():
+            logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
+            return
+        logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
+        place = self.place()
+
+        def through() -> bool:
+            if place.switch is not None:
+                place.switch.renew()  # Python runs; the thread that says so otherwise is this one
+            return all(other.owner == lease.owner for other in place.keeper.leases)
+
+        if self.leave is not None:
+            self.leave(through)
+        logging.shutdown()
+        os._exit(EX_TEMPFAIL)
+
+    def close(self) -> None:
+        """Destroy this process' warm instances; called when the process ends."""
+        self.place().shelf.close()

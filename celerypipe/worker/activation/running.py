@@ -1,0 +1,164 @@
+"""A node at work in a worker: messages are handed to it one way, with its timeout, and what comes out is encoded."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from celerypipe import codec
+from celerypipe.catalogue.capture import Recorder, captured
+from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Content, Store, Stowed
+from celerypipe.mailbox.failure import failure
+from celerypipe.mailbox.record import Record
+from celerypipe.message.files import Origin
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.worker.activation.alarm import Alarm
+from celerypipe.worker.activation.keeper import Lease
+
+logger = logging.getLogger(__name__)
+
+#: Nodes that take longer than this, in seconds a message, have a slot each on a worker with several, and are not
+#: handed what came out of the node before them.
+CHEAP = 0.005
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
+
+#: Run, node and message that the current thread works on.
+at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
+
+
+class AtWork(logging.Filter):
+    """Gives every log record the field ``at_work``: run, node and message id, or nothing between messages."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the field; let everything through."""
+        record.at_work = at_work.get()
+        return True
+
+
+class Running:
+    """A node of a run with its warm instance and the bell that its activation holds for it."""
+
+    def __init__(self, client: Client, lease: Lease, record: Record, instance: Instance) -> None:
+        self.client = client
+        self.lease = lease
+        self.record = record
+        self.instance = instance
+        self.done = 0
+        #: What it printed for the message that was handed to it last, as it travels.
+        self.printed = b""
+        #: The node that gets all that comes out, if this activation serves it too.
+        self.next: Running | None = None
+
+    @property
+    def name(self) -> str:
+        """That of the node."""
+        return self.lease.mailbox.node
+
+    @property
+    def mean(self) -> float | None:
+        """Mean seconds a message takes, as far as its instance knows."""
+        return self.instance.mean
+
+    @property
+    def runs_on(self) -> bool:
+        """May it be handed what comes out of the node before it, without a word to the runner?
+
+        It has to be warm and quick, and an ``update`` that hangs must be able to be interrupted.
+        """
+        quick = self.mean is not None and self.mean <= CHEAP and self.instance.node is not None
+        return quick and self.lease.state == "held" and isinstance(self.lease.alarm, Alarm)
+
+    def spent(self, seconds: float, messages: int) -> None:
+        """Note how long a batch took."""
+        each = seconds / messages
+        mean = self.instance.mean
+        self.instance.mean = each if mean is None else 0.7 * mean + 0.3 * each
+
+    def sign(self, message: str) -> None:
+        """Say in the log what the thread works on."""
+        at_work.set(f"run {self.lease.mailbox.run} node {self.name} message {message}: ")
+
+    def call(self, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+        """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""
+        self.instance.name = self.name  # equal nodes share one
+        if self.instance.node is None:
+            with self.preparing():
+                self.instance.warm()
+        timeout = self.record.timeout
+        if timeout is not None:
+            self.lease.until = time.monotonic() + timeout
+        call = self._recorded if self.record.console else self.lease.alarm.call
+        try:
+            return call(timeout, function, given, name)
+        finally:
+            self.lease.until = math.inf
+
+    def _recorded(self, timeout: float | None, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+        """Hand over, and keep what is printed meanwhile, however it ends."""
+        recorder = Recorder()
+        try:
+            with captured(recorder):
+                return self.lease.alarm.call(timeout, function, given, name)
+        finally:
+            self.printed = recorder.console().pack()
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """A node is made or let go: no message's time, and the runner can see that."""
+        sign = keys.warming(self.lease.owner)
+        self.client.set(sign, 1, px=keys.WARMING_TTL)
+        self.lease.warming = True
+        try:
+            with self.lease.alarm.patient():
+                yield
+        finally:
+            self.lease.warming = False
+            self.client.delete(sign)
+
+    def let_go(self) -> None:
+        """Destroy an instance that was left in the middle of a message; the next message gets a fresh one."""
+        with self.preparing():
+            self.instance.destroy()
+
+    def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> tuple[Stowed, int]:
+        """Encode what came out; return it with its size in bytes.
+
+        Arrays that lie as they are in ``given``, a blob, go on by reference to it.
+        """
+        result = codec.encode_apart(outputs, memoryview(given) if given is not None else None)
+        for file in result.files:
+            if isinstance(file.place, Origin):
+                raise CodecError(
+                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes"
+                )
+        size = len(result.head) + result.size
+        if result.borrowed:
+            return Stowed(result.head, blob, []), size
+        if size > INLINE_LIMIT:
+            self.lease.alarm.unguard()
+        return store.stow(result, self.record.compression), size
+
+    def failure(self, error: BaseException) -> bytes:
+        """Say in the log, and return for the runner, what an ``update`` raised."""
+        logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
+        kind = "codec" if isinstance(error, CodecError) else "failed"
+        if isinstance(error, ConfigError) and self.record.configuration is not None:  # a call fails by itself, no run
+            kind = "config"
+        return failure(kind, type(error).__name__, brief(error), trace(error))
+
+    def late(self) -> bytes:
+        """Say in the log, and return for the runner, that the time of a message is over."""
+        text = f"{self.record.timeout} s exceeded"
+        logger.warning("%s", text)
+        return failure("timeout", "NodeTimeout", text)

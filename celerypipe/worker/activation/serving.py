@@ -1,0 +1,246 @@
+"""One warped node as an activation serves it: its bell, its warm instance, its results on their way out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
+from celerypipe.catalogue.instance import Instance, Outcome, brief, update_batch
+from celerypipe.errors import CodecError
+from celerypipe.mailbox import signs
+from celerypipe.mailbox.blob.blob import Content, Store, unpacked, unstowed
+from celerypipe.mailbox.blob.inputs import Gone, with_inputs
+from celerypipe.mailbox.blob.shared_memory import watch
+from celerypipe.mailbox.deaths import as_text, deaths_so_far
+from celerypipe.mailbox.failure import failure
+from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT, Answer, Entry
+from celerypipe.message.message import Message
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.worker.activation.alarm import Interrupted, Unarmed
+from celerypipe.worker.activation.gathering import Gathering
+from celerypipe.worker.activation.keeper import Lease
+from celerypipe.worker.activation.outbox import Outbox
+from celerypipe.worker.activation.relay import PATIENT, Relay, Unwanted
+from celerypipe.worker.activation.running import Running, at_work
+
+logger = logging.getLogger(__name__)
+
+#: An entry with the content of its blob: None when it has none, or when that is gone.
+Parcel = tuple[Entry, Content | None]
+
+#: What can be run of it: with its message, and the seconds that it waited.
+Opened = tuple[Entry, Content | None, Message, float]
+
+
+class Serving(Running):
+    """A node that is served: hands messages to its instance and keeps the results until they are published."""
+
+    def __init__(self, client: Client, lease: Lease, record: Record, instance: Instance) -> None:
+        super().__init__(client, lease, record, instance)
+        self.mailbox: Mailbox = lease.mailbox
+        self.outbox = lease.outbox = Outbox(lease.mailbox, lease.owner, room=record.room, budget=record.budget)
+        #: Seconds its messages spent in the nodes after it.
+        self.beyond = 0.0
+        self.gathering = Gathering(record.batch, record.wait)
+        self._warned = False
+        #: What it works on was taken over from an activation that may not know yet: its memory must not be reused.
+        self.taking_over = False
+
+    def claimed(self, entry: Entry, lone_attempts: int) -> bool:
+        """Count one more try at a message whose process died; False: it was given up instead."""
+        name = keys.attempts(self.mailbox.run, self.mailbox.node)
+        tried = self.client.hincrby(name, str(entry.sequence), 1)
+        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
+        self.client.pexpire(name, keys.DATA_TTL)
+        if tried <= lone_attempts:
+            return True
+        text = f"the process that ran it died {tried} times: {as_text(died)}"
+        self.printed = b""
+        self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
+        return False
+
+    def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
+        """Run what goes together; return what is to be run again by itself. ``offset``: Redis' clock less ours."""
+        if len(parcels) > 1:
+            return self._handle_together(parcels, store, offset)
+        self._handle_one(*parcels[0], store, offset)
+        return []
+
+    def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
+        if entry.blob and content is None:
+            self.lost(entry, altered=entry.blob in store.altered)
+            return
+        waited, start = _waited(entry, offset), time.perf_counter()
+        self.lease.current, self.printed = entry.id, b""
+        try:
+            content = unpacked(entry.blob, content)
+            message = open_entry(entry, content)
+            if self.record.configuration is None:
+                message = with_inputs(message, self.client, store)
+            self.sign(message.id)
+            outputs = self.call(self.instance.update, message, self.lease.at_work)
+            ran = time.perf_counter() - start
+            answer, size = self._answer(entry, outputs, content, store, (waited, ran))
+        except Interrupted as interrupt:
+            self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
+        except Gone as gone:
+            self.lost(entry, altered=gone.altered)
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, out of its signal handlers
+        except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
+            self._fail(entry, self.failure(error), waited, time.perf_counter() - start)
+        else:
+            if self._goes_on(answer):
+                self._go_on(message, answer, size, content, store)
+            else:
+                self.outbox.add(answer, size)
+        finally:
+            self.lease.current = ""
+            at_work.set("")
+        self.done += 1
+
+    def lost(self, entry: Entry, *, altered: bool) -> None:
+        """The payload of a message is gone, or ``altered``: nobody of ours wrote what is there. It will come again."""
+        if altered:
+            self.mailbox.refused("payload")
+        self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))
+
+    def _goes_on(self, answer: Answer) -> bool:
+        """May what came out be handed to the next node here?
+
+        Not what killed its process before, so that it is clear whose fault that is; not what is made again because it
+        was lost; not where too little is left of this node's time for the runner to hear that another one works.
+        """
+        if self.next is None or self.taking_over or answer.entry.sequence >= ERRANDS:
+            return False
+        return self.record.timeout is None or self.record.timeout - answer.waited - answer.ran >= PATIENT
+
+    def _go_on(self, message: Message, answer: Answer, size: int, content: Content | None, store: Store) -> None:
+        relay = Relay(answer, content, store, self.lease.at_work)
+        self.lease.note = relay.note
+        try:
+            answer = relay.run(self, message)
+            self.outbox.add(answer, size + relay.size)
+        except Unwanted:
+            logger.info("message %s was dropped on its way: nobody waits for it", message.id)
+        finally:
+            self.lease.note = None
+            self.beyond += relay.seconds
+
+    def _handle_together(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
+        opened: list[Opened] = []
+        for entry, content in parcels:
+            try:
+                plain = unpacked(entry.blob, content)
+                opened.append((entry, plain, open_entry(entry, plain), _waited(entry, offset)))
+            except Exception:  # noqa: BLE001  # whatever is wrong with its bytes is wrong with this one only
+                self._handle_one(entry, content, store, offset)  # which says what is wrong with it
+        if not opened:
+            return []
+        entries = [entry for entry, *_ in opened]
+        start = time.perf_counter()
+        outcomes = self._outcomes(opened)
+        if outcomes is None:
+            self._say_together(())
+            if self.record.timeout is not None:
+                signs.say_anew(self.client, self.lease.owner)
+            there = self.mailbox.still(self.client, [entry.id for entry in entries])
+            return [entry for entry in entries if entry.id in there]
+        # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
+        # at a time and for how many slots the runner rings.
+        ran = (time.perf_counter() - start) / len(entries)
+        for (entry, content, _, waited), outcome in zip(opened, outcomes, strict=False):  # none after a timeout
+            if isinstance(outcome, Exception):
+                self._fail(entry, self.failure(outcome), waited, ran)
+                continue
+            try:
+                self.outbox.add(*self._answer(entry, outcome, content, store, (waited, ran)))
+            except Exception as error:  # noqa: BLE001  # a missing package too: the others have their results
+                self._fail(entry, self.failure(error), waited, ran)
+        self.done += len(entries)
+        return []
+
+    def _outcomes(self, opened: Sequence[Opened]) -> list[Outcome] | None:
+        """Run a batch. None: each is to be run by itself, for one of them made it fail, or was withdrawn meanwhile."""
+        entries, messages = [entry for entry, *_ in opened], [message for _, _, message, _ in opened]
+        self._say_together(entries)
+        start = time.perf_counter()
+        # The keeper looks after one entry: a batch is interrupted when its first message is withdrawn. The result of
+        # another one that is withdrawn meanwhile is refused when it is published.
+        self.lease.current = entries[0].id
+        others = f" and {len(entries) - 1} others" if len(entries) > 1 else ""
+        self.sign(f"{messages[0].id}{others}")
+        try:
+            return self.call(lambda given: update_batch(self.instance, given), messages, self.lease.at_work)
+        except Interrupted as interrupt:
+            times = [(entry, waited) for entry, _, _, waited in opened]
+            return [] if self._interrupted(interrupt.reason, times, time.perf_counter() - start) else None
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, out of its signal handlers
+        except BaseException as error:  # noqa: BLE001  # nobody knows whose fault it is; who fails again says so
+            level = logging.DEBUG if self._warned else logging.WARNING
+            logger.log(level, "a batch of %d failed, so each is run by itself: %s", len(entries), brief(error))
+            self._warned = True
+            return None
+        finally:
+            self.lease.current = ""
+            at_work.set("")
+
+    def _say_together(self, entries: Sequence[Entry]) -> None:
+        """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
+        if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
+            ids = [entry.id for entry in entries]
+            signs.say_together(self.client, self.lease.owner, self.mailbox.node, ids, timeout=self.record.timeout)
+
+    def _answer(
+        self,
+        entry: Entry,
+        outputs: list[Message],
+        content: Content | None,
+        store: Store,
+        times: tuple[float, float],
+    ) -> tuple[Answer, int]:
+        """Encode a result; return it with its size."""
+        kept: Callable[[], object] = bool  # its answer is not None: who knows
+        if isinstance(content, memoryview) and not self.taking_over:
+            kept = watch(content)
+        (data, blob, storing), size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
+        printed = self._printed()
+        return Answer(entry, RESULT, *times, blob, data, storing, kept, console=printed), size + len(printed)
+
+    def _interrupted(self, reason: str, entries: Sequence[tuple[Entry, float]], ran: float) -> bool:
+        """Let go of the node; return whether its time was over, which has then been answered."""
+        self.let_go()
+        if reason != "timeout":
+            return False
+        said = self.late()
+        for entry, waited in entries:
+            self._fail(entry, said, waited, ran)
+        return True
+
+    def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
+        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said, console=self._printed()))
+
+    def _printed(self) -> bytes:
+        """Take what was printed: nobody knows for which message of a batch, so that the first one has it."""
+        printed, self.printed = self.printed, b""
+        return printed
+
+
+def _waited(entry: Entry, offset: float) -> float:
+    """Return how many seconds a message has been here."""
+    return max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
+
+
+def open_entry(entry: Entry, content: Content | None) -> Message:
+    """Return the message of an entry. Raises :class:`CodecError`."""
+    if entry.blob and content is None:
+        raise CodecError("its blob is gone")
+    (message,) = unstowed(entry.data, content)
+    return message

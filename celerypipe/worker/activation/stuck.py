@@ -1,0 +1,103 @@
+"""Notices an ``update`` that goes on long after it should have ended, and that no interrupt ends.
+
+A prefork child can be ended by itself. A solo worker or a thread takes the whole worker with it, so that is a choice
+(``--exit-when-stuck``); whoever supervises the worker starts another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+from celerypipe.worker.activation.keeper import Lease
+
+logger = logging.getLogger("celerypipe.worker")
+
+#: What a process exits with that cannot go on ("temporary failure"), so that its supervisor starts another.
+EX_TEMPFAIL = 75
+#: Seconds between two looks.
+BEAT = 0.5
+#: Seconds beyond its timeout, or after it was called back, for which an ``update`` may go on: where a process serves
+#: nobody else meanwhile, and on threads, where others go on and a late end is no harm.
+GRACE_ALONE, GRACE_AMONG_OTHERS = 2.0, 10.0
+#: Seconds that a message has which nobody waits for any more: its ``update`` may be about to end, and nobody is late.
+CALL_BACK_PATIENCE = 8.0
+#: Seconds that a worker which was told to end leaves to a message; Celery's own patience is ten.
+LEAVE_PATIENCE = 10.0
+#: The clock in C, for a GIL that is held, goes off so much later: who can still say what happened goes first.
+LATER = 1.0
+
+
+class StuckWatch:
+    """A daemon thread of a worker process. ``act`` is called with what is stuck, once for each message.
+
+    ``leases``: those of the activations of this process; ``beat`` is called at every look; ``leaving``: is this process
+    to end? A thread would be waited for, so who is late then is stuck, and so is who does not come back.
+    """
+
+    def __init__(
+        self,
+        leases: Callable[[], Sequence[Lease]],
+        grace: float,
+        act: Callable[[Lease, str], None],
+        beat: Callable[[], object],
+        leaving: Callable[[], bool] = bool,
+    ) -> None:
+        self._leases = leases
+        self._leaving = leaving
+        self._left = math.inf
+        self._grace = grace
+        self._act = act
+        self._beat = beat
+        self._said: set[tuple[Lease, str]] = set()
+        self._thread = threading.Thread(target=self._watch, name="celerypipe-stuck", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(BEAT)
+            try:
+                self._beat()
+                self._look()
+            except Exception:  # whatever went wrong this time, somebody has to look the next time
+                logger.exception("cannot look for stuck nodes this time")
+
+    def _look(self) -> None:
+        leases = list(self._leases())
+        if self._left == math.inf and self._leaving():
+            self._left = time.monotonic()
+            self._said.clear()  # what stayed with it until now has to go
+        self._said = {(lease, entry) for lease, entry in self._said if lease.current == entry}
+        for lease in leases:
+            key, late = (lease, lease.current), self._late(lease)
+            if late > self._patience and key not in self._said:
+                self._said.add(key)
+                self._act(lease, as_text(lease, late))
+
+    @property
+    def _patience(self) -> float:
+        return self._grace if self._left == math.inf else min(self._grace, GRACE_ALONE)
+
+    def _late(self, lease: Lease) -> float:
+        """Seconds since it should have ended; below 0 or minus infinity if it may go on."""
+        entry, called_back = lease.called_back
+        end = lease.until
+        if entry and entry == lease.current:
+            end = min(end, called_back + CALL_BACK_PATIENCE)
+        if lease.current:
+            end = min(end, self._left + LEAVE_PATIENCE)
+        return time.monotonic() - end if end != math.inf else -math.inf
+
+
+def as_text(lease: Lease, late: float) -> str:
+    """Say what is stuck, and where."""
+    frame = sys._current_frames().get(lease.thread)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    mailbox = lease.mailbox
+    what = f"update() of node {mailbox.node}, run {mailbox.run}, is stuck: it should have ended {late:.1f} s ago"
+    return f"{what}; it is here:\n{stack}" if stack else what

@@ -1,0 +1,107 @@
+"""What a worker serves: the nodes of its modules and plugin folders, the installed and the built-in ones."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import celery
+import redis
+
+from celerypipe import codec
+from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.contract.reach import Reach
+from celerypipe.errors import ConfigError
+from celerypipe.mailbox.blob import packing
+from celerypipe.mailbox.presence import Record
+from celerypipe.mailbox.schemas import vouched
+from celerypipe.version import VERSION
+from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.activation.task import NodeTask
+
+#: Ends the error about a path that a pipeline sends to a worker.
+CURE = "if it is meant, start the worker with CELERYPIPE_ALLOW=<its folder>"
+
+
+class Service:
+    """The marks of one worker. A source is never among them: it runs where its pipeline runs.
+
+    ``allowed``: the folders that its nodes may touch; the paths they are sent come from whoever reaches Redis.
+    """
+
+    def __init__(self, imports: tuple[str, ...], plugins: tuple[Path, ...], allowed: tuple[Path, ...] = ()) -> None:
+        self.imports = imports
+        self.plugins = plugins
+        self.allowed = allowed
+        self.entries: dict[str, Entry] = {}
+
+    def load(self, named_by: Mapping[str, Path | None]) -> None:
+        """Import everything; :class:`ConfigError` in one line says what does not import, and which file wanted it."""
+        found = list(Catalogue(self.plugins).entries())
+        for name in self.imports:
+            found += Catalogue.of_module(_imported(name, named_by.get(name)))
+        # A later one wins: a module that was asked for goes before what happens to be installed.
+        reach = Reach.of(self.allowed, CURE)
+        self.entries = {entry.mark: replace(entry, reach=reach) for entry in found if entry.type != "source"}
+
+    def register(self, app: Any, worker: Worker) -> None:
+        """Make each node a task of the application, named after its mark.
+
+        Celery's own tasks go: ``celery.map``, ``celery.chunks`` and the like run other tasks as their arguments say.
+        """
+        for name in [name for name in app.tasks if name.startswith("celery.")]:
+            app.tasks.unregister(name)
+        for entry in self.entries.values():
+            app.register_task(NodeTask(entry, worker))
+
+
+def presence_record(worker: Worker, service: Service) -> Record:
+    """Return what the worker says of itself for as long as it lives."""
+    own = worker.place_of(os.getpid())
+    return {
+        "id": own,
+        "host": worker.host,
+        "pid": os.getpid(),
+        "pool": worker.pool,
+        "slots": worker.slots,
+        "queues": list(worker.queues),
+        "marks": {
+            mark: vouched(entry.schema(), worker.keyring, own) for mark, entry in sorted(service.entries.items())
+        },
+        "versions": {
+            "celerypipe": VERSION,
+            "codec": codec.CODEC_VERSION,
+            "celery": celery.__version__,
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "redis-py": redis.__version__,
+        },
+        "started": time.time(),
+        "interrupts": worker.pool in ("prefork", "solo"),
+        "compressions": packing.installed(),
+        "keys": worker.keyring.ids if worker.keyring is not None else [],
+    }
+
+
+def _imported(name: str, named_by: Path | None) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001  # whatever a module raises while it loads is for its author to read
+        place = f"{named_by}: " if named_by else ""
+        raise ConfigError(f"{place}module {name!r} does not import: {_where(error)}") from None
+
+
+def _where(error: Exception) -> str:
+    """The file and line that broke, and the traceback's last line."""
+    last = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {last}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {last}" if len(frames) > 2 else last

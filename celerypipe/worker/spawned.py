@@ -1,0 +1,32 @@
+"""What a worker writes down for the processes that it spawns: unlike forked ones they inherit nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from celerypipe.settings import Settings
+from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.flag import SharedFlag
+from celerypipe.worker.served import Service
+
+
+def written(service: Service, worker: Worker, flag: str) -> str:
+    """Return what a spawned process of this worker is told, in its environment."""
+    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
+    facts = {name: getattr(worker, name) for name in names}
+    folders = {name: [str(folder) for folder in getattr(service, name)] for name in ("plugins", "allowed")}
+    return json.dumps({"worker": facts, "imports": service.imports, **folders, "flag": flag})
+
+
+def read(text: str) -> tuple[SharedFlag, Worker, Service]:
+    """Return what such a process serves, out of that text; keys come from its own environment."""
+    plan = json.loads(text)
+    flag = SharedFlag(plan["flag"])
+    worker = Worker(
+        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
+        shutting_down=flag.is_raised,
+        keyring=Settings.from_environment().keyring,
+    )
+    plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
+    return flag, worker, Service(tuple(plan["imports"]), plugins, allowed)

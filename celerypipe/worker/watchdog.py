@@ -1,0 +1,112 @@
+"""What a stock Celery worker lacks: an event loop that looks around often, and a consumer that notices it is deaf.
+
+A child that died is replaced after up to 5.8 s by Celery itself. And after Redis was away, a worker may stay up and
+connected and never take a task again (celery#10205, #8030, #8091, #10302).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import billiard
+from celery import bootsteps
+from celery.worker import state
+
+from celerypipe.redis.connection import Client
+from celerypipe.worker.activation.stuck import EX_TEMPFAIL
+
+logger = logging.getLogger("celerypipe.worker")
+
+#: Seconds between two beats of the pulse.
+BEAT = 0.2
+#: Seconds a queue may have tasks, this worker a free slot, and nothing arrive, before the consumer counts as deaf.
+DEAF_AFTER = 10.0
+#: Looks in a row that must agree; a look is taken whenever the presence is refreshed.
+DEAF_LOOKS = 3
+#: Seconds running activations get to come back before a deaf worker exits.
+LAST_SECONDS = 10.0
+
+
+class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Wake the worker's event loop several times a second: it sleeps for up to a second at a time by itself.
+
+    On prefork each beat replaces children that died. On threads it lets the worker take the next task soon after one
+    ended (nothing is prefetched, and a thread that ends wakes nobody). On all, SIGTERM is seen at the next beat.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """Called each time the event loop begins anew."""
+        hub.call_repeatedly(BEAT, worker.pool.maintain_pool)
+
+
+class Watchdog:
+    """Notices that the worker's queues have tasks and it gets none; ends the process so that another can start."""
+
+    def __init__(self, worker: Any, withdraw: Callable[[Client], None]) -> None:
+        """``worker``: Celery's; ``withdraw`` calls activations back and takes the presence away, before the end."""
+        self.worker = worker
+        self.withdraw = withdraw
+        self.last_received = time.monotonic()
+        self.suspicions = 0
+
+    def received(self) -> None:
+        """Note that a task came in."""
+        self.last_received = time.monotonic()
+        self.suspicions = 0
+
+    def look(self, client: Client | None) -> None:
+        """Compare what waits in Redis with what arrived here; ``client`` is None while Redis is away."""
+        if client is None or not self._listens() or not self._waiting(client):
+            self.received()  # it has nothing to hear, or knows that it cannot: the wait starts anew
+            return
+        if time.monotonic() - self.last_received < DEAF_AFTER:
+            return
+        self.suspicions += 1
+        if self.suspicions >= DEAF_LOOKS:
+            self._end(client)
+
+    def _listens(self) -> bool:
+        consumer = self.worker.consumer
+        return (
+            getattr(consumer, "connection", None) is not None
+            and consumer.blueprint.state == bootsteps.RUN
+            and state.should_stop is None
+            and state.should_terminate is None
+            and len(state.reserved_requests) < self.worker.pool.num_processes
+        )
+
+    def _waiting(self, client: Client) -> bool:
+        names = list(self.worker.app.amqp.queues.consume_from)
+        with client.pipeline(transaction=False) as together:
+            for name in names:
+                together.llen(name)
+            return any(together.execute())
+
+    def leave(self, through: Callable[[], bool]) -> None:
+        """Before the end of a process of which a thread is stuck: take no more tasks, let the others finish."""
+        state.should_stop = EX_TEMPFAIL  # the event loop looks at it, unless it is what is stuck
+        deadline = time.monotonic() + LAST_SECONDS
+        while not through() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _end(self, client: Client) -> None:
+        logger.critical(
+            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for %.0f s; "
+            "exiting with status %d for its supervisor to start another",
+            time.monotonic() - self.last_received,
+            EX_TEMPFAIL,
+        )
+        self.withdraw(client)
+        deadline = time.monotonic() + LAST_SECONDS
+        while state.active_requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for child in billiard.active_children():
+            child.terminate()
+        logging.shutdown()
+        os._exit(EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

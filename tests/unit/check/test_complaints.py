@@ -1,0 +1,268 @@
+"""All that can be said before a run: complaints that stop it, notes that do not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from celerypipe.check.complaints import check, notes, require
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.errors import DefinitionError
+
+MODULE = """
+from celerypipe import Proc
+
+class Plain(Proc):
+    '''Takes nothing.'''
+
+class Eager(Proc):
+    '''Takes several.'''
+    def update_batch(self, messages): return messages
+
+class Counting(Proc):
+    '''Remembers.'''
+    stateful = True
+
+class Remembering(Counting):
+    '''Says what.'''
+    def snapshot(self): return 1
+    def restore(self, state): ...
+
+class Picky(Proc):
+    '''Joins for itself.'''
+    def __init__(self, size: int): ...
+    def next_batch(self, sources): ...
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an importable module of nodes, a new one for each test."""
+    name = f"checked_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def around(mark: str, plugins: tuple[Path, ...] = (), **node: Any) -> Pipeline:
+    """A pipeline of three nodes; the middle one is given."""
+    if node.get("warped"):
+        node = {"warp_configuration": {"queue": "q", "timeout": 5}} | node
+    return Pipeline(
+        name="p",
+        plugins=plugins,
+        nodes=[
+            {"name": "first", "type": "source", "mark": "data_streamer"},
+            {"name": "middle", "type": "proc", "mark": mark, **node},
+            {"name": "last", "type": "sink", "mark": "console"},
+        ],
+        links=[("first", "middle"), ("middle", "last")],
+    )
+
+
+def said(pipeline: Pipeline, **options: Any) -> dict[str, str]:
+    """The complaints by place, without the ``pipeline.nodes[1].`` of the middle node."""
+    found = check(pipeline, **options)
+    if found:
+        with pytest.raises(DefinitionError) as raised:
+            require(pipeline, **options)
+        assert list(raised.value.complaints) == found
+    else:
+        require(pipeline, **options)
+    return {complaint.place.removeprefix("pipeline.nodes[1]."): complaint.text for complaint in found}
+
+
+def test_a_sound_pipeline_has_nothing_said_about_it() -> None:
+    pipeline = around("passthrough_identity", configuration={"delay": 1}, warped=True)
+    assert said(pipeline) == {}
+    assert notes(pipeline) == []
+
+
+def test_links_marks_and_arguments_are_all_said_at_once() -> None:
+    pipeline = Pipeline(
+        name="p",
+        nodes=[
+            {"name": "first", "type": "source", "mark": "data_steamer"},
+            {"name": "middle", "type": "proc", "mark": "passthrough_identity", "configuration": {"dealy": 1}},
+            {"name": "last", "type": "sink", "mark": "json_lines", "sync": "zap"},
+        ],
+        links=[("first", "middle"), ("middle", "middle"), ("middle", "lost")],
+    )
+    found = check(pipeline)
+    assert [complaint.place for complaint in found] == [
+        "pipeline.links[2].to",
+        "pipeline.nodes[2]",
+        "pipeline.links",
+        "pipeline.nodes[0].mark",
+        "pipeline.nodes[1].configuration",
+        "pipeline.nodes[2].sync",
+        "pipeline.nodes[2].configuration",
+    ]
+    text = "\n".join(map(str, found))
+    assert "did you mean 'data_streamer'" in text
+    assert "did you mean 'delay'" in text
+    assert "'path' of json_lines is missing" in text
+
+
+def test_the_module_of_a_warped_node_is_never_imported(module: str) -> None:
+    assert said(around(f"{module}.Plain", warped=True, configuration={"anything": 1})) == {}
+    assert said(around("nowhere_at_all.gpu.Plain", warped=True)) == {}
+    assert module not in sys.modules
+    assert (
+        "has no argument 'anything'"
+        in said(around(f"{module}.Plain", warped=True, configuration={"anything": 1}), local=True)["configuration"]
+    )
+    assert module in sys.modules
+
+
+def test_a_warped_plugin_is_not_imported_either(tmp_path: Path) -> None:
+    home = tmp_path / "nodes" / "proc" / "_heavy"
+    home.mkdir(parents=True)
+    (home / "heavy.py").write_text("import not_there_at_all\n")
+    assert said(around("heavy", (tmp_path,), warped=True)) == {}
+    assert "not_there_at_all" in said(around("heavy", (tmp_path,)))["mark"]
+
+
+def test_a_local_node_whose_class_is_of_another_type_is_refused(module: str) -> None:
+    pipeline = Pipeline(
+        name="p",
+        nodes=[
+            {"name": "a", "type": "source", "mark": "data_streamer"},
+            {"name": "b", "type": "sink", "mark": f"{module}.Plain"},
+        ],
+        links=[("a", "b")],
+    )
+    assert said(pipeline)["type"] == f"{module}.Plain is a proc, not a sink; write proc"
+
+
+def test_a_batch_is_for_a_node_that_takes_several(module: str) -> None:
+    batch = {"queue": "q", "timeout": 5, "batch": {"size": 8}}
+    found = said(around(f"{module}.Plain", warped=True, warp_configuration=batch), local=True)
+    assert found == {
+        "warp_configuration.batch.size": f"is 8, but {module}.Plain has no update_batch(messages); "
+        "write one, or leave batch out"
+    }
+    assert "update_batch" in str(said(around("passthrough_identity", warped=True, warp_configuration=batch)))
+    assert said(around(f"{module}.Eager", warped=True, warp_configuration=batch), local=True) == {}
+    assert said(around(f"{module}.Plain", warped=True, warp_configuration=batch)) == {}, "its worker knows"
+    assert said(around(f"{module}.Plain", warp_configuration=batch)) == {}, "here it takes one at a time"
+    one = {**batch, "batch": {"size": 1, "wait": 1.0}}
+    assert said(around(f"{module}.Plain", warped=True, warp_configuration=one), local=True) == {}
+
+
+def test_a_stateful_node_is_warped_with_snapshots_or_pinned(module: str) -> None:
+    assert said(around(f"{module}.Counting")) == {}
+    there: dict[str, Any] = {"warped": True}
+    assert "snapshot() and restore(state)" in said(around(f"{module}.Counting", **there), local=True)["warped"]
+    assert said(around(f"{module}.Remembering", **there), local=True) == {}
+    pinned = {**there, "warp_configuration": {"queue": "q", "timeout": 5, "pinned": True}}
+    assert said(around(f"{module}.Counting", **pinned), local=True) == {}
+    assert "stateful" in said(around(f"{module}.Plain", **pinned), local=True)["warp_configuration.pinned"]
+    many = {**there, "warp_configuration": {"queue": "q", "timeout": 5, "parallel": 2, "on_no_worker": "local"}}
+    found = said(around(f"{module}.Remembering", **many), local=True)
+    assert set(found) == {"warp_configuration.parallel", "warp_configuration.on_no_worker"}
+
+
+def test_a_warped_node_of_the_script_itself_cannot_be_imported_by_a_worker() -> None:
+    assert "worker can import" in said(around("__main__.Mine", warped=True))["mark"]
+
+
+@pytest.mark.parametrize(
+    "sync", ["passthrough", "local", "zip", "latest", "key:page", "key:a:b", "within:0.5", "within:2", None]
+)
+def test_every_way_to_join_is_known(module: str, sync: str | None) -> None:
+    assert said(around(f"{module}.Picky", configuration={"size": 1}, sync=sync)) == {}
+
+
+@pytest.mark.parametrize(
+    ("sync", "text"),
+    [
+        ("", "is no way to join"),
+        ("zipp", "did you mean 'zip'"),
+        ("keys:page", "did you mean 'key'"),
+        ("key", "key:<meta field>"),
+        ("key:", "key:<meta field>"),
+        ("zip:3", "is no way to join"),
+        ("within", "within:<seconds>"),
+        ("within:soon", "within:<seconds>"),
+        ("within:-1", "within:<seconds>"),
+        ("within:nan", "within:<seconds>"),
+    ],
+)
+def test_a_way_to_join_that_is_none_is_refused(sync: str, text: str) -> None:
+    assert text in said(around("passthrough_identity", sync=sync))["sync"]
+
+
+def test_a_warped_node_cannot_join_by_its_own_next_batch() -> None:
+    assert "runs elsewhere" in said(around("passthrough_identity", warped=True, sync="local"))["sync"]
+
+
+def test_missing_variables_are_said_before_the_run_and_the_present_ones_stay_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = around("passthrough_identity", configuration={"delay": "$JT_ENV_DELAY"})
+    assert "'DELAY'" in said(pipeline, environment={})["configuration.delay"]
+    assert said(pipeline, environment={"DELAY": "0.5"}) == {}
+    assert "is no float" in said(pipeline, environment={"DELAY": "s3cret"})["configuration.delay"]
+    assert "s3cret" not in str(said(pipeline, environment={"DELAY": "s3cret"}))
+    monkeypatch.setenv("DELAY", "1")
+    assert said(pipeline) == {}
+
+
+def test_a_configuration_that_cannot_travel_is_refused_only_where_it_must_travel(module: str) -> None:
+    unknown = {"size": object()}
+    assert said(around(f"{module}.Picky", configuration=unknown)) == {}
+    assert "cannot travel" in said(around(f"{module}.Picky", configuration=unknown, warped=True))["configuration"]
+    array = {"size": np.arange(3)}
+    assert said(around(f"{module}.Picky", configuration=array, warped=True)) == {}
+
+
+def test_a_pipeline_fed_from_code_needs_no_source() -> None:
+    pipeline = Pipeline(name="p", nodes=[{"name": "only", "type": "proc", "mark": "passthrough_identity"}])
+    assert "no input" in said(pipeline)["pipeline.nodes[0]"]
+    assert said(pipeline, fed=["only"]) == {}
+
+
+def test_notes_tell_what_looks_unintended(tmp_path: Path, module: str) -> None:
+    home = tmp_path / "nodes" / "proc" / "_heavy"
+    home.mkdir(parents=True)
+    (home / "heavy.py").write_text("from celerypipe import Proc\nclass Heavy(Proc): ...\n")
+    (home / "requirements.txt").write_text(
+        "# ours\nnumpy>=1\nnot-there-at-all==3\n-r more.txt\nx; python_version<'3'\n"
+    )
+    pipeline = Pipeline(
+        name="p",
+        plugins=[tmp_path, tmp_path / "gone"],
+        nodes=[
+            {"name": "a", "type": "source", "mark": "data_streamer"},
+            {
+                "name": "b",
+                "type": "proc",
+                "mark": "passthru_identity",
+                "warped": True,
+                "warp_configuration": {"queue": "q"},
+            },
+            {"name": "c", "type": "proc", "mark": "heavy", "sync": "local"},
+        ],
+        links=[("a", "b"), ("b", "c")],
+    )
+    found = notes(pipeline)
+    assert [note.partition(": ")[0] for note in found] == [
+        "plugins",
+        "pipeline.nodes[1]",
+        "pipeline.nodes[1].mark",
+        "pipeline.nodes[2]",
+        "pipeline.nodes[2].sync",
+        "pipeline.nodes[2].mark",
+    ]
+    assert str(tmp_path / "gone") in found[0]
+    assert "no timeout" in found[1]
+    assert "did you mean 'passthrough_identity'" in found[2]
+    assert "goes nowhere" in found[3]
+    assert "passes" in found[4] or "pass as they come" in found[4]
+    assert "wants not-there-at-all, not installed" in found[5]
+    assert check(pipeline) == []

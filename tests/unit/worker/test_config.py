@@ -1,0 +1,119 @@
+"""A queue's file: what it may say, and what is said about the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from celerypipe.errors import ConfigError
+from celerypipe.worker.config import WorkerConfig, known_queues, load, overruled
+from celerypipe.worker.options import exit_option, stuck_after
+from tests.servers import ROOT
+
+
+def write(folder: Path, text: str, queue: str = "heavy") -> Path:
+    (folder / f"{queue}.toml").write_text(text)
+    return folder
+
+
+def test_the_files_of_this_project_are_right() -> None:
+    pools = {queue: load(queue, ROOT / "worker_configs").settings["worker_pool"] for queue in ("cpu", "gpu", "io")}
+    assert pools == {"cpu": "prefork", "gpu": "solo", "io": "threads"}
+    assert known_queues(ROOT / "worker_configs") == ["cpu", "gpu", "io"]
+
+
+def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path,
+        'imports = ["a.b", "c"]\nplugins = ["./plugins"]\nworker_concurrency = "auto"\nworker_lost_wait = 2\n'
+        "[broker_transport_options]\nsocket_timeout = 5\n",
+    )
+    config = load("heavy", folder)
+    assert config.imports == ("a.b", "c")
+    assert config.plugins == (Path("plugins"),)
+    assert config.settings == {
+        "worker_concurrency": "auto",
+        "worker_lost_wait": 2,
+        "broker_transport_options": {"socket_timeout": 5},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "\n\nworker_prefetch_multiplyer = 1",
+            ":3: unknown setting 'worker_prefetch_multiplyer'; did you mean 'worker_prefetch_multiplier'?",
+        ),
+        ("plugin = []", ":1: unknown setting 'plugin'; did you mean 'plugins'?"),
+        ("imports = 'tasks.gpu'", ":1: 'imports' must be a list of texts, not 'tasks.gpu'"),
+        ("worker_concurrency = 0", ":1: 'worker_concurrency' must be a whole number above 0 or 'auto', not 0"),
+        ("worker_concurrency = true", "must be a whole number above 0 or 'auto', not True"),
+        ("worker_send_task_events = 1", ":1: 'worker_send_task_events' must be true or false, not 1"),
+        ("task_time_limit = 'long'", ":1: 'task_time_limit' must be a number, not 'long'"),
+        ("worker_prefetch_multiplier = true", "must be a whole number, not True"),
+        ("worker_log_format = 3", ":1: 'worker_log_format' must be text, not 3"),
+        ("broker_transport_options = 3", ":1: 'broker_transport_options' must be a table, not 3"),
+        ("[broker_url]\na = 1", ":1: 'broker_url' is not decided here; give Redis with -b or CELERYPIPE_REDIS_URL"),
+        ("task_acks_late = true", "a bell is acknowledged early"),
+        ("a = ", "heavy.toml: Invalid value"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_its_cure(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("heavy", write(tmp_path, text))
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "heavy.toml:")[:-1])
+
+
+def test_the_first_queue_leads_and_what_the_others_lose_is_said(tmp_path: Path) -> None:
+    leader = WorkerConfig("cpu", Path("cpu.toml"), {"worker_pool": "prefork", "worker_lost_wait": 5})
+    same = WorkerConfig("more", Path("more.toml"), {"worker_pool": "prefork"})
+    other = WorkerConfig("gpu", Path("gpu.toml"), {"worker_pool": "solo", "worker_lost_wait": 5})
+    assert overruled(leader, [same]) == []
+    (text,) = overruled(leader, [same, other])
+    assert text.startswith("gpu.toml: ignored in this worker")
+    assert "worker_pool = 'solo'" in text
+    assert "worker_lost_wait" not in text
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("30", 30), ("0.5", 0.5)])
+def test_a_file_says_whether_a_stuck_worker_exits(tmp_path: Path, text: str, value: float) -> None:
+    config = load("heavy", write(tmp_path, f"exit_when_stuck = {text}\n"))
+    assert config.exit_when_stuck == value
+    assert config.settings == {}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", '"yes"'])
+def test_what_is_no_time_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"heavy.toml:1: 'exit_when_stuck' must be true, false or a "):
+        load("heavy", write(tmp_path, f"exit_when_stuck = {text}\n"))
+
+
+@pytest.mark.parametrize(
+    ("pool", "option", "written", "seconds"),
+    [
+        ("solo", None, None, 2.0),
+        ("solo", "0", None, None),
+        ("solo", None, False, None),
+        ("solo", "usual", False, 2.0),
+        ("threads", None, None, None),
+        ("threads", None, True, 10.0),
+        ("threads", "usual", None, 10.0),
+        ("threads", "usual", 30, 30),
+        ("threads", "5", 30, 5.0),
+        ("threads", "0", 30, None),
+        ("prefork", "0", False, 2.0),
+    ],
+)
+def test_option_and_file_say_when_a_stuck_worker_exits(
+    pool: str, option: str | None, written: float | None, seconds: float | None
+) -> None:
+    assert stuck_after(pool, exit_option(option), written) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])
+def test_an_option_that_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--exit-when-stuck {text}: give seconds, 0 for a worker that stays"):
+        exit_option(text)
