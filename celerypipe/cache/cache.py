@@ -24,9 +24,9 @@ from celerypipe.cache.entry import INLINE_LIMIT, Failure
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
-from celerypipe.cache.question import Answer, Claim, Computation, Found, Question, always
+from celerypipe.cache.question import Claim, Computation, Found, Question, WhenAnswered, always
 from celerypipe.cache.seal import Seal
-from celerypipe.cache.store import Store
+from celerypipe.cache.store import CacheStore
 from celerypipe.cache.tier import Tier
 from celerypipe.definition.cache import CacheDefinition
 from celerypipe.redis.connection import Client, connect, said
@@ -85,7 +85,7 @@ class ResultCache:
         seal, lane = Seal(self._keyring), Lane(self._url)
         tier = Tier(self._tier_url, seal, self._books.say) if self._tier_url else None
         self._lane = lane
-        self._keeping = Keeping(Store(self._settings.bytes), seal, lane, tier, self._books, self._inbox.put)
+        self._keeping = Keeping(CacheStore(self._settings.bytes), seal, lane, tier, self._books, self._inbox.put)
         self._desk = Desk(self._keeping, self._books, os.urandom(8).hex(), self._hear)
 
     # -- asking -----------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class ResultCache:
         self,
         asked: Asked,
         policy: CacheDefinition,
-        answer: Answer,
+        answer: WhenAnswered,
         *,
         rerun_failing: bool = False,
         notes: Collection[str] | None = None,

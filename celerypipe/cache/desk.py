@@ -13,12 +13,13 @@ from typing import Any
 import redis
 
 from celerypipe.cache.books import Books
-from celerypipe.cache.entry import BLOB_NEAR, Content, Failure, Opened, SealedEntry, opened
+from celerypipe.cache.entry import BLOB_NEAR, Failure, Opened, SealedEntry, opened
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.question import FAILED, Claim, Computation, Found, Hear, Question, answer
 from celerypipe.cache.seal import Refused
 from celerypipe.cache.store import blob_name, entry_name
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError
 from celerypipe.redis import keys
 

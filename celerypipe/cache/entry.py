@@ -31,6 +31,7 @@ from blake3 import blake3
 from celerypipe import codec
 from celerypipe.cache.kept import Form, Kept
 from celerypipe.cache.seal import SEAL, Refused, Seal
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError
 from celerypipe.message.message import Message
 
@@ -49,8 +50,6 @@ BLOB_LIMIT = 64 * 1024 * 1024 * 1024
 TEXT_LIMIT = 32 * 1024
 #: Seconds by which the clock of who kept an entry may be ahead of ours.
 _CLOCKS = 300.0
-
-Content = bytes | memoryview
 
 _MAGIC = b"cr"
 _PREAMBLE = struct.Struct("<2sBBII")
@@ -71,7 +70,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         return Failure(*(text.encode("utf-8", "replace").decode() for text in texts))
 
 
-class Blob(msgspec.Struct, frozen=True, array_like=True):
+class Bulk(msgspec.Struct, frozen=True, array_like=True):
     """Large bytes that lie apart. ``whole``: all of the outputs; else their body, the head is in the entry."""
 
     digest: str
@@ -109,7 +108,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     seconds: float
     ttl: float | None
     size: int
-    blob: Blob | None
+    blob: Bulk | None
     failure: Failure | None
     forms: list[Form]
 
@@ -170,7 +169,7 @@ def sealed(
         else:
             apart = len(result.head) <= INLINE_LIMIT
             outputs, body = (result.head, result.body) if apart else (b"", joined())
-            blob = Blob(digest(body), len(body), not apart)
+            blob = Bulk(digest(body), len(body), not apart)
     failure = result.shortened() if isinstance(result, Failure) else None
     head = Head(time.time(), seconds, ttl, size, blob, failure, list(forms))
     packed, question = msgspec.msgpack.encode(head), codec.encode_value(dict(asked))
@@ -221,4 +220,4 @@ def digest(content: Content) -> str:
 
 _HEAD = msgspec.msgpack.Decoder(Head)
 
-__all__ = ["Blob", "Failure", "Head", "Opened", "SealedEntry", "opened", "sealed", "shown"]
+__all__ = ["Bulk", "Failure", "Head", "Opened", "SealedEntry", "opened", "sealed", "shown"]

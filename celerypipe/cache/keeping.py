@@ -9,14 +9,15 @@ from typing import Any
 import redis
 
 from celerypipe.cache.books import Books
-from celerypipe.cache.entry import BLOB_NEAR, Blob, Content, Failure, SealedEntry, sealed
+from celerypipe.cache.entry import BLOB_NEAR, Bulk, Failure, SealedEntry, sealed
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
 from celerypipe.cache.question import Computation, Question
 from celerypipe.cache.rounds import Round
 from celerypipe.cache.seal import Refused, Seal
-from celerypipe.cache.store import OVERHEAD, Store, is_full
+from celerypipe.cache.store import OVERHEAD, CacheStore, is_full
 from celerypipe.cache.tier import Tier
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError
 
 #: Has something called by the cache's thread, soon.
@@ -29,7 +30,7 @@ class Keeping:
     Used by the cache's thread.
     """
 
-    def __init__(self, store: Store, seal: Seal, lane: Lane, tier: Tier | None, books: Books, post: Post) -> None:
+    def __init__(self, store: CacheStore, seal: Seal, lane: Lane, tier: Tier | None, books: Books, post: Post) -> None:
         self.store = store
         self.seal = seal
         self.round = Round()
@@ -58,7 +59,7 @@ class Keeping:
             self._books.cannot_keep(error)
             return None
 
-    def fetch(self, blob: Blob, told: Callable[[Content | Refused | None], None]) -> None:
+    def fetch(self, blob: Bulk, told: Callable[[Content | Refused | None], None]) -> None:
         """Get a large blob, and look whether it is the one."""
         lane, commands = self._lane, self.store.fetching(blob)
         self._do(lambda: blob.assembled(lane.client.together(*commands)), told)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from celerypipe.cache.asked import Asked, Asker
+from celerypipe.cache.asker import Schema
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Found
@@ -14,6 +15,7 @@ from celerypipe.cache.signature import schema_of_mark
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.mailbox.deaths import place_of
+from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import DECLARED, is_vouched
 from celerypipe.message.message import Message
 from celerypipe.redis.signing import Keyring
@@ -21,12 +23,9 @@ from celerypipe.redis.signing import Keyring
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
 
-#: What one worker says of itself, and what it, or ``Entry.schema()`` here, says of one class.
-Worker = Mapping[str, Any]
-Schema = Mapping[str, Any]
 
-Answer = Callable[[Found | Claim], None]
-Look = Callable[[Found | None], None]
+WhenKnown = Callable[[Found | Claim], None]
+WhenLooked = Callable[[Found | None], None]
 #: Returns what asks for a node that classes of these schemas run, or None and why nothing can be asked.
 MakeAsker = Callable[[Sequence[Schema]], tuple[Asker | None, str]]
 
@@ -118,7 +117,7 @@ class NodeCache:
             self._note(f"not every input can be looked up in the result cache: {error}")
             return None
 
-    def ask(self, asked: Asked, message: Message, answer: Answer, *, again: bool = False) -> None:
+    def ask(self, asked: Asked, message: Message, answer: WhenKnown, *, again: bool = False) -> None:
         """Ask; ``answer`` gets what is found, or a claim to compute it.
 
         ``again``: it failed before, and somebody wants to see whether it still does.
@@ -139,7 +138,7 @@ class NodeCache:
         """Is anybody there who computes what nobody knows? Claims of others who wait for that are not waited for."""
         return True
 
-    def look(self, asked: Asked, message: Message, answer: Look, *, again: bool = False) -> None:
+    def look(self, asked: Asked, message: Message, answer: WhenLooked, *, again: bool = False) -> None:
         """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
 
         def told(found: Found | Claim | None) -> None:
@@ -206,7 +205,7 @@ class WarpedNodeCache(NodeCache):
         if self._runs_here or self._known is not None:
             self._ask_for(self._schemas())
 
-    def see(self, workers: Sequence[Worker]) -> bool:
+    def see(self, workers: Sequence[Presence]) -> bool:
         """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
         ids = frozenset(worker["id"] for worker in workers)
         if ids == self._known or self._runs_here:
@@ -217,7 +216,7 @@ class WarpedNodeCache(NodeCache):
             self._tell([each for each in told if each is not None] if all(told) else [])
         return True
 
-    def _told_by(self, worker: Worker) -> Schema | None:
+    def _told_by(self, worker: Presence) -> Schema | None:
         schema: Schema = worker["marks"][self.mark]
         believed = is_vouched(schema, self._keyring, worker["id"])
         if not believed:

@@ -105,7 +105,7 @@ class Claim:
         ended(result, seconds)
 
 
-Answer = Callable[[Found | Claim | None], None]
+WhenAnswered = Callable[[Found | Claim | None], None]
 
 
 def always() -> bool:
@@ -125,7 +125,7 @@ class Question:
 
     asked: Asked
     policy: CacheDefinition
-    answer: Answer
+    answer: WhenAnswered
     refresh: bool = False
     rerun_failing: bool = False
     node: str = ""

@@ -12,7 +12,7 @@ from celerypipe.redis.script import together
 logger = logging.getLogger(__name__)
 
 #: Told the answers to its commands; None: Redis is gone, and nobody knows which of them were done.
-Told = Callable[[list[Any] | None], None]
+WhenDone = Callable[[list[Any] | None], None]
 
 
 class Round:
@@ -20,12 +20,12 @@ class Round:
 
     def __init__(self) -> None:
         self._commands: list[Command] = []
-        self._told: list[tuple[int, Told | None]] = []
+        self._told: list[tuple[int, WhenDone | None]] = []
 
     def __len__(self) -> int:
         return len(self._commands)
 
-    def add(self, told: Told | None, *commands: Command) -> None:
+    def add(self, told: WhenDone | None, *commands: Command) -> None:
         """Ask for commands; nobody has to be told of them."""
         self._commands += commands
         self._told.append((len(commands), told))
@@ -55,7 +55,7 @@ class Round:
                 _tell(told, None)
 
 
-def _tell(told: Told | None, answers: list[Any] | None) -> None:
+def _tell(told: WhenDone | None, answers: list[Any] | None) -> None:
     if told is None:
         return
     try:

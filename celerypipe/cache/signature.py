@@ -11,19 +11,19 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.declaration import ROOTS, Definition, definition_of_mark
 from celerypipe.catalogue.told import default_digest
 from celerypipe.contract.contract import node_class
 
-Schema = dict[str, Any]
+ClassSchema = dict[str, Any]
 
 
 class _Unreadable(Exception):
     """It cannot be read off the text."""
 
 
-def schema_of_mark(mark: str) -> Schema | None:
+def schema_of_mark(mark: str) -> ClassSchema | None:
     """Return what a worker would tell the cache of a dotted mark: its code, arguments and meta; None: not known here.
 
     A mark whose module is loaded is asked itself.
@@ -49,7 +49,7 @@ def schema_of_mark(mark: str) -> Schema | None:
     return {"mark": mark, "code": f"version {version}", "cache_meta": list(meta), "arguments": arguments}
 
 
-def _loaded(mark: str) -> Schema | None:
+def _loaded(mark: str) -> ClassSchema | None:
     parts = mark.split(".")
     for length in range(len(parts) - 1, 0, -1):
         value: Any = sys.modules.get(".".join(parts[:length]))
@@ -57,7 +57,7 @@ def _loaded(mark: str) -> Schema | None:
             for name in parts[length:]:
                 value = getattr(value, name, None)
             node = node_class(value)
-            return Entry(mark, node, "import").schema() if node is not None else None
+            return Listing(mark, node, "import").schema() if node is not None else None
     return None
 
 
@@ -93,7 +93,7 @@ def _constant(cls: ast.ClassDef, name: str) -> Any:
     return values[-1] if values else None
 
 
-def _constructor(cls: ast.ClassDef) -> list[Schema] | None:
+def _constructor(cls: ast.ClassDef) -> list[ClassSchema] | None:
     made = [each for each in cls.body if isinstance(each, ast.FunctionDef) and each.name in ("__init__", "__new__")]
     if not made:
         return None
@@ -102,7 +102,7 @@ def _constructor(cls: ast.ClassDef) -> list[Schema] | None:
     return list(_arguments(made[0].args))
 
 
-def _of_function(function: ast.FunctionDef) -> tuple[Any, tuple[str, ...], list[Schema]]:
+def _of_function(function: ast.FunctionDef) -> tuple[Any, tuple[str, ...], list[ClassSchema]]:
     decorators = [each for each in function.decorator_list if isinstance(each, ast.Call)]
     if len(decorators) != 1 or len(function.decorator_list) != 1:
         raise _Unreadable
@@ -113,7 +113,7 @@ def _of_function(function: ast.FunctionDef) -> tuple[Any, tuple[str, ...], list[
     return _literal(given.get("version")), (), list(_arguments(function.args))
 
 
-def _arguments(given: ast.arguments) -> Iterator[Schema]:
+def _arguments(given: ast.arguments) -> Iterator[ClassSchema]:
     """All arguments but the first one, as ``arguments_of`` finds them."""
     positional = [*given.posonlyargs, *given.args]
     missing = len(positional) - len(given.defaults)

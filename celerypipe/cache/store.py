@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 
 import redis
 
-from celerypipe.cache.entry import CHUNK, ENTRY_LIMIT, Blob, Content, SealedEntry
+from celerypipe.cache.entry import CHUNK, ENTRY_LIMIT, Bulk, SealedEntry
 from celerypipe.cache.scripts import FORGET, KEEP, RELEASE, RENEW, RESERVE, SHRINK, TAKE_OVER, TOUCH
+from celerypipe.codec import Content
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
 from celerypipe.redis.script import together
@@ -31,7 +32,7 @@ _MEMORY = re.compile(rb"^(maxmemory|used_memory):(\d+)", re.MULTILINE)
 BOOKS = (keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS)
 
 
-class Store:
+class CacheStore:
     """The cache in one Redis. ``budget``: bytes that it may take there."""
 
     def __init__(self, budget: int) -> None:
@@ -110,11 +111,11 @@ class Store:
             NEWEST,
         )
 
-    def fetching(self, blob: Blob) -> list[Command]:
+    def fetching(self, blob: Bulk) -> list[Command]:
         """Ask for a blob: no more of each part than there should be, and one byte that tells if there is more."""
         return [("GETRANGE", keys.cache_blob(blob.digest, number), 0, size) for number, size in enumerate(blob.chunks)]
 
-    def write_blob(self, client: Client, blob: Blob, body: Content) -> bool:
+    def write_blob(self, client: Client, blob: Bulk, body: Content) -> bool:
         """Store a blob, unless it is there already; False: there is no room for it. Not for the thread that answers."""
         chunks = blob.chunks
         names = [keys.cache_blob(blob.digest, number) for number in range(len(chunks))]
@@ -151,6 +152,6 @@ def entry_name(fingerprint: str) -> str:
     return f"e:{fingerprint}"
 
 
-def blob_name(blob: Blob) -> str:
+def blob_name(blob: Bulk) -> str:
     """A blob, as the books call it."""
     return f"b:{blob.digest}:{len(blob.chunks)}"

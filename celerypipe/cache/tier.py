@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celerypipe.cache.entry import ENTRY_LIMIT, Blob, Content, SealedEntry, opened
+from celerypipe.cache.entry import ENTRY_LIMIT, Bulk, SealedEntry, opened
 from celerypipe.cache.seal import Refused, Seal
+from celerypipe.codec import Content
 
 #: Failures in a row after which it is left alone, and for how many seconds.
 PATIENCE = 3
@@ -95,7 +96,7 @@ class Tier:
     def _entry(self, fingerprint: str) -> str:
         return f"{self._root}/entries/{fingerprint[-2:]}/{fingerprint}"
 
-    def _blob(self, blob: Blob) -> str:
+    def _blob(self, blob: Bulk) -> str:
         return f"{self._root}/blobs/{blob.digest[:2]}/{blob.digest}"
 
     def _read(self, path: str, most: int) -> bytes:

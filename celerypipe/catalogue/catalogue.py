@@ -23,7 +23,7 @@ from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, 
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
 
-__all__ = ["Argument", "Catalogue", "Entry", "complaints_from_schema"]
+__all__ = ["Argument", "Catalogue", "Listing", "complaints_from_schema"]
 
 #: The entry point group in which an installed package names its nodes: ``mark = "package.module:Class"``.
 GROUP = "celerypipe.nodes"
@@ -33,7 +33,7 @@ MARKUP = re.compile(r":[a-z]+:`~?([^`]*)`|``([^`]*)``")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Listing:
     """A node class, and how it came to be known.
 
     ``origin`` is ``built-in``, ``plugin <folder>``, ``entry point <distribution>`` or ``import``; ``defaults`` and
@@ -126,9 +126,9 @@ class Catalogue:
 
     def __init__(self, plugins: Sequence[Path] = ()) -> None:
         self.plugins = tuple(plugins)
-        self._loaded: dict[Plugin, Entry] = {}
+        self._loaded: dict[Plugin, Listing] = {}
 
-    def find(self, mark: str, type: str | None = None) -> Entry:
+    def find(self, mark: str, type: str | None = None) -> Listing:
         """Return the node of a mark.
 
         ``type`` chooses among nodes that share a short mark. :class:`UnknownMark` when nothing answers,
@@ -139,14 +139,14 @@ class Catalogue:
         if "." in mark:
             return _imported(mark)
         found = [*_built_in(mark), *self._plugged_in(mark, type), *self._installed(mark)]
-        fitting = [entry for entry in found if type in (None, entry.type)]
+        fitting = [listing for listing in found if type in (None, listing.type)]
         if not fitting:
             raise UnknownMark(self._unknown(mark, type, found))
         if len(fitting) > 1:
             raise _ambiguous(mark, fitting)
         return fitting[0]
 
-    def entries(self, refused: list[ConfigError] | None = None) -> list[Entry]:
+    def listings(self, refused: list[ConfigError] | None = None) -> list[Listing]:
         """Return all nodes that have a short mark.
 
         What does not import is added to ``refused``; without one it is raised, except for a built-in, whose optional
@@ -154,16 +154,16 @@ class Catalogue:
         """
         absent: list[ConfigError] = [] if refused is None else refused
         broken = refused
-        makers: list[tuple[Callable[[], Iterable[Entry]], list[ConfigError] | None]] = [
+        makers: list[tuple[Callable[[], Iterable[Listing]], list[ConfigError] | None]] = [
             *((lambda mark=mark: _built_in(mark), absent) for mark in built_in_marks()),
             *((lambda plugin=plugin: [self._plugin(plugin)], broken) for plugin in plugins_in(self.plugins)),
-            *((lambda point=point: [_entry_of(point)], broken) for point in self._points),
+            *((lambda point=point: [_listing_of(point)], broken) for point in self._points),
         ]
-        found: dict[tuple[str, str], Entry] = {}
+        found: dict[tuple[str, str], Listing] = {}
         for make, sink in makers:
             try:
-                for entry in make():
-                    _add(found, entry)
+                for listing in make():
+                    _add(found, listing)
             except ConfigError as error:
                 if sink is None:
                     raise
@@ -171,9 +171,9 @@ class Catalogue:
         return list(found.values())
 
     @staticmethod
-    def of_module(module: ModuleType) -> list[Entry]:
+    def of_module(module: ModuleType) -> list[Listing]:
         """Return the node classes and ``@node`` functions that a module defines, under their dotted marks."""
-        return [Entry(f"{module.__name__}.{path}", node, "import") for path, node in nodes_in(module).items()]
+        return [Listing(f"{module.__name__}.{path}", node, "import") for path, node in nodes_in(module).items()]
 
     def plugin(self, mark: str, type: str) -> Plugin | None:
         """Return the plugin of a mark without importing it; None if no plugin folder has one."""
@@ -188,15 +188,15 @@ class Catalogue:
     def _points(self) -> tuple[EntryPoint, ...]:
         return tuple(entry_points(group=GROUP))
 
-    def _plugged_in(self, mark: str, type: str | None) -> Iterator[Entry]:
+    def _plugged_in(self, mark: str, type: str | None) -> Iterator[Listing]:
         for plugin in plugins_in(self.plugins):
             if plugin.mark == mark and type in (None, plugin.kind):
                 yield self._plugin(plugin)
 
-    def _installed(self, mark: str) -> list[Entry]:
-        return [_entry_of(point) for point in self._points if point.name == mark]
+    def _installed(self, mark: str) -> list[Listing]:
+        return [_listing_of(point) for point in self._points if point.name == mark]
 
-    def _plugin(self, plugin: Plugin) -> Entry:
+    def _plugin(self, plugin: Plugin) -> Listing:
         if plugin not in self._loaded:
             node, defaults = plugin.node_class(), plugin.defaults()
             taken = arguments_of(node, {})
@@ -206,11 +206,11 @@ class Catalogue:
                         f"{plugin.home / 'config.toml'}: [arguments] has {name!r}, which {node.__name__} does not take"
                         f"{did_you_mean(name, [argument.name for argument in taken])}"
                     )
-            self._loaded[plugin] = Entry(plugin.mark, node, f"plugin {plugin.folder}", defaults, plugin.requirements)
+            self._loaded[plugin] = Listing(plugin.mark, node, f"plugin {plugin.folder}", defaults, plugin.requirements)
         return self._loaded[plugin]
 
-    def _unknown(self, mark: str, type: str | None, found: Sequence[Entry]) -> str:
-        types = {entry.type for entry in found} | {p.kind for p in plugins_in(self.plugins) if p.mark == mark}
+    def _unknown(self, mark: str, type: str | None, found: Sequence[Listing]) -> str:
+        types = {listing.type for listing in found} | {p.kind for p in plugins_in(self.plugins) if p.mark == mark}
         if types:
             return f"{mark!r} is a {' and a '.join(sorted(types))}, not a {type}"
         cure = did_you_mean(mark, self.marks()) or "; `celerypipe nodes` lists what there is"
@@ -222,24 +222,24 @@ def built_in_marks() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(celerypipe.nodes.__path__) if not module.ispkg]
 
 
-def _built_in(mark: str) -> list[Entry]:
+def _built_in(mark: str) -> list[Listing]:
     if mark not in built_in_marks():
         return []
     module = module_named(f"{celerypipe.nodes.__name__}.{mark}")
-    return [Entry(mark, node, BUILT_IN) for node in leaves(nodes_in(module))]
+    return [Listing(mark, node, BUILT_IN) for node in leaves(nodes_in(module))]
 
 
-def _imported(mark: str) -> Entry:
+def _imported(mark: str) -> Listing:
     value = object_at(mark)
     node = node_class(value)
     if node is None or not node.type:
         what = "a class, but no Source, Proc or Sink" if isinstance(value, type) else "no node"
         cure = "put @node above the function" if callable(value) and not isinstance(value, type) else "inherit from one"
         raise ConfigError(f"{mark} is {what}; {cure}")
-    return Entry(mark, node, "import")
+    return Listing(mark, node, "import")
 
 
-def _entry_of(point: EntryPoint) -> Entry:
+def _listing_of(point: EntryPoint) -> Listing:
     package = point.dist.name if point.dist else point.module
     try:
         node = node_class(point.load())
@@ -247,17 +247,17 @@ def _entry_of(point: EntryPoint) -> Entry:
         raise failure(f"the node {point.name!r} of the package {package!r}", error) from error
     if node is None or not node.type:
         raise ConfigError(f"the entry point {point.name!r} of the package {package!r} ({point.value}) is no node")
-    return Entry(point.name, node, f"entry point {package}")
+    return Listing(point.name, node, f"entry point {package}")
 
 
-def _add(found: dict[tuple[str, str], Entry], entry: Entry) -> None:
-    if (twin := found.setdefault((entry.type, entry.mark), entry)) is not entry:
-        raise _ambiguous(entry.mark, [twin, entry])
+def _add(found: dict[tuple[str, str], Listing], listing: Listing) -> None:
+    if (twin := found.setdefault((listing.type, listing.mark), listing)) is not listing:
+        raise _ambiguous(listing.mark, [twin, listing])
 
 
-def _ambiguous(mark: str, entries: Sequence[Entry]) -> ConfigError:
-    types = sorted({entry.type for entry in entries})
-    if len(types) == len(entries):
+def _ambiguous(mark: str, listings: Sequence[Listing]) -> ConfigError:
+    types = sorted({listing.type for listing in listings})
+    if len(types) == len(listings):
         return ConfigError(f"{mark!r} is a {' and a '.join(types)}; say which type is meant")
-    origins = " and by ".join(entry.origin for entry in entries)
+    origins = " and by ".join(listing.origin for listing in listings)
     return ConfigError(f"the {types[0]} {mark!r} is provided by {origins}; rename one of them")

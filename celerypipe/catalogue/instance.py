@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.catalogue import Listing
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
@@ -21,9 +21,9 @@ class Instance:
     """One node object and its life. It is lent to one user at a time."""
 
     def __init__(
-        self, entry: Entry, configuration: Mapping[str, Any] | None, *, name: str = "", folder: Path | None = None
+        self, listing: Listing, configuration: Mapping[str, Any] | None, *, name: str = "", folder: Path | None = None
     ) -> None:
-        self.entry = entry
+        self.listing = listing
         #: None: a function that is called, with its arguments in each message.
         self.configuration = dict(configuration) if configuration is not None else None
         self.name = name
@@ -43,7 +43,7 @@ class Instance:
         """
         if self.node is not None:
             return self.node
-        node = self.entry.create(self.configuration, name=self.name, folder=self.folder)
+        node = self.listing.create(self.configuration, name=self.name, folder=self.folder)
         if isinstance(node, Sink):
             node.record = self.record
         for moment in (node.configure, node.warmup):
@@ -51,11 +51,11 @@ class Instance:
                 moment()
             except ConfigError as error:  # a setting is wrong, and the node says which
                 _let_go(node)
-                raise ConfigError(f"{self.name or self.entry.mark}: {error}") from None
+                raise ConfigError(f"{self.name or self.listing.mark}: {error}") from None
             except Exception as error:  # whatever user code raises becomes our typed failure, cause attached
                 _let_go(node)
                 raise NodeFailed(
-                    f"{self.name or self.entry.mark}: {moment.__name__}() failed: {brief(error)}",
+                    f"{self.name or self.listing.mark}: {moment.__name__}() failed: {brief(error)}",
                     node=self.name,
                     remote_traceback=trace(error),
                 ) from error
@@ -66,17 +66,21 @@ class Instance:
         """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
         node = self.node
         if isinstance(node, Proc):
-            return as_messages(node.update(message), self.name or self.entry.mark)
+            return as_messages(node.update(message), self.name or self.listing.mark)
         if isinstance(node, Sink):
             node.update(message)
             return []
-        raise ConfigError(f"{self.entry.mark} is a {self.entry.node.type}; only a proc or a sink receives messages")
+        raise _no_receiver(self.listing)
 
     def destroy(self) -> None:
         """Let go of the node; what its ``destroy`` raises is logged, since nothing waits for it any more."""
         node, self.node = self.node, None
         if node is not None:
             _let_go(node)
+
+
+def _no_receiver(listing: Listing) -> ConfigError:
+    return ConfigError(f"{listing.mark} is a {listing.type}; only a proc or a sink receives messages")
 
 
 def _let_go(node: Node) -> None:
@@ -136,21 +140,23 @@ def _is_ours(frames: TracebackType) -> bool:
 
 
 #: What came out for one message of a batch, or why nothing did.
-Outcome = list[Message] | Exception
+Produced = list[Message] | Exception
 
 
-def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Outcome]:
+def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produced]:
     """Hand several messages over at once; return what came out for each, in their order.
 
     What ``update_batch`` itself raises is raised: nobody knows then which of them was to blame. A wrong number of
     outputs is the failure of all, since running them once more, one by one, would not make the node right.
     """
-    node, name = instance.node, instance.name or instance.entry.mark
+    node, name = instance.node, instance.name or instance.listing.mark
     if isinstance(node, Sink):
         node.update_batch(list(messages))
         return [[] for _ in messages]
     if not isinstance(node, Proc):
-        raise ConfigError(f"{instance.entry.mark} is a {instance.entry.type}; only a proc or a sink receives messages")
+        raise ConfigError(
+            f"{instance.listing.mark} is a {instance.listing.type}; only a proc or a sink receives messages"
+        )
     outputs = node.update_batch(list(messages))
     try:
         outputs = one_each(outputs, len(messages), name)
@@ -159,7 +165,7 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Outcom
     return [_outcome(output, name) for output in outputs]
 
 
-def _outcome(output: object, name: str) -> Outcome:
+def _outcome(output: object, name: str) -> Produced:
     try:
         return as_messages(output, name)
     except Exception as error:  # noqa: BLE001  # what a generator raises is the failure of its own message

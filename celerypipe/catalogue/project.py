@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from celerypipe.catalogue.text import Import, Source, source_of
+from celerypipe.catalogue.text import Import, SourceText, source_of
 
 #: How :mod:`celerypipe.catalogue.modules` names the folder of a plugin; the rest differs from place to place.
 PLUGIN = "celerypipe_plugin_"
@@ -79,7 +79,7 @@ class Used(NamedTuple):
 
     label: str
     file: Path
-    source: Source | None
+    source: SourceText | None
 
 
 _label = attrgetter("label")
@@ -90,11 +90,11 @@ class Look:
     """One look at the files of projects: each is looked for and read once."""
 
     began: int
-    _sources: dict[Path, Source | None] = field(default_factory=dict)
+    _sources: dict[Path, SourceText | None] = field(default_factory=dict)
     _found: dict[tuple[Project, str], tuple[Path, ...]] = field(default_factory=dict)
     _used: dict[tuple[Project, str, tuple[Import, ...]], tuple[Used, ...]] = field(default_factory=dict)
 
-    def source(self, file: Path) -> Source | None:
+    def source(self, file: Path) -> SourceText | None:
         if file not in self._sources:
             self._sources[file] = source_of(file)
         return self._sources[file]
@@ -109,9 +109,9 @@ class Look:
             )
         return self._used[key]
 
-    def _followed(self, project: Project, package: str, imports: Iterable[Import]) -> dict[Path, Source | None]:
+    def _followed(self, project: Project, package: str, imports: Iterable[Import]) -> dict[Path, SourceText | None]:
         """What imports lead to, from one file to the next."""
-        found: dict[Path, Source | None] = {}
+        found: dict[Path, SourceText | None] = {}
         waiting = [*self._files(project, package), *self._imported(project, package, imports)]
         while waiting:
             file = waiting.pop()

@@ -29,7 +29,7 @@ class Import:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceText:
     """What a file held when it was read, and when it was written last, in nanoseconds; of an extension no text."""
 
     text: bytes
@@ -50,7 +50,7 @@ class Part:
     imports: tuple[Import, ...]
 
 
-def source_of(file: Path) -> Source | None:
+def source_of(file: Path) -> SourceText | None:
     """Return what a file holds; None if it cannot be read. Parsed once until it is written again."""
     try:
         there = file.stat()
@@ -62,19 +62,19 @@ def source_of(file: Path) -> Source | None:
 
 
 @functools.lru_cache(maxsize=512)
-def _read(file: Path, _modified: int, _changed: int, _size: int) -> Source:
+def _read(file: Path, _modified: int, _changed: int, _size: int) -> SourceText:
     content = file.read_bytes()
     # Asked after it was read: if it was written in between, it is known to be younger than what was imported. Its
     # ctime, which a copy that keeps the time of its original cannot turn back.
     written = file.stat().st_ctime_ns
     if file.suffix != ".py":
-        return Source(b"", blake3(content).hexdigest(), written, ())
+        return SourceText(b"", blake3(content).hexdigest(), written, ())
     text = content.replace(b"\r\n", b"\n")
     statements = _parsed(text)
-    return Source(text, blake3(text).hexdigest(), written, tuple(_imports(statements, text)))
+    return SourceText(text, blake3(text).hexdigest(), written, tuple(_imports(statements, text)))
 
 
-def without_others(source: Source, own: str) -> tuple[bytes, tuple[Import, ...]]:
+def without_others(source: SourceText, own: str) -> tuple[bytes, tuple[Import, ...]]:
     """Return a file's text and imports without the nodes in it that ``own``, a name at its top, has nothing to do with.
 
     Only what does nothing by being there is left out: a function under celerypipe's ``@node`` alone, a class right

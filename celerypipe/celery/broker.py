@@ -31,7 +31,7 @@ logger = logging.getLogger("celerypipe.worker")
 Malformed = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
 
-class Listener(Redis):
+class Popper(Redis):
     """A client that remembers what it popped last: if that is no task, it is nowhere else."""
 
     popped: tuple[bytes, bytes] | None = None
@@ -72,7 +72,7 @@ class Channel(redis.Channel):
 
     def _get_client(self) -> Any:
         found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
-        return Listener if found is Redis else found
+        return Popper if found is Redis else found
 
     def _brpop_read(self, **options: Any) -> Any:
         """Called when an item was popped; kombu hands it to the worker, and where that fails, the item is lost."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from celerypipe.catalogue.catalogue import Catalogue, Entry, built_in_marks
+from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
 from celerypipe.check.demands import cannot_keep, demands
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
@@ -40,15 +40,15 @@ def check(
     found = graph.complaints(pipeline, fed)
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"
-        entry: Entry | None = None
+        listing: Listing | None = None
         if is_known_here(node, known, local=local):
             try:
-                entry = known.find(node.mark, node.type)
+                listing = known.find(node.mark, node.type)
             except ConfigError as error:
                 found.append(Complaint(f"{place}.mark", str(error)))
         found += _of_node(node, place, local=local)
-        found += _of_class(node, place, entry) if entry else ()
-        found += _of_environment(node, place, environment, entry)
+        found += _of_class(node, place, listing) if listing else ()
+        found += _of_environment(node, place, environment, listing)
     return found
 
 
@@ -130,28 +130,28 @@ def _of_sync(node: NodeDefinition, place: str) -> Iterator[Complaint]:
         yield Complaint(place, text)
 
 
-def _of_class(node: NodeDefinition, place: str, entry: Entry) -> Iterator[Complaint]:
+def _of_class(node: NodeDefinition, place: str, listing: Listing) -> Iterator[Complaint]:
     """What a node's definition says wrong about its class."""
-    if entry.type != node.type:
-        text = f"{node.mark} is a {entry.type}, not a {node.type}; write {entry.type}"
+    if listing.type != node.type:
+        text = f"{node.mark} is a {listing.type}, not a {node.type}; write {listing.type}"
         yield Complaint(f"{place}.type", text)
-    for key, text in demands(entry.schema(), node.warp_configuration) if node.warped else ():
+    for key, text in demands(listing.schema(), node.warp_configuration) if node.warped else ():
         where = f"warp_configuration.{key}" if key else "warped"
         yield Complaint(f"{place}.{where}", text)
     size = node.warp_configuration.batches.size
-    if node.warped and size > 1 and not entry.batches:
+    if node.warped and size > 1 and not listing.batches:
         text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"
         yield Complaint(f"{place}.warp_configuration.batch.size", text)
-    if node.cache is not None and (text := cannot_keep(stateful=entry.node.stateful)):
+    if node.cache is not None and (text := cannot_keep(stateful=listing.node.stateful)):
         yield Complaint(f"{place}.cache", text)
-    for text in entry.complaints(node.configuration):
+    for text in listing.complaints(node.configuration):
         yield Complaint(f"{place}.configuration", text)
 
 
 def _of_environment(
-    node: NodeDefinition, place: str, environment: Mapping[str, str], entry: Entry | None
+    node: NodeDefinition, place: str, environment: Mapping[str, str], listing: Listing | None
 ) -> Iterable[Complaint]:
-    defaults = {argument.name: argument.default for argument in entry.arguments()} if entry else {}
+    defaults = {argument.name: argument.default for argument in listing.arguments()} if listing else {}
     try:
         resolve_environment(node.configuration, environment, f"{place}.configuration", defaults)
     except DefinitionError as error:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.mailbox.presence import Presence
 from celerypipe.redis.signing import Keyring, strangers
 from celerypipe.redis.url import without_password
 
@@ -39,7 +40,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Scene:
     """What all checks look at.
 
     ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
@@ -51,18 +52,18 @@ class Seen:
     pipeline: Pipeline
     url: str
     server: Mapping[str, Any]
-    workers: tuple[Mapping[str, Any], ...]
+    workers: tuple[Presence, ...]
     latency: float
     offset: float
     budget: int
     declared: Mapping[str, str] = field(default_factory=dict)
     keyring: Keyring | None = None
 
-    def workers_of(self, queue: str) -> list[Mapping[str, Any]]:
+    def workers_of(self, queue: str) -> list[Presence]:
         """Return the live workers of a queue."""
         return [worker for worker in self.workers if queue in worker["queues"]]
 
-    def stranger(self, worker: Mapping[str, Any]) -> str:
+    def stranger(self, worker: Presence) -> str:
         """Say why the run and this worker do not understand what the other signs; nothing if they do."""
         return strangers(self.keyring, worker.get("keys", ()))
 

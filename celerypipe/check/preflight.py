@@ -17,7 +17,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.declaration import version_in_file, version_of_mark
 from celerypipe.check import server as health
 from celerypipe.check import workers as fitness
-from celerypipe.check.finding import Finding, Seen
+from celerypipe.check.finding import Finding, Scene
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import read_presences
@@ -33,16 +33,16 @@ SECTIONS = ("server", "memory", "persistence", "replication")
 
 def look(
     client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
-) -> Seen:
+) -> Scene:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
     server = _info(client)
     workers = () if server.get("loading") else tuple(read_presences(client))
-    return Seen(pipeline, url, server, workers, latency, offset, budget, declared, keyring)
+    return Scene(pipeline, url, server, workers, latency, offset, budget, declared, keyring)
 
 
-def inspect(seen: Seen) -> list[Finding]:
+def inspect(seen: Scene) -> list[Finding]:
     """Return all findings, the worst ones first."""
     found = dict.fromkeys(finding for check in CHECKS for finding in check(seen))
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
@@ -61,7 +61,7 @@ def error_of(findings: Sequence[Finding]) -> CelerypipeError | None:
     return UnknownMark(text) if all(finding.check == "mark" for finding in errors) else ConfigError(text)
 
 
-def _of_workers(seen: Seen) -> Iterator[Finding]:
+def _of_workers(seen: Scene) -> Iterator[Finding]:
     """Every queue has a worker, and all workers of it fit the node."""
     for node in _warped(seen.pipeline):
         if seen.server.get("loading"):
@@ -74,7 +74,7 @@ def _of_workers(seen: Seen) -> Iterator[Finding]:
             yield fitness.missing(node, seen.workers)
 
 
-def _of_keys(seen: Seen) -> Iterator[Finding]:
+def _of_keys(seen: Scene) -> Iterator[Finding]:
     """Somebody on every queue takes what the run signs, or does not sign."""
     for queue in dict.fromkeys(node.queue for node in _warped(seen.pipeline)):
         workers = seen.workers_of(queue)
@@ -86,7 +86,7 @@ def _of_keys(seen: Seen) -> Iterator[Finding]:
             yield Finding(severity, "keys", f"queue {queue!r}", said, cure)
 
 
-def _of_software(seen: Seen) -> Iterator[Finding]:
+def _of_software(seen: Scene) -> Iterator[Finding]:
     """The same celerypipe, Celery and Python on both sides."""
     ours = {"celerypipe": VERSION, "celery": celery.__version__}
     for worker in seen.workers:
@@ -101,7 +101,7 @@ def _of_software(seen: Seen) -> Iterator[Finding]:
 
 
 #: All that is looked at before a run.
-CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (*health.CHECKS, _of_keys, _of_workers, _of_software)
+CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (*health.CHECKS, _of_keys, _of_workers, _of_software)
 
 
 def _warped(pipeline: Pipeline) -> list[NodeDefinition]:

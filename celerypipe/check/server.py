@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from celerypipe.check.finding import Finding, Seen, Severity
+from celerypipe.check.finding import Finding, Scene, Severity
 
 OLDEST = (6, 2)
 #: Bytes that go through a mailbox itself for each message in flight, at most.
@@ -15,7 +15,7 @@ SLOW, VERY_SLOW = 0.005, 0.050
 APART = 2.0
 
 
-def is_too_old(seen: Seen) -> Iterator[Finding]:
+def is_too_old(seen: Scene) -> Iterator[Finding]:
     """Scripts and streams as they are used here came with 6.2."""
     version = str(seen.server.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
@@ -24,14 +24,14 @@ def is_too_old(seen: Seen) -> Iterator[Finding]:
         yield Finding("error", "redis", "Redis", text, "install a newer one, as with apt or docker run redis:7")
 
 
-def is_hidden(seen: Seen) -> Iterator[Finding]:
+def is_hidden(seen: Scene) -> Iterator[Finding]:
     """Without INFO most of this module says nothing."""
     if not seen.server:
         text = "this user may not ask INFO, so nothing is known of its memory, eviction and disk"
         yield Finding("note", "redis", "Redis", text, f"{seen.redis_cli} ACL SETUSER <user> +info")
 
 
-def cannot_write(seen: Seen) -> Iterator[Finding]:
+def cannot_write(seen: Scene) -> Iterator[Finding]:
     """A replica, a cluster, one that is loading, one whose disk is full: whatever is sent there is refused."""
     info = seen.server
     if info.get("role") == "slave":
@@ -50,7 +50,7 @@ def cannot_write(seen: Seen) -> Iterator[Finding]:
         yield Finding("error", "disk", "Redis", text, cure)
 
 
-def evicts(seen: Seen) -> Iterator[Finding]:
+def evicts(seen: Scene) -> Iterator[Finding]:
     """What is evicted is made again, as after FLUSHALL; queue lists of Celery are not."""
     policy = str(seen.server.get("maxmemory_policy", "noeviction"))
     bounded = int(seen.server.get("maxmemory", 0)) > 0
@@ -64,7 +64,7 @@ def evicts(seen: Seen) -> Iterator[Finding]:
         yield Finding("note", "eviction", "Redis", text, cure)
 
 
-def is_short_of_memory(seen: Seen) -> Iterator[Finding]:
+def is_short_of_memory(seen: Scene) -> Iterator[Finding]:
     """Compare what is free with what the windows of the warped nodes and the byte budget let a run put there."""
     windows = [node.warp_configuration.window for node in seen.pipeline.nodes if node.warped]
     most = max(seen.budget, sum(windows) * INLINE)
@@ -88,14 +88,14 @@ def is_short_of_memory(seen: Seen) -> Iterator[Finding]:
         yield Finding("warning" if limit else "note", "memory", "Redis", text, cure)
 
 
-def does_not_persist(seen: Seen) -> Iterator[Finding]:
+def does_not_persist(seen: Scene) -> Iterator[Finding]:
     """A run survives a Redis that comes back empty; what nobody runs any more does not."""
     if seen.server and not seen.server.get("aof_enabled"):
         text = "a crash loses what it held since its last snapshot; runs send theirs again, other Celery tasks are lost"
         yield Finding("note", "persistence", "Redis", text, f"{seen.redis_cli} CONFIG SET appendonly yes")
 
 
-def is_far_away(seen: Seen) -> Iterator[Finding]:
+def is_far_away(seen: Scene) -> Iterator[Finding]:
     """A message that comes alone waits for three round trips."""
     if seen.latency > SLOW:
         severity: Severity = "warning" if seen.latency > VERY_SLOW else "note"
@@ -104,7 +104,7 @@ def is_far_away(seen: Seen) -> Iterator[Finding]:
         yield Finding(severity, "latency", "Redis", text, cure)
 
 
-def clocks_differ(seen: Seen) -> Iterator[Finding]:
+def clocks_differ(seen: Scene) -> Iterator[Finding]:
     """Nothing here compares two clocks, but people do, who read logs and Flower."""
     cure = "timedatectl set-ntp true"
     if abs(seen.offset) > APART:
@@ -118,7 +118,7 @@ def clocks_differ(seen: Seen) -> Iterator[Finding]:
             yield Finding("warning", "clock", f"machine {worker['host']}", text, f"on both machines: {cure}")
 
 
-def _concerns(worker: object, seen: Seen) -> bool:
+def _concerns(worker: object, seen: Scene) -> bool:
     return any(worker in seen.workers_of(node.queue) for node in seen.pipeline.nodes if node.warped)
 
 
@@ -132,7 +132,7 @@ def _mebibytes(count: int) -> int:
 
 
 #: All that is asked about Redis and the clocks.
-CHECKS: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     is_hidden,
     is_too_old,
     cannot_write,

@@ -7,7 +7,7 @@ before.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from celerypipe import codec
@@ -16,13 +16,13 @@ from celerypipe.check.demands import cannot_keep, demands, lacks_slots
 from celerypipe.check.finding import Finding
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
+from celerypipe.mailbox.presence import Presence
 
-#: What one worker says of itself, and several of them.
-Worker = Mapping[str, Any]
-Workers = Sequence[Worker]
+#: What several workers say of themselves.
+Workers = Sequence[Presence]
 
 
-def missing(node: NodeDefinition, live: Iterable[Worker]) -> Finding:
+def missing(node: NodeDefinition, live: Iterable[Presence]) -> Finding:
     """Say that no live worker serves a node's queue; ``live``: all workers that live, for the nearest name."""
     limits = node.warp_configuration
     names = sorted({name for worker in live for name in worker["queues"]})
@@ -157,12 +157,12 @@ def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -
             yield Finding("error", "version", place, text, cure)
 
 
-def named(worker: Worker) -> str:
+def named(worker: Presence) -> str:
     """Return how a worker is called in a sentence."""
     return f"the worker on {worker['host']} (pid {worker['pid']})"
 
 
-def upgrade(worker: Worker) -> str:
+def upgrade(worker: Presence) -> str:
     """Return what brings a worker to this machine's version of celerypipe."""
     return f"install the same celerypipe here and on {worker['host']}, and restart the worker"
 

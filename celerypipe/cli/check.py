@@ -14,7 +14,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
 from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
-from celerypipe.check.finding import Finding, Seen
+from celerypipe.check.finding import Finding, Scene
 from celerypipe.cli.options import ALLOW
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
@@ -49,7 +49,7 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
     """
     definition, complaints, notes = _look(pipeline, allow, local=local)
     findings: list[Finding] | None = None
-    seen: Seen | None = None
+    seen: Scene | None = None
     url = ""
     if live and definition is not None and definition.is_warped:
         url = _address(redis)
@@ -99,7 +99,7 @@ def _catalogue(pipeline: Pipeline) -> Catalogue:
     return Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])
 
 
-def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, list[Finding]]:
+def look_live(pipeline: Pipeline, url: str) -> tuple[Scene | None, list[Finding]]:
     try:
         with explained(url), connect(url, name="celerypipe-preflight", timeout=PATIENCE) as client:
             keyring = Settings.from_environment().keyring
@@ -111,7 +111,7 @@ def look_live(pipeline: Pipeline, url: str) -> tuple[Seen | None, list[Finding]]
 
 
 def _as_json(
-    complaints: Sequence[Complaint], notes: Sequence[str], findings: Sequence[Finding] | None, seen: Seen | None
+    complaints: Sequence[Complaint], notes: Sequence[str], findings: Sequence[Finding] | None, seen: Scene | None
 ) -> str:
     result: dict[str, Any] = {
         "ok": not complaints and not _is_wrong(findings or ()),
@@ -136,7 +136,7 @@ def _as_json(
     return json.dumps(result, indent=2, ensure_ascii=False)
 
 
-def _print_live(url: str, findings: Sequence[Finding], seen: Seen | None) -> None:
+def _print_live(url: str, findings: Sequence[Finding], seen: Scene | None) -> None:
     """Print what was seen and what was found; errors go to standard error, as all that is wrong does."""
     click.echo(f"{without_password(url)}: {_count(findings)}", err=_is_wrong(findings))
     for line in _seen(seen) if seen is not None else ():
@@ -148,7 +148,7 @@ def _print_live(url: str, findings: Sequence[Finding], seen: Seen | None) -> Non
             click.echo(f"    to mend it: {finding.mend}", err=wrong)
 
 
-def _seen(seen: Seen) -> Iterator[str]:
+def _seen(seen: Scene) -> Iterator[str]:
     version = seen.server.get("redis_version", "of unknown version")
     yield f"Redis {version}, {seen.latency * 1000:.2f} ms away"
     for queue in dict.fromkeys(node.queue for node in seen.pipeline.nodes if node.warped):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from celerypipe.catalogue.arguments import Argument
-from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.check.complaints import is_known_here
 from celerypipe.cli.options import ALLOW
 from celerypipe.definition.pipeline import Pipeline
@@ -38,12 +38,12 @@ def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, 
     own = pipeline.plugin_folders if pipeline else ()
     catalogue = Catalogue(list(dict.fromkeys([*own, *folders, *Settings.from_environment().plugins])))
     refused: list[ConfigError] = []
-    entries = _named(catalogue, mark) if mark else _all(catalogue, pipeline, refused)
+    listings = _named(catalogue, mark) if mark else _all(catalogue, pipeline, refused)
     if as_json:
-        schemas = [{**entry.schema(), "origin": entry.origin} for entry in entries]
+        schemas = [{**listing.schema(), "origin": listing.origin} for listing in listings]
         click.echo(json.dumps(schemas, indent=2, ensure_ascii=False))
     else:
-        Console().print(_details(entries) if mark else _table(entries))
+        Console().print(_details(listings) if mark else _table(listings))
     for error in refused:
         click.echo(f"left out: {error}", err=True)
 
@@ -57,23 +57,23 @@ def _told_apart(words: Sequence[str]) -> tuple[Path | None, str | None]:
     return (Path(files[0]) if files else None), (marks[0] if marks else None)
 
 
-def _named(catalogue: Catalogue, mark: str) -> list[Entry]:
+def _named(catalogue: Catalogue, mark: str) -> list[Listing]:
     """The nodes of one mark; a source and a sink may share it."""
     if "." in mark:
         return [catalogue.find(mark)]
-    found = [entry for entry in catalogue.entries([]) if entry.mark == mark]
+    found = [listing for listing in catalogue.listings([]) if listing.mark == mark]
     return found or [catalogue.find(mark)]
 
 
-def _all(catalogue: Catalogue, pipeline: Pipeline | None, refused: list[ConfigError]) -> list[Entry]:
+def _all(catalogue: Catalogue, pipeline: Pipeline | None, refused: list[ConfigError]) -> list[Listing]:
     """Every short mark, and the dotted ones that a pipeline runs here; its warped nodes are their workers' to know."""
-    found = {(entry.type, entry.mark): entry for entry in catalogue.entries(refused)}
+    found = {(listing.type, listing.mark): listing for listing in catalogue.listings(refused)}
     for node in pipeline.nodes if pipeline else ():
         if (node.type, node.mark) in found or not is_known_here(node, catalogue):
             continue
         try:
-            entry = catalogue.find(node.mark, node.type)
-            found[entry.type, entry.mark] = entry
+            listing = catalogue.find(node.mark, node.type)
+            found[listing.type, listing.mark] = listing
         except UnknownMark as error:
             refused.append(error)
         except ConfigError as error:
@@ -83,28 +83,28 @@ def _all(catalogue: Catalogue, pipeline: Pipeline | None, refused: list[ConfigEr
     return list(found.values())
 
 
-def _table(entries: Sequence[Entry]) -> Table:
+def _table(listings: Sequence[Listing]) -> Table:
     table = Table("mark", "type", "arguments", "what it does", box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
         column.overflow = "fold"
-    for entry in sorted(entries, key=lambda entry: (("source", "proc", "sink").index(entry.type), entry.mark)):
-        arguments = ", ".join(map(str, entry.arguments())) + (", ..." if entry.open else "")
-        about = entry.doc if entry.origin == "built-in" else f"{entry.doc} [{entry.origin}]".strip()
-        table.add_row(Text(entry.mark), entry.type, Text(arguments), Text(about))
+    for listing in sorted(listings, key=lambda listing: (("source", "proc", "sink").index(listing.type), listing.mark)):
+        arguments = ", ".join(map(str, listing.arguments())) + (", ..." if listing.open else "")
+        about = listing.doc if listing.origin == "built-in" else f"{listing.doc} [{listing.origin}]".strip()
+        table.add_row(Text(listing.mark), listing.type, Text(arguments), Text(about))
     return table
 
 
-def _details(entries: Sequence[Entry]) -> Table:
+def _details(listings: Sequence[Listing]) -> Table:
     grid = Table.grid()
-    for entry in entries:
-        state = ", stateful" if entry.node.stateful else ""
-        version = f", version {entry.node.version}" if entry.node.version else ""
-        grid.add_row(Text(f"{entry.mark}: {entry.type}{state}{version} ({entry.origin})", style="bold"))
-        grid.add_row(Text(entry.doc))
+    for listing in listings:
+        state = ", stateful" if listing.node.stateful else ""
+        version = f", version {listing.node.version}" if listing.node.version else ""
+        grid.add_row(Text(f"{listing.mark}: {listing.type}{state}{version} ({listing.origin})", style="bold"))
+        grid.add_row(Text(listing.doc))
         table = Table("argument", "type", "default", box=None, header_style="bold")
-        for argument in entry.arguments():
+        for argument in listing.arguments():
             table.add_row(Text(argument.name), Text(argument.annotation), Text(_default(argument)))
-        if entry.open:
+        if listing.open:
             table.add_row("...", "", "any others")
         grid.add_row(table if table.rows else Text("  takes no arguments"))
         grid.add_row("")

@@ -56,7 +56,7 @@ class Plan:
         return json.dumps(asdict(self))
 
 
-class Failure(Exception):  # it never leaves this process
+class CannotStart(Exception):  # it never leaves this process
     """Something that cannot be started; its text goes to the parent."""
 
 
@@ -174,7 +174,7 @@ class Supervisor:
     def _judge(self, worker: Resident, status: int) -> None:
         text = f"worker {worker.name} ended with status {status}; its log ends with:\n{worker.tail()}"
         if not self.ready and (status == EX_CONFIG or worker.deaths >= BOOT_DEATHS):
-            raise Failure(text)
+            raise CannotStart(text)
         say(event=text)
 
     def _start_worker(self, worker: Resident) -> subprocess.Popen[bytes]:
@@ -208,7 +208,9 @@ class Supervisor:
             say(ready=self.url, folder=str(self.folder))
         elif time.monotonic() > deadline:
             late = missing[0] if self.redis.up else self.redis
-            raise Failure(f"{late.name} was not there after {BOOT_SECONDS:.0f} s; its log ends with:\n{late.tail()}")
+            raise CannotStart(
+                f"{late.name} was not there after {BOOT_SECONDS:.0f} s; its log ends with:\n{late.tail()}"
+            )
 
     def _note_presences(self) -> None:
         pids = {record["pid"] for record in self._presences()}
@@ -257,7 +259,7 @@ def main() -> None:
     plan = Plan(**json.loads(sys.stdin.readline()))
     try:
         Supervisor(plan).run()
-    except (Failure, ConfigError, OSError) as error:
+    except (CannotStart, ConfigError, OSError) as error:
         say(failed=str(error))
         raise SystemExit(1) from None
 

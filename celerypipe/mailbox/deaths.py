@@ -24,7 +24,7 @@ from celerypipe.redis.connection import Client, accepted
 #: Where Linux counts how often it ended a process for its memory, or for that of its control group.
 OOM_COUNTER = Path("/proc/vmstat")
 
-Kind = TypeVar("Kind")
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> li
     return said
 
 
-def _read(text: bytes | str | None, kind: type[Kind]) -> Kind | None:
+def _read(text: bytes | str | None, kind: type[K]) -> K | None:
     """What a key says; nothing if it is not there, or nobody of ours wrote it."""
     try:
         return msgspec.json.decode(text or b"null", type=kind)

@@ -18,7 +18,7 @@ from celerypipe.redis.connection import Client
 
 logger = logging.getLogger("celerypipe.worker")
 
-Record = dict[str, Any]
+Presence = dict[str, Any]
 
 #: A worker with more is none: whoever reads that looks at each slot.
 MOST_SLOTS = 65_536
@@ -41,7 +41,7 @@ class MarkShape(msgspec.Struct):
     cache_meta: list[str] = []
 
 
-class Shape(msgspec.Struct):
+class PresenceShape(msgspec.Struct):
     """What a presence says at least, and what is taken for the rest."""
 
     id: str
@@ -61,7 +61,7 @@ class Shape(msgspec.Struct):
     clock: float = 0.0
 
 
-def read_presences(client: Client) -> list[Record]:
+def read_presences(client: Client) -> list[Presence]:
     """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
     names: Any = client.zrangebyscore(keys.WORKERS, _now(client) - keys.PRESENCE_TTL * 1000, "+inf")
     if not names:
@@ -70,18 +70,18 @@ def read_presences(client: Client) -> list[Record]:
     return [record for text in texts if text is not None and (record := _record(text)) is not None]
 
 
-def _record(text: bytes) -> Record | None:
+def _record(text: bytes) -> Presence | None:
     """What one worker says; None if no worker of ours said it: one stranger must not take all runs down."""
     try:
         record = json.loads(text)
-        shape = msgspec.convert(record, Shape)
+        shape = msgspec.convert(record, PresenceShape)
     except (ValueError, RecursionError) as error:
         logger.debug("a presence that no worker of celerypipe wrote: %s", error)
         return None
     return {**msgspec.structs.asdict(shape), **record}
 
 
-def write_presence(client: Client, record: Record) -> None:
+def write_presence(client: Client, record: Presence) -> None:
     """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
     before = time.time()
     now = _now(client)

@@ -15,7 +15,7 @@ import msgspec
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 
-Kind = TypeVar("Kind")
+K = TypeVar("K")
 
 
 def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
@@ -53,7 +53,7 @@ def seconds_since_anew(client: Client, consumer: str) -> float:
     return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
 
 
-def _said(client: Client, key: str, kind: type[Kind]) -> Kind | None:
+def _said(client: Client, key: str, kind: type[K]) -> K | None:
     """What a key says; nothing if it is not there, or was not written by an activation."""
     try:
         return msgspec.json.decode(client.get(key) or b"null", type=kind)

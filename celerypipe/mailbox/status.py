@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import redis
 
-from celerypipe.mailbox.presence import Record, read_presences
+from celerypipe.mailbox.presence import Presence, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
 
@@ -103,7 +103,7 @@ class Status:
         return asdict(self)
 
 
-class Served(msgspec.Struct):
+class NodeStatus(msgspec.Struct):
     """What a run tells of one of its warped nodes."""
 
     mark: str
@@ -117,11 +117,11 @@ class About(msgspec.Struct):
     host: str
     pid: int
     started: float
-    nodes: dict[str, Served]
+    nodes: dict[str, NodeStatus]
 
 
 #: A node of a run: the run's id, the node's name, and what its runner says of it.
-Node = tuple[str, str, Served]
+NodeOfRun = tuple[str, str, NodeStatus]
 
 
 def read_status(client: Client) -> Status:
@@ -139,14 +139,14 @@ def read_status(client: Client) -> Status:
     return Status(runs, queues, mailboxes, tuple(_worker(worker, busy, now) for worker in workers))
 
 
-def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[Node]]:
+def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[NodeOfRun]]:
     """Return the runs that go on or ended a few seconds ago, the oldest first, and their warped nodes."""
     ids = [_text(name) for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
     if not ids:
         return (), []
     told = client.call("MGET", *map(keys.about, ids), *map(keys.run, ids))
     runs: list[RunStatus] = []
-    nodes: list[Node] = []
+    nodes: list[NodeOfRun] = []
     for run, about, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
         facts = _about(about)
         if facts is None:
@@ -174,7 +174,7 @@ def read_busy(client: Client, run: str) -> list[Busy]:
 
 
 def _read_mailboxes(
-    client: Client, nodes: Sequence[Node], workers: Sequence[Record], now: float
+    client: Client, nodes: Sequence[NodeOfRun], workers: Sequence[Presence], now: float
 ) -> tuple[tuple[MailboxStatus, ...], list[Busy]]:
     if not nodes:
         return (), []
@@ -212,7 +212,7 @@ def _busy(client: Client, given: Sequence[tuple[str, str, str]]) -> list[Busy]:
     return busy
 
 
-def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: Iterable[Record]) -> QueueStatus:
+def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: Iterable[Presence]) -> QueueStatus:
     own = [mailbox for mailbox in mailboxes if mailbox.queue == name]
     ages = [mailbox.oldest for mailbox in own if mailbox.oldest is not None]
     serving = [worker for worker in workers if name in worker["queues"]]
@@ -220,7 +220,7 @@ def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: I
     return QueueStatus(name, tasks, sum(each.out for each in own), max(ages, default=None), len(serving), slots)
 
 
-def _worker(record: Record, busy: Iterable[Busy], now: float) -> WorkerStatus:
+def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     processes = {record["pid"], *record.get("processes", ())}
     own = tuple(each for each in busy if each.pid in processes and _process(each.consumer)[0] == record["host"])
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))

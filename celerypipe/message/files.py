@@ -57,7 +57,7 @@ class File:
     digest: str
     name: str
     size: int
-    place: Place | None = field(default=None, repr=False, compare=False)
+    place: FilePlace | None = field(default=None, repr=False, compare=False)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -117,7 +117,7 @@ class Arrived:
         return self._copy.path
 
 
-Place = Origin | Arrived
+FilePlace = Origin | Arrived
 
 
 def file(path: str | os.PathLike[str]) -> File:

@@ -20,7 +20,7 @@ LONGEST_TEXT = 2000
 LONGEST_LIST = 50
 
 
-class Console(Sink):
+class ConsoleSink(Sink):
     """Prints one line a message; arrays and bytes are named by shape and size, control characters are escaped.
 
     ``format``: the line, as for ``str.format``, with the fields ``payload``, ``json`` (the whole message, nothing

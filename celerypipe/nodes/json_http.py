@@ -14,7 +14,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
 
-from celerypipe.nodes.parts.inbox import Answer
+from celerypipe.nodes.parts.inbox import Reception
 from celerypipe.nodes.parts.listener import Listener, object_in
 
 #: The most of an unwanted body that is read and thrown away, so that the sender gets to see the answer.
@@ -144,11 +144,11 @@ class RequestHandler(BaseHTTPRequestHandler):
         if isinstance(value, str):
             return HTTPStatus.BAD_REQUEST, value
         match source.inbox.put(value):
-            case Answer.TAKEN:
+            case Reception.TAKEN:
                 return HTTPStatus.ACCEPTED, ""
-            case Answer.FULL:
+            case Reception.FULL:
                 return HTTPStatus.SERVICE_UNAVAILABLE, BUSY
-            case Answer.CLOSED:
+            case Reception.CLOSED:
                 return HTTPStatus.SERVICE_UNAVAILABLE, "this source has ended"
 
     def do_GET(self) -> None:

@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.sync.server import Server, ServerConnection, serve
 from websockets.typing import Origin
 
-from celerypipe.nodes.parts.inbox import Answer
+from celerypipe.nodes.parts.inbox import Reception
 from celerypipe.nodes.parts.listener import Listener, object_in
 
 
@@ -93,7 +93,7 @@ class JsonWebsocket(Listener):
         with contextlib.suppress(ConnectionClosed):
             for raw in connection:
                 error = self._take(raw)
-                if error is Answer.CLOSED:
+                if error is Reception.CLOSED:
                     connection.close(1001, "this source has ended")
                 elif isinstance(error, str):
                     with self._counting:
@@ -101,7 +101,7 @@ class JsonWebsocket(Listener):
                     self.logger.warning("a message from %s was refused: %s", connection.remote_address, error)
                     connection.send(json.dumps({"error": error}))
 
-    def _take(self, raw: str | bytes) -> Answer | str:
+    def _take(self, raw: str | bytes) -> Reception | str:
         """Put the object into the inbox, waiting for room; or return what is wrong with it."""
         value = object_in(raw)
         return value if isinstance(value, str) else self.inbox.put(value, wait=True)

@@ -32,8 +32,6 @@ _SAID = 1000
 VARIABLE = "CELERYPIPE_KEYS"
 _MAKE_ONE = 'make one: python -c "import secrets; print(secrets.token_hex(32))"'
 
-Content = bytes | memoryview
-
 
 class Signer:
     """Signs and verifies what belongs to one place. It keeps one hash a key, fed with the place already."""
@@ -54,7 +52,7 @@ class Signer:
             states.append(further)
         return Signer(states)
 
-    def signature(self, data: Content) -> bytes:
+    def signature(self, data: bytes | memoryview) -> bytes:
         """Return the signature with the first key."""
         state = self._states[0].copy()
         state.update(data)
@@ -148,7 +146,7 @@ class Keyring:
         return self._root.within("task", mark, *map(str, bell))
 
 
-def digest(segments: Sequence[Content]) -> str:
+def digest(segments: Sequence[bytes | memoryview]) -> str:
     """Return what tells these bytes from all others, as it ends a reference to them."""
     state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for segment in segments:
@@ -156,7 +154,7 @@ def digest(segments: Sequence[Content]) -> str:
     return DIGEST_SIGN + state.hexdigest()
 
 
-def is_digest_of(said: str, content: Content) -> bool:
+def is_digest_of(said: str, content: bytes | memoryview) -> bool:
     """Is this the digest of these bytes?"""
     return hmac.compare_digest(digest([content]).encode(), said.encode())
 

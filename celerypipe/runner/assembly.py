@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.check.complaints import is_known_here
 from celerypipe.definition.graph import Graph
@@ -79,7 +79,7 @@ class Assembly:
             resolved["append"] = True  # a file sink that empties its file would lose what was written before
         return resolved
 
-    def entry(self, node: NodeDefinition) -> Entry:
+    def listing(self, node: NodeDefinition) -> Listing:
         """Return the class of a node, with the reach of this pipeline."""
         return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
 
@@ -89,7 +89,7 @@ class Assembly:
         def make() -> Instance:
             folder = self.folder.of(node.name) if self.folder else None
             configuration = self.configuration(node, again=next(made) > 0)
-            return Instance(self.entry(node), configuration, name=node.name, folder=folder)
+            return Instance(self.listing(node), configuration, name=node.name, folder=folder)
 
         if node.type == "source":
             return SourceStation(self.course, node, make)
@@ -102,13 +102,13 @@ class Assembly:
         return self._warp(node, loopback)
 
     def _local(self, node: NodeDefinition, make: MakeInstance) -> LocalStation:
-        cache = self.cache.of(node, lambda: self.entry(node).schema(), lambda: self.configuration(node))
+        cache = self.cache.of(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
         if cache is None:
             return LocalStation(self.course, node, make)
         return CachedLocal(self.course, node, make, cache)
 
     def _warp(self, node: NodeDefinition, carrier: Carrier[Warp]) -> Warp:
-        cache = self.cache.of_warped(node, lambda: self.entry(node).schema(), lambda: self.configuration(node))
+        cache = self.cache.of_warped(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
         if cache is None:
             return Warp(self.course, node, carrier)
         return CachedWarp(self.course, node, carrier, cache, self.cache.unknown)
@@ -124,7 +124,7 @@ class Assembly:
                     self.stations[link.source].outlets.append(Outlet(link, station))
             if len(links) > 1:
                 next_batch = None
-                if isinstance(station, LocalStation) and hasattr(station.instance.entry.node, "next_batch"):
+                if isinstance(station, LocalStation) and hasattr(station.instance.listing.node, "next_batch"):
                     next_batch = station.next_batch
                 names = [link.source for link in links]
                 station.join = join_of(station.node.sync, name, names, capacity, next_batch)

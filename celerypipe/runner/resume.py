@@ -14,7 +14,7 @@ from celerypipe.contract.contract import Source
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.runner.folder.journal import Journal, begun
-from celerypipe.runner.folder.journals import Kept, kept, prune
+from celerypipe.runner.folder.journals import KeptJournal, kept, prune
 from celerypipe.runner.folder.progress import REMEMBERS, Progress
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.station import Station
@@ -74,7 +74,7 @@ def changes(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
     return ["its links" if name == LINKS else f"node {name!r}" for name in names if now.get(name) != then.get(name)]
 
 
-def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool = False) -> Kept:
+def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool = False) -> KeptJournal:
     """Return the journal of this run of the pipeline.
 
     :class:`ConfigError` when there is none, which lists those there are; when the definition changed since; when the
@@ -105,7 +105,7 @@ def _place(pipeline: Pipeline) -> Path:
     return (pipeline.folder_path or Path()) / PLACE
 
 
-def _with_list(text: str, place: Path, pipeline: Pipeline, found: Iterable[Kept]) -> str:
+def _with_list(text: str, place: Path, pipeline: Pipeline, found: Iterable[KeptJournal]) -> str:
     now = parts_of(pipeline)
     lines = [_line(each, changes(now, each.content.parts)) for each in found]
     if not lines:
@@ -114,7 +114,7 @@ def _with_list(text: str, place: Path, pipeline: Pipeline, found: Iterable[Kept]
     return "\n".join([f"{text}; these are in {place}:", *lines[:LISTED], *more])
 
 
-def _line(each: Kept, changed: list[str]) -> str:
+def _line(each: KeptJournal, changed: list[str]) -> str:
     content = each.content
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content.started))
     note = ", still going on" if each.busy else f", {', '.join(changed)} changed since" if changed else ""

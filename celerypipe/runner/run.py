@@ -201,7 +201,7 @@ class Run:
         node = warp.node
 
         def make() -> Instance:
-            return Instance(self._assembly.entry(node), self._assembly.configuration(node), name=node.name)
+            return Instance(self._assembly.listing(node), self._assembly.configuration(node), name=node.name)
 
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)

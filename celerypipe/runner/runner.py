@@ -20,7 +20,7 @@ from celerypipe.redis.url import client_url
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.functions.submitting import Submitting
-from celerypipe.runner.functions.transport import Transport
+from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.report import Report
 from celerypipe.runner.run import Run
 from celerypipe.runner.stations.cache import RunCache
@@ -196,7 +196,7 @@ class Runner(Submitting):
             resume=resume,
         )
 
-    def _transport(self) -> Transport:
+    def _transport(self) -> CallTransport:
         settings = Settings.from_environment()
         url = self.redis or settings.redis_url
         if url is None and not self.local:
@@ -204,7 +204,7 @@ class Runner(Submitting):
                 "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
                 "Runner(local=True) calls it here"
             )
-        return Transport(
+        return CallTransport(
             url=None if self.local else url,
             byte_budget=self.byte_budget,
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,

@@ -31,7 +31,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Record, remove_presence
+from celerypipe.mailbox.presence import Presence, remove_presence
 from celerypipe.redis.connection import Client, knock
 from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import client_url, seen_in_ps, without_password
@@ -45,7 +45,7 @@ from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.options import exit_option, given, listed, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
-from celerypipe.worker.served import Service, presence_record
+from celerypipe.worker.served import Served, presence_record
 from celerypipe.worker.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -68,7 +68,7 @@ class Boot:
         self.flag = SharedFlag()
         self.queues: tuple[str, ...] = ()
         self.configs: list[worker_config.WorkerConfig] = []
-        self.service: Service | None = None
+        self.served: Served | None = None
         self.worker: Worker | None = None
         self.keeper: PresenceKeeper | None = None
         self.watchdog: Watchdog | None = None
@@ -114,13 +114,13 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         boot.configs = worker_config.load_all(boot.queues, settings.worker_configs)
         url, transport = client_url(_broker(conf)), app.conf.broker_transport_options
         conf.update(worker_config.worker_settings(boot.queues, boot.configs[0], url, transport))
-        boot.service = Service(
+        boot.served = Served(
             tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
             settings.allowed,
         )
         boot.keyring = settings.keyring
-        boot.service.load({name: config.path for config in boot.configs for name in config.imports})
+        boot.served.load({name: config.path for config in boot.configs for name in config.imports})
         knock(client_url(_broker(conf)))
     except ConfigError as error:
         _refuse(error)
@@ -164,10 +164,10 @@ def settle(sender: Any, **_: Any) -> None:
         leave=boot.leave if pool != "prefork" else None,
         keyring=boot.keyring,
     )
-    if boot.service is not None:
-        boot.service.register(sender.app, boot.worker)
+    if boot.served is not None:
+        boot.served.register(sender.app, boot.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
-            os.environ[SPAWN_VARIABLE] = spawned.written(boot.service, boot.worker, boot.flag.move_to_file())
+            os.environ[SPAWN_VARIABLE] = spawned.written(boot.served, boot.worker, boot.flag.move_to_file())
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -181,7 +181,7 @@ def say_where(logger: logging.Logger, **_: Any) -> None:
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def announce(sender: str, **_: Any) -> None:
     """Third: the log is set up; say what this worker is."""
-    if boot.worker is None or boot.service is None:
+    if boot.worker is None or boot.served is None:
         return
     boot.name = sender
     files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
@@ -189,20 +189,20 @@ def announce(sender: str, **_: Any) -> None:
     logger.info("Redis: %s", without_password(boot.worker.redis_url))
     if boot.keyring is not None:
         logger.info("messages are signed and verified; keys, by id: %s", ", ".join(boot.keyring.ids))
-    logger.info("serving %d marks: %s", len(boot.service.entries), ", ".join(sorted(boot.service.entries)))
+    logger.info("serving %d marks: %s", len(boot.served.listings), ", ".join(sorted(boot.served.listings)))
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def appear(sender: Any, **_: Any) -> None:
     """Fourth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
-    if boot.worker is None or boot.service is None or boot.keeper is not None:
+    if boot.worker is None or boot.served is None or boot.keeper is not None:
         return
-    record = presence_record(boot.worker, boot.service)
+    record = presence_record(boot.worker, boot.served)
     if Settings.from_environment().shared_memory:
         boot.proof = Proof()
         record["shared"] = boot.proof.text
 
-    def current() -> Record:
+    def current() -> Presence:
         return {**record, "slots": max(1, sender.pool.num_processes), "processes": _processes(sender.pool)}
 
     def withdraw(client: Client) -> None:
@@ -271,11 +271,11 @@ def join_spawned(sender: Any, **_: Any) -> None:
     text = os.environ.get(SPAWN_VARIABLE)
     if boot.worker is not None or not text:
         return
-    boot.flag, boot.worker, boot.service = spawned.read(text)
-    boot.service.load({})
+    boot.flag, boot.worker, boot.served = spawned.read(text)
+    boot.served.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
-    boot.service.register(current_app, boot.worker)
-    for name in boot.service.entries:
+    boot.served.register(current_app, boot.worker)
+    for name in boot.served.listings:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
 

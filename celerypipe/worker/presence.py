@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import redis
 
-from celerypipe.mailbox.presence import Record, remove_presence, write_presence
+from celerypipe.mailbox.presence import Presence, remove_presence, write_presence
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Trouble, connect
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("celerypipe.worker")
 class PresenceKeeper:
     """A daemon thread that keeps one worker's presence alive through anything Redis does."""
 
-    def __init__(self, url: str, record: Callable[[], Record], look: Callable[[Client | None], None]) -> None:
+    def __init__(self, url: str, record: Callable[[], Presence], look: Callable[[Client | None], None]) -> None:
         """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away."""
         self.record = record
         self.look = look

@@ -17,11 +17,11 @@ import celery
 import redis
 
 from celerypipe import codec
-from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.contract.reach import Reach
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox.blob import packing
-from celerypipe.mailbox.presence import Record
+from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
 from celerypipe.version import VERSION
 from celerypipe.worker.activation.place import Worker
@@ -31,7 +31,7 @@ from celerypipe.worker.activation.task import NodeTask
 CURE = "if it is meant, start the worker with CELERYPIPE_ALLOW=<its folder>"
 
 
-class Service:
+class Served:
     """The marks of one worker. A source is never among them: it runs where its pipeline runs.
 
     ``allowed``: the folders that its nodes may touch; the paths they are sent come from whoever reaches Redis.
@@ -41,16 +41,16 @@ class Service:
         self.imports = imports
         self.plugins = plugins
         self.allowed = allowed
-        self.entries: dict[str, Entry] = {}
+        self.listings: dict[str, Listing] = {}
 
     def load(self, named_by: Mapping[str, Path | None]) -> None:
         """Import everything; :class:`ConfigError` in one line says what does not import, and which file wanted it."""
-        found = list(Catalogue(self.plugins).entries())
+        found = list(Catalogue(self.plugins).listings())
         for name in self.imports:
             found += Catalogue.of_module(_imported(name, named_by.get(name)))
         # A later one wins: a module that was asked for goes before what happens to be installed.
         reach = Reach.of(self.allowed, CURE)
-        self.entries = {entry.mark: replace(entry, reach=reach) for entry in found if entry.type != "source"}
+        self.listings = {listing.mark: replace(listing, reach=reach) for listing in found if listing.type != "source"}
 
     def register(self, app: Any, worker: Worker) -> None:
         """Make each node a task of the application, named after its mark.
@@ -59,11 +59,11 @@ class Service:
         """
         for name in [name for name in app.tasks if name.startswith("celery.")]:
             app.tasks.unregister(name)
-        for entry in self.entries.values():
-            app.register_task(NodeTask(entry, worker))
+        for listing in self.listings.values():
+            app.register_task(NodeTask(listing, worker))
 
 
-def presence_record(worker: Worker, service: Service) -> Record:
+def presence_record(worker: Worker, served: Served) -> Presence:
     """Return what the worker says of itself for as long as it lives."""
     own = worker.place_of(os.getpid())
     return {
@@ -74,7 +74,7 @@ def presence_record(worker: Worker, service: Service) -> Record:
         "slots": worker.slots,
         "queues": list(worker.queues),
         "marks": {
-            mark: vouched(entry.schema(), worker.keyring, own) for mark, entry in sorted(service.entries.items())
+            mark: vouched(listing.schema(), worker.keyring, own) for mark, listing in sorted(served.listings.items())
         },
         "versions": {
             "celerypipe": VERSION,

@@ -8,18 +8,18 @@ from pathlib import Path
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.flag import SharedFlag
-from celerypipe.worker.served import Service
+from celerypipe.worker.served import Served
 
 
-def written(service: Service, worker: Worker, flag: str) -> str:
+def written(served: Served, worker: Worker, flag: str) -> str:
     """Return what a spawned process of this worker is told, in its environment."""
     names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
     facts = {name: getattr(worker, name) for name in names}
-    folders = {name: [str(folder) for folder in getattr(service, name)] for name in ("plugins", "allowed")}
-    return json.dumps({"worker": facts, "imports": service.imports, **folders, "flag": flag})
+    folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
+    return json.dumps({"worker": facts, "imports": served.imports, **folders, "flag": flag})
 
 
-def read(text: str) -> tuple[SharedFlag, Worker, Service]:
+def read(text: str) -> tuple[SharedFlag, Worker, Served]:
     """Return what such a process serves, out of that text; keys come from its own environment."""
     plan = json.loads(text)
     flag = SharedFlag(plan["flag"])
@@ -29,4 +29,4 @@ def read(text: str) -> tuple[SharedFlag, Worker, Service]:
         keyring=Settings.from_environment().keyring,
     )
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
-    return flag, worker, Service(tuple(plan["imports"]), plugins, allowed)
+    return flag, worker, Served(tuple(plan["imports"]), plugins, allowed)

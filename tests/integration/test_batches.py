@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, codec
-from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.blob.blob import Store
@@ -269,7 +269,7 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
     mailbox.send(redis_client, bodies, token="t", wanted=0, ttl=1000)
     entries = mailbox.receive(redis_client, "host.1.token.0", 4, None)
     gate = tmp_path / "open"
-    instance = Instance(Entry("t", Together, "import"), {"gate": str(gate)}, name="node")
+    instance = Instance(Listing("t", Together, "import"), {"gate": str(gate)}, name="node")
     instance.warm()
     with Alarm() as alarm:
         lease = Lease(mailbox, 0, "host.1.token.0", alarm)

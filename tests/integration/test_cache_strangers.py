@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from celerypipe import codec
 from celerypipe.cache.asked import Asked
-from celerypipe.cache.entry import Blob, Head, opened, sealed
+from celerypipe.cache.entry import Bulk, Head, opened, sealed
 from celerypipe.cache.kept import Form, kept
 from celerypipe.cache.seal import Refused, Seal
 from celerypipe.cache.store import OVERHEAD
@@ -181,9 +181,9 @@ def test_forged_entries_are_misses_and_take_no_memory(redis_url: str, forged: Fo
     plain, one = Form(True, [], True, True, False), kept([Message(1)], PARENT)
     now = 2e9
     heads = [
-        (Head(0.0, 0, None, 0, Blob("0" * 64, 1 << 62, False), None, [plain]), b""),
-        (Head(0.0, 0, None, 0, Blob("0" * 64, 60 << 30, False), None, [plain]), b""),
-        (Head(0.0, 0, None, 0, Blob("../../etc", 10, False), None, [plain]), b""),
+        (Head(0.0, 0, None, 0, Bulk("0" * 64, 1 << 62, False), None, [plain]), b""),
+        (Head(0.0, 0, None, 0, Bulk("0" * 64, 60 << 30, False), None, [plain]), b""),
+        (Head(0.0, 0, None, 0, Bulk("../../etc", 10, False), None, [plain]), b""),
         (Head(0.0, 0, None, 0, None, None, [plain] * 1000), one.head),
         (Head(0.0, 0, None, 0, None, None, []), one.head),
         (Head(0.0, 0, None, 0, None, None, [plain]), b"cp\x01\x00" + b"\xff" * 40),

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Runner
-from celerypipe.mailbox.blob.blob import Content, Store, unpacked
+from celerypipe.codec import Content
+from celerypipe.mailbox.blob.blob import Store, unpacked
 from celerypipe.redis.connection import Client
 from celerypipe.runner.carrier import cargo
 from tests.faults.test_worker_faults import Reading

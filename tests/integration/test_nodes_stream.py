@@ -13,7 +13,7 @@ import pytest
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Audio, Batch, Bytes, Image, Object
 from celerypipe.nodes import data_streamer
-from celerypipe.nodes.console import Console
+from celerypipe.nodes.console import ConsoleSink
 from celerypipe.nodes.data_streamer import DataStreamer
 from celerypipe.nodes.passthrough_identity import PassthroughIdentity
 
@@ -116,14 +116,14 @@ def test_passthrough_refuses_a_negative_delay():
 
 
 def test_the_console_prints_one_line_a_message(capsys):
-    console = Console()
+    console = ConsoleSink()
     for payload in ("two\nlines \x1b[31m", {"n": 1, "é": [1.5, None]}, 7):
         console.update(Message(payload))
     assert capsys.readouterr().out == 'two\\nlines \\x1b[31m\n{"n": 1, "é": [1.5, null]}\n7\n'
 
 
 def test_the_console_names_arrays_by_shape_instead_of_printing_them(capsys):
-    console = Console()
+    console = ConsoleSink()
     picture = Image(np.zeros((480, 640, 3), np.uint8), 640, 480, 3, "RGB")
     sound = Audio(np.zeros(16000, np.int16), 16000)
     for payload in (
@@ -147,15 +147,15 @@ def test_the_console_names_arrays_by_shape_instead_of_printing_them(capsys):
 
 def test_the_console_cuts_a_long_line_but_never_the_json(capsys):
     message = Message("x" * 500, id="m-1")
-    Console(width=10).update(message)
-    Console(format="{json}", width=10).update(message)
+    ConsoleSink(width=10).update(message)
+    ConsoleSink(format="{json}", width=10).update(message)
     cut, whole = capsys.readouterr().out.splitlines()
     assert cut == "xxxxxxxxx…"
     assert whole == message.to_json()
 
 
 def test_the_console_fills_in_its_format_and_writes_to_the_stream_it_is_told(capsys):
-    Console(format="{creator}#{sequence:03d} {meta[name]}: {payload}", stream="stderr").update(
+    ConsoleSink(format="{creator}#{sequence:03d} {meta[name]}: {payload}", stream="stderr").update(
         Message("hi", meta={"name": "page"}, creator="ocr", sequence=7)
     )
     captured = capsys.readouterr()
@@ -165,7 +165,7 @@ def test_the_console_fills_in_its_format_and_writes_to_the_stream_it_is_told(cap
 
 def test_the_console_names_the_meta_entry_that_a_message_lacks():
     with pytest.raises(LookupError, match=r"asks for meta 'nam'; this message's meta has 'name'"):
-        Console(format="{meta[nam]}").update(Message(1, meta={"name": "x"}))
+        ConsoleSink(format="{meta[nam]}").update(Message(1, meta={"name": "x"}))
 
 
 @pytest.mark.parametrize(
@@ -179,4 +179,4 @@ def test_the_console_names_the_meta_entry_that_a_message_lacks():
 )
 def test_a_wrong_argument_of_the_console_is_named(arguments, said):
     with pytest.raises(ValueError, match=said):
-        Console(**arguments)
+        ConsoleSink(**arguments)

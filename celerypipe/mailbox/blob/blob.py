@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from celerypipe import codec
-from celerypipe.codec import Apart
+from celerypipe.codec import Apart, Content
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.blob.shared_memory import SharedFolder, watch
@@ -33,8 +33,6 @@ CHUNK = 256 * 1024 * 1024
 ALTERED_MOST = 1000
 #: What refers to a blob in Redis. Anybody may write one there: it must not make us ask for a billion chunks.
 _STORED = re.compile(r"(?P<id>[0-9a-f]{1,64}):(?P<chunks>[1-9][0-9]{0,3})(?::(?P<label>\w+:\w+))?", re.ASCII)
-
-Content = bytes | memoryview
 
 
 class Stowed(NamedTuple):

@@ -11,20 +11,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError
-from celerypipe.mailbox.blob.blob import Content, Store, is_shared, unpacked, unstowed
+from celerypipe.mailbox.blob.blob import Store, is_shared, unpacked, unstowed
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client
 
 #: Numbers and keys that lead to an argument, from ``(positional, named)`` on.
-Place = tuple[Any, ...]
+ArgumentPlace = tuple[Any, ...]
 
 
 class Input(NamedTuple):
     """A result that is an argument: its place, and what its worker published of it."""
 
-    place: Place
+    place: ArgumentPlace
     data: bytes
     blob: str
 
@@ -59,7 +60,7 @@ def value_of(data: bytes, content: Content | None) -> Any:
     return messages[0].payload
 
 
-def placed(arguments: Any, found: Iterable[tuple[Place, Any]]) -> Any:
+def placed(arguments: Any, found: Iterable[tuple[ArgumentPlace, Any]]) -> Any:
     """Return arguments with values put into these places; what holds them is copied, the rest is as it was."""
     tree: dict[Any, Any] = {}
     try:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError, ConfigError
 
 #: Packed bytes above this share of the plain ones are not worth the reader's time.
@@ -22,8 +23,6 @@ LARGEST = 0x7E00_0000
 _LZ4_MOST = 255
 #: On a camera's frame level 1 takes a third of the time of level 3 and packs it to 84 % instead of 80 %.
 _ZSTD_LEVEL = 1
-
-Content = bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 
-class Answer(Enum):
+class Reception(Enum):
     """What an inbox says to a payload that is put into it."""
 
     TAKEN = "taken"
@@ -32,20 +32,20 @@ class Inbox:
         self._closed = limit == 0
         self._changed = threading.Condition()
 
-    def put(self, payload: Any, *, wait: bool = False) -> Answer:
+    def put(self, payload: Any, *, wait: bool = False) -> Reception:
         """Take the payload, or say why not; with ``wait``, a full inbox holds the caller until there is room."""
         with self._changed:
             while wait and not self._closed and len(self._waiting) >= self.capacity:
                 self._changed.wait()
             if self._closed:
-                return Answer.CLOSED
+                return Reception.CLOSED
             if len(self._waiting) >= self.capacity:
-                return Answer.FULL
+                return Reception.FULL
             self._waiting.append(payload)
             self.taken += 1
             self._closed = self.taken == self.limit
             self._changed.notify_all()
-            return Answer.TAKEN
+            return Reception.TAKEN
 
     def close(self) -> None:
         """Take nothing more; whoever waits here goes on at once."""

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from celerypipe import codec
+from celerypipe.codec import Content
 from celerypipe.errors import BadSignature, CodecError, NodeFailed
-from celerypipe.mailbox.blob.blob import Blob, Blobs, Content, is_shared, unpacked, unstowed
+from celerypipe.mailbox.blob.blob import Blob, Blobs, is_shared, unpacked, unstowed
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.onward import Step
 from celerypipe.mailbox.wire import Reply

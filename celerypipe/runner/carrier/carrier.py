@@ -21,7 +21,7 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Record
+from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
@@ -68,7 +68,7 @@ class RedisCarrier:
         self.mailboxes = self.holdings.mailboxes
         self.instead: Callable[[Warp], None] | None = None
         #: Gets the name of each node, and who serves it, whenever that was looked at.
-        self.seen: Callable[[Client, str, Sequence[Record]], None] | None = None
+        self.seen: Callable[[Client, str, Sequence[Presence]], None] | None = None
         #: Gets the names of the dead letters that somebody wants replayed in this run.
         self.asked: Callable[[list[str]], None] | None = None
         self.circuits: dict[str, Circuit] = {}

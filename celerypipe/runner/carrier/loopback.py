@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from celerypipe import codec
 from celerypipe.catalogue.capture import Recorder, captured, here
-from celerypipe.catalogue.instance import Instance, Outcome, update_batch
+from celerypipe.catalogue.instance import Instance, Produced, update_batch
 from celerypipe.errors import CodecError, NodeError, NodeFailed
 from celerypipe.message.files import File, Here, arriving
 from celerypipe.message.message import Message
@@ -185,7 +185,7 @@ class Loopback:
         try:
             given = [self._as_it_travels(warp, flight) for flight in flights]
             single = len(given) == 1
-            found: list[Outcome] = [instance.update(given[0])] if single else update_batch(instance, given)
+            found: list[Produced] = [instance.update(given[0])] if single else update_batch(instance, given)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
             return [raised] if len(flights) == 1 else None
         return [_returned(outcome) for outcome in found]
@@ -202,7 +202,7 @@ class Loopback:
         return codec.decode(data)[0]
 
 
-def _returned(outcome: Outcome) -> Outcome:
+def _returned(outcome: Produced) -> Produced:
     if isinstance(outcome, Exception):
         return outcome
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from celerypipe.codec import Content
 from celerypipe.errors import (
     BadSignature,
     CodecError,
@@ -16,7 +17,7 @@ from celerypipe.errors import (
     NodeFailed,
     NodeTimeout,
 )
-from celerypipe.mailbox.blob.blob import Content, plain_size
+from celerypipe.mailbox.blob.blob import plain_size
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import unlike
 from celerypipe.mailbox.onward import AT_WORK, Step, Steps, unpack

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from celerypipe.check import preflight
 from celerypipe.check import workers as fitness
-from celerypipe.check.finding import Finding, Seen
+from celerypipe.check.finding import Finding, Scene
 from celerypipe.errors import ConfigError, NoWorker
 from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Record, read_presences
+from celerypipe.mailbox.presence import Presence, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring, strangers
@@ -34,7 +34,7 @@ class Roster:
         self.warps: list[Warp] = []
         self._keyring = keyring
         self._trusted: set[str] = set()
-        self._presences: list[Record] = []
+        self._presences: list[Presence] = []
         self._looked = 0.0
         self._missing: dict[str, float] = {}
         self._said: set[str] = set()
@@ -43,11 +43,11 @@ class Roster:
         self._findings: set[Finding] = set()
         self._declared: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
-        self._seen: dict[str, tuple[float, Record]] = {}
-        self._believed: list[Record] = []
+        self._seen: dict[str, tuple[float, Presence]] = {}
+        self._believed: list[Presence] = []
         self._believed_until = 0.0
 
-    def told(self, seen: Seen, findings: Iterable[Finding]) -> None:
+    def told(self, seen: Scene, findings: Iterable[Finding]) -> None:
         """Preflight looked at this, and said all that: it is not said again."""
         self._findings.update(findings)
         self._declared = {**self._declared, **seen.declared}
@@ -57,7 +57,7 @@ class Roster:
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
         self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
 
-    def workers(self, queue: str) -> list[Record]:
+    def workers(self, queue: str) -> list[Presence]:
         """The live workers of a queue, as of the last look."""
         return [worker for worker in self._presences if queue in worker["queues"]]
 
@@ -111,7 +111,7 @@ class Roster:
             self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
             self._believed_until = now + keys.PRESENCE_TTL
 
-    def _with_believed(self, found: list[Record], now: float) -> list[Record]:
+    def _with_believed(self, found: list[Presence], now: float) -> list[Presence]:
         there = {record["id"] for record in found}
         self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - keys.PRESENCE_TTL}
         self._seen.update((record["id"], (now, record)) for record in found)
@@ -124,7 +124,7 @@ class Roster:
         before, self._known[warp.name] = self._known.get(warp.name, set()), ids
         return bool(ids - before)
 
-    def _with_our_keys(self, presences: Iterable[Record]) -> list[Record]:
+    def _with_our_keys(self, presences: Iterable[Presence]) -> list[Presence]:
         """Return the workers that understand what we sign: a queue where nobody ever did ends the run."""
         ours, texts = [], []
         for worker in presences:
@@ -143,7 +143,7 @@ class Roster:
                     self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
         return ours
 
-    def _check_fitness(self, warp: Warp, workers: Sequence[Record]) -> None:
+    def _check_fitness(self, warp: Warp, workers: Sequence[Presence]) -> None:
         """Compare the node with what the workers of its queue say of themselves, when they are not those of before.
 
         Workers with another version of a node are refused when the first ones are seen. A run that goes on is not

@@ -44,7 +44,7 @@ class NoJournal(ValueError):
 
 
 @dataclass(slots=True)
-class Content:
+class JournalContent:
     """What a journal says.
 
     ``runs``: the run that began it and those that went on from it; ``parts``: digests of what its pipeline consisted
@@ -98,7 +98,7 @@ def noted(through: Mapping[str, Positions], following: Mapping[str, int]) -> byt
     )
 
 
-def parse(data: bytes) -> Content:
+def parse(data: bytes) -> JournalContent:
     """Read a journal; :class:`NoJournal` for what is none. A last line without its end counts for nothing."""
     whole, end, _ = data.rpartition(b"\n")
     if not end:
@@ -118,7 +118,7 @@ def parse(data: bytes) -> Content:
     return content
 
 
-def head_of(path: Path) -> Content:
+def head_of(path: Path) -> JournalContent:
     """Read the head of a journal alone; raises as :func:`parse` does."""
     with path.open("rb") as file:
         return _head(_object(file.readline(LONGEST_HEAD), 1))
@@ -134,7 +134,7 @@ def _object(line: bytes, number: int) -> dict[str, Any]:
     return value
 
 
-def _head(head: dict[str, Any]) -> Content:
+def _head(head: dict[str, Any]) -> JournalContent:
     form = head.get("celerypipe_journal")
     if form != FORM:
         raise NoJournal("it does not begin as a journal does" if form is None else f"its form is {form!r}, not {FORM}")
@@ -143,15 +143,15 @@ def _head(head: dict[str, Any]) -> Content:
             isinstance(run, str) and RUN.fullmatch(run) for run in runs
         ):
             parts = head.get("parts")
-            found = Content(runs, pipeline, started, parts if isinstance(parts, dict) else {})
+            found = JournalContent(runs, pipeline, started, parts if isinstance(parts, dict) else {})
             found.obstacle = str(head.get("obstacle", ""))
             return found
     raise NoJournal("line 1 is damaged")
 
 
-def begun(run: str, pipeline: str, parts: Mapping[str, str]) -> Content:
+def begun(run: str, pipeline: str, parts: Mapping[str, str]) -> JournalContent:
     """Return what the journal of a new run says."""
-    return Content([run], pipeline, time.time(), parts)
+    return JournalContent([run], pipeline, time.time(), parts)
 
 
 #: The journals of this process.
@@ -172,7 +172,7 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 class Journal:
     """A journal that a run writes to. Made by :meth:`create` or :meth:`open`; a lock keeps all others out."""
 
-    def __init__(self, place: Path, descriptor: int, content: Content) -> None:
+    def __init__(self, place: Path, descriptor: int, content: JournalContent) -> None:
         self.place = place
         self.content = content
         self._file = descriptor
@@ -180,7 +180,7 @@ class Journal:
         _open.add(self)
 
     @classmethod
-    def create(cls, place: Path, content: Content) -> Journal:
+    def create(cls, place: Path, content: JournalContent) -> Journal:
         """Begin one in this folder, which is made; OSError if that cannot be."""
         place.mkdir(parents=True)
         path = place / FILE

@@ -7,27 +7,27 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from celerypipe.runner.folder.journal import FILE, Content, NoJournal, head_of, locked, parse, remove
+from celerypipe.runner.folder.journal import FILE, JournalContent, NoJournal, head_of, locked, parse, remove
 
 #: So many are kept; older ones go.
 MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptJournal:
     """A journal that lies in a folder: where, what it says, and whether its run is still going on."""
 
     place: Path
-    content: Content
+    content: JournalContent
     busy: bool
 
 
-def kept(folder: Path) -> tuple[list[Kept], list[str]]:
+def kept(folder: Path) -> tuple[list[KeptJournal], list[str]]:
     """Return the journals in a folder, the newest first, and a sentence about each file that is none."""
     found, strange = [], []
     for path in _files(folder):
         try:
-            found.append(Kept(path.parent, parse(path.read_bytes()), _is_busy(path)))
+            found.append(KeptJournal(path.parent, parse(path.read_bytes()), _is_busy(path)))
         except NoJournal as error:
             strange.append(f"{path} is no journal: {error}")
         except OSError as error:

@@ -32,7 +32,7 @@ MOST_REASON = 16 * 1024 * 1024
 LOOK = 30.0
 
 
-class Found(NamedTuple):
+class LettersFound(NamedTuple):
     """What is in the folder: letters, oldest first, and a line about each file that is none."""
 
     letters: list[DeadLetter]
@@ -154,14 +154,14 @@ class DeadLetters:
 
     # -- finding ----------------------------------------------------------------------------------------------------
 
-    def find(self) -> Found:
+    def find(self) -> LettersFound:
         """Return all letters, oldest first, and what else is in the folder and is left alone."""
         letters: list[DeadLetter] = []
         strange: list[str] = []
         try:
             names = sorted(os.listdir(self.folder))
         except FileNotFoundError:
-            return Found([], [])
+            return LettersFound([], [])
         except OSError as error:
             raise ConfigError(f"{self.folder}: cannot be read: {error.strerror}") from None
         there = set(names)
@@ -180,7 +180,7 @@ class DeadLetters:
             elif f"{stem}.json" not in there:
                 strange.append(f"{name}: nothing says why it is here: there is no {stem}.json")
         letters.sort(key=lambda letter: (letter.at, letter.name))
-        return Found(letters, strange)
+        return LettersFound(letters, strange)
 
     def get(self, word: str) -> DeadLetter:
         """Return the letter of that name, or the only one whose name begins so; else :class:`ConfigError`."""
@@ -267,11 +267,11 @@ class DeadLetters:
             yield
 
 
-def chosen(store: DeadLetters, words: Iterable[str] = (), node: str | None = None) -> Found:
+def chosen(store: DeadLetters, words: Iterable[str] = (), node: str | None = None) -> LettersFound:
     """Return the letters that these words name, or all; those of one node only, if it is named."""
     names = tuple(words)
-    found = store.find() if not names else Found([store.get(word) for word in dict.fromkeys(names)], [])
-    return Found([letter for letter in found.letters if node is None or letter.node == node], found.strange)
+    found = store.find() if not names else LettersFound([store.get(word) for word in dict.fromkeys(names)], [])
+    return LettersFound([letter for letter in found.letters if node is None or letter.node == node], found.strange)
 
 
 def _again(before: DeadLetter, reason: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ REMEMBERS = "{!r} is stateful, and what it remembers is lost with its run"
 
 
 @dataclass(slots=True, eq=False)
-class _Tree:
+class _SourceTree:
     """Source messages, by origin, and all that came of them: ``out`` messages are still on their way.
 
     ``counts``: how many of its messages have a key, by origin and what the keys begin with.
@@ -41,7 +41,7 @@ class Progress:
         self._say = say
         self._silent = False
         self._closed = False
-        self._trees: dict[str, _Tree] = {}
+        self._trees: dict[str, _SourceTree] = {}
         self._done: list[tuple[str, Position, int]] = []
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -70,7 +70,7 @@ class Progress:
     def begin(self, source: str, position: Position, number: int, origin: str) -> None:
         """A message of a source is about to be handed on; it is out until :meth:`begun` is called for it."""
         with self._lock:
-            tree = self._trees.setdefault(origin, _Tree())
+            tree = self._trees.setdefault(origin, _SourceTree())
             tree.out += 1
             tree.sources.setdefault(origin, []).append((source, position, number))
 
@@ -105,7 +105,7 @@ class Progress:
         """A join made one message of these, with the origin of the first: they are through together."""
         with self._lock:
             origin = parts[0].origin
-            first = self._trees.get(origin) or _Tree(1, {origin: []})
+            first = self._trees.get(origin) or _SourceTree(1, {origin: []})
             for part in parts[1:]:
                 tree = self._trees.get(part.origin)
                 if tree is None:

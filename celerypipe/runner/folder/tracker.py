@@ -12,7 +12,7 @@ from celerypipe.runner.folder.letter import DeadLetter, name_of
 
 
 @dataclass(slots=True, eq=False)
-class _Tree:
+class _LetterTree:
     """Replayed letters and all that came of them: ``out`` messages are still on their way, by these ``ids``."""
 
     letters: dict[str, DeadLetter] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Tracker:
 
     def __init__(self, through: Callable[[DeadLetter], None]) -> None:
         self._through = through
-        self._trees: dict[str, _Tree] = {}
+        self._trees: dict[str, _LetterTree] = {}
         self._names: set[str] = set()
         self._lock = threading.Lock()
 
@@ -47,7 +47,7 @@ class Tracker:
     def begin(self, letter: DeadLetter, message: Message) -> None:
         """The message of a letter is about to go in."""
         with self._lock:
-            tree = self._tree([message.id]) or _Tree()
+            tree = self._tree([message.id]) or _LetterTree()
             tree.letters[letter.name] = letter
             self._names.add(letter.name)
             self._add(tree, message)
@@ -106,17 +106,17 @@ class Tracker:
             for letter in () if tree.kept else tree.letters.values():
                 self._through(letter)
 
-    def _add(self, tree: _Tree, message: Message) -> None:
+    def _add(self, tree: _LetterTree, message: Message) -> None:
         tree.out += 1
         tree.ids.add(message.id)
         self._trees[message.id] = tree
 
-    def _forget(self, tree: _Tree) -> None:
+    def _forget(self, tree: _LetterTree) -> None:
         for each in tree.ids:
             self._trees.pop(each, None)
         self._names.difference_update(tree.letters)
 
-    def _tree(self, ids: Iterable[str], first: _Tree | None = None) -> _Tree | None:
+    def _tree(self, ids: Iterable[str], first: _LetterTree | None = None) -> _LetterTree | None:
         """The tree of these messages; those of several become one, since what was joined is through together."""
         for each in ids:
             tree = self._trees.get(each)
@@ -133,7 +133,7 @@ class Tracker:
         return first
 
 
-def _ids(trees: dict[str, _Tree], message: Message) -> list[str]:
+def _ids(trees: dict[str, _LetterTree], message: Message) -> list[str]:
     """The ids under which a message is followed: its own, or those of the messages that a join put into it."""
     if message.id in trees:
         return [message.id]

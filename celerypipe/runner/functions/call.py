@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from celerypipe.errors import NodeTimeout, WorkerLost
-from celerypipe.mailbox.blob.inputs import Place, placed
+from celerypipe.mailbox.blob.inputs import ArgumentPlace, placed
 from celerypipe.message.console import Console
 from celerypipe.runner.functions.outcome import Outcome
 from celerypipe.runner.warp.flight import Done
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-State = Literal["waiting", "queued", "running", "done", "failed", "cancelled", "timed out", "lost", "cached"]
+CallState = Literal["waiting", "queued", "running", "done", "failed", "cancelled", "timed out", "lost", "cached"]
 
 #: What ``Future`` itself calls the state of one that was cancelled a moment ago.
 _CANCELLED = "CANCELLED"
@@ -39,7 +39,7 @@ class Timing:
     worker: str = ""
 
 
-class Desk(Protocol):
+class Clerk(Protocol):
     """What a call asks of its session."""
 
     def is_running(self, call: Call[Any]) -> bool:
@@ -71,7 +71,12 @@ class Call(Future[T]):
     """
 
     def __init__(
-        self, desk: Desk, name: str, arguments: tuple[Any, Any], inputs: tuple[tuple[Place, Call[Any]], ...], size: int
+        self,
+        desk: Clerk,
+        name: str,
+        arguments: tuple[Any, Any],
+        inputs: tuple[tuple[ArgumentPlace, Call[Any]], ...],
+        size: int,
     ) -> None:
         super().__init__()
         #: The name of the function.
@@ -102,7 +107,7 @@ class Call(Future[T]):
     # -- what its user sees ------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> CallState:
         """Where it is: ``waiting`` for its inputs, ``queued``, ``running``, or how it ended."""
         if not self.done():
             if self._missing:
@@ -220,7 +225,7 @@ class Call(Future[T]):
         return outcome is not None and outcome.is_apart
 
     @property
-    def outcomes(self) -> tuple[tuple[Place, Outcome], ...]:
+    def outcomes(self) -> tuple[tuple[ArgumentPlace, Outcome], ...]:
         """What its inputs came to, once they are there, with their places among its arguments."""
         return tuple((place, outcome) for place, each in self._inputs if (outcome := each._outcome) is not None)
 
@@ -239,9 +244,9 @@ class Call(Future[T]):
             self._desk.check_process()
 
 
-def split(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, tuple[tuple[Place, Call[Any]], ...]]:
+def split(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, tuple[tuple[ArgumentPlace, Call[Any]], ...]]:
     """Return arguments without the calls among them, and those with their places: in lists, tuples and dicts too."""
-    found: list[tuple[Place, Call[Any]]] = []
+    found: list[tuple[ArgumentPlace, Call[Any]]] = []
     try:
         _find(arguments, (), found)
     except RecursionError:  # lists that hold one another: the codec refuses them and says why
@@ -255,7 +260,7 @@ def split(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, tuple
 _ATOMS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-def _find(value: Any, place: Place, found: list[tuple[Place, Call[Any]]]) -> None:
+def _find(value: Any, place: ArgumentPlace, found: list[tuple[ArgumentPlace, Call[Any]]]) -> None:
     kind = type(value)
     if kind is Call:
         found.append((place, value))

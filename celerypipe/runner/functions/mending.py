@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, RedisUnavailable
-from celerypipe.mailbox.blob.blob import Content, is_shared
+from celerypipe.mailbox.blob.blob import is_shared
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.functions.call import Call
 from celerypipe.runner.functions.outcome import Making, Outcome, Piece, message_of, payload
-from celerypipe.runner.functions.transport import Transport
+from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.functions.warp import CallWarp
 from celerypipe.runner.warp.flight import Flight
 
@@ -27,13 +28,13 @@ HURRY = 2.0
 #: How often the inputs of one call may be lost, and a result is made again for who asks for it.
 MOST = 3
 
-Answer = tuple[Sequence[Message], BaseException | None]
+Remade = tuple[Sequence[Message], BaseException | None]
 
 
 class Mending:
     """Finds the bytes of results of one session, wherever they are, or makes them again."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: CallTransport) -> None:
         self._transport = transport
         # One after another, so that two who miss the same result do not make it twice.
         self._lock = threading.RLock()
@@ -135,7 +136,7 @@ class Mending:
         for sealed in pieces:
             if sealed.blob is not None:
                 sealed.blob.readers += 1
-        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Remade] = queue.SimpleQueue()
         making.warp.run_errand(message_of(making, pieces), lambda outputs, error: answers.put((outputs, error)))
         while not course.over.is_set():
             with suppress(queue.Empty):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError, NodeFailed
-from celerypipe.mailbox.blob.blob import Content
-from celerypipe.mailbox.blob.inputs import Input, Place, as_payload, placed, value_of
+from celerypipe.mailbox.blob.inputs import ArgumentPlace, Input, as_payload, placed, value_of
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
 
@@ -32,7 +32,7 @@ class Making:
 
     warp: Any
     arguments: tuple[Any, Any]
-    inputs: tuple[tuple[Place, Piece], ...]
+    inputs: tuple[tuple[ArgumentPlace, Piece], ...]
     depth: int
 
 
@@ -100,7 +100,7 @@ def _nothing(_: Outcome) -> Content:
 
 
 def payload(
-    arguments: tuple[Any, Any], inputs: tuple[tuple[Place, Outcome], ...], *, opened: bool = False
+    arguments: tuple[Any, Any], inputs: tuple[tuple[ArgumentPlace, Outcome], ...], *, opened: bool = False
 ) -> tuple[Any, ...]:
     """Return a call as it travels, with the outcomes that are its inputs: values in their places, the rest as bytes.
 
@@ -115,7 +115,9 @@ def payload(
     return as_payload(placed(arguments, here) if here else arguments, away)
 
 
-def making_of(warp: Any, arguments: tuple[Any, Any], inputs: tuple[tuple[Place, Outcome], ...]) -> Making | None:
+def making_of(
+    warp: Any, arguments: tuple[Any, Any], inputs: tuple[tuple[ArgumentPlace, Outcome], ...]
+) -> Making | None:
     """Return how a call makes its result; None if that began too many calls ago."""
     here = [(place, outcome.value()) for place, outcome in inputs if outcome.sealed is None]
     pieces = tuple((place, outcome.piece) for place, outcome in inputs if outcome.sealed is not None)

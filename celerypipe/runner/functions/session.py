@@ -22,7 +22,7 @@ from celerypipe.runner.functions.function import Function, as_function
 from celerypipe.runner.functions.ledger import Ledger, failed_input, of_input
 from celerypipe.runner.functions.mending import Mending
 from celerypipe.runner.functions.outcome import Outcome, making_of
-from celerypipe.runner.functions.transport import Transport
+from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.functions.warp import CallWarp
 from celerypipe.runner.functions.withdrawals import Withdrawals
 from celerypipe.runner.warp.flight import Done, Flight
@@ -39,7 +39,7 @@ class Session:
     It holds a call only until it is settled: what its user lets go of is gone.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: CallTransport) -> None:
         self.pid = os.getpid()
         self._transport = transport
         self.course = transport.course

@@ -16,7 +16,7 @@ from celerypipe.runner.functions.call import Call
 from celerypipe.runner.functions.executor import CallExecutor, end_with
 from celerypipe.runner.functions.mapping import as_they_come, in_order
 from celerypipe.runner.functions.session import Session
-from celerypipe.runner.functions.transport import Transport
+from celerypipe.runner.functions.transport import CallTransport
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Submitting:
         #: Forgets to end the session with this object.
         self._letting_go: Callable[[], object] = bool
 
-    def _transport(self) -> Transport:
+    def _transport(self) -> CallTransport:
         raise NotImplementedError
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Call[T]:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from celerypipe.catalogue.catalogue import Catalogue, Entry
+from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
+from celerypipe.codec import Content
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.mailbox.blob.blob import Content, Store, unpacked
+from celerypipe.mailbox.blob.blob import Store, unpacked
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
@@ -39,7 +40,7 @@ NAME = "functions"
 PATIENCE = 30.0
 
 
-class Transport:
+class CallTransport:
     """The carrier of a session, and its warps. ``url`` None: calls run here, one after another for each function."""
 
     def __init__(
@@ -96,18 +97,18 @@ class Transport:
         return warp
 
     def _open_here(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
-        entry = Entry(function.mark, function.node, "import")
-        loopback = Loopback(self.course, lambda: Instance(entry, None, name=node.name))
+        listing = Listing(function.mark, function.node, "import")
+        loopback = Loopback(self.course, lambda: Instance(listing, None, name=node.name))
         loopback.prepare()
         loopback.start()
         self._loopbacks.append(loopback)
-        return self._made(node, entry, loopback, session)
+        return self._made(node, listing, loopback, session)
 
     def _open_there(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
         carrier = self.carrier
         if carrier is None:
             raise RuntimeError("a local session has no carrier")
-        warp = self._made(node, Entry(function.mark, function.node, "import"), carrier, session)
+        warp = self._made(node, Listing(function.mark, function.node, "import"), carrier, session)
         begun = bool(self._warps)
         # Once it goes on, its post thread uses the same client.
         with carrier.sender.lock if begun else contextlib.nullcontext(), explained(self._url):
@@ -128,8 +129,8 @@ class Transport:
             carrier.start()
         return warp
 
-    def _made(self, node: CallDefinition, entry: Entry, carrier: Carrier[Warp], session: Settling) -> CallWarp:
-        cache = self._cache.of_warped(node, entry.schema, dict)
+    def _made(self, node: CallDefinition, listing: Listing, carrier: Carrier[Warp], session: Settling) -> CallWarp:
+        cache = self._cache.of_warped(node, listing.schema, dict)
         if cache is None:
             return CallWarp(self.course, node, carrier, session)
         return CachedCallWarp(self.course, node, carrier, session, cache, self._cache.unknown)

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import redis
 
 from celerypipe.cache.asked import Asker
-from celerypipe.cache.asker import asker_of
+from celerypipe.cache.asker import Schema, asker_of
 from celerypipe.cache.cache import ResultCache
-from celerypipe.cache.node import CacheUse, MakeAsker, NodeCache, Schema, WarpedNodeCache, Worker
+from celerypipe.cache.node import CacheUse, MakeAsker, NodeCache, WarpedNodeCache
 from celerypipe.definition.parts import CacheDefinition
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import schemas
+from celerypipe.mailbox.presence import Presence
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.stations.course import Course
@@ -127,7 +128,7 @@ class RunCache:
         for node in nodes:
             node.open(self._results)
 
-    def see(self, client: Client, name: str, workers: Sequence[Worker]) -> None:
+    def see(self, client: Client, name: str, workers: Sequence[Presence]) -> None:
         """These workers serve the queue of this node now."""
         node = self._warped.get(name)
         if node is None or not node.see(workers):

@@ -22,7 +22,7 @@ ROW = 5
 REST = 10.0
 REST_MOST = 60.0
 
-State = Literal["closed", "open", "half-open"]
+CircuitState = Literal["closed", "open", "half-open"]
 
 
 class Circuit:
@@ -30,7 +30,7 @@ class Circuit:
 
     def __init__(self, queue: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.queue = queue
-        self.state: State = "closed"
+        self.state: CircuitState = "closed"
         self.refused = 0
         self.opened = 0
         #: Processes died of the last messages: these are not to be run in the runner instead.

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
+from celerypipe.codec import Content
 from celerypipe.mailbox import signs
-from celerypipe.mailbox.blob.blob import Content, Store, is_shared
+from celerypipe.mailbox.blob.blob import Store, is_shared
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.mailbox import Beginning, reading, received
 from celerypipe.mailbox.wire import Entry

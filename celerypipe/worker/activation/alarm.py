@@ -17,7 +17,7 @@ from celerypipe.worker.activation.deadman import DeadMan
 #: Seconds between an interrupt that had no effect and the end of the process.
 GRACE = 2.0
 Given = TypeVar("Given")
-Found = TypeVar("Found")
+Returned = TypeVar("Returned")
 
 
 class Interrupted(BaseException):
@@ -57,10 +57,10 @@ class Alarm:
     def call(
         self,
         timeout: float | None,
-        function: Callable[[Given], Found],
+        function: Callable[[Given], Returned],
         message: Given,
         name: str = "",
-    ) -> Found:
+    ) -> Returned:
         """Call the function, with one message or several; raises :class:`Interrupted` inside it when time is over.
 
         ``name`` is what :meth:`interrupt` calls this message.
@@ -140,10 +140,10 @@ class Unarmed:
     def call(
         self,
         timeout: float | None,
-        function: Callable[[Given], Found],
+        function: Callable[[Given], Returned],
         message: Given,
         name: str = "",
-    ) -> Found:
+    ) -> Returned:
         """Call the function, however long it takes."""
         if self._switch is None:
             return function(message)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from celerypipe.catalogue.instance import Instance
-from celerypipe.mailbox.blob.blob import Content, unpacked
+from celerypipe.codec import Content
+from celerypipe.mailbox.blob.blob import unpacked
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.scripts import together

@@ -24,7 +24,7 @@ from celerypipe.worker.activation.outbox import FLUSH_AFTER, Outbox
 
 logger = logging.getLogger(__name__)
 
-State = Literal["held", "lost", "over"]
+BellState = Literal["held", "lost", "over"]
 
 #: Seconds between two looks; a third of what a held bell lives.
 TICK = keys.HELD_TTL / 3000
@@ -38,7 +38,7 @@ class Lease:
     slot: int
     owner: str
     alarm: Alarm | Unarmed
-    state: State = "held"
+    state: BellState = "held"
     current: str = ""
     outbox: Outbox | None = None
     #: Sends how far its message is that passes several nodes in one go, if there is something to tell.

@@ -14,9 +14,10 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.catalogue.instance import brief, trace
+from celerypipe.codec import Content
 from celerypipe.contract.contract import Node
 from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Content, Store, is_shared, names
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, is_shared, names
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Entered, Snapshot, end_of, unlike
@@ -37,7 +38,7 @@ SNAPSHOT_SHARE = 0.25
 MOST_DEATHS = 12
 
 
-class Trouble(Exception):
+class StateUnusable(Exception):
     """Nobody can go on with this state. ``said`` is told to the runner, which ends the run."""
 
     def __init__(self, said: bytes) -> None:
@@ -161,7 +162,7 @@ class Memory:
             node = instance.warm()
         except CelerypipeError as error:
             kind = "config" if isinstance(error, ConfigError) else "failed"
-            raise Trouble(failure(kind, type(error).__name__, str(error), trace(error))) from None
+            raise StateUnusable(failure(kind, type(error).__name__, str(error), trace(error))) from None
         if self.record.pinned:
             return
         if fresh or instance.initial is None:
@@ -281,10 +282,10 @@ class Memory:
 
     # -- what to say ------------------------------------------------------------------------------------------------
 
-    def trouble(self, text: str, kind: str = "failed", traceback: str = "") -> Trouble:
+    def trouble(self, text: str, kind: str = "failed", traceback: str = "") -> StateUnusable:
         """Return what ends the run: nobody can go on with this state."""
         logger.error("run %s node %s: %s", self.serving.mailbox.run, self.serving.name, text)
-        return Trouble(failure(kind, "NodeFailed", text, traceback))
+        return StateUnusable(failure(kind, "NodeFailed", text, traceback))
 
-    def _unlike(self, entry: Entry, text: str, traceback: str = "") -> Trouble:
+    def _unlike(self, entry: Entry, text: str, traceback: str = "") -> StateUnusable:
         return self.trouble(unlike(entry.sequence, text), traceback=traceback)

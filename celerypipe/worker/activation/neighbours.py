@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
@@ -43,7 +43,7 @@ class Neighbours:
         shelf: Shelf,
         keeper: Keeper,
         slots: int,
-        entry_of: Callable[[str], Entry | None],
+        entry_of: Callable[[str], Listing | None],
         ring: Ring,
     ) -> None:
         self.home = home
@@ -117,7 +117,7 @@ class Neighbours:
         """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
         return self._slots == 1 and record.parallel is None
 
-    def _add(self, entry: Entry, mailbox: Mailbox, record: Record) -> None:
+    def _add(self, entry: Listing, mailbox: Mailbox, record: Record) -> None:
         home = self.home.lease
         lease = Lease(mailbox, home.slot, home.owner, home.alarm)
         self._keeper.add(lease)

@@ -15,8 +15,9 @@ from typing import NamedTuple
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe import codec
+from celerypipe.codec import Content
 from celerypipe.mailbox import onward
-from celerypipe.mailbox.blob.blob import Content, Store, Stowed
+from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.onward import AT_WORK, Step, Steps
 from celerypipe.mailbox.wire import FAILURE, NOTE, RESULT, Answer
 from celerypipe.message.message import Message, stamped

@@ -8,20 +8,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 from celerypipe import codec
 from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Content, Store, Stowed
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, Stowed
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import Origin
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.worker.activation.alarm import Alarm
+from celerypipe.worker.activation.alarm import Alarm, Given, Returned
 from celerypipe.worker.activation.keeper import Lease
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 #: handed what came out of the node before them.
 CHEAP = 0.005
 
-Given = TypeVar("Given")
-Found = TypeVar("Found")
 
 #: Run, node and message that the current thread works on.
 at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
@@ -89,7 +87,7 @@ class Running:
         """Say in the log what the thread works on."""
         at_work.set(f"run {self.lease.mailbox.run} node {self.name} message {message}: ")
 
-    def call(self, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+    def call(self, function: Callable[[Given], Returned], given: Given, name: str) -> Returned:
         """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""
         self.instance.name = self.name  # equal nodes share one
         if self.instance.node is None:
@@ -104,7 +102,9 @@ class Running:
         finally:
             self.lease.until = math.inf
 
-    def _recorded(self, timeout: float | None, function: Callable[[Given], Found], given: Given, name: str) -> Found:
+    def _recorded(
+        self, timeout: float | None, function: Callable[[Given], Returned], given: Given, name: str
+    ) -> Returned:
         """Hand over, and keep what is printed meanwhile, however it ends."""
         recorder = Recorder()
         try:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
-from celerypipe.catalogue.instance import Instance, Outcome, brief, update_batch
+from celerypipe.catalogue.instance import Instance, Produced, brief, update_batch
+from celerypipe.codec import Content
 from celerypipe.errors import CodecError
 from celerypipe.mailbox import signs
-from celerypipe.mailbox.blob.blob import Content, Store, unpacked, unstowed
+from celerypipe.mailbox.blob.blob import Store, unpacked, unstowed
 from celerypipe.mailbox.blob.inputs import Gone, with_inputs
 from celerypipe.mailbox.blob.shared_memory import watch
 from celerypipe.mailbox.deaths import as_text, deaths_so_far
@@ -32,10 +33,10 @@ from celerypipe.worker.activation.running import Running, at_work
 logger = logging.getLogger(__name__)
 
 #: An entry with the content of its blob: None when it has none, or when that is gone.
-Parcel = tuple[Entry, Content | None]
+Delivery = tuple[Entry, Content | None]
 
 #: What can be run of it: with its message, and the seconds that it waited.
-Opened = tuple[Entry, Content | None, Message, float]
+Ready = tuple[Entry, Content | None, Message, float]
 
 
 class Serving(Running):
@@ -65,7 +66,7 @@ class Serving(Running):
         self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
         return False
 
-    def handle(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
+    def handle(self, parcels: Sequence[Delivery], store: Store, offset: float) -> list[Entry]:
         """Run what goes together; return what is to be run again by itself. ``offset``: Redis' clock less ours."""
         if len(parcels) > 1:
             return self._handle_together(parcels, store, offset)
@@ -133,8 +134,8 @@ class Serving(Running):
             self.lease.note = None
             self.beyond += relay.seconds
 
-    def _handle_together(self, parcels: Sequence[Parcel], store: Store, offset: float) -> list[Entry]:
-        opened: list[Opened] = []
+    def _handle_together(self, parcels: Sequence[Delivery], store: Store, offset: float) -> list[Entry]:
+        opened: list[Ready] = []
         for entry, content in parcels:
             try:
                 plain = unpacked(entry.blob, content)
@@ -166,7 +167,7 @@ class Serving(Running):
         self.done += len(entries)
         return []
 
-    def _outcomes(self, opened: Sequence[Opened]) -> list[Outcome] | None:
+    def _outcomes(self, opened: Sequence[Ready]) -> list[Produced] | None:
         """Run a batch. None: each is to be run by itself, for one of them made it fail, or was withdrawn meanwhile."""
         entries, messages = [entry for entry, *_ in opened], [message for _, _, message, _ in opened]
         self._say_together(entries)

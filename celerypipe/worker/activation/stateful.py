@@ -21,7 +21,7 @@ from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Keeper
-from celerypipe.worker.activation.memory import Memory, Missing, Trouble
+from celerypipe.worker.activation.memory import Memory, Missing, StateUnusable
 
 #: How often a message is run alone after its process died, before it is given up.
 LONE_ATTEMPTS = 2
@@ -69,7 +69,7 @@ class StatefulActivation:
             reason = self._drain()
             if self.lease.state == "held":
                 self._leave()
-        except Trouble as trouble:
+        except StateUnusable as trouble:
             self.serving.fence.say(self.client, self.lease.owner, "trouble", trouble.said)
             return "trouble"
         except Missing:

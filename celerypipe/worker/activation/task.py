@@ -10,7 +10,7 @@ from typing import Any
 
 import celery
 
-from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
@@ -47,11 +47,11 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     typing = False
     Request = "celerypipe.celery.request:CheckedRequest"
 
-    def __init__(self, entry: Entry, worker: Worker) -> None:
-        self.name = entry.mark
-        self.entry = entry
+    def __init__(self, listing: Listing, worker: Worker) -> None:
+        self.name = listing.mark
+        self.listing = listing
         self.worker = worker
-        self.__doc__ = entry.node.__doc__
+        self.__doc__ = listing.node.__doc__
 
     def run(self, *bell: Any, **other: Any) -> str:
         """Answer a bell; anything else gets a sentence that says how to run a node."""
@@ -81,7 +81,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         try:
             self.worker.begin(client)
             # An activation that ends at once takes nothing along; one with a state reads when that is there.
-            first = 0 if self.worker.shutting_down() or self.entry.node.stateful else 1
+            first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
             try:
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             except Trouble:  # the server may have closed a connection that was idle
@@ -122,15 +122,15 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             where = f"run {lease.mailbox.run!r} node {lease.mailbox.node!r}"
             logger.warning("%s is refused: its bell names %s, its record %r", where, self.name, record.mark)
             return f"refused: a bell for {self.name}, and a record of another node"
-        if self.entry.node.stateful and lease.slot:
+        if self.listing.node.stateful and lease.slot:
             client.delete(lease.bell)
             return "a stateful node has one slot"
-        if self.entry.node.stateful:
+        if self.listing.node.stateful:
             return self._serve_stateful(client, lease, record, beginning)
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
-        instance = place.shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
+        instance = place.shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
         neighbours = Neighbours(
             client,
             Serving(client, lease, record, instance),
@@ -169,7 +169,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         place = self.worker.place()
         shelf, keeper = place.shelf, place.keeper
         mailbox, slot, owner = lease.mailbox, lease.slot, lease.owner
-        instance = shelf.lend(record.key, lambda: Instance(self.entry, record.configuration))
+        instance = shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
         try:
             activation = StatefulActivation(
                 client,
@@ -202,9 +202,9 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 shelf.give_back(record.key, instance)
         return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)})"
 
-    def _entry_of(self, mark: str) -> Entry | None:
+    def _entry_of(self, mark: str) -> Listing | None:
         task = self.app.tasks.get(mark)
-        return task.entry if isinstance(task, NodeTask) else None
+        return task.listing if isinstance(task, NodeTask) else None
 
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]

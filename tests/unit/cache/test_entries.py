@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from celerypipe import codec
-from celerypipe.cache.entry import CHUNK, TEXT_LIMIT, Blob, Failure, opened, sealed
+from celerypipe.cache.entry import CHUNK, TEXT_LIMIT, Bulk, Failure, opened, sealed
 from celerypipe.cache.kept import kept, restored
 from celerypipe.cache.seal import Seal
 from celerypipe.message.message import Message
@@ -81,7 +81,7 @@ def test_a_frozen_meta_stays_frozen() -> None:
     ("size", "chunks"), [(1, [1]), (CHUNK, [CHUNK]), (2 * CHUNK + 5, [CHUNK, CHUNK, 5])], ids=["one", "full", "three"]
 )
 def test_large_bytes_are_cut_below_what_redis_takes(size: int, chunks: list[int]) -> None:
-    assert Blob("0" * 64, size, False).chunks == chunks
+    assert Bulk("0" * 64, size, False).chunks == chunks
 
 
 def test_a_failure_is_kept_with_so_much_text_as_is_worth_it() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe.catalogue.catalogue import Catalogue, Entry, complaints_from_schema
+from celerypipe.catalogue.catalogue import Catalogue, Listing, complaints_from_schema
 from celerypipe.contract.contract import Proc
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.message.message import Message
@@ -88,7 +88,7 @@ def test_a_dotted_path_finds_a_class_a_nested_class_and_a_function(module: str) 
 
 
 def test_a_module_offers_what_it_defines_and_not_what_it_imports(module: str) -> None:
-    offered = [entry.mark for entry in Catalogue.of_module(importlib.import_module(module))]
+    offered = [listing.mark for listing in Catalogue.of_module(importlib.import_module(module))]
     assert offered == [f"{module}.{name}" for name in ("Shared", "Detect", "Detect.Fast", "double")]
 
 
@@ -131,9 +131,9 @@ def test_an_installed_package_offers_nodes_by_entry_point(
     write(f"{name}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     points = write(f"{name}-1.dist-info/entry_points.txt", f"[celerypipe.nodes]\ndrain-it = {name}:Drain\n")
     monkeypatch.syspath_prepend(tmp_path)
-    entry = Catalogue().find("drain-it", "sink")
-    assert (entry.origin, entry.doc) == (f"entry point {name}", "Drains.")
-    assert entry in Catalogue().entries()
+    listing = Catalogue().find("drain-it", "sink")
+    assert (listing.origin, listing.doc) == (f"entry point {name}", "Drains.")
+    assert listing in Catalogue().listings()
     points.write_text(f"[celerypipe.nodes]\ndrain-it = {name}:Gone\n")
     with pytest.raises(ConfigError, match=f"'drain-it' of the package '{name}' does not import: .*AttributeError"):
         Catalogue().find("drain-it", "sink")
@@ -151,12 +151,12 @@ def test_missing_and_unknown_arguments_are_named_with_what_it_takes(module: str)
 
 def test_the_same_complaints_come_from_a_schema_that_travelled_as_json(module: str) -> None:
     configurations: tuple[Mapping[str, Any], ...] = ({}, {"appendd": 1}, {"model": 1, "x": 2}, {"by": 1}, {"path": "x"})
-    for entry in [*Catalogue().entries(), *Catalogue.of_module(importlib.import_module(module))]:
-        schema = json.loads(json.dumps(entry.schema(), allow_nan=False))
+    for listing in [*Catalogue().listings(), *Catalogue.of_module(importlib.import_module(module))]:
+        schema = json.loads(json.dumps(listing.schema(), allow_nan=False))
         for configuration in configurations:
             found = complaints_from_schema(schema, configuration)
             assert [text.partition("; it takes")[0] for text in found] == [
-                text.partition("; it takes")[0] for text in entry.complaints(configuration)
+                text.partition("; it takes")[0] for text in listing.complaints(configuration)
             ]
 
 
@@ -165,7 +165,7 @@ def test_a_built_in_without_its_dependency_is_left_out_of_the_list_and_says_why_
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.delitem(sys.modules, "celerypipe.nodes.image_files", raising=False)
-    marks = [entry.mark for entry in Catalogue().entries()]
+    marks = [listing.mark for listing in Catalogue().listings()]
     assert "image_files" not in marks
     assert "console" in marks
     with pytest.raises(ConfigError, match=r"pip install celerypipe\[vision\]"):
@@ -175,4 +175,4 @@ def test_a_built_in_without_its_dependency_is_left_out_of_the_list_and_says_why_
 def test_entries_are_values() -> None:
     first, second = Catalogue().find("console", "sink"), Catalogue().find("console", "sink")
     assert first == second
-    assert isinstance(first, Entry)
+    assert isinstance(first, Listing)

@@ -8,7 +8,7 @@ import celery
 import pytest
 
 from celerypipe.check import preflight
-from celerypipe.check.finding import Finding, Seen
+from celerypipe.check.finding import Finding, Scene
 from celerypipe.codec import CODEC_VERSION
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import ConfigError, NoWorker, RedisUnavailable
@@ -52,7 +52,7 @@ def worker(**changes: Any) -> dict[str, Any]:
     }
 
 
-def seen(*workers: dict[str, Any], server: dict[str, Any] | None = None, **changes: Any) -> Seen:
+def seen(*workers: dict[str, Any], server: dict[str, Any] | None = None, **changes: Any) -> Scene:
     """One warped node on the queue ``gpu``; ``node``: more of its definition."""
     node = {"configuration": {}, "warp_configuration": {"queue": "gpu"}, **changes.pop("node", {})}
     pipeline = Pipeline(
@@ -60,14 +60,14 @@ def seen(*workers: dict[str, Any], server: dict[str, Any] | None = None, **chang
     )
     facts: dict[str, Any] = {"latency": 0.0002, "offset": 0.0, "budget": 256 * MIB, "declared": {}, **changes}
     info = SERVER if server is None else {**SERVER, **server}
-    return Seen(pipeline, "redis://:secret@box:6379/0", info, workers, **facts)
+    return Scene(pipeline, "redis://:secret@box:6379/0", info, workers, **facts)
 
 
-def found(look: Seen) -> list[tuple[str, str]]:
+def found(look: Scene) -> list[tuple[str, str]]:
     return [(finding.severity, finding.check) for finding in preflight.inspect(look)]
 
 
-def the(look: Seen, check: str) -> Finding:
+def the(look: Scene, check: str) -> Finding:
     """The one finding of a check."""
     (finding,) = [finding for finding in preflight.inspect(look) if finding.check == check]
     return finding
@@ -125,7 +125,7 @@ def test_a_wide_window_may_need_more_than_the_budget() -> None:
 
 def test_a_user_who_may_not_ask_info_is_told_what_is_not_known() -> None:
     look = seen(worker())
-    hidden = Seen(look.pipeline, look.url, {}, look.workers, 0.0, 0.0, look.budget)
+    hidden = Scene(look.pipeline, look.url, {}, look.workers, 0.0, 0.0, look.budget)
     assert found(hidden) == [("note", "redis")]
 
 
@@ -262,4 +262,4 @@ def test_the_commands_reach_the_redis_that_was_meant() -> None:
         ("unix:///run/r.sock?db=2", "redis-cli -s /run/r.sock -n 2"),
         ("unix:///r.sock", "redis-cli -s /r.sock"),
     ]:
-        assert Seen(look.pipeline, url, {}, (), 0.0, 0.0, 0).redis_cli == cli
+        assert Scene(look.pipeline, url, {}, (), 0.0, 0.0, 0).redis_cli == cli

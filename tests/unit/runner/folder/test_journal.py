@@ -18,7 +18,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink
 from celerypipe.nodes.parts.written import Written
-from celerypipe.runner.folder.journal import FILE, Content, Journal, NoJournal, begun, parse
+from celerypipe.runner.folder.journal import FILE, Journal, JournalContent, NoJournal, begun, parse
 from celerypipe.runner.folder.progress import Progress
 
 
@@ -132,7 +132,7 @@ def test_nonsense_is_named_by_its_line(lines: list[object], complaint: str, tmp_
 @example(b'{"celerypipe_journal":1,"runs":["aaaa"],"pipeline":"p","started":1,"parts":7}\nnull\n')
 def test_any_bytes_are_a_journal_or_none(data: bytes) -> None:
     with contextlib.suppress(NoJournal):
-        assert isinstance(parse(data), Content)
+        assert isinstance(parse(data), JournalContent)
 
 
 def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:

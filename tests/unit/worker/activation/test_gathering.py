@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, NodeFailed, Proc, Sink, Source
-from celerypipe.catalogue.catalogue import Entry
+from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance, update_batch
 from celerypipe.contract.contract import Output, takes_batches
-from celerypipe.mailbox.wire import Entry as Letter
+from celerypipe.mailbox.wire import Listing as Letter
 from celerypipe.worker.activation import gathering as batches
 from celerypipe.worker.activation.gathering import Gathering, groups_of
 
@@ -47,7 +47,7 @@ class Swallow(Sink):
 
 
 def warm(node: type[Any], **configuration: Any) -> Instance:
-    instance = Instance(Entry(f"m.{node.__name__}", node, "import"), configuration, name="node")
+    instance = Instance(Listing(f"m.{node.__name__}", node, "import"), configuration, name="node")
     instance.warm()
     return instance
 
