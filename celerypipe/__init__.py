@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from celerypipe.contract.contract import Sink as Sink
     from celerypipe.contract.contract import Source as Source
     from celerypipe.contract.function import node as node
+    from celerypipe.contract.positions import Position as Position
+    from celerypipe.contract.reach import Reach as Reach
     from celerypipe.definition.parts import Link as Link
     from celerypipe.definition.parts import NodeDefinition as NodeDefinition
     from celerypipe.definition.pipeline import Pipeline as Pipeline
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import UnknownMark as UnknownMark
     from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
+    from celerypipe.errors import did_you_mean as did_you_mean
     from celerypipe.message.console import Console as Console
     from celerypipe.message.files import File as File
     from celerypipe.message.files import file as file
@@ -49,13 +52,19 @@ if TYPE_CHECKING:
     from celerypipe.runner.functions.call import Call as Call
     from celerypipe.runner.report import Report as Report
     from celerypipe.runner.runner import Runner as Runner
+    from celerypipe.settings import Settings as Settings
 
 
 __version__ = version.VERSION
 
+#: Where the names above are; a type checker reads those, Python this.
 _HOME = {
-    "message.console": ("Console",),
     "contract.contract": ("Node", "Proc", "Sink", "Source"),
+    "contract.function": ("node",),
+    "contract.positions": ("Position",),
+    "contract.reach": ("Reach",),
+    "definition.parts": ("Link", "NodeDefinition"),
+    "definition.pipeline": ("Pipeline",),
     "embedded.embedded": ("Embedded",),
     "errors": (
         "CelerypipeError",
@@ -73,16 +82,16 @@ _HOME = {
         "UnknownMark",
         "UnknownRun",
         "WorkerLost",
+        "did_you_mean",
     ),
-    "contract.function": ("node",),
+    "message.console": ("Console",),
     "message.files": ("File", "file"),
-    "runner.functions.call": ("Call",),
     "message.message": ("Message",),
     "message.payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
-    "definition.parts": ("Link", "NodeDefinition"),
-    "definition.pipeline": ("Pipeline",),
+    "runner.functions.call": ("Call",),
     "runner.report": ("Report",),
     "runner.runner": ("Runner",),
+    "settings": ("Settings",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -101,4 +110,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -9,8 +9,7 @@ import cv2
 import cv2.data
 from numpy.typing import NDArray
 
-from celerypipe import ConfigError, Image, Message, Object, Proc
-from celerypipe.errors import did_you_mean
+from celerypipe import ConfigError, Image, Message, Object, Proc, did_you_mean
 
 #: OpenCV's conversion to grey, by how the payload holds its pixels.
 TO_GRAY = {

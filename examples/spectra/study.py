@@ -20,8 +20,7 @@ import numpy as np  # noqa: E402  # after the line that finds tasks
 from plot import plot  # noqa: E402
 from recordings import RATE, cases  # noqa: E402
 
-from celerypipe import Embedded, Runner  # noqa: E402
-from celerypipe.settings import Settings  # noqa: E402
+from celerypipe import Embedded, Runner, Settings  # noqa: E402
 from tasks.spectra import chirps  # noqa: E402
 
 OUT = Path("examples/spectra/out")

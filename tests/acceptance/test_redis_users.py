@@ -19,9 +19,9 @@ import celerypipe
 from celerypipe import Runner
 from celerypipe.redis.connection import Client, connect
 from tests import called
-from tests.acceptance.test_tutorial import COUNT, QUICK, Copy
 from tests.processes import descendants
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
+from tests.tutorial import COUNT, QUICK, Tutorial
 
 USERS = ROOT / "docs" / "redis-users.acl"
 #: Written as in a URL; the percent sign is not to be taken for text.
@@ -116,7 +116,7 @@ def flower(guarded: Guarded, tmp_path: Path) -> Iterator[httpx.Client]:
 def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
     guarded: Guarded, worker: RunningWorker, flower: httpx.Client, tmp_path: Path
 ) -> None:
-    copy = Copy(tmp_path / "tutorial")
+    copy = Tutorial(tmp_path / "tutorial")
     shown: list[str] = []
     with subprocess.Popen(
         [sys.executable, str(copy.folder / "server.py"), "--port", "0", "--count", str(COUNT)],

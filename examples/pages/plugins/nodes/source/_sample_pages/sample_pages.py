@@ -6,8 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from celerypipe import ConfigError, Message
-from celerypipe.contract.reach import Reach
+from celerypipe import ConfigError, Message, Reach
 from celerypipe.nodes import image_files
 
 
