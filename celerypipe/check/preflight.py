@@ -15,9 +15,9 @@ import redis
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.declaration import version_in_file, version_of_mark
-from celerypipe.check import server as health
-from celerypipe.check import workers as fitness
+from celerypipe.check import server
 from celerypipe.check.finding import Finding, Scene
+from celerypipe.check.workers import findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import read_presences
@@ -37,20 +37,20 @@ def look(
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
-    server = _info(client)
-    workers = () if server.get("loading") else tuple(read_presences(client))
-    return Scene(pipeline, url, server, workers, latency, offset, budget, declared, keyring)
+    info = _info(client)
+    workers = () if info.get("loading") else tuple(read_presences(client))
+    return Scene(pipeline, url, info, workers, latency, offset, budget, declared, keyring)
 
 
-def inspect(seen: Scene) -> list[Finding]:
+def inspect(scene: Scene) -> list[Finding]:
     """Return all findings, the worst ones first."""
-    found = dict.fromkeys(finding for check in CHECKS for finding in check(seen))
+    found = dict.fromkeys(finding for check in CHECKS for finding in check(scene))
     return sorted(found, key=lambda finding: ("error", "warning", "note").index(finding.severity))
 
 
-def error_of(findings: Sequence[Finding]) -> CelerypipeError | None:
+def error_of(found: Sequence[Finding]) -> CelerypipeError | None:
     """Return what a run ends with before it begins, if anything was found that it cannot begin with."""
-    errors = [finding for finding in findings if finding.severity == "error"]
+    errors = [finding for finding in found if finding.severity == "error"]
     if not errors:
         return None
     text = "\n".join(map(str, errors))
@@ -61,47 +61,47 @@ def error_of(findings: Sequence[Finding]) -> CelerypipeError | None:
     return UnknownMark(text) if all(finding.check == "mark" for finding in errors) else ConfigError(text)
 
 
-def _of_workers(seen: Scene) -> Iterator[Finding]:
+def _of_workers(scene: Scene) -> Iterator[Finding]:
     """Every queue has a worker, and all workers of it fit the node."""
-    for node in _warped(seen.pipeline):
-        if seen.server.get("loading"):
+    for node in _warped(scene.pipeline):
+        if scene.server.get("loading"):
             return  # it tells nothing about them yet
-        workers = seen.workers_of(node.queue)
-        ours = [worker for worker in workers if not seen.stranger(worker)]
+        workers = scene.workers_of(node.queue)
+        ours = [worker for worker in workers if not scene.stranger(worker)]
         if ours:
-            yield from fitness.findings(node, ours, seen.declared.get(node.name), seen.pipeline.nodes)
+            yield from findings(node, ours, scene.declared.get(node.name), scene.pipeline.nodes)
         elif not workers:
-            yield fitness.missing(node, seen.workers)
+            yield missing(node, scene.workers)
 
 
-def _of_keys(seen: Scene) -> Iterator[Finding]:
+def _of_keys(scene: Scene) -> Iterator[Finding]:
     """Somebody on every queue takes what the run signs, or does not sign."""
-    for queue in dict.fromkeys(node.queue for node in _warped(seen.pipeline)):
-        workers = seen.workers_of(queue)
-        found = [(worker, text) for worker in workers if (text := seen.stranger(worker))]
+    for queue in dict.fromkeys(node.queue for node in _warped(scene.pipeline)):
+        workers = scene.workers_of(queue)
+        found = [(worker, text) for worker in workers if (text := scene.stranger(worker))]
         severity: Any = "error" if len(found) == len(workers) else "warning"
         for worker, text in found:
             said, _, cure = text.partition(": ")
-            said = f"{fitness.named(worker)} {said}" + ("" if severity == "error" else "; it gets no work of this run")
+            said = f"{named(worker)} {said}" + ("" if severity == "error" else "; it gets no work of this run")
             yield Finding(severity, "keys", f"queue {queue!r}", said, cure)
 
 
-def _of_software(seen: Scene) -> Iterator[Finding]:
+def _of_software(scene: Scene) -> Iterator[Finding]:
     """The same celerypipe, Celery and Python on both sides."""
     ours = {"celerypipe": VERSION, "celery": celery.__version__}
-    for worker in seen.workers:
-        if not any(worker in seen.workers_of(node.queue) for node in _warped(seen.pipeline)):
+    for worker in scene.workers:
+        if not any(worker in scene.workers_of(node.queue) for node in _warped(scene.pipeline)):
             continue
         for name, here in ours.items():
             there = worker["versions"].get(name, "")
             if there != here:
-                text = f"{fitness.named(worker)} has {name} {there}, this machine {here}"
+                text = f"{named(worker)} has {name} {there}, this machine {here}"
                 severity: Any = "warning" if name == "celerypipe" else "note"
                 yield Finding(severity, name, f"machine {worker['host']}", text, f"pip install {name}=={here} there")
 
 
 #: All that is looked at before a run.
-CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (*health.CHECKS, _of_keys, _of_workers, _of_software)
+CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (*server.CHECKS, _of_keys, _of_workers, _of_software)
 
 
 def _warped(pipeline: Pipeline) -> list[NodeDefinition]:

@@ -15,25 +15,25 @@ SLOW, VERY_SLOW = 0.005, 0.050
 APART = 2.0
 
 
-def is_too_old(seen: Scene) -> Iterator[Finding]:
+def is_too_old(scene: Scene) -> Iterator[Finding]:
     """Scripts and streams as they are used here came with 6.2."""
-    version = str(seen.server.get("redis_version", ""))
+    version = str(scene.server.get("redis_version", ""))
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if numbers and numbers < OLDEST:
         text = f"Redis {version} is too old; celerypipe needs 6.2 or newer"
         yield Finding("error", "redis", "Redis", text, "install a newer one, as with apt or docker run redis:7")
 
 
-def is_hidden(seen: Scene) -> Iterator[Finding]:
+def is_hidden(scene: Scene) -> Iterator[Finding]:
     """Without INFO most of this module says nothing."""
-    if not seen.server:
+    if not scene.server:
         text = "this user may not ask INFO, so nothing is known of its memory, eviction and disk"
-        yield Finding("note", "redis", "Redis", text, f"{seen.redis_cli} ACL SETUSER <user> +info")
+        yield Finding("note", "redis", "Redis", text, f"{scene.redis_cli} ACL SETUSER <user> +info")
 
 
-def cannot_write(seen: Scene) -> Iterator[Finding]:
+def cannot_write(scene: Scene) -> Iterator[Finding]:
     """A replica, a cluster, one that is loading, one whose disk is full: whatever is sent there is refused."""
-    info = seen.server
+    info = scene.server
     if info.get("role") == "slave":
         primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
         text = f"it is a replica of {primary} and refuses what a run writes"
@@ -43,18 +43,18 @@ def cannot_write(seen: Scene) -> Iterator[Finding]:
         yield Finding("error", "role", "Redis", text, "redis-server --port 6380, and give its address")
     if info.get("loading"):
         text = "it reads its data from disk and refuses everything until it has"
-        yield Finding("error", "loading", "Redis", text, f"wait until this says 0: {seen.redis_cli} INFO persistence")
+        yield Finding("error", "loading", "Redis", text, f"wait until this says 0: {scene.redis_cli} INFO persistence")
     if info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
         text = "it could not write to its disk, and refuses all changes until it can"
-        cure = f"make room on that disk, then: {seen.redis_cli} BGSAVE"
+        cure = f"make room on that disk, then: {scene.redis_cli} BGSAVE"
         yield Finding("error", "disk", "Redis", text, cure)
 
 
-def evicts(seen: Scene) -> Iterator[Finding]:
+def evicts(scene: Scene) -> Iterator[Finding]:
     """What is evicted is made again, as after FLUSHALL; queue lists of Celery are not."""
-    policy = str(seen.server.get("maxmemory_policy", "noeviction"))
-    bounded = int(seen.server.get("maxmemory", 0)) > 0
-    cure = f"{seen.redis_cli} CONFIG SET maxmemory-policy noeviction"
+    policy = str(scene.server.get("maxmemory_policy", "noeviction"))
+    bounded = int(scene.server.get("maxmemory", 0)) > 0
+    cure = f"{scene.redis_cli} CONFIG SET maxmemory-policy noeviction"
     if policy.startswith("allkeys-"):
         severity: Severity = "warning" if bounded else "note"
         text = f"it evicts whatever it likes when it is full ({policy}), also Celery's queues and messages on their way"
@@ -64,17 +64,17 @@ def evicts(seen: Scene) -> Iterator[Finding]:
         yield Finding("note", "eviction", "Redis", text, cure)
 
 
-def is_short_of_memory(seen: Scene) -> Iterator[Finding]:
+def is_short_of_memory(scene: Scene) -> Iterator[Finding]:
     """Compare what is free with what the windows of the warped nodes and the byte budget let a run put there."""
-    windows = [node.warp_configuration.window for node in seen.pipeline.nodes if node.warped]
-    most = max(seen.budget, sum(windows) * INLINE)
-    used, limit = int(seen.server.get("used_memory", 0)), int(seen.server.get("maxmemory", 0))
-    machine = int(seen.server.get("total_system_memory", 0))
+    windows = [node.warp_configuration.window for node in scene.pipeline.nodes if node.warped]
+    most = max(scene.budget, sum(windows) * INLINE)
+    used, limit = int(scene.server.get("used_memory", 0)), int(scene.server.get("maxmemory", 0))
+    machine = int(scene.server.get("total_system_memory", 0))
     bound = limit or machine
     if not bound:
         return
     free = max(0, bound - used)
-    cure = f"{seen.redis_cli} CONFIG SET maxmemory {_mebibytes(used + 2 * most)}mb"
+    cure = f"{scene.redis_cli} CONFIG SET maxmemory {_mebibytes(used + 2 * most)}mb"
     if not limit:
         cure = "more memory for its machine, or a smaller Runner(byte_budget=...)"
     if limit and not free:
@@ -88,38 +88,38 @@ def is_short_of_memory(seen: Scene) -> Iterator[Finding]:
         yield Finding("warning" if limit else "note", "memory", "Redis", text, cure)
 
 
-def does_not_persist(seen: Scene) -> Iterator[Finding]:
+def does_not_persist(scene: Scene) -> Iterator[Finding]:
     """A run survives a Redis that comes back empty; what nobody runs any more does not."""
-    if seen.server and not seen.server.get("aof_enabled"):
+    if scene.server and not scene.server.get("aof_enabled"):
         text = "a crash loses what it held since its last snapshot; runs send theirs again, other Celery tasks are lost"
-        yield Finding("note", "persistence", "Redis", text, f"{seen.redis_cli} CONFIG SET appendonly yes")
+        yield Finding("note", "persistence", "Redis", text, f"{scene.redis_cli} CONFIG SET appendonly yes")
 
 
-def is_far_away(seen: Scene) -> Iterator[Finding]:
+def is_far_away(scene: Scene) -> Iterator[Finding]:
     """A message that comes alone waits for three round trips."""
-    if seen.latency > SLOW:
-        severity: Severity = "warning" if seen.latency > VERY_SLOW else "note"
-        text = f"a round trip takes {seen.latency * 1000:.1f} ms, and a message that comes alone waits for about three"
+    if scene.latency > SLOW:
+        severity: Severity = "warning" if scene.latency > VERY_SLOW else "note"
+        text = f"a round trip takes {scene.latency * 1000:.1f} ms, and a message that comes alone waits for about three"
         cure = "a Redis nearer to runner and workers; many messages at a time travel together (a larger window)"
         yield Finding(severity, "latency", "Redis", text, cure)
 
 
-def clocks_differ(seen: Scene) -> Iterator[Finding]:
+def clocks_differ(scene: Scene) -> Iterator[Finding]:
     """Nothing here compares two clocks, but people do, who read logs and Flower."""
     cure = "timedatectl set-ntp true"
-    if abs(seen.offset) > APART:
-        text = f"this machine's clock is {_apart(-seen.offset)} that of Redis; logs and Flower will mislead"
+    if abs(scene.offset) > APART:
+        text = f"this machine's clock is {_apart(-scene.offset)} that of Redis; logs and Flower will mislead"
         yield Finding("warning", "clock", "this machine", text, f"on both machines: {cure}")
-    for worker in seen.workers:
+    for worker in scene.workers:
         offset = float(worker.get("clock", 0.0))
-        if abs(offset) > APART and _concerns(worker, seen):
+        if abs(offset) > APART and _concerns(worker, scene):
             text = f"the clock of the worker with pid {worker['pid']} is {_apart(offset)} that of Redis"
             text += "; logs and Flower will mislead"
             yield Finding("warning", "clock", f"machine {worker['host']}", text, f"on both machines: {cure}")
 
 
-def _concerns(worker: object, seen: Scene) -> bool:
-    return any(worker in seen.workers_of(node.queue) for node in seen.pipeline.nodes if node.warped)
+def _concerns(worker: object, scene: Scene) -> bool:
+    return any(worker in scene.workers_of(node.queue) for node in scene.pipeline.nodes if node.warped)
 
 
 def _apart(seconds: float) -> str:

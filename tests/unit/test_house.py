@@ -47,6 +47,8 @@ def test_no_room_is_crowded_and_each_says_what_it_is(folder: Path) -> None:
     assert len(modules) <= MOST_MODULES, sorted(modules)
     face = ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))
     assert ast.get_docstring(face), "the face of a package says in one sentence what it is"
+    others = [node for node in face.body[1:] if not isinstance(node, ast.ImportFrom)]
+    assert folder == PACKAGE or not others, "a face hands names on and holds no code; the door of all loads them late"
     inner = {name for name in modules if folder.name in name.split("_") and name != folder.name}
     assert not inner, "a name does not repeat its package"
 

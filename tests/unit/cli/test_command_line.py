@@ -61,10 +61,11 @@ def test_an_unknown_command_is_answered_with_the_nearest() -> None:
 def test_our_errors_are_text_and_an_exit_code(error: str, status: int) -> None:
     program = (
         "import click\n"
-        "from celerypipe import cli, errors\n"
+        "from celerypipe import errors\n"
+        "from celerypipe.cli import commands\n"
         f"def broken(): raise errors.{error}('the place: the cure')\n"
-        "cli.LazyGroup.get_command = lambda *_: click.Command('run', callback=broken)\n"
-        "cli.main(ARGUMENTS, prog_name='celerypipe')\n"
+        "commands.LazyGroup.get_command = lambda *_: click.Command('run', callback=broken)\n"
+        "commands.main(ARGUMENTS, prog_name='celerypipe')\n"
     )
     done = python("-c", program.replace("ARGUMENTS", "['run']"))
     assert done.returncode == status

@@ -1,0 +1,84 @@
+"""The table of commands, and the group that loads the module of one when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+import celerypipe
+from celerypipe.errors import CelerypipeError, ConfigError, DefinitionError, RedisUnavailable, did_you_mean
+
+#: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
+#: so that ``celerypipe --help`` loads none of them.
+COMMANDS = {
+    "run": "Run a pipeline.",
+    "check": "Check a pipeline without running it.",
+    "graph": "Draw a pipeline: mermaid, dot or text.",
+    "status": "Show runs, queues, mailboxes and workers.",
+    "cancel": "Stop a run from anywhere.",
+    "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
+    "dead": "List, show, replay or remove dead letters.",
+    "cache": "List, explain, fill or forget remembered results.",
+    "nodes": "List the nodes there are, with their arguments.",
+    "schema": "Print the JSON Schema of a pipeline, for editors.",
+}
+
+#: What is wrong before anything runs ends with 2, all else with 1.
+WRONG_BEFORE_RUNNING = (DefinitionError, ConfigError, RedisUnavailable)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module and return its command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"celerypipe.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)  # noqa: S101  # a promise of our own modules
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an unknown one is answered with the nearest."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"no such command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; our own errors become text on standard error and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except CelerypipeError as error:
+            if ctx.params.get("debug"):
+                raise
+            kind = "" if isinstance(error, WRONG_BEFORE_RUNNING) else f"{type(error).__name__}: "
+            click.echo(f"{ctx.command_path}: {kind}{error}", err=True)
+            sys.exit(2 if isinstance(error, WRONG_BEFORE_RUNNING) else 1)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(celerypipe.__version__, prog_name="celerypipe")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Run the heavy stages of a Python pipeline on other machines.
+
+    Exit codes: 0 done, 1 the run failed, 2 something is wrong before it runs.
+    """
+    # The installed script does not look in the current folder, where a project's tasks/ is; `python -m` does.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
