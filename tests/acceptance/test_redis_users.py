@@ -19,7 +19,7 @@ import celerypipe
 from celerypipe import Runner
 from celerypipe.redis.connection import Client, connect
 from tests import called
-from tests.acceptance.test_tutorial import COUNT, QUICK, Copy
+from tests.acceptance.test_tutorial import COUNT, QUICK, Tutorial
 from tests.processes import descendants
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
 
@@ -116,7 +116,7 @@ def flower(guarded: Guarded, tmp_path: Path) -> Iterator[httpx.Client]:
 def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
     guarded: Guarded, worker: RunningWorker, flower: httpx.Client, tmp_path: Path
 ) -> None:
-    copy = Copy(tmp_path / "tutorial")
+    copy = Tutorial(tmp_path / "tutorial")
     shown: list[str] = []
     with subprocess.Popen(
         [sys.executable, str(copy.folder / "server.py"), "--port", "0", "--count", str(COUNT)],
