@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from celerypipe.redis.connection import Client, connect
-from tests.servers import WORKERS, RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
-from tests.tuned_redis import DURABLE, TunedRedis
+from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
+from tests.servers.redis import DURABLE, TunedRedis
+from tests.servers.worker import WORKERS
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import alive, descendants
 from tests.servers import PATIENCE, ROOT, eventually
+from tests.servers.processes import alive, descendants
 
 
 def definition(folder: Path, **changes: Any) -> Path:

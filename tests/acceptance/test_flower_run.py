@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.integration.test_flower import flower
+from tests.integration.celery.test_flower import flower
 from tests.servers import PATIENCE, ROOT, eventually
 
 __all__ = ["flower"]  # the fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.servers import ROOT
-from tests.unit.test_tasks import PROSE
+from tests.unit.tasks.test_vision import PROSE
 
 EXAMPLE = ROOT / "examples" / "pages"
 NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")

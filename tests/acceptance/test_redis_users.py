@@ -18,10 +18,10 @@ import redis
 import celerypipe
 from celerypipe import Runner
 from celerypipe.redis.connection import Client, connect
-from tests import called
 from tests.acceptance.test_tutorial import COUNT, QUICK, Tutorial
-from tests.processes import descendants
+from tests.nodes import called
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
+from tests.servers.processes import descendants
 
 USERS = ROOT / "docs" / "redis-users.acl"
 #: Written as in a URL; the percent sign is not to be taken for text.
@@ -199,7 +199,7 @@ def test_what_a_user_may_not_do(guarded: Guarded, user: str, command: list[str])
 
 
 def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp_path: Path) -> None:
-    large = {"type": "proc", "mark": "tests.remembered.Frames", "cache": True, "on_error": "skip"}
+    large = {"type": "proc", "mark": "tests.nodes.remembered.Frames", "cache": True, "on_error": "skip"}
     nodes = [
         {"name": "src", "type": "source", "mark": "data_streamer", "configuration": {"count": 5, "rate": 0}},
         {"name": "frames", **large, "configuration": {"diary": str(tmp_path / "diary")}},

@@ -13,10 +13,10 @@ import pytest
 
 from celerypipe import Runner, WorkerLost
 from celerypipe.redis.connection import connect
-from tests import called
-from tests.called import CONFIG
-from tests.extent import at_length
+from tests.nodes import called
+from tests.nodes.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 def test_a_worker_killed_with_five_calls_in_hand(
@@ -86,7 +86,7 @@ def test_redis_forgets_everything_in_the_middle(
 SCRIPT = """
 import sys
 from celerypipe import Runner
-from tests import called
+from tests.nodes import called
 
 with Runner(sys.argv[1]) as runner:
     call = runner.submit(called.gate, sys.argv[2], sys.argv[3])

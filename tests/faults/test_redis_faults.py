@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from celerypipe import Message, Runner
-from tests.extent import at_length
 from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import CONFIG, warped
+from tests.integration.runner.warp.test_warp import CONFIG, warped
 from tests.servers import RedisServer, StartWorker
+from tests.servers.extent import at_length
 
 COUNT = 1200
 
@@ -52,7 +52,7 @@ def test_every_message_comes_back_once_in_order(
     start_worker: StartWorker, private_redis: RedisServer, harm: Callable[[RedisServer], None], pool: str, slots: int
 ) -> None:
     start_worker("fragile", url=private_redis.url, pool=pool, concurrency=slots, config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "fragile", configuration={"delay": 0.002})
+    pipeline = warped("tests.nodes.remote.Echo", "fragile", configuration={"delay": 0.002})
     reading = Reading(Runner(private_redis.url).stream(pipeline, (Message(number) for number in range(COUNT))))
     reading.wait_for(200)
     harm(private_redis)
@@ -61,7 +61,7 @@ def test_every_message_comes_back_once_in_order(
 
 def test_a_lost_blob_is_sent_again(start_worker: StartWorker, private_redis: RedisServer) -> None:
     start_worker("blobs", url=private_redis.url, pool="solo", config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "blobs", configuration={"delay": 0.01})
+    pipeline = warped("tests.nodes.remote.Echo", "blobs", configuration={"delay": 0.01})
     content = [bytes([number % 256]) * 100_000 for number in range(200)]
     reading = Reading(Runner(private_redis.url, shared_memory=False).stream(pipeline, map(Message, content)))
     reading.wait_for(20)

@@ -11,12 +11,12 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import Client
-from tests.counted import SECONDS, Counted, lasting
-from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import CONFIG, POOLS, warped
+from tests.integration.runner.warp.test_warp import CONFIG, POOLS, warped
+from tests.runs.counted import SECONDS, Counted, lasting
 from tests.servers import StartWorker, eventually
-from tests.tuned_redis import TunedRedis
+from tests.servers.extent import LONG
+from tests.servers.redis import TunedRedis
 
 
 def kill_and_restart_with_data(server: TunedRedis, client: Client) -> None:
@@ -134,7 +134,7 @@ def test_a_bell_whose_task_was_lost_is_rung_again(
 ) -> None:
     start_worker("lost", url=durable_redis.url, pool="solo", config=CONFIG)
     gate = tmp_path / "gate"
-    pipeline = warped("tests.remote.Gate", "lost", limits={"slice": 0.05})
+    pipeline = warped("tests.nodes.remote.Gate", "lost", limits={"slice": 0.05})
     busy = Reading(Runner(durable_redis.url).stream(pipeline, [Message(1), Message(str(gate))]))
     busy.wait_for(1)  # the only slot of the worker is taken now, so the next bell waits in the queue's list
     waiting = Reading(Runner(durable_redis.url).stream(pipeline, [Message(2)]))

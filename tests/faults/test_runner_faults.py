@@ -14,9 +14,9 @@ import redis
 from celerypipe import Message, Runner
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
-from tests.extent import LONG
-from tests.integration.test_warp import CONFIG, warped
+from tests.integration.runner.warp.test_warp import CONFIG, warped
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers.extent import LONG
 
 
 def endless(tmp_path: Path, queue: str, delay: float = 0.01) -> Path:
@@ -37,7 +37,7 @@ def endless(tmp_path: Path, queue: str, delay: float = 0.01) -> Path:
                 {
                     "name": "there",
                     "type": "proc",
-                    "mark": "tests.remote.Echo",
+                    "mark": "tests.nodes.remote.Echo",
                     "configuration": {"delay": delay},
                     "warped": True,
                     "warp_configuration": {"queue": queue},
@@ -131,8 +131,8 @@ def test_after_kill_9_nobody_works_for_it_longer_than_its_lease_and_its_keys_go(
     diary = tmp_path / "diary"
     script = f"""
 from celerypipe import Message, Runner
-from tests.integration.test_warp import warped
-pipeline = warped("tests.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
+from tests.integration.runner.warp.test_warp import warped
+pipeline = warped("tests.nodes.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
 list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0)]))
 """
     runner = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
@@ -145,7 +145,7 @@ list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0
         assert ours
         assert all(client.pttl(name) > 0 for name in ours)
         if pool != "threads":  # its worker is free again: solo and prefork interrupt the work of the dead one
-            (out,) = Runner(url).stream(warped("tests.remote.Echo", f"late{pool}"), [Message(1)])
+            (out,) = Runner(url).stream(warped("tests.nodes.remote.Echo", f"late{pool}"), [Message(1)])
             assert out.payload == 1
         eventually(lambda: not client.exists(keys.run(run)), "the end of the lease")
         eventually(lambda: not client.exists(f"{keys.bell(run, 'there')}0"), "a free bell")

@@ -15,24 +15,24 @@ import redis
 from celerypipe import Message, NodeFailed, Pipeline, Runner, WorkerLost
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import connect
-from tests.extent import LONG, at_length
 from tests.faults.test_redis_faults import flush, freeze, restart_empty
 from tests.faults.test_worker_faults import Reading
-from tests.integration.test_stateful import CONFIG, payloads, summing, sums
-from tests.integration.test_warp import warped
+from tests.integration.runner.warp.test_warp import warped
+from tests.integration.worker.activation.test_stateful import CONFIG, payloads, summing, sums
 from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.extent import LONG, at_length
 
 DELAY = {"delay": 0.002}
 NODES = ["RunningSum", "Window"]
 
 
 def there(mark: str, queue: str) -> Pipeline:
-    return warped(f"tests.stateful_nodes.{mark}", queue, configuration=DELAY)
+    return warped(f"tests.nodes.stateful.{mark}", queue, configuration=DELAY)
 
 
 def locally(mark: str, count: int) -> list[Any]:
     """What the node sends where nothing dies."""
-    pipeline = warped(f"tests.stateful_nodes.{mark}", "nowhere")
+    pipeline = warped(f"tests.nodes.stateful.{mark}", "nowhere")
     return [message.payload for message in Runner(local=True).stream(pipeline, map(Message, range(count)))]
 
 
@@ -181,7 +181,7 @@ def test_a_lost_payload_of_a_message_in_the_state_is_sent_again(
     start_worker("sblob", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
     nodes = [
         NodeDefinition(name=name, type="proc", mark=mark, warped=True, warp_configuration={"queue": "sblob"})
-        for name, mark in (("large", "tests.stateful_nodes.Enlarge"), ("there", "tests.stateful_nodes.Picture"))
+        for name, mark in (("large", "tests.nodes.stateful.Enlarge"), ("there", "tests.nodes.stateful.Picture"))
     ]
     pipeline = Pipeline(name="test", nodes=nodes, links=[("large", "there")])
     runner = Runner(private_redis.url, shared_memory=False)

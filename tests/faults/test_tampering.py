@@ -17,11 +17,11 @@ from celerypipe import Message, Runner
 from celerypipe.mailbox.wire import ENTRY
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
-from tests.extent import LONG
 from tests.faults.test_worker_faults import Reading
-from tests.integration.test_references import chain
-from tests.integration.test_warp import CONFIG
+from tests.integration.runner.carrier.test_references import chain
+from tests.integration.runner.warp.test_warp import CONFIG
 from tests.servers import StartWorker
+from tests.servers.extent import LONG
 
 COUNT = 6000 if LONG else 400
 #: What the stranger does before he leaves, so that the run can end.

@@ -23,7 +23,7 @@ from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.onward import unpack as unpack_steps
 from celerypipe.mailbox.record import Record
 from tests.fuzz.corpus import codec_inputs, mutated
-from tests.words import nested, pack
+from tests.fuzz.words import nested, pack
 
 INPUTS = int(os.environ.get("CELERYPIPE_FUZZ", "10000"))
 #: Inputs that are made of each example of Hypothesis: three of its own, each harmed five times more.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import redis
 
-from tests.processes import descendants
+from tests.servers.processes import descendants
 from tests.soak.world import World
 
 Harm = Callable[[World, random.Random, Path], None]

@@ -24,7 +24,7 @@ from msgspec.msgpack import Ext
 
 from celerypipe import Array, Audio, Batch, Bytes, CodecError, Image, Message, Object, codec
 from celerypipe.codec import tags
-from tests.words import nested, pack
+from tests.fuzz.words import nested, pack
 
 FUZZ = int(os.environ.get("CELERYPIPE_FUZZ", "20000"))
 

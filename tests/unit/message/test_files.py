@@ -357,7 +357,9 @@ def test_for_a_fingerprint_its_content_counts_and_the_end_of_its_name(tmp_path: 
 
 def test_a_configuration_is_no_place_for_a_file(tmp_path: Path) -> None:
     configuration = {"payloads": [{"reference": made(tmp_path, "a.bin")}]}
-    node = NodeDefinition(name="n", mark="tests.filing.Read", type="proc", warped=True, configuration=configuration)
+    node = NodeDefinition(
+        name="n", mark="tests.nodes.filing.Read", type="proc", warped=True, configuration=configuration
+    )
     found = {each.place: each.text for each in check(Pipeline(name="p", nodes=[node], links=[]), Catalogue())}
     assert "has the file 'a.bin', and the content of files travels" in found["pipeline.nodes[0].configuration"]
 
