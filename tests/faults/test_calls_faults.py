@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Runner, WorkerLost
-from celerypipe.redis.connection import connect
 from tests.nodes import called
 from tests.nodes.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
@@ -73,11 +72,9 @@ def test_redis_forgets_everything_in_the_middle(
         last = [runner.submit(called.add, one, two) for one, two in zip(large, calls[-4:], strict=True)]
         calls[20].result(30)
         if restarts:
-            private_redis.stop()
-            private_redis.start()
+            private_redis.restart_empty()
         else:
-            with connect(private_redis.url) as client:
-                client.flushall()
+            private_redis.flush()
         assert [call.result(50) for call in calls] == list(range(300))
         assert [call.result(50)[0] for call in last] == [296.0, 298.0, 300.0, 302.0]
         assert [call.result(50)[0] for call in large] == [0.0, 1.0, 2.0, 3.0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from celerypipe import Runner
 from celerypipe.definition.pipeline import Pipeline
-from tests.integration.cli.test_dead import definition, listed
+from tests.runs.letters import definition, listed
 from tests.servers import ROOT, eventually
 
 COUNT = 60

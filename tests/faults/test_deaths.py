@@ -20,8 +20,9 @@ from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from tests.integration.runner.warp.test_warp import results, warped
 from tests.nodes.faulty import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
 from tests.servers import StartWorker, eventually
 from tests.servers.processes import descendants
 

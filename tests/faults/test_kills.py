@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from celerypipe import Message, Runner
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
 from tests.runs.counted import lasting
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import RunningWorker, StartWorker, eventually
 from tests.servers.extent import LONG
 from tests.servers.processes import descendants

@@ -24,8 +24,8 @@ from celerypipe import (
     WorkerLost,
 )
 from celerypipe.errors import RemoteTraceback, UnknownMark
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import warped
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import StartWorker, launch_worker
 from tests.servers.extent import LONG
 

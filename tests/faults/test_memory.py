@@ -16,8 +16,9 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import connect
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import ROOT, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.extent import LONG, at_length
 from tests.servers.processes import descendants

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.runner.warp.test_warp import CONFIG, POOLS
+from tests.nodes.remote import CONFIG
 from tests.runs.counted import Counted
-from tests.servers import StartWorker, eventually
+from tests.servers import POOLS, StartWorker, eventually
 from tests.servers.extent import LONG
 from tests.servers.sentinels import MASTER, Watched
 

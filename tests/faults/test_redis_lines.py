@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from celerypipe.redis.connection import connect
-from tests.integration.runner.warp.test_warp import CONFIG, POOLS
+from tests.nodes.remote import CONFIG
 from tests.runs.counted import Counted, lasting
-from tests.servers import StartWorker
+from tests.servers import POOLS, StartWorker
 from tests.servers.extent import LONG
 from tests.servers.proxy import Proxy
 from tests.servers.redis import TunedRedis

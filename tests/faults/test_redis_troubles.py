@@ -11,10 +11,11 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import Client
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import CONFIG, POOLS, warped
+from tests.nodes.remote import CONFIG
 from tests.runs.counted import SECONDS, Counted, lasting
-from tests.servers import StartWorker, eventually
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
+from tests.servers import POOLS, StartWorker, eventually
 from tests.servers.extent import LONG
 from tests.servers.redis import TunedRedis
 
@@ -46,10 +47,7 @@ def _state(server: TunedRedis) -> str:
 
 
 def stand_still(server: TunedRedis, client: Client) -> None:
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    lasting()
-    os.kill(server.process.pid, signal.SIGCONT)
+    server.freeze(SECONDS)
 
 
 def pause_clients(server: TunedRedis, client: Client) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from celerypipe.runner.folder.journal import FILE, parse
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
 from tests.servers import ROOT, StartWorker, eventually
 from tests.servers.extent import at_length
 

@@ -15,9 +15,9 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.stuck import CALL_BACK_PATIENCE, StuckWatch
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import results, warped
 from tests.nodes.faulty import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading, results
 from tests.servers import StartWorker, eventually
 from tests.servers.extent import at_length
 

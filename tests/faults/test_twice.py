@@ -16,8 +16,9 @@ from celerypipe.celery.application import app
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.url import broker_url
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import CONFIG, results, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading, results
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.servers.extent import at_length
 

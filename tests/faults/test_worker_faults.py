@@ -5,46 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from celerypipe import Message, RunCancelled, Runner, codec
-from tests.integration.runner.warp.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import RedisServer, StartWorker, eventually
 from tests.servers.extent import LONG
-
-
-class Reading(threading.Thread):
-    """Reads a stream to its end in the background."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(daemon=True)
-        self.stream = stream
-        self.out: list[Message] = []
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            for message in self.stream:
-                self.out.append(message)
-        except Exception as error:  # noqa: BLE001  # handed to the test, whatever it is
-            self.error = error
-
-    def wait_for(self, count: int) -> None:
-        eventually(lambda: len(self.out) >= count or self.error, f"{count} messages")
-        assert self.error is None, self.error
-
-    def payloads(self) -> list[Any]:
-        """Everything, once the stream has ended."""
-        self.join(50)
-        assert not self.is_alive(), f"still reading, {len(self.out)} messages here"
-        if self.error is not None:
-            raise self.error
-        return [message.payload for message in self.out]
 
 
 def test_a_killed_child_costs_a_lease_and_no_message(start_worker: StartWorker, redis_url: str) -> None:

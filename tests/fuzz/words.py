@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 from msgspec.msgpack import Ext
 
+from celerypipe import codec
 from celerypipe.codec import tags
 
 pack = msgspec.msgpack.encode
 TAGS = [value for name, value in vars(tags).items() if name.isupper() and isinstance(value, int) and value < 128]
+
+
+def framed(header: bytes, buffers: bytes = b"", kind: int = 0) -> bytes:
+    """A preamble that is right, so that what follows it is looked at."""
+    gap = bytes(-len(header) % 16) if buffers else b""
+    total = 16 + len(header) + len(gap) + len(buffers)
+    return struct.pack("<2sBBIQ", b"cp", codec.CODEC_VERSION, kind, len(header), total) + header + gap + buffers
 
 
 def _known(tag: int, word: Any) -> Ext:

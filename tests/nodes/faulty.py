@@ -12,6 +12,7 @@ from pathlib import Path
 
 from celerypipe import Message, Proc
 
+#: What a worker of these nodes has in its configuration.
 CONFIG = 'imports = ["tests.nodes.faulty"]\n'
 
 

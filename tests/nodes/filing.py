@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 import celerypipe
 from celerypipe import File, Message, Proc, Sink, node
+
+#: What a worker of these nodes has in its configuration.
+CONFIG = 'imports = ["tests.nodes.filing"]\n'
 
 
 def files_in(value: Any) -> list[File]:
@@ -19,6 +23,12 @@ def files_in(value: Any) -> list[File]:
     if isinstance(value, (list, tuple)):
         return [file for item in value for file in files_in(item)]
     return []
+
+
+def made(folder: Path, name: str, size: int = 1000) -> File:
+    """A file of a content that no other test has."""
+    (folder / name).write_bytes(secrets.token_bytes(size))
+    return celerypipe.file(folder / name)
 
 
 class Read(Proc):

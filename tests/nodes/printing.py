@@ -11,6 +11,9 @@ from typing import Any
 
 from celerypipe import Message, Proc, node
 
+#: What a worker of these nodes has in its configuration.
+CONFIG = 'imports = ["tests.nodes.printing"]\n'
+
 
 class Talk(Proc):
     """Prints its payload in every way there is, and sends it on."""

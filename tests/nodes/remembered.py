@@ -15,6 +15,9 @@ import numpy as np
 
 from celerypipe import Message, Proc, node
 
+#: What a worker of these nodes has in its configuration.
+CONFIG = 'imports = ["tests.nodes.remembered"]\n'
+
 
 class Computing(Proc):
     """Notes the payload; takes ``delay`` seconds, and longer as long as the file ``gate`` is not there."""

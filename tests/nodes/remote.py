@@ -15,6 +15,9 @@ import numpy as np
 
 from celerypipe import Message, Object, Proc, Sink, Source, node
 
+#: What a worker of these nodes has in its configuration.
+CONFIG = 'imports = ["tests.nodes.remote"]\n'
+
 
 class Echo(Proc):
     """Sends what it receives, after ``delay`` seconds, with the process that did it in the meta field ``pid``."""

@@ -6,12 +6,16 @@ import ctypes
 import os
 import time
 from collections import deque
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from celerypipe import Message, Proc
+
+#: What a worker of these nodes and of plain ones has in its configuration.
+CONFIG = 'imports = ["tests.nodes.stateful", "tests.nodes.remote"]\n'
 
 
 class RunningSum(Proc):
@@ -63,6 +67,11 @@ class RunningSum(Proc):
 
     def restore(self, state: Any) -> None:
         self.sum = state
+
+
+def sums(numbers: Any) -> list[int]:
+    """What it sends for these numbers."""
+    return list(accumulate(numbers))
 
 
 class Window(Proc):

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from celerypipe import Message, Runner
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import warped
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import RunningWorker
 from tests.servers.extent import LONG
 

@@ -27,3 +27,10 @@ def descendants(pid: int) -> set[int]:
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             found |= {int(child), *descendants(int(child))}
     return found
+
+
+def command_line(pid: int) -> str:
+    """What ``ps`` shows to everyone."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""

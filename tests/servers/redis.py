@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +64,23 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def flush(self) -> None:
+        """Forget everything."""
+        with connect(self.url) as client:
+            client.flushall()
+
+    def restart_empty(self) -> None:
+        """Kill it, and start one that knows nothing."""
+        self.stop()
+        self.start()
+
+    def freeze(self, seconds: float = 4.0) -> None:
+        """Stand still; by default for longer than the lease of a bell."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        threading.Event().wait(seconds)
+        self.process.send_signal(signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it and remove its folder."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from contextlib import suppress
 from typing import Any
@@ -12,16 +11,10 @@ import redis
 
 from celerypipe.redis.connection import connect
 from tests.servers import eventually
+from tests.servers.port import free_port
 from tests.servers.redis import TunedRedis, redis_binary
 
 MASTER = "mymaster"
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 class Watched:

@@ -22,6 +22,11 @@ from tests.servers.patience import PATIENCE, eventually
 
 #: Where the workers of this session have their configuration and their logs.
 WORKERS = Path(tempfile.gettempdir()) / f"celerypipe-tests-{os.getpid()}"
+#: Every pool, and slots for it.
+POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
+#: A key to sign with, and the environment of a worker that has it.
+KEY = "a key of the tests that is known"
+SIGNED = {"CELERYPIPE_KEYS": KEY}
 
 
 @dataclass

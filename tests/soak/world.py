@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.nodes.remote import CONFIG
 from tests.servers import ROOT, RedisServer, RunningWorker, eventually, launch_worker
 from tests.servers.processes import alive, birth, descendants
 
-CONFIG = 'imports = ["tests.nodes.remote"]\n'
 #: Pool and slots of the workers, in turn.
 KINDS = (("prefork", 2), ("solo", 1), ("threads", 2))
 QUEUE = "soak"

@@ -13,14 +13,14 @@ from celerypipe.cache.cache import EVERY
 from celerypipe.cache.index import entries
 from celerypipe.cache.question import Question
 from celerypipe.redis.connection import Client
-from tests.faults.test_worker_faults import Reading
-from tests.integration.cache.test_runs import CONFIG, QUEUE, computed, content, outputs, payloads, pipeline, report_of
-from tests.integration.cache.test_waits import UNSEEN
 from tests.nodes import remembered
+from tests.nodes.remembered import CONFIG
 from tests.runs.asking import PARENT, PLAIN, Asking, Waiting, asked, asking
+from tests.runs.cached import QUEUE, UNSEEN, computed, content, outputs, payloads, pipeline
+from tests.runs.reading import Reading
+from tests.runs.traces import report_of
 from tests.servers import StartWorker, eventually
-
-KEY = "a key of the tests that is known"
+from tests.servers.worker import KEY
 
 
 def is_claimed(client: Client, begin: bytes = b"") -> bool:

@@ -14,8 +14,10 @@ import pytest
 
 from celerypipe import ConfigError, NodeFailed, NodeTimeout, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.integration.cache.test_runs import CONFIG, QUEUE, computed, node, outputs, payloads, pipeline, report_of
 from tests.nodes import remembered
+from tests.nodes.remembered import CONFIG
+from tests.runs.cached import QUEUE, computed, node, outputs, payloads, pipeline
+from tests.runs.traces import report_of
 from tests.servers import ROOT, StartWorker, eventually
 
 FAILURES = {"failures": True}

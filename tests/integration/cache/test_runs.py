@@ -5,65 +5,22 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from celerypipe import Message, Pipeline, Report, RunCancelled, Runner, codec
+from celerypipe import Message, Pipeline, RunCancelled, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.faults.test_worker_faults import Reading
 from tests.nodes import remembered
 from tests.nodes.here import Numbers
+from tests.nodes.remembered import CONFIG
+from tests.runs.cached import QUEUE, computed, content, node, outputs, payloads, pipeline
+from tests.runs.reading import Reading
+from tests.runs.traces import report_of
 from tests.servers import StartWorker, eventually
-
-CONFIG = 'imports = ["tests.nodes.remembered"]\n'
-QUEUE = "remembered"
-
-
-def computed(diary: Path) -> list[str]:
-    return diary.read_text().splitlines() if diary.exists() else []
-
-
-def node(mark: type | str, diary: Path, name: str = "node", **options: Any) -> NodeDefinition:
-    configuration = {"diary": str(diary), **options.pop("configuration", {})}
-    if options.get("warped"):
-        options["warp_configuration"] = {"queue": QUEUE, **options.pop("limits", {})}
-    return NodeDefinition(name=name, type="proc", mark=mark, configuration=configuration, cache=True, **options)  # type: ignore[arg-type]
-
-
-def pipeline(mark: type | str, diary: Path, **options: Any) -> Pipeline:
-    """One node with a cache, to be fed and read from code."""
-    folder = options.pop("folder", None)
-    cache = options.pop("cache", True)
-    one = node(mark, diary, **options).model_copy(update={})
-    if cache is not True:
-        one = NodeDefinition(**{**one.model_dump(by_alias=True, exclude_unset=True), "cache": cache})
-    return Pipeline(name="cached", nodes=[one], links=[], folder=folder)
-
-
-def outputs(runner: Runner, pipe: Pipeline, messages: Iterable[Any]) -> list[Message]:
-    given = [each if isinstance(each, Message) else Message(each) for each in messages]
-    return list(runner.stream(pipe, given))
-
-
-def payloads(runner: Runner, pipe: Pipeline, messages: Iterable[Any]) -> list[Any]:
-    return [message.payload for message in outputs(runner, pipe, messages)]
-
-
-def report_of(runner: Runner) -> Report:
-    assert runner.report is not None
-    return runner.report
-
-
-def content(messages: Sequence[Message]) -> list[bytes]:
-    """All of the messages that does not differ from run to run, to the last bit."""
-    return [
-        codec.encode_joined([Message(each.payload, each.meta, each.creator, each.version, id="", created_at=0.0)])
-        for each in messages
-    ]
 
 
 @pytest.mark.parametrize("mark", [remembered.Square, remembered.Several, remembered.Frames])

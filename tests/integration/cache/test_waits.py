@@ -14,11 +14,12 @@ import pytest
 
 from celerypipe import CircuitOpen, Message, NodeFailed, NodeTimeout, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.redis.connection import connect
-from tests.faults.test_worker_faults import Reading
-from tests.integration.cache.test_runs import CONFIG, QUEUE, computed, node, payloads, pipeline, report_of
 from tests.nodes import remembered
 from tests.nodes.here import Numbers, Trap
+from tests.nodes.remembered import CONFIG
+from tests.runs.cached import QUEUE, UNSEEN, computed, node, payloads, pipeline
+from tests.runs.reading import Reading
+from tests.runs.traces import report_of
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.servers.extent import at_length
 from tests.servers.redis import TunedRedis
@@ -84,22 +85,6 @@ def test_what_a_join_puts_together_is_known_again(
         written.append(out.read_text())
     assert written[0] == written[1] == 30 * "2\n"
     assert (report["both"].received, report["both"].hits, report["both"].misses) == (60, 30, 0)
-
-
-UNSEEN = """
-from celerypipe import Message, Proc
-
-class Far(Proc):
-    version = "7"
-
-    def __init__(self, diary: str, times: int = 3) -> None:
-        self.diary, self.times = diary, times
-
-    def update(self, message: Message) -> Message:
-        with open(self.diary, "a") as file:
-            file.write("computed\\n")
-        return message.with_payload(message.payload * self.times)
-"""
 
 
 def test_a_class_that_is_not_here_is_asked_for_by_what_its_worker_told(
@@ -169,8 +154,7 @@ def test_a_flushed_redis_loses_results_and_no_message(
     pipe = pipeline(remembered.Square, diary, warped=True, limits={"queue": "rflush"}, configuration={"delay": 0.005})
     reading = Reading(Runner(private_redis.url).stream(pipe, map(Message, range(300))))
     reading.wait_for(50)
-    with connect(private_redis.url) as client:
-        client.flushall()
+    private_redis.flush()
     assert reading.payloads() == [n * n for n in range(300)]
     runner = Runner(private_redis.url)
     assert payloads(runner, pipe, range(300)) == [n * n for n in range(300)]

@@ -16,7 +16,7 @@ from celerypipe.celery.application import make_app
 from celerypipe.celery.broker import Channel, SentinelTransport, Transport
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.url import broker_url
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
 from tests.servers import RedisServer, StartWorker, eventually
 
 

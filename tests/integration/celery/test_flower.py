@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 
 from celerypipe.celery.application import make_app
-from tests.servers import ROOT, eventually
+from tests.servers import eventually
 
 NODES = """
 from celerypipe import node
@@ -22,32 +17,6 @@ from celerypipe import node
 def half(value, by: int = 2):
     return value / by
 """
-
-
-@pytest.fixture
-def flower(redis_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A running ``celery -A celerypipe flower`` behind a unix socket, and a client for it."""
-    place = tmp_path / "flower.sock"
-    environment = {
-        **os.environ,
-        "CELERYPIPE_REDIS_URL": redis_url,
-        "PYTHONPATH": str(ROOT),
-        "FLOWER_UNAUTHENTICATED_API": "true",
-    }
-    log = tmp_path / "flower.log"
-    command = [sys.executable, "-m", "celery", "-A", "celerypipe", "flower", f"--unix-socket={place}"]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=file, stderr=file)
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://flower", timeout=20) as client:
-
-        def answers() -> bool:
-            assert process.poll() is None, log.read_text()
-            return place.exists() and client.get("/healthcheck").status_code == 200
-
-        eventually(answers, "an answer of Flower")
-        yield client
-    process.terminate()
-    process.wait(20)
 
 
 def test_flower_shows_workers_and_activations_with_short_arguments(

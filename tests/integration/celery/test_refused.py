@@ -11,7 +11,8 @@ import pytest
 from celerypipe import Message, Runner
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from tests.integration.runner.warp.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
 from tests.servers import StartWorker, eventually
 
 NUMBERS = itertools.count()

@@ -19,8 +19,11 @@ from celerypipe import ConfigError, Message, Runner
 from celerypipe.errors import RedisUnavailable
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import connect
-from tests.integration.runner.warp.test_warp import CONFIG, results, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
+from tests.servers.checkout import celerypipe
 from tests.servers.extent import LONG
 
 #: What is promised of a look, in seconds; more on a machine that runs other tests at the same time.
@@ -38,18 +41,6 @@ def definition(folder: Path, queue: str, mark: str = "tests.nodes.remote.Echo", 
     body = {"name": "numbers", "nodes": [source, there, sink], "links": links}
     path.write_text(json.dumps({"version": "1", "pipeline": body}))
     return path
-
-
-def celerypipe(*words: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "celerypipe", *map(str, words)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
 
 
 def live(path: Path, url: str, *words: object) -> tuple[int, dict[str, Any]]:

@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from celerypipe import Message, Runner
-from celerypipe.cli import main
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.runner.folder.letters import DeadLetters
-
-
-def definition(folder: Path, bad: list[int], **node: Any) -> Path:
-    """Numbers through a picky node into a file."""
-    nodes = [
-        {"name": "numbers", "type": "source", "mark": "data_streamer", "configuration": {"count": 6, "rate": 0}},
-        {
-            "name": "pick",
-            "type": "proc",
-            "mark": "tests.nodes.remote.Picky",
-            "configuration": {"bad": bad},
-            "on_error": "dead_letter",
-            **node,
-        },
-        {"name": "file", "type": "sink", "mark": "json_lines", "configuration": {"path": str(folder / "out.jsonl")}},
-    ]
-    links = [{"from": "numbers", "to": "pick"}, {"from": "pick", "to": "file"}]
-    path = folder / "pipeline.json"
-    body = {"name": "picky", "folder": "run", "nodes": nodes, "links": links}
-    path.write_text(json.dumps({"version": "1", "pipeline": body}))
-    return path
+from tests.runs.letters import dead, definition, listed
 
 
 @pytest.fixture
@@ -42,17 +19,6 @@ def file(tmp_path: Path) -> Path:
     """A pipeline whose run left two dead letters; its node is mended by now."""
     Runner().run(Pipeline.load(definition(tmp_path, [2, 4])))
     return definition(tmp_path, [])
-
-
-def dead(*words: object, **options: Any) -> Result:
-    return CliRunner().invoke(main, ["dead", *map(str, words)], **options)
-
-
-def listed(place: Path) -> list[dict[str, Any]]:
-    done = dead("list", place, "--json")
-    assert done.exit_code == 0, done.output
-    letters: list[dict[str, Any]] = json.loads(done.stdout)["letters"]
-    return letters
 
 
 def test_the_list_is_the_same_by_file_and_by_folder(file: Path) -> None:

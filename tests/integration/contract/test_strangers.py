@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from celerypipe.contract.reach import LONGEST, Reach, file_name
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import DefinitionError
 from celerypipe.runner.folder.folder import Folder
-from tests.servers import ROOT, StartWorker, Write
+from tests.servers import StartWorker, Write
+from tests.servers.checkout import celerypipe
 
 NUMBERS = {"name": "src", "type": "source", "mark": "data_streamer", "configuration": {"count": 2, "rate": 0}}
 LABEL = """
@@ -57,14 +57,7 @@ def theirs(tmp_path: Path) -> Path:
 def run(theirs: Path, data: dict[str, Any], *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     file = theirs / "pipeline.json"
     file.write_text(json.dumps(data))
-    return subprocess.run(
-        [sys.executable, "-m", "celerypipe", "run", str(file), "--quiet", *words],
-        cwd=theirs.parent / "here",
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
+    return celerypipe("run", file, "--quiet", *words, cwd=theirs.parent / "here", **environment)
 
 
 @pytest.mark.parametrize(

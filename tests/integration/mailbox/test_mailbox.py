@@ -13,17 +13,13 @@ from celerypipe.mailbox.wire import NOTE, RESULT, Answer, as_published, packed_e
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.worker.activation.outbox import Outbox, exchange
+from tests.runs.mailbox import box_of
 
 
 @pytest.fixture
 def mailbox(redis_client: Client) -> Mailbox:
     """A mailbox of a run of its own, with a reply stream and a run lease."""
-    box = Mailbox(secrets.token_hex(4), "node")
-    box.make(redis_client)
-    redis_client.set(keys.run(box.run), "running", px=keys.RUN_TTL)
-    redis_client.xdel(keys.reply(box.run), redis_client.xadd(keys.reply(box.run), {"n": ""}))
-    redis_client.pexpire(keys.reply(box.run), keys.DATA_TTL)
-    return box
+    return box_of(None, secrets.token_hex(4), "node", redis_client)
 
 
 def send(client: Client, box: Mailbox, *numbers: int, wanted: int = 1) -> list[int]:

@@ -13,18 +13,9 @@ from celerypipe.mailbox.wire import NOTE, REFUSED, RESULT, Answer, Entry, Publis
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import SIGNATURE, Keyring
+from tests.runs.mailbox import box_of
 
 ME = "host.1.me.0"
-
-
-def box_of(keyring: Keyring | None, run: str, node: str, client: Client) -> Mailbox:
-    box = Mailbox(run, node, keyring)
-    box.make(client)
-    client.set(keys.run(run), "running", px=keys.RUN_TTL)
-    if not client.exists(keys.reply(run)):
-        client.xdel(keys.reply(run), client.xadd(keys.reply(run), {"n": ""}))
-    client.pexpire(keys.reply(run), keys.DATA_TTL)
-    return box
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ import pytest
 from celerypipe import Message, Runner
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from tests.faults.test_worker_faults import Reading
-from tests.integration.redis.test_signing import KEY, SIGNED, report_of, run_of
-from tests.integration.runner.warp.test_warp import warped
+from tests.nodes.stateful import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
+from tests.runs.traces import report_of, run_of
 from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers.worker import KEY, SIGNED
 
-CONFIG = 'imports = ["tests.nodes.stateful", "tests.nodes.remote"]\n'
 COUNT = 400
 #: Each activation restores what the one before has saved.
 LIMITS = {"term": 0.3, "linger": 0.0}

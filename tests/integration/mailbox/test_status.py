@@ -16,10 +16,12 @@ from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import connect
 from celerypipe.redis.url import broker_url
 from celerypipe.worker.boot import _processes
-from tests.faults.test_runner_faults import endless, lines, start_run
-from tests.integration.check.test_preflight import celerypipe
-from tests.integration.runner.warp.test_warp import CONFIG, POOLS, results, warped
-from tests.servers import RedisServer, StartWorker, eventually
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
+from tests.runs.streaming import endless, lines, start_run
+from tests.servers import POOLS, RedisServer, StartWorker, eventually
+from tests.servers.checkout import celerypipe
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)

@@ -12,8 +12,8 @@ from celerypipe.mailbox.presence import read_presences
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
-from tests.integration.check.test_preflight import celerypipe
 from tests.servers import RedisServer
+from tests.servers.checkout import celerypipe
 
 GARBAGE = [b"", b"\xff\xfe", b"not json", b"5", b"null", b'"text"', b"[[", b"[" * 100_000, b"{}", b'{"id": 7}', b"NaN"]
 

@@ -20,15 +20,11 @@ from celerypipe.message.payload import Object
 from celerypipe.nodes.notifier_http import NotifierHttp
 from celerypipe.nodes.notifier_websocket import NotifierWebsocket
 from tests.runs.living import living
+from tests.servers.port import free_port
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 SINKS = [(NotifierHttp, "http"), (NotifierWebsocket, "ws")]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

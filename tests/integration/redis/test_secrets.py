@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe.celery.application import app
 from celerypipe.redis.connection import connect
-from celerypipe.redis.url import broker_url
-from tests.acceptance.test_redis_users import command_line
-from tests.integration.check.test_preflight import celerypipe
+from tests.nodes.remote import CONFIG
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
-from tests.servers.processes import descendants
+from tests.servers.checkout import celerypipe
+from tests.servers.processes import command_line, descendants
+from tests.servers.task import send_task
 
 PASSWORD, KEY, TOKEN = "p4ssw0rd-of-redis", "k3y-of-the-signatures", "t0ken-of-a-node"
 QUEUE = "secretive"
@@ -37,7 +36,7 @@ def worker(start_worker: StartWorker, url: str) -> RunningWorker:
         url=url,
         pool="prefork",
         concurrency=1,
-        config='imports = ["tests.nodes.remote"]\n',
+        config=CONFIG,
         env={"CELERYPIPE_KEYS": KEY},
         arguments=["--loglevel", "DEBUG"],
     )
@@ -110,8 +109,7 @@ def test_what_is_secret_is_shown_nowhere(worker: RunningWorker, url: str, tmp_pa
     definition(tmp_path, seconds="$JT_ENV_TOKEN")
     assert "TypeError" in ask("run", "pipeline.json", status=0)
 
-    with app.connection(broker_url(url)) as connection:
-        app.send_task("tests.nodes.remote.Trial", (1,), queue=QUEUE, connection=connection, retry=False)
+    send_task(url, "tests.nodes.remote.Trial", QUEUE, 1)
     worker.wait_for_text("is a node of celerypipe, not a function")
     shown["worker"], shown["presence"] = worker.text(), str(worker.presences())
     for path in (tmp_path / "run").rglob("*"):

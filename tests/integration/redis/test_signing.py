@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, Report, Runner, codec
+from celerypipe import ConfigError, Message, NodeFailed, Runner, codec
 from celerypipe.celery.application import app
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, packed_entry
@@ -16,13 +16,14 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import broker_url
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.carrier.test_references import chain, frames, memory_of
-from tests.integration.runner.warp.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain, frames, warped
+from tests.runs.reading import Reading
+from tests.runs.traces import memory_of, report_of, run_of
 from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers.worker import KEY, SIGNED
 
-KEY, OTHER = "a key of the tests that is known", "another key of the tests as known"
-SIGNED = {"CELERYPIPE_KEYS": KEY}
+OTHER = "another key of the tests as known"
 #: Slow enough that messages wait while somebody tampers with them; more come later, since a window is 64.
 SLOW = {"configuration": {"delay": 0.01}}
 COUNT = 100
@@ -33,16 +34,6 @@ def worker(shared_worker: StartWorker, monkeypatch: pytest.MonkeyPatch) -> Runni
     """A worker with keys; the runs of the test have the same ones."""
     monkeypatch.setenv("CELERYPIPE_KEYS", KEY)
     return shared_worker("signed", pool="solo", concurrency=1, config=CONFIG, env=SIGNED)
-
-
-def run_of(runner: Runner) -> str:
-    assert runner._current is not None
-    return runner._current.course.run_id
-
-
-def report_of(runner: Runner) -> Report:
-    assert runner.report is not None
-    return runner.report
 
 
 @pytest.mark.parametrize("shared", [True, False])

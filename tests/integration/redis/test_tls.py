@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +17,10 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.embedded.server import private_folder
 from celerypipe.redis.connection import connect
 from celerypipe.redis.url import broker_url, seen_in_ps, without_password
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
 from tests.servers.certificates import Authority, Door
+from tests.servers.checkout import celerypipe
+from tests.servers.port import free_port
 from tests.servers.redis import redis_binary
 
 CONFIG = 'imports = ["tests.nodes.remote"]\nworker_pool = "solo"\n'
@@ -57,7 +57,7 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return
     place = private_folder()
     certificate, key = authority.sign("server")
-    port = _free_port()
+    port = free_port()
     words = [
         "--port",
         "0",
@@ -93,15 +93,6 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         process.kill()
         process.wait()
         place.rmdir()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def echo(queue: str) -> Pipeline:
@@ -141,14 +132,7 @@ def test_a_server_that_a_stranger_vouches_for_is_not_trusted(secured: Secured) -
     url = secured.url(secured.authority, trusted=secured.stranger)
     with pytest.raises(RedisUnavailable, match=r"no encrypted connection .*certificate verify failed"):
         list(Runner(url).stream(echo("nobody"), [Message(1)]))
-    done = subprocess.run(
-        [sys.executable, "-m", "celerypipe", "run", "examples/tutorial/pipeline.json", "--redis", url],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
+    done = celerypipe("run", "examples/tutorial/pipeline.json", "--redis", url)
     assert done.returncode == 2
     assert "rediss://localhost" in done.stderr
     assert "can be read by all users of this machine" in done.stderr

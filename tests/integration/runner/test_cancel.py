@@ -14,10 +14,12 @@ from celerypipe.errors import UnknownRun
 from celerypipe.mailbox.cancellation import cancel
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import Client
-from tests.faults.test_runner_faults import endless, lines, start_run
-from tests.integration.check.test_preflight import celerypipe
-from tests.integration.runner.warp.test_warp import CONFIG, results, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
+from tests.runs.streaming import endless, lines, start_run
 from tests.servers import StartWorker, eventually
+from tests.servers.checkout import celerypipe
 from tests.servers.extent import LONG
 
 #: What is promised, in seconds; a machine that runs other tests at the same time gets more, and what is at work here

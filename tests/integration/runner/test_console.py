@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from celerypipe import DefinitionError, Message, NodeError, NodeFailed, NodeTimeout, Pipeline, Runner
+from celerypipe import DefinitionError, NodeError, NodeFailed, NodeTimeout, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.integration.runner.warp.test_warp import POOLS, warped
 from tests.nodes import here, printing
-from tests.servers import ROOT, StartWorker
-
-CONFIG = 'imports = ["tests.nodes.printing"]\n'
+from tests.nodes.printing import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
+from tests.servers import POOLS, StartWorker
+from tests.servers.checkout import celerypipe
 
 
 def lines_of(folder: Path, node: str = "there") -> list[dict[str, Any]]:
@@ -29,17 +28,13 @@ def text_of(console: dict[str, Any], stream: str = "stdout") -> str:
     return "".join(text for _, kind, text in console["lines"] if kind == stream)
 
 
-def run(runner: Runner, pipeline: Pipeline, payloads: list[Any]) -> list[Any]:
-    return [message.payload for message in runner.stream(pipeline, [Message(payload) for payload in payloads])]
-
-
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
 def test_every_pool_brings_what_was_printed_for_each_message(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str, slots: int
 ) -> None:
     worker = shared_worker(f"p{pool}", pool=pool, concurrency=slots, config=CONFIG)
     pipeline = warped("tests.nodes.printing.Talk", f"p{pool}", console=True, folder=str(tmp_path))
-    assert run(Runner(redis_url), pipeline, ["one", "two", "three"]) == ["one", "two", "three"]
+    assert results(Runner(redis_url), pipeline, ["one", "two", "three"]) == ["one", "two", "three"]
     found = lines_of(tmp_path)
     assert [text_of(each) for each in found] == [
         f"print {word}\nwrite {word}\nhalf a line {word}" for word in ("one", "two", "three")
@@ -58,7 +53,7 @@ def test_every_pool_brings_what_was_printed_for_each_message(
 
 def test_a_node_that_was_not_asked_keeps_nothing(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
-    run(Runner(redis_url), warped("tests.nodes.printing.Talk", "psolo", folder=str(tmp_path)), ["one"])
+    results(Runner(redis_url), warped("tests.nodes.printing.Talk", "psolo", folder=str(tmp_path)), ["one"])
     assert not (tmp_path / "there" / "console.jsonl").exists()
 
 
@@ -70,7 +65,7 @@ def test_failures_and_timeouts_bring_what_was_printed_until_then(
     options: dict[str, Any] = {"console": True, "on_error": "skip", "timeout": 0.5, "folder": str(tmp_path)}
     runner = Runner(redis_url)
     pipeline = warped("tests.nodes.printing.Moody", f"p{pool}", limits={"window": 1}, **options)
-    assert run(runner, pipeline, ["fine", "raise", "hang", "well"]) == ["fine", "well"]
+    assert results(runner, pipeline, ["fine", "raise", "hang", "well"]) == ["fine", "well"]
     assert [(each["outcome"], text_of(each)) for each in lines_of(tmp_path)] == [
         ("done", "before fine\n"),
         ("failed", "before raise\n"),
@@ -82,7 +77,7 @@ def test_failures_and_timeouts_bring_what_was_printed_until_then(
 def test_the_error_that_ends_a_run_has_the_console(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
     with pytest.raises(NodeFailed, match="no good") as caught:
-        run(Runner(redis_url), warped("tests.nodes.printing.Moody", "psolo", console=True), ["raise"])
+        results(Runner(redis_url), warped("tests.nodes.printing.Moody", "psolo", console=True), ["raise"])
     assert caught.value.console.text == "before raise\n"
     assert caught.value.console.worker == caught.value.worker
 
@@ -90,7 +85,7 @@ def test_the_error_that_ends_a_run_has_the_console(shared_worker: StartWorker, r
 def test_two_messages_at_a_time_do_not_mix(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     shared_worker("pthreads", pool="threads", concurrency=2, config=CONFIG)
     pipeline = warped("tests.nodes.printing.Chat", "pthreads", console=True, folder=str(tmp_path))
-    run(Runner(redis_url), pipeline, list(range(12)))
+    results(Runner(redis_url), pipeline, list(range(12)))
     assert sorted(text_of(each) for each in lines_of(tmp_path)) == sorted(
         f"{number}.0\n{number}.1\n{number}.2\n" for number in range(12)
     )
@@ -110,7 +105,7 @@ def test_each_node_of_a_chain_has_its_own(shared_worker: StartWorker, redis_url:
     ]
     links = [("first", "second"), ("second", "third")]
     pipeline = Pipeline(name="chain", nodes=nodes, links=links, folder=str(tmp_path))
-    assert run(Runner(redis_url), pipeline, list(range(100))) == [8 * number for number in range(100)]
+    assert results(Runner(redis_url), pipeline, list(range(100))) == [8 * number for number in range(100)]
     assert [text_of(each) for each in lines_of(tmp_path, "first")] == [f"doubling {n}\n" for n in range(100)]
     assert [text_of(each) for each in lines_of(tmp_path, "third")] == [f"doubling {4 * n}\n" for n in range(100)]
     assert not (tmp_path / "second" / "console.jsonl").exists()
@@ -122,7 +117,7 @@ def test_the_first_message_of_a_batch_has_what_was_printed_for_it(
     shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
     limits = {"batch": {"size": 4, "wait": 0.2}}
     pipeline = warped("tests.nodes.printing.TalkTogether", "psolo", console=True, limits=limits, folder=str(tmp_path))
-    run(Runner(redis_url), pipeline, list(range(10)))
+    results(Runner(redis_url), pipeline, list(range(10)))
     found = [text_of(each) for each in lines_of(tmp_path)]
     sizes = [int(text.split()[1]) for text in found]
     assert sum(sizes) == 10
@@ -131,7 +126,9 @@ def test_the_first_message_of_a_batch_has_what_was_printed_for_it(
 
 def test_of_a_long_one_both_ends_come(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
-    run(Runner(redis_url), warped("tests.nodes.printing.Moody", "psolo", console=True, folder=str(tmp_path)), [50_000])
+    results(
+        Runner(redis_url), warped("tests.nodes.printing.Moody", "psolo", console=True, folder=str(tmp_path)), [50_000]
+    )
     (found,) = lines_of(tmp_path)
     text = text_of(found)
     assert text.startswith("before 50000\nline 000000\n")
@@ -145,7 +142,7 @@ def test_without_a_folder_it_goes_to_the_log_of_the_node(
 ) -> None:
     shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
     with caplog.at_level(logging.INFO, logger="celerypipe.node"):
-        run(Runner(redis_url), warped("tests.nodes.printing.Doubled", "psolo", console=True), [7])
+        results(Runner(redis_url), warped("tests.nodes.printing.Doubled", "psolo", console=True), [7])
     (record,) = [each for each in caplog.records if each.name == "celerypipe.node.there"]
     assert "doubling 7" in record.getMessage()
     assert record.console.text == "doubling 7\n"  # type: ignore[attr-defined]
@@ -163,7 +160,7 @@ def test_nodes_that_run_here_have_consoles_too(tmp_path: Path, is_warped: bool) 
         warp_configuration={"queue": "nowhere"},
     )
     pipeline = Pipeline(name="test", nodes=[node], links=[], folder=str(tmp_path))
-    assert run(Runner(local=True), pipeline, ["fine", "raise", "hang"]) == ["fine"]
+    assert results(Runner(local=True), pipeline, ["fine", "raise", "hang"]) == ["fine"]
     assert [(each["outcome"], text_of(each)) for each in lines_of(tmp_path)] == [
         ("done", "before fine\n"),
         ("failed", "before raise\n"),
@@ -176,7 +173,7 @@ def test_an_error_here_has_the_console_too() -> None:
     pipeline = warped("tests.nodes.printing.Moody", "nowhere", console=True, timeout=0.2)
     for payload, kind in (("raise", NodeFailed), ("hang", NodeTimeout)):
         with pytest.raises(kind) as caught:
-            run(Runner(local=True), pipeline, [payload])
+            results(Runner(local=True), pipeline, [payload])
         assert isinstance(caught.value, NodeError)
         assert caught.value.console.text == f"before {payload}\n"
 
@@ -207,8 +204,7 @@ def test_the_command_line_shows_what_is_printed_elsewhere(
     file.write_text(
         json.dumps({"version": "1.0", "pipeline": {"name": "p", "id": "p", "nodes": nodes, "links": links}})
     )
-    command = [sys.executable, "-m", "celerypipe", "run", str(file), "--redis", redis_url]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = celerypipe("run", file, "--redis", redis_url)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("far │ doubling") == 2
     assert "near │" not in done.stderr  # it printed itself

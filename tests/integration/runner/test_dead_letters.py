@@ -18,9 +18,9 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.runner.carrier.requests import request_replay, taken_requests
 from celerypipe.runner.folder.letters import DeadLetters
-from tests.integration.runner.carrier.test_references import SIZE, chain, frames
-from tests.integration.runner.warp.test_warp import CONFIG, warped
 from tests.nodes import here, remote
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import SIZE, chain, frames, warped
 from tests.servers import StartWorker, eventually
 
 

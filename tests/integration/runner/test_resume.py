@@ -20,6 +20,7 @@ from celerypipe.runner.folder.journal import FILE, Journal, begun, parse
 from celerypipe.runner.folder.journals import kept, prune
 from celerypipe.runner.resume import obstacle
 from tests.nodes import here, remote
+from tests.nodes.stateful import CONFIG
 from tests.runs.living import living
 from tests.servers import ROOT, StartWorker
 
@@ -368,9 +369,7 @@ def test_a_folder_without_room_for_a_journal_runs_all_the_same(story: Story) -> 
 def test_what_only_its_worker_knows_to_be_stateful_cannot_be_resumed_either(
     story: Story, shared_worker: StartWorker, redis_url: str
 ) -> None:
-    shared_worker(
-        "ssolo", pool="solo", concurrency=1, config='imports = ["tests.nodes.stateful", "tests.nodes.remote"]\n'
-    )
+    shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
     warp = {"queue": "ssolo"}
     summing = NodeDefinition(
         name="sum", type="proc", mark="tests.nodes.stateful.RunningSum", warped=True, warp_configuration=warp

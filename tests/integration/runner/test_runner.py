@@ -23,8 +23,9 @@ from celerypipe import (
     Runner,
 )
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.integration.runner.warp.test_warp import CONFIG, warped
 from tests.nodes import here, remote
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
 from tests.servers import ROOT, StartWorker, eventually
 
 

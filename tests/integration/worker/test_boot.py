@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe.celery.application import app, make_app
+from celerypipe.celery.application import make_app
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import connect
-from celerypipe.redis.url import broker_url
+from tests.servers.task import send_task
 
 NODES = """
 from celerypipe import Message, Proc, Source, node
@@ -36,12 +36,6 @@ def half(value, by: int = 2):
 ANSWER = "is a node of celerypipe, not a function"
 
 
-def call(url: str, mark: str, queue: str) -> None:
-    """Send one plain Celery task."""
-    with app.connection(broker_url(url)) as connection:
-        app.send_task(mark, queue=queue, connection=connection, retry=False)
-
-
 @pytest.mark.parametrize(
     ("pool", "slots", "interrupts"), [("prefork", 2, True), ("solo", 1, True), ("threads", 3, False)]
 )
@@ -61,7 +55,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
     assert "tasks.heavy.Numbers" not in presence["marks"], "a source runs where its pipeline runs"
 
     for _ in range(5):
-        call(redis_url, "tasks.heavy.Double", "heavy")
+        send_task(redis_url, "tasks.heavy.Double", "heavy")
     worker.wait_for_text(ANSWER)
     log = worker.text()
     assert f"{pool} pool of {slots} by worker_configs/heavy.toml" in log
@@ -131,7 +125,7 @@ def test_a_spawned_pool_serves_like_a_forked_one(
     workplace.module("tasks.fresh", NODES)
     workplace.config("fresh", 'imports = ["tasks.fresh"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
     worker = start_worker("fresh", cwd=workplace.folder)
-    call(redis_url, "tasks.fresh.half", "fresh")
+    send_task(redis_url, "tasks.fresh.half", "fresh")
     worker.wait_for_text(ANSWER)
 
 
@@ -145,7 +139,7 @@ def test_a_pool_child_that_was_killed_is_replaced(
     children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    call(redis_url, "tasks.frail.Double", "frail")
+    send_task(redis_url, "tasks.frail.Double", "frail")
     worker.wait_for_text(ANSWER)
 
 
@@ -160,7 +154,7 @@ def test_a_worker_outlives_its_redis_and_is_there_again(
     worker.wait_for_text("presence: Redis does not answer")
     private_redis.start()
     worker.wait_for_presence()
-    call(private_redis.url, "tasks.steady.Double", "steady")
+    send_task(private_redis.url, "tasks.steady.Double", "steady")
     log = worker.wait_for_text(ANSWER)
     assert log.count("presence: Redis does not answer") == 1, "one line per outage"
 
@@ -218,7 +212,7 @@ def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
     )
     workplace.config("deaf", 'imports = ["tasks.deaf", "sabotage"]\nworker_concurrency = 1\n')
     worker = start_worker("deaf", cwd=workplace.folder)
-    call(redis_url, "tasks.deaf.Double", "deaf")
+    send_task(redis_url, "tasks.deaf.Double", "deaf")
 
     assert worker.wait_for_end() == 75
     assert "this worker is deaf" in worker.text()

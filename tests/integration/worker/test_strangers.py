@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import zoneinfo
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from celerypipe.redis.connection import Client
 from celerypipe.redis.url import broker_url
 from celerypipe.runner.carrier.holdings import Holdings
 from tests.servers import RunningWorker, StartWorker, Workplace, eventually
+from tests.servers.task import send_task
 
 NODES = """
 from celerypipe import Proc
@@ -63,11 +63,6 @@ def worker(start_worker: StartWorker, workplace: Workplace) -> RunningWorker:
     return start_worker("open", cwd=workplace.folder)
 
 
-def send(url: str, mark: str, *arguments: Any) -> None:
-    with app.connection(broker_url(url)) as connection:
-        app.send_task(mark, arguments, queue="open", connection=connection, retry=False)
-
-
 def test_a_task_that_names_anything_but_its_marks_is_refused(
     worker: RunningWorker, workplace: Workplace, redis_url: str
 ) -> None:
@@ -84,8 +79,8 @@ def test_a_task_that_names_anything_but_its_marks_is_refused(
         "celery.backend_cleanup",
     ]
     for mark in strange:
-        send(redis_url, mark, "run", "node", 0, "token")
-    send(redis_url, "tasks.open.Public")
+        send_task(redis_url, mark, "open", "run", "node", 0, "token")
+    send_task(redis_url, "tasks.open.Public", "open")
     log = worker.wait_for_text("is a node of celerypipe, not a function")
     assert log.count("Received unregistered task") == len(strange)
     assert [mark for mark in strange if f"'{mark}'" not in log] == []
@@ -110,7 +105,7 @@ def test_a_bell_whose_record_names_another_node_is_refused(
         holdings.make(redis_client)
         entry = packed_entry(0, 0, "", codec.encode_joined([Message(number)]))
         holdings.mailboxes["node"].send(redis_client, [entry], token="token", wanted=1, ttl=2000)
-        send(redis_url, "tasks.open.Public", run, "node", 0, "token")
+        send_task(redis_url, "tasks.open.Public", "open", run, "node", 0, "token")
         worker.wait_for_text(
             f"run '{run}' node 'node' is refused: its bell names tasks.open.Public, its record '{mark}'"
         )

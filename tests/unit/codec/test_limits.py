@@ -5,22 +5,15 @@ from __future__ import annotations
 import struct
 import tracemalloc
 
-import msgspec
 import numpy as np
 import pytest
 from msgspec.msgpack import Ext
 
 from celerypipe import Batch, CodecError, Message, codec
 from celerypipe.codec import tags
+from tests.fuzz.words import framed, pack
 
-pack = msgspec.msgpack.encode
 MANY = tags.MAX_PARTS + 1
-
-
-def framed(header: bytes, buffers: bytes = b"", kind: int = 0) -> bytes:
-    gap = bytes(-len(header) % 16) if buffers else b""
-    total = 16 + len(header) + len(gap) + len(buffers)
-    return struct.pack("<2sBBIQ", b"cp", codec.CODEC_VERSION, kind, len(header), total) + header + gap + buffers
 
 
 def test_a_header_has_a_longest_length() -> None:

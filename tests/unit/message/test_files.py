@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.runner.carrier.files import FileSender
 from celerypipe.worker.activation.files import FileFolder
+from tests.nodes.filing import made
 
 MakeFolder = Callable[..., FileFolder]
 
@@ -40,13 +40,6 @@ def make_folder(redis_url: str, tmp_path: Path) -> MakeFolder:
 @pytest.fixture
 def sender(redis_url: str) -> FileSender:
     return FileSender(redis_url, lambda seconds: False, lambda text: None)
-
-
-def made(folder: Path, name: str, size: int = 1000) -> File:
-    """A file of a content that no other test has."""
-    path = folder / name
-    path.write_bytes(secrets.token_bytes(size))
-    return celerypipe.file(path)
 
 
 def as_it_arrives(file: File, find: Callable[[File], Here] | FileFolder) -> File:

@@ -16,10 +16,10 @@ from celerypipe.codec import Content
 from celerypipe.mailbox.blob.blob import Store, unpacked
 from celerypipe.redis.connection import Client
 from celerypipe.runner.carrier import cargo
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.carrier.test_references import chain as in_a_row
-from tests.integration.runner.carrier.test_references import memory_of
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain
+from tests.runs.reading import Reading
+from tests.runs.traces import memory_of, run_of
 from tests.servers import ROOT, StartWorker, eventually
 
 SIZE = 300_000
@@ -27,9 +27,9 @@ WAYS = ("lz4", "zstd")
 PACKAGES = {"lz4": "lz4", "zstd": "zstandard"}
 
 
-def chain(queue: str, *stages: tuple[str, str], **options: Mapping[str, Any]) -> Pipeline:
-    """Warped nodes n0, n1, … in a row: mark and compression of each; options of the node by its name."""
-    return in_a_row(queue, *((mark, {"compression": compression}) for mark, compression in stages), **options)
+def packing(queue: str, *stages: tuple[str, str], **options: Mapping[str, Any]) -> Pipeline:
+    """A chain: mark and compression of each node; options of the node by its name."""
+    return chain(queue, *((mark, {"compression": compression}) for mark, compression in stages), **options)
 
 
 def waves(count: int) -> list[Message]:
@@ -65,8 +65,7 @@ def watched(url: str, client: Client, pipeline: Pipeline, messages: list[Message
     runner = Runner(url, shared_memory=False)
     stream = runner.stream(pipeline, messages)
     first = next(stream)
-    assert runner._current is not None
-    watch = Watch(client, runner._current.course.run_id)
+    watch = Watch(client, run_of(runner))
     return [first.payload, *(message.payload for message in stream)], watch.end()
 
 
@@ -76,7 +75,7 @@ def test_blobs_in_redis_are_as_small_as_the_definition_says(
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     slow = {"configuration": {"delay": 0.02}}
-    pipeline = chain("tsolo", ("Large", way), ("Echo", way), n1=slow)
+    pipeline = packing("tsolo", ("Large", way), ("Echo", way), n1=slow)
     messages = waves(40)
     payloads, lengths = watched(redis_url, redis_client, pipeline, messages)
     for message, payload in zip(messages, payloads, strict=True):
@@ -90,7 +89,7 @@ def test_nodes_that_pack_differently_read_each_other(
     shared_worker: StartWorker, redis_url: str, ways: tuple[str, str, str]
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    pipeline = chain("tsolo", *zip(("Large", "Echo", "Large"), ways, strict=True))
+    pipeline = packing("tsolo", *zip(("Large", "Echo", "Large"), ways, strict=True))
     noise = [Message(np.random.default_rng(seed).integers(0, 9, 1 << 17)) for seed in range(10)]
     small = [Message(np.arange(seed)) for seed in range(10)]
     messages = [*waves(20), *noise, *small]
@@ -107,7 +106,7 @@ def test_a_packed_payload_that_only_passes_through_is_not_packed_again(
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     slow = {"configuration": {"delay": 0.02}}
-    pipeline = chain("tsolo", ("Echo", way), ("Echo", "none"), ("Echo", "zstd"), n0=slow, n1=slow, n2=slow)
+    pipeline = packing("tsolo", ("Echo", way), ("Echo", "none"), ("Echo", "zstd"), n0=slow, n1=slow, n2=slow)
     messages = waves(20)
     payloads, lengths = watched(redis_url, redis_client, pipeline, messages)
     for message, payload in zip(messages, payloads, strict=True):
@@ -119,11 +118,10 @@ def test_a_packed_payload_that_only_passes_through_is_not_packed_again(
 def test_shared_memory_is_never_packed(shared_worker: StartWorker, redis_url: str, redis_client: Client) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     runner = Runner(redis_url)
-    stream = runner.stream(chain("tsolo", ("Large", "zstd"), ("Large", "lz4")), waves(20))
+    stream = runner.stream(packing("tsolo", ("Large", "zstd"), ("Large", "lz4")), waves(20))
     assert int(next(stream).payload[-1]) == 4 * (299 % 256) % 256
     memory = memory_of(runner)
-    assert runner._current is not None
-    assert not list(redis_client.scan_iter(f"celerypipe:blob:{runner._current.course.run_id}:*"))
+    assert not list(redis_client.scan_iter(f"celerypipe:blob:{run_of(runner)}:*"))
 
     def smallest() -> int:
         files = [path for path in memory.iterdir() if path.is_file() and path.name != "lock"]
@@ -140,7 +138,7 @@ def test_shared_memory_is_never_packed(shared_worker: StartWorker, redis_url: st
 def test_damaged_bytes_fail_their_message_only(
     start_worker: StartWorker, redis_url: str, redis_client: Client, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
-    pipeline = chain(f"damaged-{way}", ("Echo", way), n0={"on_error": "skip"})
+    pipeline = packing(f"damaged-{way}", ("Echo", way), n0={"on_error": "skip"})
     runner = Runner(redis_url, shared_memory=False)
     reading = Reading(runner.stream(pipeline, waves(8)))
 
@@ -171,7 +169,7 @@ def test_the_error_of_damaged_bytes_names_node_worker_and_cause(
 
     monkeypatch.setattr(Store, "put", lying)  # in the runner; the worker is another process
     with pytest.raises(NodeFailed, match=rf"n0: .*packed with lz4 hold {SIZE} bytes, not {SIZE + 7}") as caught:
-        list(Runner(redis_url, shared_memory=False).stream(chain("tsolo", ("Echo", "lz4")), waves(1)))
+        list(Runner(redis_url, shared_memory=False).stream(packing("tsolo", ("Echo", "lz4")), waves(1)))
     assert caught.value.node == "n0"
     assert "process" in caught.value.worker
 
@@ -190,11 +188,11 @@ def test_a_result_that_cannot_be_unpacked_fails_its_message_only(
         return unpacked(reference, content)
 
     monkeypatch.setattr(cargo, "unpacked", lied)
-    pipeline = chain("tsolo", ("Large", "zstd"), n0={"on_error": "skip"})
+    pipeline = packing("tsolo", ("Large", "zstd"), n0={"on_error": "skip"})
     assert len(list(Runner(redis_url, shared_memory=False).stream(pipeline, waves(10)))) == 5
     assert len(turns) == 10
     with pytest.raises(NodeFailed, match="n0: its result cannot be read: "):
-        list(Runner(redis_url, shared_memory=False).stream(chain("tsolo", ("Large", "zstd")), waves(1)))
+        list(Runner(redis_url, shared_memory=False).stream(packing("tsolo", ("Large", "zstd")), waves(1)))
 
 
 def test_what_a_worker_makes_of_a_reference_to_nothing(
@@ -204,7 +202,7 @@ def test_what_a_worker_makes_of_a_reference_to_nothing(
     put = Store.put
     monkeypatch.setattr(Store, "put", lambda *given: ("ab:1:2:3:4", put(*given)[1]))
     with pytest.raises(NodeFailed, match="'ab:1:2:3:4' refers to no payload"):
-        list(Runner(redis_url, shared_memory=False).stream(chain("tsolo", ("Echo", "lz4")), waves(1)))
+        list(Runner(redis_url, shared_memory=False).stream(packing("tsolo", ("Echo", "lz4")), waves(1)))
 
 
 def stubbed(folder: Path, way: str) -> dict[str, str]:
@@ -221,16 +219,16 @@ def test_a_worker_without_the_package_says_what_to_install(
     worker = start_worker(queue, pool="solo", config=CONFIG, env=stubbed(tmp_path, way))
     small = Message(np.arange(10))
     runner = Runner(redis_url, shared_memory=False)
-    assert len(list(runner.stream(chain(queue, ("Echo", way)), [small]))) == 1  # nothing to pack in there
+    assert len(list(runner.stream(packing(queue, ("Echo", way)), [small]))) == 1  # nothing to pack in there
     host, pid = worker.presence["host"], worker.presence["pid"]
     sentence = rf"'n0'.*not for this machine\): pip install {PACKAGES[way]} \(says worker {host}, process {pid}\)"
     with pytest.raises(ConfigError, match=sentence):  # it cannot read
-        list(runner.stream(chain(queue, ("Echo", way)), waves(1)))
+        list(runner.stream(packing(queue, ("Echo", way)), waves(1)))
     with pytest.raises(ConfigError, match=sentence):  # it cannot write
-        list(runner.stream(chain(queue, ("Grow", way)), [Message(SIZE)]))
-    (grown,) = runner.stream(chain(queue, ("Grow", "none")), [Message(SIZE)])
+        list(runner.stream(packing(queue, ("Grow", way)), [Message(SIZE)]))
+    (grown,) = runner.stream(packing(queue, ("Grow", "none")), [Message(SIZE)])
     assert grown.payload.size == SIZE
-    several = in_a_row(queue, ("GrowTogether", {"compression": way, "batch": {"size": 4, "wait": 0.2}}))
+    several = chain(queue, ("GrowTogether", {"compression": way, "batch": {"size": 4, "wait": 0.2}}))
     with pytest.raises(ConfigError, match=sentence):
         list(runner.stream(several, [Message(SIZE) for _ in range(4)]))
     assert "raised unexpected" not in worker.text()  # which is what Celery says of an activation that broke
@@ -247,5 +245,5 @@ def test_a_worker_without_the_package_is_told_before_anything_runs(
     assert worker.presence["compressions"] == ["zstd"]
     runner = Runner(redis_url, shared_memory=False)
     with pytest.raises(ConfigError, match=r"compression is 'lz4', and its worker on .* pip install celerypipe\[compre"):
-        list(runner.stream(chain("nolz4", ("Echo", "lz4")), [Message(1)]))
-    assert len(list(runner.stream(chain("nolz4", ("Echo", "zstd")), waves(1)))) == 1
+        list(runner.stream(packing("nolz4", ("Echo", "lz4")), [Message(1)]))
+    assert len(list(runner.stream(packing("nolz4", ("Echo", "zstd")), waves(1)))) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,27 +11,16 @@ from typing import Any
 
 import pytest
 
-import celerypipe
-from celerypipe import File, Message, NodeFailed, Pipeline, Runner
+from celerypipe import Message, NodeFailed, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.message.files import PIECE
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
-from tests.integration.runner.warp.test_warp import POOLS, warped
 from tests.nodes import filing
-from tests.servers import RedisServer, StartWorker, eventually
-
-CONFIG = 'imports = ["tests.nodes.filing"]\n'
-
-
-def made(folder: Path, name: str, size: int = 1000) -> File:
-    """A file of a content that no other test has."""
-    (folder / name).write_bytes(secrets.token_bytes(size))
-    return celerypipe.file(folder / name)
-
-
-def results(runner: Runner, pipeline: Pipeline, payloads: list[Any]) -> list[Any]:
-    return [message.payload for message in runner.stream(pipeline, [Message(payload) for payload in payloads])]
+from tests.nodes.filing import CONFIG, made
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
+from tests.servers import POOLS, RedisServer, StartWorker, eventually
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)

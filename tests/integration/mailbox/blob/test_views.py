@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from celerypipe import Message, RunCancelled, Runner
-from tests.integration.runner.carrier.test_references import chain, frames, memory_of
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain, frames
+from tests.runs.traces import memory_of
 from tests.servers import StartWorker
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is shared so on Linux only")

@@ -6,57 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from celerypipe import Message, Pipeline, Runner, codec
+from celerypipe import Pipeline, Runner, codec
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.mailbox.blob.shared_memory import ROOT
 from celerypipe.redis.connection import Client, connect
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import SIZE, chain, frames
+from tests.runs.reading import Reading
+from tests.runs.traces import memory_of
 from tests.servers import ROOT as CHECKOUT
 from tests.servers import RedisServer, StartWorker, eventually
-
-SIZE = 300_000
-
-
-def chain(
-    queue: str, *stages: str | tuple[str, dict[str, Any]], before: tuple[NodeDefinition, ...] = (), **options: Any
-) -> Pipeline:
-    """Warped nodes n0, n1, … in a row: the mark of each, or mark and limits; options of the node by its name."""
-    nodes = [
-        NodeDefinition(
-            name=f"n{number}",
-            type="proc",
-            mark=f"tests.nodes.remote.{mark}",
-            warped=True,
-            warp_configuration={"queue": queue, **limits},
-            **options.get(f"n{number}", {}),
-        )
-        for number, (mark, limits) in enumerate((each, {}) if isinstance(each, str) else each for each in stages)
-    ]
-    every = [*before, *nodes]
-    links = [(one.name, other.name) for one, other in pairwise(every)]
-    return Pipeline(name="chain", nodes=every, links=links, folder=options.get("folder"))
-
-
-def frames(count: int, size: int = SIZE) -> Iterator[Message]:
-    for number in range(count):
-        yield Message(np.full(size, number % 100, np.uint8))
-
-
-def memory_of(run: Runner | str) -> Path:
-    """The folder in shared memory of a run, or of the one that a runner is at."""
-    if isinstance(run, Runner):
-        assert run._current is not None
-        run = run._current.course.run_id
-    return ROOT / f"celerypipe-run-{run}"
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -164,12 +126,13 @@ def test_a_dead_letter_of_the_second_node_has_its_payload(
 
 RUNNER = """
 import sys
-from tests.integration.runner.carrier.test_references import chain, frames
 from celerypipe import Runner
+from tests.runs.pipelines import chain, frames
+from tests.runs.traces import run_of
 pipeline = chain(sys.argv[2], "Echo", n0={"configuration": {"delay": 0.05}})
 runner = Runner(sys.argv[1])
 for message in runner.stream(pipeline, frames(1000)):
-    print(runner._current.course.run_id, flush=True)
+    print(run_of(runner), flush=True)
 """
 
 

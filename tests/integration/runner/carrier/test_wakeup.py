@@ -15,7 +15,7 @@ from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
 from tests.servers import RedisServer, StartWorker
 
 LINGER = 0.05

@@ -28,23 +28,6 @@ from tests.servers import ROOT, RedisServer, StartWorker, eventually
 POOLS = [("solo", 1), ("prefork", 1), ("threads", 2)]
 
 
-@pytest.fixture
-def runner(shared_worker: StartWorker, redis_url: str) -> Iterator[Runner]:
-    """A runner whose functions run on two processes."""
-    shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
-    with Runner(redis_url) as runner:
-        yield runner
-
-
-@pytest.fixture(params=["there", "here"])
-def either(request: pytest.FixtureRequest, shared_worker: StartWorker, redis_url: str) -> Iterator[Runner]:
-    """A runner whose functions run on a worker, and one whose functions run here."""
-    if request.param == "there":
-        shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
-    with Runner(redis_url) if request.param == "there" else Runner(local=True) as runner:
-        yield runner
-
-
 EXACT = [
     None,
     3,

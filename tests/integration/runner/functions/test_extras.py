@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import celerypipe
-from celerypipe import CodecError, File, NodeFailed, NodeTimeout, Runner
+from celerypipe import CodecError, NodeFailed, NodeTimeout, Runner
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from tests.nodes import filing, printing
+from tests.nodes.filing import made
 from tests.servers import StartWorker, eventually
 
 CONFIG = 'imports = ["tests.nodes.printing", "tests.nodes.filing"]\n'
@@ -27,12 +28,6 @@ def runner(request: pytest.FixtureRequest, shared_worker: StartWorker, redis_url
         shared_worker("filing", pool="prefork", concurrency=2, config=CONFIG)
     with Runner(redis_url) if request.param == "there" else Runner(local=True) as runner:
         yield runner
-
-
-def made(folder: Path, name: str, size: int = 1000) -> File:
-    """A file of a content that no other test has."""
-    (folder / name).write_bytes(secrets.token_bytes(size))
-    return celerypipe.file(folder / name)
 
 
 # -- consoles ---------------------------------------------------------------------------------------------------------

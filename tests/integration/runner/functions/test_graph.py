@@ -15,12 +15,9 @@ from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.signing import VARIABLE
 from celerypipe.runner.functions.outcome import MOST_AGAIN
 from celerypipe.runner.functions.session import Session
-from tests.integration.runner.functions.test_calls import either, runner
 from tests.nodes import called
 from tests.nodes.called import CONFIG
 from tests.servers import RedisServer, StartWorker, eventually
-
-__all__ = ["either", "runner"]
 
 
 def session_of(runner: Runner) -> Session:

@@ -21,12 +21,9 @@ from celerypipe.mailbox.blob.blob import is_shared
 from celerypipe.mailbox.cancellation import cancel
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import Client, connect
-from tests.integration.runner.functions.test_calls import runner
 from tests.nodes import called
 from tests.nodes.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
-
-__all__ = ["runner"]
 
 
 def test_it_is_seen_and_cancelled_from_outside(runner: Runner, redis_client: Client, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from celerypipe import CircuitOpen, Message, NoWorker, Pipeline, Runner
 from celerypipe.runner.folder.letters import DeadLetters
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import StartWorker, eventually
 from tests.servers.extent import at_length
 

@@ -8,7 +8,7 @@ import pytest
 
 from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import Link, NodeDefinition
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
 from tests.servers import StartWorker
 
 

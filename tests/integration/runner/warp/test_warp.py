@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +19,16 @@ from celerypipe import (
     NodeFailed,
     NodeTimeout,
     NoWorker,
-    Pipeline,
     Runner,
 )
 from celerypipe.celery.application import app
-from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.url import broker_url
-from tests.servers import StartWorker, eventually
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
+from tests.runs.traces import keys_of
+from tests.servers import POOLS, StartWorker, eventually
 from tests.servers.extent import at_length
-
-CONFIG = 'imports = ["tests.nodes.remote"]\n'
-POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
-
-
-def warped(mark: str, queue: str, *, configuration: dict[str, Any] | None = None, **options: Any) -> Pipeline:
-    """A pipeline of one warped node, to be fed and read from code."""
-    limits = {"queue": queue, **options.pop("limits", {})}
-    folder = options.pop("folder", None)
-    node = NodeDefinition(
-        name="there",
-        type="proc",
-        mark=mark,
-        configuration=configuration or {},
-        warped=True,
-        warp_configuration=limits,
-        **options,
-    )
-    return Pipeline(name="test", nodes=[node], links=[], folder=folder)
-
-
-def results(runner: Runner, pipeline: Pipeline, payloads: Sequence[Any]) -> list[Any]:
-    return [message.payload for message in runner.stream(pipeline, [Message(payload) for payload in payloads])]
-
-
-def keys_of(runner: Runner, client: redis.Redis, kind: str) -> list[bytes]:
-    """The keys of a kind that its run has, or left behind; others may run in the same Redis, or were killed there."""
-    run = runner.report.run if runner.report else runner._current and runner._current.course.run_id
-    assert run
-    return list(client.scan_iter(f"celerypipe:{kind}:{run}*", count=1000))
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)

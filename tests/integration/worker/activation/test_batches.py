@@ -26,11 +26,10 @@ from celerypipe.redis.connection import Client, connect
 from celerypipe.worker.activation.alarm import Alarm
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.serving import Serving
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.carrier.test_references import chain
-from tests.integration.runner.warp.test_warp import CONFIG, POOLS, results, warped
-from tests.nodes.remote import Together
-from tests.servers import StartWorker, eventually
+from tests.nodes.remote import CONFIG, Together
+from tests.runs.pipelines import chain, warped
+from tests.runs.reading import Reading, results
+from tests.servers import POOLS, StartWorker, eventually
 
 #: Payloads without those that ``Together`` treats in a way of their own.
 NUMBERS = range(2, 302)

@@ -10,8 +10,8 @@ import pytest
 
 from celerypipe import Message, NodeTimeout, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.integration.runner.carrier.test_references import chain
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain
 from tests.servers import StartWorker
 
 GRAPHS = 6

@@ -19,8 +19,8 @@ from celerypipe import Message, NodeTimeout, Pipeline, Report, RunCancelled, Run
 from celerypipe.errors import CodecError
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.warp.warp import Warp
-from tests.integration.runner.carrier.test_references import chain
-from tests.integration.runner.warp.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain
 from tests.servers import StartWorker, eventually
 
 #: The first messages go the long way: nobody knows yet how long the nodes take.

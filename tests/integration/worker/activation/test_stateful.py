@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,11 @@ import redis
 
 from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, WorkerLost
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.faults.test_worker_faults import Reading
-from tests.integration.runner.warp.test_warp import keys_of, warped
-from tests.servers import StartWorker
-
-CONFIG = 'imports = ["tests.nodes.stateful", "tests.nodes.remote"]\n'
-POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
-
-
-def summing(queue: str, node: str = "RunningSum", **options: Any) -> Pipeline:
-    return warped(f"tests.nodes.stateful.{node}", queue, **options)
-
-
-def sums(numbers: Any) -> list[int]:
-    return list(accumulate(numbers))
-
-
-def payloads(stream: Any) -> list[Any]:
-    return [message.payload for message in stream]
+from tests.nodes.stateful import CONFIG, sums
+from tests.runs.pipelines import summing, warped
+from tests.runs.reading import Reading, payloads
+from tests.runs.traces import keys_of
+from tests.servers import POOLS, StartWorker
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
