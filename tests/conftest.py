@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from celerypipe.redis.connection import Client, connect
-from tests.servers import WORKERS, RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
-from tests.tuned_redis import DURABLE, TunedRedis
+from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
+from tests.servers.flower import running_flower
+from tests.servers.redis import DURABLE, TunedRedis
+from tests.servers.worker import WORKERS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,6 +62,13 @@ def durable_redis() -> Iterator[TunedRedis]:
     server = TunedRedis(settings=DURABLE).start()
     yield server
     server.remove()
+
+
+@pytest.fixture
+def flower(redis_url: str, tmp_path: Path) -> Iterator[httpx.Client]:
+    """A client of a running Flower of the session's Redis."""
+    with running_flower(redis_url, tmp_path) as client:
+        yield client
 
 
 @pytest.fixture

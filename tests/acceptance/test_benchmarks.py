@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from tests.processes import alive, descendants
 from tests.servers import ROOT, eventually
+from tests.servers.processes import alive, descendants
 
 pytestmark = pytest.mark.usefixtures("redis_url")  # which skips, or under CI fails, where there is no redis-server
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from celerypipe.cli import main
-from tests.servers import PATIENCE, ROOT, RedisServer, launch_worker
+from tests.servers import RedisServer, launch_worker
+from tests.servers.checkout import celerypipe
 
 NODES = """
 from celerypipe import Message, Proc
@@ -53,18 +53,10 @@ class Desk:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(ROOT), "CELERYPIPE_REDIS_URL": url}
+        self.environment = {"CELERYPIPE_REDIS_URL": url}
 
     def celerypipe(self, *words: object, status: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "celerypipe", *map(str, words)],
-            cwd=self.folder,
-            env={**self.environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = celerypipe(*words, cwd=self.folder, **{**self.environment, **variables})
         assert done.returncode == status, (done.stdout, done.stderr)
         return done
 

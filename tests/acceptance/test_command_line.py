@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import alive, descendants
 from tests.servers import PATIENCE, ROOT, eventually
+from tests.servers.checkout import celerypipe
+from tests.servers.processes import alive, descendants
 
 
 def definition(folder: Path, **changes: Any) -> Path:
@@ -49,15 +50,7 @@ def definition(folder: Path, **changes: Any) -> Path:
 
 def run(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
     """``celerypipe run`` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "celerypipe", "run", *map(str, words)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return celerypipe("run", *words, cwd=folder)
 
 
 # -- what it prints, how it exits -------------------------------------------------------------------------------------

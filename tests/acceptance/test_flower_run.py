@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.integration.test_flower import flower
-from tests.servers import PATIENCE, ROOT, eventually
-
-__all__ = ["flower"]  # the fixture
+from tests.servers import eventually
+from tests.servers.checkout import celerypipe
 
 SECRET = "payload-bytes-" * 200
 
@@ -46,15 +41,7 @@ def test_a_run_shows_in_flower_as_a_task_under_its_mark(
     ]
     links = [{"from": "src", "to": "there"}, {"from": "there", "to": "out"}]
     definition.write_text(json.dumps({"version": "1", "pipeline": {"name": "seen", "nodes": nodes, "links": links}}))
-    done = subprocess.run(
-        [sys.executable, "-m", "celerypipe", "run", str(definition), "--redis", redis_url, "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = celerypipe("run", definition, "--redis", redis_url, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.jsonl").read_text()) == SECRET
     run = json.loads(done.stdout)["run"]

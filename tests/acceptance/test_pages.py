@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.runs.pictures import PROSE
 from tests.servers import ROOT
-from tests.unit.test_tasks import PROSE
 
 EXAMPLE = ROOT / "examples" / "pages"
 NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")

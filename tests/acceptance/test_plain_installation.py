@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, launch_worker
-from tests.tutorial import COUNT, QUICK, Tutorial
 
 pytestmark = pytest.mark.timeout(400)  # most of it is pip's
 

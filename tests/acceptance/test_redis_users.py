@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ import redis
 import celerypipe
 from celerypipe import Runner
 from celerypipe.redis.connection import Client, connect
-from tests import called
-from tests.processes import descendants
+from tests.nodes import called
+from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
-from tests.tutorial import COUNT, QUICK, Tutorial
+from tests.servers.flower import running_flower
+from tests.servers.processes import command_line, descendants
 
 USERS = ROOT / "docs" / "redis-users.acl"
 #: Written as in a URL; the percent sign is not to be taken for text.
@@ -57,6 +57,12 @@ def guarded(private_redis: RedisServer) -> Iterator[Guarded]:
     admin.close()
 
 
+@pytest.fixture
+def flower(guarded: Guarded, tmp_path: Path) -> Iterator[httpx.Client]:
+    with running_flower(guarded.url("dashboard"), tmp_path) as client:
+        yield client
+
+
 def refused(guarded: Guarded) -> list[str]:
     """What Redis refused so far: user, and the command or key."""
     log: Any = guarded.admin.execute_command("ACL", "LOG", 100)
@@ -86,30 +92,6 @@ def worker(guarded: Guarded, start_worker: StartWorker) -> RunningWorker:
     found = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False)
     found.wait_for_text("ready.")
     return found
-
-
-@pytest.fixture
-def flower(guarded: Guarded, tmp_path: Path) -> Iterator[httpx.Client]:
-    place = tmp_path / "flower.sock"
-    command = [sys.executable, "-m", "celery", "-A", "celerypipe", "flower", f"--unix-socket={place}"]
-    extra = {"FLOWER_UNAUTHENTICATED_API": "true"}
-    with (tmp_path / "flower.log").open("wb") as file:
-        process = subprocess.Popen(
-            command, env={**environment(guarded, "dashboard"), **extra}, cwd=tmp_path, stdout=file, stderr=file
-        )
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), base_url="http://flower", timeout=20) as client:
-
-        def answers() -> bool:
-            with suppress(httpx.ConnectError):  # its socket is there a moment before it listens
-                return place.exists() and client.get("/healthcheck").status_code == 200
-            return False
-
-        try:
-            eventually(answers, "an answer of Flower")
-            yield client
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 @pytest.mark.timeout(120)
@@ -164,13 +146,6 @@ def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
         assert [text[max(0, text.index(secret) - 200) :] for text in shown if secret in text] == []
 
 
-def command_line(pid: int) -> str:
-    """What ``ps`` shows to everyone."""
-    with suppress(FileNotFoundError):
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    return ""
-
-
 @pytest.mark.parametrize(
     ("user", "command"),
     [
@@ -199,7 +174,7 @@ def test_what_a_user_may_not_do(guarded: Guarded, user: str, command: list[str])
 
 
 def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp_path: Path) -> None:
-    large = {"type": "proc", "mark": "tests.remembered.Frames", "cache": True, "on_error": "skip"}
+    large = {"type": "proc", "mark": "tests.nodes.remembered.Frames", "cache": True, "on_error": "skip"}
     nodes = [
         {"name": "src", "type": "source", "mark": "data_streamer", "configuration": {"count": 5, "rate": 0}},
         {"name": "frames", **large, "configuration": {"diary": str(tmp_path / "diary")}},

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT
-from tests.tutorial import COUNT, QUICK, Tutorial
 
 pytestmark = pytest.mark.usefixtures("redis_url")  # which skips, or under CI fails, where there is no redis-server
 

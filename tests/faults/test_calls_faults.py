@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Runner, WorkerLost
-from celerypipe.redis.connection import connect
-from tests import called
-from tests.called import CONFIG
-from tests.extent import at_length
+from tests.nodes import called
+from tests.nodes.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 def test_a_worker_killed_with_five_calls_in_hand(
@@ -73,11 +72,9 @@ def test_redis_forgets_everything_in_the_middle(
         last = [runner.submit(called.add, one, two) for one, two in zip(large, calls[-4:], strict=True)]
         calls[20].result(30)
         if restarts:
-            private_redis.stop()
-            private_redis.start()
+            private_redis.restart_empty()
         else:
-            with connect(private_redis.url) as client:
-                client.flushall()
+            private_redis.flush()
         assert [call.result(50) for call in calls] == list(range(300))
         assert [call.result(50)[0] for call in last] == [296.0, 298.0, 300.0, 302.0]
         assert [call.result(50)[0] for call in large] == [0.0, 1.0, 2.0, 3.0]
@@ -86,7 +83,7 @@ def test_redis_forgets_everything_in_the_middle(
 SCRIPT = """
 import sys
 from celerypipe import Runner
-from tests import called
+from tests.nodes import called
 
 with Runner(sys.argv[1]) as runner:
     call = runner.submit(called.gate, sys.argv[2], sys.argv[3])

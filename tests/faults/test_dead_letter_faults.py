@@ -10,16 +10,18 @@ from pathlib import Path
 
 from celerypipe import Runner
 from celerypipe.definition.pipeline import Pipeline
-from tests.integration.test_cli_dead import definition, listed
+from tests.runs.letters import definition, listed
 from tests.servers import ROOT, eventually
 
 COUNT = 60
 
 
 def test_a_replay_that_is_killed_loses_no_letter(tmp_path: Path) -> None:
-    Runner().run(Pipeline.load(numbers(tmp_path, mark="tests.remote.Picky", configuration={"bad": list(range(COUNT))})))
+    Runner().run(
+        Pipeline.load(numbers(tmp_path, mark="tests.nodes.remote.Picky", configuration={"bad": list(range(COUNT))}))
+    )
     assert len(listed(tmp_path / "run")) == COUNT
-    path = numbers(tmp_path, mark="tests.remote.Echo", configuration={"delay": 0.02})
+    path = numbers(tmp_path, mark="tests.nodes.remote.Echo", configuration={"delay": 0.02})
     command = [sys.executable, "-m", "celerypipe", "dead", "replay", str(path), "--quiet"]
     log = tmp_path / "log"
     with log.open("wb") as file:
@@ -36,7 +38,7 @@ def test_a_replay_that_is_killed_loses_no_letter(tmp_path: Path) -> None:
     left = listed(path)
     assert 0 < len(left) < COUNT, log.read_text()
     assert len(left) >= COUNT - len(written)  # a letter goes after its result is written, never before
-    Runner().replay(Pipeline.load(numbers(tmp_path, mark="tests.remote.Echo", configuration={})))
+    Runner().replay(Pipeline.load(numbers(tmp_path, mark="tests.nodes.remote.Echo", configuration={})))
     assert listed(path) == []
     found = Counter(out.read_text().split())
     assert set(found) == {str(number) for number in range(COUNT)}

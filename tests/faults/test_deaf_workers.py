@@ -7,14 +7,14 @@ from typing import Any
 
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from tests.integration.test_worker_boot import call
-from tests.proxy import Proxy
 from tests.servers import StartWorker, Workplace, eventually
-from tests.tuned_redis import TunedRedis
+from tests.servers.proxy import Proxy
+from tests.servers.redis import TunedRedis
+from tests.servers.task import send_task
 
 #: kombu does not look whether its connection still lives, as before its 5.6.
 CONFIG = """
-imports = ["tests.remote", "{watchdog}"]
+imports = ["tests.nodes.remote", "{watchdog}"]
 worker_pool = "prefork"
 worker_concurrency = 1
 [broker_transport_options]
@@ -46,7 +46,7 @@ def test_on_a_line_that_went_silent_a_worker_is_up_and_deaf_and_the_watchdog_end
             proxy.swallow()
             eventually(lambda: not _asking(client), "the end of what the workers asked last")
             for queue in ("watched", "unwatched"):
-                call(server.url, "tests.remote.Echo", queue)
+                send_task(server.url, "tests.nodes.remote.Echo", queue)
             before = _said_at(client, unwatched.presence["id"])
 
             assert watched.wait_for_end() == 75

@@ -20,10 +20,11 @@ from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from tests.faulty import CONFIG
-from tests.integration.test_warp import results, warped
-from tests.processes import descendants
+from tests.nodes.faulty import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import results
 from tests.servers import StartWorker, eventually
+from tests.servers.processes import descendants
 
 CGROUPS = Path("/sys/fs/cgroup/memory")
 
@@ -38,7 +39,7 @@ def test_what_kills_its_process_is_given_up_with_signal_or_status_and_worker(
 ) -> None:
     worker = start_doomed("dways", pool="prefork", concurrency=2, config=CONFIG)
     ways = {"exit": "exit status 3", "segfault": "killed by SIGSEGV", "abort": "killed by SIGABRT"}
-    pipeline = warped("tests.faulty.Dies", "dways", on_error="dead_letter", folder=str(tmp_path))
+    pipeline = warped("tests.nodes.faulty.Dies", "dways", on_error="dead_letter", folder=str(tmp_path))
     payloads = [each for way in ways for each in (*range(20), way)]
     assert results(Runner(redis_url), pipeline, payloads) == [*range(20)] * 3
     letters = given_up(tmp_path)
@@ -52,7 +53,7 @@ def test_what_kills_its_process_is_given_up_with_signal_or_status_and_worker(
 def test_under_stop_the_error_says_which_process_it_was(start_doomed: StartWorker, redis_url: str) -> None:
     worker = start_doomed("dstop", pool="prefork", concurrency=1, config=CONFIG)
     with pytest.raises(WorkerLost, match=r"died 3 times: killed by SIGKILL \(process \d+, \d+, \d+ of ") as raised:
-        results(Runner(redis_url), warped("tests.faulty.Dies", "dstop"), ["kill"])
+        results(Runner(redis_url), warped("tests.nodes.faulty.Dies", "dstop"), ["kill"])
     last = raised.value.worker.rpartition(" ")[2]
     assert raised.value.worker == f"{worker.presence['host']}, process {last}"
     assert f", {last} of worker dstop.{worker.process.pid}@" in str(raised.value)
@@ -62,9 +63,9 @@ def test_under_stop_the_error_says_which_process_it_was(start_doomed: StartWorke
 
 def test_what_a_limit_refuses_is_an_ordinary_failure(start_doomed: StartWorker, redis_url: str) -> None:
     start_doomed("dlimit", pool="prefork", concurrency=1, config=CONFIG)
-    pipeline = warped("tests.faulty.Bounded", "dlimit", configuration={"limit": 200_000_000}, on_error="skip")
+    pipeline = warped("tests.nodes.faulty.Bounded", "dlimit", configuration={"limit": 200_000_000}, on_error="skip")
     assert results(Runner(redis_url), pipeline, [1, 2_000_000_000, 2]) == [1, 2]
-    strict = warped("tests.faulty.Bounded", "dlimit", configuration={"limit": 200_000_000})
+    strict = warped("tests.nodes.faulty.Bounded", "dlimit", configuration={"limit": 200_000_000})
     with pytest.raises(NodeFailed, match="MemoryError"):
         results(Runner(redis_url), strict, [2_000_000_000])
 
@@ -89,7 +90,7 @@ def test_the_kernel_ends_what_takes_too_much_memory_and_the_error_says_so(
     worker = start_doomed("dmemory", pool="prefork", concurrency=1, config=CONFIG)
     for pid in (worker.process.pid, *descendants(worker.process.pid)):
         small_memory(pid)
-    pipeline = warped("tests.faulty.Dies", "dmemory", on_error="dead_letter", folder=str(tmp_path))
+    pipeline = warped("tests.nodes.faulty.Dies", "dmemory", on_error="dead_letter", folder=str(tmp_path))
     try:
         assert results(Runner(redis_url), pipeline, [1, "memory", 2]) == [1, 2]
     finally:

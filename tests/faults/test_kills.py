@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from celerypipe import Message, Runner
-from tests.counted import lasting
-from tests.extent import LONG
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import CONFIG, warped
-from tests.processes import descendants
+from tests.nodes.remote import CONFIG
+from tests.runs.counted import lasting
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers.extent import LONG
+from tests.servers.processes import descendants
 
 #: Kills, and messages between two of them: by what came out, so that each kill meets work that is under way.
 KILLS, BETWEEN = (20, 400) if LONG else (3, 100)
@@ -67,7 +68,7 @@ def test_one_of_three_workers_is_killed_again_and_again(start_doomed: StartWorke
     ]
     for worker in workers:
         worker.wait_for_presence()
-    pipeline = warped("tests.remote.Echo", "kmany", configuration={"delay": WORK})
+    pipeline = warped("tests.nodes.remote.Echo", "kmany", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(COUNT))))
 
     def kill(number: int) -> None:
@@ -81,7 +82,7 @@ def test_one_of_three_workers_is_killed_again_and_again(start_doomed: StartWorke
 
 def test_children_are_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
     start_doomed("kchildren", pool="prefork", concurrency=2, config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "kchildren", configuration={"delay": WORK})
+    pipeline = warped("tests.nodes.remote.Echo", "kchildren", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(COUNT))))
     reading.kill("a child", lambda _: os.kill(reading.out[-1].meta["pid"], signal.SIGKILL))
 
@@ -90,7 +91,7 @@ def test_a_whole_prefork_worker_dies_with_its_children_and_another_takes_over(
     start_doomed: StartWorker, redis_url: str
 ) -> None:
     first = start_doomed("kwhole", pool="prefork", concurrency=2, config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "kwhole", configuration={"delay": WORK})
+    pipeline = warped("tests.nodes.remote.Echo", "kwhole", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(400))))
     reading.wait_for(50)
     children = descendants(first.process.pid)
@@ -104,7 +105,7 @@ def test_the_only_worker_is_killed_and_another_starts_five_seconds_later(
     start_doomed: StartWorker, redis_url: str
 ) -> None:
     first = start_doomed("konly", pool="solo", config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "konly", configuration={"delay": WORK})
+    pipeline = warped("tests.nodes.remote.Echo", "konly", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(400))))
     reading.wait_for(50)
     first.kill()

@@ -24,15 +24,15 @@ from celerypipe import (
     WorkerLost,
 )
 from celerypipe.errors import RemoteTraceback, UnknownMark
-from tests.extent import LONG
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import warped
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import StartWorker, launch_worker
+from tests.servers.extent import LONG
 
 #: Seconds between knowing and saying; a machine that runs other tests at the same time gets more.
 PROMISE = 1.0 if LONG else 6.0
 TIMEOUT = 0.5
-CONFIG = 'imports = ["tests.faulty", "tests.stateful_nodes"]\n'
+CONFIG = 'imports = ["tests.nodes.faulty", "tests.nodes.stateful"]\n'
 
 
 @dataclass
@@ -85,7 +85,7 @@ def test_what_goes_wrong_on_a_message_is_typed_and_said_soon(
 ) -> None:
     fault, diary = FAULTS[name], tmp_path / "diary"
     worker = shared_worker("fkinds", pool="prefork", concurrency=2, config=CONFIG)
-    pipeline = warped("tests.faulty.Noted", "fkinds", configuration={"diary": str(diary)}, **fault.node)
+    pipeline = warped("tests.nodes.faulty.Noted", "fkinds", configuration={"diary": str(diary)}, **fault.node)
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, ("well", fault.payload, "after"))))
     error = reading.failure()
     assert type(error) is fault.error
@@ -105,12 +105,12 @@ def test_what_goes_wrong_on_a_message_is_typed_and_said_soon(
 
 
 def unknown(url: str, worker: Any) -> tuple[Timed, float]:
-    return Timed(Runner(url).stream(warped("tests.faulty.Nobody", "fkinds"), [Message(1)])), time.monotonic()
+    return Timed(Runner(url).stream(warped("tests.nodes.faulty.Nobody", "fkinds"), [Message(1)])), time.monotonic()
 
 
 def unknown_later(url: str, worker: Any) -> tuple[Timed, float]:
     """No worker serves its queue when the run begins; the first one that comes does not know the mark."""
-    reading = Timed(Runner(url).stream(warped("tests.faulty.Nobody", "flater"), [Message(1)]))
+    reading = Timed(Runner(url).stream(warped("tests.nodes.faulty.Nobody", "flater"), [Message(1)]))
     late = launch_worker("flater", url=url, pool="solo", config=CONFIG)
     known = time.monotonic()
     try:
@@ -121,13 +121,13 @@ def unknown_later(url: str, worker: Any) -> tuple[Timed, float]:
 
 
 def nobody(url: str, worker: Any) -> tuple[Timed, float]:
-    pipeline = warped("tests.faulty.Dies", "fnobody", limits={"on_no_worker": "fail"})
+    pipeline = warped("tests.nodes.faulty.Dies", "fnobody", limits={"on_no_worker": "fail"})
     return Timed(Runner(url).stream(pipeline, [Message(1)])), time.monotonic()
 
 
 def cancelled(url: str, worker: Any) -> tuple[Timed, float]:
     runner = Runner(url)
-    reading = _going(runner, warped("tests.faulty.Dies", "fkinds"))
+    reading = _going(runner, warped("tests.nodes.faulty.Dies", "fkinds"))
     known = time.monotonic()
     runner.cancel()
     return reading, known
@@ -135,7 +135,7 @@ def cancelled(url: str, worker: Any) -> tuple[Timed, float]:
 
 def lost(url: str, worker: Any) -> tuple[Timed, float]:
     """The process of a pinned node, which no other can stand in for."""
-    pipeline = warped("tests.stateful_nodes.Forgetful", "fkinds", limits={"pinned": True})
+    pipeline = warped("tests.nodes.stateful.Forgetful", "fkinds", limits={"pinned": True})
     reading = _going(Runner(url), pipeline)
     known = time.monotonic()
     os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
@@ -151,8 +151,8 @@ def _going(runner: Runner, pipeline: Any) -> Timed:
 @pytest.mark.parametrize(
     ("harm", "error", "kind", "text"),
     [
-        (unknown, UnknownMark, None, "tests.faulty.Nobody"),
-        (unknown_later, UnknownMark, None, "tests.faulty.Nobody"),
+        (unknown, UnknownMark, None, "tests.nodes.faulty.Nobody"),
+        (unknown_later, UnknownMark, None, "tests.nodes.faulty.Nobody"),
         (nobody, NoWorker, "no_worker", "fnobody"),
         (cancelled, RunCancelled, None, ""),
         (lost, WorkerLost, "lost", "there: the process that kept its state is gone: killed by SIGKILL ("),

@@ -16,11 +16,12 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import connect
-from tests.extent import LONG, at_length
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import CONFIG, warped
-from tests.processes import descendants
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import ROOT, RedisServer, RunningWorker, StartWorker, eventually
+from tests.servers.extent import LONG, at_length
+from tests.servers.processes import descendants
 
 #: Messages before memory counts, and seconds or messages after that.
 SETTLED, MORE, LONG_SECONDS = 300, 900, 600.0
@@ -58,11 +59,11 @@ def resident(pid: int) -> int:
 def endless(folder: Path, queue: str, *, node: float, sink: float) -> Path:
     """Frames as fast as they are taken, through a warped node and a sink that take so many seconds for each."""
     nodes = [
-        {"name": "frames", "type": "source", "mark": "tests.remote.Frames"}
+        {"name": "frames", "type": "source", "mark": "tests.nodes.remote.Frames"}
         | {"configuration": {"count": 1_000_000_000, "size": SIZE}},
-        {"name": "there", "type": "proc", "mark": "tests.remote.Echo", "configuration": {"delay": node}}
+        {"name": "there", "type": "proc", "mark": "tests.nodes.remote.Echo", "configuration": {"delay": node}}
         | {"warped": True, "warp_configuration": {"queue": queue, "window": WINDOW}},
-        {"name": "ticks", "type": "sink", "mark": "tests.remote.Ticks"}
+        {"name": "ticks", "type": "sink", "mark": "tests.nodes.remote.Ticks"}
         | {"configuration": {"path": str(folder / "ticks"), "delay": sink}},
     ]
     links = [{"from": "frames", "to": "there"}, {"from": "there", "to": "ticks"}]
@@ -116,7 +117,7 @@ def test_the_byte_budget_holds_in_redis(start_worker: StartWorker, private_redis
             yield Message(bytes([number]) * size)
 
     runner = Runner(private_redis.url, byte_budget=budget, shared_memory=False)
-    pipeline = warped("tests.remote.Echo", "budget", configuration={"delay": 0.005}, limits={"window": 64})
+    pipeline = warped("tests.nodes.remote.Echo", "budget", configuration={"delay": 0.005}, limits={"window": 64})
     most = 0
     with connect(private_redis.url) as client:
         reading = Reading(runner.stream(pipeline, frames()))

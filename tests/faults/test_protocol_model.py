@@ -31,7 +31,7 @@ from celerypipe.mailbox.scripts import REFRESH
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from tests.extent import LONG
+from tests.servers.extent import LONG
 
 SLOTS = 3
 #: Rounds of the runner within which all is answered once nothing breaks any more.

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.counted import Counted
-from tests.extent import LONG
-from tests.integration.test_warp import CONFIG, POOLS
-from tests.sentinels import MASTER, Watched
-from tests.servers import StartWorker, eventually
+from tests.nodes.remote import CONFIG
+from tests.runs.counted import Counted
+from tests.servers import POOLS, StartWorker, eventually
+from tests.servers.extent import LONG
+from tests.servers.sentinels import MASTER, Watched
 
 
 def kill_the_master(watched: Watched) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from celerypipe.redis.connection import connect
-from tests.counted import Counted, lasting
-from tests.extent import LONG
-from tests.integration.test_warp import CONFIG, POOLS
-from tests.proxy import Proxy
-from tests.servers import StartWorker
-from tests.tuned_redis import TunedRedis
+from tests.nodes.remote import CONFIG
+from tests.runs.counted import Counted, lasting
+from tests.servers import POOLS, StartWorker
+from tests.servers.extent import LONG
+from tests.servers.proxy import Proxy
+from tests.servers.redis import TunedRedis
 
 
 def cut(proxy: Proxy) -> None:

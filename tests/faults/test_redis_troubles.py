@@ -11,12 +11,13 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import Client
-from tests.counted import SECONDS, Counted, lasting
-from tests.extent import LONG
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import CONFIG, POOLS, warped
-from tests.servers import StartWorker, eventually
-from tests.tuned_redis import TunedRedis
+from tests.nodes.remote import CONFIG
+from tests.runs.counted import SECONDS, Counted, lasting
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
+from tests.servers import POOLS, StartWorker, eventually
+from tests.servers.extent import LONG
+from tests.servers.redis import TunedRedis
 
 
 def kill_and_restart_with_data(server: TunedRedis, client: Client) -> None:
@@ -46,10 +47,7 @@ def _state(server: TunedRedis) -> str:
 
 
 def stand_still(server: TunedRedis, client: Client) -> None:
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    lasting()
-    os.kill(server.process.pid, signal.SIGCONT)
+    server.freeze(SECONDS)
 
 
 def pause_clients(server: TunedRedis, client: Client) -> None:
@@ -134,7 +132,7 @@ def test_a_bell_whose_task_was_lost_is_rung_again(
 ) -> None:
     start_worker("lost", url=durable_redis.url, pool="solo", config=CONFIG)
     gate = tmp_path / "gate"
-    pipeline = warped("tests.remote.Gate", "lost", limits={"slice": 0.05})
+    pipeline = warped("tests.nodes.remote.Gate", "lost", limits={"slice": 0.05})
     busy = Reading(Runner(durable_redis.url).stream(pipeline, [Message(1), Message(str(gate))]))
     busy.wait_for(1)  # the only slot of the worker is taken now, so the next bell waits in the queue's list
     waiting = Reading(Runner(durable_redis.url).stream(pipeline, [Message(2)]))

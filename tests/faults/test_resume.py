@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from celerypipe.runner.folder.journal import FILE, parse
-from tests.extent import at_length
-from tests.integration.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
 from tests.servers import ROOT, StartWorker, eventually
+from tests.servers.extent import at_length
 
 #: How many lines the source has. Some of them are the paths of gates, which hold the run up until they are there.
 COUNT = 300
@@ -44,8 +44,8 @@ class Place:
             "folder": "kept",
             "nodes": [
                 node("lines", "source", "json_lines", path=str(self.source)),
-                {**node("gate", "proc", "tests.remote.Gate"), **elsewhere},
-                {**node("echo", "proc", "tests.remote.Echo"), **elsewhere},
+                {**node("gate", "proc", "tests.nodes.remote.Gate"), **elsewhere},
+                {**node("echo", "proc", "tests.nodes.remote.Echo"), **elsewhere},
                 node("file", "sink", "json_lines", path=str(self.out)),
             ],
             "links": [
@@ -176,7 +176,7 @@ def test_after_ctrl_c_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_a_run_that_failed_goes_on_with_the_message_that_it_failed_over(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    place.pipeline["nodes"][1] = {**node("gate", "proc", "tests.remote.Gate"), "timeout": 0.2}
+    place.pipeline["nodes"][1] = {**node("gate", "proc", "tests.nodes.remote.Gate"), "timeout": 0.2}
     process = place.start()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
@@ -191,7 +191,7 @@ def test_a_run_that_failed_goes_on_with_the_message_that_it_failed_over(tmp_path
 
 def test_a_sink_that_keeps_no_record_gets_every_message_at_least_once(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    place.pipeline["nodes"][3] = node("file", "sink", "tests.remote.Drop", path=str(place.out))
+    place.pipeline["nodes"][3] = node("file", "sink", "tests.nodes.remote.Drop", path=str(place.out))
     place.killed_when(lambda: place.noted() >= 100)
     for gate in place.gates.values():
         gate.touch()
@@ -211,8 +211,8 @@ def test_pictures_are_known_by_name(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.pipeline["nodes"] = [
         node("lines", "source", "image_files", folder=str(pictures)),
-        node("gate", "proc", "tests.here.Halt", at="10", gate=str(gate)),
-        node("echo", "proc", "tests.remote.Echo"),
+        node("gate", "proc", "tests.nodes.here.Halt", at="10", gate=str(gate)),
+        node("echo", "proc", "tests.nodes.remote.Echo"),
         node("file", "sink", "image_files", pattern="{sequence}-{name}.png"),
     ]
     place.killed_when(lambda: place.noted() > 0)

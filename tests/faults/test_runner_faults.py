@@ -14,62 +14,11 @@ import redis
 from celerypipe import Message, Runner
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
-from tests.extent import LONG
-from tests.integration.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.streaming import endless, lines, start_run
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
-
-
-def endless(tmp_path: Path, queue: str, delay: float = 0.01) -> Path:
-    """A pipeline that streams numbers through a slow warped node into a file."""
-    definition = {
-        "version": "1",
-        "plugins": [],
-        "pipeline": {
-            "name": "endless",
-            "id": "1",
-            "nodes": [
-                {
-                    "name": "numbers",
-                    "type": "source",
-                    "mark": "data_streamer",
-                    "configuration": {"count": 1_000_000, "rate": 200},
-                },
-                {
-                    "name": "there",
-                    "type": "proc",
-                    "mark": "tests.remote.Echo",
-                    "configuration": {"delay": delay},
-                    "warped": True,
-                    "warp_configuration": {"queue": queue},
-                },
-                {
-                    "name": "file",
-                    "type": "sink",
-                    "mark": "json_lines",
-                    "configuration": {"path": str(tmp_path / "out.jsonl")},
-                },
-            ],
-            "links": [{"from": "numbers", "to": "there"}, {"from": "there", "to": "file"}],
-        },
-    }
-    path = tmp_path / "pipeline.json"
-    path.write_text(json.dumps(definition))
-    return path
-
-
-def start_run(pipeline: Path, url: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "celerypipe", "run", str(pipeline), "--redis", url, "--json"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def lines(tmp_path: Path) -> list[int]:
-    out = tmp_path / "out.jsonl"
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+from tests.servers.extent import LONG
 
 
 def test_ctrl_c_once_drains_and_reports(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
@@ -131,8 +80,8 @@ def test_after_kill_9_nobody_works_for_it_longer_than_its_lease_and_its_keys_go(
     diary = tmp_path / "diary"
     script = f"""
 from celerypipe import Message, Runner
-from tests.integration.test_warp import warped
-pipeline = warped("tests.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
+from tests.runs.pipelines import warped
+pipeline = warped("tests.nodes.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
 list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0)]))
 """
     runner = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
@@ -145,7 +94,7 @@ list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0
         assert ours
         assert all(client.pttl(name) > 0 for name in ours)
         if pool != "threads":  # its worker is free again: solo and prefork interrupt the work of the dead one
-            (out,) = Runner(url).stream(warped("tests.remote.Echo", f"late{pool}"), [Message(1)])
+            (out,) = Runner(url).stream(warped("tests.nodes.remote.Echo", f"late{pool}"), [Message(1)])
             assert out.payload == 1
         eventually(lambda: not client.exists(keys.run(run)), "the end of the lease")
         eventually(lambda: not client.exists(f"{keys.bell(run, 'there')}0"), "a free bell")

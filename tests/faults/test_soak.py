@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.servers import ROOT, redis_binary
+from tests.servers import ROOT
+from tests.servers.redis import redis_binary
 
 
 @pytest.mark.timeout(280)

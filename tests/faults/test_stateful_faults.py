@@ -15,24 +15,23 @@ import redis
 from celerypipe import Message, NodeFailed, Pipeline, Runner, WorkerLost
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import connect
-from tests.extent import LONG, at_length
-from tests.faults.test_redis_faults import flush, freeze, restart_empty
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_stateful import CONFIG, payloads, summing, sums
-from tests.integration.test_warp import warped
+from tests.nodes.stateful import CONFIG, sums
+from tests.runs.pipelines import summing, warped
+from tests.runs.reading import Reading, payloads
 from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.extent import LONG, at_length
 
 DELAY = {"delay": 0.002}
 NODES = ["RunningSum", "Window"]
 
 
 def there(mark: str, queue: str) -> Pipeline:
-    return warped(f"tests.stateful_nodes.{mark}", queue, configuration=DELAY)
+    return warped(f"tests.nodes.stateful.{mark}", queue, configuration=DELAY)
 
 
 def locally(mark: str, count: int) -> list[Any]:
     """What the node sends where nothing dies."""
-    pipeline = warped(f"tests.stateful_nodes.{mark}", "nowhere")
+    pipeline = warped(f"tests.nodes.stateful.{mark}", "nowhere")
     return [message.payload for message in Runner(local=True).stream(pipeline, map(Message, range(count)))]
 
 
@@ -101,12 +100,12 @@ def lose_answers(server: RedisServer) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        flush,
+        RedisServer.flush,
         pytest.param(lose_state, marks=at_length),
         pytest.param(lose_messages, marks=at_length),
         pytest.param(lose_answers, marks=at_length),
-        pytest.param(restart_empty, marks=at_length),
-        pytest.param(freeze, marks=at_length),
+        pytest.param(RedisServer.restart_empty, marks=at_length),
+        pytest.param(RedisServer.freeze, marks=at_length),
     ],
 )
 def test_the_runner_goes_back_to_the_snapshot_it_has(
@@ -120,7 +119,7 @@ def test_the_runner_goes_back_to_the_snapshot_it_has(
         reading.wait_for(count)
         harm(private_redis)
     assert reading.payloads() == sums(range(900))
-    if harm is not freeze:
+    if harm is not RedisServer.freeze:
         assert any("it goes on from the snapshot after message" in text for text in said), said
 
 
@@ -132,7 +131,7 @@ def test_a_pinned_node_outlives_a_redis_that_is_silent_for_a_while(
     pipeline = summing("sredis", "Forgetful", configuration=DELAY, limits={"pinned": True})
     reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(900))))
     reading.wait_for(100)
-    freeze(private_redis)
+    private_redis.freeze()
     assert reading.payloads() == sums(range(900))
 
 
@@ -141,7 +140,7 @@ def test_a_pinned_node_has_nothing_to_go_back_to(start_worker: StartWorker, priv
     pipeline = summing("sredis", "Forgetful", configuration=DELAY, limits={"pinned": True})
     reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(20_000))))
     reading.wait_for(20)
-    flush(private_redis)
+    private_redis.flush()
     with pytest.raises(WorkerLost, match=r"there: Redis lost .*a pinned node has no snapshot to go back to"):
         reading.payloads()
 
@@ -181,7 +180,7 @@ def test_a_lost_payload_of_a_message_in_the_state_is_sent_again(
     start_worker("sblob", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
     nodes = [
         NodeDefinition(name=name, type="proc", mark=mark, warped=True, warp_configuration={"queue": "sblob"})
-        for name, mark in (("large", "tests.stateful_nodes.Enlarge"), ("there", "tests.stateful_nodes.Picture"))
+        for name, mark in (("large", "tests.nodes.stateful.Enlarge"), ("there", "tests.nodes.stateful.Picture"))
     ]
     pipeline = Pipeline(name="test", nodes=nodes, links=[("large", "there")])
     runner = Runner(private_redis.url, shared_memory=False)
@@ -232,7 +231,7 @@ def test_an_update_that_fails_when_redis_lost_what_it_did_ends_the_run_too(
     pipeline = summing("smoody", "Moody", configuration=configuration, on_error="skip")
     reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(600))))
     reading.wait_for(20)
-    flush(private_redis)
+    private_redis.flush()
     with pytest.raises(NodeFailed, match=r"went through before and fails now \(ValueError: not again\)"):
         reading.payloads()
 

@@ -15,11 +15,11 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.stuck import CALL_BACK_PATIENCE, StuckWatch
-from tests.extent import at_length
-from tests.faults.test_worker_faults import Reading
-from tests.faulty import CONFIG
-from tests.integration.test_warp import results, warped
+from tests.nodes.faulty import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading, results
 from tests.servers import StartWorker, eventually
+from tests.servers.extent import at_length
 
 #: Hangs that an interrupt ends, and those it does not: C that holds the GIL, Python that takes no exception.
 EASY, HARD = ["sleep", "socket"], ["gil", "deaf"]
@@ -27,12 +27,12 @@ EASY, HARD = ["sleep", "socket"], ["gil", "deaf"]
 
 def hanging(queue: str, **options: Any) -> Any:
     """A node that hangs for longer than a test may take, and has time enough to be begun on a busy machine."""
-    return warped("tests.faulty.Hangs", queue, timeout=1.5, **{"on_error": "skip", **options})
+    return warped("tests.nodes.faulty.Hangs", queue, timeout=1.5, **{"on_error": "skip", **options})
 
 
 def patient(queue: str) -> Any:
     """The same node without a timeout: it waits for a worker as long as it takes."""
-    return warped("tests.faulty.Hangs", queue)
+    return warped("tests.nodes.faulty.Hangs", queue)
 
 
 def hang(url: str, queue: str, way: str) -> None:
@@ -103,10 +103,10 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
 
 
 def test_a_snapshot_that_hangs_in_a_thread_is_a_stuck_node(start_doomed: StartWorker, redis_url: str) -> None:
-    config = 'imports = ["tests.stateful_nodes"]\nexit_when_stuck = 1.0\n'
+    config = 'imports = ["tests.nodes.stateful"]\nexit_when_stuck = 1.0\n'
     worker = start_doomed("ssnapshot", pool="threads", concurrency=1, config=config)
     configuration = {"wrong": "hang", "delay": 0.01}
-    pipeline = warped("tests.stateful_nodes.Awkward", "ssnapshot", configuration=configuration, timeout=0.5)
+    pipeline = warped("tests.nodes.stateful.Awkward", "ssnapshot", configuration=configuration, timeout=0.5)
     runner = Runner(redis_url)
     reading = Reading(runner.stream(pipeline, map(Message, range(300))))
     assert worker.wait_for_end() == 75, worker.text()
@@ -133,10 +133,12 @@ def test_other_threads_finish_before_a_stuck_worker_ends(
     start_doomed: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
     queue, gate = "sothers", tmp_path / "gate"
-    config = 'imports = ["tests.faulty", "tests.remote"]\n'
+    config = 'imports = ["tests.nodes.faulty", "tests.nodes.remote"]\n'
     arguments = ["--exit-when-stuck", "1"]
     worker = start_doomed(queue, pool="threads", concurrency=2, config=config, arguments=arguments)
-    other = Reading(Runner(redis_url).stream(warped("tests.remote.Gate", queue), [Message(1), Message(str(gate))]))
+    other = Reading(
+        Runner(redis_url).stream(warped("tests.nodes.remote.Gate", queue), [Message(1), Message(str(gate))])
+    )
     other.wait_for(1)
     hang(redis_url, queue, "sleep")
     worker.wait_for_text("exits with status 75")

@@ -17,11 +17,12 @@ from celerypipe import Message, Runner
 from celerypipe.mailbox.wire import ENTRY
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
-from tests.extent import LONG
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_references import chain
-from tests.integration.test_warp import CONFIG
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain
+from tests.runs.reading import Reading
+from tests.runs.traces import run_of
 from tests.servers import StartWorker
+from tests.servers.extent import LONG
 
 COUNT = 6000 if LONG else 400
 #: What the stranger does before he leaves, so that the run can end.
@@ -110,9 +111,8 @@ def test_a_stranger_who_never_rests_changes_nothing(
     runner = Runner(redis_url, shared_memory=False)
     reading = Reading(runner.stream(pipeline, messages()))
     reading.wait_for(5)
-    assert runner._current is not None
     with connect(redis_url) as client:
-        stranger = Stranger(client, runner._current.course.run_id)
+        stranger = Stranger(client, run_of(runner))
         reading.join(500 if LONG else 100)
         stranger.left.set()
         stranger.join()

@@ -16,10 +16,11 @@ from celerypipe.celery.application import app
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.url import broker_url
-from tests.extent import at_length
-from tests.faults.test_worker_faults import Reading
-from tests.integration.test_warp import CONFIG, results, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading, results
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers.extent import at_length
 
 #: Where Debian's package libfaketime puts it; the directory is that of the machine's architecture.
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -47,7 +48,7 @@ def test_a_result_that_comes_late_is_nobodys(start_doomed: StartWorker, redis_ur
         assert answered.wait(40)
         yield from map(Message, (0.01, 0.02))
 
-    pipeline = warped("tests.remote.Nap", "wlate", configuration={"diary": str(diary)})
+    pipeline = warped("tests.nodes.remote.Nap", "wlate", configuration={"diary": str(diary)})
     reading = Reading(Runner(redis_url).stream(pipeline, messages()))
     eventually(diary.exists, "the beginning of its nap")
     os.killpg(first.process.pid, signal.SIGSTOP)
@@ -67,7 +68,7 @@ def test_a_result_for_a_run_that_ended_is_thrown_away(
 ) -> None:
     diary = tmp_path / "diary"
     worker = start_doomed("wover", pool="threads", concurrency=1, config=CONFIG, url=private_redis.url)
-    pipeline = warped("tests.remote.Nap", "wover", configuration={"diary": str(diary)})
+    pipeline = warped("tests.nodes.remote.Nap", "wover", configuration={"diary": str(diary)})
     runner = Runner(private_redis.url)
     reading = Reading(runner.stream(pipeline, [Message(1.0)]))
     eventually(diary.exists, "the beginning of its nap")
@@ -81,7 +82,7 @@ def test_results_that_come_twice_count_once(
     start_doomed: StartWorker, private_redis: RedisServer, client: Client
 ) -> None:
     start_doomed("wtwice", pool="solo", config=CONFIG, url=private_redis.url)
-    pipeline = warped("tests.remote.Echo", "wtwice", configuration={"delay": 0.001})
+    pipeline = warped("tests.nodes.remote.Echo", "wtwice", configuration={"delay": 0.001})
     reading = Reading(Runner(private_redis.url).stream(pipeline, map(Message, range(500))))
     reply, last, copies = key_of(client, "reply"), b"0-0", 0
     mine: set[bytes] = set()
@@ -103,7 +104,7 @@ def test_two_activations_for_one_mailbox_share_it(
     url = private_redis.url
     start_doomed("wboth", pool="prefork", concurrency=3, config=CONFIG, url=url)
     limits = {"parallel": 1, "linger": 0.1}
-    pipeline = warped("tests.remote.Echo", "wboth", configuration={"delay": 0.002}, limits=limits)
+    pipeline = warped("tests.nodes.remote.Echo", "wboth", configuration={"delay": 0.002}, limits=limits)
     reading = Reading(Runner(url).stream(pipeline, map(Message, range(1000))))
     run = key_of(client, "mailbox").decode().split(":")[2]
     bell = f"{keys.bell(run, 'there')}0"
@@ -113,7 +114,9 @@ def test_two_activations_for_one_mailbox_share_it(
             if stray % 2:
                 client.delete(bell)
             arguments = [run, "there", 0, f"stray{stray}"]
-            app.send_task("tests.remote.Echo", arguments, queue="wboth", connection=connection, ignore_result=True)
+            app.send_task(
+                "tests.nodes.remote.Echo", arguments, queue="wboth", connection=connection, ignore_result=True
+            )
     assert reading.payloads() == list(range(1000))
     assert len({message.meta["pid"] for message in reading.out}) > 1
 
@@ -125,7 +128,7 @@ def test_a_clock_that_is_an_hour_off_changes_nothing(start_doomed: StartWorker, 
     queue = f"wclock{'ahead' if shift[0] == '+' else 'behind'}"
     worker = start_doomed(queue, pool="prefork", concurrency=1, config=CONFIG, env=env)
     assert abs(worker.presence["started"] - os.stat(worker.log).st_mtime) > 3000  # it does live an hour off
-    pipeline = warped("tests.remote.Nap", queue, timeout=2.0, on_error="skip")
+    pipeline = warped("tests.nodes.remote.Nap", queue, timeout=2.0, on_error="skip")
     runner = Runner(redis_url)
     payloads = [0.001] * 50 + [60.0] + [0.002] * 50
     assert results(runner, pipeline, payloads) == [0.001] * 50 + [0.002] * 50
@@ -139,11 +142,11 @@ def test_a_clock_that_is_an_hour_off_changes_nothing(start_doomed: StartWorker, 
 @pytest.fixture
 def stranger(start_doomed: StartWorker, redis_url: str, workplace: Any) -> Any:
     """Starts a worker whose celerypipe has another version of the codec."""
-    text = "from celerypipe import codec\nfrom tests.remote import Echo\n\ncodec.CODEC_VERSION = 99\n"
+    text = "from celerypipe import codec\nfrom tests.nodes.remote import Echo\n\ncodec.CODEC_VERSION = 99\n"
     workplace.module("tests_of_another_version", text)
 
     def start(queue: str) -> Any:
-        workplace.config(queue, 'imports = ["tests_of_another_version", "tests.remote"]\n')
+        workplace.config(queue, 'imports = ["tests_of_another_version", "tests.nodes.remote"]\n')
         python_path = os.pathsep.join([str(workplace.folder), str(ROOT)])
         return start_doomed(queue, pool="solo", cwd=workplace.folder, env={"PYTHONPATH": python_path})
 
@@ -153,7 +156,7 @@ def stranger(start_doomed: StartWorker, redis_url: str, workplace: Any) -> Any:
 def test_a_worker_with_another_codec_is_refused_with_both_versions(redis_url: str, stranger: Any) -> None:
     stranger("wcodec")
     with pytest.raises(ConfigError, match=rf"codec 99, this machine {codec.CODEC_VERSION}"):
-        results(Runner(redis_url), warped("tests.remote.Echo", "wcodec"), range(10))
+        results(Runner(redis_url), warped("tests.nodes.remote.Echo", "wcodec"), range(10))
 
 
 @at_length
@@ -163,7 +166,7 @@ def test_beside_others_a_worker_with_another_codec_does_no_harm(
     start_doomed("wmixed", pool="solo", config=CONFIG)
     other = stranger("wmixed")
     runner, payloads = Runner(redis_url), list(range(100))
-    pipeline = warped("tests.remote.Echo", "wmixed", configuration={"delay": 0.002}, limits={"linger": 0.05})
+    pipeline = warped("tests.nodes.remote.Echo", "wmixed", configuration={"delay": 0.002}, limits={"linger": 0.05})
     assert results(runner, pipeline, payloads) == payloads
     if "unreadable record" in other.text():  # it got a bell
         assert f"version {codec.CODEC_VERSION} of the codec, this celerypipe reads version 99" in other.text()

@@ -5,51 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from celerypipe import Message, RunCancelled, Runner, codec
-from tests.extent import LONG
-from tests.integration.test_warp import CONFIG, warped
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import RedisServer, StartWorker, eventually
-
-
-class Reading(threading.Thread):
-    """Reads a stream to its end in the background."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__(daemon=True)
-        self.stream = stream
-        self.out: list[Message] = []
-        self.error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            for message in self.stream:
-                self.out.append(message)
-        except Exception as error:  # noqa: BLE001  # handed to the test, whatever it is
-            self.error = error
-
-    def wait_for(self, count: int) -> None:
-        eventually(lambda: len(self.out) >= count or self.error, f"{count} messages")
-        assert self.error is None, self.error
-
-    def payloads(self) -> list[Any]:
-        """Everything, once the stream has ended."""
-        self.join(50)
-        assert not self.is_alive(), f"still reading, {len(self.out)} messages here"
-        if self.error is not None:
-            raise self.error
-        return [message.payload for message in self.out]
+from tests.servers.extent import LONG
 
 
 def test_a_killed_child_costs_a_lease_and_no_message(start_worker: StartWorker, redis_url: str) -> None:
     start_worker("kchild", pool="prefork", concurrency=2, config=CONFIG)
-    pipeline = warped("tests.remote.Echo", "kchild", configuration={"delay": 0.005})
+    pipeline = warped("tests.nodes.remote.Echo", "kchild", configuration={"delay": 0.005})
     reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in range(600))))
     reading.wait_for(50)
     os.kill(reading.out[-1].meta["pid"], signal.SIGKILL)
@@ -61,7 +31,11 @@ def test_a_message_that_kills_its_process_is_given_up_and_the_others_are_not(
 ) -> None:
     start_worker("kpoison", pool="prefork", concurrency=2, config=CONFIG)
     pipeline = warped(
-        "tests.remote.Deadly", "kpoison", configuration={"bad": [30]}, on_error="dead_letter", folder=str(tmp_path)
+        "tests.nodes.remote.Deadly",
+        "kpoison",
+        configuration={"bad": [30]},
+        on_error="dead_letter",
+        folder=str(tmp_path),
     )
     out = [message.payload for message in Runner(redis_url).stream(pipeline, map(Message, range(100)))]
     assert out == [number for number in range(100) if number != 30]
@@ -78,7 +52,7 @@ def test_a_worker_that_shuts_down_hands_over_at_once(
 ) -> None:
     queue = f"kterm{pool}"
     first = start_worker(queue, pool=pool, concurrency=slots, config=CONFIG)
-    pipeline = warped("tests.remote.Echo", queue, configuration={"delay": 0.005})
+    pipeline = warped("tests.nodes.remote.Echo", queue, configuration={"delay": 0.005})
     reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in range(600))))
     reading.wait_for(50)
     start_worker(queue, pool=pool, concurrency=slots, config=CONFIG)
@@ -90,11 +64,11 @@ def test_a_worker_that_shuts_down_hands_over_at_once(
 def test_an_activation_comes_back_to_celery_under_load(start_worker: StartWorker, redis_url: str) -> None:
     worker = start_worker("kload", pool="solo", config=CONFIG)
     limits = {"slice": 0.05, "term": 0.3}
-    first = warped("tests.remote.Echo", "kload", configuration={"delay": 0.002}, limits=limits)
+    first = warped("tests.nodes.remote.Echo", "kload", configuration={"delay": 0.002}, limits=limits)
     slow = Reading(Runner(redis_url).stream(first, (Message(number) for number in range(1500))))
     slow.wait_for(20)
     # The only process of the worker is busy with the first run for seconds; the second gets its turn meanwhile.
-    second = warped("tests.remote.Echo", "kload", limits=limits)
+    second = warped("tests.nodes.remote.Echo", "kload", limits=limits)
     assert len(list(Runner(redis_url).stream(second, (Message(number) for number in range(50))))) == 50
     assert slow.is_alive()
     assert slow.payloads() == list(range(1500))
@@ -106,7 +80,9 @@ def test_a_hung_update_ends_in_time_and_its_process_is_usable_again(
 ) -> None:
     start_worker("khang", pool="solo", config=CONFIG)
     diary = tmp_path / "diary"
-    pipeline = warped("tests.remote.Nap", "khang", configuration={"diary": str(diary)}, timeout=0.5, on_error="skip")
+    pipeline = warped(
+        "tests.nodes.remote.Nap", "khang", configuration={"diary": str(diary)}, timeout=0.5, on_error="skip"
+    )
     out = [message.payload for message in Runner(redis_url).stream(pipeline, [Message(60.0), Message(0.01)])]
     assert out == [0.01]
     assert diary.read_text().split() == ["60.0", "0.01"]  # the hung one was not started a second time
@@ -118,7 +94,7 @@ def test_a_worker_that_shuts_down_leaves_the_rest_of_its_batch(
     first = start_worker("batch", pool="solo", config=CONFIG)
     gates = [str(tmp_path / "one"), str(tmp_path / "two")]
     payloads = [*range(300), gates[0], *range(300, 310), gates[1], *range(310, 340)]
-    stream = Runner(redis_url).stream(warped("tests.remote.Gate", "batch"), [Message(each) for each in payloads])
+    stream = Runner(redis_url).stream(warped("tests.nodes.remote.Gate", "batch"), [Message(each) for each in payloads])
     reading = Reading(stream)
     reading.wait_for(300)  # it waits at the first gate now, or soon, and holds what is behind it
     first.process.terminate()
@@ -136,7 +112,7 @@ def test_a_worker_whose_redis_went_while_it_worked_still_ends_when_told(
     """Celery's own heartbeat, overdue after the work, would try without end and hear nothing."""
     worker = start_worker("alone", pool=pool, concurrency=slots, config=CONFIG, url=private_redis.url)
     diary = tmp_path / "diary"
-    pipeline = warped("tests.remote.Nap", "alone", configuration={"diary": str(diary)})
+    pipeline = warped("tests.nodes.remote.Nap", "alone", configuration={"diary": str(diary)})
     runner = Runner(private_redis.url)
     reading = Reading(runner.stream(pipeline, [Message(4.0)]))
     eventually(diary.exists, "the beginning of the nap")

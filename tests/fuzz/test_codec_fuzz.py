@@ -23,7 +23,7 @@ from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.onward import unpack as unpack_steps
 from celerypipe.mailbox.record import Record
 from tests.fuzz.corpus import codec_inputs, mutated
-from tests.words import nested, pack
+from tests.fuzz.words import framed, nested, pack
 
 INPUTS = int(os.environ.get("CELERYPIPE_FUZZ", "10000"))
 #: Inputs that are made of each example of Hypothesis: three of its own, each harmed five times more.
@@ -35,12 +35,6 @@ WORDS = nested(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.sampled_from(ODD) | st.binary(),
 )
 seen: Counter[str] = Counter()
-
-
-def framed(header: bytes, buffers: bytes, kind: int) -> bytes:
-    gap = bytes(-len(header) % 16) if buffers else b""
-    total = 16 + len(header) + len(gap) + len(buffers)
-    return struct.pack("<2sBBIQ", b"cp", codec.CODEC_VERSION, kind, len(header), total) + header + gap + buffers
 
 
 def decodes(data: bytes) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import redis
 
-from tests.processes import descendants
+from tests.servers.processes import descendants
 from tests.soak.world import World
 
 Harm = Callable[[World, random.Random, Path], None]
@@ -47,8 +47,7 @@ def freeze_a_worker(world: World, dice: random.Random, _: Path) -> None:
 
 def empty_redis(world: World, _: random.Random, __: Path) -> None:
     """FLUSHALL."""
-    with redis.Redis.from_url(world.redis.url) as client:
-        client.flushall()
+    world.redis.flush()
 
 
 def kill_redis(world: World, _: random.Random, __: Path) -> None:
@@ -58,10 +57,7 @@ def kill_redis(world: World, _: random.Random, __: Path) -> None:
 
 def freeze_redis(world: World, dice: random.Random, _: Path) -> None:
     """SIGSTOP, and on."""
-    assert world.redis.process is not None
-    world.redis.process.send_signal(signal.SIGSTOP)
-    threading.Event().wait(dice.uniform(0.2, 5.0))
-    world.redis.process.send_signal(signal.SIGCONT)
+    world.redis.freeze(dice.uniform(0.2, 5.0))
 
 
 def pause_redis(world: World, dice: random.Random, _: Path) -> None:

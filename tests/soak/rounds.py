@@ -44,7 +44,7 @@ def _node(dice: random.Random, name: str, queue: str) -> NodeDefinition:
     return NodeDefinition(
         name=name,
         type="proc",
-        mark="tests.remote.Mark",
+        mark="tests.nodes.remote.Mark",
         configuration={"name": name, **doing},
         on_error="skip",
         retries=RETRIES,

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.processes import alive, birth, descendants
+from tests.nodes.remote import CONFIG
 from tests.servers import ROOT, RedisServer, RunningWorker, eventually, launch_worker
+from tests.servers.processes import alive, birth, descendants
 
-CONFIG = 'imports = ["tests.remote"]\n'
 #: Pool and slots of the workers, in turn.
 KINDS = (("prefork", 2), ("solo", 1), ("threads", 2))
 QUEUE = "soak"
@@ -128,7 +128,7 @@ BYSTANDER = {
             {
                 "name": "there",
                 "type": "proc",
-                "mark": "tests.remote.Echo",
+                "mark": "tests.nodes.remote.Echo",
                 "warped": True,
                 "warp_configuration": {"queue": QUEUE},
             },

@@ -25,24 +25,8 @@ from celerypipe.catalogue.told import default_digest
 from celerypipe.codec.digest import digest
 from celerypipe.definition.parts import CacheDefinition
 from celerypipe.errors import CodecError
-from tests.unit.codec.test_codec import same
-
-ASK = Asker("tasks.gpu.Detect", "version 1", {"threshold": 0.5})
-
-#: Written down once: another Python, numpy or msgspec finds the same, or all that is kept would be lost to it.
-EXPECTED: dict[str, Any] = {
-    "4dfdf70979fcaa9c": None,
-    "89c6067b34643e02": (1, 2.5, "three", b"4", True),
-    "b202e190d7527394": np.arange(1000, dtype="<f4").reshape(10, 100),
-    "0700f6b023221345": {"a", "b", ("c", 1)},
-    "a84ac4bfedfccc3f": Image(np.zeros((2, 3, 3), np.uint8), 3, 2, 3, "RGB"),
-    "3522a2f0e5081827": {"n": 2**80, "when": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)},
-}
-
-
-def fingerprint(payload: Any, **meta: Any) -> str:
-    return ASK(Message(payload, meta=meta)).fingerprint
-
+from tests.unit.cache.questions import ASK, EXPECTED, fingerprint
+from tests.unit.codec.equality import same
 
 DIFFERENT: list[Any] = [
     1, 1.0, True, "1", b"1", bytearray(b"1"), None, 0, 0.0, -0.0, False, "", 1 + 0j, 2**70,
@@ -127,7 +111,7 @@ def test_equal_by_the_codec_is_equal_by_digest(one: Any, other: Any) -> None:
 
 
 def test_it_is_the_same_in_another_process_with_another_hash_seed() -> None:
-    code = "from tests.unit.cache.test_asked import EXPECTED, fingerprint; import json;"
+    code = "from tests.unit.cache.questions import EXPECTED, fingerprint; import json;"
     code += "print(json.dumps(list(map(fingerprint, EXPECTED.values()))))"
     here = [fingerprint(value) for value in EXPECTED.values()]
     assert [found.removeprefix("blake3-")[:16] for found in here] == list(EXPECTED)

@@ -15,7 +15,7 @@ from celerypipe.cache.kept import kept, restored
 from celerypipe.cache.seal import Seal
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Object
-from tests.asking import asked
+from tests.runs.asking import asked
 
 #: This machine may be busy.
 SLOWLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

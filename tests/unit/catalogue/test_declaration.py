@@ -68,7 +68,7 @@ def test_a_version_is_read_from_the_source(
 
 
 def test_of_a_module_that_is_loaded_the_class_itself_is_asked() -> None:
-    assert version_of_mark("tests.remote.Echo") == ""
+    assert version_of_mark("tests.nodes.remote.Echo") == ""
     assert version_of_mark("celerypipe.contract.function.FunctionNode") == ""
 
 

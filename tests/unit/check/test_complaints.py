@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from celerypipe.check.complaints import check, notes, require
-from celerypipe.definition.pipeline import Pipeline
+from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import DefinitionError
+from tests.unit.definition.sample import complaints
 
 MODULE = """
 from celerypipe import Proc
@@ -266,3 +267,15 @@ def test_notes_tell_what_looks_unintended(tmp_path: Path, module: str) -> None:
     assert "passes" in found[4] or "pass as they come" in found[4]
     assert "wants not-there-at-all, not installed" in found[5]
     assert check(pipeline) == []
+
+
+def test_only_a_proc_without_a_memory_has_results_to_keep(module: str) -> None:
+    for kind in ("source", "sink"):
+        found = complaints(NodeDefinition, name="n", type=kind, mark="m", cache=True)
+        assert found["nodes['n'].cache"].startswith("is for a proc")
+        assert NodeDefinition(name="n", type=kind, mark="m", cache=False).cache is None
+    for mark in ("Counting", "Remembering"):
+        assert "stateful" in said(around(f"{module}.{mark}", cache="1h"))["cache"]
+        assert "cache" not in said(around(f"{module}.{mark}", cache=False))
+    assert said(around(f"{module}.Plain", cache="1h")) == {}
+    assert said(around(f"{module}.Counting", cache=True, warped=True)) == {}, "it is not imported here"

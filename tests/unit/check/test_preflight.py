@@ -263,3 +263,13 @@ def test_the_commands_reach_the_redis_that_was_meant() -> None:
         ("unix:///r.sock", "redis-cli -s /r.sock"),
     ]:
         assert Scene(look.pipeline, url, {}, (), 0.0, 0.0, 0).redis_cli == cli
+
+
+def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
+    remembering = worker(schema={"stateful": True, "snapshots": True})
+    finding = the(seen(remembering, node={"cache": True}), "cache")
+    assert (finding.severity, finding.place) == ("error", "node 'there' (far.away.Detect)")
+    assert "stateful" in finding.text
+    assert finding.mend == "leave it out"
+    assert not [each for each in preflight.inspect(seen(remembering)) if each.check == "cache"]
+    assert not [each for each in preflight.inspect(seen(worker(), node={"cache": True})) if each.check == "cache"]

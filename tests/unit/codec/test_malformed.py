@@ -24,16 +24,9 @@ from msgspec.msgpack import Ext
 
 from celerypipe import Array, Audio, Batch, Bytes, CodecError, Image, Message, Object, codec
 from celerypipe.codec import tags
-from tests.words import nested, pack
+from tests.fuzz.words import framed, nested, pack
 
 FUZZ = int(os.environ.get("CELERYPIPE_FUZZ", "20000"))
-
-
-def framed(header: bytes, buffers: bytes = b"", kind: int = 0) -> bytes:
-    """A preamble that is right, so that what follows it is looked at."""
-    gap = bytes(-len(header) % 16) if buffers else b""
-    total = 16 + len(header) + len(gap) + len(buffers)
-    return struct.pack("<2sBBIQ", b"cp", codec.CODEC_VERSION, kind, len(header), total) + header + gap + buffers
 
 
 def message_with(payload: Any, buffers: bytes = b"") -> bytes:

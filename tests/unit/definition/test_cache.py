@@ -10,16 +10,11 @@ import jsonschema
 import pytest
 
 from celerypipe import Message, node
-from celerypipe.check import preflight
 from celerypipe.definition.parts import CacheDefinition
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline, json_schema
 from celerypipe.errors import ConfigError
 from celerypipe.settings import CacheSettings, Settings
-from tests.unit.check.test_complaints import around, module, said
-from tests.unit.check.test_preflight import seen, the, worker
-from tests.unit.definition.test_pipeline import complaints, tutorial
-
-__all__ = ["module"]
+from tests.unit.definition.sample import complaints, tutorial
 
 OBJECT = {"ttl": "1h", "failures": True, "read_only": True, "version": "2", "meta": ["language"]}
 
@@ -81,28 +76,6 @@ def test_what_means_nothing_is_named_with_its_place_and_a_cure(wrong: Any, place
     found = complaints(Pipeline.from_dict, tutorial(cache=wrong))
     assert list(found) == [f"pipeline.nodes[1].cache{place}"]
     assert text in found[f"pipeline.nodes[1].cache{place}"]
-
-
-def test_only_a_proc_without_a_memory_has_results_to_keep(module: str) -> None:
-    for kind in ("source", "sink"):
-        found = complaints(NodeDefinition, name="n", type=kind, mark="m", cache=True)
-        assert found["nodes['n'].cache"].startswith("is for a proc")
-        assert NodeDefinition(name="n", type=kind, mark="m", cache=False).cache is None
-    for mark in ("Counting", "Remembering"):
-        assert "stateful" in said(around(f"{module}.{mark}", cache="1h"))["cache"]
-        assert "cache" not in said(around(f"{module}.{mark}", cache=False))
-    assert said(around(f"{module}.Plain", cache="1h")) == {}
-    assert said(around(f"{module}.Counting", cache=True, warped=True)) == {}, "it is not imported here"
-
-
-def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
-    remembering = worker(schema={"stateful": True, "snapshots": True})
-    finding = the(seen(remembering, node={"cache": True}), "cache")
-    assert (finding.severity, finding.place) == ("error", "node 'there' (far.away.Detect)")
-    assert "stateful" in finding.text
-    assert finding.mend == "leave it out"
-    assert not [each for each in preflight.inspect(seen(remembering)) if each.check == "cache"]
-    assert not [each for each in preflight.inspect(seen(worker(), node={"cache": True})) if each.check == "cache"]
 
 
 @node(queue="cpu", cache="1d", version="1")

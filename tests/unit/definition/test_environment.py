@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celerypipe.definition.pipeline import Pipeline, resolve_environment
-from tests.unit.definition.test_pipeline import complaints
+from tests.unit.definition.sample import complaints
 
 
 def test_variables_are_looked_up_however_deep_and_never_kept() -> None:

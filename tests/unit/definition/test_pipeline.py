@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import pickle
 from pathlib import Path
@@ -14,34 +13,7 @@ import pytest
 from celerypipe import Message, Proc, Source, node
 from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline, WarpConfiguration, json_schema
 from celerypipe.errors import DefinitionError
-
-TUTORIAL: dict[str, Any] = {
-    "version": "2.0.0",
-    "plugins": ["./plugins"],
-    "pipeline": {
-        "name": "test_mocked_pipeline",
-        "id": "1234567890",
-        "folder": "./pipe",
-        "nodes": [
-            {"name": "0_src", "type": "source", "mark": "data_streamer", "configuration": {}},
-            {
-                "name": "1_proc",
-                "type": "proc",
-                "mark": "passthrough_identity",
-                "configuration": {"delay": 2},
-                "warped": True,
-                "warp_configuration": {"queue": "remote", "timeout": 5},
-            },
-            {
-                "name": "2_dst",
-                "type": "sink",
-                "mark": "notifier_websocket",
-                "configuration": {"endpoint": "ws://127.0.0.1:8081"},
-            },
-        ],
-        "links": [{"from": "0_src", "to": "1_proc"}, {"from": "1_proc", "to": "2_dst"}],
-    },
-}
+from tests.unit.definition.sample import TUTORIAL, complaints, tutorial
 
 
 class Numbers(Source):
@@ -56,22 +28,6 @@ class Double(Proc):
 def triple(message: Message, by: int = 3) -> Message:
     """Does not run here."""
     return message.with_payload(message.payload * by)
-
-
-def tutorial(**changes: Any) -> dict[str, Any]:
-    """The tutorial's definition with keys of its node ``1_proc`` replaced."""
-    data = copy.deepcopy(TUTORIAL)
-    data["pipeline"]["nodes"][1].update(changes)
-    return data
-
-
-def complaints(make: Any, *args: Any, **named: Any) -> dict[str, str]:
-    """What is complained about, by place."""
-    with pytest.raises(DefinitionError) as raised:
-        make(*args, **named)
-    found = {complaint.place: complaint.text for complaint in raised.value.complaints}
-    assert len(found) == len(raised.value.complaints), raised.value
-    return found
 
 
 def test_the_tutorial_of_juturna_loads_and_comes_back_as_it_was_written(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from celerypipe.mailbox import schemas
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
-from tests import remembered
+from tests.nodes import remembered
 
 OURS, THEIRS = Keyring.parse("our key of many bytes"), Keyring.parse("their key of many bytes")
 SCHEMA = Catalogue().find(f"{remembered.__name__}.Declared").schema()

@@ -15,7 +15,7 @@ import pytest
 from celerypipe import CodecError, Console, Message
 from celerypipe.catalogue.capture import PIECE, Recorder, captured
 from celerypipe.message.console import Line, console_of
-from tests import printing
+from tests.nodes import printing
 
 
 def caught(words: str = "x") -> Console:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.runner.carrier.files import FileSender
 from celerypipe.worker.activation.files import FileFolder
+from tests.nodes.filing import made
 
 MakeFolder = Callable[..., FileFolder]
 
@@ -40,13 +40,6 @@ def make_folder(redis_url: str, tmp_path: Path) -> MakeFolder:
 @pytest.fixture
 def sender(redis_url: str) -> FileSender:
     return FileSender(redis_url, lambda seconds: False, lambda text: None)
-
-
-def made(folder: Path, name: str, size: int = 1000) -> File:
-    """A file of a content that no other test has."""
-    path = folder / name
-    path.write_bytes(secrets.token_bytes(size))
-    return celerypipe.file(path)
 
 
 def as_it_arrives(file: File, find: Callable[[File], Here] | FileFolder) -> File:
@@ -357,7 +350,9 @@ def test_for_a_fingerprint_its_content_counts_and_the_end_of_its_name(tmp_path: 
 
 def test_a_configuration_is_no_place_for_a_file(tmp_path: Path) -> None:
     configuration = {"payloads": [{"reference": made(tmp_path, "a.bin")}]}
-    node = NodeDefinition(name="n", mark="tests.filing.Read", type="proc", warped=True, configuration=configuration)
+    node = NodeDefinition(
+        name="n", mark="tests.nodes.filing.Read", type="proc", warped=True, configuration=configuration
+    )
     found = {each.place: each.text for each in check(Pipeline(name="p", nodes=[node], links=[]), Catalogue())}
     assert "has the file 'a.bin', and the content of files travels" in found["pipeline.nodes[0].configuration"]
 

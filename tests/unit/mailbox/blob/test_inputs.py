@@ -14,8 +14,8 @@ from celerypipe.mailbox.blob.inputs import Input, as_payload, placed, with_input
 from celerypipe.mailbox.record import Record
 from celerypipe.redis.connection import connect
 from celerypipe.runner.functions.call import split
-from tests import called as functions
-from tests.remote import Echo
+from tests.nodes import called as functions
+from tests.nodes.remote import Echo
 
 NOWHERE = connect("unix:///nowhere")
 STORE = Store("run")
@@ -73,7 +73,7 @@ def test_what_a_stranger_wrote_is_a_codec_error_and_nothing_else(given: Any, red
 
 
 def test_a_function_is_called_with_what_is_a_call_and_nothing_else() -> None:
-    function = called("tests.called.add", functions.add.__node__)  # type: ignore[attr-defined]  # set by @node
+    function = called("tests.nodes.called.add", functions.add.__node__)  # type: ignore[attr-defined]  # set by @node
     assert isinstance(function, CalledFunction)
     assert function.update(Message(((1,), {"other": 2}))).payload == 3  # type: ignore[union-attr]
     for payload in (None, 5, (1, 2), ((1,), {}, ()), ([1], {})):

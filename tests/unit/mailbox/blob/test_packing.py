@@ -190,7 +190,7 @@ def test_a_reference_to_nothing_is_a_codec_error_of_whoever_reads_it(reference: 
 def pipeline(compression: str, *, warped: bool = True) -> Pipeline:
     limits = {"queue": "q", "compression": compression}
     nodes = [
-        NodeDefinition(name="s", type="source", mark="tests.here.Numbers"),
+        NodeDefinition(name="s", type="source", mark="tests.nodes.here.Numbers"),
         NodeDefinition(name="n", type="proc", mark="passthrough_identity", warped=warped, warp_configuration=limits),
     ]
     return Pipeline(name="p", nodes=nodes, links=[("s", "n")])

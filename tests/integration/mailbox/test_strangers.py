@@ -1,0 +1,104 @@
+"""What a stranger wrote into celerypipe's keys: it is passed over, and takes nobody down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from celerypipe.mailbox import signs
+from celerypipe.mailbox.deaths import as_text, deaths_so_far
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
+from tests.servers import RedisServer
+from tests.servers.checkout import celerypipe
+
+GARBAGE = [b"", b"\xff\xfe", b"not json", b"5", b"null", b'"text"', b"[[", b"[" * 100_000, b"{}", b'{"id": 7}', b"NaN"]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_presence_that_no_worker_wrote_is_nobody(redis_client: Client, garbage: bytes) -> None:
+    before = {record["id"] for record in read_presences(redis_client)}
+    redis_client.zadd(keys.WORKERS, {name: redis_client.time()[0] * 1000 for name in ("stranger", b"\xff\xfe")})
+    redis_client.set(keys.presence("stranger"), garbage, px=5000)
+    try:
+        assert {record["id"] for record in read_presences(redis_client)} <= before
+    finally:
+        redis_client.zrem(keys.WORKERS, "stranger", b"\xff\xfe")
+        redis_client.delete(keys.presence("stranger"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"slots": "many"},
+        {"slots": 10**9},
+        {"queues": [1]},
+        {"marks": []},
+        {"marks": {"m": {"mark": "m", "arguments": 3}}},
+        {"pid": None},
+        {"host": {}},
+        {"clock": "late"},
+        {"started": "early"},
+        {"keys": 5},
+    ],
+)
+def test_a_presence_that_lies_about_its_shape_is_nobody(redis_client: Client, shape: dict[str, object]) -> None:
+    fine = {"id": "s", "host": "h", "pid": 1, "pool": "solo", "slots": 1, "queues": [], "marks": {}, "versions": {}}
+    try:
+        for record, there in ((fine, True), ({**fine, **shape}, False)):
+            redis_client.zadd(keys.WORKERS, {"s": redis_client.time()[0] * 1000})
+            redis_client.set(keys.presence("s"), json.dumps(record), px=5000)
+            assert ("s" in {found["id"] for found in read_presences(redis_client)}) is there
+    finally:
+        redis_client.zrem(keys.WORKERS, "s")
+        redis_client.delete(keys.presence("s"))
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        *GARBAGE,
+        b'{"pipeline": "p", "host": "h", "pid": 1, "started": 1, "nodes": {"up": {}}}',
+        b'{"pipeline": "[/p]\\u001b[31m", "host": "[/h]", "pid": 1, "started": 1, '
+        b'"nodes": {"up": {"queue": "[/q]", "mark": "m"}}}',
+    ],
+)
+def test_a_run_that_no_runner_wrote_hides_no_other(private_redis: RedisServer, about: bytes) -> None:
+    with connect(private_redis.url) as client:
+        client.zadd(keys.RUNS, {"stranger": 1e15, b"\xff\xfe": 1e15})
+        client.set(keys.about("stranger"), about)
+        stream = keys.mailbox("stranger", "up")
+        client.xgroup_create(stream, keys.GROUP, "0", mkstream=True)
+        client.xadd(stream, {"what": "ever"})
+        client.xreadgroup(keys.GROUP, "nobody", {stream: ">"})
+        client.set(f"{keys.bell('stranger', 'up')}0", "nobody")
+        assert len(read_status(client).runs) <= 1
+    done = celerypipe("status", "--redis", private_redis.url)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b[31m" not in done.stdout
+    assert celerypipe("cancel", "stranger", "--redis", private_redis.url).returncode in (0, 2)
+
+
+@pytest.mark.parametrize("garbage", [*GARBAGE, b'["node", 5]', b'{"node": 5}'])
+def test_a_sign_that_no_activation_wrote_says_nothing(redis_client: Client, garbage: bytes) -> None:
+    for key in (keys.together("stranger"), keys.held("stranger")):
+        redis_client.set(key, garbage, px=5000)
+    assert signs.together(redis_client, "stranger", "node") == []
+    assert signs.held(redis_client, "stranger") == {}
+
+
+@pytest.mark.parametrize("garbage", [*GARBAGE, b'[["nowhere", {"status": 1}]]', b'[["a.1.b", {"status": "x"}]]'])
+def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: bytes) -> None:
+    attempts, holder = keys.attempts("stranger", "node"), "host.7.t-ab-cd.0"
+    redis_client.set(keys.death("host.7.ab"), garbage, px=5000)
+    redis_client.hset(attempts, "deaths 3", garbage)
+    try:
+        found = deaths_so_far(redis_client, attempts, "3", holder)
+        assert found[-1][0] == "host.7.ab"
+        assert "process 7" in as_text(found) or "7 on host" in as_text(found)
+        assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
+    finally:
+        redis_client.delete(attempts, keys.death("host.7.ab"))

@@ -1,0 +1,116 @@
+"""A message for a node that nobody serves: one Celery task wakes a worker, early when nobody can be there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from celerypipe import Message, Pipeline, Runner
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis import keys
+from celerypipe.redis.connection import connect
+from celerypipe.runner.carrier import bells
+from celerypipe.runner.carrier.bells import Bells
+from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
+from tests.nodes.remote import CONFIG
+from tests.servers import RedisServer, StartWorker
+
+LINGER = 0.05
+#: Longer than an activation of such a node may stay.
+PAUSE = 0.5
+
+
+def node(name: str = "there", queue: str = "woken") -> NodeDefinition:
+    return NodeDefinition(
+        name=name,
+        type="proc",
+        mark="tests.nodes.remote.Echo",
+        warped=True,
+        warp_configuration={"queue": queue, "linger": LINGER},
+    )
+
+
+def run_with_pauses(url: str, count: int, before: Callable[[int], None] = lambda number: None) -> list[float]:
+    """Send one message after the other, each after a pause and what ``before`` does; return how long each took."""
+    pipeline = Pipeline(name="test", nodes=[node()], links=[])
+    sent: list[float] = []
+    took: list[float] = []
+
+    def messages() -> Iterator[Message]:
+        for number in range(count):
+            while len(took) < number:
+                time.sleep(0.01)
+            time.sleep(PAUSE)
+            before(number)
+            sent.append(time.monotonic())
+            yield Message(number)
+
+    for number, message in enumerate(Runner(url).stream(pipeline, messages())):
+        took.append(time.monotonic() - sent[-1])
+        assert message.payload == number
+    return took
+
+
+def test_each_message_after_a_pause_costs_one_task(private_redis: RedisServer, start_worker: StartWorker) -> None:
+    worker = start_worker("woken", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
+    assert len(run_with_pauses(private_redis.url, 6)) == 6
+    assert worker.text().count(" received\n") == 6
+    assert "held by another" not in worker.text()
+
+
+def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
+    private_redis: RedisServer, start_worker: StartWorker
+) -> None:
+    worker = start_worker("woken", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
+
+    def hold(number: int) -> None:
+        """Somebody seems to serve the node, whom the runner did not hear of."""
+        if number in (1, 3):
+            with connect(private_redis.url) as client:
+                (name,) = client.scan_iter("celerypipe:node:*:there")
+                run = name.decode().split(":")[2]
+                client.set(f"{keys.bell(run, 'there')}0", "elsewhere.1.token.0", px=1000)
+
+    took = run_with_pauses(private_redis.url, 5, hold)
+    assert [seconds > 0.9 for seconds in took] == [False, True, False, True, False]
+    text = worker.wait_for_text("held by another")
+    assert text.count("held by another") == 1  # the second time the runner was not early, but asked Redis first
+    assert text.count(" received\n") == 6
+
+
+def test_a_bell_is_early_only_when_nobody_can_be_there(private_redis: RedisServer) -> None:
+    course = Course("run", folder=None, say=print)
+    roster = Roster(course)
+    ours = Bells(course, roster, private_redis.url)
+    warps = [
+        Warp(course, node(name, queue), ours)  # type: ignore[arg-type]  # they are not asked to carry anything
+        for name, queue in (("there", "woken"), ("beside", "woken"), ("elsewhere", "other"))
+    ]
+    there, beside, elsewhere = warps
+    with connect(private_redis.url) as client:
+        roster.look(client, warps)
+    out = Flight(1, Message(1))
+    there.flights[1] = elsewhere.flights[1] = out
+    elsewhere.answered_at = time.monotonic()
+    assert ours.may_be_early(there, 1)
+    assert not ours.may_be_early(there, 0)  # an earlier message is out, so it was rung for
+    beside.flights[1] = out
+    assert not ours.may_be_early(there, 1)  # whoever is rung for its neighbour may serve it too
+    del beside.flights[1]
+    beside.answered_at = time.monotonic()
+    assert not ours.may_be_early(there, 1)  # whoever served its neighbour a moment ago lingers
+    beside.answered_at -= LINGER + bells.SLACK + 0.01
+    assert ours.may_be_early(there, 1)
+    ours.was_early(there, [0])
+    assert ours.may_be_early(there, 1)
+    ours.publish(beside, [0], "token")
+    assert set(ours._rung_at) == {"beside"}
+    ours._rung_at["beside"] = time.monotonic()  # its first bell makes a connection, which may take a while
+    assert not ours.may_be_early(there, 1)  # whoever was rung for a moment ago is on the way
+    ours._rung_at.clear()
+    assert ours.may_be_early(there, 1)
+    ours.was_early(there, [])
+    assert not ours.may_be_early(there, 1)

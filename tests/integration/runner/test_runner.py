@@ -1,0 +1,238 @@
+"""The runner by itself: graphs, joins, time, errors and the end of a run, without workers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celerypipe import (
+    ConfigError,
+    DeadlineExceeded,
+    Message,
+    NodeFailed,
+    NodeTimeout,
+    Pipeline,
+    RunCancelled,
+    Runner,
+)
+from celerypipe.definition.pipeline import NodeDefinition
+from tests.nodes import here, remote
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.servers import ROOT, StartWorker, eventually
+
+
+def local(name: str, mark: type, **options: Any) -> NodeDefinition:
+    return NodeDefinition(name=name, mark=mark, **options)
+
+
+def collected(tmp_path: Path, nodes: list[NodeDefinition], links: list[tuple[str, str]], **options: Any) -> list[Any]:
+    """Run it with a file at the end of ``last`` and return what arrived there."""
+    out = tmp_path / "out.jsonl"
+    file = NodeDefinition(name="file", type="sink", mark="json_lines", configuration={"path": str(out)})
+    pipeline = Pipeline(name="test", nodes=[*nodes, file], links=[*links, ("last", "file")], **options)
+    report = Runner().run(pipeline)
+    assert report.status == "done"
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def diamond(sync: str, **right: Any) -> tuple[list[NodeDefinition], list[tuple[str, str]]]:
+    nodes = [
+        local("numbers", here.Numbers, configuration={"count": 300}),
+        local("left", here.Keep),
+        local("right", here.Keep, configuration=right),
+        local("last", remote.Echo, sync=sync),
+    ]
+    return nodes, [("numbers", "left"), ("numbers", "right"), ("left", "last"), ("right", "last")]
+
+
+def test_fan_out_and_fan_in_by_key_keeps_pairs_and_order(tmp_path: Path) -> None:
+    pairs = collected(tmp_path, *diamond("key:number", delay=0.0005))
+    assert [[part["payload"] for part in pair] for pair in pairs] == [[n, n] for n in range(300)]
+
+
+def test_a_branch_that_swallows_leaves_the_others_unmatched_and_nothing_hangs(tmp_path: Path) -> None:
+    pairs = collected(tmp_path, *diamond("key:number", every=3))
+    assert [pair[0]["payload"] for pair in pairs] == list(range(0, 300, 3))
+
+
+def test_zip_of_equal_links(tmp_path: Path) -> None:
+    pairs = collected(tmp_path, *diamond("zip"))
+    assert [[part["payload"] for part in pair] for pair in pairs] == [[n, n] for n in range(300)]
+
+
+def test_a_hung_local_node_is_a_timeout_and_the_rest_goes_on(tmp_path: Path) -> None:
+    nodes = [
+        local("numbers", here.Numbers, configuration={"count": 3}),
+        local("pick", here.Keep),
+        local("last", remote.Nap, timeout=0.3, on_error="skip"),
+    ]
+    assert collected(tmp_path, nodes, [("numbers", "pick"), ("pick", "last")]) == [0]
+
+
+def test_a_file_sink_that_hung_goes_on_in_its_file(tmp_path: Path) -> None:
+    lines = tmp_path / "out.jsonl"
+    nodes = [
+        local("numbers", here.Numbers, configuration={"count": 5}),
+        local("last", here.Dozes, type="sink", configuration={"path": str(lines)}, timeout=0.3, on_error="skip"),
+    ]
+    Runner().run(Pipeline(name="test", nodes=nodes, links=[("numbers", "last")]))
+    assert lines.read_text().split() == ["0", "1", "3", "4"]
+
+
+def test_a_source_that_is_silent_for_too_long_is_a_timeout() -> None:
+    nodes = [
+        local("numbers", here.Numbers, configuration={"hang_after": 2}, timeout=0.3),
+        local("end", here.Opened),
+    ]
+    with pytest.raises(NodeTimeout, match=r"numbers: 0.3 s exceeded \(0.\d s since its last message\)"):
+        Runner().run(Pipeline(name="test", nodes=nodes, links=[("numbers", "end")]))
+
+
+def test_the_deadline_ends_the_run_with_a_report() -> None:
+    nodes = [local("numbers", here.Numbers, configuration={"hang_after": 2}), local("end", here.Opened)]
+    with pytest.raises(DeadlineExceeded, match=r"0\.3 s") as caught:
+        Runner().run(Pipeline(name="test", nodes=nodes, links=[("numbers", "end")], deadline=0.3))
+    assert caught.value.report["end"].received == 2
+
+
+def test_sys_exit_in_a_node_is_its_failure_and_no_hang() -> None:
+    nodes = [local("numbers", here.Numbers), local("quit", here.Quit), local("end", here.Opened)]
+    pipeline = Pipeline(name="test", nodes=nodes, links=[("numbers", "quit"), ("quit", "end")])
+    with pytest.raises(NodeFailed, match="quit: SystemExit: no more"):
+        Runner().run(pipeline)
+
+
+def test_a_broken_next_batch_names_its_node() -> None:
+    nodes = [
+        local("one", here.Numbers),
+        local("two", here.Numbers),
+        local("torn", here.Torn),
+        local("end", here.Opened),
+    ]
+    links = [("one", "torn"), ("two", "torn"), ("torn", "end")]
+    with pytest.raises(NodeFailed, match="torn: KeyError: 'lost'"):
+        Runner().run(Pipeline(name="test", nodes=nodes, links=links))
+
+
+def test_when_one_node_cannot_warm_up_the_others_let_go() -> None:
+    here.events.clear()
+    nodes = [local("numbers", here.Numbers), local("open", here.Opened), local("cold", here.Cold)]
+    pipeline = Pipeline(name="test", nodes=nodes, links=[("numbers", "open"), ("numbers", "cold")])
+    with pytest.raises(NodeFailed, match=r"cold: warmup\(\) failed: OSError: no such device"):
+        Runner().run(pipeline)
+    assert here.events == ["warmup", "destroy"]
+
+
+def test_a_stream_into_sinks_ends() -> None:
+    here.events.clear()
+    nodes = [local("keep", here.Keep), local("end", here.Opened)]
+    pipeline = Pipeline(name="test", nodes=nodes, links=[("keep", "end")])
+    assert list(Runner().stream(pipeline, [Message(1), Message(2)])) == []
+    assert here.events == ["warmup", "update 1", "update 2", "destroy"]
+
+
+def test_inputs_for_a_pipeline_that_takes_none_are_refused() -> None:
+    nodes = [local("numbers", here.Numbers), local("end", here.Opened)]
+    pipeline = Pipeline(name="test", nodes=nodes, links=[("numbers", "end")])
+    with pytest.raises(ConfigError, match="no node of this pipeline is fed from code"):
+        list(Runner().stream(pipeline, [Message(1)]))
+
+
+def test_cancel_ends_a_run_from_another_thread() -> None:
+    runner = Runner()
+    pipeline = Pipeline(name="test", nodes=[local("nap", remote.Nap)], links=[])
+    stream = runner.stream(pipeline, [Message(0.0), Message(30.0)])
+    assert next(stream).payload == 0.0
+    runner.cancel()
+    with pytest.raises(RunCancelled):
+        list(stream)
+
+
+def test_the_folder_holds_config_telemetry_dumps_and_dead_letters(tmp_path: Path) -> None:
+    nodes = [
+        local("numbers", here.Numbers, configuration={"count": 3}, auto_dump=True),
+        local("last", remote.Picky, configuration={"bad": [1]}, on_error="dead_letter"),
+    ]
+    folder = tmp_path / "run"
+    out = collected(tmp_path, nodes, [("numbers", "last")], folder=str(folder), telemetry="telemetry.csv")
+    assert out == [0, 2]
+    assert json.loads((folder / "config.json").read_text())["pipeline"]["name"] == "test"
+    rows = list(csv.DictReader((folder / "telemetry.csv").read_text().splitlines()))
+    assert [row["evt"] for row in rows if row["node"] == "last"].count("rx") == 3
+    assert set(rows[0]) == {"ts", "evt", "node", "origin", "msg_id", "src_id", "size"}
+    assert len(list((folder / "numbers").glob("auto_*.json"))) == 3
+    (why,) = (json.loads(path.read_text()) for path in folder.glob("dead_letters/*.json"))
+    assert (why["node"], why["text"]) == ("last", "last: ValueError: 1 is not to my taste")
+
+
+def test_a_dead_letter_that_cannot_be_written_as_bytes_is_still_explained(tmp_path: Path) -> None:
+    pipeline = warped("tests.nodes.remote.Echo", "nobody", on_error="dead_letter", folder=str(tmp_path))
+    assert [m.payload for m in Runner(local=True).stream(pipeline, [Message(object()), Message(1)])] == [1]
+    (why,) = (json.loads(path.read_text()) for path in tmp_path.glob("dead_letters/*.json"))
+    assert "object" in why["not_kept"]
+
+
+def test_what_moves_here_because_nobody_serves_the_queue_runs_once(redis_url: str, tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    pipeline = warped(
+        "tests.nodes.remote.Nap", "nobody", configuration={"diary": str(diary)}, limits={"on_no_worker": "local"}
+    )
+    out = [m.payload for m in Runner(redis_url).stream(pipeline, map(Message, [0.7, 0.8, 0.9]))]
+    assert out == [0.7, 0.8, 0.9]
+    assert diary.read_text().split() == ["0.7", "0.8", "0.9"]
+
+
+def test_a_retry_of_the_last_message_is_not_lost(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    for salt in range(5):
+        pipeline = warped(
+            "tests.nodes.remote.Picky",
+            "tsolo",
+            configuration={"bad": [3], "times": 1, "salt": salt},
+            retries=1,
+            limits={"backoff": 0.01},
+        )
+        assert [m.payload for m in Runner(redis_url).stream(pipeline, map(Message, [1, 2, 3]))] == [1, 2, 3]
+
+
+def test_ctrl_c_twice_ends_a_run_that_still_warms_up(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time, celerypipe\n"
+        "class Slow(celerypipe.Sink):\n"
+        "    def warmup(self):\n"
+        "        open('warming', 'w').close()\n"
+        "        time.sleep(60)\n"
+    )
+    definition = {
+        "version": "1",
+        "plugins": [],
+        "pipeline": {
+            "name": "slow",
+            "nodes": [
+                {"name": "numbers", "type": "source", "mark": "data_streamer"},
+                {"name": "slow", "type": "sink", "mark": "slow.Slow"},
+            ],
+            "links": [{"from": "numbers", "to": "slow"}],
+        },
+    }
+    (tmp_path / "pipeline.json").write_text(json.dumps(definition))
+    command = [sys.executable, "-m", "celerypipe", "run", "pipeline.json"]
+    process = subprocess.Popen(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: (tmp_path / "warming").exists(), "the warm-up")
+    said = ""
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "once more stops at once" not in said:
+        said += process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 1
+    assert "RunCancelled: stopped by a second SIGINT" in process.stderr.read()
+    process.stderr.close()

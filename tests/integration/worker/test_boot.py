@@ -1,0 +1,267 @@
+"""A worker boots: by its files, by its command line, or not at all, and then it says why in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from celerypipe.celery.application import make_app
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import connect
+from tests.servers.task import send_task
+
+NODES = """
+from celerypipe import Message, Proc, Source, node
+
+class Double(Proc):
+    def update(self, message):
+        return message.with_payload(message.payload * 2)
+
+class Numbers(Source):
+    def messages(self):
+        yield Message(1)
+
+@node
+def half(value, by: int = 2):
+    return value / by
+"""
+
+#: What a mark answers when somebody calls it like a plain task: it runs in the pool, so the whole way works.
+ANSWER = "is a node of celerypipe, not a function"
+
+
+@pytest.mark.parametrize(
+    ("pool", "slots", "interrupts"), [("prefork", 2, True), ("solo", 1, True), ("threads", 3, False)]
+)
+def test_a_worker_runs_by_the_file_of_its_queue(
+    start_worker: Callable[..., Any], workplace: Any, redis_url: str, pool: str, slots: int, interrupts: bool
+) -> None:
+    workplace.module("tasks.heavy", NODES)
+    workplace.config("heavy", f'imports = ["tasks.heavy"]\nworker_pool = "{pool}"\nworker_concurrency = {slots}\n')
+    worker = start_worker("heavy", cwd=workplace.folder)
+
+    presence = worker.presence
+    assert (presence["pool"], presence["slots"], presence["interrupts"]) == (pool, slots, interrupts)
+    assert presence["queues"] == ["heavy"]
+    assert presence["id"].startswith(f"{presence['host']}.{worker.process.pid}.")
+    assert {"celerypipe", "codec", "celery", "python", "redis-py"} == presence["versions"].keys()
+    assert {"tasks.heavy.Double", "tasks.heavy.half"} <= presence["marks"].keys()
+    assert "tasks.heavy.Numbers" not in presence["marks"], "a source runs where its pipeline runs"
+
+    for _ in range(5):
+        send_task(redis_url, "tasks.heavy.Double", "heavy")
+    worker.wait_for_text(ANSWER)
+    log = worker.text()
+    assert f"{pool} pool of {slots} by worker_configs/heavy.toml" in log
+    assert " INFO [heavy] " in log
+
+    worker.process.terminate()
+    assert worker.wait_for_end() == 0
+    assert worker.presences() == []
+
+
+def test_a_worker_of_two_queues_runs_by_the_first_and_serves_both(
+    start_worker: Callable[..., Any], workplace: Any
+) -> None:
+    workplace.module("tasks.left", NODES)
+    workplace.module("tasks.right", NODES)
+    workplace.config("left", 'imports = ["tasks.left"]\nworker_pool = "solo"\n')
+    workplace.config("right", 'imports = ["tasks.right"]\nworker_pool = "threads"\nworker_concurrency = 7\n')
+    worker = start_worker("left,right", cwd=workplace.folder)
+
+    assert worker.presence["pool"] == "solo"
+    assert worker.presence["queues"] == ["left", "right"]
+    assert {"tasks.left.Double", "tasks.right.Double"} <= worker.presence["marks"].keys()
+    assert "ignored in this worker" in worker.text()
+    assert "worker_pool = 'threads', worker_concurrency = 7" in worker.text()
+
+
+def test_the_command_line_wins_over_the_file(start_worker: Callable[..., Any], workplace: Any) -> None:
+    workplace.module("tasks.heavy", NODES)
+    workplace.config("heavy", 'imports = ["tasks.heavy"]\nworker_pool = "solo"\nworker_concurrency = 9\n')
+    arguments = ["-n", "named@here", "-l", "WARNING"]
+    worker = start_worker("heavy", cwd=workplace.folder, pool="threads", concurrency=3, arguments=arguments)
+
+    assert (worker.presence["pool"], worker.presence["slots"]) == ("threads", 3)
+    assert "named@here" in worker.text()
+    assert " INFO " not in worker.text()
+
+
+def test_a_queue_without_a_file_serves_the_module_of_its_name(start_worker: Callable[..., Any], workplace: Any) -> None:
+    workplace.module("tasks.plain", NODES)
+    worker = start_worker("plain", cwd=workplace.folder, concurrency=1)
+
+    assert worker.presence["pool"] == "prefork"
+    assert "tasks.plain.half" in worker.presence["marks"]
+
+
+def test_workers_of_one_queue_on_one_machine_have_names_of_their_own(
+    start_worker: Callable[..., Any], workplace: Any, redis_url: str
+) -> None:
+    workplace.config("twin", 'worker_pool = "threads"\nworker_concurrency = 1\n')
+    first, second = (start_worker("twin", cwd=workplace.folder, wait=False) for _ in range(2))
+    names = {f"twin.{worker.wait_for_presence().process.pid}" for worker in (first, second)}
+
+    asking = make_app({"CELERYPIPE_REDIS_URL": redis_url})
+    answers = asking.control.broadcast("ping", reply=True, timeout=20, limit=2, pattern="twin.*", matcher="glob")
+    assert {name.partition("@")[0] for answer in answers for name in answer} == names
+
+    first.kill()  # no chance to say goodbye
+    second.process.terminate()
+    assert second.wait_for_end() == 0
+    with connect(redis_url) as client:
+        assert second.process.pid not in {record["pid"] for record in read_presences(client)}
+
+
+def test_a_spawned_pool_serves_like_a_forked_one(
+    start_worker: Callable[..., Any], workplace: Any, redis_url: str
+) -> None:
+    workplace.module("tasks.fresh", NODES)
+    workplace.config("fresh", 'imports = ["tasks.fresh"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
+    worker = start_worker("fresh", cwd=workplace.folder)
+    send_task(redis_url, "tasks.fresh.half", "fresh")
+    worker.wait_for_text(ANSWER)
+
+
+def test_a_pool_child_that_was_killed_is_replaced(
+    start_worker: Callable[..., Any], workplace: Any, redis_url: str
+) -> None:
+    workplace.module("tasks.frail", NODES)
+    workplace.config("frail", 'imports = ["tasks.frail"]\nworker_concurrency = 1\n')
+    worker = start_worker("frail", cwd=workplace.folder)
+
+    children = Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    send_task(redis_url, "tasks.frail.Double", "frail")
+    worker.wait_for_text(ANSWER)
+
+
+def test_a_worker_outlives_its_redis_and_is_there_again(
+    start_worker: Callable[..., Any], workplace: Any, private_redis: Any
+) -> None:
+    workplace.module("tasks.steady", NODES)
+    workplace.config("steady", 'imports = ["tasks.steady"]\nworker_pool = "threads"\nworker_concurrency = 1\n')
+    worker = start_worker("steady", cwd=workplace.folder, url=private_redis.url)
+
+    private_redis.stop()
+    worker.wait_for_text("presence: Redis does not answer")
+    private_redis.start()
+    worker.wait_for_presence()
+    send_task(private_redis.url, "tasks.steady.Double", "steady")
+    log = worker.wait_for_text(ANSWER)
+    assert log.count("presence: Redis does not answer") == 1, "one line per outage"
+
+
+def test_a_password_is_used_and_never_shown(
+    start_worker: Callable[..., Any], workplace: Any, private_redis: Any
+) -> None:
+    with connect(private_redis.url) as client:
+        client.config_set("requirepass", "s3cret")
+    workplace.config("shy", 'worker_pool = "solo"\n')
+    url = private_redis.url.replace("unix://", "unix://:s3cret@")
+    worker = start_worker("shy", cwd=workplace.folder, url=url)
+
+    log = worker.wait_for_text("ready.")
+    assert "unix://:***@" in log
+    assert "s3cret" not in log
+
+
+@pytest.mark.parametrize("password", ["", ":wrong@"])
+def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
+    start_worker: Callable[..., Any], private_redis: Any, password: str
+) -> None:
+    with connect(private_redis.url) as client:
+        client.config_set("requirepass", "s3cret")
+    url = private_redis.url.replace("unix://", f"unix://{password}")
+    worker = start_worker("shut", config='worker_pool = "solo"\n', url=url, wait=False)
+    assert worker.wait_for_end() == 78
+    assert "Redis needs a password, or refuses this one" in worker.text()
+    assert "Traceback" not in worker.text()
+
+
+def test_the_broker_option_of_celery_says_where_redis_is(
+    start_worker: Callable[..., Any], workplace: Any, private_redis: Any, redis_url: str
+) -> None:
+    workplace.config("told", 'worker_pool = "solo"\n')
+    environment = {"CELERYPIPE_REDIS_URL": redis_url, "CELERY_BROKER_URL": private_redis.url}
+    worker = start_worker("told", cwd=workplace.folder, url=private_redis.url, env=environment)
+    assert worker.presence["queues"] == ["told"]
+
+
+def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
+    start_worker: Callable[..., Any], workplace: Any, redis_url: str, redis_client: redis.Redis
+) -> None:
+    workplace.module("tasks.deaf", NODES)
+    # What the bugs of Celery do now and then, this does every time: connected, alive, and taking nothing.
+    workplace.module(
+        "sabotage",
+        "from celery import signals\n"
+        "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
+        "watchdog.DEAF_AFTER = 1.0\n"
+        "keys.PRESENCE_REFRESH = 0.2\n"
+        "@signals.worker_ready.connect(weak=False)\n"
+        "def deafen(sender, **_):\n"
+        "    sender.task_consumer.channel.qos.can_consume = lambda: False\n",
+    )
+    workplace.config("deaf", 'imports = ["tasks.deaf", "sabotage"]\nworker_concurrency = 1\n')
+    worker = start_worker("deaf", cwd=workplace.folder)
+    send_task(redis_url, "tasks.deaf.Double", "deaf")
+
+    assert worker.wait_for_end() == 75
+    assert "this worker is deaf" in worker.text()
+    assert worker.presences() == []
+    assert redis_client.llen("deaf") == 1, "the task waits for the next worker"
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        (
+            'imports = ["tasks.heavy"]\nworker_pol = "solo"\n',
+            "heavy.toml:2: unknown setting 'worker_pol'; did you mean 'worker_pool'?",
+        ),
+        ('\nworker_pool = "fork"\n', "heavy.toml:2: unknown pool 'fork'; did you mean 'prefork'?"),
+        ('worker_concurrency = "four"\n', "heavy.toml:1: 'worker_concurrency' must be a whole number above 0"),
+        ("imports = [\n", "heavy.toml: "),
+        ('imports = ["tasks.nothing"]\n', "heavy.toml: module 'tasks.nothing' does not import: ModuleNotFoundError"),
+        ('imports = ["tasks.broken"]\n', "broken.py:2: ModuleNotFoundError: No module named 'no_such_library'"),
+        ('imports = ["tasks.crooked"]\n', "crooked.py:1: SyntaxError"),
+        ('broker_url = "redis://elsewhere"\n', "heavy.toml:1: 'broker_url' is not decided here"),
+    ],
+)
+def test_a_worker_that_cannot_serve_ends_with_one_line(
+    start_worker: Callable[..., Any], workplace: Any, config: str, complaint: str
+) -> None:
+    workplace.module("tasks.broken", "import json\nimport no_such_library\n")
+    workplace.module("tasks.crooked", "def (:\n")
+    workplace.config("heavy", config)
+    worker = start_worker("heavy", cwd=workplace.folder, wait=False)
+
+    assert worker.wait_for_end() == 78
+    lines = worker.text().strip().splitlines()
+    assert len(lines) == 1, worker.text()
+    assert complaint in lines[0]
+
+
+def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..., Any], workplace: Any) -> None:
+    workplace.config("cpu", "")
+    workplace.config("gpu", "")
+    worker = start_worker("", cwd=workplace.folder, wait=False)
+    assert worker.wait_for_end() == 78
+    assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
+
+
+@pytest.mark.parametrize("variable", ["CELERYPIPE_WORKER_CONFIGS", "CELERYPIPE_PLUGINS"])
+def test_a_folder_that_is_named_and_not_there_ends_the_worker(
+    start_worker: Callable[..., Any], workplace: Any, variable: str
+) -> None:
+    worker = start_worker("gone", cwd=workplace.folder, env={variable: "/no/such/folder"}, wait=False)
+    assert worker.wait_for_end() == 78
+    assert f"{variable}: there is no folder '/no/such/folder'" in worker.text()

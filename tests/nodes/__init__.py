@@ -1,0 +1,1 @@
+"""Nodes and functions that the tests run, on real workers and here."""

@@ -1,0 +1,105 @@
+"""Nodes that print, for real workers (``imports = ["tests.nodes.printing"]``) and for the runner's own process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import warnings
+from typing import Any
+
+from celerypipe import Message, Proc, node
+
+#: What a worker of these nodes has in its configuration.
+CONFIG = 'imports = ["tests.nodes.printing"]\n'
+
+
+class Talk(Proc):
+    """Prints its payload in every way there is, and sends it on."""
+
+    def update(self, message: Message) -> Message:
+        """Print."""
+        word = message.payload
+        print("print", word)
+        sys.stdout.write(f"write {word}\n")
+        print("error", word, file=sys.stderr)
+        logging.getLogger("some.library").warning("logged %s", word)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(f"warned {word}", stacklevel=1)
+        print("half a line", word, end="")
+        return message
+
+
+class Chat(Proc):
+    """Prints three lines of its payload with pauses, long enough for another thread to print between them."""
+
+    def __init__(self, pause: float = 0.02) -> None:
+        self.pause = pause
+
+    def update(self, message: Message) -> Message:
+        """Print."""
+        for number in range(3):
+            print(f"{message.payload}.{number}")
+            time.sleep(self.pause)
+        return message
+
+
+class Moody(Proc):
+    """Prints, then does as the payload says: "raise", "hang", or a number of lines that it prints."""
+
+    def update(self, message: Message) -> Message:
+        """Do it."""
+        print("before", message.payload)
+        if message.payload == "raise":
+            raise ValueError("no good")
+        if message.payload == "hang":
+            threading.Event().wait(30)
+        if isinstance(message.payload, int):
+            for number in range(message.payload):
+                print(f"line {number:06d}")
+        return message
+
+
+class TalkTogether(Proc):
+    """Prints one line for a whole batch."""
+
+    def update_batch(self, messages: list[Message]) -> list[Message]:
+        """Print."""
+        print("together", len(messages))
+        return messages
+
+
+class Doubled(Proc):
+    """Prints and doubles: two of it in a row are served by one activation."""
+
+    def update(self, message: Message) -> Message:
+        """Print."""
+        print("doubling", message.payload)
+        return message.with_payload(2 * message.payload)
+
+
+@node(queue="printing", console=True, version="1")
+def loud(payload: Any) -> Any:
+    """Print."""
+    print("loud", payload)
+    return payload
+
+
+@node(queue="printing", console=True, timeout=2.0, version="1")
+def moody(mood: str) -> str:
+    """Print, then do as the mood says."""
+    print("in the mood to", mood)
+    if mood == "raise":
+        raise ValueError("no good")
+    if mood == "hang":
+        threading.Event().wait(30)
+    return mood
+
+
+@node(queue="printing", console=True, cache=True, version="1")
+def remembered(word: str) -> str:
+    """Print."""
+    print("working on", word)
+    return word

@@ -1,0 +1,1 @@
+"""What tests run and read: pipelines of the tests' nodes, questions to a cache, and what comes of them."""

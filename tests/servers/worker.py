@@ -1,0 +1,148 @@
+"""A real ``celery worker`` process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.connection import connect
+from tests.servers.checkout import ROOT
+from tests.servers.patience import PATIENCE, eventually
+
+#: Where the workers of this session have their configuration and their logs.
+WORKERS = Path(tempfile.gettempdir()) / f"celerypipe-tests-{os.getpid()}"
+#: Every pool, and slots for it.
+POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
+#: A key to sign with, and the environment of a worker that has it.
+KEY = "a key of the tests that is known"
+SIGNED = {"CELERYPIPE_KEYS": KEY}
+
+
+@dataclass
+class RunningWorker:
+    """One ``celery worker`` process."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    url: str
+    presence: dict[str, Any] = field(default_factory=dict)
+    told: bool = False
+
+    def text(self) -> str:
+        """Everything it printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def presences(self) -> list[dict[str, Any]]:
+        """Its own presence, or nothing."""
+        with connect(self.url) as client:
+            return [record for record in read_presences(client) if record["pid"] == self.process.pid]
+
+    def wait_for_presence(self) -> RunningWorker:
+        def present() -> bool:
+            assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.text()}"
+            with suppress(redis.RedisError, OSError):
+                self.presence = next(iter(self.presences()), {})
+            return bool(self.presence)
+
+        try:
+            eventually(present, "the worker's presence")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from None
+        return self
+
+    def wait_for_text(self, text: str) -> str:
+        """Wait until it printed the text; return everything."""
+        try:
+            eventually(lambda: text in self.text(), f"{text!r} in the worker's log")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.text()}") from None
+        return self.text()
+
+    def wait_for_end(self) -> int:
+        """Wait until it ends by itself; return its exit status."""
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the worker did not end:\n{self.text()}") from None
+
+    def kill(self) -> None:
+        """``kill -9`` the worker and its children."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def tell_to_end(self) -> None:
+        """Once only: Celery's handler deadlocks where a second signal interrupts it (it holds a lock)."""
+        if not self.told:
+            self.told = True
+            self.process.terminate()
+
+    def stop(self) -> None:
+        self.tell_to_end()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)  # Celery prints what each thread is doing
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+            raise AssertionError(f"the worker did not end:\n{self.text()}") from None
+        finally:
+            self.kill()
+
+
+#: Arguments as :func:`launch_worker`, the rest of which the fixture knows.
+StartWorker = Callable[..., RunningWorker]
+
+
+def launch_worker(
+    queue: str,
+    *,
+    url: str,
+    pool: str | None = None,
+    concurrency: int | None = None,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    config: str | None = None,
+    arguments: Sequence[str] = (),
+    python: Path = Path(sys.executable),
+    wait: bool = True,
+) -> RunningWorker:
+    """Start ``celery -A celerypipe worker -Q <queue>``.
+
+    ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``python``: of which environment.
+    ``wait``: for its presence.
+    """
+    WORKERS.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
+    environment = {**os.environ, "CELERYPIPE_REDIS_URL": url, "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    if config is not None:
+        (folder / f"{queue}.toml").write_text(config)
+        environment["CELERYPIPE_WORKER_CONFIGS"] = str(folder)
+    command = [str(python), "-m", "celery", "-A", "celerypipe", "worker", "-Q", queue, *arguments]
+    command += ["-P", pool] if pool else []
+    command += ["-c", str(concurrency)] if concurrency else []
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=cwd, env={**environment, **(env or {})}, stdout=file, stderr=file, start_new_session=True
+        )
+    worker = RunningWorker(process, log, url)
+    if wait:
+        try:
+            worker.wait_for_presence()
+        except AssertionError:
+            worker.kill()
+            raise
+    return worker

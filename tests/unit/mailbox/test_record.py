@@ -1,0 +1,50 @@
+"""The record of a node: exact when it comes back, and refused where no runner wrote it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from celerypipe import CodecError, codec
+from celerypipe.mailbox.record import Record
+
+RECORD: dict[str, Any] = {
+    "mark": "tasks.gpu.Detect",
+    "configuration": {"model": (1, np.float32(2)), "nan": float("nan")},
+    "timeout": 1,
+    "linger": 0.5,
+    "slice": 0.2,
+    "term": 10,
+    "room": 64,
+    "budget": 1 << 20,
+    "neighbours": ("a", "b"),
+}
+
+
+def test_a_record_comes_back_as_exact_as_it_went() -> None:
+    record = Record.read(codec.encode_value(RECORD))
+    assert (record.configuration["model"], type(record.configuration["model"][1])) == ((1, 2), np.float32)
+    assert (record.timeout, record.neighbours, type(record.timeout)) == (1, ("a", "b"), int)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"linger": "soon"},
+        {"mark": None},
+        {"room": 1.5},
+        {"neighbours": [1]},
+        {"configuration": []},
+        {"configuration": {1: 2}},
+        {"unknown": 1},
+        {"batch": None},
+    ],
+)
+def test_a_record_that_no_runner_wrote_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CodecError, match="no record of a node"):
+        Record.read(codec.encode_value({**RECORD, **change}))
+    for value in (None, [], 5, {}, "record", {"configuration": {}}):
+        with pytest.raises(CodecError, match="no record of a node"):
+            Record.read(codec.encode_value(value))
