@@ -51,8 +51,7 @@ def cancel(client: Client, run_id: str) -> Cancelled:
 
 
 def _known(client: Client, run_id: str) -> RunStatus:
-    seconds, _ = client.call("TIME")
-    runs, _ = read_runs(client, float(seconds))
+    runs, _ = read_runs(client, client.now())
     for run in runs:
         if run.id == run_id:
             return run
