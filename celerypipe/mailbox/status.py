@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import redis
 
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.presence import Presence, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
@@ -209,7 +210,7 @@ def _busy(client: Client, given: Sequence[tuple[str, str, str]]) -> list[Busy]:
     busy = []
     for (run, node, consumer), pending in zip(given, client.together(*commands) if given else (), strict=True):
         if pending and not isinstance(pending, redis.ResponseError):
-            busy.append(Busy(run, node, pending[0][2] / 1000, _process(consumer)[1], consumer))
+            busy.append(Busy(run, node, pending[0][2] / 1000, Holder.read(consumer).process.pid, consumer))
     return busy
 
 
@@ -223,15 +224,9 @@ def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: I
 
 def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     processes = {record["pid"], *record.get("processes", ())}
-    own = tuple(each for each in busy if each.pid in processes and _process(each.consumer)[0] == record["host"])
+    own = tuple(
+        each for each in busy if each.pid in processes and Holder.read(each.consumer).process.host == record["host"]
+    )
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
     return WorkerStatus(record["id"], record["host"], record["pid"], record["pool"], record["slots"], queues, age, own)
-
-
-def _process(consumer: str) -> tuple[str, int]:
-    """The machine and the process of an activation: its name is ``host.pid.token.slot``, unless no worker gave it."""
-    match consumer.rsplit(".", 3):
-        case [host, pid, _, _] if pid.isdecimal() and len(pid) < 12:
-            return host, int(pid)
-    return consumer, 0

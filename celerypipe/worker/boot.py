@@ -219,7 +219,7 @@ def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
     """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
     if boot.worker is None or boot.keeper is None:
         return
-    place = boot.worker.place_of(pid)
+    place = str(boot.worker.process(pid))
     death = Death(status, boot.name, boot.out_of_memory.happened())
     if status not in (EX_OK, EX_RECYCLE):
         logger.error("process %d of this worker ended: %s", pid, death)

@@ -65,7 +65,7 @@ class Served:
 
 def presence_record(worker: Worker, served: Served) -> Presence:
     """Return what the worker says of itself for as long as it lives."""
-    own = worker.place_of(os.getpid())
+    own = str(worker.process(os.getpid()))
     return {
         "id": own,
         "host": worker.host,
