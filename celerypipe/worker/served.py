@@ -90,6 +90,14 @@ def presence_record(worker: Worker, served: Served) -> Presence:
     }
 
 
+def processes_of(pool: Any) -> list[int]:
+    """The processes that activations run in: those of the pool, or this one. One that just starts has no number yet."""
+    try:
+        return [pid for pid in pool.info.get("processes", (os.getpid(),)) if pid]
+    except (AttributeError, TypeError):  # the pool is being restarted
+        return []
+
+
 def _imported(name: str, named_by: Path | None) -> ModuleType:
     try:
         return importlib.import_module(name)
