@@ -14,7 +14,7 @@ from celerypipe.cache.question import Claim, Found
 from celerypipe.cache.signature import schema_of_mark
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
-from celerypipe.mailbox.deaths import place_of
+from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import DECLARED, is_vouched
 from celerypipe.message.message import Message
@@ -221,7 +221,7 @@ class WarpedNodeCache(NodeCache):
         believed = is_vouched(schema, self._keyring, worker["id"])
         if not believed:
             self._note("a worker tells of its code what nobody with our keys signed for it; it is not believed")
-        self._askers[_life(worker["id"])] = self._make([schema])[0] if believed else None
+        self._askers[Process.read(worker["id"]).life] = self._make([schema])[0] if believed else None
         return schema if believed else None
 
     def is_served(self) -> bool:
@@ -259,16 +259,12 @@ class WarpedNodeCache(NodeCache):
 
     def _is_of(self, asked: Asked, by: str) -> bool:
         if by:
-            asker = self._askers.get(_life(place_of(by)))
+            asker = self._askers.get(Holder.read(by).process.life)
         else:
             if not self._asker_here:
                 self._asker_here.append(self._make([self._here()])[0])
             asker = self._asker_here[0]
         return asker is not None and asker.asks(asked)
-
-
-def _life(place: str) -> str:
-    return place.rpartition(".")[2]
 
 
 def _name(message: Message) -> str:

@@ -10,6 +10,7 @@ import click
 from celerypipe.cli.terminal import harmless
 from celerypipe.mailbox.cancellation import Cancelled
 from celerypipe.mailbox.cancellation import cancel as cancel_run
+from celerypipe.mailbox.holder import Holder
 from celerypipe.redis.connection import connect, explained
 from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url
 from celerypipe.settings import Settings
@@ -50,6 +51,6 @@ def _lines(done: Cancelled) -> list[str]:
         silent = "is not heard of any more" if run.state == "lost" else "has not ended yet"
         lines.append(f"  its runner on {run.host} (pid {run.pid}) {silent}")
     for busy in done.busy:
-        host = busy.consumer.rsplit(".", 3)[0]
+        host = Holder.read(busy.consumer).process.host
         lines.append(f"  {host} (pid {busy.pid}) still works on a message for {busy.node!r}, in vain")
     return lines

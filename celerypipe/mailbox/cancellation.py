@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from celerypipe.errors import UnknownRun
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.scripts import CANCEL
 from celerypipe.mailbox.status import Busy, RunStatus, read_busy, read_runs
 from celerypipe.redis import keys
@@ -51,8 +52,7 @@ def cancel(client: Client, run_id: str) -> Cancelled:
 
 
 def _known(client: Client, run_id: str) -> RunStatus:
-    seconds, _ = client.call("TIME")
-    runs, _ = read_runs(client, float(seconds))
+    runs, _ = read_runs(client, client.now())
     for run in runs:
         if run.id == run_id:
             return run
@@ -61,6 +61,6 @@ def _known(client: Client, run_id: str) -> RunStatus:
 
 def _still(client: Client, busy: list[Busy]) -> list[Busy]:
     """Those activations that hold their bells; a keeper takes a bell again that the runner removed."""
-    bells = [f"{keys.bell(each.run, each.node)}{each.consumer.rpartition('.')[2]}" for each in busy]
+    bells = [f"{keys.bell(each.run, each.node)}{Holder.read(each.consumer).slot}" for each in busy]
     owners = client.call("MGET", *bells) if bells else ()
     return [each for each, owner in zip(busy, owners, strict=True) if owner == each.consumer.encode()]

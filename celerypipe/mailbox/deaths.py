@@ -8,7 +8,6 @@ a small key in Redis. A process with such a key is dead, so its bells are free a
 from __future__ import annotations
 
 import json
-import re
 import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from typing import TypeVar
 
 import msgspec
 
+from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, accepted
 
@@ -52,23 +52,14 @@ class Death:
         return f"killed by {name}{memory}"
 
 
-def place_of(consumer: str) -> str:
-    """Return ``<host>.<pid>.<life>``, out of the name of an activation."""
-    found = re.fullmatch(r"(.*)\.[^.]*-([0-9a-f]+)-[0-9a-f]+\.\d+", consumer)
-    return f"{found[1]}.{found[2]}" if found else f"{consumer.rsplit('.', 2)[0]}."
-
-
 def say_death(client: Client, place: str, death: Death) -> None:
-    """Leave word of the end of a process; ``place`` is ``<host>.<pid>.<life>``.
-
-    ``life`` is random, one for each worker: containers may share a host's name, and all have a process 8.
-    """
+    """Leave word of the end of a process; ``place`` is what it is called."""
     client.set(keys.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
 
 
 def death_of(client: Client, holder: str) -> Death | None:
     """Return how the process of an activation died, if somebody left word of that."""
-    text = client.get(keys.death(place_of(holder)))
+    text = client.get(keys.death(str(Holder.read(holder).process)))
     return (_read(text, Death) or Death(None)) if text else None
 
 
@@ -79,10 +70,10 @@ def say_birth(client: Client, place: str) -> None:
 
 def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> list[tuple[str, Death]]:
     """Note that ``holder`` died with a message; return all who did, with how. ``attempts``: a hash of its node."""
-    field = f"deaths {number}"
-    found = client.together(("GET", keys.death(place_of(holder))), ("HGET", attempts, field))
+    field, place = f"deaths {number}", str(Holder.read(holder).process)
+    found = client.together(("GET", keys.death(place)), ("HGET", attempts, field))
     latest, before = accepted(found)
-    said = [*(_read(before, list[tuple[str, Death]]) or []), (place_of(holder), _read(latest, Death) or Death(None))]
+    said = [*(_read(before, list[tuple[str, Death]]) or []), (place, _read(latest, Death) or Death(None))]
     client.hset(attempts, field, msgspec.json.encode(said))
     return said
 
@@ -98,10 +89,11 @@ def _read(text: bytes | str | None, kind: type[K]) -> K | None:
 def as_text(deaths: Sequence[tuple[str, Death]]) -> str:
     """Say how processes died, those that died the same way together."""
     texts = []
-    for (death, host), group in groupby(deaths, lambda each: (each[1], each[0].rsplit(".", 2)[0])):
-        pids = [f".{place}".split(".")[-2] for place, _ in group]
+    ends = [(death, Process.read(place)) for place, death in deaths]
+    for (death, host), group in groupby(ends, lambda end: (end[0], end[1].host)):
+        pids = ", ".join(str(process.pid) for _, process in group)
         of = f" of worker {death.worker}" if death.worker else f" on {host}"
-        texts.append(f"{death} (process {', '.join(pids)}{of})")
+        texts.append(f"{death} (process {pids}{of})")
     return "; ".join(texts)
 
 

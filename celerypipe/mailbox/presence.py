@@ -63,10 +63,10 @@ class PresenceShape(msgspec.Struct):
 
 def read_presences(client: Client) -> list[Presence]:
     """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
-    names: Any = client.zrangebyscore(keys.WORKERS, _now(client) - keys.PRESENCE_TTL * 1000, "+inf")
+    names: Any = client.zrangebyscore(keys.WORKERS, int((client.now() - keys.PRESENCE_TTL) * 1000), "+inf")
     if not names:
         return []
-    texts: Any = client.mget([keys.presence(_text(name)) for name in names])
+    texts: Any = client.mget([keys.presence(name.decode(errors="replace")) for name in names])
     return [record for text in texts if text is not None and (record := _record(text)) is not None]
 
 
@@ -84,7 +84,7 @@ def _record(text: bytes) -> Presence | None:
 def write_presence(client: Client, record: Presence) -> None:
     """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
     before = time.time()
-    now = _now(client)
+    now = int(client.now() * 1000)
     clock = round((before + time.time()) / 2 - now / 1000, 3)
     with client.pipeline(transaction=True) as together:
         together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
@@ -100,12 +100,3 @@ def remove_presence(client: Client, worker_id: str) -> None:
         together.delete(keys.presence(worker_id))
         together.zrem(keys.WORKERS, worker_id)
         together.execute()
-
-
-def _now(client: Client) -> int:
-    answer: Any = client.time()
-    return int(answer[0]) * 1000 + int(answer[1]) // 1000
-
-
-def _text(name: bytes | str) -> str:
-    return name.decode(errors="replace") if isinstance(name, bytes) else name

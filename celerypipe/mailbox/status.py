@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import redis
 
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.presence import Presence, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
@@ -126,7 +127,7 @@ NodeOfRun = tuple[str, str, NodeStatus]
 
 def read_status(client: Client) -> Status:
     """Read everything, in six round trips."""
-    now = _now(client)
+    now = client.now()
     workers = read_presences(client)
     runs, nodes = read_runs(client, now)
     mailboxes, busy = _read_mailboxes(client, nodes, workers, now)
@@ -141,7 +142,7 @@ def read_status(client: Client) -> Status:
 
 def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[NodeOfRun]]:
     """Return the runs that go on or ended a few seconds ago, the oldest first, and their warped nodes."""
-    ids = [_text(name) for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
+    ids = [name.decode(errors="replace") for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
     if not ids:
         return (), []
     told = client.call("MGET", *map(keys.about, ids), *map(keys.run, ids))
@@ -168,7 +169,7 @@ def _about(text: bytes | None) -> About | None:
 
 def read_busy(client: Client, run: str) -> list[Busy]:
     """Return what is worked on for one run."""
-    now = _now(client)
+    now = client.now()
     _, nodes = read_runs(client, now)
     return _read_mailboxes(client, [node for node in nodes if node[0] == run], read_presences(client), now)[1]
 
@@ -189,14 +190,15 @@ def _read_mailboxes(
     found, given = [], []
     for place, (run, name, node) in enumerate(nodes):
         length, pending, first, bells = answers[4 * place : 4 * place + 4]
-        held = {_text(bell) for bell in bells if bell is not None and not bell.startswith(b"r:")}
+        held = {bell.decode(errors="replace") for bell in bells if bell is not None and not bell.startswith(b"r:")}
         if isinstance(length, Exception) or isinstance(pending, Exception):  # it is gone, its run ended
             length, pending, first = 0, (0, None, None, None), ()
         sent = int(first[0][0].partition(b"-")[0]) / 1000 if first else None
         age = max(0.0, now - sent) if sent is not None else None
         waiting = max(0, length - pending[0])
         found.append(MailboxStatus(run, name, node.mark, node.queue, length, waiting, age, len(held)))
-        given += [(run, name, consumer) for raw, _ in pending[3] or () if (consumer := _text(raw)) in held]
+        consumers = [raw.decode(errors="replace") for raw, _ in pending[3] or ()]
+        given += [(run, name, consumer) for consumer in consumers if consumer in held]
     return tuple(found), _busy(client, given)
 
 
@@ -208,7 +210,7 @@ def _busy(client: Client, given: Sequence[tuple[str, str, str]]) -> list[Busy]:
     busy = []
     for (run, node, consumer), pending in zip(given, client.together(*commands) if given else (), strict=True):
         if pending and not isinstance(pending, redis.ResponseError):
-            busy.append(Busy(run, node, pending[0][2] / 1000, _process(consumer)[1], consumer))
+            busy.append(Busy(run, node, pending[0][2] / 1000, Holder.read(consumer).process.pid, consumer))
     return busy
 
 
@@ -222,24 +224,9 @@ def _queue(name: str, tasks: int, mailboxes: Iterable[MailboxStatus], workers: I
 
 def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     processes = {record["pid"], *record.get("processes", ())}
-    own = tuple(each for each in busy if each.pid in processes and _process(each.consumer)[0] == record["host"])
+    own = tuple(
+        each for each in busy if each.pid in processes and Holder.read(each.consumer).process.host == record["host"]
+    )
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
     return WorkerStatus(record["id"], record["host"], record["pid"], record["pool"], record["slots"], queues, age, own)
-
-
-def _process(consumer: str) -> tuple[str, int]:
-    """The machine and the process of an activation: its name is ``host.pid.token.slot``, unless no worker gave it."""
-    match consumer.rsplit(".", 3):
-        case [host, pid, _, _] if pid.isdecimal() and len(pid) < 12:
-            return host, int(pid)
-    return consumer, 0
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode(errors="replace")
-
-
-def _now(client: Client) -> float:
-    seconds, microseconds = client.call("TIME")
-    return int(seconds) + int(microseconds) / 1e6

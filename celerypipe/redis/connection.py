@@ -99,6 +99,11 @@ class Client(redis.Redis):
         self.ask(*commands)
         return self.answers(len(commands))
 
+    def now(self) -> float:
+        """Return the time by Redis' clock, in seconds."""
+        seconds, microseconds = self.time()
+        return float(seconds + microseconds / 1e6)
+
     def close(self) -> None:
         """Let go of the connections; the next command makes new ones."""
         if self._line is not None:

@@ -1,8 +1,10 @@
 """A worker boots: ``celery -A celerypipe worker -Q gpu`` becomes a worker of celerypipe here.
 
 Celery's signals are the hooks: the files of its queues become settings, their modules' nodes become tasks, and its
-presence tells the runners. Celery swallows what a signal handler raises, except ``SystemExit``: a worker that cannot
-serve what it was told to ends with one line, instead of coming up empty.
+presence tells the runners. Each phase of a worker's life makes what the next one needs, whole, and connects it to the
+signals that it hears from then on: ``Configured``, ``Settled``, ``Present``. Celery swallows what a signal handler
+raises, except ``SystemExit``: a worker that cannot serve what it was told to ends with one line, instead of coming up
+empty.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from billiard.pool import EX_OK, EX_RECYCLE
 from celery import current_app, signals
@@ -45,7 +48,7 @@ from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.options import exit_option, given, listed, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
-from celerypipe.worker.served import Served, presence_record
+from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -59,45 +62,8 @@ LEAVE_SECONDS = 2.0
 
 app.steps["worker"].add(Pulse)
 app.steps["consumer"].add(Patience)
-
-
-class Boot:
-    """What this process knows of the worker it becomes; the handlers below fill it in, in the order of Celery."""
-
-    def __init__(self) -> None:
-        self.flag = SharedFlag()
-        self.queues: tuple[str, ...] = ()
-        self.configs: list[worker_config.WorkerConfig] = []
-        self.served: Served | None = None
-        self.worker: Worker | None = None
-        self.keeper: PresenceKeeper | None = None
-        self.watchdog: Watchdog | None = None
-        self.proof: Proof | None = None
-        self.name = ""
-        self.at_work = AtWork()
-        self.exit_when_stuck: float | None = None
-        self.out_of_memory = OutOfMemory()
-        self.keyring: Keyring | None = None
-        keep_large_blocks()
-
-    def leave(self, through: Callable[[], bool] | None = None) -> None:
-        """Withdraw this worker; ``through``: a thread of it is stuck, and this tells when the others have ended."""
-        self.shut_down()
-        if self.keeper is not None:
-            self.keeper.join(LEAVE_SECONDS)
-        if through is not None and self.watchdog is not None:
-            self.watchdog.leave(through)
-        if self.proof is not None:
-            self.proof.remove()
-
-    def shut_down(self) -> None:
-        """Call activations back and take the presence away; safe inside a signal handler."""
-        self.flag.raise_it()
-        if self.keeper is not None:
-            self.keeper.end()
-
-
-boot = Boot()
+keep_large_blocks()
+at_work = AtWork()
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -107,67 +73,202 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         sys.path.insert(0, os.getcwd())
     refuse_packed_tasks()
     try:
-        settings = Settings.from_environment()
-        boot.queues = tuple(listed(options.get("queues")))
-        boot.exit_when_stuck = exit_option(options.get("exit_when_stuck"))
-        worker_config.require_folders(settings)
-        boot.configs = worker_config.load_all(boot.queues, settings.worker_configs)
-        url, transport = client_url(_broker(conf)), app.conf.broker_transport_options
-        conf.update(worker_config.worker_settings(boot.queues, boot.configs[0], url, transport))
-        boot.served = Served(
-            tuple(name for config in boot.configs for name in config.imports) + tuple(listed(options.get("include"))),
-            tuple(folder for config in boot.configs for folder in config.plugins) + settings.plugins,
-            settings.allowed,
-        )
-        boot.keyring = settings.keyring
-        boot.served.load({name: config.path for config in boot.configs for name in config.imports})
-        knock(client_url(_broker(conf)))
+        configured = Configured.read(conf, options)
     except ConfigError as error:
-        _refuse(error)
-    warnings = worker_config.overruled(boot.configs[0], boot.configs[1:])
+        sys.stderr.write(f"celerypipe: {error}\n")
+        raise SystemExit(EX_CONFIG) from None
+    warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
     for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
-        instance.hostname = nodename(f"{'-'.join(boot.queues)}.{os.getpid()}", socket.gethostname())
+        instance.hostname = nodename(f"{'-'.join(configured.queues)}.{os.getpid()}", socket.gethostname())
+    signals.worker_init.connect(configured.settle, weak=False)
 
 
-@signals.worker_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def settle(sender: Any, **_: Any) -> None:
-    """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
-    conf = sender.app.conf
-    if not given("pool", {"pool": None}):
-        sender.pool_cls = conf.worker_pool
-    sender.pool_cls = get_implementation(sender.pool_cls)
-    if sender.pool_cls is StockPrefork:
-        sender.pool_cls = TaskPool
-    if not given("loglevel", {"loglevel": sender.loglevel}):
-        sender.loglevel = logging.INFO
-    if not given("prefetch_multiplier", {}):
-        sender.prefetch_multiplier = conf.worker_prefetch_multiplier
-    # The worker's user types no flags: gossip and mingle are switched off here.
-    sender.options.update(without_gossip=True, without_mingle=True)
-    pool = _pool_name(sender.pool_cls)
-    if pool == "solo":
-        sender.concurrency = 1
-    elif is_auto_concurrency(sender.concurrency):
-        sender.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
-    slots = max(sender.autoscale) if getattr(sender, "autoscale", None) else sender.concurrency
-    boot.worker = Worker(
-        redis_url=client_url(_broker(conf)),
-        queues=boot.queues,
-        host=socket.gethostname(),
-        pool=pool,
-        slots=slots,
-        shutting_down=boot.flag.is_raised,
-        stuck_after=stuck_after(pool, boot.exit_when_stuck, boot.configs[0].exit_when_stuck),
-        leave=boot.leave if pool != "prefork" else None,
-        keyring=boot.keyring,
-    )
-    if boot.served is not None:
-        boot.served.register(sender.app, boot.worker)
+@dataclass(frozen=True)
+class Configured:
+    """What the command line, the environment and the files of its queues say of a worker."""
+
+    queues: tuple[str, ...]
+    configs: Sequence[worker_config.WorkerConfig]
+    served: Served
+    exit_when_stuck: float | None
+    keyring: Keyring | None
+
+    @classmethod
+    def read(cls, conf: Any, options: Mapping[str, Any]) -> Configured:
+        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in."""
+        settings = Settings.from_environment()
+        queues = tuple(listed(options.get("queues")))
+        exit_when_stuck = exit_option(options.get("exit_when_stuck"))
+        worker_config.require_folders(settings)
+        configs = worker_config.load_all(queues, settings.worker_configs)
+        url, transport = client_url(str(conf.broker_url)), app.conf.broker_transport_options
+        conf.update(worker_config.worker_settings(queues, configs[0], url, transport))
+        served = Served(
+            tuple(name for config in configs for name in config.imports) + tuple(listed(options.get("include"))),
+            tuple(folder for config in configs for folder in config.plugins) + settings.plugins,
+            settings.allowed,
+        )
+        keyring = settings.keyring
+        served.load({name: config.path for config in configs for name in config.imports})
+        knock(client_url(str(conf.broker_url)))
+        return cls(queues, configs, served, exit_when_stuck, keyring)
+
+    def settle(self, sender: Any, **_: Any) -> None:
+        """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
+        conf = sender.app.conf
+        if not given("pool", {"pool": None}):
+            sender.pool_cls = conf.worker_pool
+        sender.pool_cls = get_implementation(sender.pool_cls)
+        if sender.pool_cls is StockPrefork:
+            sender.pool_cls = TaskPool
+        if not given("loglevel", {"loglevel": sender.loglevel}):
+            sender.loglevel = logging.INFO
+        if not given("prefetch_multiplier", {}):
+            sender.prefetch_multiplier = conf.worker_prefetch_multiplier
+        # The worker's user types no flags: gossip and mingle are switched off here.
+        sender.options.update(without_gossip=True, without_mingle=True)
+        pool = _pool_name(sender.pool_cls)
+        if pool == "solo":
+            sender.concurrency = 1
+        elif is_auto_concurrency(sender.concurrency):
+            sender.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
+        slots = max(sender.autoscale) if getattr(sender, "autoscale", None) else sender.concurrency
+        settled = Settled(self, client_url(str(conf.broker_url)), pool, slots)
+        settled.connect()
+        self.served.register(sender.app, settled.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
-            os.environ[SPAWN_VARIABLE] = spawned.written(boot.served, boot.worker, boot.flag.move_to_file())
+            os.environ[SPAWN_VARIABLE] = spawned.written(self.served, settled.worker, settled.flag.move_to_file())
+
+
+class Settled:
+    """A worker as its pool will serve it, and as it is withdrawn. ``present``: from when on runners know of it."""
+
+    def __init__(self, configured: Configured, url: str, pool: str, slots: int) -> None:
+        self.configured = configured
+        self.flag = SharedFlag()
+        self.worker = Worker(
+            redis_url=url,
+            queues=configured.queues,
+            host=socket.gethostname(),
+            pool=pool,
+            slots=slots,
+            shutting_down=self.flag.is_raised,
+            stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
+            leave=self.leave if pool != "prefork" else None,
+            keyring=configured.keyring,
+        )
+        self.present: Present | None = None
+
+    def connect(self) -> None:
+        """Hear the signals of its life; also in forked children, which inherit all of this."""
+        signals.celeryd_after_setup.connect(self.announce, weak=False)
+        signals.worker_ready.connect(self.appear, weak=False)
+        signals.worker_shutting_down.connect(self.call_back, weak=False)
+        signals.worker_shutdown.connect(self.end, weak=False)
+        signals.worker_process_shutdown.connect(self.close_instances, weak=False)
+        signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
+
+    def announce(self, sender: str, **_: Any) -> None:
+        """Third: the log is set up; say what this worker is."""
+        worker, served = self.worker, self.configured.served
+        files = ", ".join(str(each.path or f"no file for {each.queue}") for each in self.configured.configs)
+        logger.info("%s: %s pool of %d by %s", sender, worker.pool, worker.slots, files)
+        logger.info("Redis: %s", without_password(worker.redis_url))
+        if worker.keyring is not None:
+            logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))
+        logger.info("serving %d marks: %s", len(served.listings), ", ".join(sorted(served.listings)))
+
+    def appear(self, sender: Any, **_: Any) -> None:
+        """Fourth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
+        if self.present is not None:
+            return
+        self.present = Present(sender, self.worker, self.configured.served, self.flag)
+        self.present.connect()
+
+    def call_back(self, **_: Any) -> None:
+        """At SIGTERM, SIGINT, SIGQUIT, inside the signal handler: activations come back, no new bells."""
+        self.flag.raise_it()
+        if self.present is not None:
+            self.present.keeper.end()
+
+    def leave(self, through: Callable[[], bool] | None = None) -> None:
+        """Withdraw this worker; ``through``: a thread of it is stuck, and this tells when the others have ended."""
+        self.call_back()
+        if self.present is not None:
+            self.present.leave(through)
+
+    def end(self, **_: Any) -> None:
+        """Last: the presence is gone, and so are the warm instances of this process."""
+        self.leave()
+        self.worker.close()
+        self.worker.files.remove()
+
+    def close_instances(self, **_: Any) -> None:
+        """A process that served ends: its instances are destroyed."""
+        self.worker.close()
+
+
+class Present:
+    """A worker that runners know of, for as long as its keeper says so; what happens to it is said there too."""
+
+    def __init__(self, consumer: Any, worker: Worker, served: Served, flag: SharedFlag) -> None:
+        record = presence_record(worker, served)
+        self.proof: Proof | None = None
+        if Settings.from_environment().shared_memory:
+            self.proof = Proof()
+            record["shared"] = self.proof.text
+
+        def current() -> Presence:
+            pool = consumer.pool
+            return {**record, "slots": max(1, pool.num_processes), "processes": processes_of(pool)}
+
+        def withdraw(client: Client) -> None:
+            flag.raise_it()
+            remove_presence(client, record["id"])
+
+        self.worker = worker
+        self.name = consumer.hostname
+        self.out_of_memory = OutOfMemory()
+        self.watchdog = Watchdog(consumer.controller, withdraw)
+        self.keeper = PresenceKeeper(worker.redis_url, current, self.watchdog.look)
+
+    def connect(self) -> None:
+        """Say that it is there, and hear what happens."""
+        child_ended.connect(self.say_how_it_died, weak=False)
+        signals.task_received.connect(self.hear, weak=False)
+        signals.task_unknown.connect(self.leave_to_another, weak=False)
+        self.keeper.start()
+
+    def leave(self, through: Callable[[], bool] | None) -> None:
+        """Wait until its presence is removed, and for the others of a process of which a thread is stuck."""
+        self.keeper.join(LEAVE_SECONDS)
+        if through is not None:
+            self.watchdog.leave(through)
+        if self.proof is not None:
+            self.proof.remove()
+
+    def say_how_it_died(self, pid: int, status: int, **_: Any) -> None:
+        """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
+        place = str(self.worker.process(pid))
+        death = Death(status, self.name, self.out_of_memory.happened())
+        if status not in (EX_OK, EX_RECYCLE):
+            logger.error("process %d of this worker ended: %s", pid, death)
+        self.keeper.say(lambda client: say_death(client, place, death))
+
+    def hear(self, **_: Any) -> None:
+        """Every time: the consumer is not deaf."""
+        self.watchdog.received()
+
+    def leave_to_another(self, message: Any, **_: Any) -> None:
+        """Every time a task names a mark that this worker does not know: another worker of the queue may."""
+        bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
+        if is_bell(bell):
+            run, node, slot, token = bell[:4]
+            mailbox = Mailbox(str(run), str(node))
+            self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -175,128 +276,25 @@ def settle(sender: Any, **_: Any) -> None:
 def say_where(logger: logging.Logger, **_: Any) -> None:
     """Log lines, also those of nodes, libraries and billiard, carry run, node and message id."""
     for handler in (*logger.handlers, *get_multiprocessing_logger().handlers):
-        handler.addFilter(boot.at_work)
-
-
-@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def announce(sender: str, **_: Any) -> None:
-    """Third: the log is set up; say what this worker is."""
-    if boot.worker is None or boot.served is None:
-        return
-    boot.name = sender
-    files = ", ".join(str(config.path or f"no file for {config.queue}") for config in boot.configs)
-    logger.info("%s: %s pool of %d by %s", sender, boot.worker.pool, boot.worker.slots, files)
-    logger.info("Redis: %s", without_password(boot.worker.redis_url))
-    if boot.keyring is not None:
-        logger.info("messages are signed and verified; keys, by id: %s", ", ".join(boot.keyring.ids))
-    logger.info("serving %d marks: %s", len(boot.served.listings), ", ".join(sorted(boot.served.listings)))
-
-
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def appear(sender: Any, **_: Any) -> None:
-    """Fourth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
-    if boot.worker is None or boot.served is None or boot.keeper is not None:
-        return
-    record = presence_record(boot.worker, boot.served)
-    if Settings.from_environment().shared_memory:
-        boot.proof = Proof()
-        record["shared"] = boot.proof.text
-
-    def current() -> Presence:
-        return {**record, "slots": max(1, sender.pool.num_processes), "processes": _processes(sender.pool)}
-
-    def withdraw(client: Client) -> None:
-        boot.flag.raise_it()
-        remove_presence(client, record["id"])
-
-    boot.watchdog = Watchdog(sender.controller, withdraw)
-    boot.keeper = PresenceKeeper(boot.worker.redis_url, current, boot.watchdog.look)
-    boot.keeper.start()
-
-
-@child_ended.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def say_how_it_died(sender: Any, pid: int, status: int, **_: Any) -> None:
-    """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
-    if boot.worker is None or boot.keeper is None:
-        return
-    place = boot.worker.place_of(pid)
-    death = Death(status, boot.name, boot.out_of_memory.happened())
-    if status not in (EX_OK, EX_RECYCLE):
-        logger.error("process %d of this worker ended: %s", pid, death)
-    boot.keeper.say(lambda client: say_death(client, place, death))
-
-
-@signals.task_received.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def hear(**_: Any) -> None:
-    """Every time: the consumer is not deaf."""
-    if boot.watchdog is not None:
-        boot.watchdog.received()
-
-
-@signals.task_unknown.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def leave_to_another(message: Any, **_: Any) -> None:
-    """Every time a task names a mark that this worker does not know: another worker of the queue may."""
-    bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
-    if boot.keeper is not None and is_bell(bell):
-        run, node, slot, token = bell[:4]
-        mailbox = Mailbox(str(run), str(node))
-        boot.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
-
-
-@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def call_back(**_: Any) -> None:
-    """At SIGTERM, SIGINT, SIGQUIT, inside the signal handler: activations come back, no new bells."""
-    boot.shut_down()
-
-
-@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def leave(**_: Any) -> None:
-    """Last: the presence is gone, and so are the warm instances of this process."""
-    boot.leave()
-    close_instances()
-    if boot.worker is not None:
-        boot.worker.files.remove()
-
-
-@signals.worker_process_shutdown.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def close_instances(**_: Any) -> None:
-    """A process that served ends: its instances are destroyed."""
-    if boot.worker is not None:
-        boot.worker.close()
+        handler.addFilter(at_work)
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def join_spawned(sender: Any, **_: Any) -> None:
-    """In a pool child: a forked one inherited everything, a spawned one serves what its worker wrote down for it."""
+    """In a spawned pool child, which inherits nothing: it serves what its worker wrote down for it."""
     text = os.environ.get(SPAWN_VARIABLE)
-    if boot.worker is not None or not text:
+    if not text:
         return
-    boot.flag, boot.worker, boot.served = spawned.read(text)
-    boot.served.load({})
+    worker, served = spawned.read(text)
+    signals.worker_process_shutdown.connect(lambda **_: worker.close(), weak=False)
+    served.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
-    boot.served.register(current_app, boot.worker)
-    for name in boot.served.listings:
+    served.register(current_app, worker)
+    for name in served.listings:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
-
-
-def _broker(conf: Any) -> str:
-    return str(conf.broker_url)
 
 
 def _pool_name(pool: type) -> str:
     name = pool.__module__.rpartition(".")[2]
     return "threads" if name == "thread" else name
-
-
-def _processes(pool: Any) -> list[int]:
-    """The processes that activations run in: those of the pool, or this one. One that just starts has no number yet."""
-    try:
-        return [pid for pid in pool.info.get("processes", (os.getpid(),)) if pid]
-    except (AttributeError, TypeError):  # the pool is being restarted
-        return []
-
-
-def _refuse(error: ConfigError) -> NoReturn:
-    sys.stderr.write(f"celerypipe: {error}\n")
-    raise SystemExit(EX_CONFIG) from None

@@ -65,7 +65,7 @@ class Served:
 
 def presence_record(worker: Worker, served: Served) -> Presence:
     """Return what the worker says of itself for as long as it lives."""
-    own = worker.place_of(os.getpid())
+    own = str(worker.process(os.getpid()))
     return {
         "id": own,
         "host": worker.host,
@@ -88,6 +88,14 @@ def presence_record(worker: Worker, served: Served) -> Presence:
         "compressions": packing.installed(),
         "keys": worker.keyring.ids if worker.keyring is not None else [],
     }
+
+
+def processes_of(pool: Any) -> list[int]:
+    """The processes that activations run in: those of the pool, or this one. One that just starts has no number yet."""
+    try:
+        return [pid for pid in pool.info.get("processes", (os.getpid(),)) if pid]
+    except (AttributeError, TypeError):  # the pool is being restarted
+        return []
 
 
 def _imported(name: str, named_by: Path | None) -> ModuleType:

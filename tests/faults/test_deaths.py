@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from celerypipe import NodeFailed, Runner, WorkerLost
-from celerypipe.mailbox.deaths import Death, OutOfMemory, as_text, place_of, say_birth, say_death
+from celerypipe.mailbox.deaths import Death, OutOfMemory, as_text, say_birth, say_death
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
@@ -123,7 +124,7 @@ def test_the_dead_hold_nothing(redis_client: Client) -> None:
     """Whoever comes takes their bells and their messages at once; a process of the same number is not dead."""
     mailbox, life = Mailbox(new_id(), "node"), secrets.token_hex(4)
     dead, living, again = f"my.box.1.t-{life}-a1.0", "my.box.1.t-b-b1.1", f"my.box.1.t-{life}-c1.0"
-    place = place_of(dead)
+    place = str(Holder.read(dead).process)
     assert place == f"my.box.1.{life}"
     client = redis_client
     mailbox.make(client)

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from celerypipe.mailbox.deaths import place_of
+from celerypipe.mailbox import holder as names
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.scripts import REFRESH
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
@@ -139,7 +139,7 @@ class Protocol(RuleBasedStateMachine):
         self.born += 1
         holder = Holder(f"{self.box.run}.{self.born}.token-abcd-ef01.{slot}", slot)
         before = self.client.get(f"{self.box.bell}{slot}") or b"r:"
-        if self.client.exists(keys.death(place_of(before.decode()))):
+        if self.client.exists(keys.death(str(names.Holder.read(before.decode()).process))):
             before = b"r:"  # somebody saw its holder die
         theirs = self._with_a_lease()
         for _ in range(2 if again else 1):
@@ -233,7 +233,7 @@ class Protocol(RuleBasedStateMachine):
         holder = self._holder(which)
         self.holders.remove(holder)
         if count == 1:
-            self.client.set(keys.death(place_of(holder.name)), "killed", px=keys.DATA_TTL)
+            self.client.set(keys.death(str(names.Holder.read(holder.name).process)), "killed", px=keys.DATA_TTL)
             self.broken = True
 
     def let_a_bell_expire(self, which: int, _: int) -> None:

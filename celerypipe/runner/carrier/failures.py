@@ -24,15 +24,3 @@ def error_of(
     if traceback:
         error.__cause__ = RemoteTraceback(traceback)
     return error
-
-
-def host_and_pid(worker: str) -> tuple[str, str]:
-    """Return host and process id, out of the name of an activation."""
-    host, pid, *_ = [*worker.rsplit(".", 3), "", ""]
-    return host, pid
-
-
-def where(worker: str) -> str:
-    """Return host and process id in words."""
-    host, pid = host_and_pid(worker)
-    return f"{host}, process {pid}"

@@ -20,6 +20,7 @@ from celerypipe.errors import (
 from celerypipe.mailbox.blob.blob import plain_size
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import unlike
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.onward import AT_WORK, Step, Steps, unpack
 from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.message.console import console_of
@@ -28,7 +29,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.cargo import Cargo
-from celerypipe.runner.carrier.failures import error_of, host_and_pid, where
+from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Done, Flight, Note
 from celerypipe.runner.warp.warp import Warp
@@ -213,7 +214,7 @@ class Replies:
             raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
         waited = result.waited if isinstance(result, Reply) else 0.0
         size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
-        console = console_of(result.console, where(context.worker)) if result.console else None
+        console = console_of(result.console, Holder.read(context.worker).process.where) if result.console else None
         if not steps or warp.onward is None:
             return Done(message, outputs, result.ran, waited, size, console=console)
         after: list[Done | None] = []
@@ -227,7 +228,7 @@ class Replies:
     def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
         """What the next node made of a message; None if what it made is gone."""
         if step.kind == AT_WORK:
-            host, _ = host_and_pid(context.worker)
+            host = Holder.read(context.worker).process.host
             text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
             return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
         if step.kind == FAILURE:
@@ -253,13 +254,13 @@ class Replies:
     ) -> NodeError | ConfigError:
         try:
             kind, text, remote_traceback, place = said_of(said.data)
-            console = console_of(said.console, where(worker))
+            console = console_of(said.console, Holder.read(worker).process.where)
         except CodecError as unread:
             return _unreadable(warp, unread)
+        process = Holder.read(place or worker).process
         if kind == "timeout":
-            host, _ = host_and_pid(place or worker)
-            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {host})"
-        at = where(place or worker)
+            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {process.host})"
+        at = process.where
         error = error_of(warp.name, kind, text, remote_traceback, worker=at, says=f"worker {at}", message_id=message.id)
         if isinstance(error, ConfigError):
             self.course.fail(error)

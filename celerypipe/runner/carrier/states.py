@@ -10,10 +10,11 @@ from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, names
 from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL, HELD_TTL
-from celerypipe.runner.carrier.failures import error_of, host_and_pid
+from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Flight
@@ -191,5 +192,5 @@ def _error(warp: Warp, trouble: bytes, token: str) -> NodeError | ConfigError:
 
 
 def _place(token: str) -> str:
-    host, pid = host_and_pid(token)
-    return f"worker {host}, process {pid}" if pid else ""
+    process = Holder.read(token).process
+    return f"worker {process.where}" if process.pid else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from celerypipe.mailbox import signs
 from celerypipe.mailbox.fence import Fence
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, connect
@@ -127,7 +128,7 @@ class Whereabouts:
             behind = f" behind {ahead} messages" if ahead else (f" behind {tasks} tasks" if tasks else "")
             return f"{spent:.1f} s waiting{behind} on {warp.queue!r}"
         consumer, seconds = pending
-        host = consumer.rsplit(".", 3)[0]
+        host = Holder.read(consumer).process.host
         ran = min(seconds, spent)
         return f"{spent - ran:.1f} s waiting on {warp.queue!r}, {ran:.1f} s running on {host}"
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.errors import CelerypipeError, CodecError
+from celerypipe.mailbox.holder import Holder
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
-from celerypipe.runner.carrier.failures import host_and_pid
 from celerypipe.runner.functions.call import Call, Timing, split
 from celerypipe.runner.functions.callbacks import Callbacks
 from celerypipe.runner.functions.function import Function, as_function
@@ -185,8 +185,7 @@ class Session:
         self._settled([call])
 
     def _timing(self, call: Call[Any], waited: float, ran: float, worker: str) -> Timing:
-        host, pid = host_and_pid(worker) if worker and "," not in worker else ("", "")
-        where = f"{host}, process {pid}" if pid else worker
+        where = Holder.read(worker).process.where  # or it says so in words already
         return Timing(call.timing.submitted, time.monotonic() - call._began, waited, ran, where)
 
     def _settled(self, calls: Iterable[Call[Any]]) -> None:

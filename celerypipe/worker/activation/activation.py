@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import redis
 
@@ -21,7 +21,7 @@ from celerypipe.mailbox.mailbox import Beginning, reading, received
 from celerypipe.mailbox.wire import Entry
 from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.gathering import groups_of
-from celerypipe.worker.activation.keeper import Keeper
+from celerypipe.worker.activation.keeper import IDLE_LOOK, Keeper
 from celerypipe.worker.activation.neighbours import Neighbours
 from celerypipe.worker.activation.outbox import exchange
 from celerypipe.worker.activation.serving import Serving
@@ -33,36 +33,21 @@ READ_WORK = 0.020
 READ_MOST = 256
 #: Messages of a neighbour that was never run here which one read may bring.
 READ_UNKNOWN = 8
-#: How often a message is handed to ``update`` alone after its process died, before it is given up.
-LONE_ATTEMPTS = 2
-#: An idle wait looks around this often, milliseconds.
-IDLE_LOOK = 100
 #: While a batch fills and its wait ends soon, seconds between two reads: Redis itself ends a wait up to 100 ms late.
 BATCH_LOOK = 0.002
 
 
 class Activation:
-    """Drains mailboxes, first of all that of ``home``, the node whose bell started it.
+    """Drains mailboxes, first of all that of ``home``, the node whose bell started it."""
 
-    ``queues`` are those of its worker; ``shutting_down`` tells when the worker wants to go.
-    """
+    #: What it was given and did not run comes back by claim.
+    waits = False
 
-    def __init__(
-        self,
-        client: Client,
-        neighbours: Neighbours,
-        *,
-        beginning: Beginning,
-        keeper: Keeper,
-        queues: Sequence[str],
-        shutting_down: Callable[[], bool],
-    ) -> None:
+    def __init__(self, client: Client, neighbours: Neighbours, beginning: Beginning, keeper: Keeper) -> None:
         self.client = client
         self.home = neighbours.home
         self.neighbours = neighbours
         self.keeper = keeper
-        self.queues = queues
-        self.shutting_down = shutting_down
         self.offset = beginning.now - time.time()
         self._claimed = beginning.claimed
         self._first = beginning.first
@@ -77,11 +62,6 @@ class Activation:
     def servings(self) -> list[Serving]:
         """What it serves, upstream nodes first: the order in which one read is worked off."""
         return self.neighbours.servings
-
-    @property
-    def done(self) -> int:
-        """Messages handled so far."""
-        return self.neighbours.done + sum(serving.done for serving in self.servings)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -120,12 +100,13 @@ class Activation:
             elif (
                 not self._gathers
                 and (idle := time.monotonic() - busy) > 0
-                and (idle > self.home.record.linger or self._others_wait())
+                and (idle > self.home.record.linger or self.home.lease.others_wait(self.client))
             ):
                 return "idle"
+            # A batch that is not full is no reason to keep others waiting.
             if (batches or self._gathers) and time.monotonic() - looked > self.home.record.slice:
                 looked = time.monotonic()
-                if self._others_wait():  # a batch that is not full is no reason to keep them waiting
+                if self.home.lease.others_wait(self.client):
                     return "others wait"
 
     def _begin_with(self) -> list[Entry]:
@@ -141,22 +122,12 @@ class Activation:
             entries += serving.mailbox.receive(self.client, serving.lease.owner, more, None)
 
     def _must_stop(self, age: float) -> str:
-        if self.home.lease.state != "held":
-            return self.home.lease.state
-        if self.shutting_down():
-            return "shutdown"
-        return "term" if age > self.home.record.term else ""
+        return self.home.lease.must_stop(age, self.home.record.term)
 
     @property
     def _age(self) -> float:
         """How much of its term is over, in seconds; one that is leaving works off what it holds."""
         return 0.0 if self._leaving else time.monotonic() - self._began
-
-    def _others_wait(self) -> bool:
-        lengths = self.client.pipeline(transaction=False)
-        for queue in self.queues:
-            lengths.llen(queue)
-        return any(lengths.execute(raise_on_error=False))
 
     def _claim(self) -> str:
         """Take over what dead activations left."""
@@ -171,7 +142,7 @@ class Activation:
         for entry in entries:
             if reason := self._must_stop(self._age):
                 return reason
-            if serving.claimed(entry, LONE_ATTEMPTS) and serving.lease.state == "held":
+            if serving.claimed(entry) and serving.lease.state == "held":
                 serving.taking_over = True
                 self._work([(serving, [entry])])
                 serving.taking_over = False

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,16 +28,24 @@ BellState = Literal["held", "lost", "over"]
 
 #: Seconds between two looks; a third of what a held bell lives.
 TICK = keys.HELD_TTL / 3000
+#: An idle activation looks at its lease this often, milliseconds.
+IDLE_LOOK = 100
 
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A bell that an activation holds. ``current`` is the entry it works on, or empty; ``warming``: not yet."""
+    """A bell that an activation holds, and what it asks to learn whether it may go on.
+
+    ``queues`` are those of its worker; ``shutting_down`` tells when the worker wants to go. ``current`` is the entry it
+    works on, or empty; ``warming``: not yet.
+    """
 
     mailbox: Mailbox
     slot: int
     owner: str
     alarm: Alarm | Unarmed
+    queues: Sequence[str] = ()
+    shutting_down: Callable[[], bool] = bool
     state: BellState = "held"
     current: str = ""
     outbox: Outbox | None = None
@@ -53,6 +61,22 @@ class Lease:
     @property
     def bell(self) -> str:
         return f"{self.mailbox.bell}{self.slot}"
+
+    def beside(self, mailbox: Mailbox) -> Lease:
+        """Return that of another node's bell, held by the same activation."""
+        return Lease(mailbox, self.slot, self.owner, self.alarm, self.queues, self.shutting_down)
+
+    def must_stop(self, age: float, term: float) -> str:
+        """Why its activation has to end, which began ``age`` seconds ago; empty: it may go on."""
+        if self.state != "held":
+            return self.state
+        if self.shutting_down():
+            return "shutdown"
+        return "term" if age > term else ""
+
+    def others_wait(self, client: Client) -> bool:
+        """Do the queues of its worker have tasks that this slot could take?"""
+        return any(client.together(*[("LLEN", queue) for queue in self.queues]))
 
     @property
     def at_work(self) -> str:

@@ -18,7 +18,7 @@ from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.scripts import TAKE, together
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.keeper import Keeper
 from celerypipe.worker.activation.running import CHEAP
 from celerypipe.worker.activation.serving import Serving
 from celerypipe.worker.activation.shelf import Shelf
@@ -57,12 +57,12 @@ class Neighbours:
         self._entry_of = entry_of
         self._ring = ring
         self._records: dict[str, Record] | None = None
-        shelf.make_room(len(home.record.neighbours))
 
     def adopt(self) -> None:
         """Take the bells of neighbours that nobody holds."""
         if len(self.servings) >= len(self.home.record.neighbours):
             return
+        self._shelf.make_room(len(self.home.record.neighbours))
         lease = self.home.lease
         held = {serving.mailbox.node for serving in self.servings}
         free = [(self.home.mailbox.beside(name), record) for name, record in self._others().items() if name not in held]
@@ -118,8 +118,7 @@ class Neighbours:
         return self._slots == 1 and record.parallel is None
 
     def _add(self, entry: Listing, mailbox: Mailbox, record: Record) -> None:
-        home = self.home.lease
-        lease = Lease(mailbox, home.slot, home.owner, home.alarm)
+        lease = self.home.lease.beside(mailbox)
         self._keeper.add(lease)
         equal = self._equal(record)
         if equal is not None:
@@ -158,25 +157,28 @@ class Neighbours:
                 self._forget(serving)
         return True
 
-    def end(self, reason: str) -> None:
-        """Let go of all, and ring again at the end of the queue where there is more to do."""
+    def end(self, reason: str, *, waits: bool = False) -> None:
+        """Let go of all, and ring again at the end of the queue where there is more to do.
+
+        ``waits``: there is, since messages were given to this activation that the next one shall run.
+        """
         rung = False
         for serving in self.servings:
-            if reason in ("over", "lost"):
+            if reason in ("over", "lost", "trouble"):
                 self._released(serving, force=True)
             elif rung and self._slots == 1:
                 self._released(serving, force=True)  # whoever answers the bell that was rung takes this one too
             else:
-                rung = self._let_go(serving) or rung
+                rung = self._let_go(serving, waits=waits) or rung
 
     def close(self) -> None:
         """Put all instances back."""
         for serving in list(self.servings):
             self._forget(serving)
 
-    def _let_go(self, serving: Serving) -> bool:
+    def _let_go(self, serving: Serving, *, waits: bool = False) -> bool:
         """Release a bell, or ring it again at the end of the queue when there is more to do; return which."""
-        if self._released(serving, force=False):
+        if not waits and self._released(serving, force=False):
             return False
         token = secrets.token_hex(4)
         lease = serving.lease
@@ -200,7 +202,11 @@ class Neighbours:
         self._connect()
         self.done += serving.done
         self._keeper.remove(serving.lease)
-        if self._equal(serving.record) is None:
+        if self._equal(serving.record) is not None:
+            return
+        if serving.record.pinned:
+            serving.instance.destroy()  # without restore() it cannot begin anew
+        else:
             self._shelf.give_back(serving.record.key, serving.instance)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from celerypipe.mailbox.deaths import say_birth
+from celerypipe.mailbox.holder import Process
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
@@ -79,9 +80,9 @@ class Worker:
                 self._places.setdefault(pid, Place(Shelf(slots), keeper))
         return self._places[pid]
 
-    def place_of(self, pid: int) -> str:
-        """What a process of this worker is called wherever its life and death are told."""
-        return f"{self.host}.{pid}.{self.life}"
+    def process(self, pid: int) -> Process:
+        """Return a process of this worker."""
+        return Process(self.host, pid, self.life)
 
     def client(self) -> Client:
         """This thread's own client."""
@@ -96,7 +97,7 @@ class Worker:
         place = self.place()
         if place.known:
             return
-        say_birth(client, self.place_of(os.getpid()))  # a dead one may have had its number
+        say_birth(client, str(self.process(os.getpid())))  # a dead one may have had its number
         with self._lock:
             if not place.known:
                 place.known = True

@@ -32,6 +32,9 @@ from celerypipe.worker.activation.running import Running, at_work
 
 logger = logging.getLogger(__name__)
 
+#: How often a message is handed to ``update`` alone after its process died, before it is given up.
+LONE_ATTEMPTS = 2
+
 #: An entry with the content of its blob: None when it has none, or when that is gone.
 Delivery = tuple[Entry, Content | None]
 
@@ -53,13 +56,13 @@ class Serving(Running):
         #: What it works on was taken over from an activation that may not know yet: its memory must not be reused.
         self.taking_over = False
 
-    def claimed(self, entry: Entry, lone_attempts: int) -> bool:
+    def claimed(self, entry: Entry) -> bool:
         """Count one more try at a message whose process died; False: it was given up instead."""
         name = keys.attempts(self.mailbox.run, self.mailbox.node)
         tried = self.client.hincrby(name, str(entry.sequence), 1)
         died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
         self.client.pexpire(name, keys.DATA_TTL)
-        if tried <= lone_attempts:
+        if tried <= LONE_ATTEMPTS:
             return True
         text = f"the process that ran it died {tried} times: {as_text(died)}"
         self.printed = b""

@@ -1,62 +1,45 @@
 """An activation of a stateful node: one at a time, messages in order, and a state that outlives its process.
 
 It enters the fence, makes the state (:mod:`celerypipe.worker.activation.memory`), and runs each message when its turn
-has come. Results
-leave at once; their messages leave the mailbox with the next snapshot. A message that failed, was interrupted or was
-withdrawn leaves nothing in the state: it is made again without it, and what comes after it waits until the runner has
-sent it once more or has said that it gave it up.
+has come. Results leave at once; their messages leave the mailbox with the next snapshot. A message that failed, was
+interrupted or was withdrawn leaves nothing in the state: it is made again without it, and what comes after it waits
+until the runner has sent it once more or has said that it gave it up.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
 
 import redis
 
 from celerypipe.mailbox.fence import GIVEN_UP
-from celerypipe.mailbox.mailbox import reading, received
+from celerypipe.mailbox.mailbox import Beginning, reading, received
 from celerypipe.mailbox.wire import Entry
 from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.fenced import StatefulServing
-from celerypipe.worker.activation.keeper import Keeper
+from celerypipe.worker.activation.keeper import IDLE_LOOK, Keeper
 from celerypipe.worker.activation.memory import Memory, Missing, StateUnusable
 
-#: How often a message is run alone after its process died, before it is given up.
-LONE_ATTEMPTS = 2
-#: Messages that one read brings, and milliseconds that it waits for them.
+#: Messages that one read brings.
 READ = 64
-IDLE_LOOK = 100
 #: Handing a state over takes a snapshot and a restore: it is worth so many times what that takes.
 WORTH = 10
 
 
 class StatefulActivation:
-    """Serves one stateful node; ``queues`` are those of its worker, ``offset`` is Redis' clock less ours.
+    """Serves one stateful node; a pinned one until its run is over."""
 
-    A pinned node is served until its run is over.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        serving: StatefulServing,
-        *,
-        keeper: Keeper,
-        queues: Sequence[str],
-        shutting_down: Callable[[], bool],
-        offset: float,
-    ) -> None:
+    def __init__(self, client: Client, serving: StatefulServing, beginning: Beginning, keeper: Keeper) -> None:
         self.client = client
         self.serving = serving
         self.record = serving.record
+        self.term = math.inf if serving.record.pinned else serving.record.term
         self.lease = serving.lease
         self.memory = Memory(serving)
         self.keeper = keeper
-        self.queues = queues
-        self.shutting_down = shutting_down
-        self.offset = offset
+        self.offset = beginning.now - time.time()
 
     @property
     def waits(self) -> bool:
@@ -89,7 +72,7 @@ class StatefulActivation:
             return "lost"
         while True:
             now = time.monotonic()
-            if reason := self._must_stop(now - start):
+            if reason := self.lease.must_stop(now - start, self.term):
                 return reason
             if self._is_doubtful():
                 if not self._make_again():
@@ -106,21 +89,11 @@ class StatefulActivation:
                 self.memory.save()
             if time.monotonic() - looked > max(self.record.slice, WORTH * self.memory.cost):
                 looked = time.monotonic()
-                if not self.record.pinned and self._others_wait():
+                if not self.record.pinned and self.lease.others_wait(self.client):
                     return "others wait"
 
-    def _must_stop(self, age: float) -> str:
-        if self.lease.state != "held":
-            return self.lease.state
-        if self.shutting_down():
-            return "shutdown"
-        return "term" if age > self.record.term and not self.record.pinned else ""
-
     def _may_leave(self, idle: float) -> bool:
-        return not self.record.pinned and (idle > self.record.linger or self._others_wait())
-
-    def _others_wait(self) -> bool:
-        return any(self.client.together(*[("LLEN", queue) for queue in self.queues]))
+        return not self.record.pinned and (idle > self.record.linger or self.lease.others_wait(self.client))
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
@@ -144,7 +117,7 @@ class StatefulActivation:
             return False
         if entry.id in self.memory.suspects:
             self.serving.flush()  # if the process dies now, it dies of this one
-            if self._is_doubtful() or not self.serving.claimed(entry, LONE_ATTEMPTS):
+            if self._is_doubtful() or not self.serving.claimed(entry):
                 return False
         if self.serving.box.waiting:
             self.keeper.hurry()  # they are published, however long this one takes
@@ -159,7 +132,7 @@ class StatefulActivation:
         """Publish what is done and wait a moment for more."""
         self.lease.alarm.unguard()
         box, mailbox = self.serving.box, self.serving.mailbox
-        while box.full and not self._must_stop(0.0):
+        while box.full and not self.lease.must_stop(0.0, self.term):
             self.serving.flush()
             time.sleep(0.01)
             box.look(self.client)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import time
 from typing import Any
 
@@ -13,6 +12,7 @@ import celery
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import BadSignature, CodecError
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
@@ -77,7 +77,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
         arriving.set(self.worker.files)
-        owner = f"{self.worker.host}.{os.getpid()}.{token}-{self.worker.life}-{secrets.token_hex(3)}.{slot}"
+        owner = str(Holder(self.worker.process(os.getpid()), token, slot))
         try:
             self.worker.begin(client)
             # An activation that ends at once takes nothing along; one with a state reads when that is there.
@@ -89,8 +89,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             if beginning is None:
                 return "the bell is held by another activation"
-            alarm = self.worker.alarm()
-            lease = Lease(mailbox, slot, owner, alarm)
+            lease = Lease(mailbox, slot, owner, self.worker.alarm(), self.worker.queues, self.worker.shutting_down)
             keeper = self.worker.place().keeper
             keeper.add(lease)
             try:
@@ -125,15 +124,17 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         if self.listing.node.stateful and lease.slot:
             client.delete(lease.bell)
             return "a stateful node has one slot"
-        if self.listing.node.stateful:
-            return self._serve_stateful(client, lease, record, beginning)
+        return self._drain(client, lease, record, beginning)
+
+    def _drain(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
         instance = place.shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
+        serving = (StatefulServing if self.listing.node.stateful else Serving)(client, lease, record, instance)
         neighbours = Neighbours(
             client,
-            Serving(client, lease, record, instance),
+            serving,
             shelf=place.shelf,
             keeper=place.keeper,
             slots=self.worker.slots,
@@ -141,66 +142,25 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             ring=self._ring,
         )
         try:
-            activation = Activation(
-                client,
-                neighbours,
-                beginning=beginning,
-                keeper=place.keeper,
-                queues=self.worker.queues,
-                shutting_down=self.worker.shutting_down,
+            activation: Activation | StatefulActivation = (
+                StatefulActivation(client, serving, beginning, place.keeper)
+                if isinstance(serving, StatefulServing)
+                else Activation(client, neighbours, beginning, place.keeper)
             )
             with lease.alarm:
                 while (reason := activation.serve()) == "idle" and not neighbours.release():
                     pass
                 if reason != "idle":
-                    neighbours.end(reason)
+                    neighbours.end(reason, waits=activation.waits)
         finally:
             neighbours.close()
         refused = self._refused() - refused
         more = f", {refused} refused" if refused else ""
-        return f"{activation.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)}){more}"
+        return f"{neighbours.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)}){more}"
 
     def _refused(self) -> int:
         """How many messages this process has refused."""
         return self.worker.keyring.refusals.total if self.worker.keyring is not None else 0
-
-    def _serve_stateful(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
-        start = time.monotonic()
-        place = self.worker.place()
-        shelf, keeper = place.shelf, place.keeper
-        mailbox, slot, owner = lease.mailbox, lease.slot, lease.owner
-        instance = shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
-        try:
-            activation = StatefulActivation(
-                client,
-                StatefulServing(client, lease, record, instance),
-                keeper=keeper,
-                queues=self.worker.queues,
-                shutting_down=self.worker.shutting_down,
-                offset=beginning.now - time.time(),
-            )
-            with lease.alarm:
-                while True:
-                    reason = activation.serve()
-                    keeper.remove(lease)  # it would take the bell again
-                    force = reason in ("over", "lost", "trouble")
-                    if not activation.waits and mailbox.release(client, slot, owner, force=force):
-                        break
-                    if force:
-                        mailbox.release(client, slot, owner, force=True)
-                        break
-                    if reason != "idle":
-                        token = secrets.token_hex(4)
-                        if mailbox.hand_back(client, slot, owner, token):
-                            self._ring(record.mark, mailbox, slot, token)
-                        break
-                    keeper.add(lease)
-        finally:
-            if record.pinned:
-                instance.destroy()  # without restore() it cannot begin anew
-            else:
-                shelf.give_back(record.key, instance)
-        return f"{activation.serving.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)})"
 
     def _entry_of(self, mark: str) -> Listing | None:
         task = self.app.tasks.get(mark)

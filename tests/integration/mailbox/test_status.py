@@ -15,7 +15,7 @@ from celerypipe.celery.application import app
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import connect
 from celerypipe.redis.url import broker_url
-from celerypipe.worker.boot import _processes
+from celerypipe.worker.served import processes_of
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
@@ -140,4 +140,4 @@ def test_looking_writes_nothing(private_redis: RedisServer) -> None:
 
 def test_a_process_that_just_starts_is_not_told_of_yet() -> None:
     """It has no number: a presence with a hole in it counts as none of ours, and its queue as one without a worker."""
-    assert _processes(SimpleNamespace(info={"processes": [11, None, 12]})) == [11, 12]
+    assert processes_of(SimpleNamespace(info={"processes": [11, None, 12]})) == [11, 12]
