@@ -16,7 +16,7 @@ from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.mailbox.blob.blob import Store
+from celerypipe.mailbox.blob.blob import Contents, Store
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.status import read_status
@@ -283,12 +283,12 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
 
         thread = threading.Thread(target=withdraw)
         thread.start()
-        again = serving.handle([(entry, None) for entry in entries], Store(mailbox.run), 0.0)
+        again = serving.handle(entries, Contents({}), Store(mailbox.run), 0.0)
         thread.join()
         assert again == [entries[1], entries[3]]
         gate.touch()
         for entry in again:
-            assert serving.handle([(entry, None)], Store(mailbox.run), 0.0) == []
+            assert serving.handle([entry], Contents({}), Store(mailbox.run), 0.0) == []
     assert instance.node is not None, "a fresh one"
     with serving.outbox.emptied() as pairs:
         assert [codec.decode(answer.data)[0].payload for answer, _ in pairs] == [6, 10]
