@@ -23,6 +23,7 @@ from celerypipe.mailbox.status import read_status
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.script import call
 from celerypipe.worker.activation.alarm import Alarm
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.serving import Serving
@@ -266,7 +267,7 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
     mailbox = Mailbox(new_id(), "node")
     mailbox.make(redis_client)
     bodies = [packed_entry(number, 0, "", codec.encode_joined([Message(number)])) for number in range(2, 6)]
-    mailbox.send(redis_client, bodies, token="t", wanted=0, ttl=1000)
+    call(redis_client, mailbox.sending(bodies, token="t", wanted=0, ttl=1000))
     entries = mailbox.receive(redis_client, "host.1.token.0", 4, None)
     gate = tmp_path / "open"
     instance = Instance(Listing("t", Together, "import"), {"gate": str(gate)}, name="node")

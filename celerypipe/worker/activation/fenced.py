@@ -9,9 +9,9 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.mailbox.blob.blob import Contents
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.record import Record
-from celerypipe.mailbox.scripts import together
 from celerypipe.mailbox.wire import Entry, storing
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox, Pair
 from celerypipe.worker.activation.running import at_work
