@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from celerypipe.errors import UnknownRun
 from celerypipe.mailbox.holder import Holder
-from celerypipe.mailbox.scripts import CANCEL
+from celerypipe.mailbox.mailbox import cancelling
 from celerypipe.mailbox.status import Busy, RunStatus, read_busy, read_runs
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import call
 
 #: Seconds within which a cancelled run is over, wherever work can be interrupted.
 PATIENCE = 1.8
@@ -37,7 +38,7 @@ def cancel(client: Client, run_id: str) -> Cancelled:
     """
     run = _known(client, run_id)
     busy = read_busy(client, run_id)
-    before = CANCEL(client, (keys.run(run_id),), keys.DATA_TTL)
+    before = call(client, cancelling(run_id))
     if before in (b"finished", b"failed"):
         return Cancelled(run, runner_ended=True, busy=())
     start = time.monotonic()

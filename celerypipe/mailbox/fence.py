@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 from celerypipe.errors import BadSignature
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.scripts import Script, together
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, Answer, Entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.script import Script, together
 from celerypipe.redis.signing import SIGNATURE, Signer
 
 #: The number of the try of a message that its runner gave up: nothing is run, and what comes after it goes on.

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import redis
 
-from celerypipe.mailbox.scripts import BEGIN, CLAIM, NOTING, PUBLISH, RELEASE, RING, SEND, TAKE, UNRING, YIELD, together
+from celerypipe.mailbox import scripts
 from celerypipe.mailbox.wire import NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.script import together
 from celerypipe.redis.signing import Keyring, Signer, refused
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,11 @@ class Beginning(NamedTuple):
     first: list[Entry]
 
 
+#: What a holder sees when it looks around: its bell is another's, all is well, its run is over, nobody waits any more
+#: for the entry it works on. REFRESH returns the place.
+BellSeen = Literal["lost", "held", "over", "withdrawn"]
+_SEEN: tuple[BellSeen, ...] = ("lost", "held", "over", "withdrawn")
+
 #: Stands in a reply that concerns no message.
 _NOTHING = Entry("", NOBODY, 0, "", b"")
 
@@ -42,6 +48,7 @@ _NOTHING = Entry("", NOBODY, 0, "", b"")
 class Mailbox:
     """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
 
+    ``sending``, ``taking`` and ``publishing`` return commands, to be asked by :mod:`celerypipe.redis.script`.
     ``keyring``: all that is written is signed, and what is read and not signed is refused.
     """
 
@@ -86,25 +93,19 @@ class Mailbox:
                 raise
         client.pexpire(self.stream, keys.DATA_TTL)
 
-    def send(
-        self, client: Client, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int
-    ) -> tuple[list[bytes], list[int]] | None:
-        """Append messages as :func:`packed_entry` makes them; return entry ids and the slots that were rung.
+    def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
+        """Return the command that appends messages as :func:`packed_entry` makes them.
 
-        None: the mailbox is gone (emptied Redis, eviction), nothing was appended.
+        It answers entry ids and the slots that were rung; None: the mailbox is gone (emptied Redis, eviction), nothing
+        was appended.
         """
-        answer = SEND(client, *self.sending(entries, token=token, wanted=wanted, ttl=ttl))
-        return None if answer is None else (answer[0], answer[1])
-
-    def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> tuple[Any, ...]:
-        """Return the keys and arguments of SEND."""
         if (signer := self.signer("message")) is not None:
             entries = [signer.sign(entry) for entry in entries]
-        return ((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
+        return scripts.SEND.command((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
 
     def ring(self, client: Client, *, token: str, wanted: int, ttl: int, force: bool = False) -> list[int]:
         """Ring the slots that have no bell; return those that were rung."""
-        rung: list[int] = RING(client, (self.bell,), token, ttl, wanted, int(force))
+        rung: list[int] = scripts.RING(client, (self.bell,), token, ttl, wanted, int(force))
         return rung
 
     def withdraw(self, client: Client, ids: Sequence[bytes | str]) -> None:
@@ -135,13 +136,15 @@ class Mailbox:
 
     # -- the worker's side ------------------------------------------------------------------------------------------
 
-    def take(self, client: Client, slot: int, consumer: str) -> bool:
-        """Take the bell of a slot: yes when it is absent or rung, no when another activation holds it."""
-        return bool(TAKE(client, *self.taking(slot, consumer)))
+    def taking(self, slot: int, consumer: str) -> Command:
+        """Return the command that takes a bell; it answers 1 if that was absent or rung, 0 if another holds it."""
+        return scripts.TAKE.command((f"{self.bell}{slot}",), consumer, keys.HELD_TTL)
 
-    def taking(self, slot: int, consumer: str) -> tuple[Any, ...]:
-        """Return the keys and arguments of TAKE."""
-        return (f"{self.bell}{slot}",), consumer, keys.HELD_TTL
+    def refresh(self, client: Client, slot: int, consumer: str, entry: str) -> BellSeen:
+        """Refresh a held bell and look around; ``entry``: the one that is worked on, or empty."""
+        names = (f"{self.bell}{slot}", keys.run(self.run), self.stream)
+        status: int = scripts.REFRESH(client, names, consumer, keys.HELD_TTL, entry)
+        return _SEEN[status]
 
     def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
         """Take the bell and see what there is, in one round trip; None when another activation holds it.
@@ -149,7 +152,7 @@ class Mailbox:
         ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
         """
         keys_of_all = (f"{self.bell}{slot}", self.stream, self.bell, keys.node(self.run, self.node), keys.run(self.run))
-        answer = BEGIN(client, keys_of_all, keys.GROUP, consumer, most, keys.HELD_TTL, first)
+        answer = scripts.BEGIN(client, keys_of_all, keys.GROUP, consumer, most, keys.HELD_TTL, first)
         if answer is None:
             return None
         record, state, seconds, microseconds, claimed, new = answer
@@ -159,15 +162,15 @@ class Mailbox:
 
     def release(self, client: Client, slot: int, consumer: str, *, force: bool) -> bool:
         """Let go of the bell; False (and still held) when an entry waits that nobody was given, unless ``force``."""
-        return bool(RELEASE(client, (f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force)) != 1)
+        return bool(scripts.RELEASE(client, (f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force)) != 1)
 
     def hand_back(self, client: Client, slot: int, consumer: str, token: str) -> bool:
         """Turn a held bell into a rung one, for the activation that comes next; False when it was lost."""
-        return bool(YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
+        return bool(scripts.YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
 
     def unring(self, client: Client, slot: int, token: str) -> None:
         """This worker cannot answer: the runner rings again at once, and another one may come."""
-        UNRING(client, (f"{self.bell}{slot}",), token)
+        scripts.UNRING(client, (f"{self.bell}{slot}",), token)
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
         """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
@@ -177,7 +180,7 @@ class Mailbox:
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
-        claimed = CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
+        claimed = scripts.CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
         return self.admitted(client, consumer, claimed)
 
     def admitted(self, client: Client, consumer: str, items: Sequence[Any]) -> list[Entry]:
@@ -221,23 +224,33 @@ class Mailbox:
 
     def publish(self, client: Client, consumer: str, answers: Sequence[Answer]) -> int | None:
         """Publish results; return how many replies wait for the runner. None: the run is over."""
-        publishing = PUBLISH.command(*self.publishing(consumer, answers))
-        waiting: int | None = accepted(together(client, *storing(answers), publishing))[-1]
+        commands = (*storing(answers), self.publishing(consumer, answers))
+        waiting: int | None = accepted(together(client, *commands))[-1]
         return waiting
 
-    def publishing(self, consumer: str, answers: Sequence[Answer]) -> tuple[Any, ...]:
-        """Return the keys and arguments of PUBLISH."""
+    def publishing(self, consumer: str, answers: Sequence[Answer]) -> Command:
+        """Return the command that publishes results whose blobs are stored; it answers as :meth:`publish` does."""
         flat: list[Any] = []
         for answer, said in zip(answers, self.said(consumer, answers), strict=True):
             flat += (answer.entry.id, said)
-        return (self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat
+        return scripts.PUBLISH.command((self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat)
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
         """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
         streams = (self.stream, keys.reply(self.run))
         said = self.said(consumer, [answer])
-        noting = NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
+        noting = scripts.NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
         accepted(together(client, *storing([answer]), noting))
+
+
+def prolonging(run: str) -> Command:
+    """Return the command that prolongs the lease of a run; it answers what that said before, None if it was gone."""
+    return scripts.PROLONG.command((keys.run(run), keys.RUNS), run, keys.RUN_TTL, keys.DATA_TTL)
+
+
+def cancelling(run: str) -> Command:
+    """Return the command that cancels a run unless it ended by itself; it answers as :func:`prolonging` does."""
+    return scripts.CANCEL.command((keys.run(run),), keys.DATA_TTL)
 
 
 def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int | None) -> Command:

@@ -1,15 +1,12 @@
 """The Lua scripts of the protocol: every safety rule that needs one atomic step.
 
-KEYS and ARGV of each are laid out where :mod:`celerypipe.mailbox.mailbox`, :mod:`celerypipe.worker.activation.keeper`
-and
-:mod:`celerypipe.worker.activation.task` call it.
+KEYS and ARGV of each are laid out in :mod:`celerypipe.mailbox.mailbox`, and nobody else asks for them: the others get
+commands from there.
 """
 
 from __future__ import annotations
 
-from celerypipe.redis.script import Script as Script
-from celerypipe.redis.script import known as known
-from celerypipe.redis.script import together as together
+from celerypipe.redis.script import Script
 
 # Who saw a process end left word of that: what it holds is free at once. The key is made here and not by
 # celerypipe.keys, out of the holder's name <host>.<pid>.<token>-<life>-<random>.<slot>.

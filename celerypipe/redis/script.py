@@ -23,11 +23,16 @@ class Script:
 
     def __call__(self, client: Client, keys: Sequence[str], *arguments: Any) -> Any:
         """Run it; ``keys`` and ``arguments`` are Lua's KEYS and ARGV."""
-        return accepted(together(client, self.command(keys, *arguments)))[0]
+        return call(client, self.command(keys, *arguments))
 
     def command(self, keys: Sequence[str], *arguments: Any) -> Command:
         """Return the command that runs it, to be asked with others by :func:`together`."""
         return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+
+def call(client: Client, command: Command) -> Any:
+    """As ``client.call``; a script that the server does not know is sent as text."""
+    return accepted(together(client, command))[0]
 
 
 def together(client: Client, *commands: Command) -> list[Any]:

@@ -21,6 +21,7 @@ from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import call
 from tests.nodes.faulty import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
@@ -128,9 +129,9 @@ def test_the_dead_hold_nothing(redis_client: Client) -> None:
     assert place == f"my.box.1.{life}"
     client = redis_client
     mailbox.make(client)
-    mailbox.send(client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
-    assert mailbox.take(client, 0, dead)
-    assert mailbox.take(client, 1, living)
+    call(client, mailbox.sending([packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000))
+    assert call(client, mailbox.taking(0, dead))
+    assert call(client, mailbox.taking(1, living))
     (entry,) = mailbox.receive(client, dead, 1, None)
     assert mailbox.claim(client, living, 10) == []
     assert mailbox.ring(client, token="u", wanted=2, ttl=1000) == []
@@ -138,6 +139,6 @@ def test_the_dead_hold_nothing(redis_client: Client) -> None:
     assert mailbox.claim(client, living, 10) == [entry._replace(holder=dead)]
     assert mailbox.ring(client, token="u", wanted=2, ttl=1000) == [0]
     say_birth(client, place)
-    assert mailbox.take(client, 0, again)
-    assert not mailbox.take(client, 0, living)
+    assert call(client, mailbox.taking(0, again))
+    assert not call(client, mailbox.taking(0, living))
     assert not client.exists(keys.death(place))

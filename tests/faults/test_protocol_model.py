@@ -27,10 +27,10 @@ from hypothesis.stateful import (
 
 from celerypipe.mailbox import holder as names
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.scripts import REFRESH
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import call
 from tests.servers.extent import LONG
 
 SLOTS = 3
@@ -100,7 +100,7 @@ class Protocol(RuleBasedStateMachine):
     def _send(self, numbers: list[int], wanted: int) -> None:
         token = secrets.token_hex(4)
         entries = [packed_entry(number, 0, "", b"%d" % number) for number in numbers]
-        sent = self.box.send(self.client, entries, token=token, wanted=wanted, ttl=keys.RUNG_TTL)
+        sent = call(self.client, self.box.sending(entries, token=token, wanted=wanted, ttl=keys.RUNG_TTL))
         if sent is None:
             self._audit()
         else:
@@ -201,8 +201,7 @@ class Protocol(RuleBasedStateMachine):
     def refresh(self, which: int, _: int) -> None:
         """The keeper's look: who lost its bell stops at its next message."""
         holder = self._holder(which)
-        names = (f"{self.box.bell}{holder.slot}", keys.run(self.box.run), self.box.stream)
-        if REFRESH(self.client, names, holder.name, keys.HELD_TTL, "") != 1:
+        if self.box.refresh(self.client, holder.slot, holder.name, "") != "held":
             self.holders.remove(holder)
 
     def release(self, which: int, _: int) -> None:

@@ -13,8 +13,8 @@ import re
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from celerypipe import codec
@@ -29,8 +29,6 @@ from celerypipe.redis.signing import DIGEST_SIGN, digest, is_digest_of
 
 INLINE_LIMIT = 64 * 1024
 CHUNK = 256 * 1024 * 1024
-#: References to altered blobs that are remembered.
-ALTERED_MOST = 1000
 #: What refers to a blob in Redis. Anybody may write one there: it must not make us ask for a billion chunks.
 _STORED = re.compile(r"(?P<id>[0-9a-f]{1,64}):(?P<chunks>[1-9][0-9]{0,3})(?::(?P<label>\w+:\w+))?", re.ASCII)
 
@@ -46,19 +44,73 @@ class Stowed(NamedTuple):
     storing: list[Command]
 
 
+class Gone(Exception):
+    """What lay behind a reference is gone, or ``altered``: not what was signed, which is as good as gone."""
+
+    def __init__(self, *, altered: bool) -> None:
+        super().__init__("the bytes behind a reference are gone")
+        self.altered = altered
+
+
+class Contents:
+    """What lay behind some references, as it was found: it may be packed, and is unpacked for whoever reads it."""
+
+    __slots__ = ("_altered", "_found")
+
+    def __init__(self, found: dict[str, Content | None], altered: Container[str] = ()) -> None:
+        self._found = found
+        self._altered = altered
+
+    def __contains__(self, reference: str) -> bool:
+        """Was it looked for?"""
+        return reference in self._found
+
+    def gone(self, reference: str) -> Gone | None:
+        """Return what keeps this from being read, unless it is there."""
+        return Gone(altered=reference in self._altered) if self._found.get(reference) is None else None
+
+    def content(self, reference: str) -> Content:
+        """Return the plain bytes behind a reference. Raises :class:`Gone`, :class:`CodecError`."""
+        found = self._found.get(reference)
+        if found is None:
+            raise Gone(altered=reference in self._altered)
+        return packing.unpack(_label(reference), found)
+
+    def read(self, data: bytes, reference: str) -> tuple[list[Message], Content | None]:
+        """Return the messages of an entry or a result, and the plain bytes of its blob, which their arrays lie in.
+
+        Raises :class:`Gone`, :class:`CodecError`.
+        """
+        if not reference:
+            return codec.decode(data), None
+        content = self.content(reference)
+        return messages_in(data, content), content
+
+    def found_size(self) -> int:
+        """Return how many bytes were found."""
+        return sum(len(content) for content in self._found.values() if content is not None)
+
+    def plain_size(self, reference: str) -> int:
+        """Return how many bytes come out of what was found behind a reference."""
+        found = self._found.get(reference)
+        return 0 if found is None else packing.plain_size(_label(reference), found)
+
+    def forget(self, reference: str) -> None:
+        """Let go of what nobody reads any more."""
+        self._found.pop(reference, None)
+
+
 @dataclass(slots=True)
 class Store:
     """Where the blobs of one run lie. ``folder``: in shared memory, or None; ``shares``: new ones go there.
 
-    ``signed``: a reference ends in a digest, and bytes that it does not belong to are as good as gone; ``altered``
-    has the references of those.
+    ``signed``: a reference ends in a digest of what lies there.
     """
 
     run: str
     folder: SharedFolder | None = None
     shares: bool = False
     signed: bool = False
-    altered: set[str] = field(default_factory=set)
 
     def put(self, segments: Sequence[Content], compression: str = "none") -> tuple[str, list[Command]]:
         """Store bytes; return the reference, and the commands that are still to be asked for it.
@@ -90,16 +142,13 @@ class Store:
         reference = (self.folder.write(segments) or "") if self.shares and self.folder is not None else ""
         return reference + digest(segments) if reference and self.signed else reference
 
-    def get(self, client: Client, references: Iterable[str]) -> dict[str, Content | None]:
-        """Return the bytes behind references, in at most one round trip; None for what is gone.
-
-        They may be packed: see :func:`unpacked`.
-        """
+    def open(self, client: Client, references: Iterable[str]) -> Contents:
+        """Get what lies behind references, in at most one round trip."""
         found: dict[str, Content | None] = {}
         chunks: dict[str, list[str]] = {}
         for reference in references:
             if is_shared(reference):
-                found[reference] = self.folder.read(_place(reference)) if self.folder is not None else None
+                found[reference] = self._shared(reference)
             else:
                 chunks[reference] = names(self.run, reference)
         wanted = [name for each in chunks.values() for name in each]
@@ -108,17 +157,16 @@ class Store:
             for reference, each in chunks.items():
                 parts = [next(pieces) for _ in each]
                 found[reference] = None if None in parts else parts[0] if len(parts) == 1 else b"".join(parts)
-        if self.signed:
-            self._refuse_altered(found)
-        return found
+        return Contents(found, _without_altered(found) if self.signed else ())
 
-    def _refuse_altered(self, found: dict[str, Content | None]) -> None:
-        if len(self.altered) > ALTERED_MOST:
-            self.altered.clear()
-        for reference, content in found.items():
-            if content is not None and not is_digest_of(reference[len(_place(reference)) :], content):
-                found[reference] = None
-                self.altered.add(reference)
+    def content(self, client: Client, reference: str) -> Content:
+        """Return the plain bytes behind one reference. Raises :class:`Gone`, :class:`CodecError`."""
+        return self.open(client, [reference]).content(reference)
+
+    def _shared(self, reference: str) -> Content | None:
+        if self.folder is None:
+            self.folder = SharedFolder.find(self.run)
+        return self.folder.read(_place(reference)) if self.folder is not None else None
 
     def deleting(self, garbage: Iterable[tuple[str, bool]]) -> list[Command]:
         """Remove blobs that nobody needs any more; return the commands that are still to be asked for it.
@@ -212,19 +260,20 @@ def names(run_id: str, reference: str) -> list[str]:
     return [_key(run_id, found["id"], number) for number in range(int(found["chunks"]))] if found else []
 
 
-def unstowed(data: bytes, content: Content | None) -> list[Message]:
+def messages_in(data: bytes, content: Content | None) -> list[Message]:
     """Return the messages in the bytes of an entry and the plain ones of its blob. Raises :class:`CodecError`."""
     return codec.decode(data, content) if data else codec.decode(content or b"")
 
 
-def unpacked(reference: str, content: Content | None) -> Content | None:
-    """Return the plain bytes of what lay behind a reference; None if it was gone. Raises :class:`CodecError`."""
-    return content if content is None else packing.unpack(_label(reference), content)
-
-
-def plain_size(reference: str, content: Content | None) -> int:
-    """Return how many bytes come out of what lay behind a reference."""
-    return 0 if content is None else packing.plain_size(_label(reference), content)
+def _without_altered(found: dict[str, Content | None]) -> set[str]:
+    """Take out what a reference has not the digest of; return the references of that."""
+    altered = {
+        reference
+        for reference, content in found.items()
+        if content is not None and not is_digest_of(reference[len(_place(reference)) :], content)
+    }
+    found.update(dict.fromkeys(altered))
+    return altered
 
 
 def _label(reference: str) -> str:

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 from celerypipe.codec import Content
 from celerypipe.errors import CodecError
-from celerypipe.mailbox.blob.blob import Store, is_shared, unpacked, unstowed
-from celerypipe.mailbox.blob.shared_memory import SharedFolder
+from celerypipe.mailbox.blob.blob import Store, messages_in
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client
 
@@ -30,14 +29,6 @@ class Input(NamedTuple):
     blob: str
 
 
-class Gone(Exception):
-    """The bytes of an input are gone, or ``altered``: not those that were signed."""
-
-    def __init__(self, *, altered: bool) -> None:
-        super().__init__("the bytes of an input are gone")
-        self.altered = altered
-
-
 def with_inputs(message: Message, client: Client, store: Store) -> Message:
     """Return a call with its inputs in their places. Raises :class:`Gone`, :class:`CodecError`."""
     payload = message.payload
@@ -47,14 +38,16 @@ def with_inputs(message: Message, client: Client, store: Store) -> Message:
     if type(fields) is not tuple:
         raise CodecError("malformed call: its inputs are no tuple")
     inputs = [_input(each) for each in fields]
-    contents = _fetched({each.blob for each in inputs if each.blob}, client, store)
-    found = [(each.place, value_of(each.data, contents[each.blob] if each.blob else None)) for each in inputs]
+    references = {each.blob for each in inputs if each.blob}
+    opened = store.open(client, references)
+    contents = {reference: opened.content(reference) for reference in references}
+    found = [(each.place, value_of(each.data, contents.get(each.blob))) for each in inputs]
     return message.with_changes(payload=placed(arguments, found), id=message.id, created_at=message.created_at)
 
 
 def value_of(data: bytes, content: Content | None) -> Any:
-    """Return the value of a result out of its bytes. Raises :class:`CodecError`."""
-    messages = unstowed(data, content)
+    """Return the value of a result out of its bytes and the plain ones of its blob. Raises :class:`CodecError`."""
+    messages = messages_in(data, content)
     if len(messages) != 1:
         raise CodecError(f"malformed result: {len(messages)} messages; a call has one")
     return messages[0].payload
@@ -96,20 +89,6 @@ def _input(fields: Any) -> Input:
         case (tuple() as place, bytes() as data, str() as blob) if place:
             return Input(place, data, blob)
     raise CodecError("malformed call: an input is its place, its bytes and its blob")
-
-
-def _fetched(references: set[str], client: Client, store: Store) -> Mapping[str, Content]:
-    if not references:
-        return {}
-    if store.folder is None and any(map(is_shared, references)):
-        store.folder = SharedFolder.find(store.run)
-    found: dict[str, Content] = {}
-    for reference, content in store.get(client, references).items():
-        plain = unpacked(reference, content)
-        if plain is None:
-            raise Gone(altered=reference in store.altered)
-        found[reference] = plain
-    return found
 
 
 def as_payload(arguments: tuple[Any, Any], inputs: Sequence[Input]) -> tuple[Any, ...]:

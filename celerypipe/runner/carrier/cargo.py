@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from celerypipe import codec
-from celerypipe.codec import Content
-from celerypipe.errors import BadSignature, CodecError, NodeFailed
-from celerypipe.mailbox.blob.blob import Blob, Blobs, is_shared, unpacked, unstowed
+from celerypipe.errors import CodecError, NodeFailed
+from celerypipe.mailbox.blob.blob import Blob, Blobs, Contents, Gone, is_shared
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.onward import Step
 from celerypipe.mailbox.wire import Reply
@@ -95,14 +94,14 @@ class Cargo:
             flight.blob = self.blobs.hold(reference)
             flight.blob.readers += 1
 
-    def fetch(self, client: Client, results: Iterable[tuple[Warp, Reply | Step]]) -> Mapping[str, Content | None]:
+    def fetch(self, client: Client, results: Iterable[tuple[Warp, Reply | Step]]) -> Contents:
         """Get the blobs of all results that somebody here reads, in one round trip."""
         wanted = [
             each.blob
             for warp, each in results
             if each.blob and not warp.keeps_sealed and not (each.data and warp.sends_references)
         ]
-        return self.blobs.store.get(client, wanted)
+        return self.blobs.store.open(client, wanted)
 
     def unload(
         self,
@@ -110,11 +109,9 @@ class Cargo:
         warp: Warp,
         parent: Message,
         result: Reply | Step,
-        fetched: Mapping[str, Content | None],
-    ) -> list[Message] | None:
-        """Return the messages of a result; None if its blob is gone, :class:`BadSignature` if that was altered.
-
-        Raises :class:`CodecError`.
+        fetched: Contents,
+    ) -> list[Message]:
+        """Return the messages of a result. Raises :class:`Gone`, :class:`CodecError`.
 
         Where nobody here reads them their payloads stay elsewhere, and those of calls stay sealed until somebody does.
         """
@@ -128,14 +125,11 @@ class Cargo:
             outputs = codec.decode_head(data, blob, lambda number: lineage_of(warp, parent, number))
             if outputs is not None and (len(outputs) == 1 or is_shared(reference)):
                 return outputs  # of several, each worker would read the body of all
-            fetched = self.blobs.store.get(client, [reference])
-        content = unpacked(reference, fetched[reference])
-        if content is None:
-            if reference in self.blobs.store.altered:
-                raise BadSignature("the bytes of its payload are not those that were signed")
-            return None
-        blob.mapped(content)
-        return unstowed(data, content)
+            fetched = self.blobs.store.open(client, [reference])
+        messages, content = fetched.read(data, reference)
+        if content is not None:
+            blob.mapped(content)
+        return messages
 
     def here(self, message: Message) -> Message | None:
         """Return a message with its payload, wherever that is; None if it is lost."""
@@ -145,10 +139,8 @@ class Cargo:
         reference = payload.blob.reference
         try:
             with connect(self.url, name="celerypipe-fetch", timeout=2.0) as client:
-                body = unpacked(reference, self.blobs.store.get(client, [reference])[reference])
-        except (*Broken, CodecError):  # what cannot be unpacked is as good as lost
-            return None
-        if body is None:
+                body = self.blobs.store.content(client, reference)
+        except (*Broken, Gone, CodecError):  # what cannot be unpacked is as good as lost
             return None
         payload.blob.mapped(body)
         content = codec.decode_payload(payload, body)

@@ -14,10 +14,10 @@ from typing import Any
 from celerypipe import codec
 from celerypipe.mailbox.blob.blob import Blobs
 from celerypipe.mailbox.fence import Fence
-from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.scripts import PROLONG, together
+from celerypipe.mailbox.mailbox import Mailbox, prolonging
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.script import call, together
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.warp.flight import Flight
 
@@ -52,7 +52,7 @@ class Holdings:
     def make(self, client: Client) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
         self._made = True
-        PROLONG(client, *self._lease())
+        call(client, prolonging(self.run))
         if "started" not in self._about:
             seconds, microseconds = client.call("TIME")
             self._about["started"] = int(seconds) + int(microseconds) / 1e6
@@ -78,7 +78,7 @@ class Holdings:
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, keys.node(self.run, name))
         names += [keys.state(self.run, name) for name in self.states]
-        commands: list[Command] = [PROLONG.command(*self._lease())]
+        commands: list[Command] = [prolonging(self.run)]
         commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
         if self._told != self.blobs.store.shares:
             self.write_records(client)
@@ -89,10 +89,6 @@ class Holdings:
             commands += self.blobs.renewing()
         before, *there = accepted(together(client, *commands))
         return before, before is not None and all(there[: len(names)])
-
-    def _lease(self) -> tuple[Any, ...]:
-        """Return the keys and arguments of PROLONG."""
-        return (keys.run(self.run), keys.RUNS), self.run, keys.RUN_TTL, keys.DATA_TTL
 
     def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
         """Say that the run is ``finished``, ``failed`` or ``cancelled``, delete the rest; ``slots``: bells, by node."""

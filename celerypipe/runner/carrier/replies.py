@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from celerypipe.codec import Content
 from celerypipe.errors import (
-    BadSignature,
     CodecError,
     ConfigError,
     NodeError,
     NodeFailed,
     NodeTimeout,
 )
-from celerypipe.mailbox.blob.blob import plain_size
+from celerypipe.mailbox.blob.blob import Contents, Gone
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import unlike
 from celerypipe.mailbox.holder import Holder
@@ -46,7 +44,7 @@ class Context(NamedTuple):
 
     worker: str
     steps: Steps
-    fetched: Mapping[str, Content | None]
+    fetched: Contents
 
 
 class Replies:
@@ -162,20 +160,19 @@ class Replies:
             flight.blob.readers -= 1
         try:
             done = self._done(warp, flight.message, reply, context.steps, context)
-        except BadSignature:
-            if reply.kind == NOTE:
+        except Gone as gone:
+            if gone.altered and reply.kind == NOTE:
                 self._refused(warp.name, "payload", 1)
-            else:
+            elif gone.altered:
                 self._altered(warp, flight)
+            elif reply.kind != NOTE:
+                self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
             return
         except CodecError as error:
             warp.failed(flight, _unreadable(warp, error))
             return
         if reply.kind == NOTE:
-            if done is not None:
-                self._note(warp, flight, done)
-        elif done is None:
-            self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
+            self._note(warp, flight, done)
         else:
             warp.returned(flight, done)
 
@@ -205,15 +202,13 @@ class Replies:
         failure.__cause__ = error
         self.course.fail(failure)
 
-    def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done | None:
-        """Return what a node made of a message, and the next ones of what came out; None if its blob is gone."""
+    def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done:
+        """Return what a node made of a message, and the next ones of what came out; :class:`Gone` if its blob is."""
         outputs = self._cargo.unload(self._client, warp, message, result, context.fetched)
-        if outputs is None:
-            return None
         if steps and (warp.onward is None or len(steps) != len(outputs)):
             raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
         waited = result.waited if isinstance(result, Reply) else 0.0
-        size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
+        size = len(result.data) + (context.fetched.plain_size(result.blob) if result.blob else 0)
         console = console_of(result.console, Holder.read(context.worker).process.where) if result.console else None
         if not steps or warp.onward is None:
             return Done(message, outputs, result.ran, waited, size, console=console)
@@ -236,8 +231,10 @@ class Replies:
             return Done(message, error=error, ran=step.ran)
         try:
             return self._done(warp, message, step, step.onward, context)
-        except BadSignature:
-            raise
+        except Gone as gone:
+            if gone.altered:
+                raise
+            return None
         except CodecError as unread:  # the nodes before it are through all the same
             return Done(message, error=_unreadable(warp, unread), ran=step.ran)
 

@@ -17,9 +17,9 @@ import redis
 
 from celerypipe import codec
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.scripts import SEND, known
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.redis.connection import Broken, Client, Command, accepted
+from celerypipe.redis.script import known
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.warp.carriage import Carrier
 from celerypipe.runner.warp.flight import Flight
@@ -146,10 +146,9 @@ class Sender:
         for warp, flights in batch.items():
             entries = [self._packed(warp, flight, commands) for flight in flights]
             token, wanted, ttl = self._bells.plan(warp)
-            sending = self._mailboxes[warp.name].sending(entries, token=token, wanted=wanted, ttl=ttl)
             early = [0] if wanted and self._bells.may_be_early(warp, len(flights)) else []
             sendings.append((len(commands), warp, flights, token, early))
-            commands.append(SEND.command(*sending))
+            commands.append(self._mailboxes[warp.name].sending(entries, token=token, wanted=wanted, ttl=ttl))
         self._client.ask(*commands)
         for _, warp, _, token, early in sendings:
             self._bells.publish(warp, early, token)  # while Redis appends: publishing takes longer than that

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Container
 
-from celerypipe.errors import BadSignature, CodecError, ConfigError, NodeError, WorkerLost
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, names
+from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store, names
 from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
@@ -85,16 +85,15 @@ class States:
     def _read(self, client: Client, warp: Warp, retained: Retained) -> None:
         try:
             last, data, blob = self._fence(warp).read(client)
-        except BadSignature:
+            if blob:
+                data = bytes(self._store.content(client, blob))
+        except Gone as gone:
+            if gone.altered:  # else a newer one has taken its place a moment ago
+                self._altered(client, warp)
+            return
+        except (CodecError, ConfigError):  # nobody of ours wrote that
             self._altered(client, warp)
             return
-        if blob:
-            content = self._store.get(client, [blob])[blob]
-            if content is None:  # a newer one has taken its place a moment ago
-                if blob in self._store.altered:
-                    self._altered(client, warp)
-                return
-            data = bytes(content)
         if retained.answered_up_to(last):
             for flight in retained.saved(last, data):
                 warp.carrier.settled(warp, flight)

@@ -14,7 +14,7 @@ from typing import Any
 
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, RedisUnavailable
-from celerypipe.mailbox.blob.blob import is_shared
+from celerypipe.mailbox.blob.blob import Gone, is_shared
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.functions.call import Call
@@ -113,9 +113,7 @@ class Mending:
     def _there(self, reference: str) -> Content | None:
         try:
             return self._transport.content(reference)
-        except (CodecError, RedisUnavailable) as error:
-            if isinstance(error, RedisUnavailable):
-                raise
+        except (Gone, CodecError):
             return None
 
     def _made_again(self, name: str, piece: Piece) -> Sealed:

@@ -15,7 +15,7 @@ from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.codec import Content
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.mailbox.blob.blob import Store, unpacked
+from celerypipe.mailbox.blob.blob import Gone, Store
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
@@ -167,15 +167,18 @@ class CallTransport:
 
     # -- bytes that lie apart ----------------------------------------------------------------------------------------
 
-    def content(self, reference: str) -> Content | None:
-        """Return the bytes behind a reference; None if they are gone. A Redis that is away is waited for."""
+    def content(self, reference: str) -> Content:
+        """Return the bytes behind a reference. A Redis that is away is waited for.
+
+        Raises :class:`Gone`, :class:`CodecError`.
+        """
         if self.carrier is None:
-            return None
+            raise Gone(altered=False)
         store = self.carrier.blobs.store
         until = time.monotonic() + self.patience
         while True:
             try:
-                return unpacked(reference, self._ask(lambda client: store.get(client, [reference])[reference]))
+                return self._ask(lambda client: store.open(client, [reference])).content(reference)
             except Broken:
                 if self.course.over.wait(0.2) or time.monotonic() > until:
                     with explained(self._url):

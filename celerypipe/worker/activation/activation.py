@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import redis
 
-from celerypipe.codec import Content
 from celerypipe.mailbox import signs
-from celerypipe.mailbox.blob.blob import Store, is_shared
+from celerypipe.mailbox.blob.blob import Store
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.mailbox import Beginning, reading, received
 from celerypipe.mailbox.wire import Entry
@@ -220,8 +219,8 @@ class Activation:
         entries = [entry for _, batch in batches for entry in batch]
         if len(entries) > 1:
             self.keeper.hurry()
-        references = Counter(entry.blob for entry in entries if entry.blob)
-        blobs = self._fetch(references)
+        readers = Counter(entry.blob for entry in entries if entry.blob)
+        contents = self.store.open(self.client, readers)
         self._say_what_is_held()
         for serving, batch in batches:
             serving.outbox.begin()
@@ -229,23 +228,17 @@ class Activation:
             groups = deque(groups_of(batch, serving.gathering.size))
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
-                again = serving.handle([(each, blobs.get(each.blob)) for each in group], self.store, self.offset)
+                again = serving.handle(group, contents, self.store, self.offset)
                 groups.extendleft([each] for each in reversed(again))  # what is left at the end comes back by claim
                 for each in group:
-                    references[each.blob] -= each not in again
-                    if not references[each.blob]:
-                        blobs.pop(each.blob, None)  # whether its memory is still mapped is part of the answer
+                    readers[each.blob] -= each not in again
+                    if not readers[each.blob]:
+                        contents.forget(each.blob)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:
                     self._flush()
             if serving.done > before:
                 seconds = time.monotonic() - began - (serving.beyond - beyond)
                 serving.spent(seconds, serving.done - before)
-
-    def _fetch(self, references: Iterable[str]) -> dict[str, Content | None]:
-        store = self.store
-        if store.folder is None and any(map(is_shared, references)):
-            store.folder = SharedFolder.find(store.run)
-        return store.get(self.client, references) if references else {}
 
     # -- results ----------------------------------------------------------------------------------------------------
 

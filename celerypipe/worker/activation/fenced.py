@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from celerypipe.catalogue.instance import Instance
-from celerypipe.codec import Content
-from celerypipe.mailbox.blob.blob import unpacked
+from celerypipe.mailbox.blob.blob import Contents
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.record import Record
-from celerypipe.mailbox.scripts import together
 from celerypipe.mailbox.wire import Entry, storing
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox, Pair
 from celerypipe.worker.activation.running import at_work
-from celerypipe.worker.activation.serving import Serving, open_entry
+from celerypipe.worker.activation.serving import Serving
 
 
 class FencedOutbox(Outbox):
@@ -93,9 +92,9 @@ class StatefulServing(Serving):
         if not self.box.flush(self.client):
             self.lease.state = "over"
 
-    def again(self, entry: Entry, content: Content | None) -> None:
+    def again(self, entry: Entry, contents: Contents) -> None:
         """Run a message whose result is published: only what it does to the state is wanted."""
-        message = open_entry(entry, unpacked(entry.blob, content))
+        (message,), _ = contents.read(entry.data, entry.blob)
         self.sign(f"{message.id} (again)")
         self.lease.current = entry.id
         try:

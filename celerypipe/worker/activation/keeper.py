@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.scripts import REFRESH
 from celerypipe.mailbox.wire import Answer
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client
@@ -170,13 +169,7 @@ class Keeper:
         try:
             if lease.warming:
                 client.pexpire(keys.warming(lease.owner), keys.WARMING_TTL)
-            status = REFRESH(
-                client,
-                (lease.bell, keys.run(lease.mailbox.run), lease.mailbox.stream),
-                lease.owner,
-                keys.HELD_TTL,
-                current,
-            )
+            seen = lease.mailbox.refresh(client, lease.slot, lease.owner, current)
         except Broken as error:
             # A lease that cannot be refreshed may lapse; publishing checks who owns a message, so nothing is doubled.
             logger.warning("cannot refresh the bell %s: %s", lease.bell, error)
@@ -185,16 +178,16 @@ class Keeper:
             if lease not in self._leases:
                 _let_lapse(client, lease)
                 return
-        if status == 0:
+        if seen == "lost":
             lease.state = "lost"
             lease.call_back(current)
             if at_work := lease.at_work:  # the activation may be busy for another node, whose bell it still has
                 lease.alarm.interrupt("lost", at_work)
-        elif status == 2:
+        elif seen == "over":
             lease.state = "over"
             lease.call_back(current)
             lease.alarm.interrupt("over")
-        elif status == 3 and lease.current == current:
+        elif seen == "withdrawn" and lease.current == current:
             lease.call_back(current)
             lease.alarm.interrupt("withdrawn", lease.name(current))
 

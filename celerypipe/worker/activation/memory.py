@@ -14,10 +14,9 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.catalogue.instance import brief, trace
-from celerypipe.codec import Content
 from celerypipe.contract.contract import Node
 from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, is_shared, names
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Contents, Gone, Store, names
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Entered, Snapshot, end_of, unlike
@@ -98,16 +97,14 @@ class Memory:
         if twice and not self.fence.discard(self.client, self.lease.owner, twice):
             self.lease.state = "lost"
 
-    def content(self, entry: Entry) -> Content | None:
-        """Return what an entry's blob holds; None if it has none, or that is gone."""
+    def contents(self, entry: Entry) -> Contents:
+        """Get what an entry refers to."""
         if not entry.blob:
-            return None
-        if self.store.folder is None and is_shared(entry.blob):
-            self.store.folder = SharedFolder.find(self.store.run)
+            return Contents({})
         self.lease.alarm.unguard()
-        content = self.store.get(self.client, [entry.blob])[entry.blob]
-        self._unsaved_bytes += len(content) if content is not None else 0
-        return content
+        contents = self.store.open(self.client, [entry.blob])
+        self._unsaved_bytes += contents.found_size()
+        return contents
 
     def ran(self, entry: Entry) -> None:
         """The state has this message too."""
@@ -167,22 +164,16 @@ class Memory:
             return
         if fresh or instance.initial is None:
             instance.initial = self._snapshot(node)
-        data = self._saved(found)
-        if data is None and fresh:
-            return
         try:
+            data = bytes(self._states.content(self.client, found.blob)) if found.blob else found.data
+            if data is None and fresh:
+                return
             state = codec.decode_value(data if data is not None else instance.initial)
-        except CodecError:  # nobody of ours wrote that; the runner has the right one
+        except Gone as gone:
+            raise self._lost(gone, "state") from None
+        except (CodecError, ConfigError):  # nobody of ours wrote that; the runner has the right one
             raise self._go_back() from None
         self._ask("restore", node.restore, state)
-
-    def _saved(self, found: Entered) -> bytes | None:
-        if not found.blob:
-            return found.data
-        content = self._states.get(self.client, [found.blob])[found.blob]
-        if content is None:
-            raise self._lost(found.blob, self._states, "state")
-        return bytes(content)
 
     def _run_again(self, answered: int) -> None:
         """Run again what was answered and is not in the snapshot."""
@@ -195,11 +186,11 @@ class Memory:
             self.ran(entry)
 
     def _run_once_more(self, entry: Entry) -> None:
-        content = self.content(entry)
-        if entry.blob and content is None:
-            raise self._lost(entry.blob, self.store, "payload")
+        contents = self.contents(entry)
         try:
-            self.serving.again(entry, content)
+            self.serving.again(entry, contents)
+        except Gone as gone:
+            raise self._lost(gone, "payload") from None
         except Interrupted as interrupt:
             self.serving.let_go()
             if interrupt.reason == "timeout":
@@ -208,9 +199,9 @@ class Memory:
         except Exception as error:  # noqa: BLE001  # whatever user code raises
             raise self._unlike(entry, brief(error), trace(error)) from None
 
-    def _lost(self, reference: str, store: Store, what: str) -> Missing:
+    def _lost(self, gone: Gone, what: str) -> Missing:
         """Something that lies apart is gone, or nobody of ours wrote what is there."""
-        if reference in store.altered:
+        if gone.altered:
             self.serving.mailbox.refuse(self.client, self.lease.owner, what)
         return self._go_back()
 

@@ -15,9 +15,9 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.mailbox.scripts import TAKE, together
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Keeper
 from celerypipe.worker.activation.running import CHEAP
 from celerypipe.worker.activation.serving import Serving
@@ -69,7 +69,7 @@ class Neighbours:
         free = [(mailbox, record) for mailbox, record in free if self._suits(record)]
         if not free:
             return
-        takes = [TAKE.command(*mailbox.taking(lease.slot, lease.owner)) for mailbox, _ in free]
+        takes = [mailbox.taking(lease.slot, lease.owner) for mailbox, _ in free]
         for (mailbox, record), answer in zip(free, together(self._client, *takes), strict=True):
             entry = self._entry_of(record.mark)
             if answer == 1 and entry is not None:

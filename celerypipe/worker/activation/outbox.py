@@ -16,10 +16,10 @@ from typing import Any
 import redis
 
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.scripts import PUBLISH, known
 from celerypipe.mailbox.wire import Answer, storing
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.script import known
 
 #: Results wait at most this long for others to be published with, seconds.
 FLUSH_AFTER = 0.005
@@ -126,7 +126,7 @@ def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> An
             answers = [answer for answer, _ in pairs]
             commands += storing(answers)
             places.append(len(commands))
-            commands.append(PUBLISH.command(*box.mailbox.publishing(box.owner, answers)))
+            commands.append(box.mailbox.publishing(box.owner, answers))
         client.ask(*commands, command)
         said = client.answers(len(commands))
         found = None

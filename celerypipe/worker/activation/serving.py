@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe.catalogue.instance import Instance, Produced, brief, update_batch
 from celerypipe.codec import Content
-from celerypipe.errors import CodecError
 from celerypipe.mailbox import signs
-from celerypipe.mailbox.blob.blob import Store, unpacked, unstowed
-from celerypipe.mailbox.blob.inputs import Gone, with_inputs
+from celerypipe.mailbox.blob.blob import Contents, Gone, Store
+from celerypipe.mailbox.blob.inputs import with_inputs
 from celerypipe.mailbox.blob.shared_memory import watch
 from celerypipe.mailbox.deaths import as_text, deaths_so_far
 from celerypipe.mailbox.failure import failure
@@ -35,11 +35,14 @@ logger = logging.getLogger(__name__)
 #: How often a message is handed to ``update`` alone after its process died, before it is given up.
 LONE_ATTEMPTS = 2
 
-#: An entry with the content of its blob: None when it has none, or when that is gone.
-Delivery = tuple[Entry, Content | None]
 
-#: What can be run of it: with its message, and the seconds that it waited.
-Ready = tuple[Entry, Content | None, Message, float]
+class Ready(NamedTuple):
+    """An entry that can be run: with its message, the bytes of its blob, and the seconds that it waited."""
+
+    entry: Entry
+    message: Message
+    content: Content | None
+    waited: float
 
 
 class Serving(Running):
@@ -69,22 +72,21 @@ class Serving(Running):
         self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
         return False
 
-    def handle(self, parcels: Sequence[Delivery], store: Store, offset: float) -> list[Entry]:
+    def handle(self, entries: Sequence[Entry], contents: Contents, store: Store, offset: float) -> list[Entry]:
         """Run what goes together; return what is to be run again by itself. ``offset``: Redis' clock less ours."""
-        if len(parcels) > 1:
-            return self._handle_together(parcels, store, offset)
-        self._handle_one(*parcels[0], store, offset)
+        if len(entries) > 1:
+            return self._handle_together(entries, contents, store, offset)
+        self._handle_one(entries[0], contents, store, offset)
         return []
 
-    def _handle_one(self, entry: Entry, content: Content | None, store: Store, offset: float) -> None:
-        if entry.blob and content is None:
-            self.lost(entry, altered=entry.blob in store.altered)
+    def _handle_one(self, entry: Entry, contents: Contents, store: Store, offset: float) -> None:
+        if entry.blob and (gone := contents.gone(entry.blob)):
+            self.lost(entry, gone)
             return
         waited, start = _waited(entry, offset), time.perf_counter()
         self.lease.current, self.printed = entry.id, b""
         try:
-            content = unpacked(entry.blob, content)
-            message = open_entry(entry, content)
+            (message,), content = contents.read(entry.data, entry.blob)
             if self.record.configuration is None:
                 message = with_inputs(message, self.client, store)
             self.sign(message.id)
@@ -94,7 +96,7 @@ class Serving(Running):
         except Interrupted as interrupt:
             self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
         except Gone as gone:
-            self.lost(entry, altered=gone.altered)
+            self.lost(entry, gone)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
@@ -109,11 +111,11 @@ class Serving(Running):
             at_work.set("")
         self.done += 1
 
-    def lost(self, entry: Entry, *, altered: bool) -> None:
-        """The payload of a message is gone, or ``altered``: nobody of ours wrote what is there. It will come again."""
-        if altered:
+    def lost(self, entry: Entry, gone: Gone) -> None:
+        """The payload of a message, or of its inputs, is gone: it will come again."""
+        if gone.altered:
             self.mailbox.refused("payload")
-        self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if altered else b""))
+        self.outbox.add(Answer(entry, LOST_BLOB, 0.0, 0.0, "", ALTERED if gone.altered else b""))
 
     def _goes_on(self, answer: Answer) -> bool:
         """May what came out be handed to the next node here?
@@ -137,19 +139,19 @@ class Serving(Running):
             self.lease.note = None
             self.beyond += relay.seconds
 
-    def _handle_together(self, parcels: Sequence[Delivery], store: Store, offset: float) -> list[Entry]:
-        opened: list[Ready] = []
-        for entry, content in parcels:
+    def _handle_together(self, group: Sequence[Entry], contents: Contents, store: Store, offset: float) -> list[Entry]:
+        ready: list[Ready] = []
+        for entry in group:
             try:
-                plain = unpacked(entry.blob, content)
-                opened.append((entry, plain, open_entry(entry, plain), _waited(entry, offset)))
+                (message,), content = contents.read(entry.data, entry.blob)
+                ready.append(Ready(entry, message, content, _waited(entry, offset)))
             except Exception:  # noqa: BLE001  # whatever is wrong with its bytes is wrong with this one only
-                self._handle_one(entry, content, store, offset)  # which says what is wrong with it
-        if not opened:
+                self._handle_one(entry, contents, store, offset)  # which says what is wrong with it
+        if not ready:
             return []
-        entries = [entry for entry, *_ in opened]
+        entries = [each.entry for each in ready]
         start = time.perf_counter()
-        outcomes = self._outcomes(opened)
+        outcomes = self._outcomes(ready)
         if outcomes is None:
             self._say_together(())
             if self.record.timeout is not None:
@@ -159,7 +161,7 @@ class Serving(Running):
         # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
         # at a time and for how many slots the runner rings.
         ran = (time.perf_counter() - start) / len(entries)
-        for (entry, content, _, waited), outcome in zip(opened, outcomes, strict=False):  # none after a timeout
+        for (entry, _, content, waited), outcome in zip(ready, outcomes, strict=False):  # none after a timeout
             if isinstance(outcome, Exception):
                 self._fail(entry, self.failure(outcome), waited, ran)
                 continue
@@ -170,9 +172,9 @@ class Serving(Running):
         self.done += len(entries)
         return []
 
-    def _outcomes(self, opened: Sequence[Ready]) -> list[Produced] | None:
+    def _outcomes(self, ready: Sequence[Ready]) -> list[Produced] | None:
         """Run a batch. None: each is to be run by itself, for one of them made it fail, or was withdrawn meanwhile."""
-        entries, messages = [entry for entry, *_ in opened], [message for _, _, message, _ in opened]
+        entries, messages = [each.entry for each in ready], [each.message for each in ready]
         self._say_together(entries)
         start = time.perf_counter()
         # The keeper looks after one entry: a batch is interrupted when its first message is withdrawn. The result of
@@ -183,7 +185,7 @@ class Serving(Running):
         try:
             return self.call(lambda given: update_batch(self.instance, given), messages, self.lease.at_work)
         except Interrupted as interrupt:
-            times = [(entry, waited) for entry, _, _, waited in opened]
+            times = [(each.entry, each.waited) for each in ready]
             return [] if self._interrupted(interrupt.reason, times, time.perf_counter() - start) else None
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
@@ -240,11 +242,3 @@ class Serving(Running):
 def _waited(entry: Entry, offset: float) -> float:
     """Return how many seconds a message has been here."""
     return max(0.0, time.time() + offset - int(entry.id.partition("-")[0]) / 1000)
-
-
-def open_entry(entry: Entry, content: Content | None) -> Message:
-    """Return the message of an entry. Raises :class:`CodecError`."""
-    if entry.blob and content is None:
-        raise CodecError("its blob is gone")
-    (message,) = unstowed(entry.data, content)
-    return message

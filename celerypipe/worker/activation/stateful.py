@@ -110,9 +110,9 @@ class StatefulActivation:
 
     def _run(self, entry: Entry) -> bool:
         """Run a message; False: it left nothing in the state, or nobody knows what."""
-        content = self.memory.content(entry)
-        if entry.blob and content is None:
-            self.serving.lost(entry, altered=entry.blob in self.memory.store.altered)
+        contents = self.memory.contents(entry)
+        if entry.blob and (gone := contents.gone(entry.blob)):
+            self.serving.lost(entry, gone)
             self.serving.flush()
             return False
         if entry.id in self.memory.suspects:
@@ -122,7 +122,7 @@ class StatefulActivation:
         if self.serving.box.waiting:
             self.keeper.hurry()  # they are published, however long this one takes
         began = time.monotonic()
-        self.serving.handle([(entry, content)], self.memory.store, self.offset)
+        self.serving.handle([entry], contents, self.memory.store, self.offset)
         if self.serving.doubtful:
             return False
         self.serving.spent(time.monotonic() - began, 1)

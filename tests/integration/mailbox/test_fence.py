@@ -14,10 +14,10 @@ from celerypipe import Message
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.mailbox.scripts import together
 from celerypipe.mailbox.wire import FAILURE, RESULT, Answer, Entry, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import call, together
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.warp.retained import Retained
 from celerypipe.worker.activation.alarm import Unarmed
@@ -34,8 +34,9 @@ def fence(redis_client: Client, request: pytest.FixtureRequest) -> Iterator[Fenc
     made = Fence(mailbox)
     made.rewind(redis_client, -1, ("", b"", ()))
     redis_client.xadd(keys.reply(mailbox.run), {"n": ""})
-    mailbox.send(
-        redis_client, [packed_entry(number, 0, "", b"") for number in range(4)], token="t", wanted=1, ttl=60_000
+    call(
+        redis_client,
+        mailbox.sending([packed_entry(number, 0, "", b"") for number in range(4)], token="t", wanted=1, ttl=60_000),
     )
     yield made
     redis_client.delete(*redis_client.scan_iter(f"celerypipe:*:{mailbox.run}*"))
@@ -44,7 +45,7 @@ def fence(redis_client: Client, request: pytest.FixtureRequest) -> Iterator[Fenc
 def enter(fence: Fence, client: Client, owner: str) -> list[Entry]:
     """Take the bell over and enter; return what this activation has to work on."""
     client.delete(f"{fence.mailbox.bell}0")
-    assert fence.mailbox.take(client, 0, owner)
+    assert call(client, fence.mailbox.taking(0, owner))
     assert fence.enter(client, 0, owner) is not None
     fence.mailbox.receive(client, owner, 10, None)
     return fence.pending(client, owner)
@@ -74,7 +75,7 @@ def test_who_enters_is_told_who_died_and_what_is_published(fence: Fence, redis_c
     assert publish(fence, redis_client, FIRST, entries[:3]) == [2, 3]
     assert save(fence, redis_client, FIRST, entries[:2]) == ""
     redis_client.delete(f"{fence.mailbox.bell}0")
-    fence.mailbox.take(redis_client, 0, SECOND)
+    call(redis_client, fence.mailbox.taking(0, SECOND))
     assert fence.enter(redis_client, 0, SECOND) == (FIRST, 1, 2, 2, b"state", "")
     assert [entry.sequence for entry in fence.pending(redis_client, SECOND)] == [2, 3]
 
@@ -85,7 +86,7 @@ def test_who_was_shut_out_can_do_nothing(fence: Fence, redis_client: Client) -> 
     assert [entry.id for entry in new] == [entry.id for entry in old]
     # Even with the bell back in hand, as a keeper that woke up late has it.
     redis_client.delete(f"{fence.mailbox.bell}0")
-    fence.mailbox.take(redis_client, 0, FIRST)
+    call(redis_client, fence.mailbox.taking(0, FIRST))
     assert publish(fence, redis_client, FIRST, old) == -1
     assert save(fence, redis_client, FIRST, old) is None
     assert not fence.discard(redis_client, FIRST, [old[0].id])
@@ -166,7 +167,7 @@ def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_
 
 def test_many_messages_leave_with_one_snapshot(fence: Fence, redis_client: Client) -> None:
     more = [packed_entry(number, GIVEN_UP, "", b"") for number in range(4, 3000)]
-    fence.mailbox.send(redis_client, more, token="t", wanted=0, ttl=1)
+    call(redis_client, fence.mailbox.sending(more, token="t", wanted=0, ttl=1))
     fence.mailbox.receive(redis_client, SECOND, 3000, None)  # another had them, and died
     entries = enter(fence, redis_client, FIRST)
     assert [entry.sequence for entry in entries] == list(range(3000))

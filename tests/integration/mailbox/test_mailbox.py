@@ -12,6 +12,7 @@ from celerypipe.mailbox.mailbox import Beginning, Mailbox, reading, received
 from celerypipe.mailbox.wire import NOTE, RESULT, Answer, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.script import call
 from celerypipe.worker.activation.outbox import Outbox, exchange
 from tests.runs.mailbox import box_of
 
@@ -24,7 +25,7 @@ def mailbox(redis_client: Client) -> Mailbox:
 
 def send(client: Client, box: Mailbox, *numbers: int, wanted: int = 1) -> list[int]:
     entries = [packed_entry(n, 0, "", b"%d" % n) for n in numbers]
-    answer = box.send(client, entries, token="t", wanted=wanted, ttl=2000)
+    answer = call(client, box.sending(entries, token="t", wanted=wanted, ttl=2000))
     assert answer is not None
     return answer[1]
 
@@ -46,7 +47,7 @@ def test_the_first_message_rings_and_the_next_ones_do_not(redis_client: Client, 
 
 def test_a_mailbox_that_is_gone_takes_nothing(redis_client: Client, mailbox: Mailbox) -> None:
     redis_client.delete(mailbox.stream)
-    assert mailbox.send(redis_client, [packed_entry(1, 0, "", b"1")], token="t", wanted=1, ttl=2000) is None
+    assert call(redis_client, mailbox.sending([packed_entry(1, 0, "", b"1")], token="t", wanted=1, ttl=2000)) is None
     assert not redis_client.exists(mailbox.stream)
 
 
@@ -56,16 +57,16 @@ def test_who_cannot_answer_a_bell_takes_it_back(redis_client: Client, mailbox: M
     assert redis_client.get(f"{mailbox.bell}0") == b"r:t"
     mailbox.unring(redis_client, 0, "t")
     assert mailbox.ring(redis_client, token="again", wanted=1, ttl=2000) == [0]
-    mailbox.take(redis_client, 0, "me.0")
+    call(redis_client, mailbox.taking(0, "me.0"))
     mailbox.unring(redis_client, 0, "again")
     assert redis_client.get(f"{mailbox.bell}0") == b"me.0"
 
 
 def test_a_bell_is_taken_once_by_whatever_token(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
-    assert mailbox.take(redis_client, 0, "host.1.late-token.0")
-    assert not mailbox.take(redis_client, 0, "host.2.other.0")
-    assert mailbox.take(redis_client, 1, "host.2.other.1")
+    assert call(redis_client, mailbox.taking(0, "host.1.late-token.0"))
+    assert not call(redis_client, mailbox.taking(0, "host.2.other.0"))
+    assert call(redis_client, mailbox.taking(1, "host.2.other.1"))
 
 
 def begin(client: Client, box: Mailbox, consumer: str, *, first: int = 1) -> Beginning | None:
@@ -96,7 +97,7 @@ def test_what_the_dead_left_comes_with_the_bell_and_before_all_that_is_new(
     redis_client: Client, mailbox: Mailbox
 ) -> None:
     send(redis_client, mailbox, 1, 2)
-    mailbox.take(redis_client, 0, "dead.0")
+    call(redis_client, mailbox.taking(0, "dead.0"))
     mailbox.receive(redis_client, "dead.0", 1, None)
     redis_client.delete(f"{mailbox.bell}0")
     mine = begin(redis_client, mailbox, "me.0")
@@ -140,7 +141,7 @@ def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
     redis_client: Client, mailbox: Mailbox
 ) -> None:
     send(redis_client, mailbox, 1)
-    mailbox.take(redis_client, 0, "me.0")
+    call(redis_client, mailbox.taking(0, "me.0"))
     assert not mailbox.release(redis_client, 0, "me.0", force=False)
     (entry,) = mailbox.receive(redis_client, "me.0", 10, None)
     assert mailbox.release(redis_client, 0, "me.0", force=False)  # given to me, so nobody else is needed for it
@@ -150,18 +151,18 @@ def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
 
 
 def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: Client, mailbox: Mailbox) -> None:
-    mailbox.take(redis_client, 0, "me.0")
+    call(redis_client, mailbox.taking(0, "me.0"))
     assert mailbox.hand_back(redis_client, 0, "me.0", "again")
     assert redis_client.get(f"{mailbox.bell}0") == b"r:again"
     assert not mailbox.hand_back(redis_client, 0, "me.0", "twice")
-    assert mailbox.take(redis_client, 0, "you.0")
+    assert call(redis_client, mailbox.taking(0, "you.0"))
 
 
 def test_claims_follow_the_owner_and_not_the_age(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1, 2, 3)
-    mailbox.take(redis_client, 0, "alive.0")
+    call(redis_client, mailbox.taking(0, "alive.0"))
     mailbox.receive(redis_client, "alive.0", 2, None)
-    mailbox.take(redis_client, 1, "me.1")
+    call(redis_client, mailbox.taking(1, "me.1"))
     assert mailbox.claim(redis_client, "me.1", 10) == []  # however long alive.0 works on them
     redis_client.delete(f"{mailbox.bell}0")  # its lease lapsed
     assert [entry.data for entry in mailbox.claim(redis_client, "me.1", 10)] == [b"1", b"2"]
@@ -172,19 +173,19 @@ def test_claims_follow_the_owner_and_not_the_age(redis_client: Client, mailbox: 
 
 def test_a_slot_taken_by_another_does_not_protect_its_former_holder(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
-    mailbox.take(redis_client, 0, "old.0")
+    call(redis_client, mailbox.taking(0, "old.0"))
     mailbox.receive(redis_client, "old.0", 1, None)
     redis_client.delete(f"{mailbox.bell}0")
-    mailbox.take(redis_client, 0, "new.0")
+    call(redis_client, mailbox.taking(0, "new.0"))
     assert [entry.sequence for entry in mailbox.claim(redis_client, "new.0", 10)] == [1]
 
 
 def test_a_result_is_published_once_by_who_holds_the_message(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1, 2)
-    mailbox.take(redis_client, 0, "old.0")
+    call(redis_client, mailbox.taking(0, "old.0"))
     entries = mailbox.receive(redis_client, "old.0", 2, None)
     redis_client.delete(f"{mailbox.bell}0")
-    mailbox.take(redis_client, 0, "new.0")
+    call(redis_client, mailbox.taking(0, "new.0"))
     claimed = mailbox.claim(redis_client, "new.0", 10)
     assert answer_to(redis_client, mailbox, "old.0", entries) == 0  # came too late: none of it counts
     assert answer_to(redis_client, mailbox, "new.0", claimed) == 1
@@ -229,7 +230,7 @@ def test_an_outbox_that_the_keeper_just_emptied_does_not_stop_the_reading(
             return True
 
     send(redis_client, mailbox, 1, 2)
-    mailbox.take(redis_client, 0, "me.0")
+    call(redis_client, mailbox.taking(0, "me.0"))
     (entry,) = mailbox.receive(redis_client, "me.0", 1, None)
     box = Emptied(mailbox, "me.0", room=9, budget=9)
     box.add(Answer(entry, RESULT, 0.0, 0.0, "", b""))

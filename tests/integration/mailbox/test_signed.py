@@ -12,6 +12,7 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import NOTE, REFUSED, RESULT, Answer, Entry, Published, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import call
 from celerypipe.redis.signing import SIGNATURE, Keyring
 from tests.runs.mailbox import box_of
 
@@ -31,7 +32,7 @@ def mailbox(redis_client: Client, keyring: Keyring) -> Mailbox:
 
 def send(client: Client, box: Mailbox, *numbers: int) -> None:
     entries = [packed_entry(number, 0, "", b"%d" % number) for number in numbers]
-    assert box.send(client, entries, token="t", wanted=1, ttl=2000) is not None
+    assert call(client, box.sending(entries, token="t", wanted=1, ttl=2000)) is not None
 
 
 def raw_of(client: Client, box: Mailbox, place: int = 0) -> bytes:
@@ -51,7 +52,7 @@ def replies(client: Client, box: Mailbox) -> list[Published]:
 
 def test_what_was_signed_arrives(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1, 2)
-    mailbox.take(redis_client, 0, ME)
+    call(redis_client, mailbox.taking(0, ME))
     entries = mailbox.receive(redis_client, ME, 10, None)
     assert [(entry.sequence, entry.data) for entry in entries] == [(1, b"1"), (2, b"2")]
     assert mailbox.waiting(redis_client).keys() == {(1, 0), (2, 0)}
@@ -67,7 +68,7 @@ def test_what_was_signed_arrives(redis_client: Client, mailbox: Mailbox) -> None
 def test_delivery_again_within_its_run_is_normal(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     redis_client.xadd(mailbox.stream, {"m": raw_of(redis_client, mailbox)})
-    mailbox.take(redis_client, 0, ME)
+    call(redis_client, mailbox.taking(0, ME))
     assert [entry.sequence for entry in mailbox.receive(redis_client, ME, 10, None)] == [1, 1]
 
 
@@ -126,10 +127,10 @@ def read(client: Client, box: Mailbox, way: str) -> list[Entry]:
         assert began is not None
         return began.first
     if way == "claim":
-        box.take(client, 0, "host.1.dead.0")
+        call(client, box.taking(0, "host.1.dead.0"))
         client.xreadgroup(keys.GROUP, "host.1.dead.0", {box.stream: ">"}, count=10)
         client.delete(f"{box.bell}0")
-    box.take(client, 0, ME)
+    call(client, box.taking(0, ME))
     return box.claim(client, ME, 10) if way == "claim" else box.receive(client, ME, 10, None)
 
 
@@ -140,7 +141,7 @@ def test_a_message_that_was_moved_is_refused(
     send(redis_client, mailbox, 1)
     other = box_of(keyring, secrets.token_hex(4) if run else mailbox.run, node, redis_client)
     redis_client.xadd(other.stream, {"m": raw_of(redis_client, mailbox)})
-    other.take(redis_client, 0, ME)
+    call(redis_client, other.taking(0, ME))
     assert other.receive(redis_client, ME, 10, None) == []
     assert keyring.refusals.counts == {"message": 1}
 
@@ -154,7 +155,7 @@ def test_a_result_that_was_tampered_with_is_refused(
     redis_client: Client, mailbox: Mailbox, field: str, place: int, value: bytes
 ) -> None:
     send(redis_client, mailbox, 1, 2)
-    mailbox.take(redis_client, 0, ME)
+    call(redis_client, mailbox.taking(0, ME))
     entries = mailbox.receive(redis_client, ME, 10, None)
     mailbox.publish(redis_client, ME, [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in entries])
     ((entry_id, fields),) = redis_client.call("XRANGE", keys.reply(mailbox.run), "-", "+")
@@ -172,7 +173,7 @@ def test_results_nobody_signed_or_of_another_run_or_in_another_shape_are_refused
     send(redis_client, mailbox, 1)
     for other in (Mailbox(mailbox.run, mailbox.node), box_of(keyring, secrets.token_hex(4), "node", redis_client)):
         fake = [Answer(Entry("1-1", 1, 0, "", b""), kind, 0.0, 0.0, "", b"1") for kind in (RESULT, NOTE)]
-        _, _, _, _, *flat = other.publishing(ME, fake)
+        flat = other.publishing(ME, fake)[8:]
         fields = [b"n", b"node", b"w", ME.encode(), b"r", flat[1], b"r", flat[3]]
         published = as_published((b"1-1", fields), signers(mailbox))
         assert published is not None

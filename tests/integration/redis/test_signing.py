@@ -104,7 +104,7 @@ def answer_in_its_place(client: Client, run: str) -> None:
     evil = codec.encode_joined([Message("evil")])
     fakes = [Answer(Entry("1-1", number, 0, "", b""), RESULT, 0.0, 0.0, "", evil) for number in range(COUNT)]
     for stranger in (Mailbox(run, "n0"), Mailbox(run, "n1", Keyring.parse(OTHER)), Mailbox(run, "nobody")):
-        _, _, worker, node, *flat = stranger.publishing("host.1.me.0", fakes)
+        worker, node, *flat = stranger.publishing("host.1.me.0", fakes)[6:]
         fields = [part for raw in flat[1::2] for part in ("r", raw)]
         client.call("XADD", keys.reply(run), "*", "n", node, "w", worker, *fields)
     client.xadd(keys.reply(run), {"what": "is this"})

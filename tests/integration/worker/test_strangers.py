@@ -15,6 +15,7 @@ from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import Message
+from celerypipe.redis import script
 from celerypipe.redis.connection import Client
 from celerypipe.redis.url import broker_url
 from celerypipe.runner.carrier.holdings import Holdings
@@ -104,7 +105,7 @@ def test_a_bell_whose_record_names_another_node_is_refused(
         holdings.plan({"node": {**record, "neighbours": ("node", "next")}, "next": record}, {})
         holdings.make(redis_client)
         entry = packed_entry(0, 0, "", codec.encode_joined([Message(number)]))
-        holdings.mailboxes["node"].send(redis_client, [entry], token="token", wanted=1, ttl=2000)
+        script.call(redis_client, holdings.mailboxes["node"].sending([entry], token="token", wanted=1, ttl=2000))
         send_task(redis_url, "tasks.open.Public", "open", run, "node", 0, "token")
         worker.wait_for_text(
             f"run '{run}' node 'node' is refused: its bell names tasks.open.Public, its record '{mark}'"

@@ -13,9 +13,9 @@ import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Runner
 from celerypipe.codec import Content
-from celerypipe.mailbox.blob.blob import Store, unpacked
+from celerypipe.mailbox.blob import packing
+from celerypipe.mailbox.blob.blob import Store
 from celerypipe.redis.connection import Client
-from celerypipe.runner.carrier import cargo
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import chain
 from tests.runs.reading import Reading
@@ -27,7 +27,7 @@ WAYS = ("lz4", "zstd")
 PACKAGES = {"lz4": "lz4", "zstd": "zstandard"}
 
 
-def packing(queue: str, *stages: tuple[str, str], **options: Mapping[str, Any]) -> Pipeline:
+def compressing(queue: str, *stages: tuple[str, str], **options: Mapping[str, Any]) -> Pipeline:
     """A chain: mark and compression of each node; options of the node by its name."""
     return chain(queue, *((mark, {"compression": compression}) for mark, compression in stages), **options)
 
@@ -75,7 +75,7 @@ def test_blobs_in_redis_are_as_small_as_the_definition_says(
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     slow = {"configuration": {"delay": 0.02}}
-    pipeline = packing("tsolo", ("Large", way), ("Echo", way), n1=slow)
+    pipeline = compressing("tsolo", ("Large", way), ("Echo", way), n1=slow)
     messages = waves(40)
     payloads, lengths = watched(redis_url, redis_client, pipeline, messages)
     for message, payload in zip(messages, payloads, strict=True):
@@ -89,7 +89,7 @@ def test_nodes_that_pack_differently_read_each_other(
     shared_worker: StartWorker, redis_url: str, ways: tuple[str, str, str]
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    pipeline = packing("tsolo", *zip(("Large", "Echo", "Large"), ways, strict=True))
+    pipeline = compressing("tsolo", *zip(("Large", "Echo", "Large"), ways, strict=True))
     noise = [Message(np.random.default_rng(seed).integers(0, 9, 1 << 17)) for seed in range(10)]
     small = [Message(np.arange(seed)) for seed in range(10)]
     messages = [*waves(20), *noise, *small]
@@ -106,7 +106,7 @@ def test_a_packed_payload_that_only_passes_through_is_not_packed_again(
 ) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     slow = {"configuration": {"delay": 0.02}}
-    pipeline = packing("tsolo", ("Echo", way), ("Echo", "none"), ("Echo", "zstd"), n0=slow, n1=slow, n2=slow)
+    pipeline = compressing("tsolo", ("Echo", way), ("Echo", "none"), ("Echo", "zstd"), n0=slow, n1=slow, n2=slow)
     messages = waves(20)
     payloads, lengths = watched(redis_url, redis_client, pipeline, messages)
     for message, payload in zip(messages, payloads, strict=True):
@@ -118,7 +118,7 @@ def test_a_packed_payload_that_only_passes_through_is_not_packed_again(
 def test_shared_memory_is_never_packed(shared_worker: StartWorker, redis_url: str, redis_client: Client) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     runner = Runner(redis_url)
-    stream = runner.stream(packing("tsolo", ("Large", "zstd"), ("Large", "lz4")), waves(20))
+    stream = runner.stream(compressing("tsolo", ("Large", "zstd"), ("Large", "lz4")), waves(20))
     assert int(next(stream).payload[-1]) == 4 * (299 % 256) % 256
     memory = memory_of(runner)
     assert not list(redis_client.scan_iter(f"celerypipe:blob:{run_of(runner)}:*"))
@@ -138,7 +138,7 @@ def test_shared_memory_is_never_packed(shared_worker: StartWorker, redis_url: st
 def test_damaged_bytes_fail_their_message_only(
     start_worker: StartWorker, redis_url: str, redis_client: Client, caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
-    pipeline = packing(f"damaged-{way}", ("Echo", way), n0={"on_error": "skip"})
+    pipeline = compressing(f"damaged-{way}", ("Echo", way), n0={"on_error": "skip"})
     runner = Runner(redis_url, shared_memory=False)
     reading = Reading(runner.stream(pipeline, waves(8)))
 
@@ -169,7 +169,7 @@ def test_the_error_of_damaged_bytes_names_node_worker_and_cause(
 
     monkeypatch.setattr(Store, "put", lying)  # in the runner; the worker is another process
     with pytest.raises(NodeFailed, match=rf"n0: .*packed with lz4 hold {SIZE} bytes, not {SIZE + 7}") as caught:
-        list(Runner(redis_url, shared_memory=False).stream(packing("tsolo", ("Echo", "lz4")), waves(1)))
+        list(Runner(redis_url, shared_memory=False).stream(compressing("tsolo", ("Echo", "lz4")), waves(1)))
     assert caught.value.node == "n0"
     assert "process" in caught.value.worker
 
@@ -181,18 +181,17 @@ def test_a_result_that_cannot_be_unpacked_fails_its_message_only(
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     turns: list[str] = []
 
-    def lied(reference: str, content: Content | None) -> Content | None:
-        turns.append(reference)
-        if len(turns) % 2:
-            reference = ":".join([*reference.split(":")[:2], lie])
-        return unpacked(reference, content)
+    def lied(label: str, content: Content) -> Content:
+        turns.append(label)
+        return unpack(lie if len(turns) % 2 else label, content)
 
-    monkeypatch.setattr(cargo, "unpacked", lied)
-    pipeline = packing("tsolo", ("Large", "zstd"), n0={"on_error": "skip"})
+    unpack = packing.unpack
+    monkeypatch.setattr(packing, "unpack", lied)
+    pipeline = compressing("tsolo", ("Large", "zstd"), n0={"on_error": "skip"})
     assert len(list(Runner(redis_url, shared_memory=False).stream(pipeline, waves(10)))) == 5
     assert len(turns) == 10
     with pytest.raises(NodeFailed, match="n0: its result cannot be read: "):
-        list(Runner(redis_url, shared_memory=False).stream(packing("tsolo", ("Large", "zstd")), waves(1)))
+        list(Runner(redis_url, shared_memory=False).stream(compressing("tsolo", ("Large", "zstd")), waves(1)))
 
 
 def test_what_a_worker_makes_of_a_reference_to_nothing(
@@ -202,7 +201,7 @@ def test_what_a_worker_makes_of_a_reference_to_nothing(
     put = Store.put
     monkeypatch.setattr(Store, "put", lambda *given: ("ab:1:2:3:4", put(*given)[1]))
     with pytest.raises(NodeFailed, match="'ab:1:2:3:4' refers to no payload"):
-        list(Runner(redis_url, shared_memory=False).stream(packing("tsolo", ("Echo", "lz4")), waves(1)))
+        list(Runner(redis_url, shared_memory=False).stream(compressing("tsolo", ("Echo", "lz4")), waves(1)))
 
 
 def stubbed(folder: Path, way: str) -> dict[str, str]:
@@ -219,14 +218,14 @@ def test_a_worker_without_the_package_says_what_to_install(
     worker = start_worker(queue, pool="solo", config=CONFIG, env=stubbed(tmp_path, way))
     small = Message(np.arange(10))
     runner = Runner(redis_url, shared_memory=False)
-    assert len(list(runner.stream(packing(queue, ("Echo", way)), [small]))) == 1  # nothing to pack in there
+    assert len(list(runner.stream(compressing(queue, ("Echo", way)), [small]))) == 1  # nothing to pack in there
     host, pid = worker.presence["host"], worker.presence["pid"]
     sentence = rf"'n0'.*not for this machine\): pip install {PACKAGES[way]} \(says worker {host}, process {pid}\)"
     with pytest.raises(ConfigError, match=sentence):  # it cannot read
-        list(runner.stream(packing(queue, ("Echo", way)), waves(1)))
+        list(runner.stream(compressing(queue, ("Echo", way)), waves(1)))
     with pytest.raises(ConfigError, match=sentence):  # it cannot write
-        list(runner.stream(packing(queue, ("Grow", way)), [Message(SIZE)]))
-    (grown,) = runner.stream(packing(queue, ("Grow", "none")), [Message(SIZE)])
+        list(runner.stream(compressing(queue, ("Grow", way)), [Message(SIZE)]))
+    (grown,) = runner.stream(compressing(queue, ("Grow", "none")), [Message(SIZE)])
     assert grown.payload.size == SIZE
     several = chain(queue, ("GrowTogether", {"compression": way, "batch": {"size": 4, "wait": 0.2}}))
     with pytest.raises(ConfigError, match=sentence):
@@ -245,5 +244,5 @@ def test_a_worker_without_the_package_is_told_before_anything_runs(
     assert worker.presence["compressions"] == ["zstd"]
     runner = Runner(redis_url, shared_memory=False)
     with pytest.raises(ConfigError, match=r"compression is 'lz4', and its worker on .* pip install celerypipe\[compre"):
-        list(runner.stream(packing("nolz4", ("Echo", "lz4")), [Message(1)]))
-    assert len(list(runner.stream(packing("nolz4", ("Echo", "zstd")), waves(1)))) == 1
+        list(runner.stream(compressing("nolz4", ("Echo", "lz4")), [Message(1)]))
+    assert len(list(runner.stream(compressing("nolz4", ("Echo", "zstd")), waves(1)))) == 1

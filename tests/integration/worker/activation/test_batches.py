@@ -16,13 +16,14 @@ from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.mailbox.blob.blob import Store
+from celerypipe.mailbox.blob.blob import Contents, Store
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.status import read_status
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.script import call
 from celerypipe.worker.activation.alarm import Alarm
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.serving import Serving
@@ -265,7 +266,7 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
     mailbox = Mailbox(new_id(), "node")
     mailbox.make(redis_client)
     bodies = [packed_entry(number, 0, "", codec.encode_joined([Message(number)])) for number in range(2, 6)]
-    mailbox.send(redis_client, bodies, token="t", wanted=0, ttl=1000)
+    call(redis_client, mailbox.sending(bodies, token="t", wanted=0, ttl=1000))
     entries = mailbox.receive(redis_client, "host.1.token.0", 4, None)
     gate = tmp_path / "open"
     instance = Instance(Listing("t", Together, "import"), {"gate": str(gate)}, name="node")
@@ -282,12 +283,12 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
 
         thread = threading.Thread(target=withdraw)
         thread.start()
-        again = serving.handle([(entry, None) for entry in entries], Store(mailbox.run), 0.0)
+        again = serving.handle(entries, Contents({}), Store(mailbox.run), 0.0)
         thread.join()
         assert again == [entries[1], entries[3]]
         gate.touch()
         for entry in again:
-            assert serving.handle([(entry, None)], Store(mailbox.run), 0.0) == []
+            assert serving.handle([entry], Contents({}), Store(mailbox.run), 0.0) == []
     assert instance.node is not None, "a fresh one"
     with serving.outbox.emptied() as pairs:
         assert [codec.decode(answer.data)[0].payload for answer, _ in pairs] == [6, 10]

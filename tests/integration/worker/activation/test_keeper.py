@@ -13,7 +13,7 @@ from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
-from celerypipe.worker.activation import keeper
+from celerypipe.redis.script import call
 from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.neighbours import Neighbours
@@ -32,7 +32,7 @@ class Held:
         client.set(keys.run(self.mailbox.run), "running", px=keys.RUN_TTL)
         self.mailbox.make(client)
         self.lease = Lease(self.mailbox, 0, "host.1.token.0", Unarmed())
-        assert self.mailbox.take(client, 0, self.lease.owner)
+        assert call(client, self.mailbox.taking(0, self.lease.owner))
         self.keeper = Keeper(lambda: connect(url))
         self.keeper.add(self.lease)
         self.neighbours = Neighbours(
@@ -66,16 +66,16 @@ def test_a_bell_that_was_released_is_not_taken_again(held: Any, redis_client: re
 
 
 def test_a_bell_that_was_handed_back_is_left_to_the_next(held: Any, redis_client: redis.Redis) -> None:
-    held.mailbox.send(redis_client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
+    call(redis_client, held.mailbox.sending([packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000))
     held.neighbours.end("term")
     assert held.rung
     held.keeper._look(redis_client, held.lease)
     assert redis_client.get(held.lease.bell) != held.lease.owner.encode()
-    assert held.mailbox.take(redis_client, 0, "host.2.other.0")
+    assert call(redis_client, held.mailbox.taking(0, "host.2.other.0"))
 
 
 def test_a_bell_that_could_not_be_released_is_kept(held: Any, redis_client: redis.Redis) -> None:
-    held.mailbox.send(redis_client, [packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000)
+    call(redis_client, held.mailbox.sending([packed_entry(0, 0, "", b"body")], token="t", wanted=0, ttl=1000))
     assert not held.neighbours.release()
     redis_client.pexpire(held.lease.bell, 2_000)
     eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
@@ -91,7 +91,7 @@ def test_one_bad_answer_does_not_end_the_keeper(
         raise redis.exceptions.InvalidResponse("nonsense")
 
     with monkeypatch.context() as broken:
-        broken.setattr(keeper, "REFRESH", nonsense)
+        broken.setattr(Mailbox, "refresh", nonsense)
         eventually(lambda: asked, "a bad answer")
     redis_client.pexpire(held.lease.bell, 2_000)
     eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")

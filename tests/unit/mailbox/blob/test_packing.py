@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import zstandard
 
+from celerypipe import Message, codec
 from celerypipe.check.complaints import check
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline, WarpConfiguration
 from celerypipe.errors import CodecError, ConfigError, DefinitionError
-from celerypipe.mailbox.blob.blob import Blobs, Store, names, plain_size, unpacked
+from celerypipe.mailbox.blob.blob import Blobs, Gone, Store, names
 from celerypipe.mailbox.blob.packing import LARGEST, WAYS, complaint, pack, unpack
 
 ZEROS = bytes(200_000)
@@ -155,9 +156,9 @@ def test_a_reference_says_how_its_blob_is_packed(way: str) -> None:
     shelf.take(commands)
     assert reference.split(":")[1:] == ["1", way, str(len(ZEROS))]
     assert sum(map(len, shelf.kept.values())) < 2000
-    found = store.get(shelf, [reference])[reference]  # type: ignore[arg-type]
-    assert unpacked(reference, found) == ZEROS
-    assert plain_size(reference, found) == len(ZEROS)
+    found = store.open(shelf, [reference])  # type: ignore[arg-type]
+    assert found.content(reference) == ZEROS
+    assert found.plain_size(reference) == len(ZEROS)
     assert names("run", reference) == [commands[0][1]]
     (unlink,) = Blobs(store).store.deleting([(reference, True)])
     assert unlink == ("UNLINK", commands[0][1])
@@ -168,8 +169,7 @@ def test_a_plain_reference_is_as_it_always_was() -> None:
     reference, commands = store.put([NOISE], "lz4")
     shelf.take(commands)
     assert reference.count(":") == 1
-    assert unpacked(reference, store.get(shelf, [reference])[reference]) == NOISE  # type: ignore[arg-type]
-    assert unpacked(reference, None) is None
+    assert store.content(shelf, reference) == NOISE  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,30 @@ def test_a_reference_to_nothing_is_a_codec_error_of_whoever_reads_it(reference: 
     store = Store("run")
     assert names("run", reference) == []
     assert store.deleting([(reference, True)]) == []
-    found = store.get(Shelf(), [reference])  # type: ignore[arg-type]  # nothing to ask for: nothing is asked
+    found = store.open(Shelf(), [reference])  # type: ignore[arg-type]  # nothing to ask for: nothing is asked
     with pytest.raises(CodecError, match="refers to no payload"):
-        unpacked(reference, found[reference])
+        found.content(reference)
+
+
+def test_what_is_gone_or_altered_is_told_one_way_and_the_rest_is_read() -> None:
+    store, shelf = Store("run", signed=True), Shelf()
+    there, gone, altered = (store.put([content]) for content in (NOISE, ZEROS, NOISE[::-1]))
+    shelf.take([*there[1], *altered[1]])
+    shelf.kept[altered[1][0][1]] = NOISE
+    found = store.open(shelf, [there[0], gone[0], altered[0]])  # type: ignore[arg-type]
+    assert found.gone(there[0]) is None
+    assert found.content(there[0]) == NOISE
+    for (reference, _), is_altered in ((gone, False), (altered, True)):
+        with pytest.raises(Gone) as told:
+            found.read(b"", reference)
+        assert told.value.altered is is_altered
+        assert found.gone(reference) is not None
+        assert found.plain_size(reference) == 0
+    assert found.found_size() == len(NOISE)
+    found.forget(there[0])
+    assert there[0] not in found
+    (message,), content = found.read(codec.encode_joined([Message(1)]), "")
+    assert (message.payload, content) == (1, None)
 
 
 # -- the definition -------------------------------------------------------------------------------------------------
