@@ -6,29 +6,28 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
-from celerypipe.codec import Content
-from celerypipe.errors import (
-    BadSignature,
-    CodecError,
-    ConfigError,
-    NodeError,
-    NodeFailed,
-    NodeTimeout,
-)
-from celerypipe.mailbox.blob.blob import plain_size
-from celerypipe.mailbox.failure import said_of
+from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
 from celerypipe.mailbox.fence import unlike
-from celerypipe.mailbox.onward import AT_WORK, Step, Steps, unpack
-from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
-from celerypipe.message.console import console_of
-from celerypipe.message.message import Message, stamped
+from celerypipe.mailbox.onward import Step, Steps, unpack
+from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.redis import keys
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.cargo import Cargo
-from celerypipe.runner.carrier.failures import error_of, host_and_pid, where
+from celerypipe.runner.carrier.opening import (
+    Altered,
+    Context,
+    Failed,
+    Lost,
+    Unread,
+    Verdict,
+    misconfigured,
+    opened,
+    unreadable,
+)
+from celerypipe.runner.carrier.repair import send_again
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Done, Flight, Note
 from celerypipe.runner.warp.warp import Warp
@@ -38,14 +37,6 @@ READ_BLOCK = 1.0
 READ_MOST = 512
 #: How often a message is sent again because somebody alters its payload.
 ALTERED_MOST = 3
-
-
-class Context(NamedTuple):
-    """What belongs to a result besides: who published it, what it went on to, and the blobs that were fetched."""
-
-    worker: str
-    steps: Steps
-    fetched: Mapping[str, Content | None]
 
 
 class Replies:
@@ -118,23 +109,27 @@ class Replies:
             return
         warp.answered_at = time.monotonic()
         self._heard(published.worker)
-        found = {result.sequence: _flight(warp, result) for result in published.results}
+        results = self._expected(warp, published)
+        wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
+        context = Context(published.worker, self._cargo.fetch(self._client, wanted), self._cargo, self._client)
+        for flight, result, steps in results:
+            self._take(warp, flight, result, opened(warp, flight.message, result, steps, context))
+        warp.hand_over()
+
+    def _expected(self, warp: Warp, published: Published) -> list[tuple[Flight, Reply, Steps]]:
+        """The results that somebody waits for, each with its message and what went on from it."""
         results: list[tuple[Flight, Reply, Steps]] = []
         for result in published.results:
-            flight = found[result.sequence]
+            flight = _flight(warp, result)
             if flight is not None and flight.attempt == result.attempt:
                 flight.by = published.worker
                 try:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:
-                    warp.failed(flight, _unreadable(warp, error))
+                    warp.failed(flight, unreadable(warp, error))
             else:
                 self._let_go(warp, result)
-        wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
-        fetched = self._cargo.fetch(self._client, wanted)
-        for flight, result, steps in results:
-            self._take(warp, flight, result, Context(published.worker, steps, fetched))
-        warp.hand_over()
+        return results
 
     def _let_go(self, warp: Warp, result: Reply) -> None:
         """Nobody waits for this result: what lies apart of it is garbage."""
@@ -147,49 +142,48 @@ class Replies:
                 if each.blob:
                     self._cargo.blobs.hold(each.blob)  # and let it go
 
-    def _take(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
-        if reply.kind == LOST_BLOB:
-            if reply.data == ALTERED:
-                self._altered(warp, flight)
-            else:
-                self._cargo.send_again(warp, flight, unseen=True)
-            return
-        if reply.kind == FAILURE:
-            self._failed(warp, flight, self._error(warp, flight.message, reply, reply.waited, context.worker))
-            return
+    def _take(self, warp: Warp, flight: Flight, reply: Reply, verdict: Verdict) -> None:
         if reply.kind == RESULT and flight.blob is not None and not reply.kept:
             flight.blob.readers -= 1
-        try:
-            done = self._done(warp, flight.message, reply, context.steps, context)
-        except BadSignature:
-            if reply.kind == NOTE:
+        match verdict:
+            case Done():
+                if verdict.onward:
+                    self._fail_for(verdict)
+                warp.returned(flight, verdict)
+            case Note(done):
+                self._fail_for(done)
+                warp.noted(flight, verdict)
+            case Failed(error):
+                self._failed(warp, flight, error)
+            case Unread(error):
+                warp.failed(flight, error)
+            case Lost(unseen):
+                if unseen:
+                    self._cargo.unseen(warp, flight)
+                send_again(self._cargo, warp, flight)
+            case Altered(noted):
                 self._refused(warp.name, "payload", 1)
-            else:
-                self._altered(warp, flight)
-            return
-        except CodecError as error:
-            warp.failed(flight, _unreadable(warp, error))
-            return
-        if reply.kind == NOTE:
-            if done is not None:
-                self._note(warp, flight, done)
-        elif done is None:
-            self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
-        else:
-            warp.returned(flight, done)
+                if not noted:
+                    self._altered(warp, flight)
+
+    def _fail_for(self, done: Done) -> None:
+        """End the run if a node that the message went on to cannot work at all."""
+        for error in misconfigured(done):
+            self.course.fail(error)
 
     def _altered(self, warp: Warp, flight: Flight) -> None:
         """Somebody altered what lies apart of a message or its result: send it again, but not for ever."""
-        self._refused(warp.name, "payload", 1)
         flight.altered += 1
         if flight.altered < ALTERED_MOST:
-            self._cargo.send_again(warp, flight, unseen=False)
+            send_again(self._cargo, warp, flight)
             return
         text = f"{warp.name}: its payload was altered on its way {flight.altered} times"
         self._failed(warp, flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
 
     def _failed(self, warp: Warp, flight: Flight, error: NodeError | ConfigError) -> None:
         """A message failed; one of a stateful node that was answered before ends the run: nobody waits for it."""
+        if isinstance(error, ConfigError):
+            self.course.fail(error)
         if warp.retained is None or warp.retained.flights.get(flight.sequence) is not flight:
             warp.failed(flight, error)
             return
@@ -204,69 +198,6 @@ class Replies:
         failure.__cause__ = error
         self.course.fail(failure)
 
-    def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done | None:
-        """Return what a node made of a message, and the next ones of what came out; None if its blob is gone."""
-        outputs = self._cargo.unload(self._client, warp, message, result, context.fetched)
-        if outputs is None:
-            return None
-        if steps and (warp.onward is None or len(steps) != len(outputs)):
-            raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
-        waited = result.waited if isinstance(result, Reply) else 0.0
-        size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
-        console = console_of(result.console, where(context.worker)) if result.console else None
-        if not steps or warp.onward is None:
-            return Done(message, outputs, result.ran, waited, size, console=console)
-        after: list[Done | None] = []
-        beyond = 0.0
-        for output, step in zip(outputs, steps, strict=True):
-            done = self._after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
-            after.append(done)
-            beyond += done.ran + done.beyond if done is not None else 0.0
-        return Done(message, outputs, result.ran, waited, size, after, beyond, console=console)
-
-    def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
-        """What the next node made of a message; None if what it made is gone."""
-        if step.kind == AT_WORK:
-            host, _ = host_and_pid(context.worker)
-            text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
-            return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
-        if step.kind == FAILURE:
-            error = self._error(warp, message, step, 0.0, context.worker)
-            return Done(message, error=error, ran=step.ran)
-        try:
-            return self._done(warp, message, step, step.onward, context)
-        except BadSignature:
-            raise
-        except CodecError as unread:  # the nodes before it are through all the same
-            return Done(message, error=_unreadable(warp, unread), ran=step.ran)
-
-    def _note(self, warp: Warp, flight: Flight, done: Done) -> None:
-        """Its time is over when that of the node is over which is at work."""
-        at_work: Warp | None = warp
-        for _ in range(done.last):
-            at_work = at_work.onward if at_work is not None else None
-        if at_work is not None and at_work is not warp:
-            warp.noted(flight, Note(done, at_work.node.timeout))
-
-    def _error(
-        self, warp: Warp, message: Message, said: Reply | Step, waited: float, worker: str
-    ) -> NodeError | ConfigError:
-        try:
-            kind, text, remote_traceback, place = said_of(said.data)
-            console = console_of(said.console, where(worker))
-        except CodecError as unread:
-            return _unreadable(warp, unread)
-        if kind == "timeout":
-            host, _ = host_and_pid(place or worker)
-            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {host})"
-        at = where(place or worker)
-        error = error_of(warp.name, kind, text, remote_traceback, worker=at, says=f"worker {at}", message_id=message.id)
-        if isinstance(error, ConfigError):
-            self.course.fail(error)
-        else:
-            error.console, error.times = console, (waited, said.ran)
-        return error
-
 
 def _flight(warp: Warp, result: Reply) -> Flight | None:
     """The message of a result; if it is none yet, also one that was answered before and is run once more."""
@@ -276,10 +207,6 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
         if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
-
-
-def _unreadable(warp: Warp, error: CodecError) -> NodeFailed:
-    return NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name)
 
 
 def _with_steps(warp: Warp | None, result: Reply | Step, steps: Steps) -> Iterator[tuple[Warp, Reply | Step]]:
