@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
@@ -14,8 +13,9 @@ from celerypipe.mailbox.onward import Step, Steps, unpack
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.redis import keys
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
-from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.cargo import Cargo
+from celerypipe.runner.carrier.doubts import Doubts
+from celerypipe.runner.carrier.holdings import Holdings
 from celerypipe.runner.carrier.opening import (
     Altered,
     Context,
@@ -28,6 +28,8 @@ from celerypipe.runner.carrier.opening import (
     unreadable,
 )
 from celerypipe.runner.carrier.repair import send_again
+from celerypipe.runner.carrier.sender import Sender
+from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Done, Flight, Note
 from celerypipe.runner.warp.warp import Warp
@@ -42,32 +44,32 @@ ALTERED_MOST = 3
 class Replies:
     """Reads replies and hands them out; ``cargo`` knows where their bytes are.
 
-    ``heard`` is told the name of each activation that answered. ``gathering``: what is sent within it leaves together.
-    ``refused`` is told which node's messages, results or what else were refused for their signature, and how many.
+    What that sets off the ``sender`` sends together; ``whereabouts`` hear which activations answered.
     """
 
     def __init__(
         self,
         course: Course,
-        url: str,
         warps: Mapping[str, Warp],
         cargo: Cargo,
-        *,
-        heard: Callable[[str], None],
-        gathering: Callable[[], AbstractContextManager[None]],
-        keyring: Keyring | None,
-        refused: Callable[[str, str, int], None],
+        holdings: Holdings,
+        sender: Sender,
+        whereabouts: Whereabouts,
+        doubts: Doubts,
     ) -> None:
         self.course = course
         self.warps = warps
-        self.closing = False
+        self._closing = False
         self._cargo = cargo
-        self._heard = heard
-        self._gathering = gathering
-        self._refused = refused
-        run = course.run_id
-        self.signer_of = None if keyring is None else lambda node: keyring.signer("result", run, node)
-        self._client: Client = connect(url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+        self._sender = sender
+        self._whereabouts = whereabouts
+        self._doubts = doubts
+        self._signer_of = holdings.signer_of
+        self._client: Client = connect(cargo.url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._closing = True
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -75,12 +77,12 @@ class Replies:
 
     def loop(self) -> None:
         last = b"0-0"
-        while not self.closing:
+        while not self._closing:
             try:
                 items = self._read(last)
-                with self._gathering():
+                with self._sender.gathering():
                     for item in items:
-                        if published := as_published(item, self.signer_of):
+                        if published := as_published(item, self._signer_of):
                             self._take_all(published)
                         last = item[0]
             except Broken:
@@ -103,12 +105,12 @@ class Replies:
 
     def _take_all(self, published: Published) -> None:
         if published.refused:
-            self._refused(published.node, "result", published.refused)
+            self._doubts.add(published.node, "result", published.refused)
         warp = self.warps.get(published.node)
         if warp is None or not published.results:
             return
         warp.answered_at = time.monotonic()
-        self._heard(published.worker)
+        self._whereabouts.heard(published.worker)
         results = self._expected(warp, published)
         wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
         context = Context(published.worker, self._cargo.fetch(self._client, wanted), self._cargo, self._client)
@@ -133,9 +135,9 @@ class Replies:
 
     def _let_go(self, warp: Warp, result: Reply) -> None:
         """Nobody waits for this result: what lies apart of it is garbage."""
-        if result.kind == REFUSED and self.signer_of is not None:  # so it is signed, and says what it should
+        if result.kind == REFUSED and self._signer_of is not None:  # so it is signed, and says what it should
             count, _, what = result.data.decode().partition(" ")
-            self._refused(warp.name, what, int(count))
+            self._doubts.add(warp.name, what, int(count))
             return
         with contextlib.suppress(CodecError):
             for _, each in _with_steps(warp, result, unpack(result.onward)):
@@ -162,7 +164,7 @@ class Replies:
                     self._cargo.unseen(warp, flight)
                 send_again(self._cargo, warp, flight)
             case Altered(noted):
-                self._refused(warp.name, "payload", 1)
+                self._doubts.add(warp.name, "payload")
                 if not noted:
                     self._altered(warp, flight)
 

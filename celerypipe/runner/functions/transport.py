@@ -16,6 +16,7 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.codec import Content
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.mailbox.blob.blob import Store, unpacked
+from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
@@ -23,6 +24,7 @@ from celerypipe.redis.signing import Keyring
 from celerypipe.runner.assembly import record_of
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.functions.function import CallDefinition, Function
 from celerypipe.runner.functions.warp import CachedCallWarp, CallWarp, Settling
@@ -40,7 +42,7 @@ NAME = "functions"
 PATIENCE = 30.0
 
 
-class CallTransport:
+class CallTransport(CarrierListener):
     """The carrier of a session, and its warps. ``url`` None: calls run here, one after another for each function."""
 
     def __init__(
@@ -58,12 +60,10 @@ class CallTransport:
         self.carrier: RedisCarrier | None = None
         if url is not None:
             self.carrier = RedisCarrier(
-                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
+                self.course, url, self, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
             )
         self._cache = cache(self.course, runs_here=url is None)
         self._cache.open()
-        if self.carrier is not None:
-            self.carrier.seen = self._cache.see
         self._url = url or ""
         self._catalogue = Catalogue(plugins)
         self._warps: list[CallWarp] = []
@@ -95,6 +95,10 @@ class CallTransport:
         self._warps.append(warp)
         warp.start()
         return warp
+
+    def workers_seen(self, client: Client, name: str, workers: Sequence[Presence]) -> None:
+        """Let the cache know whose code it is asked about."""
+        self._cache.see(client, name, workers)
 
     def _open_here(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
         listing = Listing(function.mark, function.node, "import")

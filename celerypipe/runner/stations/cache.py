@@ -97,11 +97,6 @@ class RunCache:
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
-    @property
-    def is_used(self) -> bool:
-        """Does a node of the run have a cache?"""
-        return bool(self._local or self._warped)
-
     def open(self) -> None:
         """The run begins: reach for the cache, if a node uses it, and for nodes that are made later as they come."""
         self._is_open = True
