@@ -15,7 +15,6 @@ from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.mailbox.presence import Presence
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client
-from celerypipe.redis.signing import Keyring
 from celerypipe.runner.assembly import Assembly
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.listener import CarrierListener
@@ -23,10 +22,11 @@ from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
+from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.runner.report import Report
 from celerypipe.runner.resume import close_journal, follow, open_journal
-from celerypipe.runner.stations.cache import MakeCache
+from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import as_failure
 from celerypipe.runner.stations.reader import Outflow
@@ -39,41 +39,34 @@ FAREWELL, PARTING = 3.0, 0.7
 
 
 class Run(CarrierListener):
-    """The stations of one run. ``url`` None: warped nodes run here, through the codec."""
+    """The stations of one run."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         catalogue: Catalogue,
+        provisions: Provisions,
         *,
-        url: str | None,
-        byte_budget: int,
-        shared_memory: bool,
-        keyring: Keyring | None,
-        say: Callable[[str], None],
-        cache: MakeCache,
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
         replay: tuple[DeadLetter, ...] | None = None,
         resume: str | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.keyring = keyring
+        self.keyring = provisions.keyring
         self._letters = replay
         self._resume = resume
         self.catalogue = catalogue
         path = pipeline.folder_path
         self.folder: Folder | None = None
         if path:
-            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=say)
+            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=provisions.say)
             self.folder = Folder(path, pipeline.telemetry, letters, pipeline.reach)
-        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say, pipeline=pipeline.name)
+        self.course = Course(secrets.token_hex(6), folder=self.folder, say=provisions.say, pipeline=pipeline.name)
         self.carrier: RedisCarrier | None = None
-        if url and pipeline.is_warped:
-            self.carrier = RedisCarrier(
-                self.course, url, self, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
-            )
-        self.cache = cache(self.course, runs_here=self.carrier is None)
+        if pipeline.is_warped and not provisions.local:
+            self.carrier = RedisCarrier(self.course, provisions, self)
+        self.cache = RunCache(self.course, provisions)
         graph = Graph.of(pipeline, fed=heads)
         self._assembly = Assembly(
             pipeline,

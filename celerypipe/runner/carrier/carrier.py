@@ -25,7 +25,6 @@ from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
-from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
@@ -39,6 +38,7 @@ from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.carrier.whereabouts import Whereabouts
+from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.circuit import Circuit
 from celerypipe.runner.warp.flight import Flight
@@ -51,28 +51,19 @@ TICK = 0.5
 class RedisCarrier:
     """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight.
 
-    ``keyring``: all that it sends is signed, and what comes back unsigned is refused.
+    With a keyring all that it sends is signed, and what comes back unsigned is refused.
     """
 
-    def __init__(
-        self,
-        course: Course,
-        url: str,
-        listener: CarrierListener,
-        *,
-        budget: int,
-        shared_memory: bool,
-        keyring: Keyring | None = None,
-    ) -> None:
+    def __init__(self, course: Course, provisions: Provisions, listener: CarrierListener) -> None:
         self.course = course
-        self.url = url
+        self.url = url = provisions.url
+        self.budget = provisions.budget
+        self.keyring = keyring = provisions.keyring
         self._listener = listener
-        self.budget = budget
         self.warps: dict[str, Warp] = {}
-        self.keyring = keyring
         self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
         self.files = FileSender(url, course.over.wait, course.say)
-        self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
+        self.cargo = Cargo(url, self.blobs, course.say, may_share=provisions.shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
         self.circuits: dict[str, Circuit] = {}

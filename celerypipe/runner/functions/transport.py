@@ -20,7 +20,6 @@ from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
-from celerypipe.redis.signing import Keyring
 from celerypipe.runner.assembly import record_of
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
@@ -28,7 +27,8 @@ from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.functions.function import CallDefinition, Function
 from celerypipe.runner.functions.warp import CachedCallWarp, CallWarp, Settling
-from celerypipe.runner.stations.cache import MakeCache
+from celerypipe.runner.provisions import Provisions
+from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.carriage import Carrier
 from celerypipe.runner.warp.flight import Flight
@@ -43,28 +43,14 @@ PATIENCE = 30.0
 
 
 class CallTransport(CarrierListener):
-    """The carrier of a session, and its warps. ``url`` None: calls run here, one after another for each function."""
+    """The carrier of a session, and its warps. A local one runs calls here, one after another for each function."""
 
-    def __init__(
-        self,
-        *,
-        url: str | None,
-        byte_budget: int,
-        shared_memory: bool,
-        keyring: Keyring | None,
-        plugins: Sequence[Path],
-        say: Callable[[str], None],
-        cache: MakeCache,
-    ) -> None:
-        self.course = Course(secrets.token_hex(6), folder=None, say=say, pipeline=NAME)
-        self.carrier: RedisCarrier | None = None
-        if url is not None:
-            self.carrier = RedisCarrier(
-                self.course, url, self, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
-            )
-        self._cache = cache(self.course, runs_here=url is None)
+    def __init__(self, provisions: Provisions, plugins: Sequence[Path]) -> None:
+        self.course = Course(secrets.token_hex(6), folder=None, say=provisions.say, pipeline=NAME)
+        self.carrier = None if provisions.local else RedisCarrier(self.course, provisions, self)
+        self._cache = RunCache(self.course, provisions)
         self._cache.open()
-        self._url = url or ""
+        self._url = provisions.url
         self._catalogue = Catalogue(plugins)
         self._warps: list[CallWarp] = []
         self._loopbacks: list[Loopback] = []
