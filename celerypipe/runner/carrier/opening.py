@@ -5,7 +5,7 @@ Nothing is done about it here, and nobody is told: that is for who reads the rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from celerypipe.codec import Content
@@ -45,19 +45,13 @@ class Altered(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The attempt failed, says its activation."""
+    """The attempt failed, says its activation; or what that says is malformed."""
 
     error: NodeError | ConfigError
 
 
-class Unread(NamedTuple):
-    """The reply is malformed."""
-
-    error: NodeFailed
-
-
 #: What a reply is. A note of which nothing follows is None.
-Verdict = Done | Note | Failed | Lost | Altered | Unread | None
+Verdict = Done | Note | Failed | Lost | Altered | None
 
 
 def opened(warp: Warp, message: Message, reply: Reply, steps: Steps, context: Context) -> Verdict:
@@ -72,7 +66,7 @@ def opened(warp: Warp, message: Message, reply: Reply, steps: Steps, context: Co
     except BadSignature:
         return Altered(noted=kind == NOTE)
     except CodecError as error:
-        return Unread(unreadable(warp, error))
+        return Failed(unreadable(warp, error))
     if kind == NOTE:
         return _note(warp, done) if done is not None else None
     return Lost(unseen=False) if done is None else done
@@ -142,11 +136,3 @@ def _error(warp: Warp, message: Message, said: Reply | Step, waited: float, work
 def unreadable(warp: Warp, error: CodecError) -> NodeFailed:
     """Return the error of a reply that is malformed."""
     return NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name)
-
-
-def misconfigured(done: Done) -> Iterator[ConfigError]:
-    """The errors, of the nodes that a message went on to, that no other message can be without."""
-    for each in filter(None, done.onward):
-        if isinstance(each.error, ConfigError):
-            yield each.error
-        yield from misconfigured(each)

@@ -16,17 +16,7 @@ from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, a
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.holdings import Holdings
-from celerypipe.runner.carrier.opening import (
-    Altered,
-    Context,
-    Failed,
-    Lost,
-    Unread,
-    Verdict,
-    misconfigured,
-    opened,
-    unreadable,
-)
+from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Verdict, opened, unreadable
 from celerypipe.runner.carrier.repair import send_again
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.whereabouts import Whereabouts
@@ -150,15 +140,13 @@ class Replies:
         match verdict:
             case Done():
                 if verdict.onward:
-                    self._fail_for(verdict)
+                    self._look_onward(verdict)
                 warp.returned(flight, verdict)
             case Note(done):
-                self._fail_for(done)
+                self._look_onward(done)
                 warp.noted(flight, verdict)
             case Failed(error):
                 self._failed(warp, flight, error)
-            case Unread(error):
-                warp.failed(flight, error)
             case Lost(unseen):
                 if unseen:
                     self._cargo.unseen(warp, flight)
@@ -168,10 +156,12 @@ class Replies:
                 if not noted:
                     self._altered(warp, flight)
 
-    def _fail_for(self, done: Done) -> None:
+    def _look_onward(self, done: Done) -> None:
         """End the run if a node that the message went on to cannot work at all."""
-        for error in misconfigured(done):
-            self.course.fail(error)
+        for each in filter(None, done.onward):
+            if isinstance(each.error, ConfigError):
+                self.course.fail(each.error)
+            self._look_onward(each)
 
     def _altered(self, warp: Warp, flight: Flight) -> None:
         """Somebody altered what lies apart of a message or its result: send it again, but not for ever."""
