@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from celerypipe.catalogue.catalogue import Catalogue
@@ -12,18 +12,21 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.mailbox.presence import Presence
 from celerypipe.message.message import Message
-from celerypipe.redis.signing import Keyring
+from celerypipe.redis.connection import Client
 from celerypipe.runner.assembly import Assembly
 from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
+from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.runner.report import Report
 from celerypipe.runner.resume import close_journal, follow, open_journal
-from celerypipe.runner.stations.cache import MakeCache
+from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import as_failure
 from celerypipe.runner.stations.reader import Outflow
@@ -35,42 +38,35 @@ from celerypipe.runner.warp.warp import Warp
 FAREWELL, PARTING = 3.0, 0.7
 
 
-class Run:
-    """The stations of one run. ``url`` None: warped nodes run here, through the codec."""
+class Run(CarrierListener):
+    """The stations of one run."""
 
     def __init__(
         self,
         pipeline: Pipeline,
         catalogue: Catalogue,
+        provisions: Provisions,
         *,
-        url: str | None,
-        byte_budget: int,
-        shared_memory: bool,
-        keyring: Keyring | None,
-        say: Callable[[str], None],
-        cache: MakeCache,
         feed: Iterable[Message] | None = None,
         heads: tuple[str, ...] = (),
         replay: tuple[DeadLetter, ...] | None = None,
         resume: str | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.keyring = keyring
+        self.keyring = provisions.keyring
         self._letters = replay
         self._resume = resume
         self.catalogue = catalogue
         path = pipeline.folder_path
         self.folder: Folder | None = None
         if path:
-            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=say)
+            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=provisions.say)
             self.folder = Folder(path, pipeline.telemetry, letters, pipeline.reach)
-        self.course = Course(secrets.token_hex(6), folder=self.folder, say=say, pipeline=pipeline.name)
+        self.course = Course(secrets.token_hex(6), folder=self.folder, say=provisions.say, pipeline=pipeline.name)
         self.carrier: RedisCarrier | None = None
-        if url and pipeline.is_warped:
-            self.carrier = RedisCarrier(
-                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
-            )
-        self.cache = cache(self.course, runs_here=self.carrier is None)
+        if pipeline.is_warped and not provisions.local:
+            self.carrier = RedisCarrier(self.course, provisions, self)
+        self.cache = RunCache(self.course, provisions)
         graph = Graph.of(pipeline, fed=heads)
         self._assembly = Assembly(
             pipeline,
@@ -110,9 +106,6 @@ class Run:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
                     warp.onward = warp.only_next
-                self.carrier.instead = self._run_here
-                self.carrier.asked = self._asked if self.folder is not None else None
-                self.carrier.seen = self.cache.see if self.cache.is_used else None
                 self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
                 self._raise_if_over()
             self.cache.open()
@@ -141,8 +134,8 @@ class Run:
         self.replay = Replay(self.course, self.folder.letters, self.stations, trouble)
         return self.replay
 
-    def _asked(self, names: list[str]) -> None:
-        """Somebody wants dead letters replayed in this run."""
+    def replay_requested(self, names: Sequence[str]) -> None:
+        """Replay them beside what is going on."""
         self.course.say(f"asked to replay {len(names)} dead letters")
         replay = self.replay or self._replay(lambda error: self.course.say(f"nothing is replayed: {error}"))
         replay.feed(names)
@@ -196,8 +189,12 @@ class Run:
         if self.course.error is not None:
             raise self.course.error
 
-    def _run_here(self, warp: Warp) -> None:
-        """No worker serves this warp's queue: its messages go through a loopback from now on."""
+    def workers_seen(self, client: Client, name: str, workers: Sequence[Presence]) -> None:
+        """Let the cache know whose code it is asked about."""
+        self.cache.see(client, name, workers)
+
+    def queue_abandoned(self, warp: Warp) -> None:
+        """Let its messages go through a loopback from now on."""
         node = warp.node
 
         def make() -> Instance:

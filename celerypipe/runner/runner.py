@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -21,9 +20,9 @@ from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.functions.submitting import Submitting
 from celerypipe.runner.functions.transport import CallTransport
+from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.report import Report
 from celerypipe.runner.run import Run
-from celerypipe.runner.stations.cache import RunCache
 from celerypipe.settings import Settings
 
 #: Seconds between two looks at timeouts.
@@ -175,8 +174,8 @@ class Runner(Submitting):
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         self.cache.check(pipeline.nodes)
-        url = self.redis or settings.redis_url
-        if url is None and not self.local and pipeline.is_warped:
+        provisions = self._provisions(settings)
+        if not provisions.url and not self.local and pipeline.is_warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"
@@ -184,12 +183,7 @@ class Runner(Submitting):
         return Run(
             pipeline,
             catalogue,
-            url=None if self.local else url,
-            byte_budget=self.byte_budget,
-            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
-            keyring=settings.keyring,
-            say=self.on_event,
-            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
+            provisions,
             feed=feed,
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
@@ -198,20 +192,24 @@ class Runner(Submitting):
 
     def _transport(self) -> CallTransport:
         settings = Settings.from_environment()
-        url = self.redis or settings.redis_url
-        if url is None and not self.local:
+        provisions = self._provisions(settings)
+        if not provisions.url and not self.local:
             raise ConfigError(
                 "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
                 "Runner(local=True) calls it here"
             )
-        return CallTransport(
-            url=None if self.local else url,
-            byte_budget=self.byte_budget,
+        return CallTransport(provisions, settings.plugins)
+
+    def _provisions(self, settings: Settings) -> Provisions:
+        return Provisions(
+            url=self.redis or settings.redis_url or "",
+            local=self.local,
+            budget=self.byte_budget,
             shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
             keyring=settings.keyring,
-            plugins=settings.plugins,
+            cache=settings.cache,
+            use=self.cache,
             say=self.on_event,
-            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:

@@ -6,13 +6,14 @@ What is neither in its mailbox nor answered is sent again. What is still there c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
 
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import NOTE, as_published
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.redis.signing import Signer
+from celerypipe.runner.carrier.doubts import Doubts
+from celerypipe.runner.carrier.holdings import Holdings
+from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
@@ -22,39 +23,25 @@ AUDIT_AFTER = 3.0
 
 
 class Audit:
-    """Looks for the lost messages of one run. The caller holds the lock of the sender.
+    """Looks for the lost messages of one run, at once where there are doubts. The caller holds the sender's lock."""
 
-    ``waits``: the messages that are not sent yet; ``signer_of`` a node: who signs its results, if anybody does.
-    """
-
-    def __init__(
-        self,
-        run: str,
-        states: States,
-        waits: Callable[[], Collection[Flight]],
-        signer_of: Callable[[str], Signer] | None,
-    ) -> None:
-        self._run = run
+    def __init__(self, holdings: Holdings, states: States, sender: Sender, doubts: Doubts) -> None:
+        self._holdings = holdings
         self._states = states
-        self._waits = waits
-        self._signer_of = signer_of
+        self._sender = sender
+        self._doubts = doubts
         self._looked: dict[str, float] = {}
-        self._doubted: set[str] = set()
-
-    def doubt(self, node: str) -> None:
-        """Something of this node was refused: look at once what that stood in the place of."""
-        self._doubted.add(node)
 
     def is_due(self, warp: Warp, oldest: float) -> bool:
         """Is it time? ``oldest``: when its oldest message was sent, by ``time.monotonic()``."""
         waited = time.monotonic() - max(oldest, self._looked.get(warp.name, 0.0))
-        return waited > AUDIT_AFTER or warp.name in self._doubted
+        return waited > AUDIT_AFTER or warp.name in self._doubts
 
     def missing(self, client: Client, mailbox: Mailbox, warp: Warp) -> list[Flight]:
         """Return what is to be sent again; of a stateful node nothing: it goes back to its snapshot instead."""
         self._looked[warp.name] = time.monotonic()
-        self._doubted.discard(warp.name)
-        queued = self._waits()
+        self._doubts.discard(warp.name)
+        queued = self._sender.waits()
         out = [f for f in list(warp.flights.values()) if f.sent_at and f not in queued and not f.remaking]
         # The mailbox first: what leaves it after this look is in the reply stream before the next one.
         there = mailbox.waiting(client)
@@ -79,8 +66,8 @@ class Audit:
         """What has a result that nobody has read yet: node, number and try of its message."""
         return {
             (published.node, reply.sequence, reply.attempt)
-            for item in client.call("XRANGE", keys.reply(self._run), "-", "+")
-            if (published := as_published(item, self._signer_of))
+            for item in client.call("XRANGE", keys.reply(self._holdings.run), "-", "+")
+            if (published := as_published(item, self._holdings.signer_of))
             for reply in published.results
             if reply.kind != NOTE
         }

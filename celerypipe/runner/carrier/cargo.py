@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from celerypipe import codec
-from celerypipe.errors import CodecError, NodeFailed
+from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob.blob import Blob, Blobs, Contents, Gone, is_shared
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.onward import Step
@@ -23,35 +23,6 @@ class Lineage:
 
     ancestor: Message
     steps: tuple[tuple[Warp, int], ...]
-
-
-def remake(warp: Warp, flight: Flight, lineage: Lineage) -> None:
-    """Run the nodes of the lineage once more, beside all other messages, and send the flight with what comes out."""
-
-    def go_on(message: Message, done: int) -> None:
-        if flight.done:
-            return
-        if done == len(lineage.steps):
-            old = flight.message
-            again = old.with_changes(payload=message.payload, id=old.id, created_at=old.created_at)
-            warp.send_again(flight, again)
-            return
-        through, number = lineage.steps[done]
-
-        def arrived(outputs: Sequence[Message], error: BaseException | None) -> None:
-            if error is None and number < len(outputs):
-                go_on(outputs[number], done + 1)
-                return
-            text = f"{warp.name}: its input was lost, and {through.name} did not make it again"
-            failure = NodeFailed(text, node=warp.name, message_id=flight.message.id)
-            failure.__cause__ = error
-            warp.failed(flight, failure)
-
-        through.run_errand(message, arrived)
-
-    if not flight.remaking:
-        flight.remaking = True
-        go_on(lineage.ancestor, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -146,18 +117,12 @@ class Cargo:
         content = codec.decode_payload(payload, body)
         return message.with_changes(payload=content, id=message.id, created_at=message.created_at)
 
-    def send_again(self, warp: Warp, flight: Flight, *, unseen: bool) -> None:
-        """The bytes of a message, or of its result, are lost; ``unseen``: its worker could not read them."""
-        if unseen and flight.blob is not None and is_shared(flight.blob.reference) and self._may_share:
+    def unseen(self, warp: Warp, flight: Flight) -> None:
+        """A worker could not read the bytes of a message: if they are in shared memory, nothing more goes there."""
+        if flight.blob is not None and is_shared(flight.blob.reference) and self._may_share:
             self._say(f"{warp.name}: a worker does not see the memory of this machine; large payloads go through Redis")
             self._may_share = False
             self.share(able=False)
-        payload = flight.message.payload
-        message = self.here(flight.message)
-        if message is not None:
-            warp.send_again(flight, message)
-        elif isinstance(payload, codec.Elsewhere):
-            remake(warp, flight, payload.lineage)
 
 
 def lineage_of(warp: Warp, message: Message, number: int) -> Lineage:

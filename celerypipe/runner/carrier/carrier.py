@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from celerypipe import codec
@@ -21,23 +21,24 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
-from celerypipe.redis.signing import Keyring, refused
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
+from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.files import FileSender
 from celerypipe.runner.carrier.holdings import Holdings, take_back
+from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.replies import READ_BLOCK, Replies
 from celerypipe.runner.carrier.requests import taken_requests
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.carrier.whereabouts import Whereabouts
+from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.circuit import Circuit
 from celerypipe.runner.warp.flight import Flight
@@ -50,27 +51,21 @@ TICK = 0.5
 class RedisCarrier:
     """Moves messages between the warps of one run and the workers. ``budget`` bounds the bytes in flight.
 
-    ``keyring``: all that it sends is signed, and what comes back unsigned is refused.
+    With a keyring all that it sends is signed, and what comes back unsigned is refused.
     """
 
-    def __init__(
-        self, course: Course, url: str, *, budget: int, shared_memory: bool, keyring: Keyring | None = None
-    ) -> None:
+    def __init__(self, course: Course, provisions: Provisions, listener: CarrierListener) -> None:
         self.course = course
-        self.url = url
-        self.budget = budget
+        self.url = url = provisions.url
+        self.budget = provisions.budget
+        self.keyring = keyring = provisions.keyring
+        self._listener = listener
         self.warps: dict[str, Warp] = {}
-        self.keyring = keyring
         self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
         self.files = FileSender(url, course.over.wait, course.say)
-        self.cargo = Cargo(url, self.blobs, course.say, may_share=shared_memory)
+        self.cargo = Cargo(url, self.blobs, course.say, may_share=provisions.shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
-        self.instead: Callable[[Warp], None] | None = None
-        #: Gets the name of each node, and who serves it, whenever that was looked at.
-        self.seen: Callable[[Client, str, Sequence[Presence]], None] | None = None
-        #: Gets the names of the dead letters that somebody wants replayed in this run.
-        self.asked: Callable[[list[str]], None] | None = None
         self.circuits: dict[str, Circuit] = {}
         self._about: dict[str, Any] = {}
         self._bytes = 0
@@ -81,26 +76,11 @@ class RedisCarrier:
         self.roster = Roster(course, keyring)
         self.bells = Bells(course, self.roster, url, keyring)
         self.whereabouts = Whereabouts(url, self.roster)
-        self.sender = Sender(
-            self._client,
-            self.bells,
-            self.mailboxes,
-            self,
-            lost=self._lost_redis,
-            gone=self._make_again,
-        )
-        self.replies = Replies(
-            course,
-            url,
-            self.warps,
-            self.cargo,
-            heard=self.whereabouts.heard,
-            gathering=self.sender.gathering,
-            keyring=keyring,
-            refused=self._refused,
-        )
-        self.states = States(course, self.holdings, self.sender.waits, self._refused)
-        self.audit = Audit(course.run_id, self.states, self.sender.waits, self.replies.signer_of)
+        self.sender = Sender(self._client, self.bells, self.mailboxes, self)
+        doubts = Doubts(course, keyring, self.warps)
+        self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
+        self.states = States(course, self.holdings, self.sender, doubts)
+        self.audit = Audit(self.holdings, self.states, self.sender, doubts)
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -140,7 +120,8 @@ class RedisCarrier:
 
     def close(self, state: str) -> None:
         """Say that the run is ``finished``, ``failed`` or ``cancelled``, remove its keys, end the threads."""
-        self._closing = self.replies.closing = True
+        self._closing = True
+        self.replies.stop()
         self.sender.close()
         last = connect(self.url, name="celerypipe-close", timeout=2.0)
         with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
@@ -222,7 +203,7 @@ class RedisCarrier:
                         next_tick = time.monotonic() + TICK
                         self._tick()
                 except Broken as error:
-                    self._lost_redis(error)
+                    self.redis_lost(error)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -230,7 +211,7 @@ class RedisCarrier:
         if before == b"cancelled":
             self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
         if not complete:
-            self._make_again()
+            self.mailbox_lost()
         if lost := self.files.renew(self._client):
             self.course.spawn("files", self.files.send_again, lost)
         self._look()
@@ -240,16 +221,15 @@ class RedisCarrier:
         self._watch_states()
         for warp in self._mine():
             self._keep(warp, now)
-        if self.asked is not None and (names := taken_requests(self._client, self.course.run_id)):
-            self.asked(names)
+        if self.course.folder is not None and (names := taken_requests(self._client, self.course.run_id)):
+            self._listener.replay_requested(names)
 
     def _look(self) -> None:
         """See who lives, and ring for those who appeared."""
         for warp in self.roster.look(self._client, self._mine()):
             self.bells.ring_newcomers(self._client, warp)
-        if self.seen is not None:
-            for warp in self._mine():
-                self.seen(self._client, warp.name, self.roster.workers(warp.queue))
+        for warp in self._mine():
+            self._listener.workers_seen(self._client, warp.name, self.roster.workers(warp.queue))
 
     def _watch_states(self) -> None:
         for warp in self._mine():
@@ -260,7 +240,7 @@ class RedisCarrier:
         mine = self._mine()
         self.cargo.share(able=bool(mine) and all(self.roster.share_memory(warp.queue) for warp in mine))
 
-    def _make_again(self) -> None:
+    def mailbox_lost(self) -> None:
         """Something is missing in Redis: make it anew, and send again what went with it."""
         self.roster.believe()
         self.files.doubt()
@@ -292,22 +272,16 @@ class RedisCarrier:
         circuit = self.circuits[warp.queue]
         is_open = circuit.state == "open"
         nobody = self.roster.abandoned(warp) or (is_open and not circuit.deadly)
-        if nobody and self.instead is not None and warp.limits.on_no_worker == "local":
-            self.instead(warp)
-            return
+        if nobody and warp.limits.on_no_worker == "local":
+            self._listener.queue_abandoned(warp)
+            if warp.carrier is not self:
+                return
         if is_open:
             self._give_up_waiting(warp)
         oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
         self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
         if self.audit.is_due(warp, oldest):
             self._audit(warp)
-
-    def _refused(self, node: str, what: str, count: int) -> None:
-        """Something was refused for its signature: what it stands in the place of is to be sent again."""
-        where = f"run {self.course.run_id} node {node}" if node in self.warps else f"run {self.course.run_id}"
-        if self.keyring is not None and self.keyring.refusals.add(what, where, count):
-            self.course.say(refused(what, where))
-        self.audit.doubt(node)
 
     def _give_up_waiting(self, warp: Warp) -> None:
         """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
@@ -326,7 +300,8 @@ class RedisCarrier:
         for flight in self.audit.missing(self._client, self.mailboxes[warp.name], warp):
             self.post(warp, flight, wait=False)
 
-    def _lost_redis(self, error: BaseException) -> None:
+    def redis_lost(self, error: BaseException) -> None:
+        """Say so, and leave it to the post thread to try again."""
         if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
             self._told.add(type(error))
             self.course.say(f"{said(error)}; trying again until it works")

@@ -32,6 +32,8 @@ class Holdings:
         self.run = run
         self.blobs = blobs
         self.keyring = keyring
+        #: Who signs the results of a node, if anybody does.
+        self.signer_of = None if keyring is None else lambda node: keyring.signer("result", run, node)
         self.mailboxes: dict[str, Mailbox] = {}
         #: The stateful nodes; their states are made by others, who know what is in them.
         self.states: set[str] = set()

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from celerypipe.errors import (
-    CodecError,
-    ConfigError,
-    NodeError,
-    NodeFailed,
-    NodeTimeout,
-)
-from celerypipe.mailbox.blob.blob import Contents, Gone
-from celerypipe.mailbox.failure import said_of
+from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
 from celerypipe.mailbox.fence import unlike
-from celerypipe.mailbox.holder import Holder
-from celerypipe.mailbox.onward import AT_WORK, Step, Steps, unpack
-from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, REFUSED, RESULT, Published, Reply, as_published
-from celerypipe.message.console import console_of
-from celerypipe.message.message import Message, stamped
+from celerypipe.mailbox.onward import Step, Steps, unpack
+from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.redis import keys
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
-from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.cargo import Cargo
-from celerypipe.runner.carrier.failures import error_of
+from celerypipe.runner.carrier.doubts import Doubts
+from celerypipe.runner.carrier.holdings import Holdings
+from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Verdict, opened, unreadable
+from celerypipe.runner.carrier.repair import send_again
+from celerypipe.runner.carrier.sender import Sender
+from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Done, Flight, Note
 from celerypipe.runner.warp.warp import Warp
@@ -39,43 +31,35 @@ READ_MOST = 512
 ALTERED_MOST = 3
 
 
-class Context(NamedTuple):
-    """What belongs to a result besides: who published it, what it went on to, and the blobs that were fetched."""
-
-    worker: str
-    steps: Steps
-    fetched: Contents
-
-
 class Replies:
     """Reads replies and hands them out; ``cargo`` knows where their bytes are.
 
-    ``heard`` is told the name of each activation that answered. ``gathering``: what is sent within it leaves together.
-    ``refused`` is told which node's messages, results or what else were refused for their signature, and how many.
+    What that sets off the ``sender`` sends together; ``whereabouts`` hear which activations answered.
     """
 
     def __init__(
         self,
         course: Course,
-        url: str,
         warps: Mapping[str, Warp],
         cargo: Cargo,
-        *,
-        heard: Callable[[str], None],
-        gathering: Callable[[], AbstractContextManager[None]],
-        keyring: Keyring | None,
-        refused: Callable[[str, str, int], None],
+        holdings: Holdings,
+        sender: Sender,
+        whereabouts: Whereabouts,
+        doubts: Doubts,
     ) -> None:
         self.course = course
         self.warps = warps
-        self.closing = False
+        self._closing = False
         self._cargo = cargo
-        self._heard = heard
-        self._gathering = gathering
-        self._refused = refused
-        run = course.run_id
-        self.signer_of = None if keyring is None else lambda node: keyring.signer("result", run, node)
-        self._client: Client = connect(url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+        self._sender = sender
+        self._whereabouts = whereabouts
+        self._doubts = doubts
+        self._signer_of = holdings.signer_of
+        self._client: Client = connect(cargo.url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._closing = True
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -83,12 +67,12 @@ class Replies:
 
     def loop(self) -> None:
         last = b"0-0"
-        while not self.closing:
+        while not self._closing:
             try:
                 items = self._read(last)
-                with self._gathering():
+                with self._sender.gathering():
                     for item in items:
-                        if published := as_published(item, self.signer_of):
+                        if published := as_published(item, self._signer_of):
                             self._take_all(published)
                         last = item[0]
             except Broken:
@@ -111,83 +95,87 @@ class Replies:
 
     def _take_all(self, published: Published) -> None:
         if published.refused:
-            self._refused(published.node, "result", published.refused)
+            self._doubts.add(published.node, "result", published.refused)
         warp = self.warps.get(published.node)
         if warp is None or not published.results:
             return
         warp.answered_at = time.monotonic()
-        self._heard(published.worker)
-        found = {result.sequence: _flight(warp, result) for result in published.results}
+        self._whereabouts.heard(published.worker)
+        results = self._expected(warp, published)
+        wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
+        context = Context(published.worker, self._cargo.fetch(self._client, wanted), self._cargo, self._client)
+        for flight, result, steps in results:
+            self._take(warp, flight, result, opened(warp, flight.message, result, steps, context))
+        warp.hand_over()
+
+    def _expected(self, warp: Warp, published: Published) -> list[tuple[Flight, Reply, Steps]]:
+        """The results that somebody waits for, each with its message and what went on from it."""
         results: list[tuple[Flight, Reply, Steps]] = []
         for result in published.results:
-            flight = found[result.sequence]
+            flight = _flight(warp, result)
             if flight is not None and flight.attempt == result.attempt:
                 flight.by = published.worker
                 try:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:
-                    warp.failed(flight, _unreadable(warp, error))
+                    warp.failed(flight, unreadable(warp, error))
             else:
                 self._let_go(warp, result)
-        wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]
-        fetched = self._cargo.fetch(self._client, wanted)
-        for flight, result, steps in results:
-            self._take(warp, flight, result, Context(published.worker, steps, fetched))
-        warp.hand_over()
+        return results
 
     def _let_go(self, warp: Warp, result: Reply) -> None:
         """Nobody waits for this result: what lies apart of it is garbage."""
-        if result.kind == REFUSED and self.signer_of is not None:  # so it is signed, and says what it should
+        if result.kind == REFUSED and self._signer_of is not None:  # so it is signed, and says what it should
             count, _, what = result.data.decode().partition(" ")
-            self._refused(warp.name, what, int(count))
+            self._doubts.add(warp.name, what, int(count))
             return
         with contextlib.suppress(CodecError):
             for _, each in _with_steps(warp, result, unpack(result.onward)):
                 if each.blob:
                     self._cargo.blobs.hold(each.blob)  # and let it go
 
-    def _take(self, warp: Warp, flight: Flight, reply: Reply, context: Context) -> None:
-        if reply.kind == LOST_BLOB:
-            if reply.data == ALTERED:
-                self._altered(warp, flight)
-            else:
-                self._cargo.send_again(warp, flight, unseen=True)
-            return
-        if reply.kind == FAILURE:
-            self._failed(warp, flight, self._error(warp, flight.message, reply, reply.waited, context.worker))
-            return
+    def _take(self, warp: Warp, flight: Flight, reply: Reply, verdict: Verdict) -> None:
         if reply.kind == RESULT and flight.blob is not None and not reply.kept:
             flight.blob.readers -= 1
-        try:
-            done = self._done(warp, flight.message, reply, context.steps, context)
-        except Gone as gone:
-            if gone.altered and reply.kind == NOTE:
-                self._refused(warp.name, "payload", 1)
-            elif gone.altered:
-                self._altered(warp, flight)
-            elif reply.kind != NOTE:
-                self._cargo.send_again(warp, flight, unseen=False)  # its result is gone: make it again
-            return
-        except CodecError as error:
-            warp.failed(flight, _unreadable(warp, error))
-            return
-        if reply.kind == NOTE:
-            self._note(warp, flight, done)
-        else:
-            warp.returned(flight, done)
+        match verdict:
+            case Done():
+                if verdict.onward:
+                    self._look_onward(verdict)
+                warp.returned(flight, verdict)
+            case Note(done):
+                self._look_onward(done)
+                warp.noted(flight, verdict)
+            case Failed(error):
+                self._failed(warp, flight, error)
+            case Lost(unseen):
+                if unseen:
+                    self._cargo.unseen(warp, flight)
+                send_again(self._cargo, warp, flight)
+            case Altered(noted):
+                self._doubts.add(warp.name, "payload")
+                if not noted:
+                    self._altered(warp, flight)
+
+    def _look_onward(self, done: Done) -> None:
+        """End the run if a node that the message went on to cannot work at all."""
+        for each in filter(None, done.onward):
+            if isinstance(each.error, ConfigError):
+                self.course.fail(each.error)
+            self._look_onward(each)
 
     def _altered(self, warp: Warp, flight: Flight) -> None:
         """Somebody altered what lies apart of a message or its result: send it again, but not for ever."""
-        self._refused(warp.name, "payload", 1)
         flight.altered += 1
         if flight.altered < ALTERED_MOST:
-            self._cargo.send_again(warp, flight, unseen=False)
+            send_again(self._cargo, warp, flight)
             return
         text = f"{warp.name}: its payload was altered on its way {flight.altered} times"
         self._failed(warp, flight, NodeFailed(text, node=warp.name, message_id=flight.message.id))
 
     def _failed(self, warp: Warp, flight: Flight, error: NodeError | ConfigError) -> None:
         """A message failed; one of a stateful node that was answered before ends the run: nobody waits for it."""
+        if isinstance(error, ConfigError):
+            self.course.fail(error)
         if warp.retained is None or warp.retained.flights.get(flight.sequence) is not flight:
             warp.failed(flight, error)
             return
@@ -202,69 +190,6 @@ class Replies:
         failure.__cause__ = error
         self.course.fail(failure)
 
-    def _done(self, warp: Warp, message: Message, result: Reply | Step, steps: Steps, context: Context) -> Done:
-        """Return what a node made of a message, and the next ones of what came out; :class:`Gone` if its blob is."""
-        outputs = self._cargo.unload(self._client, warp, message, result, context.fetched)
-        if steps and (warp.onward is None or len(steps) != len(outputs)):
-            raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
-        waited = result.waited if isinstance(result, Reply) else 0.0
-        size = len(result.data) + (context.fetched.plain_size(result.blob) if result.blob else 0)
-        console = console_of(result.console, Holder.read(context.worker).process.where) if result.console else None
-        if not steps or warp.onward is None:
-            return Done(message, outputs, result.ran, waited, size, console=console)
-        after: list[Done | None] = []
-        beyond = 0.0
-        for output, step in zip(outputs, steps, strict=True):
-            done = self._after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
-            after.append(done)
-            beyond += done.ran + done.beyond if done is not None else 0.0
-        return Done(message, outputs, result.ran, waited, size, after, beyond, console=console)
-
-    def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
-        """What the next node made of a message; None if what it made is gone."""
-        if step.kind == AT_WORK:
-            host = Holder.read(context.worker).process.host
-            text = f"{warp.name}: {warp.node.timeout} s exceeded (0.0 s waiting on {warp.queue!r}, running on {host})"
-            return Done(message, error=NodeTimeout(text, node=warp.name, message_id=message.id))
-        if step.kind == FAILURE:
-            error = self._error(warp, message, step, 0.0, context.worker)
-            return Done(message, error=error, ran=step.ran)
-        try:
-            return self._done(warp, message, step, step.onward, context)
-        except Gone as gone:
-            if gone.altered:
-                raise
-            return None
-        except CodecError as unread:  # the nodes before it are through all the same
-            return Done(message, error=_unreadable(warp, unread), ran=step.ran)
-
-    def _note(self, warp: Warp, flight: Flight, done: Done) -> None:
-        """Its time is over when that of the node is over which is at work."""
-        at_work: Warp | None = warp
-        for _ in range(done.last):
-            at_work = at_work.onward if at_work is not None else None
-        if at_work is not None and at_work is not warp:
-            warp.noted(flight, Note(done, at_work.node.timeout))
-
-    def _error(
-        self, warp: Warp, message: Message, said: Reply | Step, waited: float, worker: str
-    ) -> NodeError | ConfigError:
-        try:
-            kind, text, remote_traceback, place = said_of(said.data)
-            console = console_of(said.console, Holder.read(worker).process.where)
-        except CodecError as unread:
-            return _unreadable(warp, unread)
-        process = Holder.read(place or worker).process
-        if kind == "timeout":
-            text += f" ({waited:.1f} s waiting on {warp.queue!r}, {said.ran:.1f} s running on {process.host})"
-        at = process.where
-        error = error_of(warp.name, kind, text, remote_traceback, worker=at, says=f"worker {at}", message_id=message.id)
-        if isinstance(error, ConfigError):
-            self.course.fail(error)
-        else:
-            error.console, error.times = console, (waited, said.ran)
-        return error
-
 
 def _flight(warp: Warp, result: Reply) -> Flight | None:
     """The message of a result; if it is none yet, also one that was answered before and is run once more."""
@@ -274,10 +199,6 @@ def _flight(warp: Warp, result: Reply) -> Flight | None:
         if flight is not None and result.kind == LOST_BLOB:
             flight.done = False
     return flight
-
-
-def _unreadable(warp: Warp, error: CodecError) -> NodeFailed:
-    return NodeFailed(f"{warp.name}: its result cannot be read: {error}", node=warp.name)
 
 
 def _with_steps(warp: Warp | None, result: Reply | Step, steps: Steps) -> Iterator[tuple[Warp, Reply | Step]]:

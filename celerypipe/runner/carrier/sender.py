@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import redis
 
@@ -29,22 +29,20 @@ from celerypipe.runner.warp.warp import Warp
 SEND_HERE = 8
 
 
+class Recovering(Carrier[Warp], Protocol):
+    """A carrier that hears of its sender what went wrong, under the lock of that."""
+
+    def redis_lost(self, error: BaseException) -> None:
+        """Redis does not answer."""
+
+    def mailbox_lost(self) -> None:
+        """A mailbox is missing."""
+
+
 class Sender:
-    """Sends; ``lock`` is held by whoever uses the client or the bells.
+    """Sends; ``lock`` is held by whoever uses the client or the bells."""
 
-    ``lost`` is told that Redis does not answer; ``gone``, that a mailbox is missing. Both are called under the lock.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        bells: Bells,
-        mailboxes: Mapping[str, Mailbox],
-        carrier: Carrier[Warp],
-        *,
-        lost: Callable[[BaseException], None],
-        gone: Callable[[], None],
-    ) -> None:
+    def __init__(self, client: Client, bells: Bells, mailboxes: Mapping[str, Mailbox], carrier: Recovering) -> None:
         self.lock = threading.Lock()
         #: Redis is away: only the post thread tries.
         self.halted = False
@@ -52,8 +50,6 @@ class Sender:
         self._bells = bells
         self._mailboxes = mailboxes
         self._carrier = carrier
-        self._lost = lost
-        self._gone = gone
         self._waiting: deque[tuple[Warp, Flight]] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -119,7 +115,7 @@ class Sender:
             try:
                 self.send()
             except Broken as error:
-                self._lost(error)
+                self._carrier.redis_lost(error)
                 self.wake()
             finally:
                 self.lock.release()
@@ -158,7 +154,7 @@ class Sender:
                 self._sent(warp, flights, token, early, answers[place])
         accepted(answers)
         if any(answers[place] is None for place, *_ in sendings):
-            self._gone()
+            self._carrier.mailbox_lost()
 
     def _packed(self, warp: Warp, flight: Flight, commands: list[Command]) -> bytes:
         if flight.data is None:

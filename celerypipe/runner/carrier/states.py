@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Container
+from collections.abc import Container
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store, names
@@ -14,10 +14,11 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL, HELD_TTL
+from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
+from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.retained import Retained
 from celerypipe.runner.warp.warp import Warp
 
@@ -26,23 +27,13 @@ RENEW = DATA_TTL / 4000
 
 
 class States:
-    """Looks after the stateful warped nodes of one run. The caller holds the lock of the sender.
+    """Looks after the stateful warped nodes of one run. The caller holds the lock of the sender."""
 
-    ``waits``: the messages that are not sent yet; they need not be sent again. ``refused``: told of what nobody of ours
-    signed, and of which node.
-    """
-
-    def __init__(
-        self,
-        course: Course,
-        holdings: Holdings,
-        waits: Callable[[], Collection[Flight]],
-        refused: Callable[[str, str, int], None],
-    ) -> None:
+    def __init__(self, course: Course, holdings: Holdings, sender: Sender, doubts: Doubts) -> None:
         self.course = course
         self._holdings = holdings
-        self._waits = waits
-        self._refused = refused
+        self._sender = sender
+        self._doubts = doubts
         self._store = Store(course.run_id, signed=holdings.keyring is not None)
         self._blobs: dict[str, tuple[str, float]] = {}
         self._unheld: dict[str, float] = {}
@@ -111,7 +102,7 @@ class States:
         return any(seen is None or word > seen.last for word in words)
 
     def _altered(self, client: Client, warp: Warp) -> None:
-        self._refused(warp.name, "state", 1)
+        self._doubts.add(warp.name, "state")
         self.rewind(client, warp, "somebody altered its state")
 
     def rewind(self, client: Client, warp: Warp, why: str) -> None:
@@ -123,7 +114,7 @@ class States:
             self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
             return
         retained.doubtful = False  # who doubts from now on has another one follow
-        data, flights = retained.data, retained.since(self._waits())
+        data, flights = retained.data, retained.since(self._sender.waits())
         if why:
             self.course.say(
                 f"{warp.name}: {why}; it goes on from the snapshot after message {retained.last + 1}, "

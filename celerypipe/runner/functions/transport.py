@@ -16,17 +16,19 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.codec import Content
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.mailbox.blob.blob import Gone, Store
+from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
-from celerypipe.redis.signing import Keyring
 from celerypipe.runner.assembly import record_of
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.functions.function import CallDefinition, Function
 from celerypipe.runner.functions.warp import CachedCallWarp, CallWarp, Settling
-from celerypipe.runner.stations.cache import MakeCache
+from celerypipe.runner.provisions import Provisions
+from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.carriage import Carrier
 from celerypipe.runner.warp.flight import Flight
@@ -40,31 +42,15 @@ NAME = "functions"
 PATIENCE = 30.0
 
 
-class CallTransport:
-    """The carrier of a session, and its warps. ``url`` None: calls run here, one after another for each function."""
+class CallTransport(CarrierListener):
+    """The carrier of a session, and its warps. A local one runs calls here, one after another for each function."""
 
-    def __init__(
-        self,
-        *,
-        url: str | None,
-        byte_budget: int,
-        shared_memory: bool,
-        keyring: Keyring | None,
-        plugins: Sequence[Path],
-        say: Callable[[str], None],
-        cache: MakeCache,
-    ) -> None:
-        self.course = Course(secrets.token_hex(6), folder=None, say=say, pipeline=NAME)
-        self.carrier: RedisCarrier | None = None
-        if url is not None:
-            self.carrier = RedisCarrier(
-                self.course, url, budget=byte_budget, shared_memory=shared_memory, keyring=keyring
-            )
-        self._cache = cache(self.course, runs_here=url is None)
+    def __init__(self, provisions: Provisions, plugins: Sequence[Path]) -> None:
+        self.course = Course(secrets.token_hex(6), folder=None, say=provisions.say, pipeline=NAME)
+        self.carrier = None if provisions.local else RedisCarrier(self.course, provisions, self)
+        self._cache = RunCache(self.course, provisions)
         self._cache.open()
-        if self.carrier is not None:
-            self.carrier.seen = self._cache.see
-        self._url = url or ""
+        self._url = provisions.url
         self._catalogue = Catalogue(plugins)
         self._warps: list[CallWarp] = []
         self._loopbacks: list[Loopback] = []
@@ -95,6 +81,10 @@ class CallTransport:
         self._warps.append(warp)
         warp.start()
         return warp
+
+    def workers_seen(self, client: Client, name: str, workers: Sequence[Presence]) -> None:
+        """Let the cache know whose code it is asked about."""
+        self._cache.see(client, name, workers)
 
     def _open_here(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
         listing = Listing(function.mark, function.node, "import")

@@ -6,22 +6,21 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import redis
 
 from celerypipe.cache.asked import Asker
 from celerypipe.cache.asker import Schema, asker_of
 from celerypipe.cache.cache import ResultCache
-from celerypipe.cache.node import CacheUse, MakeAsker, NodeCache, WarpedNodeCache
+from celerypipe.cache.node import MakeAsker, NodeCache, WarpedNodeCache
 from celerypipe.definition.parts import CacheDefinition
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import schemas
 from celerypipe.mailbox.presence import Presence
 from celerypipe.redis.connection import Client
-from celerypipe.redis.signing import Keyring
+from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
-from celerypipe.settings import CacheSettings
 
 #: Said once by a run that has nowhere to keep results.
 NOWHERE = (
@@ -30,39 +29,17 @@ NOWHERE = (
 )
 
 
-class MakeCache(Protocol):
-    """Makes the cache of a run."""
-
-    def __call__(self, course: Course, *, runs_here: bool) -> RunCache: ...
-
-
 MakeSchema = Callable[[], Schema]
 MakeConfiguration = Callable[[], Mapping[str, Any]]
 
 
 class RunCache:
-    """The result cache of one run. ``url`` None and no second tier: nothing is remembered.
+    """The result cache of one run. Without a Redis and a second tier nothing is remembered."""
 
-    ``runs_here``: warped nodes run in this process.
-    """
-
-    def __init__(
-        self,
-        course: Course,
-        url: str | None,
-        settings: CacheSettings,
-        *,
-        use: CacheUse,
-        keyring: Keyring | None,
-        runs_here: bool,
-    ) -> None:
+    def __init__(self, course: Course, provisions: Provisions) -> None:
         self.course = course
-        self._url = url
-        self._settings = settings
-        self.use = use
-        self.on = use.on and settings.enabled
-        self._keyring = keyring
-        self._runs_here = runs_here
+        self._provisions = provisions
+        self.on = provisions.use.on and provisions.cache.enabled
         self._local: dict[str, NodeCache] = {}
         self._warped: dict[str, WarpedNodeCache] = {}
         self._results: ResultCache | None = None
@@ -76,7 +53,8 @@ class RunCache:
         """Return the way to the cache of a node that runs in this process; None if it has none."""
         if node.cache is None or not self.on:
             return None
-        made = NodeCache(node, _making(node, node.cache, configuration), here, use=self.use, say=self.course.say)
+        make = _making(node, node.cache, configuration)
+        made = NodeCache(node, make, here, use=self._provisions.use, say=self.course.say)
         self._local[node.name] = made
         self._reach(made)
         return made
@@ -88,19 +66,15 @@ class RunCache:
         if node.cache is None or not self.on:
             return None
         make = _making(node, node.cache, configuration)
+        provided = self._provisions
         made = WarpedNodeCache(
-            node, make, here, use=self.use, say=self.course.say, runs_here=self._runs_here, keyring=self._keyring
+            node, make, here, use=provided.use, say=self.course.say, runs_here=provided.local, keyring=provided.keyring
         )
         self._warped[node.name] = made
         self._reach(made)
         return made
 
     # -- the run ----------------------------------------------------------------------------------------------------
-
-    @property
-    def is_used(self) -> bool:
-        """Does a node of the run have a cache?"""
-        return bool(self._local or self._warped)
 
     def open(self) -> None:
         """The run begins: reach for the cache, if a node uses it, and for nodes that are made later as they come."""
@@ -110,16 +84,17 @@ class RunCache:
     def _reach(self, *nodes: NodeCache) -> None:
         if not nodes or not self._is_open:
             return
-        if self._url is None and self._settings.url is None:
+        provided = self._provisions
+        if not provided.url and provided.cache.url is None:
             if not self._told:
                 self.course.say(NOWHERE)
             self._told = True
             return
         if self._results is None:
             self._results = ResultCache(
-                self._url,
-                settings=self._settings,
-                keyring=self._keyring,
+                provided.url or None,
+                settings=provided.cache,
+                keyring=provided.keyring,
                 say=self.course.say,
                 run=self.course.run_id,
             )
@@ -136,8 +111,8 @@ class RunCache:
         told = None
         with suppress(redis.ResponseError):  # it is full, or this user may not: no reason to end a run
             if schema := node.declared if workers else None:
-                schemas.remember(client, schema, self._keyring)
-            told = None if workers else schemas.recall(client, node.mark, self._keyring)
+                schemas.remember(client, schema, self._provisions.keyring)
+            told = None if workers else schemas.recall(client, node.mark, self._provisions.keyring)
         if not workers:
             node.recall(told)
 

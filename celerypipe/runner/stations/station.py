@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from celerypipe import codec
 from celerypipe.definition.pipeline import Link, NodeDefinition
 from celerypipe.errors import CircuitOpen, NodeError, NoWorker
 from celerypipe.message.console import Console
@@ -249,8 +248,3 @@ class Waiting(Station):
                 return False
             self._changed.wait(0.1)
         return True
-
-
-def through_codec(messages: Sequence[Message]) -> list[Message]:
-    """Messages as they would arrive on another machine."""
-    return codec.decode(codec.encode_joined(messages))

@@ -144,7 +144,8 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
     warp: Any = SimpleNamespace(name="there", retained=retained, limits=SimpleNamespace(pinned=False))
     holdings: Any = SimpleNamespace(mailboxes={"there": fence.mailbox}, keyring=None)
     course: Any = SimpleNamespace(run_id=fence.mailbox.run)
-    states = States(course, holdings, set, lambda *_: None)
+    unasked: Any = None
+    states = States(course, holdings, unasked, unasked)
     assert not states.misses(redis_client, warp, {(2, GIVEN_UP)})
     assert states.misses(redis_client, warp, {(2, 0)})
     assert save(fence, redis_client, FIRST, entries[:3]) == ""

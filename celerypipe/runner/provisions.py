@@ -1,0 +1,28 @@
+"""What a runner provides each of its runs and sessions with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from celerypipe.cache.node import CacheUse
+from celerypipe.redis.signing import Keyring
+from celerypipe.settings import CacheSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Provisions:
+    """Where Redis is and what of it may be used, the keys, the result cache, and who is told what happens.
+
+    ``url``: empty without a Redis; it may hold a password. ``local``: what is warped runs in this process all the same,
+    through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time.
+    """
+
+    url: str = field(repr=False)
+    local: bool
+    budget: int
+    shared_memory: bool
+    keyring: Keyring | None = field(repr=False)
+    cache: CacheSettings
+    use: CacheUse
+    say: Callable[[str], None]
