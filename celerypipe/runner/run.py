@@ -29,6 +29,7 @@ from celerypipe.runner.stations.local import as_failure
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Station
+from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
@@ -109,7 +110,7 @@ class Run:
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
-                    warp.onward = warp.only_next
+                    warp.go_on_to(only_next(warp))
                 self.carrier.instead = self._run_here
                 self.carrier.asked = self._asked if self.folder is not None else None
                 self.carrier.seen = self.cache.see if self.cache.is_used else None
@@ -206,7 +207,7 @@ class Run:
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)
         self.loopbacks.append(loopback)
-        warp.carrier, warp.circuit = loopback, None
+        warp.move(loopback)
         self.cache.move_here(warp.name)
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)

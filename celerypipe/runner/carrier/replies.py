@@ -215,14 +215,14 @@ class Replies:
         size = len(result.data) + (plain_size(result.blob, context.fetched.get(result.blob)) if result.blob else 0)
         console = console_of(result.console, where(context.worker)) if result.console else None
         if not steps or warp.onward is None:
-            return Done(message, outputs, result.ran, waited, size, console=console)
+            return Done(message, outputs, result.ran, waited, size, console=console, by=context.worker)
         after: list[Done | None] = []
         beyond = 0.0
         for output, step in zip(outputs, steps, strict=True):
             done = self._after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
             after.append(done)
             beyond += done.ran + done.beyond if done is not None else 0.0
-        return Done(message, outputs, result.ran, waited, size, after, beyond, console=console)
+        return Done(message, outputs, result.ran, waited, size, after, beyond, console=console, by=context.worker)
 
     def _after(self, warp: Warp, message: Message, step: Step, context: Context) -> Done | None:
         """What the next node made of a message; None if what it made is gone."""

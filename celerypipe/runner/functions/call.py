@@ -14,7 +14,6 @@ from celerypipe.errors import NodeTimeout, WorkerLost
 from celerypipe.mailbox.blob.inputs import ArgumentPlace, placed
 from celerypipe.message.console import Console
 from celerypipe.runner.functions.outcome import Outcome
-from celerypipe.runner.warp.flight import Done
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +93,8 @@ class Call(Future[T]):
         self._dependents: list[Call[Any]] | None = []
         self._warp: Any = None
         self._message_id = ""
-        self._done: Done | None = None
         self._mended = 0
         self._cached = False
-        #: The activation that answered for it, if one did.
-        self._by = ""
 
     def __repr__(self) -> str:
         state = self.state if self.done() or self._missing else "on its way"  # nobody is asked for this

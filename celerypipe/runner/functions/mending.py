@@ -20,8 +20,8 @@ from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.functions.call import Call
 from celerypipe.runner.functions.outcome import Making, Outcome, Piece, message_of, payload
 from celerypipe.runner.functions.transport import CallTransport
-from celerypipe.runner.functions.warp import CallWarp
 from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
 
 #: Seconds for which a Redis that is away is waited for at the end.
 HURRY = 2.0
@@ -84,7 +84,7 @@ class Mending:
             except CelerypipeError:  # told to who asks
                 continue
 
-    def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
+    def mend(self, warp: Warp, flight: Flight, call: Call[Any]) -> None:
         """See to it that the worker of a call can read all of its inputs, and send it again."""
         try:
             call._mended += 1
@@ -96,7 +96,7 @@ class Mending:
             if not flight.done:
                 old = flight.message
                 again = old.with_changes(payload=payload(arguments, inputs), id=old.id, created_at=old.created_at)
-                warp.sent_anew(flight, again)
+                warp.send_anew(flight, again)
         except CelerypipeError as error:
             warp.failed(flight, error)
 

@@ -18,14 +18,15 @@ from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.failures import host_and_pid
 from celerypipe.runner.functions.call import Call, Timing, split
 from celerypipe.runner.functions.callbacks import Callbacks
+from celerypipe.runner.functions.dispatch import Dispatch
 from celerypipe.runner.functions.function import Function, as_function
 from celerypipe.runner.functions.ledger import Ledger, failed_input, of_input
 from celerypipe.runner.functions.mending import Mending
 from celerypipe.runner.functions.outcome import Outcome, making_of
 from celerypipe.runner.functions.transport import CallTransport
-from celerypipe.runner.functions.warp import CallWarp
 from celerypipe.runner.functions.withdrawals import Withdrawals
 from celerypipe.runner.warp.flight import Done, Flight
+from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two looks at timeouts while calls are out, and while none are.
 CLOCK, IDLE = 0.05, 1.0
@@ -45,12 +46,13 @@ class Session:
         self.course = transport.course
         self._mending = Mending(transport)
         self._functions: dict[Any, Function] = {}
-        self._warps: dict[Function, CallWarp] = {}
+        self._warps: dict[Function, Warp] = {}
         self._ledger = Ledger()
+        self._dispatch = Dispatch(self.course, self)
         self._apart: weakref.WeakSet[Outcome] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._making = threading.Lock()
-        self._withdrawals = Withdrawals(local=transport.local)
+        self._withdrawals = Withdrawals(self._dispatch, local=transport.local)
         self._closing = False
         self._ended = threading.Event()
         self._callbacks = Callbacks()
@@ -100,13 +102,13 @@ class Session:
         if self._closing or self.course.over.is_set():
             raise RuntimeError("nothing can be submitted any more: the runner was closed")
 
-    def _warp(self, function: Function) -> CallWarp:
+    def _warp(self, function: Function) -> Warp:
         warp = self._warps.get(function)
         if warp is None:
             with self._making:
                 warp = self._warps.get(function)
                 if warp is None:
-                    warp = self._warps[function] = self._transport.open(function, self)
+                    warp = self._warps[function] = self._transport.open(function, self._dispatch)
                 if self._clock is None:
                     self._clock = self.course.spawn("calls", self._keep_time)
                     atexit.register(self.close, cancel=True)
@@ -122,12 +124,11 @@ class Session:
             if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
                 self._mending.later(partial(self._bring_inputs, call))
             elif error is None:
-                with self._lock:
-                    call._warp.queued.append(call)
+                self._dispatch.put(call)
             elif call._fail(of_input(call, error)):
                 failed.append(call)
         self._settled(failed)
-        self.dispatch()
+        self._dispatch.send()
 
     def _bring_inputs(self, call: Call[Any]) -> None:
         """Fetch the inputs of a call whose result is remembered by what they are, and start it."""
@@ -137,32 +138,12 @@ class Session:
         except CelerypipeError as error:
             self.failed(call, error)
             return
-        with self._lock:
-            call._warp.queued.append(call)
-        self.dispatch()
-
-    def dispatch(self) -> None:
-        """Send calls that wait, as far as there is room."""
-        for warp in list(self._warps.values()):
-            while warp.queued and (call := self._next(warp)) is not None:
-                if not warp.take(call):
-                    with self._lock:
-                        warp.queued.appendleft(call)
-                    break
-                if call.done():  # it was cancelled this moment, and nobody saw where it was
-                    self.withdraw(call)
-
-    def _next(self, warp: CallWarp) -> Call[Any] | None:
-        with self._lock:
-            while warp.queued and warp.queued[0].done():
-                warp.queued.popleft()
-            if not warp.queued or self.course.over.is_set() or not warp.fits(warp.queued[0]):
-                return None
-            return warp.queued.popleft()
+        self._dispatch.put(call)
+        self._dispatch.send()
 
     # -- back --------------------------------------------------------------------------------------------------------
 
-    def succeeded(self, warp: CallWarp, call: Call[Any], done: Done) -> None:
+    def succeeded(self, warp: Warp, call: Call[Any], done: Done) -> None:
         """A result is here: settle its call, and start what waited for it."""
         found: Any = done.outputs[0].payload if done.outputs else None
         if isinstance(found, Sealed):
@@ -173,8 +154,8 @@ class Session:
                     self._apart.add(outcome)
         else:
             outcome = Outcome.of_value(call.function, found)
-        call.console = done.console
-        call._succeed(outcome, self._timing(call, done.waited, done.ran, call._by))
+        call.console, call._cached = done.console, done.known
+        call._succeed(outcome, self._timing(call, done.waited, done.ran, done.by))
         self._settled([call])
 
     def failed(self, call: Call[Any], error: BaseException) -> None:
@@ -194,7 +175,7 @@ class Session:
         if ready := self._ledger.settle(calls):
             self._start(ready)
 
-    def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
+    def mend(self, warp: Warp, flight: Flight, call: Call[Any]) -> None:
         """A worker could not get the bytes of an input: see to it that it can, beside all else."""
         self.course.spawn("mend", self._mending.mend, warp, flight, call)
 
@@ -202,13 +183,13 @@ class Session:
 
     def is_running(self, call: Call[Any]) -> bool:
         """Was a call given to a worker?"""
-        warp: CallWarp = call._warp
-        flight = warp.flight_of(call)
+        warp: Warp = call._warp
+        flight = self._dispatch.flight_of(call)
         return flight is not None and self._transport.is_given(warp, flight)
 
     def trouble(self, call: Call[Any]) -> str:
         """Why a call is not done, as far as that is known without asking anybody."""
-        warp: CallWarp = call._warp
+        warp: Warp = call._warp
         return f"; no worker serves queue {warp.queue!r}" if not warp.carrier.slots(warp) else ""
 
     def withdraw(self, call: Call[Any]) -> None:
@@ -240,7 +221,7 @@ class Session:
                 for warp in list(self._warps.values()):
                     warp.check(now)
                 self._withdrawals.take_back(now)
-                self.dispatch()
+                self._dispatch.send()
                 if self._closing and not self._ledger and not self._withdrawals.waiting:
                     break
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts

@@ -6,8 +6,9 @@ from collections import deque
 from typing import Any
 
 from celerypipe.runner.functions.call import Call
-from celerypipe.runner.functions.warp import CallWarp
+from celerypipe.runner.functions.dispatch import Dispatch
 from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
 
 #: Seconds in which a call that was cancelled while it was being sent is looked for.
 LATE = 30.0
@@ -16,10 +17,11 @@ LATE = 30.0
 class Withdrawals:
     """What is to be taken back. ``local``: it is taken back here, and has no place in Redis."""
 
-    def __init__(self, *, local: bool) -> None:
+    def __init__(self, dispatch: Dispatch, *, local: bool) -> None:
+        self._dispatch = dispatch
         self._local = local
         self._cancelled: deque[Call[Any]] = deque()
-        self._late: list[tuple[float, CallWarp, Flight]] = []
+        self._late: list[tuple[float, Warp, Flight]] = []
 
     def add(self, call: Call[Any]) -> None:
         """This call was cancelled."""
@@ -39,15 +41,15 @@ class Withdrawals:
         """Withdraw all of them, so that nobody starts them; who has begun is interrupted if that can be."""
         while self._cancelled:
             call = self._cancelled.popleft()
-            warp: CallWarp = call._warp
-            flight = warp.flight_of(call)
+            warp: Warp = call._warp
+            flight = self._dispatch.flight_of(call)
             if flight is None:
                 continue
             if flight.entry:
                 warp.carrier.withdraw(warp, flight)
             elif not self._local:  # it is about to be sent, or is being sent
                 self._late.append((now, warp, flight))
-            warp.drop(flight)
+            self._dispatch.drop(warp, flight)
             if self._local:  # from now on it does not begin, but it may have
                 warp.carrier.withdraw(warp, flight)
         late, self._late = self._late, []
