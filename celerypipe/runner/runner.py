@@ -19,6 +19,7 @@ from celerypipe.message.message import Message
 from celerypipe.redis.url import client_url
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
+from celerypipe.runner.functions.session import Session
 from celerypipe.runner.functions.submitting import Submitting
 from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.report import Report
@@ -67,13 +68,16 @@ class Runner(Submitting):
         rerun_failing: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__()
         self.redis = client_url(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
         self.on_event = on_event or (lambda text: None)
+        # No method of its own: a runner that is let go of is gone at once, and its session ends.
+        super().__init__(
+            partial(_session, self.redis, self.cache, self.on_event, byte_budget, shared_memory, local=local)
+        )
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
         self.report: Report | None = None
         self._current: Run | None = None
@@ -196,24 +200,6 @@ class Runner(Submitting):
             resume=resume,
         )
 
-    def _transport(self) -> CallTransport:
-        settings = Settings.from_environment()
-        url = self.redis or settings.redis_url
-        if url is None and not self.local:
-            raise ConfigError(
-                "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
-                "Runner(local=True) calls it here"
-            )
-        return CallTransport(
-            url=None if self.local else url,
-            byte_budget=self.byte_budget,
-            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
-            keyring=settings.keyring,
-            plugins=settings.plugins,
-            say=self.on_event,
-            cache=partial(RunCache, url=url, settings=settings.cache, use=self.cache, keyring=settings.keyring),
-        )
-
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
         """The dead letters that are meant; what else is in their folder is said and left alone."""
         if pipeline.folder_path is None:
@@ -258,6 +244,34 @@ class Runner(Submitting):
                 error.report = report
             raise error
         return report
+
+
+def _session(
+    redis: str | None,
+    use: CacheUse,
+    say: Callable[[str], None],
+    byte_budget: int,
+    shared_memory: bool | None,
+    *,
+    local: bool,
+) -> Session:
+    settings = Settings.from_environment()
+    url = redis or settings.redis_url
+    if url is None and not local:
+        raise ConfigError(
+            "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
+            "Runner(local=True) calls it here"
+        )
+    transport = CallTransport(
+        url=None if local else url,
+        byte_budget=byte_budget,
+        shared_memory=settings.shared_memory if shared_memory is None else shared_memory,
+        keyring=settings.keyring,
+        plugins=settings.plugins,
+        say=say,
+        cache=partial(RunCache, url=url, settings=settings.cache, use=use, keyring=settings.keyring),
+    )
+    return Session(transport)
 
 
 def _links_to(pipeline: Pipeline, name: str) -> bool:
