@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
-from celerypipe.runner.functions.call import Call
 from celerypipe.runner.functions.dispatch import Dispatch
+from celerypipe.runner.functions.submission import Submission
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
 
@@ -20,12 +19,12 @@ class Withdrawals:
     def __init__(self, dispatch: Dispatch, *, local: bool) -> None:
         self._dispatch = dispatch
         self._local = local
-        self._cancelled: deque[Call[Any]] = deque()
+        self._cancelled: deque[Submission] = deque()
         self._late: list[tuple[float, Warp, Flight]] = []
 
-    def add(self, call: Call[Any]) -> None:
+    def add(self, submission: Submission) -> None:
         """This call was cancelled."""
-        self._cancelled.append(call)
+        self._cancelled.append(submission)
 
     @property
     def waiting(self) -> bool:
@@ -40,9 +39,8 @@ class Withdrawals:
     def take_back(self, now: float) -> None:
         """Withdraw all of them, so that nobody starts them; who has begun is interrupted if that can be."""
         while self._cancelled:
-            call = self._cancelled.popleft()
-            warp: Warp = call._warp
-            flight = self._dispatch.flight_of(call)
+            submission = self._cancelled.popleft()
+            warp, flight = submission.warp, submission.flight
             if flight is None:
                 continue
             if flight.entry:
