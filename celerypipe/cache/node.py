@@ -88,9 +88,9 @@ class NodeCache:
     def open(self, results: ResultCache) -> None:
         """Use this cache from now on."""
         self._results = results
-        self._ask_for(self._schemas())
+        self._ask_for(self.schemas())
 
-    def _schemas(self) -> Sequence[Schema]:
+    def schemas(self) -> Sequence[Schema]:
         """What is known of the classes that run it."""
         return [self._here()]
 
@@ -158,14 +158,14 @@ class NodeCache:
         self, claim: Claim, asked: Asked, outputs: Sequence[Message], parent: Message, *, seconds: float, by: str = ""
     ) -> None:
         """A result was computed by this activation, or here: keep it if it is what was asked for."""
-        if not self._is_of(asked, by):
+        if not self.is_of(asked, by):
             claim.drop()
             return
         claim.keep(outputs, parent, seconds=seconds)
 
     def failed(self, claim: Claim, asked: Asked, error: BaseException, by: str = "") -> None:
         """It is given up. What the node itself raised may be kept; all else says nothing about the next time."""
-        if type(error) is NodeFailed and error.kind == "failed" and error.remote_traceback and self._is_of(asked, by):
+        if type(error) is NodeFailed and error.kind == "failed" and error.remote_traceback and self.is_of(asked, by):
             text = str(error).removeprefix(f"{self.name}: ")
             claim.failed(Failure(error.kind, text.partition(":")[0], text, error.remote_traceback))
         elif isinstance(error, NodeError):
@@ -173,7 +173,7 @@ class NodeCache:
         else:
             claim.drop()
 
-    def _is_of(self, asked: Asked, by: str) -> bool:
+    def is_of(self, asked: Asked, by: str) -> bool:
         """Was it computed with the code that was asked for? What runs here is the code that is here."""
         return not by
 
@@ -203,7 +203,7 @@ class WarpedNodeCache(NodeCache):
         """Use this cache from now on; of a node that is made while the run goes on, once its workers were looked at."""
         self._results = results
         if self._runs_here or self._known is not None:
-            self._ask_for(self._schemas())
+            self._ask_for(self.schemas())
 
     def see(self, workers: Sequence[Presence]) -> bool:
         """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
@@ -246,18 +246,18 @@ class WarpedNodeCache(NodeCache):
     def _tell(self, schemas: Sequence[Schema]) -> None:
         self._told = schemas
         if self._results is not None:
-            self._ask_for(self._schemas())
+            self._ask_for(self.schemas())
 
     def move_here(self) -> None:
         """It runs in this process from now on."""
         self._runs_here = True
         if self._results is not None:
-            self._ask_for(self._schemas())
+            self._ask_for(self.schemas())
 
-    def _schemas(self) -> Sequence[Schema]:
-        return super()._schemas() if self._runs_here else self._told
+    def schemas(self) -> Sequence[Schema]:
+        return super().schemas() if self._runs_here else self._told
 
-    def _is_of(self, asked: Asked, by: str) -> bool:
+    def is_of(self, asked: Asked, by: str) -> bool:
         if by:
             asker = self._askers.get(Holder.read(by).process.life)
         else:

@@ -18,15 +18,15 @@ from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.stations.cache import RunCache
-from celerypipe.runner.stations.cached import CachedLocal
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import join_of
 from celerypipe.runner.stations.local import INBOX, LocalStation, MakeInstance
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Outlet, Station
-from celerypipe.runner.warp.cached import CachedWarp
 from celerypipe.runner.warp.carriage import Carrier
+from celerypipe.runner.warp.downstream import Downstream
+from celerypipe.runner.warp.lookup import CacheLookup
 from celerypipe.runner.warp.warp import Warp
 
 
@@ -103,15 +103,12 @@ class Assembly:
 
     def _local(self, node: NodeDefinition, make: MakeInstance) -> LocalStation:
         cache = self.cache.of(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
-        if cache is None:
-            return LocalStation(self.course, node, make)
-        return CachedLocal(self.course, node, make, cache)
+        return LocalStation(self.course, node, make, cache)
 
     def _warp(self, node: NodeDefinition, carrier: Carrier[Warp]) -> Warp:
         cache = self.cache.of_warped(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
-        if cache is None:
-            return Warp(self.course, node, carrier)
-        return CachedWarp(self.course, node, carrier, cache, self.cache.unknown)
+        lookup = CacheLookup(cache, self.cache.unknown) if cache is not None else None
+        return Warp(self.course, node, carrier, Downstream(), lookup)
 
     def _connect(self) -> None:
         """Join the stations as the links say."""

@@ -32,6 +32,7 @@ from celerypipe.runner.stations.local import as_failure
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Station
+from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
@@ -105,7 +106,7 @@ class Run(CarrierListener):
             if self.carrier is not None:
                 warps = [station for station in self.stations.values() if isinstance(station, Warp)]
                 for warp in warps:
-                    warp.onward = warp.only_next
+                    warp.go_on_to(only_next(warp))
                 self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
                 self._raise_if_over()
             self.cache.open()
@@ -203,7 +204,7 @@ class Run(CarrierListener):
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
         loopback = Loopback(self.course, make, fetch)
         self.loopbacks.append(loopback)
-        warp.carrier, warp.circuit = loopback, None
+        warp.move(loopback)
         self.cache.move_here(warp.name)
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from celerypipe.message.message import Message
 from celerypipe.redis.url import client_url
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
+from celerypipe.runner.functions.session import Session
 from celerypipe.runner.functions.submitting import Submitting
 from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.provisions import Provisions
@@ -66,13 +68,23 @@ class Runner(Submitting):
         rerun_failing: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__()
         self.redis = client_url(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
         self.on_event = on_event or (lambda text: None)
+        # No methods of its own: a runner that is let go of is gone at once, and its session ends.
+        self._provide = partial(
+            _provided,
+            redis=self.redis,
+            local=local,
+            budget=byte_budget,
+            shared_memory=shared_memory,
+            use=self.cache,
+            say=self.on_event,
+        )
+        super().__init__(partial(_session, self._provide))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
         self.report: Report | None = None
         self._current: Run | None = None
@@ -174,7 +186,7 @@ class Runner(Submitting):
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         self.cache.check(pipeline.nodes)
-        provisions = self._provisions(settings)
+        provisions = self._provide(settings)
         if not provisions.url and not self.local and pipeline.is_warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
@@ -188,28 +200,6 @@ class Runner(Submitting):
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
             resume=resume,
-        )
-
-    def _transport(self) -> CallTransport:
-        settings = Settings.from_environment()
-        provisions = self._provisions(settings)
-        if not provisions.url and not self.local:
-            raise ConfigError(
-                "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
-                "Runner(local=True) calls it here"
-            )
-        return CallTransport(provisions, settings.plugins)
-
-    def _provisions(self, settings: Settings) -> Provisions:
-        return Provisions(
-            url=self.redis or settings.redis_url or "",
-            local=self.local,
-            budget=self.byte_budget,
-            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
-            keyring=settings.keyring,
-            cache=settings.cache,
-            use=self.cache,
-            say=self.on_event,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
@@ -256,6 +246,39 @@ class Runner(Submitting):
                 error.report = report
             raise error
         return report
+
+
+def _provided(
+    settings: Settings,
+    *,
+    redis: str | None,
+    local: bool,
+    budget: int,
+    shared_memory: bool | None,
+    use: CacheUse,
+    say: Callable[[str], None],
+) -> Provisions:
+    return Provisions(
+        url=redis or settings.redis_url or "",
+        local=local,
+        budget=budget,
+        shared_memory=settings.shared_memory if shared_memory is None else shared_memory,
+        keyring=settings.keyring,
+        cache=settings.cache,
+        use=use,
+        say=say,
+    )
+
+
+def _session(provide: Callable[[Settings], Provisions]) -> Session:
+    settings = Settings.from_environment()
+    provisions = provide(settings)
+    if not provisions.url and not provisions.local:
+        raise ConfigError(
+            "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
+            "Runner(local=True) calls it here"
+        )
+    return Session(CallTransport(provisions, settings.plugins))
 
 
 def _links_to(pipeline: Pipeline, name: str) -> bool:

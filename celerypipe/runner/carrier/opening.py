@@ -80,14 +80,14 @@ def _done(warp: Warp, message: Message, result: Reply | Step, steps: Steps, cont
     size = len(result.data) + (context.fetched.plain_size(result.blob) if result.blob else 0)
     console = console_of(result.console, Holder.read(context.worker).process.where) if result.console else None
     if not steps or warp.onward is None:
-        return Done(message, outputs, result.ran, waited, size, console=console)
+        return Done(message, outputs, result.ran, waited, size, console=console, by=context.worker)
     after: list[Done | None] = []
     beyond = 0.0
     for output, step in zip(outputs, steps, strict=True):
         done = _after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
         after.append(done)
         beyond += done.ran + done.beyond if done is not None else 0.0
-    return Done(message, outputs, result.ran, waited, size, after, beyond, console=console)
+    return Done(message, outputs, result.ran, waited, size, after, beyond, console=console, by=context.worker)
 
 
 def _after(warp: Warp, message: Message, step: Step, context: Context) -> Done | None:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -14,16 +13,12 @@ from celerypipe.errors import NodeTimeout, WorkerLost
 from celerypipe.mailbox.blob.inputs import ArgumentPlace, placed
 from celerypipe.message.console import Console
 from celerypipe.runner.functions.outcome import Outcome
-from celerypipe.runner.warp.flight import Done
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 CallState = Literal["waiting", "queued", "running", "done", "failed", "cancelled", "timed out", "lost", "cached"]
-
-#: What ``Future`` itself calls the state of one that was cancelled a moment ago.
-_CANCELLED = "CANCELLED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +35,16 @@ class Timing:
 
 
 class Clerk(Protocol):
-    """What a call asks of its session."""
+    """What a call asks of its session, which knows the rest of it until it is settled."""
+
+    def is_waiting(self, call: Call[Any]) -> bool:
+        """Is an input of it missing?"""
 
     def is_running(self, call: Call[Any]) -> bool:
         """Has a worker begun with it, or is it about to?"""
 
-    def withdraw(self, call: Call[Any]) -> None:
-        """It was cancelled: let go of it."""
+    def cancel(self, call: Call[Any]) -> None:
+        """Settle it as cancelled if it is not settled, and let go of it."""
 
     def later(self, work: Callable[[], None]) -> None:
         """Do this in a thread where it holds nobody up."""
@@ -70,14 +68,7 @@ class Call(Future[T]):
         peaks.result(timeout=5), peaks.state, peaks.timing
     """
 
-    def __init__(
-        self,
-        desk: Clerk,
-        name: str,
-        arguments: tuple[Any, Any],
-        inputs: tuple[tuple[ArgumentPlace, Call[Any]], ...],
-        size: int,
-    ) -> None:
+    def __init__(self, desk: Clerk, name: str) -> None:
         super().__init__()
         #: The name of the function.
         self.function = name
@@ -85,39 +76,25 @@ class Call(Future[T]):
         #: What it printed, once it is done or failed, if its function asks for that: ``@node(console=True)``.
         self.console: Console | None = None
         self._desk = desk
-        self._began = time.monotonic()
-        self._arguments: tuple[Any, Any] = arguments
-        self._inputs = inputs
-        self._size = size
-        #: Inputs that are still missing; calls that wait for this one, None once it is settled. The session's.
-        self._missing = 0
-        self._dependents: list[Call[Any]] | None = []
-        self._warp: Any = None
-        self._message_id = ""
-        self._done: Done | None = None
-        self._mended = 0
-        self._cached = False
-        #: The activation that answered for it, if one did.
-        self._by = ""
 
     def __repr__(self) -> str:
-        state = self.state if self.done() or self._missing else "on its way"  # nobody is asked for this
+        # Nobody is asked for this.
+        state = self.state if self.done() or self._desk.is_waiting(self) else "on its way"
         return f"<Call of {self.function}: {state}>"
-
-    # -- what its user sees ------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> CallState:
         """Where it is: ``waiting`` for its inputs, ``queued``, ``running``, or how it ended."""
         if not self.done():
-            if self._missing:
+            if self._desk.is_waiting(self):
                 return "waiting"
             return "running" if self._desk.is_running(self) else "queued"
         if self.cancelled():
             return "cancelled"
         error = super().exception(0)
         if error is None:
-            return "cached" if self._cached else "done"
+            outcome = outcome_of(self)
+            return "cached" if outcome is not None and outcome.known else "done"
         if isinstance(error, NodeTimeout):
             return "timed out"
         return "lost" if isinstance(error, WorkerLost) else "failed"
@@ -151,14 +128,9 @@ class Call(Future[T]):
 
     def cancel(self) -> bool:
         """Cancel it, whatever its state, unless it is done; return whether it is cancelled now."""
-        with self._condition:
-            if self.done():
-                return self.cancelled()
-            super().cancel()
-            self.set_running_or_notify_cancel()  # so that wait() and as_completed() hear of it
-        self._settle_timing()
-        self._desk.withdraw(self)
-        return True
+        if not self.done():
+            self._desk.cancel(self)
+        return self.cancelled()
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
         """Call ``fn`` with this call when it is done: in a thread for callbacks, or at once if it is done already."""
@@ -183,57 +155,15 @@ class Call(Future[T]):
         """Not for users of a call: its session settles it."""
         raise InvalidStateError(f"{self!r} is settled by its session")
 
-    # -- what its session does ---------------------------------------------------------------------------------------
-
-    def _succeed(self, outcome: Outcome, timing: Timing) -> bool:
-        """Settle it; False: it was before."""
-        with self._condition:
-            if self.done():
-                return False
-            self.timing = timing
-            result: Any = outcome  # it is opened by who asks for it
-            super().set_result(result)
-        return True
-
-    def _fail(self, error: BaseException, timing: Timing | None = None) -> bool:
-        with self._condition:
-            if self.done():
-                return False
-            if timing is not None:
-                self.timing = timing
-            else:
-                self._settle_timing()
-            super().set_exception(error)
-        return True
-
-    def _settle_timing(self) -> None:
-        self.timing = Timing(self.timing.submitted, time.monotonic() - self._began)
-
-    @property
-    def _outcome(self) -> Outcome | None:
-        """What it came to, once it is done and was neither cancelled nor failed."""
-        with suppress(CancelledError, TimeoutError):
-            if super().exception(0) is None:
-                found: Any = super().result(0)
-                return found if isinstance(found, Outcome) else None
-        return None
-
     @property
     def is_apart(self) -> bool:
         """Has its result yet to be fetched?"""
-        outcome = self._outcome
+        outcome = outcome_of(self)
         return outcome is not None and outcome.is_apart
 
-    @property
-    def outcomes(self) -> tuple[tuple[ArgumentPlace, Outcome], ...]:
-        """What its inputs came to, once they are there, with their places among its arguments."""
-        return tuple((place, outcome) for place, each in self._inputs if (outcome := each._outcome) is not None)
-
-    def _error(self) -> BaseException | None:
-        """What it failed with, or that it was cancelled; None if it did not fail."""
-        if self.cancelled():
-            return CancelledError(f"{self.function} was cancelled")
-        return super().exception(0)
+    def is_of(self, desk: Clerk) -> bool:
+        """Was it submitted there?"""
+        return self._desk is desk
 
     def _late(self, timeout: float | None) -> TimeoutError:
         seconds = max(0.0, timeout or 0.0)
@@ -242,6 +172,21 @@ class Call(Future[T]):
     def _look(self) -> None:
         if not self.done():
             self._desk.check_process()
+
+
+def outcome_of(call: Call[Any]) -> Outcome | None:
+    """What a call came to, unopened; None if it is not done, was cancelled, or failed."""
+    if not call.done() or call.cancelled() or Future.exception(call) is not None:
+        return None
+    found: Any = Future.result(call)
+    return found if isinstance(found, Outcome) else None
+
+
+def error_of(call: Call[Any]) -> BaseException | None:
+    """What a call failed with, or that it was cancelled; None if it did not fail. It is done."""
+    if call.cancelled():
+        return CancelledError(f"{call.function} was cancelled")
+    return Future.exception(call, 0)
 
 
 def split(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, tuple[tuple[ArgumentPlace, Call[Any]], ...]]:

@@ -10,17 +10,15 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, NodeFailed, RedisUnavailable
 from celerypipe.mailbox.blob.blob import Gone, is_shared
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
-from celerypipe.runner.functions.call import Call
 from celerypipe.runner.functions.outcome import Making, Outcome, Piece, message_of, payload
+from celerypipe.runner.functions.submission import Submission
 from celerypipe.runner.functions.transport import CallTransport
-from celerypipe.runner.functions.warp import CallWarp
 from celerypipe.runner.warp.flight import Flight
 
 #: Seconds for which a Redis that is away is waited for at the end.
@@ -84,19 +82,20 @@ class Mending:
             except CelerypipeError:  # told to who asks
                 continue
 
-    def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
+    def mend(self, submission: Submission, flight: Flight) -> None:
         """See to it that the worker of a call can read all of its inputs, and send it again."""
+        warp = submission.warp
         try:
-            call._mended += 1
-            if call._mended > MOST:
-                raise NodeFailed(f"{warp.name}: its inputs were lost {call._mended} times", node=warp.name)
-            arguments, inputs = call._arguments, call.outcomes
+            submission.mended += 1
+            if submission.mended > MOST:
+                raise NodeFailed(f"{warp.name}: its inputs were lost {submission.mended} times", node=warp.name)
+            arguments, inputs = submission.arguments, submission.outcomes
             for _, outcome in inputs:
                 self._see_to(outcome)
             if not flight.done:
                 old = flight.message
                 again = old.with_changes(payload=payload(arguments, inputs), id=old.id, created_at=old.created_at)
-                warp.sent_anew(flight, again)
+                warp.send_anew(flight, again)
         except CelerypipeError as error:
             warp.failed(flight, error)
 

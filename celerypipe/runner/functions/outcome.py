@@ -37,12 +37,16 @@ class Making:
 
 
 class Outcome:
-    """What a call came to. ``sealed``: its bytes as they came; ``making``: how to make those that lie apart again."""
+    """What a call came to. ``sealed``: its bytes as they came; ``making``: how to make those that lie apart again.
 
-    __slots__ = ("__weakref__", "_content", "_fetch", "_lock", "_opened", "_value", "making", "name", "sealed")
+    ``known``: it was in the result cache.
+    """
+
+    __slots__ = ("__weakref__", "_content", "_fetch", "_lock", "_opened", "_value", "known", "making", "name", "sealed")
 
     def __init__(self, name: str, sealed: Sealed, making: Making | None, fetch: Callable[[Outcome], Content]) -> None:
         self.name = name
+        self.known = False
         self.sealed: Sealed | None = sealed
         self.making = making
         self._fetch = fetch
@@ -52,10 +56,10 @@ class Outcome:
         self._lock = threading.Lock()
 
     @classmethod
-    def of_value(cls, name: str, value: Any) -> Outcome:
+    def of_value(cls, name: str, value: Any, *, known: bool) -> Outcome:
         """Return the outcome of a call whose value is here."""
         outcome = cls(name, Sealed(b""), None, _nothing)
-        outcome.sealed, outcome._value, outcome._opened = None, value, True
+        outcome.sealed, outcome._value, outcome._opened, outcome.known = None, value, True, known
         return outcome
 
     @property

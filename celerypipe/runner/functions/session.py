@@ -13,19 +13,20 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.errors import CelerypipeError, CodecError
-from celerypipe.mailbox.holder import Holder
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
-from celerypipe.runner.functions.call import Call, Timing, split
+from celerypipe.runner.functions.call import Call, split
 from celerypipe.runner.functions.callbacks import Callbacks
+from celerypipe.runner.functions.dispatch import Dispatch
 from celerypipe.runner.functions.function import Function, as_function
-from celerypipe.runner.functions.ledger import Ledger, failed_input, of_input
+from celerypipe.runner.functions.ledger import Ledger
 from celerypipe.runner.functions.mending import Mending
 from celerypipe.runner.functions.outcome import Outcome, making_of
+from celerypipe.runner.functions.submission import Submission
 from celerypipe.runner.functions.transport import CallTransport
-from celerypipe.runner.functions.warp import CallWarp
 from celerypipe.runner.functions.withdrawals import Withdrawals
 from celerypipe.runner.warp.flight import Done, Flight
+from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two looks at timeouts while calls are out, and while none are.
 CLOCK, IDLE = 0.05, 1.0
@@ -45,12 +46,13 @@ class Session:
         self.course = transport.course
         self._mending = Mending(transport)
         self._functions: dict[Any, Function] = {}
-        self._warps: dict[Function, CallWarp] = {}
+        self._warps: dict[Function, Warp] = {}
         self._ledger = Ledger()
+        self._dispatch = Dispatch(self.course, self)
         self._apart: weakref.WeakSet[Outcome] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._making = threading.Lock()
-        self._withdrawals = Withdrawals(local=transport.local)
+        self._withdrawals = Withdrawals(self._dispatch, local=transport.local)
         self._closing = False
         self._ended = threading.Event()
         self._callbacks = Callbacks()
@@ -70,11 +72,13 @@ class Session:
             size = codec.encode_apart((Message(bare),))
         except CodecError as error:
             raise function.untravelled(error, bare) from None
-        call: Call[Any] = Call(self, function.name, bare, inputs, len(size.head) + size.size)
-        call._warp = self._warp(function)
+        call: Call[Any] = Call(self, function.name)
+        began = time.monotonic()
+        warp = self._warp(function)
         self._transport.send(function, size.files)
-        if self._ledger.enter(call, self._refuse):
-            self._start([call])
+        submission = Submission(call, warp, bare, inputs, len(size.head) + size.size, began)
+        if self._ledger.enter(submission, self._refuse):
+            self._start([submission])
         return call
 
     def knows(self, value: Callable[..., Any]) -> bool:
@@ -87,7 +91,7 @@ class Session:
 
     def _refuse_strangers(self, function: Function, inputs: Iterable[tuple[Any, Call[Any]]]) -> None:
         for _, each in inputs:
-            if each._desk is not self:
+            if not each.is_of(self):
                 raise ValueError(
                     f"{function.name}(): a call of {each.function} is an argument that was submitted somewhere else; "
                     "submit both to the same runner, or give its result()"
@@ -100,13 +104,13 @@ class Session:
         if self._closing or self.course.over.is_set():
             raise RuntimeError("nothing can be submitted any more: the runner was closed")
 
-    def _warp(self, function: Function) -> CallWarp:
+    def _warp(self, function: Function) -> Warp:
         warp = self._warps.get(function)
         if warp is None:
             with self._making:
                 warp = self._warps.get(function)
                 if warp is None:
-                    warp = self._warps[function] = self._transport.open(function, self)
+                    warp = self._warps[function] = self._transport.open(function, self._dispatch)
                 if self._clock is None:
                     self._clock = self.course.spawn("calls", self._keep_time)
                     atexit.register(self.close, cancel=True)
@@ -114,108 +118,96 @@ class Session:
 
     # -- on ----------------------------------------------------------------------------------------------------------
 
-    def _start(self, calls: Iterable[Call[Any]]) -> None:
+    def _start(self, submissions: Iterable[Submission]) -> None:
         """The inputs of these calls are there, unless they failed."""
-        failed: list[Call[Any]] = []
-        for call in calls:
-            error = failed_input(call)
-            if error is None and call._warp.seen_here and any(each.is_apart for _, each in call._inputs):
-                self._mending.later(partial(self._bring_inputs, call))
-            elif error is None:
-                with self._lock:
-                    call._warp.queued.append(call)
-            elif call._fail(of_input(call, error)):
-                failed.append(call)
+        failed: list[Submission] = []
+        for submission in submissions:
+            error = submission.failed_input
+            if error is not None:
+                if submission.fail_for_input(error):
+                    failed.append(submission)
+            elif submission.warp.seen_here and any(each.is_apart for _, each in submission.inputs):
+                self._mending.later(partial(self._bring_inputs, submission))
+            else:
+                self._dispatch.put(submission)
         self._settled(failed)
-        self.dispatch()
+        self._dispatch.send()
 
-    def _bring_inputs(self, call: Call[Any]) -> None:
+    def _bring_inputs(self, submission: Submission) -> None:
         """Fetch the inputs of a call whose result is remembered by what they are, and start it."""
         try:
-            for _, outcome in call.outcomes:
+            for _, outcome in submission.outcomes:
                 outcome.value()
         except CelerypipeError as error:
-            self.failed(call, error)
+            self.failed(submission, error)
             return
-        with self._lock:
-            call._warp.queued.append(call)
-        self.dispatch()
-
-    def dispatch(self) -> None:
-        """Send calls that wait, as far as there is room."""
-        for warp in list(self._warps.values()):
-            while warp.queued and (call := self._next(warp)) is not None:
-                if not warp.take(call):
-                    with self._lock:
-                        warp.queued.appendleft(call)
-                    break
-                if call.done():  # it was cancelled this moment, and nobody saw where it was
-                    self.withdraw(call)
-
-    def _next(self, warp: CallWarp) -> Call[Any] | None:
-        with self._lock:
-            while warp.queued and warp.queued[0].done():
-                warp.queued.popleft()
-            if not warp.queued or self.course.over.is_set() or not warp.fits(warp.queued[0]):
-                return None
-            return warp.queued.popleft()
+        self._dispatch.put(submission)
+        self._dispatch.send()
 
     # -- back --------------------------------------------------------------------------------------------------------
 
-    def succeeded(self, warp: CallWarp, call: Call[Any], done: Done) -> None:
+    def succeeded(self, submission: Submission, done: Done) -> None:
         """A result is here: settle its call, and start what waited for it."""
         found: Any = done.outputs[0].payload if done.outputs else None
+        name = submission.call.function
         if isinstance(found, Sealed):
-            making = making_of(warp, call._arguments, call.outcomes) if found.blob is not None else None
-            outcome = Outcome(call.function, found, making, self._mending.content)
-            if found.blob is not None:
+            apart = found.blob is not None
+            making = making_of(submission.warp, submission.arguments, submission.outcomes) if apart else None
+            outcome = Outcome(name, found, making, self._mending.content)
+            if apart:
                 with self._lock:
                     self._apart.add(outcome)
         else:
-            outcome = Outcome.of_value(call.function, found)
-        call.console = done.console
-        call._succeed(outcome, self._timing(call, done.waited, done.ran, call._by))
-        self._settled([call])
+            outcome = Outcome.of_value(name, found, known=done.known)
+        submission.succeed(outcome, done.waited, done.ran, done.by, done.console)
+        self._settled([submission])
 
-    def failed(self, call: Call[Any], error: BaseException) -> None:
+    def failed(self, submission: Submission, error: BaseException) -> None:
         """A call failed for good."""
-        waited, ran = getattr(error, "times", (0.0, 0.0))
-        call.console = getattr(error, "console", None)
-        call._fail(error, self._timing(call, waited, ran, getattr(error, "worker", "")))
-        self._settled([call])
+        submission.fail(error)
+        self._settled([submission])
 
-    def _timing(self, call: Call[Any], waited: float, ran: float, worker: str) -> Timing:
-        where = Holder.read(worker).process.where  # or it says so in words already
-        return Timing(call.timing.submitted, time.monotonic() - call._began, waited, ran, where)
-
-    def _settled(self, calls: Iterable[Call[Any]]) -> None:
+    def _settled(self, submissions: Iterable[Submission]) -> None:
         """Start what waited for these."""
-        if ready := self._ledger.settle(calls):
+        if ready := self._ledger.settle(submissions):
             self._start(ready)
 
-    def mend(self, warp: CallWarp, flight: Flight, call: Call[Any]) -> None:
+    def mend(self, submission: Submission, flight: Flight) -> None:
         """A worker could not get the bytes of an input: see to it that it can, beside all else."""
-        self.course.spawn("mend", self._mending.mend, warp, flight, call)
+        self.course.spawn("mend", self._mending.mend, submission, flight)
+
+    def withdraw(self, submission: Submission) -> None:
+        """A call was cancelled: take it back from wherever it is."""
+        with self._ledger.changed:
+            self._withdrawals.add(submission)
+            self._ledger.changed.notify_all()
+        self._settled([submission])
 
     # -- what calls ask for ------------------------------------------------------------------------------------------
 
+    def is_waiting(self, call: Call[Any]) -> bool:
+        """Is an input of a call missing?"""
+        submission = self._ledger.get(call)
+        return submission is not None and submission.missing > 0
+
     def is_running(self, call: Call[Any]) -> bool:
         """Was a call given to a worker?"""
-        warp: CallWarp = call._warp
-        flight = warp.flight_of(call)
-        return flight is not None and self._transport.is_given(warp, flight)
+        submission = self._ledger.get(call)
+        flight = submission.flight if submission is not None else None
+        return submission is not None and flight is not None and self._transport.is_given(submission.warp, flight)
 
     def trouble(self, call: Call[Any]) -> str:
         """Why a call is not done, as far as that is known without asking anybody."""
-        warp: CallWarp = call._warp
-        return f"; no worker serves queue {warp.queue!r}" if not warp.carrier.slots(warp) else ""
+        submission = self._ledger.get(call)
+        if submission is None or submission.warp.carrier.slots(submission.warp):
+            return ""
+        return f"; no worker serves queue {submission.warp.queue!r}"
 
-    def withdraw(self, call: Call[Any]) -> None:
-        """A call was cancelled: take it back from wherever it is."""
-        with self._ledger.changed:
-            self._withdrawals.add(call)
-            self._ledger.changed.notify_all()
-        self._settled([call])
+    def cancel(self, call: Call[Any]) -> None:
+        """Cancel a call, unless it is settled."""
+        submission = self._ledger.get(call)
+        if submission is not None and submission.cancel():
+            self.withdraw(submission)
 
     def later(self, work: Callable[[], None]) -> None:
         """Run callbacks of users, one after another."""
@@ -239,7 +231,7 @@ class Session:
                 for warp in list(self._warps.values()):
                     warp.check(now)
                 self._withdrawals.take_back(now)
-                self.dispatch()
+                self._dispatch.send()
                 if self._closing and not self._ledger and not self._withdrawals.waiting:
                     break
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not their timeouts
@@ -248,18 +240,18 @@ class Session:
             self.close(cancel=True)
 
     def _fail_all(self, error: BaseException) -> None:
-        calls = self._ledger.all()
-        for call in calls:
-            call._fail(error)
-        self._settled(calls)
+        submissions = self._ledger.all()
+        for submission in submissions:
+            submission.fail(error)
+        self._settled(submissions)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def cancel_waiting(self) -> None:
         """Cancel all calls that nobody was given yet."""
-        for call in self._ledger.all():
-            if not call.running():
-                call.cancel()
+        for submission in self._ledger.all():
+            if not submission.call.running():
+                self.cancel(submission.call)
 
     def close(self, *, cancel: bool) -> None:
         """End it: wait for the calls that are out, or cancel them; let the workers go. Results stay readable."""
@@ -275,8 +267,8 @@ class Session:
             if self.course.error is not None:
                 self._fail_all(self.course.error)
             calls = self._ledger.all()
-            for call in calls:
-                call.cancel()
+            for submission in calls:
+                self.cancel(submission.call)
             if first:
                 atexit.unregister(self.close)
                 try:

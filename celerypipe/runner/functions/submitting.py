@@ -16,25 +16,23 @@ from celerypipe.runner.functions.call import Call
 from celerypipe.runner.functions.executor import CallExecutor, end_with
 from celerypipe.runner.functions.mapping import as_they_come, in_order
 from celerypipe.runner.functions.session import Session
-from celerypipe.runner.functions.transport import CallTransport
 
 T = TypeVar("T")
 
 
 class Submitting:
-    """The half of a runner that calls functions. Its session begins with the first call, and ends with :meth:`close`.
+    """The half of a runner that calls functions. ``begin`` makes sessions: one with the first call, which ends with
+    :meth:`close`, and one for each executor.
 
     As a context manager it waits for its calls at the end, and cancels them where the block raised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[], Session]) -> None:
+        self._begin = begin
         self._session: Session | None = None
         self._beginning = threading.Lock()
         #: Forgets to end the session with this object.
         self._letting_go: Callable[[], object] = bool
-
-    def _transport(self) -> CallTransport:
-        raise NotImplementedError
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Call[T]:
         """Call a function under ``@node`` on a worker of its queue, and return a future at once.
@@ -106,7 +104,7 @@ class Submitting:
 
     def executor(self) -> CallExecutor:
         """Return a ``concurrent.futures.Executor`` whose functions run on workers; with a session of its own."""
-        return CallExecutor(lambda: Session(self._transport()))
+        return CallExecutor(self._begin)
 
     def close(self, *, cancel: bool = False) -> None:
         """End the session of this runner: wait for its calls, or cancel them. Results stay readable."""
@@ -136,7 +134,7 @@ class Submitting:
                 session.close(cancel=True)
                 session = None
             if session is None:
-                session = self._session = Session(self._transport())
+                session = self._session = self._begin()
                 self._letting_go()
                 self._letting_go = end_with(self, session)
             return session

@@ -25,13 +25,14 @@ from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.loopback import Loopback
+from celerypipe.runner.functions.dispatch import Dispatch
 from celerypipe.runner.functions.function import CallDefinition, Function
-from celerypipe.runner.functions.warp import CachedCallWarp, CallWarp, Settling
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.carriage import Carrier
 from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.lookup import CacheLookup
 from celerypipe.runner.warp.warp import Warp
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class CallTransport(CarrierListener):
         self._cache.open()
         self._url = provisions.url
         self._catalogue = Catalogue(plugins)
-        self._warps: list[CallWarp] = []
+        self._warps: list[Warp] = []
         self._loopbacks: list[Loopback] = []
         self.patience = PATIENCE
         self._client: Client | None = None
@@ -64,7 +65,7 @@ class CallTransport(CarrierListener):
         """Do calls run here?"""
         return self.carrier is None
 
-    def open(self, function: Function, session: Settling) -> CallWarp:
+    def open(self, function: Function, dispatch: Dispatch) -> Warp:
         """Make a function ready to be called; raises what says that it cannot be, as a run does before it begins."""
         names = {warp.name for warp in self._warps}
         known_as = function.name if len(function.name) <= 100 else function.mark[-100:]
@@ -74,9 +75,9 @@ class CallTransport(CarrierListener):
             name = known_as[: 100 - twins] + twins * "'"
         node = function.definition(name)
         warp = (
-            self._open_here(function, node, session)
+            self._open_here(function, node, dispatch)
             if self.carrier is None
-            else self._open_there(function, node, session)
+            else self._open_there(function, node, dispatch)
         )
         self._warps.append(warp)
         warp.start()
@@ -86,19 +87,19 @@ class CallTransport(CarrierListener):
         """Let the cache know whose code it is asked about."""
         self._cache.see(client, name, workers)
 
-    def _open_here(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
+    def _open_here(self, function: Function, node: CallDefinition, dispatch: Dispatch) -> Warp:
         listing = Listing(function.mark, function.node, "import")
         loopback = Loopback(self.course, lambda: Instance(listing, None, name=node.name))
         loopback.prepare()
         loopback.start()
         self._loopbacks.append(loopback)
-        return self._made(node, listing, loopback, session)
+        return self._made(node, listing, loopback, dispatch)
 
-    def _open_there(self, function: Function, node: CallDefinition, session: Settling) -> CallWarp:
+    def _open_there(self, function: Function, node: CallDefinition, dispatch: Dispatch) -> Warp:
         carrier = self.carrier
         if carrier is None:
             raise RuntimeError("a local session has no carrier")
-        warp = self._made(node, Listing(function.mark, function.node, "import"), carrier, session)
+        warp = self._made(node, Listing(function.mark, function.node, "import"), carrier, dispatch)
         begun = bool(self._warps)
         # Once it goes on, its post thread uses the same client.
         with carrier.sender.lock if begun else contextlib.nullcontext(), explained(self._url):
@@ -119,11 +120,10 @@ class CallTransport(CarrierListener):
             carrier.start()
         return warp
 
-    def _made(self, node: CallDefinition, listing: Listing, carrier: Carrier[Warp], session: Settling) -> CallWarp:
+    def _made(self, node: CallDefinition, listing: Listing, carrier: Carrier[Warp], dispatch: Dispatch) -> Warp:
         cache = self._cache.of_warped(node, listing.schema, dict)
-        if cache is None:
-            return CallWarp(self.course, node, carrier, session)
-        return CachedCallWarp(self.course, node, carrier, session, cache, self._cache.unknown)
+        lookup = CacheLookup(cache, self._cache.unknown, dispatch.depart) if cache is not None else None
+        return Warp(self.course, node, carrier, dispatch, lookup)
 
     def send(self, function: Function, files: Sequence[File]) -> None:
         """Send files now, while only who submits waits for it; not if the function may not be called for them at all.
@@ -137,7 +137,7 @@ class CallTransport(CarrierListener):
         """Are results of this function looked up and kept?"""
         return self._cache.on and function.node.options.cache not in (None, False)
 
-    def is_given(self, warp: CallWarp, flight: Flight) -> bool:
+    def is_given(self, warp: Warp, flight: Flight) -> bool:
         """Has a worker been given this message?"""
         carrier = warp.carrier
         if isinstance(carrier, Loopback):

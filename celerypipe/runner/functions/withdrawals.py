@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
-from celerypipe.runner.functions.call import Call
-from celerypipe.runner.functions.warp import CallWarp
+from celerypipe.runner.functions.dispatch import Dispatch
+from celerypipe.runner.functions.submission import Submission
 from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.warp import Warp
 
 #: Seconds in which a call that was cancelled while it was being sent is looked for.
 LATE = 30.0
@@ -16,14 +16,15 @@ LATE = 30.0
 class Withdrawals:
     """What is to be taken back. ``local``: it is taken back here, and has no place in Redis."""
 
-    def __init__(self, *, local: bool) -> None:
+    def __init__(self, dispatch: Dispatch, *, local: bool) -> None:
+        self._dispatch = dispatch
         self._local = local
-        self._cancelled: deque[Call[Any]] = deque()
-        self._late: list[tuple[float, CallWarp, Flight]] = []
+        self._cancelled: deque[Submission] = deque()
+        self._late: list[tuple[float, Warp, Flight]] = []
 
-    def add(self, call: Call[Any]) -> None:
+    def add(self, submission: Submission) -> None:
         """This call was cancelled."""
-        self._cancelled.append(call)
+        self._cancelled.append(submission)
 
     @property
     def waiting(self) -> bool:
@@ -38,16 +39,15 @@ class Withdrawals:
     def take_back(self, now: float) -> None:
         """Withdraw all of them, so that nobody starts them; who has begun is interrupted if that can be."""
         while self._cancelled:
-            call = self._cancelled.popleft()
-            warp: CallWarp = call._warp
-            flight = warp.flight_of(call)
+            submission = self._cancelled.popleft()
+            warp, flight = submission.warp, submission.flight
             if flight is None:
                 continue
             if flight.entry:
                 warp.carrier.withdraw(warp, flight)
             elif not self._local:  # it is about to be sent, or is being sent
                 self._late.append((now, warp, flight))
-            warp.drop(flight)
+            self._dispatch.drop(warp, flight)
             if self._local:  # from now on it does not begin, but it may have
                 warp.carrier.withdraw(warp, flight)
         late, self._late = self._late, []

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from celerypipe.cache.node import NodeCache
 from celerypipe.catalogue.capture import Recorder, captured, here
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.contract.contract import Sink
@@ -15,7 +16,8 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CelerypipeError, CodecError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.station import REPLAY, Full, Waiting
+from celerypipe.runner.stations.lookahead import Lookahead
+from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -34,15 +36,18 @@ class Turn:
     recorder: Recorder | None = None
 
 
-class LocalStation(Waiting):
-    """A proc or sink in the runner's own process."""
+class LocalStation(Station):
+    """A proc or sink in the runner's own process. ``cache``: where its results are looked up and kept, if they are."""
 
-    def __init__(self, course: Course, node: NodeDefinition, make: MakeInstance) -> None:
+    def __init__(
+        self, course: Course, node: NodeDefinition, make: MakeInstance, cache: NodeCache | None = None
+    ) -> None:
         super().__init__(course, node)
         self._make = make
         self.instance = make()
         self._inbox: deque[tuple[str, Message]] = deque()
         self._ready: deque[Message] = deque()
+        self._lookahead = Lookahead(self, self._inbox, cache) if cache is not None else None
         self._turn = Turn()
         self._key = ""
         self._thread: threading.Thread | None = None
@@ -71,24 +76,24 @@ class LocalStation(Waiting):
 
     def _waiting(self) -> int:
         """How many messages wait in here."""
-        return len(self._inbox)
+        return len(self._inbox) + (len(self._lookahead) if self._lookahead is not None else 0)
 
     def has_room(self, count: int) -> bool:
         return self._waiting() + count <= INBOX
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
-        with self._changed:
-            if not self._wait_for_room(lambda: self._waiting() >= INBOX, full):
+        with self.changed:
+            if not self.wait_for_room(lambda: self._waiting() >= INBOX, full):
                 return False
             self._inbox.append((link, message))
-            self._changed.notify_all()
+            self.changed.notify_all()
         return True
 
     def check(self, now: float) -> None:
         turn, timeout = self._turn, self.node.timeout
         if timeout is None or turn.message is None or now - turn.since <= timeout:
             return
-        with self._changed:
+        with self.changed:
             message, attempt, spent = turn.message, turn.attempt, now - turn.since
             if message is None or turn.abandoned or spent <= timeout:
                 return
@@ -99,9 +104,7 @@ class LocalStation(Waiting):
             f"{self.name}: {timeout} s exceeded ({spent:.1f} s running here)", node=self.name, message_id=message.id
         )
         self._tell(turn, message, error)
-        delay = self.judge(message, error, attempt)
-        if delay is None:
-            self.course.left(message)
+        delay = self._judge(message, error, attempt)
         if not self.course.over.is_set():
             again = (message, attempt + 1) if delay is not None else None
             self.course.spawn(self.name, self._replace, again, delay or 0.0)
@@ -118,6 +121,11 @@ class LocalStation(Waiting):
             return
         self.instance = instance
         self._start(self._turn, instance, again)
+
+    def close(self) -> None:
+        super().close()
+        if self._lookahead is not None:
+            self._lookahead.close()
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -136,14 +144,16 @@ class LocalStation(Waiting):
 
     def _next(self) -> Message | None:
         """The next input, or None at the end."""
+        if self._lookahead is not None:
+            return self._lookahead.next()
         while not self._ready:
-            with self._changed:
+            with self.changed:
                 while not self._inbox:
-                    if self._ended or self.course.over.is_set():
+                    if self.ended or self.course.over.is_set():
                         return None
-                    self._changed.wait(0.5)
+                    self.changed.wait(0.5)
                 link, message = self._inbox.popleft()
-                self._changed.notify_all()
+                self.changed.notify_all()
             self.received(message)
             self._ready.extend((message,) if link == REPLAY else self.join.put(link, message))
         return None if self.course.over.is_set() else self._ready.popleft()
@@ -152,7 +162,7 @@ class LocalStation(Waiting):
         if not attempt and self.node.type == "sink" and self.course.progress is not None:
             self._key = self.course.progress.key(self.name, message)
         while True:
-            with self._changed:
+            with self.changed:
                 turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
                 turn.recorder = Recorder() if self.node.console else None
             error: BaseException | None = None
@@ -162,22 +172,32 @@ class LocalStation(Waiting):
                     outputs = self._update(instance, message)
             except BaseException as raised:  # noqa: BLE001  # what user code raises, sys.exit too, is judged by on_error
                 error = as_failure(raised, self.name, message)
-            with self._changed:
+            with self.changed:
                 if turn.abandoned:
                     return
                 turn.message = None
             self.tally.running.add(time.monotonic() - turn.since)
             self._tell(turn, message, error)
             if error is None:
+                if self._lookahead is not None:
+                    self._lookahead.computed(outputs, time.monotonic() - turn.since)
                 self.pass_on(outputs, message)
                 self.course.left(message)
                 return
-            delay = self.judge(message, error, attempt)
-            if delay is None:
-                self.course.left(message)
+            delay = self._judge(message, error, attempt)
             if delay is None or self.course.over.wait(delay):
                 return
             attempt += 1
+
+    def _judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
+        """Return the seconds until the next attempt; None: there is none, and the message is given up."""
+        delay = self.judge(error, attempt)
+        if delay is None:
+            self.give_up(message, error, attempt)
+            if self._lookahead is not None:
+                self._lookahead.gave_up(error)
+            self.course.left(message)
+        return delay
 
     def _tell(self, turn: Turn, message: Message, error: BaseException | None) -> None:
         """Give away what was printed, if that was asked for."""

@@ -8,13 +8,13 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import INBOX
-from celerypipe.runner.stations.station import Full, Waiting
+from celerypipe.runner.stations.station import Full, Station
 
 #: Messages that the caller gets at a time; those still in his hand count as waiting.
 HANDFUL = 16
 
 
-class Outflow(Waiting):
+class Outflow(Station):
     """Where a pipeline run by ``Runner.stream`` ends: messages wait here for the caller, who takes them at his pace."""
 
     def __init__(self, course: Course, node: NodeDefinition) -> None:
@@ -27,25 +27,25 @@ class Outflow(Waiting):
         return len(self._waiting) + self._in_hand + count <= INBOX
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
-        with self._changed:
-            if not self._wait_for_room(lambda: not self.has_room(1), full):
+        with self.changed:
+            if not self.wait_for_room(lambda: not self.has_room(1), full):
                 return False
             self._waiting.append(message)
-            self._changed.notify_all()
+            self.changed.notify_all()
         return True
 
     def take(self) -> list[Message]:
         """Wait for messages and return a handful of them; nothing when there will be none, or the run is over."""
         for message in self._taken:
             self.course.left(message)
-        with self._changed:
+        with self.changed:
             self._in_hand, self._taken = 0, []
             while not self._waiting:
-                if self._ended or self.course.over.is_set():
+                if self.ended or self.course.over.is_set():
                     self.finish()
                     return []
-                self._changed.wait(0.1)
+                self.changed.wait(0.1)
             taken = [self._waiting.popleft() for _ in range(min(HANDFUL, len(self._waiting)))]
             self._in_hand, self._taken = len(taken) - 1, taken
-            self._changed.notify_all()
+            self.changed.notify_all()
             return taken

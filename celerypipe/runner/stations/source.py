@@ -35,7 +35,6 @@ class SourceStation(Station):
         self._since: float | None = None
         self._stopped_at = math.inf
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
 
     def prepare(self) -> None:
         if self.instance is None:
@@ -69,7 +68,7 @@ class SourceStation(Station):
         """Want no more messages. A node with a ``stop`` of its own may still yield what it holds, for a moment."""
         node = self.instance.node if self.instance is not None else None
         listens = isinstance(node, Source) and type(node).stop is not Source.stop
-        with self._lock:
+        with self.lock:
             self._stopped_at = time.monotonic() + (STOP_GRACE if listens else 0.0)
         if isinstance(node, Source):
             node.stop()
@@ -118,7 +117,7 @@ class SourceStation(Station):
         node = self.instance.node if self.instance is not None else None
         messages = iter(node.messages() if isinstance(node, Source) else self._feed)
         while True:
-            with self._lock:
+            with self.lock:
                 if self._stopped:
                     return
                 self._since = time.monotonic()
@@ -127,7 +126,7 @@ class SourceStation(Station):
             except StopIteration:
                 return
             finally:
-                with self._lock:
+                with self.lock:
                     self._since = None
             yield message
 

@@ -46,6 +46,11 @@ class Station:
         self.outlets: list[Outlet] = []
         self.open_links: set[str] = set()
         self.join: Join = Join(node.name, (), 1)
+        #: Guards what waits in here; ``changed`` tells who waits for room, or for more to come.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        #: No more messages will come.
+        self.ended = False
         self.finished = threading.Event()
         self._end_lock = threading.Lock()
 
@@ -72,13 +77,17 @@ class Station:
 
     def drained(self) -> None:
         """Called when the last upstream node has ended: finish when everything in hand is out."""
-        raise NotImplementedError
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
 
     def check(self, now: float) -> None:
         """Called about 20 times a second with ``time.monotonic()``: hold the node to its timeout."""
 
     def close(self) -> None:
         """Called once the run is over."""
+        with self.changed:
+            self.changed.notify_all()
 
     def discard(self) -> None:
         """Called when the run could not begin: let go of what :meth:`prepare` made."""
@@ -110,6 +119,14 @@ class Station:
         for outlet in self.outlets:
             outlet.station.end(self.name)
         self.course.ended(self)
+
+    def wait_for_room(self, lacks: Callable[[], bool], full: Full) -> bool:
+        """Hold the caller, who has the lock, until there is room; False: it is not to wait, or the run is over."""
+        while full != "crowd" and lacks():
+            if full == "refuse" or self.course.over.is_set():
+                return False
+            self.changed.wait(0.1)
+        return True
 
     def received(self, message: Message) -> None:
         """Note that a message came in."""
@@ -164,25 +181,19 @@ class Station:
                     self.tally.dropped += 1
                     self.course.left(message)
 
-    def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
-        """Decide about a failed attempt: seconds to wait before the next one, or None when the message is given up."""
+    def judge(self, error: BaseException, attempt: int) -> float | None:
+        """Decide about a failed attempt: seconds to wait before the next one, or None: give the message up."""
         kind = error.kind if isinstance(error, NodeError) else "failed"
         self.tally.failed[kind] += 1
         if attempt < self.node.retries and not isinstance(error, CircuitOpen):
             self.tally.retried += 1
             return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
-        self._give_up(message, error, attempt)
         return None
 
-    def _give_up_known(self, message: Message, error: NodeError, note: str) -> None:
-        """A failure that was known before is no attempt: it counts, and ``on_error`` decides; ``note``: who knew."""
-        self.tally.failed[error.kind] += 1
-        self._give_up(message, error, -1, note)
-
-    def _give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+    def give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
         """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
 
-        ``note``: what else to say of a dead letter.
+        ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter.
         """
         if self.node.on_error != "dead_letter" and self.course.tracker is not None:
             self.course.tracker.stays(message)
@@ -221,30 +232,3 @@ class Station:
                 self.course.tracker.buried(self.name, message)
             else:
                 self.course.tracker.stays(message)
-
-
-class Waiting(Station):
-    """A station that messages wait in: bounded, and told when no more will come."""
-
-    def __init__(self, course: Course, node: NodeDefinition) -> None:
-        super().__init__(course, node)
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._ended = False
-
-    def drained(self) -> None:
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
-    def _wait_for_room(self, lacks: Callable[[], bool], full: Full) -> bool:
-        """Hold the caller, who has the lock, until there is room; False: it is not to wait, or the run is over."""
-        while full != "crowd" and lacks():
-            if full == "refuse" or self.course.over.is_set():
-                return False
-            self._changed.wait(0.1)
-        return True

@@ -28,6 +28,7 @@ class Clocks:
         self._running = 0
         self._waiting: deque[Flight] = deque()
         self._noted = False
+        self._later: list[tuple[float, Flight]] = []
 
     def add(self, flight: Flight) -> None:
         """A message is out; its turn will come."""
@@ -56,6 +57,20 @@ class Clocks:
         """A message is through, or given up."""
         if flight.due_since is not None:
             self._running -= 1
+
+    def later(self, flight: Flight, seconds: float) -> None:
+        """A message is tried again after so many seconds."""
+        self._later.append((time.monotonic() + seconds, flight))
+
+    def again(self, now: float) -> list[Flight]:
+        """Return those that are tried again now; their time starts."""
+        if not self._later:
+            return []
+        found = [flight for due, flight in self._later if due <= now and not flight.done]
+        self._later = [(due, flight) for due, flight in self._later if due > now]
+        for flight in found:
+            self.restart(flight)
+        return found
 
     def note(self, flight: Flight, note: Note) -> None:
         """A node further on is at work on what came out of this one: its time counts from now on."""

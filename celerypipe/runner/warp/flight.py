@@ -19,7 +19,8 @@ class Done(NamedTuple):
     """What one node made of a message: outputs, or an error; times in seconds; ``size`` in bytes, as it travelled.
 
     ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the
-    runner heard of it, or None for nothing yet; ``console``: what it printed, if that was asked for.
+    runner heard of it, or None for nothing yet; ``console``: what it printed, if that was asked for. ``by``: the
+    activation that answered, empty where it ran here; ``known``: it was in the result cache, and nothing ran.
     """
 
     message: Message
@@ -31,6 +32,8 @@ class Done(NamedTuple):
     beyond: float = 0.0
     error: BaseException | None = None
     console: Console | None = None
+    by: str = ""
+    known: bool = False
 
     @property
     def last(self) -> int:

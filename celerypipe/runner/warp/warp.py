@@ -16,8 +16,8 @@ from celerypipe.mailbox.wire import ERRANDS
 from celerypipe.message.message import Message
 from celerypipe.runner.folder.progress import REMEMBERS
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.station import REPLAY, Full
-from celerypipe.runner.warp.carriage import Carrier
+from celerypipe.runner.stations.station import REPLAY, Full, Station
+from celerypipe.runner.warp.carriage import Carrier, Lookup, Recipient
 from celerypipe.runner.warp.circuit import Circuit
 from celerypipe.runner.warp.clocks import Clocks
 from celerypipe.runner.warp.flight import Done, Errand, Flight, Note
@@ -25,18 +25,29 @@ from celerypipe.runner.warp.handover import Handover
 from celerypipe.runner.warp.retained import Retained
 
 
-class Warp(Handover):
-    """A warped node in one run."""
+class Warp(Station):
+    """A warped node in one run. ``recipient``: who gets its results; ``lookup``: who may know them, if anybody may."""
 
-    #: Do its messages and results pass the runner in any case, which has to see them?
-    seen_here = False
-    #: Do results stay as they came until somebody wants them? And may who brings a message wait for Redis?
-    keeps_sealed = False
-    may_wait = True
-
-    def __init__(self, course: Course, node: NodeDefinition, carrier: Carrier[Warp]) -> None:
+    def __init__(
+        self,
+        course: Course,
+        node: NodeDefinition,
+        carrier: Carrier[Warp],
+        recipient: Recipient[Warp],
+        lookup: Lookup[Warp] | None = None,
+    ) -> None:
         super().__init__(course, node)
+        self.limits = node.warp_configuration
         self.carrier: Carrier[Warp] = carrier
+        self._recipient = recipient
+        self._lookup = lookup
+        self._handover = Handover(self, recipient)
+        #: Do its messages and results pass the runner in any case, which has to see them?
+        self.seen_here = lookup is not None
+        #: Do results stay as they came until somebody wants them?
+        self.keeps_sealed = recipient.sealed and carrier.by_reference and not self.seen_here
+        #: The node that workers give what comes out of this one, before the runner hears of it.
+        self.onward: Warp | None = None
         #: Mean seconds of ``update``, as replies report it, and of what went on from it.
         self.mean = 0.0
         #: When its last reply came: its bells are being heard.
@@ -45,9 +56,7 @@ class Warp(Handover):
         self.rung = 1
         self.flights: dict[int, Flight] = {}
         self._clocks = Clocks(node)
-        self._sequence = 0
         self._errands = ERRANDS
-        self._later: list[tuple[float, Flight]] = []
         self._joining = threading.Lock()
         #: Whether its queue answers; None where it runs here.
         self.circuit: Circuit | None = None
@@ -66,11 +75,28 @@ class Warp(Handover):
             return 1
         return min(self.limits.parallel or slots, slots) if slots else 1
 
+    def start(self) -> None:
+        self.course.spawn(self.name, self._handover.live)
+
+    def drained(self) -> None:
+        super().drained()
+        self._handover.wake()
+
+    def close(self) -> None:
+        super().close()
+        self._handover.wake()
+        if self._lookup is not None:
+            self._lookup.close()
+
+    def move(self, carrier: Carrier[Warp]) -> None:
+        """Nobody serves its queue: its messages go with this carrier from now on."""
+        self.carrier, self.circuit = carrier, None
+
     # -- in ---------------------------------------------------------------------------------------------------------
 
     def has_room(self, count: int) -> bool:
         # Behind the lock of a join somebody may be waiting.
-        return not self.may_hold_up and not self._lacks_room(count=count)
+        return not self.may_hold_up and not self.lacks_room(count=count)
 
     @property
     def may_hold_up(self) -> bool:
@@ -79,7 +105,9 @@ class Warp(Handover):
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         self.received(message)
-        if not self.may_hold_up or link == REPLAY:
+        if link == REPLAY:
+            return self._accept(message, full, again=True)
+        if not self.may_hold_up:
             return self._accept(message, full)
         with self._joining:
             try:
@@ -92,18 +120,20 @@ class Warp(Handover):
                 taken = self._accept(one, full) and taken
             return taken
 
-    def _accept(self, message: Message, full: Full, tried: BaseException | None = None) -> bool:
+    def _accept(self, message: Message, full: Full, tried: BaseException | None = None, *, again: bool = False) -> bool:
         """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
-        if full == "refuse" and self._lacks_room():
-            return False  # before its bytes are written anywhere
+        if full == "refuse" and self.lacks_room():
+            return False  # before its bytes are read, or written anywhere
+        if self._lookup is not None and (taken := self._lookup.take(self, message, full, again=again)) is not None:
+            return taken
         flight = Flight(-1, message)
         if not self._load(flight):
             self.course.left(message)
             return True
-        with self._changed:
-            if not self._wait_for_room(lambda: self._lacks_room(flight.size), full):
+        with self.changed:
+            if not self.wait_for_room(lambda: self.lacks_room(flight.size), full):
                 return False
-            flight.sequence = self._take_place()
+            flight.sequence = self._handover.take_place()
             self._take_off(flight)
             tried = tried or self.refusal(flight)
         self._send(flight, tried)
@@ -117,15 +147,35 @@ class Warp(Handover):
             failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=flight.message.id)
             failure.kind = "codec"
             failure.__cause__ = error
-            self.judge(flight.message, failure, self.node.retries)
+            self.judge(failure, self.node.retries)
+            self._recipient.give_up(self, flight.message, failure, self.node.retries)
             return False
         return True
 
-    def _take_place(self) -> int:
-        """Count one more message in here, and return its number; the caller has the lock."""
-        self._held += 1
-        self._sequence += 1
-        return self._sequence - 1
+    def hold_place(self, full: Full) -> int | None:
+        """Give a message its place before it is known whether it is sent; None: it has no room, or the run is over."""
+        with self.changed:
+            return self._handover.take_place() if self.wait_for_room(self.lacks_room, full) else None
+
+    def depart(self, sequence: int, message: Message) -> None:
+        """Send a message that holds its place: its time begins."""
+        flight = Flight(sequence, message)
+        if not self._load(flight):
+            self._end(flight, Done(message))
+            return
+        with self.changed:
+            if not self.wait_for_room(lambda: not self.carrier.room(flight.size), "wait"):
+                return
+            self._take_off(flight)
+            refusal = self.refusal(flight)
+        self._send(flight, refusal)
+
+    def arrive(self, sequence: int, done: Done, note: str = "") -> None:
+        """What comes of a message that holds its place is known, or nothing; ``note``: who knew that it fails."""
+        if done.error is not None:
+            self._recipient.give_up(self, done.message, done.error, -1, note)
+        self._through(Flight(sequence, done.message), done)
+        self.hand_over()
 
     def _take_off(self, flight: Flight) -> None:
         """In flight before it is sent: a result can be faster than the return from sending. The caller has the lock."""
@@ -136,7 +186,7 @@ class Warp(Handover):
     def _send(self, flight: Flight, tried: BaseException | None) -> None:
         self.tally.bytes += flight.size
         if tried is None:
-            self.carrier.post(self, flight, wait=self.may_wait)
+            self.carrier.post(self, flight, wait=self._recipient.may_wait)
         else:
             self.failed(flight, tried)
 
@@ -149,21 +199,27 @@ class Warp(Handover):
         flight.probe = refusal is None
         return refusal
 
-    def _lacks_room(self, size: int = 0, count: int = 1) -> bool:
-        return self._held + count > self.limits.window or not self.carrier.room(size)
+    def lacks_room(self, size: int = 0, count: int = 1) -> bool:
+        """Is there no room for so many messages more, of so many bytes?"""
+        return self._handover.held + count > self.limits.window or not self.carrier.room(size)
 
     def _start_clocks(self) -> None:
         if self._clocks.waits:
             self._clocks.start(min(self.parallel, self.rung))
 
     def send_again(self, flight: Flight, message: Message) -> None:
-        """Send a message once more, with other bytes: those it had are lost."""
+        """The bytes of a message are lost: send it once more with others, as soon as nothing else of it is missing."""
+        if not self._recipient.mends(self, flight, message):
+            self.send_anew(flight, message)
+
+    def send_anew(self, flight: Flight, message: Message) -> None:
+        """Send a message once more, with other bytes."""
         flight.message, flight.blob, flight.data, flight.remaking = message, None, None, False
         self.carrier.post(self, flight)
 
     def run_errand(self, message: Message, errand: Errand) -> None:
         """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
-        with self._changed:
+        with self.changed:
             self._errands += 1
             flight = Flight(self._errands, message, errand=errand)
             self.carrier.load(self, flight, codec.encode_apart((message,)))
@@ -174,39 +230,33 @@ class Warp(Handover):
         """Its worker says so: keep what a state is made of."""
         if self.course.progress is not None:
             self.course.progress.forbid(REMEMBERS.format(self.name))
-        with self._changed:
+        with self.changed:
             if self.retained is None:
-                self.retained = Retained(self._changed, self.flights, self._sequence)
+                self.retained = Retained(self.changed, self.flights, self._handover.places)
 
     @property
     def takes_references(self) -> bool:
         """Can a message come to it whose payload was not fetched?"""
-        return not self.may_hold_up and self.carrier.by_reference and self.retained is None
+        return not (self.may_hold_up or self.seen_here) and self.carrier.by_reference and self.retained is None
 
     @property
     def sends_references(self) -> bool:
         """Do its results go on to other warped nodes only, so that nobody here needs their bytes?"""
         return (
             bool(self.outlets)
-            and not self._slow
+            and not (self.is_slow or self.seen_here)
             and self.retained is None  # what it made cannot be made again
             and all(isinstance(each.station, Warp) and each.station.takes_references for each in self.outlets)
         )
 
     @property
-    def only_next(self) -> Warp | None:
-        """The node on the same queue, with no more slots, that gets all that comes out of this one and nothing else."""
-        if len(self.outlets) != 1 or self._slow or self.outlets[0].link.full != "block":
-            return None
-        station = self.outlets[0].station
-        if not isinstance(station, Warp) or station.queue != self.queue or len(station.open_links) != 1:
-            return None
-        if self.seen_here or station.seen_here:
-            return None
-        mine, its = self.limits, station.limits
-        if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):
-            return None  # it would be at work only where this one is
-        return station if mine.batches.size == its.batches.size == 1 else None
+    def is_slow(self) -> bool:
+        """Does handing over its results take time on its own?"""
+        return self._handover.slow
+
+    def go_on_to(self, onward: Warp | None) -> None:
+        """Workers may give this node what comes out, if there is one, before the runner hears of it."""
+        self.onward = onward
 
     # -- back -------------------------------------------------------------------------------------------------------
 
@@ -222,20 +272,33 @@ class Warp(Handover):
 
     def _through(self, flight: Flight, done: Done) -> None:
         """A message is through here: with its result, or given up."""
-        self._keep(flight.sequence, done)
+        if self._lookup is not None:
+            self._lookup.through(flight, done)
+        self._handover.keep(flight.sequence, done)
+
+    def _end(self, flight: Flight, done: Done) -> None:
+        """A message is through, says a thread that must not pass results on, such as the one that watches time."""
+        with self.changed:
+            self._through(flight, done)
+            self._handover.leave()
+
+    def hand_over(self) -> None:
+        """Pass on the results whose turn it is; who brought some calls it after a batch of them."""
+        self._handover.hand_over()
 
     def pass_through(self, link: str, done: Done, *, crowd: bool) -> None:
+        """Take a message from a link, and with it what this node made of it; :meth:`hand_over` passes that on."""
         full: Full = "crowd" if crowd else "wait"
         self.received(done.message)
         if done.error is not None:
             self._accept(done.message, full, done.error)
             return
-        with self._changed:
-            if not self._wait_for_room(lambda: self._held >= self.limits.window, full):
+        with self.changed:
+            if not self.wait_for_room(lambda: self._handover.held >= self.limits.window, full):
                 return
-            sequence = self._take_place()
+            sequence = self._handover.take_place()
         self._count(done, 0.0)
-        self._keep(sequence, done)
+        self._handover.keep(sequence, done)
 
     def _count(self, done: Done, seconds: float) -> None:
         if done.console is not None:
@@ -249,7 +312,7 @@ class Warp(Handover):
 
     def noted(self, flight: Flight, note: Note) -> None:
         """A message is through here, and a node further on is at work on what came out: its time counts now."""
-        with self._changed:
+        with self.changed:
             if not flight.done and self.flights.get(flight.sequence) is flight:
                 self._clocks.note(flight, note)
 
@@ -264,22 +327,27 @@ class Warp(Handover):
             self.printed(flight.message, error.console, error)
         if self.circuit is not None:
             self.circuit.judge(error, unserved=flight.unserved)
-        delay = self.judge(flight.message, error, flight.attempt)
+        delay = self.judge(error, flight.attempt)
         if delay is None:
-            with self._changed:
-                self._through(flight, Done(flight.message, error=error))
-                self._leave()  # said by a thread that must not pass messages on, such as the one that watches time
+            self._recipient.give_up(self, flight.message, error, flight.attempt)
+            with self.changed:
+                self._end(flight, Done(flight.message, error=error))
                 gone = self.retained.give_up(flight.sequence, flight.message) if self.retained is not None else None
             if gone is not None:
                 self.carrier.post(self, gone, wait=False)
             return
         again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
-        with self._changed:
+        with self.changed:
             self.flights[again.sequence] = again
-            self._later.append((time.monotonic() + delay, again))
+            self._clocks.later(again, delay)
+
+    def drop(self, flight: Flight, error: BaseException) -> None:
+        """Nobody waits for a message any more: its result counts for nothing."""
+        if self._settle(flight):
+            self._end(flight, Done(flight.message, error=error))
 
     def _settle(self, flight: Flight, *, answered: bool = False) -> bool:
-        with self._changed:
+        with self.changed:
             if flight.done or self.flights.get(flight.sequence) is not flight:
                 return False
             flight.done = True
@@ -293,35 +361,13 @@ class Warp(Handover):
             self.carrier.settled(self, flight)
         return True
 
-    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
-        payload = message.payload
-        if not isinstance(payload, codec.Elsewhere):
-            super().bury(message, error, attempt, note, starts_at)
-            return
-
-        def fetch_and_bury() -> None:
-            here = self.carrier.here(message)
-            if here is not None:
-                super(Warp, self).bury(here, error, attempt, note)
-            else:
-                first = payload.lineage.steps[0][0].name
-                lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
-                super(Warp, self).bury(payload.lineage.ancestor, error, attempt, lost, first)
-            self.course.left(message)
-
-        self.course.hold(message)
-        self.course.later(fetch_and_bury)  # who gives it up may be watching time
-
     # -- time -------------------------------------------------------------------------------------------------------
 
     def check(self, now: float) -> None:
-        with self._changed:
+        with self.changed:
             self._start_clocks()
-            again = [flight for due, flight in self._later if due <= now and not flight.done]
-            self._later = [(due, flight) for due, flight in self._later if due > now]
+            again = self._clocks.again(now)
             late = self._clocks.late(self.flights.values(), now)
-            for flight in again:
-                self._clocks.restart(flight)
         for flight in again:
             refusal = self.refusal(flight)
             if refusal is None:
@@ -344,8 +390,8 @@ class Warp(Handover):
             where, company = taken
             if note is not None:
                 self.returned(flight, note.done)
-                with self._changed:
-                    self._leave()
+                with self.changed:
+                    self._handover.leave()
                 continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
             for each in (flight, *company):

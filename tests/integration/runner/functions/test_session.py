@@ -21,6 +21,7 @@ from celerypipe.mailbox.blob.blob import is_shared
 from celerypipe.mailbox.cancellation import cancel
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import Client, connect
+from celerypipe.runner.functions.call import outcome_of
 from tests.nodes import called
 from tests.nodes.called import CONFIG
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
@@ -173,7 +174,7 @@ def test_a_process_that_ends_without_closing_cancels(
 def test_an_input_that_a_worker_does_not_see_goes_through_redis(runner: Runner) -> None:
     large = runner.submit(called.large, 4)
     assert large.exception(30) is None
-    session, outcome = runner._session, large._outcome
+    session, outcome = runner._session, outcome_of(large)
     assert session is not None
     assert outcome is not None
 

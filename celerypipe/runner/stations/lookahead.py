@@ -1,8 +1,7 @@
-"""A node that runs here and whose results are remembered: it computes only what the result cache does not know."""
+"""What a node that runs here asks of the result cache: it computes only what the cache does not know."""
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +9,8 @@ from dataclasses import dataclass
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.node import KNOWN, NodeCache
 from celerypipe.cache.question import Claim, Found
-from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.message.message import Message
-from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.local import LocalStation, MakeInstance
-from celerypipe.runner.stations.station import REPLAY
+from celerypipe.runner.stations.station import REPLAY, Station
 
 
 @dataclass(slots=True, eq=False)
@@ -32,27 +28,29 @@ class Ahead:
     answer: Found | Claim | None = None
 
 
-class CachedLocal(LocalStation):
+class Lookahead:
     """Asks for all that waits at once, before the node gets any of it; messages leave in their order.
 
     It claims only what it is about to compute: who claims ahead and waits for others at the same time may wait for
-    somebody who waits for him.
+    somebody who waits for him. ``inbox``: what came, by its link; the station's lock guards it, and all in here.
     """
 
-    def __init__(self, course: Course, node: NodeDefinition, make: MakeInstance, cache: NodeCache) -> None:
-        super().__init__(course, node, make)
-        self.cache = cache
+    def __init__(self, station: Station, inbox: deque[tuple[str, Message]], cache: NodeCache) -> None:
+        self._station = station
+        self._inbox = inbox
+        self._cache = cache
+        self._changed = station.changed
         self._ahead: deque[Ahead] = deque()
         self._taking = 0
         #: What is being computed for the cache: its claim, what it asks, and its input as that came.
         self._claim: tuple[Claim, Asked, Message] | None = None
 
-    def _waiting(self) -> int:
-        return len(self._inbox) + self._taking + len(self._ahead)
+    def __len__(self) -> int:
+        return self._taking + len(self._ahead)
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
-    def _next(self) -> Message | None:
+    def next(self) -> Message | None:
         """The next message that is to be computed; what is known is handed on meanwhile."""
         while (first := self._first()) is not None:
             answer = first.answer
@@ -68,14 +66,14 @@ class CachedLocal(LocalStation):
 
     def _first(self) -> Ahead | None:
         """Wait until it is known what is to be done with the first message that waits; None at the end."""
-        while not self.course.over.is_set():
+        while not self._station.course.over.is_set():
             self._take_in()
             with self._changed:
                 if self._ahead and not self._ahead[0].asking:
                     return self._ahead[0]
                 if self._inbox:
                     continue
-                if not self._ahead and self._ended:
+                if not self._ahead and self._station.ended:
                     return None
                 self._changed.wait(0.5)
         return None
@@ -88,16 +86,16 @@ class CachedLocal(LocalStation):
             self._taking = len(taken)
         new: list[Ahead] = []
         for link, message in taken:
-            self.received(message)
-            joined = (message,) if link == REPLAY else self.join.put(link, message)
-            new += [Ahead(one, self.cache.asked(one), link == REPLAY) for one in joined]
+            self._station.received(message)
+            joined = (message,) if link == REPLAY else self._station.join.put(link, message)
+            new += [Ahead(one, self._cache.asked(one), link == REPLAY) for one in joined]
         alone = len(new) == 1 and not self._ahead
         with self._changed:
             self._ahead.extend(new)
             self._taking = 0
             self._changed.notify_all()
         for each in new:
-            if each.asked is not None and not self.cache.refresh:
+            if each.asked is not None and not self._cache.refresh:
                 self._ask(each, each.asked, look=not alone)
 
     def _ask(self, ahead: Ahead, asked: Asked, *, look: bool) -> None:
@@ -105,14 +103,14 @@ class CachedLocal(LocalStation):
             with self._changed:
                 ahead.answer, ahead.asking = answer, False
                 self._changed.notify_all()
-            if isinstance(answer, Claim) and self.course.over.is_set():
+            if isinstance(answer, Claim) and self._station.course.over.is_set():
                 answer.drop()
 
         ahead.look, ahead.asking = look, True
         if look:
-            self.cache.look(asked, ahead.message, answered, again=ahead.again)
+            self._cache.look(asked, ahead.message, answered, again=ahead.again)
         else:
-            self.cache.ask(asked, ahead.message, answered, again=ahead.again)
+            self._cache.ask(asked, ahead.message, answered, again=ahead.again)
 
     def _leave_ahead(self) -> None:
         with self._changed:
@@ -121,7 +119,7 @@ class CachedLocal(LocalStation):
 
     def _begin(self, first: Ahead) -> Message:
         if isinstance(first.answer, Claim) and first.asked is not None:
-            self.tally.misses += 1
+            self._station.tally.misses += 1
             # A node should not write into its input's notes. One that does must not make them look like the input's.
             came = first.message.with_changes(meta=dict(first.message.meta))
             with self._changed:
@@ -129,30 +127,28 @@ class CachedLocal(LocalStation):
         return first.message
 
     def _pass_on_found(self, message: Message, found: Found) -> None:
-        self.tally.hit(found.size, found.seconds)
+        station = self._station
+        station.tally.hit(found.size, found.seconds)
         if found.failure is None:
-            self.pass_on(found.outputs(message), message)
+            station.pass_on(found.outputs(message), message)
         else:
-            error = self.cache.error_of(found.failure, message)
-            self._give_up_known(message, error, KNOWN)
-        self.course.left(message)
+            error = self._cache.error_of(found.failure, message)
+            station.tally.failed[error.kind] += 1
+            station.give_up(message, error, -1, KNOWN)
+        station.course.left(message)
 
     # -- what came of it --------------------------------------------------------------------------------------------
 
-    def pass_on(
-        self, outputs: Sequence[Message], parent: Message | None, *, number: int | None = None, crowd: bool = False
-    ) -> None:
-        claimed = self._take_claim()
-        if claimed is not None and parent is not None:
+    def computed(self, outputs: Sequence[Message], seconds: float) -> None:
+        """The node is through with a message."""
+        if (claimed := self._take_claim()) is not None:
             claim, asked, came = claimed
-            self.cache.keep(claim, asked, outputs, came, seconds=time.monotonic() - self._turn.since)
-        super().pass_on(outputs, parent, number=number, crowd=crowd)
+            self._cache.keep(claim, asked, outputs, came, seconds=seconds)
 
-    def judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
-        delay = super().judge(message, error, attempt)
-        if delay is None and (claimed := self._take_claim()) is not None:
-            self.cache.failed(claimed[0], claimed[1], error)
-        return delay
+    def gave_up(self, error: BaseException) -> None:
+        """Nothing will come of a message."""
+        if (claimed := self._take_claim()) is not None:
+            self._cache.failed(claimed[0], claimed[1], error)
 
     def _take_claim(self) -> tuple[Claim, Asked, Message] | None:
         with self._changed:
@@ -160,7 +156,7 @@ class CachedLocal(LocalStation):
         return claimed
 
     def close(self) -> None:
-        super().close()
+        """The run is over: others may compute what is not computed now."""
         with self._changed:
             claims = [each.answer for each in self._ahead if isinstance(each.answer, Claim)]
         claimed = self._take_claim()
