@@ -127,7 +127,8 @@ class Assembly:
                 if isinstance(station, LocalStation) and hasattr(station.instance.listing.node, "next_batch"):
                     next_batch = station.next_batch
                 names = [link.source for link in links]
-                station.join = join_of(station.node.sync, name, names, capacity, next_batch)
+                followers = self.course.followers
+                station.join = join_of(station.node.sync, name, names, capacity, next_batch, followers)
 
     @staticmethod
     def _window(node: NodeDefinition) -> int:
