@@ -13,9 +13,6 @@ from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
 
-#: The folder of celerypipe; frames of its built-in nodes are shown, as those of other nodes are.
-OURS = Path(__file__).parent.parent
-
 
 class Instance:
     """One node object and its life. It is lent to one user at a time."""
@@ -135,8 +132,9 @@ def trace(error: BaseException) -> str:
 
 
 def _is_ours(frames: TracebackType) -> bool:
-    file = Path(frames.tb_frame.f_code.co_filename)
-    return OURS in file.parents and OURS / "nodes" not in file.parents
+    """Is this a frame of celerypipe? Those of its built-in nodes are shown, as those of other nodes are."""
+    module = f"{frames.tb_frame.f_globals.get('__name__')}."  # where files lie says nothing of whose they are
+    return module.startswith("celerypipe.") and not module.startswith("celerypipe.nodes.")
 
 
 #: What came out for one message of a batch, or why nothing did.
