@@ -1,4 +1,4 @@
-"""What a node takes and depends on, read from its source here: for questions to the cache while no worker lives.
+"""What a node takes and depends on, read from its source here: its arguments, its version, the notes it looks at.
 
 It is what its worker would tell, or nothing: a version that is declared in the class itself, and defaults that stand
 there as plain values. The module is not run.
@@ -24,7 +24,7 @@ class _Unreadable(Exception):
 
 
 def schema_of_mark(mark: str) -> ClassSchema | None:
-    """Return what a worker would tell the cache of a dotted mark: its code, arguments and meta; None: not known here.
+    """Return what a worker would tell of a dotted mark: its code, arguments and meta; None: not known here.
 
     A mark whose module is loaded is asked itself.
     """
