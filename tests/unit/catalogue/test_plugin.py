@@ -77,7 +77,7 @@ def test_a_plugin_named_like_a_built_in_is_refused(tmp_path: Path, write: Write)
     with pytest.raises(ConfigError, match=r"provided by built-in and by plugin"):
         catalogue.find("passthrough_identity", "proc")
     with pytest.raises(ConfigError, match=r"provided by built-in and by plugin"):
-        catalogue.entries()
+        catalogue.listings()
     assert catalogue.find("json_lines", "proc").node.__name__ == "Mine"
     assert catalogue.find("json_lines", "sink").node is JsonLinesSink
 
@@ -114,9 +114,9 @@ def test_a_broken_plugin_is_named_with_its_file(tmp_path: Path, write: Write, fi
     with pytest.raises(ConfigError, match=said):
         catalogue.find("bad")
     with pytest.raises(ConfigError, match=said):
-        catalogue.entries()
+        catalogue.listings()
     refused: list[ConfigError] = []
-    assert "bad" not in [entry.mark for entry in catalogue.entries(refused)]
+    assert "bad" not in [entry.mark for entry in catalogue.listings(refused)]
     assert len(refused) == 1
 
 
