@@ -22,9 +22,6 @@ T = TypeVar("T")
 
 CallState = Literal["waiting", "queued", "running", "done", "failed", "cancelled", "timed out", "lost", "cached"]
 
-#: What ``Future`` itself calls the state of one that was cancelled a moment ago.
-_CANCELLED = "CANCELLED"
-
 
 @dataclass(frozen=True, slots=True)
 class Timing:
