@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.declaration import ROOTS, Definition, definition_of_mark
+from celerypipe.catalogue.declaration import ROOTS, Definition, assigns, definition_of_mark
 from celerypipe.catalogue.told import default_digest
 from celerypipe.contract.contract import node_class
 
@@ -81,12 +81,7 @@ def _constant(cls: ast.ClassDef, name: str) -> Any:
     """The value that a class gives to a name, None if it gives none."""
     values = []
     for statement in ast.walk(cls):
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign | ast.AugAssign):
-            targets = [statement.target]
-        if any(isinstance(each, ast.Name) and each.id == name for each in targets):
+        if assigns(statement, name):
             if statement not in cls.body or isinstance(statement, ast.AugAssign):
                 raise _Unreadable
             values.append(_literal(getattr(statement, "value", None)))

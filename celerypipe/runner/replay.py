@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 
-from celerypipe.definition.graph import Graph
+from celerypipe.definition.graph import Graph, reached
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.runner.folder.descent import Descent
@@ -156,14 +156,7 @@ def starts_of(pipeline: Pipeline, letters: Iterable[DeadLetter]) -> tuple[str, .
 
 def concerned(graph: Graph, starts: Iterable[str]) -> frozenset[str]:
     """Return these nodes and all after them: what else there is in the pipeline has nothing to do in a replay."""
-    found: set[str] = set()
-    waiting = list(starts)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += [link.target for link in graph.downstream(name)]
-    return frozenset(found)
+    return reached(starts, lambda name: [link.target for link in graph.downstream(name)])
 
 
 def no_loose_ends(pipeline: Pipeline, graph: Graph, names: frozenset[str]) -> None:
