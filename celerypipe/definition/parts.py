@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -53,12 +52,7 @@ def _mark(value: str) -> str:
     return value
 
 
-def _text_of_path(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
 Name = Annotated[str, AfterValidator(_name)]
-PathText = Annotated[str, BeforeValidator(_text_of_path), Field(min_length=1)]
 
 
 class Link(Shape):
@@ -224,13 +218,12 @@ class NodeDefinition(Shape):
     @property
     def timeout(self) -> float | None:
         """Its timeout, wherever that was written."""
-        return self.own_timeout if self.own_timeout is not None else self.warp_configuration.timeout
+        return self.own_timeout or self.warp_configuration.timeout
 
     @property
     def retries(self) -> int:
         """Its retries, wherever they were written."""
-        retries = self.warp_configuration.retries
-        return retries if retries is not None else self.own_retries
+        return self.own_retries or self.warp_configuration.retries or 0
 
     @model_validator(mode="before")
     @classmethod
