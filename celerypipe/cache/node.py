@@ -11,7 +11,7 @@ from celerypipe.cache.asker import Schema
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Found
-from celerypipe.cache.signature import schema_of_mark
+from celerypipe.catalogue.signature import schema_of_mark
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.mailbox.holder import Holder, Process

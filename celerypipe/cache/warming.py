@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from celerypipe.definition.graph import reached
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
 
@@ -14,15 +15,10 @@ def up_to_cached(pipeline: Pipeline) -> Pipeline:
     senders: dict[str, list[str]] = {}
     for link in pipeline.links:
         senders.setdefault(link.target, []).append(link.source)
-    wanted: set[str] = set()
-    waiting = [node.name for node in pipeline.nodes if node.cache is not None]
-    if not waiting:
+    cached = [node.name for node in pipeline.nodes if node.cache is not None]
+    if not cached:
         raise ConfigError(f'no node of pipeline {pipeline.name!r} has a cache to fill; write "cache": true into one')
-    while waiting:
-        name = waiting.pop()
-        if name not in wanted:
-            wanted.add(name)
-            waiting += senders.get(name, ())
+    wanted = reached(cached, lambda name: senders.get(name, ()))
     nodes = tuple(
         node.model_copy(update={"auto_dump": False}) if node.auto_dump else node
         for node in pipeline.nodes

@@ -15,12 +15,10 @@ from pathlib import Path
 from blake3 import blake3
 
 from celerypipe.catalogue.project import Look, is_installed, project_of
-from celerypipe.catalogue.text import without_others
+from celerypipe.catalogue.text import OURS, without_others
 from celerypipe.contract.contract import Node
 from celerypipe.version import VERSION
 
-#: Modules of celerypipe itself, which are as old as it is.
-OURS = "celerypipe"
 #: Nanoseconds that one look at files is good for: a worker asks for all its marks at once.
 LOOK_LASTS = 2 * 10**9
 

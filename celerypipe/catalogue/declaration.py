@@ -114,19 +114,24 @@ def _version_in(definitions: Sequence[Definition], path: Sequence[str]) -> str |
 
 def _version_of_class(found: ast.ClassDef, others: Sequence[Definition]) -> str | None:
     for statement in found.body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        if any(isinstance(target, ast.Name) and target.id == "version" for target in targets):
-            return _text(getattr(statement, "value", None))
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and assigns(statement, "version"):
+            return _text(statement.value)
     bases = [base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in found.bases]
     for base in bases:
         parent = next((each for each in others if each.name == base and each is not found), None)
         if isinstance(parent, ast.ClassDef):
             return _version_of_class(parent, [each for each in others if each is not found])
     return "" if any(base in ROOTS for base in bases) else None
+
+
+def assigns(statement: ast.AST, name: str) -> bool:
+    """Does a statement give this name a value?"""
+    match statement:
+        case ast.Assign(targets=targets):
+            return any(isinstance(each, ast.Name) and each.id == name for each in targets)
+        case ast.AnnAssign(target=ast.Name(id=given)) | ast.AugAssign(target=ast.Name(id=given)):
+            return given == name
+    return False
 
 
 def _version_of_function(found: ast.FunctionDef) -> str | None:

@@ -9,12 +9,10 @@ from types import TracebackType
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
+from celerypipe.catalogue.text import OURS
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
-
-#: The folder of celerypipe; frames of its built-in nodes are shown, as those of other nodes are.
-OURS = Path(__file__).parent.parent
 
 
 class Instance:
@@ -135,8 +133,9 @@ def trace(error: BaseException) -> str:
 
 
 def _is_ours(frames: TracebackType) -> bool:
-    file = Path(frames.tb_frame.f_code.co_filename)
-    return OURS in file.parents and OURS / "nodes" not in file.parents
+    """Is this a frame of celerypipe? Those of its built-in nodes are shown, as those of other nodes are."""
+    module = f"{frames.tb_frame.f_globals.get('__name__')}."  # where files lie says nothing of whose they are
+    return module.startswith(f"{OURS}.") and not module.startswith(f"{OURS}.nodes.")
 
 
 #: What came out for one message of a batch, or why nothing did.

@@ -12,6 +12,7 @@ from blake3 import blake3
 
 #: Above this a file is data, whatever it is called.
 LARGEST = 64 * 1024 * 1024
+#: Modules of celerypipe itself, which are as old as it is.
 OURS = "celerypipe"
 #: What does nothing to the class below it, or to the function that it decorates, but make it a node.
 CONTRACT = frozenset({"Source", "Proc", "Sink", "Node", "node"})

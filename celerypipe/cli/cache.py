@@ -20,7 +20,7 @@ from celerypipe.cache import explain as explanation
 from celerypipe.cache import index
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
-from celerypipe.cli.options import ALLOW, REFRESH
+from celerypipe.cli.options import ALLOW, JSON, QUIET, REFRESH
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
 from celerypipe.definition.pipeline import Pipeline
@@ -37,7 +37,6 @@ REDIS_OPTION = click.option(
     help="Where the cache is; else the Redis that CELERYPIPE_CACHE_URL or CELERYPIPE_REDIS_URL names, "
     f"else {DEFAULT_REDIS_URL}.",
 )
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 #: Columns of what goes into a file or a pipe.
 FILE_WIDTH = 160
@@ -61,7 +60,7 @@ def cache() -> None:
 
 @cache.command(short_help="What is kept, and what it was good for.")
 @REDIS_OPTION
-@JSON_OPTION
+@JSON
 def stats(redis: str | None, as_json: bool) -> None:
     """Show what is kept, and what it was good for: hits, misses, bytes and seconds saved, all runs together."""
     with _client(redis) as (client, url):
@@ -87,7 +86,7 @@ def stats(redis: str | None, as_json: bool) -> None:
 @click.argument("pattern", default="*")
 @REDIS_OPTION
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
-@JSON_OPTION
+@JSON
 def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
     """List what is kept, those used last first."""
     with _client(redis) as (client, _):
@@ -109,7 +108,7 @@ def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
 @REDIS_OPTION
 @click.option("--all", "every", is_flag=True, help="All of it, also what cannot be read.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@JSON_OPTION
+@JSON
 def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_json: bool) -> None:
     """Forget results: those that match, or all. Runs compute them anew."""
     if bool(patterns) == every:
@@ -157,8 +156,8 @@ def explain(run: str, node: str, message: str, redis: str | None) -> None:
 @click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec.")
 @REFRESH
 @ALLOW
-@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
-@JSON_OPTION
+@QUIET
+@JSON
 def warm(
     pipeline: Path,
     redis: str | None,

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from celerypipe.cli.letters import content_of, facts_of, table
-from celerypipe.cli.options import ALLOW
+from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
 from celerypipe.definition.pipeline import Pipeline
@@ -30,7 +30,6 @@ STRANGE = 10
 
 PLACE_ARGUMENT = click.argument("place", type=click.Path(path_type=Path))
 NODE_OPTION = click.option("--node", metavar="NAME", help="Only what died at this node.")
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -45,7 +44,7 @@ def dead() -> None:
 @PLACE_ARGUMENT
 @ALLOW
 @NODE_OPTION
-@JSON_OPTION
+@JSON
 def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool) -> None:
     """List the dead letters, oldest first."""
     found = chosen(store_of(place, allow), node=node)
@@ -64,7 +63,7 @@ def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool)
 @PLACE_ARGUMENT
 @ALLOW
 @click.argument("letter")
-@JSON_OPTION
+@JSON
 def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> None:
     """Show one dead letter: what it was, where and why it was given up, the traceback."""
     store = store_of(place, allow)
@@ -91,10 +90,10 @@ def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> No
 @click.argument("letters", nargs=-1, metavar="[LETTER]...")
 @NODE_OPTION
 @click.option("--run", "run_id", metavar="RUN", help="Replay in this run, which is going on, instead of a new one.")
-@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one.")
-@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
-@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
-@JSON_OPTION
+@REDIS
+@LOCAL
+@QUIET
+@JSON
 def replay(
     place: Path,
     allow: tuple[Path, ...],
@@ -156,7 +155,7 @@ def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) 
 @NODE_OPTION
 @click.option("--all", "every", is_flag=True, help="All of them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@JSON_OPTION
+@JSON
 def remove(
     place: Path,
     allow: tuple[Path, ...],

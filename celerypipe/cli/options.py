@@ -25,6 +25,13 @@ TIMEOUT = click.option(
     help="End the run after so long; wins over the pipeline's deadline.",
 )
 
+REDIS = click.option(
+    "--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one."
+)
+LOCAL = click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
+QUIET = click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 ALLOW = click.option(
     "--allow",
     multiple=True,

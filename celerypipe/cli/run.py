@@ -14,7 +14,7 @@ from rich.live import Live
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
-from celerypipe.cli.options import ALLOW, NO_CACHE, REFRESH, RERUN_FAILING, TIMEOUT
+from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.cli.printed import shown
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.embedded import Embedded
@@ -33,8 +33,8 @@ USED = CacheUse()
 
 @click.command()
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one.")
-@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
+@REDIS
+@LOCAL
 @TIMEOUT
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
 @click.option(
@@ -48,7 +48,7 @@ USED = CacheUse()
 @REFRESH
 @RERUN_FAILING
 @ALLOW
-@click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+@QUIET
 def run(
     pipeline: Path,
     redis: str | None,

@@ -62,9 +62,9 @@ class Reader:
         self.depth -= 1
         return value
 
-    def part(self, count: int = 1) -> None:
-        """Take note of arrays, bytes and messages."""
-        self.parts += count
+    def part(self) -> None:
+        """Take note of an array, bytes or a message."""
+        self.parts += 1
         if self.parts > tags.MAX_PARTS:
             raise CodecError(f"malformed message: more than {tags.MAX_PARTS:,} arrays, bytes and messages")
 

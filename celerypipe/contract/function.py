@@ -4,50 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import typing
-import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import CodeType, FunctionType
 from typing import Any, ClassVar, overload
 
 from celerypipe.contract.contract import Output, Proc
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
-
-#: Function → its version, and the code that defined it: each execution of a module or a cell has code of its own.
-_made: weakref.WeakKeyDictionary[FunctionType, tuple[str, weakref.ref[CodeType]]] = weakref.WeakKeyDictionary()
-
-
-def refuse_twin(function: object, version: str) -> None:
-    """Raise :class:`ConfigError` if the same execution of a module made a function of that name in another version."""
-    if not isinstance(function, FunctionType) or "." in function.__qualname__:
-        return
-    running = _running(function)
-    if running is None:
-        return
-    twin = function.__globals__.get(function.__name__)
-    if isinstance(twin, FunctionType) and twin in _made:
-        before, body = _made[twin]
-        here, there = function.__code__.co_firstlineno, twin.__code__.co_firstlineno
-        if body() is running and before != version and here != there:
-            raise ConfigError(
-                f"{function.__code__.co_filename}: {function.__name__} is defined twice, in line {there} as version "
-                f"{before!r} and in line {here} as version {version!r}; give one of them another name"
-            )
-    _made[function] = (version, weakref.ref(running))
-
-
-def _running(function: FunctionType) -> CodeType | None:
-    """The code that defines a function right now."""
-    frame = sys._getframe(1)
-    while frame.f_globals is not function.__globals__:
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
-    return frame.f_code
-
 
 #: What ``cache`` may be.
 Cache = bool | str | float | Mapping[str, Any]
@@ -132,7 +96,6 @@ def node(
 
 def _decorate(function: F, *, options: Options) -> F:
     parameters = list(inspect.signature(function).parameters.values())
-    refuse_twin(function, options.version)
     named = (p for p in parameters[1:] if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     configuration = [p.replace(kind=p.KEYWORD_ONLY) for p in named]
     hints = _hints(function)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
@@ -49,6 +49,18 @@ class Graph:
     def downstream(self, name: str) -> tuple[Link, ...]:
         """The links out of a node, as they stand in the definition."""
         return tuple(link for link in self.links if link.source == name)
+
+
+def reached(starts: Iterable[str], onward: Callable[[str], Iterable[str]]) -> frozenset[str]:
+    """Return these nodes and all that ``onward`` leads to from them."""
+    found: set[str] = set()
+    waiting = list(starts)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += onward(name)
+    return frozenset(found)
 
 
 def complaints(pipeline: Pipeline, fed: Sequence[str] = ()) -> list[Complaint]:

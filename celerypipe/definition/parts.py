@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from celerypipe.contract.contract import MARK, node_class
 from celerypipe.contract.function import Options
@@ -53,12 +52,7 @@ def _mark(value: str) -> str:
     return value
 
 
-def _text_of_path(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
 Name = Annotated[str, AfterValidator(_name)]
-PathText = Annotated[str, BeforeValidator(_text_of_path), Field(min_length=1)]
 
 
 class Link(Shape):
@@ -166,6 +160,8 @@ class WarpConfiguration(Shape):
 class NodeDefinition(Shape):
     """One node of a pipeline. In Python ``mark`` may be the class, or the function under ``@node``, itself."""
 
+    model_config = ConfigDict(validate_by_name=False)
+
     name: Name = Field(description="Its name, unique in the pipeline.")
     type: Literal["source", "proc", "sink"] = Field(description="What it does: send, turn, receive messages.")
     mark: Annotated[str, AfterValidator(_mark)] = Field(
@@ -184,8 +180,10 @@ class NodeDefinition(Shape):
     warp_configuration: Annotated[WarpConfiguration, Inside] = Field(
         default_factory=lambda: WarpConfiguration(), description="How it runs when it is warped."
     )
-    timeout: Seconds | None = Field(None, description="Seconds a message may take, waiting for a worker included.")
-    retries: Whole = Field(0, description="How often a failed message is tried again.")
+    own_timeout: Seconds | None = Field(
+        None, alias="timeout", description="Seconds a message may take, waiting for a worker included."
+    )
+    own_retries: Whole = Field(0, alias="retries", description="How often a failed message is tried again.")
     on_error: Literal["stop", "skip", "dead_letter"] = Field(
         "stop", description="After the last try: end the run, go on without the message, or keep it aside."
     )
@@ -217,6 +215,16 @@ class NodeDefinition(Shape):
         """The queue it runs on when it is warped; empty if nothing says which."""
         return self.warp_configuration.queue or _queue_of(self.mark)
 
+    @property
+    def timeout(self) -> float | None:
+        """Its timeout, wherever that was written."""
+        return self.own_timeout or self.warp_configuration.timeout
+
+    @property
+    def retries(self) -> int:
+        """Its retries, wherever they were written."""
+        return self.own_retries or self.warp_configuration.retries or 0
+
     @model_validator(mode="before")
     @classmethod
     def _of_class(cls, data: Any) -> Any:
@@ -230,14 +238,8 @@ class NodeDefinition(Shape):
         return _with_options(data, options) if isinstance(options, Options) else data
 
     @model_validator(mode="after")
-    def _settle(self) -> Self:
+    def _agrees(self) -> Self:
         refuse(type(self).__name__, _contradictions(self))
-        warp = self.warp_configuration
-        # Not part of model_fields_set, so that to_dict returns what was written.
-        if self.timeout is None:
-            self.__dict__["timeout"] = warp.timeout
-        if warp.retries is not None:
-            self.__dict__["retries"] = warp.retries
         return self
 
 
@@ -280,8 +282,8 @@ def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
 def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
     warp = node.warp_configuration
     for key in ("timeout", "retries"):
-        here, there = getattr(node, key), getattr(warp, key)
-        if key in node.model_fields_set and None not in (here, there) and here != there:
+        here, there = getattr(node, f"own_{key}"), getattr(warp, key)
+        if f"own_{key}" in node.model_fields_set and None not in (here, there) and here != there:
             text = f"is {there:g} here and {here:g} on the node; they are the same setting: write it once"
             yield ("warp_configuration", key), text
     if node.warped and warp.batches.size > warp.window:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.file import read_definition
-from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, PathText, WarpConfiguration
+from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
 from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, not_yet, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
 from celerypipe.settings import allowed_folders
@@ -25,6 +25,13 @@ __all__ = [
     "json_schema",
     "resolve_environment",
 ]
+
+
+def _text_of_path(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+PathText = Annotated[str, BeforeValidator(_text_of_path), Field(min_length=1)]
 
 
 class Body(Shape):

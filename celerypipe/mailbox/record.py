@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -15,11 +15,11 @@ from celerypipe.errors import CodecError
 class Record:
     """What a runner wrote about a warped node: limits in seconds, ``room`` in replies.
 
-    ``configuration``: None for a function that is called, whose arguments come with its messages; ``shared``: large
-    results go into shared memory; ``compression``: how those are packed that do not; ``neighbours``: the nodes of the
-    run on the same queue, itself too, upstream ones first; ``onward``: the one of them that gets all that comes out of
-    it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for them to come; ``pinned``: a
-    stateful node stays in one process; ``console``: what it prints goes to the runner.
+    ``configuration``: None for a function that is called, whose arguments come with its messages; ``neighbours``: the
+    nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them that gets all that
+    comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for them to come;
+    ``pinned``: a stateful node stays in one process; ``console``: what it prints goes to the runner; ``shared``: large
+    results go into shared memory; ``compression``: how those are packed that do not.
     """
 
     mark: str
@@ -30,7 +30,6 @@ class Record:
     term: float
     room: int
     budget: int
-    shared: bool = False
     parallel: int | None = None
     neighbours: tuple[str, ...] = ()
     onward: str = ""
@@ -39,19 +38,24 @@ class Record:
     wait: float = 0.0
     pinned: bool = False
     console: bool = False
+    shared: bool = False
+
+    def write(self) -> bytes:
+        """Encode it."""
+        return codec.encode_value({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def read(cls, data: bytes) -> Record:
         """Decode it; :class:`CodecError` when it is of another version, or was written by nobody who knows how."""
-        fields = codec.decode_value(data)
-        configuration = fields.get("configuration", ()) if type(fields) is dict else ()
+        values = codec.decode_value(data)
+        configuration = values.get("configuration", ()) if type(values) is dict else ()
         named = type(configuration) is dict and all(type(name) is str for name in configuration)
         if configuration is not None and not named:
             raise CodecError("no record of a node: it has no configuration")
         try:
             # Only looked at: what the codec brought is more exact than what comes out of this.
-            msgspec.convert({**fields, "configuration": {}}, cls)
-            return cls(**fields)
+            msgspec.convert({**values, "configuration": {}}, cls)
+            return cls(**values)
         except (TypeError, msgspec.ValidationError) as error:
             raise CodecError(f"no record of a node: {error}") from None
 

@@ -13,6 +13,7 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.check.complaints import is_known_here
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.mailbox.record import Record
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
@@ -124,7 +125,8 @@ class Assembly:
                 if isinstance(station, LocalStation) and hasattr(station.instance.listing.node, "next_batch"):
                     next_batch = station.next_batch
                 names = [link.source for link in links]
-                station.join = join_of(station.node.sync, name, names, capacity, next_batch)
+                followers = self.course.followers
+                station.join = join_of(station.node.sync, name, names, capacity, next_batch, followers)
 
     @staticmethod
     def _window(node: NodeDefinition) -> int:
@@ -149,7 +151,7 @@ class Assembly:
             outflow.drained()  # every end is a sink: there is nothing to read
         return outflow
 
-    def record(self, warp: Warp) -> dict[str, Any]:
+    def record(self, warp: Warp) -> Record:
         """Return what activations are told about a warped node."""
         node = warp.node
         return record_of(
@@ -177,24 +179,24 @@ def record_of(
     budget: int,
     neighbours: Iterable[str],
     onward: str = "",
-) -> dict[str, Any]:
-    """Return what activations are told about a warped node, as :class:`celerypipe.mailbox.record.Record` reads it."""
+) -> Record:
+    """Return what activations are told about a warped node."""
     limits = node.warp_configuration
-    return {
-        "mark": node.mark,
-        "configuration": configuration,
-        "timeout": node.timeout,
-        "linger": limits.linger,
-        "slice": limits.slice,
-        "term": limits.term,
-        "room": rooms,
-        "budget": budget,
-        "parallel": limits.parallel,
-        "neighbours": tuple(neighbours),
-        "onward": onward,
-        "compression": limits.compression,
-        "batch": limits.batches.size,
-        "wait": limits.batches.wait,
-        "pinned": limits.pinned,
-        "console": node.console,
-    }
+    return Record(
+        mark=node.mark,
+        configuration=configuration,
+        timeout=node.timeout,
+        linger=limits.linger,
+        slice=limits.slice,
+        term=limits.term,
+        room=rooms,
+        budget=budget,
+        parallel=limits.parallel,
+        neighbours=tuple(neighbours),
+        onward=onward,
+        compression=limits.compression,
+        batch=limits.batches.size,
+        wait=limits.batches.wait,
+        pinned=limits.pinned,
+        console=node.console,
+    )

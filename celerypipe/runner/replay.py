@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 
-from celerypipe.definition.graph import Graph
+from celerypipe.definition.graph import Graph, reached
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
+from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import DeadLetters
-from celerypipe.runner.folder.tracker import Tracker
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.station import REPLAY, Station
 
@@ -41,7 +42,8 @@ class Replay:
         self._held: list[Station] = []
         self._lock = threading.Lock()
         self._at_work = False
-        self.tracker = course.tracker = Tracker(self._through)
+        self._descent = course.replayed = Descent(attrgetter("id"), self._through, inherited=False)
+        course.followers.append(self._descent)
 
     def hold(self, names: Iterable[str]) -> None:
         """Keep stations from ending before their letters come."""
@@ -66,7 +68,7 @@ class Replay:
     def close(self) -> None:
         """The run is over, and all that was to be written is written."""
         if self.course.error is None and not self.course.unwritten:
-            self.tracker.end()
+            self._descent.end()
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -98,18 +100,18 @@ class Replay:
 
     def _is_through(self) -> bool:
         with self._lock:
-            self._at_work = bool(self._waiting) or not self.tracker.idle
+            self._at_work = bool(self._waiting) or not self._descent.idle
             return not self._at_work
 
     def _feed(self, letter: DeadLetter | str) -> None:
         try:
             known = self.letters.get(letter) if isinstance(letter, str) else letter
             station = self.stations.get(known.start)
-            if self.tracker.follows(known):
-                return
             message = self.letters.message(known)
         except (CodecError, ConfigError) as error:
             self.course.say(f"dead letters: {error}; it stays as it is")
+            return
+        if known.name in self._descent.roots(message):
             return
         if station is None or station.node.type == "source":
             self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it stays")
@@ -119,21 +121,22 @@ class Replay:
             return
         if station not in self._held:
             self._held.append(station)
-        self.tracker.begin(known, message)
-        if self.course.progress is not None:
-            self.course.progress.sent(message)
+        self._descent.begin(known.name, message.id)
+        self.course.sent(message, None)
         station.offer(REPLAY, message)
+        self._descent.begun(message.id)
 
     def _let_go(self) -> None:
         held, self._held = self._held, []
         for station in held:
             station.end(REPLAY)
 
-    def _through(self, letter: DeadLetter) -> None:
-        try:
-            self.letters.remove(letter.name)
-        except OSError as error:
-            self.course.say(f"dead letter {letter.name} came through and cannot be removed: {error}")
+    def _through(self, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                self.letters.remove(name)
+            except OSError as error:
+                self.course.say(f"dead letter {name} came through and cannot be removed: {error}")
 
 
 def starts_of(pipeline: Pipeline, letters: Iterable[DeadLetter]) -> tuple[str, ...]:
@@ -153,14 +156,7 @@ def starts_of(pipeline: Pipeline, letters: Iterable[DeadLetter]) -> tuple[str, .
 
 def concerned(graph: Graph, starts: Iterable[str]) -> frozenset[str]:
     """Return these nodes and all after them: what else there is in the pipeline has nothing to do in a replay."""
-    found: set[str] = set()
-    waiting = list(starts)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += [link.target for link in graph.downstream(name)]
-    return frozenset(found)
+    return reached(starts, lambda name: [link.target for link in graph.downstream(name)])
 
 
 def no_loose_ends(pipeline: Pipeline, graph: Graph, names: frozenset[str]) -> None:

@@ -17,7 +17,6 @@ from celerypipe.runner.folder.journal import Journal, begun
 from celerypipe.runner.folder.journals import KeptJournal, kept, prune
 from celerypipe.runner.folder.progress import REMEMBERS, Progress
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.station import Station
 
 #: The folder of the journals in the pipeline's folder.
 PLACE = "journals"
@@ -144,11 +143,10 @@ def _new(pipeline: Pipeline, course: Course) -> Progress | None:
     return Progress(journal, course.say)
 
 
-def follow(progress: Progress, course: Course, stations: Iterable[Station]) -> None:
+def follow(progress: Progress, course: Course) -> None:
     """Let a run tell how far its source messages are, and write it down as long as the run goes on."""
     course.progress = progress
-    for station in stations:
-        station.join.progress = progress
+    course.followers.append(progress.descent)
     course.spawn("journal", progress.live, course.over)
 
 

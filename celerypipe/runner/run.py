@@ -153,7 +153,7 @@ class Run(CarrierListener):
         local = self.carrier is None
         progress = open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
         if progress is not None:
-            follow(progress, self.course, self.stations.values())
+            follow(progress, self.course)
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""

@@ -21,6 +21,7 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
@@ -98,7 +99,7 @@ class RedisCarrier:
             if finding.severity == "warning":
                 self.course.say(str(finding))
 
-    def open(self, warps: Iterable[Warp], records: Mapping[str, Mapping[str, Any]]) -> None:
+    def open(self, warps: Iterable[Warp], records: Mapping[str, Record]) -> None:
         """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from celerypipe import codec
 from celerypipe.mailbox.blob.blob import Blobs
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.mailbox import Mailbox, prolonging
+from celerypipe.mailbox.record import Record
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import call, together
@@ -37,12 +38,12 @@ class Holdings:
         self.mailboxes: dict[str, Mailbox] = {}
         #: The stateful nodes; their states are made by others, who know what is in them.
         self.states: set[str] = set()
-        self._records: dict[str, Mapping[str, Any]] = {}
+        self._records: dict[str, Record] = {}
         self._about: dict[str, Any] = {}
         self._made = self._told = False
         self._renewed = 0.0
 
-    def plan(self, records: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    def plan(self, records: Mapping[str, Record], about: Mapping[str, Any]) -> None:
         """Say which warped nodes there are, with the record that tells an activation about each.
 
         ``about``: what is told of the run to who asks what goes on here; JSON values.
@@ -72,7 +73,7 @@ class Holdings:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
         self._told = shared = self.blobs.store.shares
         for name, record in self._records.items():
-            self.mailboxes[name].write_record(client, codec.encode_value({**record, "shared": shared}))
+            self.mailboxes[name].write_record(client, replace(record, shared=shared).write())
 
     def renew(self, client: Client) -> tuple[bytes | None, bool]:
         """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""

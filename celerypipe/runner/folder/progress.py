@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 from celerypipe.contract.positions import Position, Positions
 from celerypipe.message.message import Message
+from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.journal import Journal
 
 #: Seconds between two writes: what came through since the last one is sent again after a ``kill -9``.
@@ -18,20 +19,12 @@ PERIOD = 1.0
 REMEMBERS = "{!r} is stateful, and what it remembers is lost with its run"
 
 
-@dataclass(slots=True, eq=False)
-class _SourceTree:
-    """Source messages, by origin, and all that came of them: ``out`` messages are still on their way.
-
-    ``counts``: how many of its messages have a key, by origin and what the keys begin with.
-    """
-
-    out: int = 0
-    sources: dict[str, list[tuple[str, Position, int]]] = field(default_factory=dict)
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+#: A message of a source: its origin, the source, where it stands there, and its number.
+_SourceMessage = tuple[str, str, Position, int]
 
 
 class Progress:
-    """Counts what descends from each source message, and writes down in the journal which ones are through.
+    """Follows each source message, and writes down in the journal which ones are through.
 
     ``say`` is told, once, when that cannot be written: the run goes on.
     """
@@ -41,8 +34,12 @@ class Progress:
         self._say = say
         self._silent = False
         self._closed = False
-        self._trees: dict[str, _SourceTree] = {}
-        self._done: list[tuple[str, Position, int]] = []
+        self._failed = False
+        #: What descends from each source message, known by its origin.
+        self.descent = Descent(attrgetter("origin"), self._done_with, inherited=True)
+        self._done: list[_SourceMessage] = []
+        #: How many of its messages have a key, by origin and what the keys begin with.
+        self._counts: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
 
@@ -69,65 +66,36 @@ class Progress:
 
     def begin(self, source: str, position: Position, number: int, origin: str) -> None:
         """A message of a source is about to be handed on; it is out until :meth:`begun` is called for it."""
-        with self._lock:
-            tree = self._trees.setdefault(origin, _SourceTree())
-            tree.out += 1
-            tree.sources.setdefault(origin, []).append((source, position, number))
+        self.descent.begin((origin, source, position, number), origin)
 
     def begun(self, origin: str) -> None:
         """The message was handed on."""
-        with self._lock:
-            self._leave(origin)
+        self.descent.begun(origin)
 
-    def sent(self, message: Message, nodes: int = 1) -> None:
-        """A message is about to be offered to so many nodes; it is out until :meth:`left` is called for each."""
+    def _done_with(self, messages: list[_SourceMessage]) -> None:
         with self._lock:
-            tree = self._trees.get(message.origin)
-            if tree is not None:
-                tree.out += nodes
+            if not self._failed:
+                self._done += messages
+            if self._counts:
+                for origin, *_ in messages:
+                    self._counts.pop(origin, None)
 
-    def left(self, message: Message) -> None:
-        """A message is through a node and what came of it was sent; or it was given up."""
+    def fail(self) -> None:
+        """The run failed: what comes to its end from now on may be what it failed over."""
         with self._lock:
-            self._leave(message.origin)
-
-    def _leave(self, origin: str) -> None:
-        tree = self._trees.get(origin)
-        if tree is None:
-            return
-        tree.out -= 1
-        if tree.out <= 0:
-            for each, positions in tree.sources.items():
-                del self._trees[each]
-                self._done += positions
-
-    def joined(self, parts: Sequence[Message]) -> None:
-        """A join made one message of these, with the origin of the first: they are through together."""
-        with self._lock:
-            origin = parts[0].origin
-            first = self._trees.get(origin) or _SourceTree(1, {origin: []})
-            for part in parts[1:]:
-                tree = self._trees.get(part.origin)
-                if tree is None:
-                    continue
-                first.out -= 1
-                if tree is not first:
-                    first.out += tree.out
-                    first.sources |= tree.sources
-                    first.counts |= tree.counts
-                    self._trees.update(dict.fromkeys(first.sources, first))
+            self._failed = True
 
     def key(self, sink: str, message: Message) -> str:
         """Return a text that this message has at this sink in every run that sends it again; empty if there is none."""
         with self._lock:
-            tree = self._trees.get(message.origin)
-            if tree is None or not tree.sources[message.origin]:
+            first = next((each for each in self.descent.roots(message) if each[0] == message.origin), None)
+            if first is None:
                 return ""
-            source, position, _ = tree.sources[message.origin][0]
+            _, source, position, _ = first
             place = f"{source}/{position}/{message.creator}/{sink}"
-            count = tree.counts.get((message.origin, place), 0)
-            tree.counts[message.origin, place] = count + 1
-        return f"{place}/{count}"
+            counts = self._counts.setdefault(message.origin, {})
+            counts[place] = counts.get(place, 0) + 1
+            return f"{place}/{counts[place] - 1}"
 
     # -- the file ---------------------------------------------------------------------------------------------------
 
@@ -145,7 +113,7 @@ class Progress:
                 return
             through: dict[str, Positions] = {}
             following: dict[str, int] = {}
-            for source, position, number in done:
+            for _, source, position, number in done:
                 through.setdefault(source, Positions()).add(position)
                 following[source] = max(number + 1, following.get(source, 0))
             try:

@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from celerypipe.message.message import Message
+from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
-from celerypipe.runner.folder.tracker import Tracker
 
 #: Keeps a dead letter: (node, message, why); False if the message itself cannot be kept.
 Bury = Callable[[str, Message, dict[str, Any]], bool]
@@ -29,10 +29,12 @@ class Course:
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
-        #: Follows source messages until they are through, where the run can be resumed.
+        #: Where the run can be resumed: how far its sources are.
         self.progress: Progress | None = None
-        #: Follows dead letters that are replayed, if any are.
-        self.tracker: Tracker | None = None
+        #: The dead letters that are replayed, by name, if any are.
+        self.replayed: Descent[str] | None = None
+        #: Those two, as far as there are any: they are told of each message that is sent on.
+        self.followers: list[Descent[Any]] = []
         #: Dead letters that there was no time to write.
         self.unwritten = 0
         self._lock = threading.Lock()
@@ -47,26 +49,19 @@ class Course:
         self._later.add(future)
         future.add_done_callback(self._later.discard)
 
-    def sent(self, message: Message, parent: Message) -> None:
-        """A message that was made of another one is about to be handed on."""
-        if self.tracker is not None:
-            self.tracker.sent(message, parent)
-        if self.progress is not None:
-            self.progress.sent(message)
+    def sent(self, message: Message, parent: Message | None, nodes: int = 1) -> None:
+        """A message is about to be offered to so many nodes; ``parent``: what it was made of."""
+        for follower in self.followers:
+            follower.sent(message, parent, nodes)
 
     def hold(self, message: Message) -> None:
         """A message is not through before :meth:`left` was called once more."""
-        if self.tracker is not None:
-            self.tracker.hold(message)
-        if self.progress is not None:
-            self.progress.sent(message)
+        self.sent(message, None)
 
     def left(self, message: Message) -> None:
         """A message is through a node, and what came of it was handed on; or it was given up."""
-        if self.tracker is not None:
-            self.tracker.left(message)
-        if self.progress is not None and self.error is None:  # else it is what the run failed over
-            self.progress.left(message)
+        for follower in self.followers:
+            follower.left(message)
 
     def settle(self, seconds: float) -> None:
         """Wait so long for what :meth:`later` was given, and leave what is not done then."""
@@ -114,4 +109,6 @@ class Course:
         with self._lock:
             if self.error is None and not self.over.is_set():
                 self.error = error
+                if self.progress is not None:
+                    self.progress.fail()
         self.over.set()

@@ -25,22 +25,23 @@ from typing import Any
 from celerypipe.errors import NodeFailed
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Batch
-from celerypipe.runner.folder.progress import Progress
+from celerypipe.runner.folder.descent import Descent
 
 NextBatch = Callable[[dict[str, list[Message]]], dict[str, list[int]]]
+#: Those who follow the messages of a run, as :class:`~celerypipe.runner.stations.course.Course` has them.
+Followers = Sequence[Descent[Any]]
 
 
 class Join:
     """Passthrough, and the shape of all the others: messages go in one by one, inputs come out."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int) -> None:
+    def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers = ()) -> None:
         self.name = name
         self.links = tuple(links)
         self.capacity = capacity
         #: Messages that were given up because no partner came.
         self.unmatched = 0
-        #: Follows source messages, where the run can be resumed.
-        self.progress: Progress | None = None
+        self.followers = followers
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
         """Take one message from a link and return the inputs that are complete now."""
@@ -51,22 +52,23 @@ class Join:
         return 0
 
     def _together(self, parts: Sequence[Message]) -> Message:
-        if self.progress is not None:
-            self.progress.joined(parts)
-        return together(self.name, parts)
+        message = together(self.name, parts)
+        for follower in self.followers:
+            follower.joined(message, parts)
+        return message
 
     def _give_up(self, messages: Iterable[Message]) -> None:
         for message in messages:
             self.unmatched += 1
-            if self.progress is not None:
-                self.progress.left(message)
+            for follower in self.followers:
+                follower.left(message)
 
 
 class Zip(Join):
     """One of each link, in order."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int) -> None:
-        super().__init__(name, links, capacity)
+    def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers) -> None:
+        super().__init__(name, links, capacity, followers)
         self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
@@ -90,8 +92,8 @@ class Zip(Join):
 class Latest(Join):
     """The newest of each link."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int) -> None:
-        super().__init__(name, links, capacity)
+    def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers) -> None:
+        super().__init__(name, links, capacity, followers)
         self._newest: dict[str, Message] = {}
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
@@ -104,8 +106,8 @@ class Latest(Join):
 class Keyed(Join):
     """One of each link with the same value in a meta field; the oldest incomplete one goes when there are too many."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int, field: str) -> None:
-        super().__init__(name, links, capacity)
+    def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers, field: str) -> None:
+        super().__init__(name, links, capacity, followers)
         self.field = field
         self._waiting: OrderedDict[Any, dict[str, deque[Message]]] = OrderedDict()
 
@@ -142,8 +144,8 @@ class Keyed(Join):
 class Within(Join):
     """One of each link whose times lie close together; what is too old for any partner is given up."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int, seconds: float) -> None:
-        super().__init__(name, links, capacity)
+    def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers, seconds: float) -> None:
+        super().__init__(name, links, capacity, followers)
         self.seconds = seconds
         self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
 
@@ -169,8 +171,10 @@ class Within(Join):
 class Local(Join):
     """The node's own ``next_batch`` decides."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int, next_batch: NextBatch) -> None:
-        super().__init__(name, links, capacity)
+    def __init__(
+        self, name: str, links: Sequence[str], capacity: int, followers: Followers, next_batch: NextBatch
+    ) -> None:
+        super().__init__(name, links, capacity, followers)
         self._next_batch = next_batch
         self._waiting: dict[str, list[Message]] = {}
 
@@ -197,21 +201,26 @@ class Local(Join):
 
 
 def join_of(
-    sync: str | None, name: str, links: Sequence[str], capacity: int, next_batch: NextBatch | None = None
+    sync: str | None,
+    name: str,
+    links: Sequence[str],
+    capacity: int,
+    next_batch: NextBatch | None = None,
+    followers: Followers = (),
 ) -> Join:
     """Return the join that ``sync`` names. ``capacity`` bounds what waits on one link (or, by key, how many keys)."""
     policy, _, argument = (sync or ("local" if next_batch else "passthrough")).partition(":")
     if policy == "zip":
-        return Zip(name, links, capacity)
+        return Zip(name, links, capacity, followers)
     if policy == "latest":
-        return Latest(name, links, capacity)
+        return Latest(name, links, capacity, followers)
     if policy == "key":
-        return Keyed(name, links, capacity, argument)
+        return Keyed(name, links, capacity, followers, argument)
     if policy == "within":
-        return Within(name, links, capacity, float(argument))
+        return Within(name, links, capacity, followers, float(argument))
     if policy == "local" and next_batch is not None:
-        return Local(name, links, capacity, next_batch)
-    return Join(name, links, capacity)
+        return Local(name, links, capacity, followers, next_batch)
+    return Join(name, links, capacity, followers)
 
 
 def together(name: str, parts: Sequence[Message]) -> Message:

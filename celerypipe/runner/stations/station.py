@@ -13,6 +13,7 @@ from celerypipe.definition.pipeline import Link, NodeDefinition
 from celerypipe.errors import CircuitOpen, NodeError, NoWorker
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message, stamped
+from celerypipe.runner.folder.letter import name_of
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import Join
 from celerypipe.runner.stations.tally import Tally
@@ -160,8 +161,7 @@ class Station:
         that it need not.
         """
         folder = self.course.folder
-        progress = self.course.progress
-        tracker = self.course.tracker if parent is not None else None
+        followers = self.course.followers if self.outlets else ()
         for output in outputs:
             message = stamped(output, self.name, parent, number)
             self.tally.sent += 1
@@ -170,11 +170,9 @@ class Station:
                     folder.record("tx", self.name, message, parent.id if parent else message.id)
                 if self.node.auto_dump:
                     folder.dump(self.name, message)
-            if progress is not None and self.outlets:
-                progress.sent(message, len(self.outlets))
+            for follower in followers:
+                follower.sent(message, parent, len(self.outlets))
             for outlet in self.outlets:
-                if tracker is not None and parent is not None:
-                    tracker.sent(message, parent)
                 if outlet.link.full == "block":
                     outlet.station.offer(self.name, message, full="crowd" if crowd else "wait")
                 elif not outlet.station.offer(self.name, message, full="refuse"):
@@ -195,8 +193,8 @@ class Station:
 
         ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter.
         """
-        if self.node.on_error != "dead_letter" and self.course.tracker is not None:
-            self.course.tracker.stays(message)
+        if self.node.on_error != "dead_letter" and self.course.replayed is not None:
+            self.course.replayed.stays(message)
         if self.node.on_error == "stop":
             self.course.fail(error)
         elif self.node.on_error == "skip":
@@ -227,8 +225,8 @@ class Station:
             kept = self.course.bury(self.name, message, why)
         except OSError as trouble:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
-        if self.course.tracker is not None:
-            if kept:
-                self.course.tracker.buried(self.name, message)
+        if self.course.replayed is not None:
+            if kept:  # one that died where it died before is that letter again
+                self.course.replayed.remove(name_of(message.id, self.name), message)
             else:
-                self.course.tracker.stays(message)
+                self.course.replayed.stays(message)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from celerypipe.cache.asker import asker_of
-from celerypipe.cache.signature import schema_of_mark
 from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.catalogue.signature import schema_of_mark
 from celerypipe.definition.parts import CacheDefinition
 from celerypipe.message.message import Message
 

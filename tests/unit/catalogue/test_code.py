@@ -15,8 +15,7 @@ import pytest
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.code import code_of
-from celerypipe.contract.contract import Proc, node_class
-from celerypipe.errors import ConfigError
+from celerypipe.contract.contract import Proc
 from celerypipe.version import VERSION
 from tests.servers import Write
 from tests.unit.catalogue.studio import PROJECT, codes_in
@@ -236,31 +235,6 @@ def test_many_marks_are_read_in_one_look(codes: Callable[..., dict[str, str]], t
     write("project/studio/gpu.py", f"from celerypipe import Proc\nfrom . import helpers\n{body}")
     found = codes()
     assert len(set(found.values())) == 200 + 1  # and Proc, which is celerypipe's
-
-
-def test_two_versions_of_a_function_in_one_module_are_refused_with_both_lines(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def function(version: str, name: str = "spectrum") -> str:
-        return f"@node(version={version!r})\ndef {name}(value):\n    return value\n\n"
-
-    write("twins.py", "from celerypipe import node\n\n" + function("1") + function("2"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ConfigError) as refused:
-        importlib.import_module("twins")
-    text = "twins.py: spectrum is defined twice, in line 3 as version '1' and in line 7 as version '2'"
-    assert text in str(refused.value)
-
-    # Another name, the same version, and the same lines once more are none.
-    write("single.py", "from celerypipe import node\n\n" + function("1") + function("1") + function("2", "other"))
-    single = importlib.import_module("single")
-    write("single.py", "from celerypipe import node\n\n\n\n" + function("2") + function("3", "other"))
-    assert code_of(node_class(importlib.reload(single).spectrum) or Proc) == "version 2"
-    cells: dict[str, object] = {"__name__": "__main__"}
-    for number in ("1", "2", "1"):
-        cell = compile("from celerypipe import node\n" + "\n" * int(number) + function(number), "<cell>", "exec")
-        for _ in range(2):
-            exec(cell, cells)  # noqa: S102  # as a notebook does
 
 
 def test_of_an_installed_package_only_the_package_counts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -300,6 +301,28 @@ def test_a_function_of_a_script_is_for_this_process_alone(tmp_path: Path, redis_
     out = subprocess.check_output(command, env=environment, text=True, timeout=50).splitlines()
     assert out[0] == "8"
     assert "put it in a module that the worker can import" in out[1]
+
+
+def test_a_function_whose_name_means_another_one_by_now_is_for_this_process_alone(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "@node(version='{0}')\ndef spectrum(value): return {0} * value\n{1} = spectrum\n"
+    twins = "from celerypipe import node\n" + text.format(1, "first") + text.format(2, "second")
+    (tmp_path / "twins.py").write_text(twins)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("twins")
+    cells: dict[str, Any] = {"__name__": "__main__"}
+    exec(twins, cells)  # noqa: S102  # as a notebook does
+    with Runner(local=True) as runner:
+        pairs = [(module.first, module.second), (cells["first"], cells["second"])]
+        assert [[runner.submit(each, 4).result(30) for each in pair] for pair in pairs] == [[4, 8], [4, 8]]
+    with Runner(redis_url) as runner:
+        with pytest.raises(ConfigError, match="spectrum cannot be submitted: twins has another function of that name"):
+            runner.submit(module.first, 4)
+        with pytest.raises(ConfigError, match="put it in a module that the worker can import"):
+            runner.submit(cells["second"], 4)
+        waiting = runner.submit(module.second, 4)
+        assert (waiting.state, waiting.cancel()) == ("queued", True)
 
 
 def test_a_function_that_the_workers_do_not_know(shared_worker: StartWorker, redis_url: str, runner: Runner) -> None:

@@ -165,18 +165,18 @@ def test_a_message_is_through_when_nothing_of_it_is_left(tmp_path: Path) -> None
     a, b = (Message(name, origin=name) for name in "ab")
     for number, message in enumerate((a, b)):
         progress.begin("lines", number, number, message.origin)
-        progress.sent(message, 2)
+        progress.descent.sent(message, None, 2)
         progress.begun(message.origin)
-    progress.left(a)
-    progress.joined([a, b])  # one of each, with the origin of a
+    progress.descent.left(a)
+    progress.descent.joined(a, [a, b])  # one of each, with the origin of a
     assert through() == []
-    progress.left(b)
+    progress.descent.left(b)
     assert through() == []
-    progress.sent(a)
-    progress.left(a)
-    progress.left(a)
+    progress.descent.sent(a, None)
+    progress.descent.left(a)
+    progress.descent.left(a)
     assert through() == [[0, 1]]
-    progress.left(a)  # a late one is nobody's
+    progress.descent.left(a)  # a late one is nobody's
     assert progress.key("file", a) == ""
     assert progress.close(done=True) == 0
 

@@ -1,4 +1,4 @@
-"""What a node takes and depends on, read from its source here: for questions to the cache while no worker lives.
+"""What a node takes and depends on, read from its source here: its arguments, its version, the notes it looks at.
 
 It is what its worker would tell, or nothing: a version that is declared in the class itself, and defaults that stand
 there as plain values. The module is not run.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.declaration import ROOTS, Definition, definition_of_mark
+from celerypipe.catalogue.declaration import ROOTS, Definition, assigns, definition_of_mark
 from celerypipe.catalogue.told import default_digest
 from celerypipe.contract.contract import node_class
 
@@ -24,7 +24,7 @@ class _Unreadable(Exception):
 
 
 def schema_of_mark(mark: str) -> ClassSchema | None:
-    """Return what a worker would tell the cache of a dotted mark: its code, arguments and meta; None: not known here.
+    """Return what a worker would tell of a dotted mark: its code, arguments and meta; None: not known here.
 
     A mark whose module is loaded is asked itself.
     """
@@ -81,12 +81,7 @@ def _constant(cls: ast.ClassDef, name: str) -> Any:
     """The value that a class gives to a name, None if it gives none."""
     values = []
     for statement in ast.walk(cls):
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign | ast.AugAssign):
-            targets = [statement.target]
-        if any(isinstance(each, ast.Name) and each.id == name for each in targets):
+        if assigns(statement, name):
             if statement not in cls.body or isinstance(statement, ast.AugAssign):
                 raise _Unreadable
             values.append(_literal(getattr(statement, "value", None)))
