@@ -74,11 +74,6 @@ class Claim:
         self._failures = failures
         self._say = say
 
-    @property
-    def is_kept(self) -> bool:
-        """Will what comes of it be kept, as far as can be told now?"""
-        return bool(self._ended)
-
     def keep(self, outputs: Sequence[Message], parent: Message, *, seconds: float) -> None:
         """These are the outputs that the node made of the message; they may change afterwards."""
         if not self._ended:

@@ -47,7 +47,6 @@ class NodeReport:
     received: int
     sent: int
     failed: Mapping[str, int]
-    timeouts: int
     retried: int
     skipped: int
     dropped: int

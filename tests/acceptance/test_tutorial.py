@@ -107,4 +107,8 @@ def test_with_a_timeout_of_one_second_it_fails_and_says_where_the_second_went(
     told = json.loads(report)
     assert told["status"] == "failed"
     assert told["error"] in said
-    assert {node["name"]: node["timeouts"] for node in told["nodes"]} == {"0_src": 0, "1_proc": 1, "2_dst": 0}
+    assert {node["name"]: node["failed"] for node in told["nodes"]} == {
+        "0_src": {},
+        "1_proc": {"timeout": 1},
+        "2_dst": {},
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,11 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "celerypipe"
-#: The page of the architecture is written anew; it names modules as they were called before the packages.
-WRITTEN_ANEW = {"architecture.md"}
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")),
-    *(file for file in sorted((ROOT / "docs").glob("*.md")) if file.name not in WRITTEN_ANEW),
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 #: What users would make, or what runs leave in a pipeline's folder.
 EXAMPLES = frozenset({"pipeline.json", "tasks/text.py", "src/", "config.json", "journals/"})
@@ -60,3 +59,57 @@ def test_what_is_not_there_is_seen() -> None:
         "```\n`inside/code.py` and [more](code.md)\n```\n"
     )
     assert _missing(text, ROOT / "docs") == ["runner/nowhere.py", "tests/gone/", "warp.py", "gone.md"]
+
+
+#: What somebody who has never seen the code asks, and the file that the page of the architecture has to lead to.
+QUESTIONS = {
+    "the clock of a message that is late": "runner/warp/clocks.py",
+    "what a worker tells of itself": "mailbox/presence.py",
+    "the Lua of publishing": "mailbox/scripts.py",
+    "what the result cache is asked": "cache/question.py",
+    "what `celerypipe check --live` says of a queue without a worker": "check/workers.py",
+    "how an array becomes bytes": "codec/writer.py",
+    "where results are put back into order": "runner/warp/handover.py",
+}
+#: A file, and behind it what in there is meant.
+NAMED = re.compile(r"`([\w/]+\.py)`\s+\(`([\w.]+)`\)")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def _defined_in(file: Path) -> set[str]:
+    """What a module defines at its top, and what its classes do: ``Warp``, ``Warp.offer``, ``PUBLISH``."""
+    found = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+        if isinstance(node, ast.ClassDef):
+            found.update(f"{node.name}.{each.name}" for each in node.body if isinstance(each, ast.FunctionDef))
+    return found
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_page_of_the_architecture_answers(question: str) -> None:
+    row = re.search(rf"^\| {re.escape(question)} \| (.+) \|$", ARCHITECTURE, re.MULTILINE)
+    assert row, "the page asks something else"
+    assert _paths(row[1])[0] == QUESTIONS[question]
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(set(NAMED.findall(ARCHITECTURE))))
+def test_what_the_page_of_the_architecture_names_is_defined_there(file: str, name: str) -> None:
+    assert name in _defined_in(PACKAGE / file)
+
+
+def test_the_page_of_the_architecture_has_twelve_steps_twelve_rules_and_every_room() -> None:
+    way, _, rest = ARCHITECTURE.partition("## A message, out and back")[2].partition("## The rules of the protocol")
+    rules = rest.partition("## Where is")[0]
+    for part in (way, rules):
+        assert re.findall(r"^(\d+)\. ", part, re.MULTILINE) == [str(number) for number in range(1, 13)]
+    assert len(NAMED.findall(way)) >= 12
+    assert rules.count("Code: ") == rules.count("Tests: ") == 12
+    listing = ARCHITECTURE.partition("## What stands where")[2].partition("## A message")[0]
+    for face in sorted(PACKAGE.rglob("__init__.py")):
+        room = face.parent.relative_to(PACKAGE).as_posix()
+        assert room in (".", "nodes/parts") or f"`{room}/`" in listing, room

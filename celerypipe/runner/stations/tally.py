@@ -78,7 +78,6 @@ class Tally:
             received=self.received,
             sent=self.sent,
             failed=dict(self.failed),
-            timeouts=self.failed["timeout"],
             retried=self.retried,
             skipped=self.skipped,
             dropped=self.dropped,
