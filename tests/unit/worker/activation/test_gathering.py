@@ -11,7 +11,7 @@ from celerypipe import Message, NodeFailed, Proc, Sink, Source
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance, update_batch
 from celerypipe.contract.contract import Output, takes_batches
-from celerypipe.mailbox.wire import Listing as Letter
+from celerypipe.mailbox.wire import Entry as Letter
 from celerypipe.worker.activation import gathering as batches
 from celerypipe.worker.activation.gathering import Gathering, groups_of
 
