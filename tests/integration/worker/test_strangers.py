@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import zoneinfo
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from celerypipe import codec
 from celerypipe.celery.application import app
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob.blob import Blobs, Store
+from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import Message
 from celerypipe.redis import script
@@ -35,7 +37,7 @@ class Other(Proc):
 """
 #: A module that the worker could import, and that tells if it was.
 TRAP = "from pathlib import Path\nPath('sprung').touch()\n"
-RECORD = {
+RECORD: dict[str, Any] = {
     "configuration": {},
     "timeout": None,
     "linger": 0.0,
@@ -101,8 +103,8 @@ def test_a_bell_whose_record_names_another_node_is_refused(
     for number, mark in enumerate(["tasks.open.Other", "trap.Public", "json_lines"]):
         run = f"strange{number}"
         holdings = Holdings(run, Blobs(Store(run)))
-        record = {**RECORD, "mark": mark}
-        holdings.plan({"node": {**record, "neighbours": ("node", "next")}, "next": record}, {})
+        record = Record(mark=mark, **RECORD)
+        holdings.plan({"node": replace(record, neighbours=("node", "next")), "next": record}, {})
         holdings.make(redis_client)
         entry = packed_entry(0, 0, "", codec.encode_joined([Message(number)]))
         script.call(redis_client, holdings.mailboxes["node"].sending([entry], token="token", wanted=1, ttl=2000))
