@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Wr
 from tests.servers.flower import running_flower
 from tests.servers.redis import DURABLE, TunedRedis
 from tests.servers.worker import WORKERS
+
+# A shell that starts the tests in the background has these ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ import ast
 import zoneinfo
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ RECORD: dict[str, Any] = {
 IMPORTS = {
     "__init__.py": "the table of public names",
     "catalogue/declaration.py": "found, not imported: a dotted path of the definition that is run here",
-    "cli/__init__.py": "the table of commands",
+    "cli/commands.py": "the table of commands",
     "catalogue/modules.py": "the definition that is run here, a plugin folder of this machine, or the built-in nodes",
     "mailbox/blob/packing.py": "the table of ways to pack",
     "worker/served.py": "this worker's own configuration",

@@ -13,6 +13,7 @@ from celerypipe.runner.carrier import bells
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.downstream import Downstream
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
 from tests.nodes.remote import CONFIG
@@ -86,7 +87,7 @@ def test_a_bell_is_early_only_when_nobody_can_be_there(private_redis: RedisServe
     roster = Roster(course)
     ours = Bells(course, roster, private_redis.url)
     warps = [
-        Warp(course, node(name, queue), ours)  # type: ignore[arg-type]  # they are not asked to carry anything
+        Warp(course, node(name, queue), ours, Downstream())  # type: ignore[arg-type]  # they are not asked to carry anything
         for name, queue in (("there", "woken"), ("beside", "woken"), ("elsewhere", "other"))
     ]
     there, beside, elsewhere = warps

@@ -13,10 +13,12 @@ from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import Message, new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.script import call
 from celerypipe.runner.carrier import whereabouts
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.warp.downstream import Downstream
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
 from tests.servers import RedisServer
@@ -31,7 +33,7 @@ def test_a_frozen_redis_is_asked_once_and_not_for_each_late_message(
     monkeypatch.setattr(roster, "slots", lambda queue: 1)
     node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True)
     there = Whereabouts(private_redis.url, roster)
-    warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
+    warp = Warp(course, node, there, Downstream())  # type: ignore[arg-type]  # it is not asked to carry anything
     nearby = {warp: Mailbox("run", "there")}
     flights = [Flight(number, Message(number), sent_at=1.0, entry=b"1-%d" % number) for number in (1, 2)]
     assert private_redis.process is not None
@@ -55,11 +57,11 @@ def test_time_behind_a_message_of_another_node_in_the_same_activation_is_not_its
     nearby = {}
     for name in ("upstream", "downstream"):
         node = NodeDefinition(name=name, type="proc", mark="tasks.gpu.Detect", warped=True)
-        warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
+        warp = Warp(course, node, there, Downstream())  # type: ignore[arg-type]  # it is not asked to carry anything
         nearby[warp] = Mailbox(run, name)
         nearby[warp].make(redis_client)
         entries = [packed_entry(number, 0, "", b"") for number in range(2)]
-        answer = nearby[warp].send(redis_client, entries, token="t", wanted=0, ttl=1000)
+        answer = call(redis_client, nearby[warp].sending(entries, token="t", wanted=0, ttl=1000))
         assert answer is not None
         for number, entry in enumerate(answer[0]):
             warp.flights[number] = Flight(number, Message(number), sent_at=1.0, due_since=1.0, entry=entry)
@@ -83,10 +85,10 @@ def test_what_gathers_does_not_run_and_what_failed_together_begins_anew(redis_ur
     for name in ("gathers", "runs"):
         limits = {"batch": {"size": 4}}
         node = NodeDefinition(name=name, type="proc", mark="tasks.gpu.Detect", warped=True, warp_configuration=limits)
-        warp = Warp(course, node, there)  # type: ignore[arg-type]  # it is not asked to carry anything
+        warp = Warp(course, node, there, Downstream())  # type: ignore[arg-type]  # it is not asked to carry anything
         nearby[warp] = Mailbox(run, name)
         nearby[warp].make(redis_client)
-        answer = nearby[warp].send(redis_client, [packed_entry(1, 0, "", b"")], token="t", wanted=0, ttl=1000)
+        answer = call(redis_client, nearby[warp].sending([packed_entry(1, 0, "", b"")], token="t", wanted=0, ttl=1000))
         assert answer is not None
         warp.flights[1] = Flight(1, Message(1), sent_at=1.0, due_since=1.0, entry=answer[0][0])
         nearby[warp].receive(redis_client, me, 1, None)
