@@ -11,7 +11,7 @@ from celerypipe.cache.asker import Schema
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Found
-from celerypipe.catalogue.signature import schema_of_mark
+from celerypipe.catalogue.declaration import version_of_mark
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.mailbox.holder import Holder, Process
@@ -234,11 +234,10 @@ class WarpedNodeCache(NodeCache):
         return self._told[0] if len(codes) == 1 and self._declares(self._told[0]) else None
 
     def recall(self, told: Schema | None) -> None:
-        """No worker lives. What the source here declares counts, else what one ``told`` of a declared version."""
-        here: Schema | None = schema_of_mark(self.mark) if "." in self.mark else None
-        if here is None and told is not None and self._declares(told):
-            here = told
-        self._tell([] if here is None else [here])
+        """No worker lives. What one ``told`` of a declared version counts, unless the source here declares another."""
+        here = version_of_mark(self.mark) if "." in self.mark else None
+        fits = told is not None and self._declares(told) and (not here or told.get("code") == f"{DECLARED}{here}")
+        self._tell([told] if told is not None and fits else [])
 
     def _declares(self, schema: Schema) -> bool:
         return bool(self.policy.version) or str(schema.get("code", "")).startswith(DECLARED)

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from celerypipe.mailbox import signs
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
@@ -65,7 +65,7 @@ class Whereabouts:
             running, entry = self._running(nearby, pending[0])
             warming = self._client.exists(keys.warming(pending[0]))
             if warp.limits.batches.size > 1:
-                since = max(since, time.monotonic() - signs.seconds_since_anew(self._client, pending[0]))
+                since = max(since, time.monotonic() - hints.seconds_since_anew(self._client, pending[0]))
         except Broken:
             self._fell_silent()
             return since
@@ -145,7 +145,7 @@ class Whereabouts:
         """The flights that an activation runs in one batch with this one, as it says itself."""
         if warp.limits.batches.size == 1:
             return []
-        together = signs.together(self._client, consumer, warp.name)
+        together = hints.together(self._client, consumer, warp.name)
         if flight.entry not in together:
             return []
         return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
@@ -175,7 +175,7 @@ class Whereabouts:
         What waits for company does not run, and may be upstream of what does.
         """
         gathers = len(nearby) > 1 and any(warp.limits.batches.size > 1 for warp in nearby)
-        held = signs.held(self._client, consumer) if gathers else {}
+        held = hints.held(self._client, consumer) if gathers else {}
         for warp, mailbox in nearby.items():
             end = f"({held[warp.name]}" if warp.name in held else "+"
             found: Any = self._client.xpending_range(

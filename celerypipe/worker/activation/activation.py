@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import redis
 
-from celerypipe.mailbox import signs
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.mailbox import Beginning, reading, received
@@ -168,7 +168,7 @@ class Activation:
         held = {each.mailbox.node: each.gathering.first for each in self._gathers} if several else {}
         if held != self._held:
             self._held = held
-            signs.say_held(self.client, self.home.lease.owner, held, timeout=max(limits, default=0.0))
+            hints.say_held(self.client, self.home.lease.owner, held, timeout=max(limits, default=0.0))
 
     def _block(self) -> int | None:
         """Milliseconds that the next read may wait; None: not at all."""

@@ -11,7 +11,7 @@ from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe.catalogue.instance import Instance, Produced, brief, update_batch
 from celerypipe.codec import Content
-from celerypipe.mailbox import signs
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Contents, Gone, Store
 from celerypipe.mailbox.blob.inputs import with_inputs
 from celerypipe.mailbox.blob.shared_memory import watch
@@ -155,7 +155,7 @@ class Serving(Running):
         if outcomes is None:
             self._say_together(())
             if self.record.timeout is not None:
-                signs.say_anew(self.client, self.lease.owner)
+                hints.say_anew(self.client, self.lease.owner)
             there = self.mailbox.still(self.client, [entry.id for entry in entries])
             return [entry for entry in entries if entry.id in there]
         # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
@@ -202,7 +202,7 @@ class Serving(Running):
         """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
         if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
             ids = [entry.id for entry in entries]
-            signs.say_together(self.client, self.lease.owner, self.mailbox.node, ids, timeout=self.record.timeout)
+            hints.say_together(self.client, self.lease.owner, self.mailbox.node, ids, timeout=self.record.timeout)
 
     def _answer(
         self,

@@ -12,6 +12,8 @@ from celerypipe import Message, NodeFailed, RunCancelled, Runner
 from celerypipe.cache.cache import EVERY
 from celerypipe.cache.index import entries
 from celerypipe.cache.question import Question
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.mailbox.schemas import remember
 from celerypipe.redis.connection import Client
 from tests.nodes import remembered
 from tests.nodes.remembered import CONFIG
@@ -70,6 +72,7 @@ def test_a_run_that_waits_for_a_worker_holds_up_no_run_that_needs_none(
     redis_url: str, redis_client: Client, diary: Path, warped: bool
 ) -> None:
     limits = {"queue": "rnowhere"}
+    remember(redis_client, Catalogue().find("tests.nodes.remembered.Declared").schema(), None)  # by a worker of before
     waiting = Runner(redis_url)
     pipe = pipeline("tests.nodes.remembered.Declared", diary, warped=True, limits=limits)
     reading = Reading(waiting.stream(pipe, map(Message, range(4))))
@@ -89,10 +92,11 @@ def test_a_worker_with_another_default_is_not_kept_as_what_was_asked(
     workplace: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its author changed a default and not the version; while no worker lived, the source here was what counted."""
+    """Its author changed a default and not the version; without a worker, what one told before counted."""
     name = "unseen_default"
     workplace.module(name, UNSEEN)
     monkeypatch.syspath_prepend(str(workplace.folder))
+    remember(redis_client, Catalogue().find(f"{name}.Far").schema(), None)
     there = workplace.folder / "there"
     there.mkdir()
     (there / f"{name}.py").write_text(UNSEEN.replace("times: int = 3", "times: int = 4"))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from celerypipe.mailbox import signs
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import as_text, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.mailbox.status import read_status
@@ -86,8 +86,8 @@ def test_a_run_that_no_runner_wrote_hides_no_other(private_redis: RedisServer, a
 def test_a_sign_that_no_activation_wrote_says_nothing(redis_client: Client, garbage: bytes) -> None:
     for key in (keys.together("stranger"), keys.held("stranger")):
         redis_client.set(key, garbage, px=5000)
-    assert signs.together(redis_client, "stranger", "node") == []
-    assert signs.held(redis_client, "stranger") == {}
+    assert hints.together(redis_client, "stranger", "node") == []
+    assert hints.held(redis_client, "stranger") == {}
 
 
 @pytest.mark.parametrize("garbage", [*GARBAGE, b'[["nowhere", {"status": 1}]]', b'[["a.1.b", {"status": "x"}]]'])

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.mailbox import signs
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import Message, new_id
@@ -94,18 +94,18 @@ def test_what_gathers_does_not_run_and_what_failed_together_begins_anew(redis_ur
         nearby[warp].receive(redis_client, me, 1, None)
     gathers, runs = nearby
     held, running = gathers.flights[1], runs.flights[1]
-    signs.say_held(redis_client, me, {"gathers": held.entry.decode()}, timeout=5.0)
+    hints.say_held(redis_client, me, {"gathers": held.entry.decode()}, timeout=5.0)
     assert there.began(nearby, gathers, held) > 1.0
     assert there.began(nearby, runs, running) == 1.0
-    signs.say_held(redis_client, me, {}, timeout=5.0)
+    hints.say_held(redis_client, me, {}, timeout=5.0)
     assert there.began(nearby, gathers, held) == 1.0
-    signs.say_anew(redis_client, me)
+    hints.say_anew(redis_client, me)
     assert there.began(nearby, gathers, held) > 1.0
     there.close()
 
 
 def test_what_runs_together_is_said_of_one_node_and_for_longer_than_its_timeout(redis_client: Client) -> None:
-    signs.say_together(redis_client, "host.1.two.0", "there", ["1-0", "1-1"], timeout=500.0)
-    assert signs.together(redis_client, "host.1.two.0", "there") == [b"1-0", b"1-1"]
-    assert signs.together(redis_client, "host.1.two.0", "elsewhere") == []  # it may have an entry 1-0 too
+    hints.say_together(redis_client, "host.1.two.0", "there", ["1-0", "1-1"], timeout=500.0)
+    assert hints.together(redis_client, "host.1.two.0", "there") == [b"1-0", b"1-1"]
+    assert hints.together(redis_client, "host.1.two.0", "elsewhere") == []  # it may have an entry 1-0 too
     assert redis_client.pttl(keys.together("host.1.two.0")) > 500_000

@@ -1,4 +1,4 @@
-"""What an activation says that its mailboxes do not show, for a runner that asks where a late message is.
+"""Hints: what an activation says that its mailboxes do not show, for a runner that asks where a late message is.
 
 A mailbox shows who was given an entry, and that the oldest one runs. It shows neither what runs as one batch, nor what
 is held back until a batch is full, nor that a batch failed and each of its messages begins once more.
