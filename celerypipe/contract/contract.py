@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import sys
 import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -202,3 +203,11 @@ def node_class(value: object) -> type[Node] | None:
         return value
     made = getattr(value, "__node__", None)
     return made if inspect.isclass(made) and issubclass(made, Node) else None
+
+
+def means_another(node: type[Node]) -> bool:
+    """Does its module hold something else under its name by now? Its mark means that one, here and on workers."""
+    found: Any = sys.modules.get(node.__module__)
+    for part in node.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is not None and node_class(found) is not node

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from celerypipe.contract.contract import MARK, node_class
+from celerypipe.contract.contract import MARK, Node, means_another, node_class
 from celerypipe.contract.function import Options
 from celerypipe.definition.cache import CacheDefinition as CacheDefinition  # part of a definition, asked for here
 from celerypipe.definition.cache import CacheSchema, cache_of
@@ -250,12 +250,13 @@ def _queue_of(mark: str) -> str:
     return modules[-1] if modules else ""
 
 
-def _wrong_class(found: type, given: object) -> Iterable[tuple[Location, str]]:
+def _wrong_class(found: type[Node], given: object) -> Iterable[tuple[Location, str]]:
     if "<locals>" in found.__qualname__:
         yield ("mark",), f"{found.__qualname__} is defined inside a function; move it to the top of a module"
-    kind = getattr(found, "type", "")
-    if given != kind:
-        yield ("type",), f"{found.__qualname__} is a {kind or 'Node'}, not a {given}"
+    elif means_another(found):
+        yield ("mark",), f"{found.__module__} has another {found.__qualname__} by now; rename one of them"
+    if given != found.type:
+        yield ("type",), f"{found.__qualname__} is a {found.type or 'Node'}, not a {given}"
 
 
 def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, NoReturn, get_args
+from typing import Annotated, Any, ClassVar, NoReturn, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, WrapValidator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -40,6 +40,12 @@ class Shape(BaseModel):
             super().__init__(**data)
         except ValidationError as error:
             raise DefinitionError(_complaint(type(self), details, data) for details in error.errors()) from error
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other values, by the names of fields or as they are written; they are not checked."""
+        written = {field.alias: name for name, field in type(self).model_fields.items() if field.alias}
+        values = {written.get(name, name): value for name, value in (update or {}).items()}
+        return super().model_copy(update=values, deep=deep)
 
     @classmethod
     def at(cls, location: Location, data: Mapping[str, Any]) -> str:

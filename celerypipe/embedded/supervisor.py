@@ -1,8 +1,8 @@
 """The child process of ``Embedded``: it owns a private Redis and some workers, and ends them all with itself.
 
-Started as ``python -m celerypipe.embedded.supervisor``. Its first line of standard input is a :class:`Plan` as JSON; the end of
-standard input means that the parent left or died, whatever killed it, and is the signal to stop. Each line of its
-standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url, "folder": path}``,
+Started as ``python -m celerypipe.embedded.supervisor``. Its first line of standard input is a :class:`Plan` as JSON;
+the end of standard input means that the parent left or died, whatever killed it, and is the signal to stop. Each line
+of its standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url, "folder": path}``,
 ``{"failed": text}``.
 """
 

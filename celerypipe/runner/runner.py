@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import FrameType
@@ -74,17 +75,8 @@ class Runner(Submitting):
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
         self.on_event = on_event or (lambda text: None)
-        # No methods of its own: a runner that is let go of is gone at once, and its session ends.
-        self._provide = partial(
-            _provided,
-            redis=self.redis,
-            local=local,
-            budget=byte_budget,
-            shared_memory=shared_memory,
-            use=self.cache,
-            say=self.on_event,
-        )
-        super().__init__(partial(_session, self._provide))
+        # No reference to itself: a runner that is let go of is gone at once, and its session ends.
+        super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
         self.report: Report | None = None
         self._current: Run | None = None
@@ -186,7 +178,7 @@ class Runner(Submitting):
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         self.cache.check(pipeline.nodes)
-        provisions = self._provide(settings)
+        provisions = self.provisions(settings)
         if not provisions.url and not self.local and pipeline.is_warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
@@ -200,6 +192,19 @@ class Runner(Submitting):
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
             resume=resume,
+        )
+
+    def provisions(self, settings: Settings) -> Provisions:
+        """Return what a run or a session that begins now is provided with."""
+        return Provisions(
+            url=self.redis or settings.redis_url or "",
+            local=self.local,
+            budget=self.byte_budget,
+            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
+            keyring=settings.keyring,
+            cache=settings.cache,
+            use=self.cache,
+            say=self.on_event,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
@@ -248,31 +253,9 @@ class Runner(Submitting):
         return report
 
 
-def _provided(
-    settings: Settings,
-    *,
-    redis: str | None,
-    local: bool,
-    budget: int,
-    shared_memory: bool | None,
-    use: CacheUse,
-    say: Callable[[str], None],
-) -> Provisions:
-    return Provisions(
-        url=redis or settings.redis_url or "",
-        local=local,
-        budget=budget,
-        shared_memory=settings.shared_memory if shared_memory is None else shared_memory,
-        keyring=settings.keyring,
-        cache=settings.cache,
-        use=use,
-        say=say,
-    )
-
-
-def _session(provide: Callable[[Settings], Provisions]) -> Session:
+def _session(runner: Runner) -> Session:
     settings = Settings.from_environment()
-    provisions = provide(settings)
+    provisions = runner.provisions(settings)
     if not provisions.url and not provisions.local:
         raise ConfigError(
             "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "

@@ -19,10 +19,10 @@ TREE = "CelerypipeError"
 DEEPER = {
     "JsonHttp": "Listener holds the port and the inbox of both; as a part it would cost each four methods that pass on",
     "JsonWebsocket": "the same",
-    "StatefulServing": "Running, Serving: the worker's wing has still to be looked at",
+    "StatefulServing": "Running is what a relay hands messages to, Serving what an activation does; it adds the fence",
 }
 #: What overrides a method that begins with ``_``, and why. To be made shorter, never longer.
-OVERRIDES = {"StatefulServing._fail": "Running, Serving: the worker's wing has still to be looked at"}
+OVERRIDES: dict[str, str] = {}
 
 
 class Kin(NamedTuple):

@@ -1,6 +1,6 @@
 """A reply, opened: what became of a message, by what its activation says and by the bytes that are there.
 
-Nothing is done about it here, and nobody is told: that is for who reads the replies.
+Nothing is decided here, and nobody is told: that is for who reads the replies.
 """
 
 from __future__ import annotations

@@ -97,6 +97,11 @@ class Descent(Generic[Root]):
         """A message is through a node and what came of it was sent; or it was given up."""
         self.begun(self._name(message))
 
+    def unmatched(self, message: Message) -> None:
+        """A join gave a message up. A letter stays for its run to end well, since what it was for is not done."""
+        if self._inherited:
+            self.left(message)
+
     def stays(self, message: Message) -> None:
         """A message is lost: no root that it came of is ever through."""
         with self._lock:

@@ -68,27 +68,27 @@ class Call(Future[T]):
         peaks.result(timeout=5), peaks.state, peaks.timing
     """
 
-    def __init__(self, desk: Clerk, name: str) -> None:
+    def __init__(self, clerk: Clerk, name: str) -> None:
         super().__init__()
         #: The name of the function.
         self.function = name
         self.timing = Timing(time.time())
         #: What it printed, once it is done or failed, if its function asks for that: ``@node(console=True)``.
         self.console: Console | None = None
-        self._desk = desk
+        self._clerk = clerk
 
     def __repr__(self) -> str:
         # Nobody is asked for this.
-        state = self.state if self.done() or self._desk.is_waiting(self) else "on its way"
+        state = self.state if self.done() or self._clerk.is_waiting(self) else "on its way"
         return f"<Call of {self.function}: {state}>"
 
     @property
     def state(self) -> CallState:
         """Where it is: ``waiting`` for its inputs, ``queued``, ``running``, or how it ended."""
         if not self.done():
-            if self._desk.is_waiting(self):
+            if self._clerk.is_waiting(self):
                 return "waiting"
-            return "running" if self._desk.is_running(self) else "queued"
+            return "running" if self._clerk.is_running(self) else "queued"
         if self.cancelled():
             return "cancelled"
         error = super().exception(0)
@@ -129,7 +129,7 @@ class Call(Future[T]):
     def cancel(self) -> bool:
         """Cancel it, whatever its state, unless it is done; return whether it is cancelled now."""
         if not self.done():
-            self._desk.cancel(self)
+            self._clerk.cancel(self)
         return self.cancelled()
 
     def add_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
@@ -145,7 +145,7 @@ class Call(Future[T]):
                 logger.exception("exception calling callback for %r", self)
 
         # Whoever settles a call also reads the results of all others: user code must not hold that up.
-        super().add_done_callback(lambda _: self._desk.later(tell))
+        super().add_done_callback(lambda _: self._clerk.later(tell))
 
     def set_result(self, result: T) -> None:
         """Not for users of a call: its session settles it."""
@@ -161,17 +161,17 @@ class Call(Future[T]):
         outcome = outcome_of(self)
         return outcome is not None and outcome.is_apart
 
-    def is_of(self, desk: Clerk) -> bool:
+    def is_of(self, clerk: Clerk) -> bool:
         """Was it submitted there?"""
-        return self._desk is desk
+        return self._clerk is clerk
 
     def _late(self, timeout: float | None) -> TimeoutError:
         seconds = max(0.0, timeout or 0.0)
-        return TimeoutError(f"{self.function}: no result after {seconds:.4g} s{self._desk.trouble(self)}")
+        return TimeoutError(f"{self.function}: no result after {seconds:.4g} s{self._clerk.trouble(self)}")
 
     def _look(self) -> None:
         if not self.done():
-            self._desk.check_process()
+            self._clerk.check_process()
 
 
 def outcome_of(call: Call[Any]) -> Outcome | None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 class Callbacks:
     """The thread for callbacks of one session; there is none before the first callback.
 
-    Whoever settles a call holds that call's lock here, and who sends calls looks at it under the session's: so this has
+    Whoever settles a call holds that submission's lock here, and who sends calls looks at it under another: so this has
     one of its own.
     """
 

@@ -58,7 +58,9 @@ class Dispatch:
 
     def send(self) -> None:
         """Send calls that wait, as far as there is room."""
-        for warp, queued in list(self._queued.items()):
+        with self._lock:
+            waiting = list(self._queued.items())
+        for warp, queued in waiting:
             while queued and (submission := self._next(warp, queued)) is not None:
                 if not self._take(submission, warp):
                     with self._lock:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celerypipe.codec import encode_value
-from celerypipe.contract.contract import node_class
+from celerypipe.contract.contract import means_another, node_class
 from celerypipe.contract.function import FunctionNode
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError
@@ -57,7 +56,7 @@ class Function:
         if node.stateful:
             text = "it is stateful, and calls come in any order; leave stateful out, or put it into a pipeline"
             raise ConfigError(f"{name} cannot be submitted: {text}")
-        if not local and _is_another(node):
+        if not local and means_another(node):
             text = (
                 f"{node.__module__} has another function of that name by now, and a worker would call that one; "
                 "give one of them another name, or import it anew where its module was reloaded"
@@ -122,14 +121,6 @@ def _complaint(value: Any, *, local: bool) -> str:
     if getattr(value, "__module__", "") == "__main__" and not local:
         return "it is in the script that was started; put it in a module that the worker can import"
     return ""
-
-
-def _is_another(node: type[FunctionNode]) -> bool:
-    """Does its module hold something else under its name?"""
-    found: Any = sys.modules.get(node.__module__)
-    for part in node.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is not None and node_class(found) is not node
 
 
 def _travel(signature: inspect.Signature) -> bool:

@@ -61,7 +61,7 @@ class Join:
         for message in messages:
             self.unmatched += 1
             for follower in self.followers:
-                follower.left(message)
+                follower.unmatched(message)
 
 
 class Zip(Join):

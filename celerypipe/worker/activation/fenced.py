@@ -66,7 +66,7 @@ class FencedOutbox(Outbox):
 
 
 class StatefulServing(Serving):
-    """Hands messages to a stateful node. ``doubtful``: nobody knows what the last one did to the state."""
+    """Hands messages to a stateful node."""
 
     def __init__(self, client: Client, lease: Lease, record: Record, instance: Instance) -> None:
         super().__init__(client, lease, record, instance)
@@ -74,16 +74,6 @@ class StatefulServing(Serving):
         self.box = FencedOutbox(self.fence, lease, record)
         self.outbox = lease.outbox = self.box
         self.taking_over = True  # its messages may be run again: their memory is never used for others
-        self.doubtful = False
-
-    def let_go(self) -> None:
-        """Destroy an instance that was left in the middle of a message."""
-        self.doubtful = True
-        super().let_go()
-
-    def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
-        self.doubtful = True
-        super()._fail(entry, said, waited, ran)
 
     def flush(self) -> None:
         """Publish what is done."""

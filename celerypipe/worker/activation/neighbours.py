@@ -43,7 +43,7 @@ class Neighbours:
         shelf: Shelf,
         keeper: Keeper,
         slots: int,
-        entry_of: Callable[[str], Listing | None],
+        listing_of: Callable[[str], Listing | None],
         ring: Ring,
     ) -> None:
         self.home = home
@@ -54,7 +54,7 @@ class Neighbours:
         self._shelf = shelf
         self._keeper = keeper
         self._slots = slots
-        self._entry_of = entry_of
+        self._listing_of = listing_of
         self._ring = ring
         self._records: dict[str, Record] | None = None
 
@@ -71,9 +71,9 @@ class Neighbours:
             return
         takes = [mailbox.taking(lease.slot, lease.owner) for mailbox, _ in free]
         for (mailbox, record), answer in zip(free, together(self._client, *takes), strict=True):
-            entry = self._entry_of(record.mark)
-            if answer == 1 and entry is not None:
-                self._add(entry, mailbox, record)
+            listing = self._listing_of(record.mark)
+            if answer == 1 and listing is not None:
+                self._add(listing, mailbox, record)
         order = self.home.record.neighbours
         self.servings.sort(key=lambda serving: order.index(serving.mailbox.node))
         self._connect()
@@ -102,8 +102,8 @@ class Neighbours:
 
     def _may_serve(self, record: Record) -> bool:
         """A mark this worker knows; a node with a state has an activation of its own."""
-        entry = self._entry_of(record.mark)
-        return entry is not None and not entry.node.stateful
+        listing = self._listing_of(record.mark)
+        return listing is not None and not listing.node.stateful
 
     def _suits(self, record: Record) -> bool:
         if record.parallel is not None and self.home.lease.slot >= record.parallel:
@@ -117,14 +117,14 @@ class Neighbours:
         """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
         return self._slots == 1 and record.parallel is None
 
-    def _add(self, entry: Listing, mailbox: Mailbox, record: Record) -> None:
+    def _add(self, listing: Listing, mailbox: Mailbox, record: Record) -> None:
         lease = self.home.lease.beside(mailbox)
         self._keeper.add(lease)
         equal = self._equal(record)
         if equal is not None:
             instance = equal.instance
         else:
-            instance = self._shelf.lend(record.key, lambda: Instance(entry, record.configuration))
+            instance = self._shelf.lend(record.key, lambda: Instance(listing, record.configuration))
         self.servings.append(Serving(self._client, lease, record, instance))
 
     def _equal(self, record: Record) -> Serving | None:

@@ -53,6 +53,8 @@ class Running:
         self.record = record
         self.instance = instance
         self.done = 0
+        #: Nobody knows what the last message did to the instance; whoever runs a stateful node asks, and takes it back.
+        self.doubtful = False
         #: What it printed for the message that was handed to it last, as it travels.
         self.printed = b""
         #: The node that gets all that comes out, if this activation serves it too.
@@ -128,6 +130,7 @@ class Running:
 
     def let_go(self) -> None:
         """Destroy an instance that was left in the middle of a message; the next message gets a fresh one."""
+        self.doubtful = True
         with self.preparing():
             self.instance.destroy()
 

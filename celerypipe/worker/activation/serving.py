@@ -231,6 +231,7 @@ class Serving(Running):
         return True
 
     def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
+        self.doubtful = True
         self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said, console=self._printed()))
 
     def _printed(self) -> bytes:

@@ -138,7 +138,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             shelf=place.shelf,
             keeper=place.keeper,
             slots=self.worker.slots,
-            entry_of=self._entry_of,
+            listing_of=self._listing_of,
             ring=self._ring,
         )
         try:
@@ -162,7 +162,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         """How many messages this process has refused."""
         return self.worker.keyring.refusals.total if self.worker.keyring is not None else 0
 
-    def _entry_of(self, mark: str) -> Listing | None:
+    def _listing_of(self, mark: str) -> Listing | None:
         task = self.app.tasks.get(mark)
         return task.listing if isinstance(task, NodeTask) else None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +263,36 @@ def test_every_key_in_the_schema_is_explained() -> None:
     shapes = [schema, *schema["$defs"].values()]
     silent = [key for shape in shapes for key, about in shape["properties"].items() if not about.get("description")]
     assert silent == []
+
+
+TWINS = """
+from celerypipe import Message, Proc, node
+
+@node(version="1")
+def read(value): return 1
+first = read
+
+@node(version="2")
+def read(value): return 2
+
+class Once(Proc):
+    def update(self, message: Message) -> Message: return message
+"""
+
+
+def test_a_mark_that_means_another_one_by_now_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "twins.py").write_text(TWINS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "twins", raising=False)
+    twins = importlib.import_module("twins")
+    with pytest.raises(DefinitionError, match="twins has another read by now; rename one of them"):
+        NodeDefinition(name="read", type="proc", mark=twins.first)
+    assert NodeDefinition(name="read", type="proc", mark=twins.read).mark == "twins.read"
+    assert NodeDefinition(name="once", type="proc", mark=twins.Once).mark == "twins.Once"
+
+
+def test_a_copy_has_other_values_by_the_names_that_are_written() -> None:
+    node = NodeDefinition(name="read", type="proc", mark="tasks.gpu.ReadText", warped=True, timeout=3.0)
+    assert node.model_copy(update={"timeout": 9.0, "retries": 2}).timeout == 9.0
+    assert node.model_copy(update={"retries": 2}).retries == 2
+    assert Link(source="a", target="b").model_copy(update={"to": "c"}).target == "c"
