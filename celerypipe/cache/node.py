@@ -10,7 +10,7 @@ from celerypipe.cache.asked import Asked, Asker
 from celerypipe.cache.asker import Schema
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
-from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.question import Claim, Question, WhenAnswered
 from celerypipe.catalogue.declaration import version_of_mark
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
@@ -23,9 +23,6 @@ from celerypipe.redis.signing import Keyring
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
 
-
-WhenKnown = Callable[[Found | Claim], None]
-WhenLooked = Callable[[Found | None], None]
 #: Returns what asks for a node that classes of these schemas run, or None and why nothing can be asked.
 MakeAsker = Callable[[Sequence[Schema]], tuple[Asker | None, str]]
 
@@ -117,40 +114,33 @@ class NodeCache:
             self._note(f"not every input can be looked up in the result cache: {error}")
             return None
 
-    def ask(self, asked: Asked, message: Message, answer: WhenKnown, *, again: bool = False) -> None:
+    def ask(
+        self, asked: Asked, message: Message, answer: WhenAnswered, *, again: bool = False, peeks: bool = False
+    ) -> None:
         """Ask; ``answer`` gets what is found, or a claim to compute it.
 
-        ``again``: it failed before, and somebody wants to see whether it still does.
+        ``again``: it failed before, and somebody wants to see whether it still does. ``peeks``: only look, and claim
+        nothing. Nobody else waits for it then, so it may be asked ahead.
         """
-        self._opened.ask(
-            asked,
-            self.policy,
-            answer,
-            refresh=self.refresh,
-            rerun_failing=self.rerun_failing or again,
-            node=self.name,
-            message=_name(message),
-            served=self.is_served,
-            notes=frozenset(message.meta),
+        assert self._results is not None  # noqa: S101  # nothing is asked before the run began
+        self._results.post(
+            Question(
+                asked,
+                self.policy,
+                answer,
+                refresh=self.refresh,
+                rerun_failing=self.rerun_failing or again,
+                node=self.name,
+                message=_name(message),
+                peeks=peeks,
+                served=self.is_served,
+                notes=frozenset(message.meta),
+            )
         )
 
     def is_served(self) -> bool:
         """Is anybody there who computes what nobody knows? Claims of others who wait for that are not waited for."""
         return True
-
-    def look(self, asked: Asked, message: Message, answer: WhenLooked, *, again: bool = False) -> None:
-        """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
-
-        def told(found: Found | Claim | None) -> None:
-            answer(found if isinstance(found, Found) else None)
-
-        again = again or self.rerun_failing
-        self._opened.look(asked, self.policy, told, rerun_failing=again, notes=frozenset(message.meta))
-
-    @property
-    def _opened(self) -> ResultCache:
-        assert self._results is not None  # noqa: S101  # nothing is asked before the run began
-        return self._results
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
