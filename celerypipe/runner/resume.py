@@ -13,7 +13,7 @@ from celerypipe.check.complaints import is_known_here
 from celerypipe.contract.contract import Source
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, did_you_mean
-from celerypipe.runner.folder.journal import Journal, begun
+from celerypipe.runner.folder.journal import Journal, JournalContent
 from celerypipe.runner.folder.journals import KeptJournal, kept, prune
 from celerypipe.runner.folder.progress import REMEMBERS, Progress
 from celerypipe.runner.stations.course import Course
@@ -136,7 +136,8 @@ def _new(pipeline: Pipeline, course: Course) -> Progress | None:
     place = _place(pipeline)
     try:
         prune(place)
-        journal = Journal.create(place / course.run_id, begun(course.run_id, pipeline.name, parts_of(pipeline)))
+        content = JournalContent([course.run_id], pipeline.name, time.time(), parts_of(pipeline))
+        journal = Journal.create(place / course.run_id, content)
     except OSError as error:  # a file system without locks, for one: the run itself does not need it
         course.say(f"this run cannot be resumed, no journal can be written to {place}: {error}")
         return None
