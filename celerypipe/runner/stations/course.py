@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from typing import Any
 
 from celerypipe.message.message import Message
@@ -91,6 +92,14 @@ class Course:
         self._threads.add(thread)
         thread.start()
         return thread
+
+    def serve(self, works: SimpleQueue[Callable[[], None] | None]) -> None:
+        """Do what comes, one after another, until None does or the run is over; the body of a thread."""
+        while (work := works.get()) is not None and not self.over.is_set():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+                self.fail(error)
 
     def forget(self, thread: threading.Thread | None) -> None:
         """This thread hangs in user code: nobody waits for it any more."""

@@ -77,7 +77,8 @@ def test_it_is_written_again_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
 
 def test_the_lock_dies_with_its_process_whatever_children_it_has(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from celerypipe.runner.folder.journal import Journal, JournalContent\n"
+        "import os, sys; from pathlib import Path\n"
+        "from celerypipe.runner.folder.journal import Journal, JournalContent\n"
         "journal = Journal.create(Path(sys.argv[1]), JournalContent(['aaaa'], 'story', 1.0))\n"
         "if not os.fork(): print('made', flush=True)\n"
         "sys.stdin.read()"
