@@ -8,8 +8,7 @@ from typing import NamedTuple
 from celerypipe import codec
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.books import NOTES
-from celerypipe.cache.entry import shown
-from celerypipe.cache.index import BEGINNING, PAGE, asked_of
+from celerypipe.cache.index import BEGINNING, PAGE, said_by
 from celerypipe.cache.store import NEWEST
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.redis import keys
@@ -138,12 +137,5 @@ def _earlier(client: Client, missed: Missed) -> Iterator[tuple[float, Asked]]:
     for start in range(0, len(wanted), PAGE):
         commands = [("GETRANGE", keys.cache_entry(each), 0, BEGINNING - 1) for each in wanted[start : start + PAGE]]
         for data in client.together(*commands):
-            try:
-                entry = shown(data if isinstance(data, bytes) else b"")
-                if entry.head.created <= missed.at:
-                    yield entry.head.created, asked_of(entry)
-            except CodecError:  # gone, or not ours
-                continue
-
-
-__all__ = ["Missed", "differences", "explain"]
+            if (found := said_by(data)) is not None and found[0].created <= missed.at:
+                yield found[0].created, found[1]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -66,7 +67,7 @@ def stats(redis: str | None, as_json: bool) -> None:
     with _client(redis) as (client, url):
         found = index.stats(client)
     if as_json:
-        click.echo(json.dumps({"redis": without_password(url), **found.to_dict()}, indent=2))
+        click.echo(json.dumps({"redis": without_password(url), **asdict(found)}, indent=2))
         return
     asked = found.hits + found.misses
     rate = f" ({found.hits / asked:.1%} of {asked:,})" if asked else ""
