@@ -74,7 +74,6 @@ class Run(CarrierListener):
             catalogue,
             self.course,
             graph=graph,
-            folder=self.folder,
             carrier=self.carrier,
             cache=self.cache,
             adds=replay is not None,

@@ -14,9 +14,6 @@ from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
 
-#: Keeps a dead letter: (node, message, why); False if the message itself cannot be kept.
-Bury = Callable[[str, Message, dict[str, Any]], bool]
-
 
 class Course:
     """What all stations of one run share: its id, whether it is over, and whom to tell."""
@@ -26,7 +23,6 @@ class Course:
         self.pipeline = pipeline
         self.folder = folder
         self.say = say
-        self.bury: Bury | None = folder.letters.keep if folder else None
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
