@@ -19,7 +19,7 @@ from benchmarks.places import Server
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.index import entries
-from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.definition.cache import CacheDefinition
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client, connect
@@ -51,14 +51,14 @@ class Asking:
         """Questions a second."""
         done = threading.Event()
 
-        def told(answer: Found | Claim) -> None:
+        def told(answer: Found | Claim | None) -> None:
             _end(answer)
             done.set()
 
         begin = time.perf_counter()
         for number in range(count):
             done.clear()
-            self.cache.ask(asked(kind, number % KEPT), POLICY, told)
+            self.cache.post(Question(asked(kind, number % KEPT), POLICY, told))
             done.wait()
         return count / (time.perf_counter() - begin)
 
@@ -66,14 +66,14 @@ class Asking:
         """Questions a second."""
         room = threading.Semaphore(WINDOW)
 
-        def told(answer: Found | Claim) -> None:
+        def told(answer: Found | Claim | None) -> None:
             _end(answer)
             room.release()
 
         begin = time.perf_counter()
         for number in range(count):
             room.acquire()
-            self.cache.ask(asked(kind, number % KEPT), POLICY, told)
+            self.cache.post(Question(asked(kind, number % KEPT), POLICY, told))
         for _ in range(WINDOW):
             room.acquire()
         return count / (time.perf_counter() - begin)
@@ -82,7 +82,7 @@ class Asking:
         """Misses that are kept, a second."""
         room = threading.Semaphore(WINDOW)
 
-        def told(answer: Found | Claim) -> None:
+        def told(answer: Found | Claim | None) -> None:
             if isinstance(answer, Claim):
                 answer.keep([PARENT.with_payload(payload)], PARENT, seconds=0.1)
             room.release()
@@ -98,9 +98,8 @@ class Asking:
         return count / (time.perf_counter() - begin)
 
 
-def _end(answer: Found | Claim) -> None:
-    if isinstance(answer, Claim):
-        answer.drop()
+def _end(answer: Found | Claim | None) -> None:
+    if not isinstance(answer, Found):
         raise TypeError("it should have been found")
     answer.outputs(PARENT)
 

@@ -52,14 +52,11 @@ def _code(schemas: Sequence[Schema], policy: CacheDefinition) -> tuple[str, str]
         return f"version {policy.version}", ""
     codes = sorted({str(schema.get("code", "")) for schema in schemas})
     if len(codes) > 1 and codes[0]:
-        return "", f"its workers run different code: {' and '.join(map(_brief, codes))}; bring the same to all of them"
+        brief = " and ".join(code[:15] for code in codes)
+        return "", f"its workers run different code: {brief}; bring the same to all of them"
     if not codes[0]:
         return "", f"its code is not known: there is no source, or it was edited after it was imported; {DECLARE}"
     return codes[0], ""
-
-
-def _brief(code: str) -> str:
-    return code[:15]
 
 
 def _meta(schema: Schema) -> tuple[str, ...]:

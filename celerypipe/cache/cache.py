@@ -10,25 +10,23 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 
 import redis
 
-from celerypipe.cache.asked import Asked
 from celerypipe.cache.books import Books, Stats
 from celerypipe.cache.desk import Desk
 from celerypipe.cache.entry import INLINE_LIMIT, Failure
 from celerypipe.cache.keeping import Keeping
 from celerypipe.cache.kept import Kept
 from celerypipe.cache.lane import Lane
-from celerypipe.cache.question import Claim, Computation, Found, Question, WhenAnswered, always
+from celerypipe.cache.question import Claim, Computation, Question
 from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import CacheStore
 from celerypipe.cache.tier import Tier
-from celerypipe.definition.cache import CacheDefinition
 from celerypipe.redis.connection import Client, connect, said
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
@@ -90,52 +88,12 @@ class ResultCache:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    def ask(
-        self,
-        asked: Asked,
-        policy: CacheDefinition,
-        answer: Callable[[Found | Claim], None],
-        *,
-        refresh: bool = False,
-        rerun_failing: bool = False,
-        node: str = "",
-        message: str = "",
-        served: Callable[[], bool] = always,
-        notes: Collection[str] | None = None,
-    ) -> None:
-        """Have ``answer`` called once, soon: by the cache's thread, or by this one before it returns.
-
-        It must wait for nobody. A claim has to be ended as soon as its result is there, not when its turn comes: others
-        may wait for it whose results this run waits for.
-
-        ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure that was kept is no answer. ``node`` and
-        ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by; ``served`` and ``notes``:
-        see :class:`~celerypipe.cache.question.Question`.
-        """
-
-        def told(found: Found | Claim | None) -> None:
-            answer(found or Claim())
-
-        self.post(Question(asked, policy, told, refresh, rerun_failing, node, message, served=served, notes=notes))
-
-    def look(
-        self,
-        asked: Asked,
-        policy: CacheDefinition,
-        answer: WhenAnswered,
-        *,
-        rerun_failing: bool = False,
-        notes: Collection[str] | None = None,
-    ) -> None:
-        """Only look: ``answer`` gets what is found, or None. Nobody else waits for it, so it may be asked ahead.
-
-        Whoever computes one thing after the other must not claim what it comes to later: two that did so could wait
-        for each other for ever.
-        """
-        self.post(Question(asked, policy, answer, rerun_failing=rerun_failing, peeks=True, notes=notes))
-
     def post(self, question: Question) -> None:
-        """Have a question answered, once."""
+        """Have a question answered, once: by the cache's thread, or by this one before it returns.
+
+        Who gets the answer must wait for nobody. A claim has to be ended as soon as its result is there, not when its
+        turn comes: others may wait for it whose results this run waits for.
+        """
         if os.getpid() != self._process:
             self._begin()
         if self._closed or not (self._url or self._tier_url) or (self._away and not self._tier_url):

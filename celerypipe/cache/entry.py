@@ -134,7 +134,6 @@ class Opened(NamedTuple):
     """An entry that was read and verified."""
 
     head: Head
-    data: bytes
     asked: memoryview
     outputs: memoryview
 
@@ -150,10 +149,6 @@ class Opened(NamedTuple):
         if len(found) != len(self.head.forms):
             raise CodecError(f"{len(found)} outputs where {len(self.head.forms)} were kept")
         return found
-
-    def what_was_asked(self) -> Any:
-        """Return the parts of the question, as plain values. Raises :class:`CodecError`."""
-        return codec.decode_value(self.asked)
 
 
 def sealed(
@@ -210,7 +205,7 @@ def _parts(data: bytes, end: int) -> Opened:
         raise Refused("have a head that cannot be read") from error
     if head.blob is not None and not (_DIGEST.fullmatch(head.blob.digest) and 0 < head.blob.size <= BLOB_LIMIT):
         raise Refused("have a head that cannot be read")
-    return Opened(head, data, view[head_size : head_size + asked_size], view[head_size + asked_size :])
+    return Opened(head, view[head_size : head_size + asked_size], view[head_size + asked_size :])
 
 
 def digest(content: Content) -> str:
@@ -219,5 +214,3 @@ def digest(content: Content) -> str:
 
 
 _HEAD = msgspec.msgpack.Decoder(Head)
-
-__all__ = ["Bulk", "Failure", "Head", "Opened", "SealedEntry", "opened", "sealed", "shown"]

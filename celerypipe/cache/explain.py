@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from celerypipe import codec
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.books import NOTES
-from celerypipe.cache.entry import shown
-from celerypipe.cache.index import BEGINNING, PAGE, asked_of
+from celerypipe.cache.index import BEGINNING, PAGE, said_by
 from celerypipe.cache.store import NEWEST
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 
+#: A digest: its beginning tells it from others.
+DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 #: What a question that found something unusable is told.
 _WHY = {
     "refresh": "nothing was looked at: the run was told to compute it (--refresh)",
@@ -60,7 +62,7 @@ def differences(asked: Asked, was: Asked) -> list[str]:
     """Return the parts in which a question differs from an earlier one, a line each."""
     found = []
     if asked.code != was.code:
-        found.append(f"the code: {_value(asked.code)}, was {_value(was.code)}")
+        found.append(f"the code: {short(asked.code)}, was {short(was.code)}")
     arguments = _changes(asked.configuration, was.configuration)
     found += [f"the configuration: {each}" for each in arguments]
     if not arguments and asked.exact != was.exact:
@@ -75,20 +77,17 @@ def _changes(now: Mapping[str, str], was: Mapping[str, str], *, shown: bool = Tr
     found = []
     for name in [*now, *(each for each in was if each not in now)]:
         if name not in was:
-            found.append(f"{name} {_value(now[name])}, was not there" if shown else f"{name}, which was not there")
+            found.append(f"{name} {short(now[name])}, was not there" if shown else f"{name}, which was not there")
         elif name not in now:
-            found.append(f"{name} is not there, was {_value(was[name])}" if shown else f"{name} is not there")
+            found.append(f"{name} is not there, was {short(was[name])}" if shown else f"{name} is not there")
         elif now[name] != was[name]:
-            found.append(f"{name} {_value(now[name])}, was {_value(was[name])}" if shown else f"{name}, another value")
+            found.append(f"{name} {short(now[name])}, was {short(was[name])}" if shown else f"{name}, another value")
     return found
 
 
-def _value(text: str) -> str:
-    """A value as it is shown; of a digest the beginning is enough to tell it from another."""
-    for word in ("blake3:", "source "):
-        if text.startswith(word) and len(text) > len(word) + 12:
-            return f"{text[: len(word) + 12]}…"
-    return text
+def short(text: str) -> str:
+    """Return a text with its digests as far as one tells them from others."""
+    return DIGEST.sub(r"\1…", text)
 
 
 def _span(seconds: float) -> str:
@@ -138,12 +137,5 @@ def _earlier(client: Client, missed: Missed) -> Iterator[tuple[float, Asked]]:
     for start in range(0, len(wanted), PAGE):
         commands = [("GETRANGE", keys.cache_entry(each), 0, BEGINNING - 1) for each in wanted[start : start + PAGE]]
         for data in client.together(*commands):
-            try:
-                entry = shown(data if isinstance(data, bytes) else b"")
-                if entry.head.created <= missed.at:
-                    yield entry.head.created, asked_of(entry)
-            except CodecError:  # gone, or not ours
-                continue
-
-
-__all__ = ["Missed", "differences", "explain"]
+            if (found := said_by(data)) is not None and found[0].created <= missed.at:
+                yield found[0].created, found[1]

@@ -14,8 +14,9 @@ from typing import Any
 
 import redis
 
+from celerypipe import codec
 from celerypipe.cache.asked import Asked
-from celerypipe.cache.entry import Failure, Opened, shown
+from celerypipe.cache.entry import Failure, Head, shown
 from celerypipe.cache.scripts import FORGET
 from celerypipe.cache.store import BOOKS, blob_name, entry_name
 from celerypipe.errors import CodecError
@@ -43,10 +44,6 @@ class Figures:
     bytes_saved: int
     seconds_saved: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -65,7 +62,7 @@ class Listed:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         failure = None if self.failure is None else f"{self.failure.type}: {self.failure.text}"
-        return {**asdict(self), "asked": self.asked.to_dict(), "failure": failure}
+        return {**asdict(self), "failure": failure}
 
 
 def stats(client: Client) -> Figures:
@@ -118,27 +115,21 @@ def _read(client: Client, used: dict[str, float]) -> Iterator[Listed]:
     commands = [("GETRANGE", name, 0, BEGINNING - 1) for name in names] + [("PTTL", name) for name in names]
     answers = client.together(*commands) if commands else []
     for place, (fingerprint, at) in enumerate(used.items()):
-        found = listed(fingerprint, answers[place], at, answers[place + len(used)])
-        if found is not None:
-            yield found
+        if (found := said_by(answers[place])) is not None:
+            head, asked = found
+            blob = "" if head.blob is None else blob_name(head.blob)
+            left = answers[place + len(used)]
+            ttl = int(left) / 1000 if isinstance(left, int) else 0.0
+            yield Listed(fingerprint, asked, head.created, at, head.seconds, head.size, ttl, head.failure, blob)
 
 
-def listed(fingerprint: str, data: object, used: float, left: Any) -> Listed | None:
-    """Return what an entry says; None if there is none."""
+def said_by(data: object) -> tuple[Head, Asked] | None:
+    """Return what the beginning of an entry says, and what was asked for it; None if it is gone, or not ours."""
     try:
         entry = shown(data if isinstance(data, bytes) else b"")
-        asked = asked_of(entry)
+        return entry.head, Asked.from_dict(codec.decode_value(entry.asked))
     except CodecError:
         return None
-    head = entry.head
-    blob = "" if head.blob is None else blob_name(head.blob)
-    ttl = int(left) / 1000 if isinstance(left, int) else 0.0
-    return Listed(fingerprint, asked, head.created, used, head.seconds, head.size, ttl, head.failure, blob)
-
-
-def asked_of(entry: Opened) -> Asked:
-    """Return what was asked for an entry. Raises :class:`CodecError`."""
-    return Asked.from_dict(entry.what_was_asked())
 
 
 def remove(client: Client, fingerprints: Iterable[str]) -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from celerypipe.cache.asked import Asked, Asker
-from celerypipe.cache.asker import Schema
+from celerypipe.cache.asker import Schema, asker_of
 from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
-from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.question import Claim, Question, WhenAnswered
 from celerypipe.catalogue.declaration import version_of_mark
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
@@ -22,12 +23,6 @@ from celerypipe.redis.signing import Keyring
 
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
-
-
-WhenKnown = Callable[[Found | Claim], None]
-WhenLooked = Callable[[Found | None], None]
-#: Returns what asks for a node that classes of these schemas run, or None and why nothing can be asked.
-MakeAsker = Callable[[Sequence[Schema]], tuple[Asker | None, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +55,12 @@ def _those(cached: Sequence[str]) -> str:
 
 
 class NodeCache:
-    """One node's way to the result cache. ``here``: the schema of its class in this process."""
+    """One node's way to the result cache. ``configuration``: resolved; ``here``: the schema of its class here."""
 
     def __init__(
         self,
         node: NodeDefinition,
-        make: MakeAsker,
+        configuration: Callable[[], Mapping[str, Any]],
         here: Callable[[], Schema],
         *,
         use: CacheUse,
@@ -78,7 +73,10 @@ class NodeCache:
         self.policy = policy
         self.refresh = node.name in use.refresh
         self.rerun_failing = use.rerun_failing
-        self._make = make
+        self._written = node.configuration
+        # A payload means something else where it is all arguments of a function.
+        self._asked_as = f"{node.mark}()" if node.called else node.mark
+        self._configuration = configuration
         self._here = here
         self._say = say
         self._said: set[str] = set()
@@ -88,16 +86,23 @@ class NodeCache:
     def open(self, results: ResultCache) -> None:
         """Use this cache from now on."""
         self._results = results
-        self._ask_for(self.schemas())
+        self._renew_asker()
 
     def schemas(self) -> Sequence[Schema]:
         """What is known of the classes that run it."""
         return [self._here()]
 
-    def _ask_for(self, schemas: Sequence[Schema]) -> None:
-        self._asker, why = self._make(schemas)
+    def _renew_asker(self) -> None:
+        """What runs it is another class now, or is known."""
+        if self._results is None:
+            return
+        self._asker, why = self._make(self.schemas())
         if self._asker is None:
             self._note(f"nothing is looked up in the result cache, and nothing is kept: {why}")
+
+    def _make(self, schemas: Sequence[Schema]) -> tuple[Asker | None, str]:
+        """Return what asks for a node that classes of these schemas run, or None and why nothing can be asked."""
+        return asker_of(self._asked_as, schemas, self._configuration(), self.policy, written=self._written)
 
     def _note(self, text: str) -> None:
         if text not in self._said:
@@ -117,40 +122,33 @@ class NodeCache:
             self._note(f"not every input can be looked up in the result cache: {error}")
             return None
 
-    def ask(self, asked: Asked, message: Message, answer: WhenKnown, *, again: bool = False) -> None:
+    def ask(
+        self, asked: Asked, message: Message, answer: WhenAnswered, *, again: bool = False, peeks: bool = False
+    ) -> None:
         """Ask; ``answer`` gets what is found, or a claim to compute it.
 
-        ``again``: it failed before, and somebody wants to see whether it still does.
+        ``again``: it failed before, and somebody wants to see whether it still does. ``peeks``: only look, and claim
+        nothing. Nobody else waits for it then, so it may be asked ahead.
         """
-        self._opened.ask(
-            asked,
-            self.policy,
-            answer,
-            refresh=self.refresh,
-            rerun_failing=self.rerun_failing or again,
-            node=self.name,
-            message=_name(message),
-            served=self.is_served,
-            notes=frozenset(message.meta),
+        assert self._results is not None  # noqa: S101  # nothing is asked before the run began
+        self._results.post(
+            Question(
+                asked,
+                self.policy,
+                answer,
+                refresh=self.refresh,
+                rerun_failing=self.rerun_failing or again,
+                node=self.name,
+                message=_name(message),
+                peeks=peeks,
+                served=self.is_served,
+                notes=frozenset(message.meta),
+            )
         )
 
     def is_served(self) -> bool:
         """Is anybody there who computes what nobody knows? Claims of others who wait for that are not waited for."""
         return True
-
-    def look(self, asked: Asked, message: Message, answer: WhenLooked, *, again: bool = False) -> None:
-        """Only look: ``answer`` gets what is found, or None. Nobody else waits until it is computed."""
-
-        def told(found: Found | Claim | None) -> None:
-            answer(found if isinstance(found, Found) else None)
-
-        again = again or self.rerun_failing
-        self._opened.look(asked, self.policy, told, rerun_failing=again, notes=frozenset(message.meta))
-
-    @property
-    def _opened(self) -> ResultCache:
-        assert self._results is not None  # noqa: S101  # nothing is asked before the run began
-        return self._results
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
@@ -195,15 +193,14 @@ class WarpedNodeCache(NodeCache):
         self._keyring = keyring
         self._known: frozenset[str] | None = None
         self._told: Sequence[Schema] = ()
-        #: What each worker would ask, by what tells it from others in the names of its activations; and what is here.
+        #: What each worker would ask, by what tells it from others in the names of its activations.
         self._askers: dict[str, Asker | None] = {}
-        self._asker_here: list[Asker | None] = []
 
     def open(self, results: ResultCache) -> None:
         """Use this cache from now on; of a node that is made while the run goes on, once its workers were looked at."""
         self._results = results
         if self._runs_here or self._known is not None:
-            self._ask_for(self.schemas())
+            self._renew_asker()
 
     def see(self, workers: Sequence[Presence]) -> bool:
         """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
@@ -244,26 +241,23 @@ class WarpedNodeCache(NodeCache):
 
     def _tell(self, schemas: Sequence[Schema]) -> None:
         self._told = schemas
-        if self._results is not None:
-            self._ask_for(self.schemas())
+        self._renew_asker()
 
     def move_here(self) -> None:
         """It runs in this process from now on."""
         self._runs_here = True
-        if self._results is not None:
-            self._ask_for(self.schemas())
+        self._renew_asker()
 
     def schemas(self) -> Sequence[Schema]:
         return super().schemas() if self._runs_here else self._told
 
     def is_of(self, asked: Asked, by: str) -> bool:
-        if by:
-            asker = self._askers.get(Holder.read(by).process.life)
-        else:
-            if not self._asker_here:
-                self._asker_here.append(self._make([self._here()])[0])
-            asker = self._asker_here[0]
+        asker = self._askers.get(Holder.read(by).process.life) if by else self._asker_here
         return asker is not None and asker.asks(asked)
+
+    @cached_property
+    def _asker_here(self) -> Asker | None:
+        return self._make([self._here()])[0]
 
 
 def _name(message: Message) -> str:

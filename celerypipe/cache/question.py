@@ -100,6 +100,7 @@ class Claim:
         ended(result, seconds)
 
 
+#: Gets what was found, or a claim to compute it; of a question that only peeks, None in the place of a claim.
 WhenAnswered = Callable[[Found | Claim | None], None]
 
 
@@ -110,7 +111,11 @@ def always() -> bool:
 
 @dataclass(slots=True, eq=False)
 class Question:
-    """One question on its way. ``peeks``: it is only looked at, a miss is answered with None.
+    """One question on its way. ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure is no answer.
+
+    ``node`` and ``message`` (its number or id) are what :mod:`celerypipe.cache.explain` finds it by. ``peeks``: it is
+    only looked at. Whoever computes one thing after the other must not claim what it comes to later: two that did so
+    could wait for each other for ever.
 
     ``notes``: the keys of the input's meta; None: they do not matter. ``served``: is anybody there who would compute
     it, such as a live worker? ``looked``: it has seen what is kept, or waits for what is being computed;

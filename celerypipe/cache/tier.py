@@ -55,7 +55,7 @@ class Tier:
             text = f"the second tier of the cache has entries that {refused.kind}: they count as misses"
             self._say(text, text)
             return None
-        return SealedEntry(entry.head, entry.data, body)
+        return SealedEntry(entry.head, data, body)
 
     def put(self, fingerprint: str, entry: SealedEntry) -> None:
         """Keep an entry; its blob first."""

@@ -17,11 +17,10 @@ from celerypipe.mailbox.record import Record
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
-from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import join_of
-from celerypipe.runner.stations.local import INBOX, LocalStation, MakeInstance
+from celerypipe.runner.stations.local import INBOX, LocalStation
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Outlet, Station
@@ -44,7 +43,6 @@ class Assembly:
         course: Course,
         *,
         graph: Graph,
-        folder: Folder | None,
         carrier: RedisCarrier | None,
         cache: RunCache,
         adds: bool,
@@ -53,11 +51,9 @@ class Assembly:
         self.catalogue = catalogue
         self.course = course
         self.graph = graph
-        self.folder = folder
         self.carrier = carrier
         self.cache = cache
         self.adds = adds
-        self.nodes = {node.name: node for node in pipeline.nodes}
         self.stations: dict[str, Station] = {}
         self.loopbacks: list[Loopback] = []
 
@@ -65,7 +61,7 @@ class Assembly:
         """Make the stations of these nodes, and join them."""
         for name in self.graph.order:
             if name in names:
-                self.stations[name] = self._station(self.nodes[name])
+                self.stations[name] = self._station(self.pipeline.node(name))
         self._connect()
 
     def configuration(self, node: NodeDefinition, *, again: bool = False) -> dict[str, Any]:
@@ -88,23 +84,20 @@ class Assembly:
         made = itertools.count()
 
         def make() -> Instance:
-            folder = self.folder.of(node.name) if self.folder else None
+            folder = self.course.folder.of(node.name) if self.course.folder else None
             configuration = self.configuration(node, again=next(made) > 0)
             return Instance(self.listing(node), configuration, name=node.name, folder=folder)
 
         if node.type == "source":
             return SourceStation(self.course, node, make)
         if not node.warped:
-            return self._local(node, make)
+            cache = self.cache.of(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
+            return LocalStation(self.course, node, make, cache)
         if self.carrier is not None:
             return self._warp(node, self.carrier)
         loopback = Loopback(self.course, make)
         self.loopbacks.append(loopback)
         return self._warp(node, loopback)
-
-    def _local(self, node: NodeDefinition, make: MakeInstance) -> LocalStation:
-        cache = self.cache.of(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
-        return LocalStation(self.course, node, make, cache)
 
     def _warp(self, node: NodeDefinition, carrier: Carrier[Warp]) -> Warp:
         cache = self.cache.of_warped(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
@@ -166,7 +159,7 @@ class Assembly:
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
         """The warped nodes on the same queue, upstream ones first."""
         for name in self.graph.order:
-            other = self.nodes[name]
+            other = self.pipeline.node(name)
             if other.warped and other.queue == node.queue and name in self.stations:
                 yield name
 

@@ -13,7 +13,7 @@ from celerypipe.check.complaints import is_known_here
 from celerypipe.contract.contract import Source
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, did_you_mean
-from celerypipe.runner.folder.journal import Journal, begun
+from celerypipe.runner.folder.journal import Journal, JournalContent
 from celerypipe.runner.folder.journals import KeptJournal, kept, prune
 from celerypipe.runner.folder.progress import REMEMBERS, Progress
 from celerypipe.runner.stations.course import Course
@@ -120,34 +120,32 @@ def _line(each: KeptJournal, changed: list[str]) -> str:
     return f"  {content.runs[-1]}  {content.pipeline}, begun {began}, {content.count:,} source messages through{note}"
 
 
-def open_journal(
-    pipeline: Pipeline, catalogue: Catalogue, course: Course, *, resume: str | None, local: bool
-) -> Progress | None:
-    """Begin the journal of a run that can be resumed, or go on with that of ``resume``; None where none is kept."""
+def open_journal(pipeline: Pipeline, catalogue: Catalogue, course: Course, *, resume: str | None, local: bool) -> None:
+    """Let a run tell how far its source messages are, if it can be resumed, and write it down as long as it goes on.
+
+    In a journal of its own, or in that of ``resume``, from which it goes on.
+    """
+    journal: Journal | None
     if resume is None:
-        return None if obstacle(pipeline, catalogue, local=local) else _new(pipeline, course)
-    one = resumable(pipeline, catalogue, resume, local=local)
-    journal = Journal.open(one.place, course.run_id)
-    course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
-    return Progress(journal, course.say)
+        journal = None if obstacle(pipeline, catalogue, local=local) else _new(pipeline, course)
+    else:
+        journal = Journal.open(resumable(pipeline, catalogue, resume, local=local).place, course.run_id)
+        course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
+    if journal is not None:
+        course.progress = Progress(journal, course.say)
+        course.followers.append(course.progress.descent)
+        course.spawn("journal", course.progress.live, course.over)
 
 
-def _new(pipeline: Pipeline, course: Course) -> Progress | None:
+def _new(pipeline: Pipeline, course: Course) -> Journal | None:
     place = _place(pipeline)
     try:
         prune(place)
-        journal = Journal.create(place / course.run_id, begun(course.run_id, pipeline.name, parts_of(pipeline)))
+        content = JournalContent([course.run_id], pipeline.name, time.time(), parts_of(pipeline))
+        return Journal.create(place / course.run_id, content)
     except OSError as error:  # a file system without locks, for one: the run itself does not need it
         course.say(f"this run cannot be resumed, no journal can be written to {place}: {error}")
         return None
-    return Progress(journal, course.say)
-
-
-def follow(progress: Progress, course: Course) -> None:
-    """Let a run tell how far its source messages are, and write it down as long as the run goes on."""
-    course.progress = progress
-    course.followers.append(progress.descent)
-    course.spawn("journal", progress.live, course.over)
 
 
 def close_journal(course: Course, *, done: bool) -> None:

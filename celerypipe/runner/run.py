@@ -25,7 +25,7 @@ from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.runner.report import Report
-from celerypipe.runner.resume import close_journal, follow, open_journal
+from celerypipe.runner.resume import close_journal, open_journal
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import as_failure
@@ -74,7 +74,6 @@ class Run(CarrierListener):
             catalogue,
             self.course,
             graph=graph,
-            folder=self.folder,
             carrier=self.carrier,
             cache=self.cache,
             adds=replay is not None,
@@ -147,13 +146,8 @@ class Run(CarrierListener):
             if self._letters is None:  # else one might go that is to be replayed
                 self.folder.letters.expire()
         if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
-            self._open_journal()
-
-    def _open_journal(self) -> None:
-        local = self.carrier is None
-        progress = open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
-        if progress is not None:
-            follow(progress, self.course)
+            local = self.carrier is None
+            open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""

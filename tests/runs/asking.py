@@ -9,7 +9,7 @@ from typing import Any
 
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.cache import ResultCache
-from celerypipe.cache.question import Claim, Found
+from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.definition.cache import CacheDefinition
 from celerypipe.message.message import Message
 from celerypipe.redis.signing import Keyring
@@ -46,13 +46,13 @@ class Asking:
     def start(self, what: Asked, policy: CacheDefinition = PLAIN, **options: Any) -> Waiting:
         """Ask, and wait for nothing."""
         waiting = Waiting()
-        self.cache.ask(what, policy, waiting.told, **options)
+        self.cache.post(Question(what, policy, waiting.told, **options))
         return waiting
 
     def look(self, what: Asked) -> Waiting:
         """Look for it; nobody is to compute it."""
         waiting = Waiting()
-        self.cache.look(what, PLAIN, waiting.told)
+        self.cache.post(Question(what, PLAIN, waiting.told, peeks=True))
         return waiting
 
     def ask(self, what: Asked, policy: CacheDefinition = PLAIN, **options: Any) -> Found | Claim:

@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from celerypipe.contract.reach import ANYWHERE, Reach, file_name
+from celerypipe.contract.reach import Reach, file_name
 from celerypipe.errors import ConfigError
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message
 from celerypipe.message.payload import size_bytes
-from celerypipe.runner.folder.letters import PLACE, DeadLetters
+from celerypipe.runner.folder.letters import DeadLetters
 
 #: What a node printed, a line a message, in its folder.
 CONSOLE = "console.jsonl"
@@ -24,16 +24,10 @@ TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 class Folder:
     """What a run writes to disk. Telemetry rows are ``ts, evt (rx/tx), node, origin, msg_id, src_id, size``."""
 
-    def __init__(
-        self,
-        path: Path,
-        telemetry: str | None = None,
-        letters: DeadLetters | None = None,
-        reach: Reach = ANYWHERE,
-    ) -> None:
+    def __init__(self, path: Path, telemetry: str | None, letters: DeadLetters, reach: Reach) -> None:
         self.path = path
         self._reach = reach
-        self.letters = letters or DeadLetters(path / PLACE)
+        self.letters = letters
         self._telemetry_path = path / telemetry if telemetry else None
         self._file: TextIO | None = None
         self._consoles: dict[str, TextIO] = {}

@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +48,7 @@ class JournalContent:
 
     ``runs``: the run that began it and those that went on from it; ``parts``: digests of what its pipeline consisted
     of; ``through``: by source, the positions that are through; ``following``: by source, the number after the highest
-    that a message which is through had; ``obstacle``: why the run cannot go on; ``size``: bytes of whole lines.
+    that a message which is through had; ``obstacle``: why the run cannot go on.
     """
 
     runs: list[str]
@@ -59,7 +58,6 @@ class JournalContent:
     through: dict[str, Positions] = field(default_factory=dict)
     following: dict[str, int] = field(default_factory=dict)
     obstacle: str = ""
-    size: int = 0
 
     @property
     def count(self) -> int:
@@ -100,10 +98,9 @@ def noted(through: Mapping[str, Positions], following: Mapping[str, int]) -> byt
 
 def parse(data: bytes) -> JournalContent:
     """Read a journal; :class:`NoJournal` for what is none. A last line without its end counts for nothing."""
-    whole, end, _ = data.rpartition(b"\n")
-    if not end:
+    *lines, _ = data.split(b"\n")
+    if not lines:
         raise NoJournal("it has no whole line")
-    lines = whole.split(b"\n")
     content = _head(_object(lines[0], 1))
     for number, line in enumerate(lines[1:], start=2):
         said = _object(line, number)
@@ -114,7 +111,6 @@ def parse(data: bytes) -> JournalContent:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NoJournal(f"line {number} is damaged: {error}") from None
-    content.size = len(whole) + len(end)
     return content
 
 
@@ -149,11 +145,6 @@ def _head(head: dict[str, Any]) -> JournalContent:
     raise NoJournal("line 1 is damaged")
 
 
-def begun(run: str, pipeline: str, parts: Mapping[str, str]) -> JournalContent:
-    """Return what the journal of a new run says."""
-    return JournalContent([run], pipeline, time.time(), parts)
-
-
 #: The journals of this process.
 _open: WeakSet[Journal] = WeakSet()
 
@@ -176,7 +167,8 @@ class Journal:
         self.place = place
         self.content = content
         self._file = descriptor
-        self._grown = 0
+        #: Bytes of whole lines, and those that came since it was written as a whole.
+        self._size = self._grown = 0
         _open.add(self)
 
     @classmethod
@@ -201,7 +193,8 @@ class Journal:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be opened: {error.strerror}") from None
         try:
-            content = parse(_read_all(descriptor))
+            with open(descriptor, "rb", closefd=False) as file:
+                content = parse(file.read())
             content.runs.append(run)
             journal = cls(place, descriptor, content)
             journal._write_again()
@@ -217,7 +210,7 @@ class Journal:
         """Write what is through now; OSError when it cannot be written, and then nothing of it is."""
         self._append(noted(through, following))
         self.content.add(through, following)
-        if self._grown > REWRITE and self._grown > self.content.size // 2:
+        if self._grown > REWRITE and self._grown > self._size // 2:
             self._write_again()
 
     def forbid(self, obstacle: str) -> None:
@@ -246,10 +239,10 @@ class Journal:
                 left = left[os.write(self._file, left) :]
         except OSError:
             with contextlib.suppress(OSError):  # half a line must not stand in the middle
-                os.ftruncate(self._file, self.content.size)
-                os.lseek(self._file, self.content.size, os.SEEK_SET)
+                os.ftruncate(self._file, self._size)
+                os.lseek(self._file, self._size, os.SEEK_SET)
             raise
-        self.content.size += len(data)
+        self._size += len(data)
         self._grown += len(data)
 
     def _write_again(self) -> None:
@@ -259,12 +252,12 @@ class Journal:
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            old, size, self._file, self.content.size = self._file, self.content.size, descriptor, 0
+            old, size, self._file, self._size = self._file, self._size, descriptor, 0
             try:
                 self._append(data)
                 draft.replace(self.place / FILE)
             except OSError:
-                self._file, self.content.size = old, size
+                self._file, self._size = old, size
                 raise
         except OSError:
             os.close(descriptor)
@@ -287,12 +280,6 @@ def locked(path: Path) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
-
-
-def _read_all(descriptor: int) -> bytes:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    with open(descriptor, "rb", closefd=False) as file:
-        return file.read()
 
 
 def remove(place: Path) -> None:

@@ -47,15 +47,8 @@ class Mending:
         self._work.put(work)
         with self._beginning:
             if self._thread is None:
-                self._thread = self._transport.course.spawn("inputs", self._live)
-
-    def _live(self) -> None:
-        course = self._transport.course
-        while (work := self._work.get()) is not None and not course.over.is_set():
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001  # a defect of ours must end the calls, not hang them
-                course.fail(error)
+                course = self._transport.course
+                self._thread = course.spawn("inputs", course.serve, self._work)
 
     def close(self) -> None:
         """The session is over."""

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,6 @@ from celerypipe.errors import CelerypipeError, CodecError
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.functions.call import Call, split
-from celerypipe.runner.functions.callbacks import Callbacks
 from celerypipe.runner.functions.dispatch import Dispatch
 from celerypipe.runner.functions.function import Function, as_function
 from celerypipe.runner.functions.ledger import Ledger
@@ -55,7 +55,7 @@ class Session:
         self._withdrawals = Withdrawals(self._dispatch, local=transport.local)
         self._closing = False
         self._ended = threading.Event()
-        self._callbacks = Callbacks()
+        self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-callbacks")
         self._clock: threading.Thread | None = None
 
     # -- in ----------------------------------------------------------------------------------------------------------
@@ -149,16 +149,12 @@ class Session:
     def succeeded(self, submission: Submission, done: Done) -> None:
         """A result is here: settle its call, and start what waited for it."""
         found: Any = done.outputs[0].payload if done.outputs else None
-        name = submission.call.function
-        if isinstance(found, Sealed):
-            apart = found.blob is not None
-            making = making_of(submission.warp, submission.arguments, submission.outcomes) if apart else None
-            outcome = Outcome(name, found, making, self._mending.content)
-            if apart:
-                with self._lock:
-                    self._apart.add(outcome)
-        else:
-            outcome = Outcome.of_value(name, found, known=done.known)
+        apart = isinstance(found, Sealed) and found.blob is not None
+        making = making_of(submission.warp, submission.arguments, submission.outcomes) if apart else None
+        outcome = Outcome(submission.call.function, found, making, self._mending.content, known=done.known)
+        if apart:
+            with self._lock:
+                self._apart.add(outcome)
         submission.succeed(outcome, done.waited, done.ran, done.by, done.console)
         self._settled([submission])
 
@@ -210,8 +206,11 @@ class Session:
             self.withdraw(submission)
 
     def later(self, work: Callable[[], None]) -> None:
-        """Run callbacks of users, one after another."""
-        self._callbacks.run(work)
+        """Run callbacks of users, one after another, in a thread that begins with the first of them."""
+        try:
+            self._callbacks.submit(work)
+        except RuntimeError:  # the session is over, or Python itself ends
+            work()
 
     def check_process(self) -> None:
         """Raise RuntimeError in a forked child: nobody settles calls there."""
@@ -294,4 +293,4 @@ class Session:
         self._transport.close(ending if self.course.error is None else "failed")
         self.course.settle(0.0)
         self.course.farewell(FAREWELL)
-        self._callbacks.close()
+        self._callbacks.shutdown(wait=False)

@@ -74,11 +74,11 @@ class CallTransport(CarrierListener):
             twins += 1
             name = known_as[: 100 - twins] + twins * "'"
         node = function.definition(name)
-        warp = (
-            self._open_here(function, node, dispatch)
-            if self.carrier is None
-            else self._open_there(function, node, dispatch)
-        )
+        listing = Listing(function.mark, function.node, "import")
+        if self.carrier is None:
+            warp = self._open_here(node, listing, dispatch)
+        else:
+            warp = self._open_there(node, listing, dispatch, self.carrier)
         self._warps.append(warp)
         warp.start()
         return warp
@@ -87,19 +87,15 @@ class CallTransport(CarrierListener):
         """Let the cache know whose code it is asked about."""
         self._cache.see(client, name, workers)
 
-    def _open_here(self, function: Function, node: CallDefinition, dispatch: Dispatch) -> Warp:
-        listing = Listing(function.mark, function.node, "import")
+    def _open_here(self, node: CallDefinition, listing: Listing, dispatch: Dispatch) -> Warp:
         loopback = Loopback(self.course, lambda: Instance(listing, None, name=node.name))
         loopback.prepare()
         loopback.start()
         self._loopbacks.append(loopback)
         return self._made(node, listing, loopback, dispatch)
 
-    def _open_there(self, function: Function, node: CallDefinition, dispatch: Dispatch) -> Warp:
-        carrier = self.carrier
-        if carrier is None:
-            raise RuntimeError("a local session has no carrier")
-        warp = self._made(node, Listing(function.mark, function.node, "import"), carrier, dispatch)
+    def _open_there(self, node: CallDefinition, listing: Listing, dispatch: Dispatch, carrier: RedisCarrier) -> Warp:
+        warp = self._made(node, listing, carrier, dispatch)
         begun = bool(self._warps)
         # Once it goes on, its post thread uses the same client.
         with carrier.sender.lock if begun else contextlib.nullcontext(), explained(self._url):
@@ -146,13 +142,8 @@ class CallTransport(CarrierListener):
             return False
         stream = self.carrier.mailboxes[warp.name].stream
         with contextlib.suppress(*Broken):
-            return bool(
-                self._ask(
-                    lambda client: client.xpending_range(
-                        stream, keys.GROUP, min=flight.entry, max=flight.entry, count=1
-                    )
-                )
-            )
+            entry = flight.entry
+            return bool(self._ask(lambda client: client.xpending_range(stream, keys.GROUP, entry, entry, 1)))
         return False
 
     # -- bytes that lie apart ----------------------------------------------------------------------------------------

@@ -10,11 +10,9 @@ from typing import Any
 
 import redis
 
-from celerypipe.cache.asked import Asker
-from celerypipe.cache.asker import Schema, asker_of
+from celerypipe.cache.asker import Schema
 from celerypipe.cache.cache import ResultCache
-from celerypipe.cache.node import MakeAsker, NodeCache, WarpedNodeCache
-from celerypipe.definition.parts import CacheDefinition
+from celerypipe.cache.node import NodeCache, WarpedNodeCache
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import schemas
 from celerypipe.mailbox.presence import Presence
@@ -27,7 +25,6 @@ NOWHERE = (
     "no result is looked up or kept: a Redis is needed for that (--redis URL or CELERYPIPE_REDIS_URL), "
     "or CELERYPIPE_CACHE_URL=file:///FOLDER"
 )
-
 
 MakeSchema = Callable[[], Schema]
 MakeConfiguration = Callable[[], Mapping[str, Any]]
@@ -53,8 +50,7 @@ class RunCache:
         """Return the way to the cache of a node that runs in this process; None if it has none."""
         if node.cache is None or not self.on:
             return None
-        make = _making(node, node.cache, configuration)
-        made = NodeCache(node, make, here, use=self._provisions.use, say=self.course.say)
+        made = NodeCache(node, configuration, here, use=self._provisions.use, say=self.course.say)
         self._local[node.name] = made
         self._reach(made)
         return made
@@ -65,10 +61,15 @@ class RunCache:
         """Return the way to the cache of a warped node; ``here``: what its class says, if it runs here."""
         if node.cache is None or not self.on:
             return None
-        make = _making(node, node.cache, configuration)
         provided = self._provisions
         made = WarpedNodeCache(
-            node, make, here, use=provided.use, say=self.course.say, runs_here=provided.local, keyring=provided.keyring
+            node,
+            configuration,
+            here,
+            use=provided.use,
+            say=self.course.say,
+            runs_here=provided.local,
+            keyring=provided.keyring,
         )
         self._warped[node.name] = made
         self._reach(made)
@@ -99,7 +100,7 @@ class RunCache:
                 run=self.course.run_id,
             )
         if self._warped and self._thread is None:
-            self._thread = self.course.spawn("unknown", self._live)
+            self._thread = self.course.spawn("unknown", self.course.serve, self._unknown)
         for node in nodes:
             node.open(self._results)
 
@@ -126,26 +127,8 @@ class RunCache:
         """Have this done by a thread that may wait: the cache does not know a result, and its message is sent."""
         self._unknown.put(work)
 
-    def _live(self) -> None:
-        while (work := self._unknown.get()) is not None and not self.course.over.is_set():
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
-                self.course.fail(error)
-                return
-
     def close(self) -> None:
         """The run is over, and so are its claims: write what is still to be written."""
         self._unknown.put(None)
         if self._results is not None:
             self._results.close()
-
-
-def _making(node: NodeDefinition, policy: CacheDefinition, configuration: MakeConfiguration) -> MakeAsker:
-    # A payload means something else where it is all arguments of a function.
-    mark = f"{node.mark}()" if node.called else node.mark
-
-    def make(schemas: Sequence[Schema]) -> tuple[Asker | None, str]:
-        return asker_of(mark, schemas, configuration(), policy, written=node.configuration)
-
-    return make

@@ -6,15 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from typing import Any
 
 from celerypipe.message.message import Message
 from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
-
-#: Keeps a dead letter: (node, message, why); False if the message itself cannot be kept.
-Bury = Callable[[str, Message, dict[str, Any]], bool]
 
 
 class Course:
@@ -25,7 +23,6 @@ class Course:
         self.pipeline = pipeline
         self.folder = folder
         self.say = say
-        self.bury: Bury | None = folder.letters.keep if folder else None
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
@@ -91,6 +88,14 @@ class Course:
         self._threads.add(thread)
         thread.start()
         return thread
+
+    def serve(self, works: SimpleQueue[Callable[[], None] | None]) -> None:
+        """Do what comes, one after another, until None does or the run is over; the body of a thread."""
+        while (work := works.get()) is not None and not self.over.is_set():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
+                self.fail(error)
 
     def forget(self, thread: threading.Thread | None) -> None:
         """This thread hangs in user code: nobody waits for it any more."""

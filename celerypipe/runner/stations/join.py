@@ -42,6 +42,7 @@ class Join:
         #: Messages that were given up because no partner came.
         self.unmatched = 0
         self.followers = followers
+        self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
         """Take one message from a link and return the inputs that are complete now."""
@@ -49,7 +50,10 @@ class Join:
 
     def left(self) -> int:
         """How many messages wait for a partner."""
-        return 0
+        return sum(map(len, self._waiting.values()))
+
+    def _one_of_each(self) -> Message:
+        return self._together([self._waiting[each].popleft() for each in self.links])
 
     def _together(self, parts: Sequence[Message]) -> Message:
         message = together(self.name, parts)
@@ -67,10 +71,6 @@ class Join:
 class Zip(Join):
     """One of each link, in order."""
 
-    def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers) -> None:
-        super().__init__(name, links, capacity, followers)
-        self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
-
     def put(self, link: str, message: Message) -> Iterable[Message]:
         mine = self._waiting[link]
         mine.append(message)
@@ -82,11 +82,8 @@ class Zip(Join):
                 node=self.name,
             )
         if all(self._waiting.values()):
-            return (self._together([self._waiting[each].popleft() for each in self.links]),)
+            return (self._one_of_each(),)
         return ()
-
-    def left(self) -> int:
-        return sum(map(len, self._waiting.values()))
 
 
 class Latest(Join):
@@ -109,12 +106,12 @@ class Keyed(Join):
     def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers, field: str) -> None:
         super().__init__(name, links, capacity, followers)
         self.field = field
-        self._waiting: OrderedDict[Any, dict[str, deque[Message]]] = OrderedDict()
+        self._by_key: OrderedDict[Any, dict[str, deque[Message]]] = OrderedDict()
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
         try:
             key = message.meta[self.field]
-            waiting = self._waiting.setdefault(key, {})
+            waiting = self._by_key.setdefault(key, {})
         except (KeyError, TypeError):
             raise NodeFailed(
                 f"{self.name}: a message from {link!r} has no usable meta field {self.field!r} to join by; "
@@ -130,15 +127,15 @@ class Keyed(Join):
                 if not waiting[each]:
                     del waiting[each]
             if not waiting:
-                del self._waiting[key]
+                del self._by_key[key]
             return (self._together(parts),)
-        if len(self._waiting) > self.capacity:
-            _, oldest = self._waiting.popitem(last=False)
+        if len(self._by_key) > self.capacity:
+            _, oldest = self._by_key.popitem(last=False)
             self._give_up(chain.from_iterable(oldest.values()))
         return ()
 
     def left(self) -> int:
-        return sum(len(messages) for waiting in self._waiting.values() for messages in waiting.values())
+        return sum(len(messages) for waiting in self._by_key.values() for messages in waiting.values())
 
 
 class Within(Join):
@@ -147,7 +144,6 @@ class Within(Join):
     def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers, seconds: float) -> None:
         super().__init__(name, links, capacity, followers)
         self.seconds = seconds
-        self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
         mine = self._waiting[link]
@@ -159,13 +155,10 @@ class Within(Join):
             heads = {each: moment(self._waiting[each][0]) for each in self.links}
             oldest = min(heads, key=heads.__getitem__)
             if max(heads.values()) - heads[oldest] <= self.seconds:
-                ready.append(self._together([self._waiting[each].popleft() for each in self.links]))
+                ready.append(self._one_of_each())
             else:
                 self._give_up([self._waiting[oldest].popleft()])
         return ready
-
-    def left(self) -> int:
-        return sum(map(len, self._waiting.values()))
 
 
 class Local(Join):
@@ -176,10 +169,10 @@ class Local(Join):
     ) -> None:
         super().__init__(name, links, capacity, followers)
         self._next_batch = next_batch
-        self._waiting: dict[str, list[Message]] = {}
+        self._sources: dict[str, list[Message]] = {}
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
-        mine = self._waiting.setdefault(link, [])
+        mine = self._sources.setdefault(link, [])
         mine.append(message)
         if len(mine) > self.capacity:
             raise NodeFailed(
@@ -188,16 +181,16 @@ class Local(Join):
                 node=self.name,
             )
         chosen: list[Message] = []
-        for origin, indices in self._next_batch(self._waiting).items():
-            chosen.extend(self._waiting[origin][index] for index in sorted(set(indices)))
+        for origin, indices in self._next_batch(self._sources).items():
+            chosen.extend(self._sources[origin][index] for index in sorted(set(indices)))
             for index in sorted(set(indices), reverse=True):
-                del self._waiting[origin][index]
+                del self._sources[origin][index]
         if len(chosen) <= 1:
             return chosen
         return (self._together(chosen),)
 
     def left(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, self._sources.values()))
 
 
 def join_of(

@@ -107,10 +107,7 @@ class Lookahead:
                 answer.drop()
 
         ahead.look, ahead.asking = look, True
-        if look:
-            self._cache.look(asked, ahead.message, answered, again=ahead.again)
-        else:
-            self._cache.ask(asked, ahead.message, answered, again=ahead.again)
+        self._cache.ask(asked, ahead.message, answered, again=ahead.again, peeks=look)
 
     def _leave_ahead(self) -> None:
         with self._changed:

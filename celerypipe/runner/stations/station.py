@@ -207,7 +207,7 @@ class Station:
         """Keep a message that is given up; ``note``: what else to say; ``starts_at``: the node for it, if another."""
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
-        if self.course.bury is None:
+        if self.course.folder is None:
             return
         why = {
             "error": type(error).__name__,
@@ -222,7 +222,7 @@ class Station:
         }
         kept = False
         try:
-            kept = self.course.bury(self.name, message, why)
+            kept = self.course.folder.letters.keep(self.name, message, why)
         except OSError as trouble:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
         if self.course.replayed is not None:

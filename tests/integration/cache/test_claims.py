@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe.cache.entry import Failure
+from celerypipe.cache.question import Question
 from celerypipe.definition.cache import CacheDefinition
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
@@ -167,7 +168,7 @@ def test_an_answer_that_raises_gives_its_claim_back(redis_url: str) -> None:
         raise ValueError(answer)
 
     with asking(redis_url) as ask:
-        ask.cache.ask(asked("raises"), CacheDefinition(), refuses)
+        ask.cache.post(Question(asked("raises"), CacheDefinition(), refuses))
         ask.start(asked("raises")).claim().drop()
 
 

@@ -13,10 +13,11 @@ import pytest
 
 from celerypipe import ConfigError, Image, Message, Pipeline, Runner
 from celerypipe.catalogue.catalogue import Catalogue
-from celerypipe.contract.reach import LONGEST, Reach, file_name
+from celerypipe.contract.reach import ANYWHERE, LONGEST, Reach, file_name
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import DefinitionError
 from celerypipe.runner.folder.folder import Folder
+from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from tests.servers import StartWorker, Write
 from tests.servers.checkout import celerypipe
 
@@ -177,7 +178,8 @@ def test_over_an_embedded_redis_a_warped_sink_reaches_what_it_reaches_here(their
     "name", ["../../x", "/etc/x", "a/b", "..", ".", "", ".hidden", "a\0b", "x" * 5000, "é/ü", "\ud800", "con\n"]
 )
 def test_the_id_of_a_message_names_no_file_outside(tmp_path: Path, name: str) -> None:
-    folder = Folder(tmp_path / "deep" / "pipe")
+    path = tmp_path / "deep" / "pipe"
+    folder = Folder(path, None, DeadLetters(path / PLACE), ANYWHERE)
     folder.make({}, ["node"])
     message = Message(1, id=name)
     folder.dump("node", message)

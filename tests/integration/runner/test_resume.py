@@ -16,7 +16,7 @@ from celerypipe import ConfigError, Message, NodeFailed, Pipeline, Report, Runne
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.cli import main
 from celerypipe.definition.pipeline import NodeDefinition, WarpConfiguration
-from celerypipe.runner.folder.journal import FILE, Journal, begun, parse
+from celerypipe.runner.folder.journal import FILE, Journal, JournalContent, parse
 from celerypipe.runner.folder.journals import kept, prune
 from celerypipe.runner.resume import obstacle
 from tests.nodes import here, remote
@@ -287,14 +287,14 @@ def test_a_sink_of_ones_own_gets_the_same_key_again(story: Story) -> None:
 
 def test_old_journals_go_and_what_is_none_stays(tmp_path: Path) -> None:
     for number in range(6):
-        content = begun(f"abc{number}", "story", {})
+        content = JournalContent([f"abc{number}"], "story", 0.0)
         content.started = number
         Journal.create(tmp_path / f"abc{number}", content).close()
     busy = Journal.open(tmp_path / "abc0", "ffff")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / FILE).write_text("{}\n")
     elsewhere = tmp_path / "else" / "where"
-    Journal.create(elsewhere, begun("dddd", "story", {})).close()
+    Journal.create(elsewhere, JournalContent(["dddd"], "story", 0.0)).close()
     (tmp_path / "link").symlink_to(elsewhere)
     prune(tmp_path, 2)
     found, strange = kept(tmp_path)

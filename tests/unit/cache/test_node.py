@@ -32,9 +32,7 @@ def test_without_a_worker_what_one_told_counts_unless_the_source_here_declares_a
     monkeypatch.syspath_prepend(str(tmp_path))
     node = NodeDefinition(name="far", type="proc", mark="recalled.Far", warped=True, cache=True)
     use, said = CacheUse(True, (), False), list[str]()
-    cache = WarpedNodeCache(
-        node, lambda schemas: (None, ""), dict, use=use, say=said.append, runs_here=False, keyring=None
-    )
+    cache = WarpedNodeCache(node, dict, dict, use=use, say=said.append, runs_here=False, keyring=None)
     schema: dict[str, Any] | None = None if told is None else {"mark": node.mark, "code": told, "arguments": []}
     cache.recall(schema)
     assert list(cache.schemas()) == ([schema] if counts else [])

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,12 @@ from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink
 from celerypipe.nodes.parts.written import Written
-from celerypipe.runner.folder.journal import FILE, Journal, JournalContent, NoJournal, begun, parse
+from celerypipe.runner.folder.journal import FILE, Journal, JournalContent, NoJournal, parse
 from celerypipe.runner.folder.progress import Progress
 
 
 def made(place: Path) -> Journal:
-    return Journal.create(place, begun("aaaa", "story", {"node": "digest"}))
+    return Journal.create(place, JournalContent(["aaaa"], "story", time.time(), {"node": "digest"}))
 
 
 def test_what_is_noted_is_there_again(tmp_path: Path) -> None:
@@ -76,8 +77,9 @@ def test_it_is_written_again_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
 
 def test_the_lock_dies_with_its_process_whatever_children_it_has(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from celerypipe.runner.folder.journal import Journal, begun\n"
-        "journal = Journal.create(Path(sys.argv[1]), begun('aaaa', 'story', {}))\n"
+        "import os, sys; from pathlib import Path\n"
+        "from celerypipe.runner.folder.journal import Journal, JournalContent\n"
+        "journal = Journal.create(Path(sys.argv[1]), JournalContent(['aaaa'], 'story', 1.0))\n"
         "if not os.fork(): print('made', flush=True)\n"
         "sys.stdin.read()"
     )
