@@ -53,8 +53,6 @@ from celerypipe.worker.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
 
-#: The exit status of a worker whose configuration is wrong: starting it again would not help.
-EX_CONFIG = 78
 #: How a spawned pool child, a fresh interpreter, learns what its worker serves.
 SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 #: Seconds the end of a worker waits for its presence to be removed.
@@ -76,7 +74,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         configured = Configured.read(conf, options)
     except ConfigError as error:
         sys.stderr.write(f"celerypipe: {error}\n")
-        raise SystemExit(EX_CONFIG) from None
+        raise SystemExit(os.EX_CONFIG) from None  # starting it again would not help
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
     for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
         sys.stderr.write(f"warning: {text}\n")
