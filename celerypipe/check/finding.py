@@ -63,6 +63,10 @@ class Scene:
         """Return the live workers of a queue."""
         return [worker for worker in self.workers if queue in worker["queues"]]
 
+    def concerns(self, worker: Presence) -> bool:
+        """Does this worker serve a queue of the run?"""
+        return any(node.queue in worker["queues"] for node in self.pipeline.warped)
+
     def stranger(self, worker: Presence) -> str:
         """Say why the run and this worker do not understand what the other signs; nothing if they do."""
         return strangers(self.keyring, worker.get("keys", ()))

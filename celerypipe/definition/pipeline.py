@@ -196,9 +196,9 @@ class Pipeline(Body):
         return None if self.folder is None else self.root / self.folder
 
     @property
-    def is_warped(self) -> bool:
-        """Does any node of it run elsewhere?"""
-        return any(node.warped for node in self.nodes)
+    def warped(self) -> list[NodeDefinition]:
+        """The nodes of it that run elsewhere."""
+        return [node for node in self.nodes if node.warped]
 
     def node(self, name: str) -> NodeDefinition:
         """Return the node of that name; KeyError if there is none."""

@@ -58,10 +58,9 @@ class Embedded:
         plugins: tuple[Path, ...] = ()
         if pipeline is not None:
             plugins = tuple(pipeline.plugin_folders)
-            for node in pipeline.nodes:
-                if node.warped:
-                    slots.setdefault(node.queue, None)
-                    imports.setdefault(node.queue, []).extend(_module_of(node.mark))
+            for node in pipeline.warped:
+                slots.setdefault(node.queue, None)
+                imports.setdefault(node.queue, []).extend(_module_of(node.mark))
         self._plan = Plan(
             queues=slots,
             imports={name: sorted(set(modules)) for name, modules in imports.items()},
