@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
 from celerypipe.check.demands import cannot_keep, demands
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
-from celerypipe.definition.pipeline import NodeDefinition, Pipeline, resolve_environment
+from celerypipe.definition.environment import resolve_environment
+from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
 from celerypipe.mailbox.blob import packing
 
@@ -28,13 +29,11 @@ def check(
     *,
     local: bool = False,
     fed: Sequence[str] = (),
-    environment: Mapping[str, str] = os.environ,
 ) -> list[Complaint]:
     """Return everything that is wrong with a pipeline, links first, then node by node.
 
     The module of a warped node is never imported, unless ``local`` says that warped nodes run here too: what its
-    class takes is then known only to its worker. ``fed``: nodes that receive messages from code. ``environment``:
-    where ``$JT_ENV_`` variables are looked up.
+    class takes is then known only to its worker. ``fed``: nodes that receive messages from code.
     """
     known = catalogue or Catalogue(pipeline.plugin_folders)
     found = graph.complaints(pipeline, fed)
@@ -48,7 +47,7 @@ def check(
                 found.append(Complaint(f"{place}.mark", str(error)))
         found += _of_node(node, place, local=local)
         found += _of_class(node, place, listing) if listing else ()
-        found += _of_environment(node, place, environment, listing)
+        found += _of_environment(node, place, listing)
     return found
 
 
@@ -58,10 +57,9 @@ def require(
     *,
     local: bool = False,
     fed: Sequence[str] = (),
-    environment: Mapping[str, str] = os.environ,
 ) -> None:
     """Raise :class:`DefinitionError` with everything that :func:`check` finds; nothing found: return."""
-    found = check(pipeline, catalogue, local=local, fed=fed, environment=environment)
+    found = check(pipeline, catalogue, local=local, fed=fed)
     if found:
         raise DefinitionError(found)
 
@@ -148,12 +146,10 @@ def _of_class(node: NodeDefinition, place: str, listing: Listing) -> Iterator[Co
         yield Complaint(f"{place}.configuration", text)
 
 
-def _of_environment(
-    node: NodeDefinition, place: str, environment: Mapping[str, str], listing: Listing | None
-) -> Iterable[Complaint]:
+def _of_environment(node: NodeDefinition, place: str, listing: Listing | None) -> Iterable[Complaint]:
     defaults = {argument.name: argument.default for argument in listing.arguments()} if listing else {}
     try:
-        resolve_environment(node.configuration, environment, f"{place}.configuration", defaults)
+        resolve_environment(node.configuration, os.environ, f"{place}.configuration", defaults)
     except DefinitionError as error:
         return error.complaints
     return ()

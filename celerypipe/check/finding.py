@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -34,10 +34,6 @@ class Finding:
         cure = f"; to mend it: {self.mend}" if self.mend else ""
         return f"{self.place}: {self.text}{cure}"
 
-    def to_dict(self) -> dict[str, str]:
-        """Return it as JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -62,6 +58,10 @@ class Scene:
     def workers_of(self, queue: str) -> list[Presence]:
         """Return the live workers of a queue."""
         return [worker for worker in self.workers if queue in worker["queues"]]
+
+    def concerns(self, worker: Presence) -> bool:
+        """Does this worker serve a queue of the run?"""
+        return any(node.queue in worker["queues"] for node in self.pipeline.warped)
 
     def stranger(self, worker: Presence) -> str:
         """Say why the run and this worker do not understand what the other signs; nothing if they do."""

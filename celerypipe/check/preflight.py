@@ -36,7 +36,7 @@ def look(
 ) -> Scene:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
-    declared = {node.name: found for node in _warped(pipeline) if (found := _declared(node, catalogue)) is not None}
+    declared = {node.name: found for node in pipeline.warped if (found := _declared(node, catalogue)) is not None}
     info = _info(client)
     workers = () if info.get("loading") else tuple(read_presences(client))
     return Scene(pipeline, url, info, workers, latency, offset, budget, declared, keyring)
@@ -63,7 +63,7 @@ def error_of(found: Sequence[Finding]) -> CelerypipeError | None:
 
 def _of_workers(scene: Scene) -> Iterator[Finding]:
     """Every queue has a worker, and all workers of it fit the node."""
-    for node in _warped(scene.pipeline):
+    for node in scene.pipeline.warped:
         if scene.server.get("loading"):
             return  # it tells nothing about them yet
         workers = scene.workers_of(node.queue)
@@ -76,7 +76,7 @@ def _of_workers(scene: Scene) -> Iterator[Finding]:
 
 def _of_keys(scene: Scene) -> Iterator[Finding]:
     """Somebody on every queue takes what the run signs, or does not sign."""
-    for queue in dict.fromkeys(node.queue for node in _warped(scene.pipeline)):
+    for queue in dict.fromkeys(node.queue for node in scene.pipeline.warped):
         workers = scene.workers_of(queue)
         found = [(worker, text) for worker in workers if (text := scene.stranger(worker))]
         severity: Any = "error" if len(found) == len(workers) else "warning"
@@ -90,9 +90,7 @@ def _of_software(scene: Scene) -> Iterator[Finding]:
     """The same celerypipe, Celery and Python on both sides."""
     ours = {"celerypipe": VERSION, "celery": celery.__version__}
     for worker in scene.workers:
-        if not any(worker in scene.workers_of(node.queue) for node in _warped(scene.pipeline)):
-            continue
-        for name, here in ours.items():
+        for name, here in ours.items() if scene.concerns(worker) else ():
             there = worker["versions"].get(name, "")
             if there != here:
                 text = f"{named(worker)} has {name} {there}, this machine {here}"
@@ -102,10 +100,6 @@ def _of_software(scene: Scene) -> Iterator[Finding]:
 
 #: All that is looked at before a run.
 CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (*server.CHECKS, _of_keys, _of_workers, _of_software)
-
-
-def _warped(pipeline: Pipeline) -> list[NodeDefinition]:
-    return [node for node in pipeline.nodes if node.warped]
 
 
 def _declared(node: NodeDefinition, catalogue: Catalogue) -> str | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from celerypipe.check.finding import Finding, Scene, Severity
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT
 
 OLDEST = (6, 2)
-#: Bytes that go through a mailbox itself for each message in flight, at most.
-INLINE = 64 * 1024
 #: Seconds of a round trip above which it is worth knowing, and above which a pipeline crawls.
 SLOW, VERY_SLOW = 0.005, 0.050
 #: Seconds that clocks may be apart before logs and Flower mislead who reads them.
@@ -66,8 +65,8 @@ def evicts(scene: Scene) -> Iterator[Finding]:
 
 def is_short_of_memory(scene: Scene) -> Iterator[Finding]:
     """Compare what is free with what the windows of the warped nodes and the byte budget let a run put there."""
-    windows = [node.warp_configuration.window for node in scene.pipeline.nodes if node.warped]
-    most = max(scene.budget, sum(windows) * INLINE)
+    windows = [node.warp_configuration.window for node in scene.pipeline.warped]
+    most = max(scene.budget, sum(windows) * INLINE_LIMIT)
     used, limit = int(scene.server.get("used_memory", 0)), int(scene.server.get("maxmemory", 0))
     machine = int(scene.server.get("total_system_memory", 0))
     bound = limit or machine
@@ -112,14 +111,10 @@ def clocks_differ(scene: Scene) -> Iterator[Finding]:
         yield Finding("warning", "clock", "this machine", text, f"on both machines: {cure}")
     for worker in scene.workers:
         offset = float(worker.get("clock", 0.0))
-        if abs(offset) > APART and _concerns(worker, scene):
+        if abs(offset) > APART and scene.concerns(worker):
             text = f"the clock of the worker with pid {worker['pid']} is {_apart(offset)} that of Redis"
             text += "; logs and Flower will mislead"
             yield Finding("warning", "clock", f"machine {worker['host']}", text, f"on both machines: {cure}")
-
-
-def _concerns(worker: object, scene: Scene) -> bool:
-    return any(worker in scene.workers_of(node.queue) for node in scene.pipeline.nodes if node.warped)
 
 
 def _apart(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
     findings: list[Finding] | None = None
     seen: Scene | None = None
     url = ""
-    if live and definition is not None and definition.is_warped:
+    if live and definition is not None and definition.warped:
         url = _address(redis)
         seen, findings = look_live(definition, url)
     elif live and definition is not None:
@@ -119,7 +120,7 @@ def _as_json(
         "notes": list(notes),
     }
     if findings is not None:
-        result["findings"] = [finding.to_dict() for finding in findings]
+        result["findings"] = [asdict(finding) for finding in findings]
     if seen is not None:
         result["redis"] = {
             "url": without_password(seen.url),
@@ -127,7 +128,7 @@ def _as_json(
             "latency": round(seen.latency, 6),
             "clock": round(seen.offset, 3),
         }
-        queues = {node.queue for node in seen.pipeline.nodes if node.warped}
+        queues = {node.queue for node in seen.pipeline.warped}
         result["queues"] = {
             queue: {"workers": len(workers), "slots": sum(worker["slots"] for worker in workers)}
             for queue in sorted(queues)
@@ -151,7 +152,7 @@ def _print_live(url: str, findings: Sequence[Finding], seen: Scene | None) -> No
 def _seen(seen: Scene) -> Iterator[str]:
     version = seen.server.get("redis_version", "of unknown version")
     yield f"Redis {version}, {seen.latency * 1000:.2f} ms away"
-    for queue in dict.fromkeys(node.queue for node in seen.pipeline.nodes if node.warped):
+    for queue in dict.fromkeys(node.queue for node in seen.pipeline.warped):
         workers = seen.workers_of(queue)
         hosts = ", ".join(dict.fromkeys(worker["host"] for worker in workers))
         slots = sum(worker["slots"] for worker in workers)

@@ -148,7 +148,7 @@ def _warnings(
     if redis and (warning := seen_in_ps(redis, [redis])):
         yield warning
     yield from notes(definition, catalogue)
-    private = redis is None and settings.redis_url is None and definition.is_warped and not local
+    private = redis is None and settings.redis_url is None and definition.warped and not local
     if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
         cure = "--redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
         yield f"the private Redis takes its result cache along; {cure}"
@@ -157,7 +157,7 @@ def _warnings(
 @contextmanager
 def redis_for(pipeline: Pipeline, url: str | None, *, local: bool, say: Callable[[str], None]) -> Iterator[str | None]:
     """The Redis that was named, or a private one with its workers; none when nothing runs elsewhere."""
-    if url is not None or local or not pipeline.is_warped:
+    if url is not None or local or not pipeline.warped:
         yield url
         return
     with Embedded(pipeline, on_event=say) as private:

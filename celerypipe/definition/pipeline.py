@@ -9,10 +9,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from celerypipe.contract.reach import ANYWHERE, Reach
-from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.file import read_definition
 from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
-from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, not_yet, path, refuse, shown
+from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
 from celerypipe.settings import allowed_folders
 
@@ -23,7 +22,6 @@ __all__ = [
     "Pipeline",
     "WarpConfiguration",
     "json_schema",
-    "resolve_environment",
 ]
 
 
@@ -47,15 +45,19 @@ class Body(Shape):
         description="Its nodes.", json_schema_extra={"minItems": 1}
     )
     links: tuple[Annotated[Link, Inside], ...] = Field((), description="Which node sends to which.")
-    schedule: Annotated[
-        None, BeforeValidator(not_yet("schedules are not built yet; leave it out and start the run with cron"))
-    ] = Field(None, description="When to run; arrives later.")
+    schedule: None = Field(None, description="When to run; arrives later.")
     deadline: Seconds | None = Field(None, description="Seconds after which the whole run is ended.")
     dead_letters: Annotated[DeadLetterLimits, Inside] = Field(
         default_factory=lambda: DeadLetterLimits(), description="How many messages that were given up are kept."
     )
 
     wanted: ClassVar = {"name": "give the pipeline a name", "nodes": "write the list of nodes"}
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> None:
+        if value is not None:
+            fail("schedules are not built yet; leave it out and start the run with cron")
 
     @field_validator("nodes", mode="before")
     @classmethod
@@ -90,6 +92,8 @@ class Document(Shape):
     wanted: ClassVar = {"pipeline": 'write "pipeline": {"name": ..., "nodes": [...], "links": [...]}'}
 
 
+#: What a pipeline has that does not stand under that key in a file.
+BESIDE = {"version", "plugins", "root", "reach"}
 #: Ends the complaint about a path in a definition.
 CURE = "if it is meant, run with --allow <its folder>, or export CELERYPIPE_ALLOW=<its folder>"
 
@@ -132,11 +136,7 @@ class Pipeline(Body):
     @classmethod
     def at(cls, location: Location, data: Mapping[str, Any]) -> str:
         """Return the place as it is in a file, where most keys stand under ``pipeline``."""
-        return path(
-            location
-            if location[:1] and location[0] in ("version", "plugins", "root", "reach")
-            else ("pipeline", *location)
-        )
+        return path(location if location and location[0] in BESIDE else ("pipeline", *location))
 
     @classmethod
     def load(cls, path: Path | str, allow: Iterable[Path] = ()) -> Self:
@@ -179,7 +179,7 @@ class Pipeline(Body):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition nested as in a file: what was written, without defaults."""
-        body = self.model_dump(by_alias=True, exclude_unset=True, exclude={"version", "plugins", "root", "reach"})
+        body = self.model_dump(by_alias=True, exclude_unset=True, exclude=BESIDE)
         for key in ("nodes", "links"):
             if key in body:
                 body[key] = list(body[key])
@@ -196,9 +196,9 @@ class Pipeline(Body):
         return None if self.folder is None else self.root / self.folder
 
     @property
-    def is_warped(self) -> bool:
-        """Does any node of it run elsewhere?"""
-        return any(node.warped for node in self.nodes)
+    def warped(self) -> list[NodeDefinition]:
+        """The nodes of it that run elsewhere."""
+        return [node for node in self.nodes if node.warped]
 
     def node(self, name: str) -> NodeDefinition:
         """Return the node of that name; KeyError if there is none."""

@@ -6,8 +6,7 @@
         report = Runner(redis_url).run(pipeline)
 
 Nothing of it outlives the process: a supervisor of their own (:mod:`celerypipe.embedded.supervisor`) ends them when
-the block
-does, and when this process dies, even by ``kill -9``.
+the block does, and when this process dies, even by ``kill -9``.
 """
 
 from __future__ import annotations
@@ -43,34 +42,27 @@ class Embedded:
         pipeline: Pipeline | None = None,
         *,
         queues: Mapping[str, int] | Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
         log: Path | None = None,
-        workers: bool = True,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        """Say what will be needed; nothing starts before the block is entered.
+        """Say what will be needed; nothing starts before the block is entered. With no queue that is Redis alone.
 
         ``pipeline``: one worker for each queue of its warped nodes, which know its plugins.
         ``queues``: further queues; a mapping gives the number of slots of their workers.
-        ``environment``: variables for the workers, besides those of this process.
         ``log``: a folder to keep the workers' logs in; else they are removed in the end.
-        ``workers=False``: Redis alone.
         ``on_event``: receives a line of text whenever something starts, or ends unasked; from another thread.
         """
         slots: dict[str, int | None] = {}
         slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
-        imports: dict[str, list[str]] = {}
-        plugins: tuple[Path, ...] = ()
-        if pipeline is not None:
-            plugins = tuple(pipeline.plugin_folders)
-            for node in pipeline.nodes:
-                if node.warped:
-                    slots.setdefault(node.queue, None)
-                    imports.setdefault(node.queue, []).extend(_module_of(node.mark))
+        imports: dict[str, set[str]] = {}
+        for node in pipeline.warped if pipeline is not None else ():
+            slots.setdefault(node.queue, None)
+            # The module of a dotted mark; a short mark is found without one.
+            imports.setdefault(node.queue, set()).add(node.mark.rpartition(".")[0])
         self._plan = Plan(
-            queues=slots if workers else {},
-            imports={name: sorted(set(modules)) for name, modules in imports.items()},
-            environment={**(environment or {}), **_paths(plugins, environment or {}), **_allowed(pipeline)},
+            queues=slots,
+            imports={name: sorted(filter(None, modules)) for name, modules in imports.items()},
+            environment=_environment(pipeline),
             log=str(log.absolute()) if log is not None else None,
         )
         self._on_event = on_event or (lambda text: None)
@@ -150,26 +142,17 @@ class Embedded:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _module_of(mark: str) -> list[str]:
-    """The module of a dotted mark, for a worker to import; a short mark is found without."""
-    module = mark.rpartition(".")[0]
-    return [module] if module else []
-
-
-def _allowed(pipeline: Pipeline | None) -> dict[str, str]:
-    """Let the workers touch what the pipeline may touch here: nobody else reaches them."""
-    folders = pipeline.reach.folders if pipeline is not None else None
-    return {"CELERYPIPE_ALLOW": os.pathsep.join(map(str, folders if folders is not None else ["/"]))}
-
-
-def _paths(plugins: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:
-    """Let workers find the pipeline's plugins, and import whatever this process can."""
-    given = {**os.environ, **environment}
+def _environment(pipeline: Pipeline | None) -> dict[str, str]:
+    """Let workers find and touch what the pipeline may here, for nobody else reaches them, and import what we can."""
+    allowed = pipeline.reach.folders if pipeline is not None else None
+    plugins = pipeline.plugin_folders if pipeline is not None else ()
     installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     own = [path for path in sys.path if os.path.isdir(path) and path not in installed and "lib-dynload" not in path]
-    known = given.get("PYTHONPATH", "").split(os.pathsep)
-    folders = [str(folder.absolute()) for folder in plugins] + given.get("CELERYPIPE_PLUGINS", "").split(os.pathsep)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    named = os.environ.get("CELERYPIPE_PLUGINS", "").split(os.pathsep)
+    folders = [*(str(folder.absolute()) for folder in plugins), *named]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*known, *own]))),
+        "CELERYPIPE_ALLOW": os.pathsep.join(map(str, allowed if allowed is not None else ["/"])),
         "CELERYPIPE_PLUGINS": os.pathsep.join(dict.fromkeys(filter(None, folders))),
     }

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,6 @@ BOOT_SECONDS = 120.0
 GRACE = 3.0
 #: Seconds before a process that died is started again: first, and at most.
 BACKOFF, BACKOFF_MAX = 0.2, 5.0
-#: A worker exits with this when its configuration is wrong: no use in starting it again.
-EX_CONFIG = 78
 #: Lines of a log that an error shows.
 TAIL = 12
 
@@ -46,18 +44,14 @@ TAIL = 12
 class Plan:
     """What to start. ``queues``: one worker each, with so many slots (None: its own default)."""
 
-    queues: dict[str, int | None] = field(default_factory=dict)
-    imports: dict[str, list[str]] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    log: str | None = None
+    queues: dict[str, int | None]
+    imports: dict[str, list[str]]
+    environment: dict[str, str]
+    log: str | None
 
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self))
-
-
-class CannotStart(Exception):  # it never leaves this process
-    """Something that cannot be started; its text goes to the parent."""
 
 
 class Resident:
@@ -173,8 +167,9 @@ class Supervisor:
 
     def _judge(self, worker: Resident, status: int) -> None:
         text = f"worker {worker.name} ended with status {status}; its log ends with:\n{worker.tail()}"
-        if not self.ready and (status == EX_CONFIG or worker.deaths >= BOOT_DEATHS):
-            raise CannotStart(text)
+        # One whose configuration is wrong would only end again.
+        if not self.ready and (status == os.EX_CONFIG or worker.deaths >= BOOT_DEATHS):
+            raise ConfigError(text)
         say(event=text)
 
     def _start_worker(self, worker: Resident) -> subprocess.Popen[bytes]:
@@ -208,7 +203,7 @@ class Supervisor:
             say(ready=self.url, folder=str(self.folder))
         elif time.monotonic() > deadline:
             late = missing[0] if self.redis.up else self.redis
-            raise CannotStart(
+            raise ConfigError(
                 f"{late.name} was not there after {BOOT_SECONDS:.0f} s; its log ends with:\n{late.tail()}"
             )
 
@@ -259,7 +254,7 @@ def main() -> None:
     plan = Plan(**json.loads(sys.stdin.readline()))
     try:
         Supervisor(plan).run()
-    except (CannotStart, ConfigError, OSError) as error:
+    except (ConfigError, OSError) as error:
         say(failed=str(error))
         raise SystemExit(1) from None
 

@@ -199,43 +199,49 @@ def knock(url: str) -> None:
     try:
         with connect(url, name="celerypipe-boot", timeout=2.0) as client:
             client.ping()
-    except redis.AuthenticationError as error:
-        raise ConfigError(f"{_shown(url)}: Redis needs a password, or refuses this one ({error})") from None
-    except redis.ResponseError as error:
-        raise ConfigError(f"{_shown(url)}: Redis refuses: {error}") from None
-    except redis.exceptions.InvalidResponse as error:
-        raise ConfigError(f"{_shown(url)}: what answers there is no Redis ({error})") from None
-    except Trouble as error:
-        if _is_refused(url, error):
-            raise ConfigError(f"{_shown(url)}: {_untrusted(error)}") from None
+    except (*Broken, redis.exceptions.InvalidResponse) as error:
+        if text := _refusal(url, error):
+            raise ConfigError(text) from None
         logger.debug("Redis is not there yet: %s", error)
 
 
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """Turn what redis-py raises inside the block into :class:`RedisUnavailable` with the cure."""
-    shown = _shown(url)
     try:
         yield
-    except redis.AuthenticationError as error:
-        raise RedisUnavailable(
-            f"Redis at {shown} needs a password or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
-        ) from None
-    except redis.exceptions.NoPermissionError as error:
-        raise RedisUnavailable(f"Redis at {shown} does not allow this user what a pipeline needs: {error}") from None
-    except redis.ResponseError as error:
-        raise RedisUnavailable(f"Redis at {shown} refuses: {error}") from None
-    except redis.exceptions.InvalidResponse as error:
-        raise RedisUnavailable(f"what answers at {shown} is no Redis ({error}); give the address of one") from None
-    except Trouble as error:
-        if _is_refused(url, error):
-            raise RedisUnavailable(f"Redis at {shown}: {_untrusted(error)}") from None
-        if isinstance(error, redis.TimeoutError) and "reading" in str(error):
-            cure = "it is busy or stands still: look at its log, or wait"
-            raise RedisUnavailable(f"Redis is there and does not answer: {shown} ({error}); {cure}") from None
-        raise RedisUnavailable(
-            f"Redis is not there: {shown} ({error}); start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
-        ) from None
+    except (*Broken, redis.exceptions.InvalidResponse) as error:
+        raise RedisUnavailable(_refusal(url, error) or _absence(url, error)) from None
+
+
+def _absence(url: str, error: BaseException) -> str:
+    if isinstance(error, redis.TimeoutError) and "reading" in str(error):
+        cure = "it is busy or stands still: look at its log, or wait"
+        return f"Redis is there and does not answer: {_shown(url)} ({error}); {cure}"
+    cure = "start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
+    return f"Redis is not there: {_shown(url)} ({error}); {cure}"
+
+
+def _refusal(url: str, error: BaseException) -> str:
+    """What stays wrong until somebody mends it, with the cure; empty for trouble that may pass."""
+    shown = _shown(url)
+    match error:
+        case redis.AuthenticationError():
+            return (
+                f"Redis at {shown} needs a password, or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
+            )
+        case redis.exceptions.NoPermissionError():
+            return f"Redis at {shown} does not allow this user what a pipeline needs: {error}"
+        case redis.ResponseError():
+            return f"Redis at {shown} refuses: {error}"
+        case redis.exceptions.InvalidResponse():
+            return f"what answers at {shown} is no Redis ({error}); give the address of one"
+    if not _is_refused(url, error):
+        return ""
+    return (
+        f"Redis at {shown}: no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
+        "&ssl_certfile=CERT.pem&ssl_keyfile=KEY.pem if Redis asks for a certificate"
+    )
 
 
 def said(error: BaseException) -> str:
@@ -268,13 +274,6 @@ def _is_refused(url: str, error: BaseException) -> bool:
     gone = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
     closed = "closed by server" in str(error) or any(isinstance(each, gone) for each in causes)
     return told or (closed and url.startswith("rediss://") and "ssl_certfile=" not in url)
-
-
-def _untrusted(error: BaseException) -> str:
-    return (
-        f"no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
-        "&ssl_certfile=CERT.pem&ssl_keyfile=KEY.pem if Redis asks for a certificate"
-    )
 
 
 def _shown(url: str) -> str:

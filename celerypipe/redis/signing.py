@@ -7,6 +7,7 @@ microsecond. Large bytes that lie apart have a digest, and what is signed holds 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import hmac
@@ -131,18 +132,8 @@ class Keyring:
                 raise ConfigError(f"{VARIABLE}: {which} {has}; each needs at least {SHORTEST}, {_MAKE_ONE}")
         return cls(keys)
 
-    def sign_bell(self, mark: str, bell: Sequence[Any]) -> str:
-        """Return the signature of a task of that mark with these arguments."""
-        return self._bell(mark, bell).signature(b"").hex()
-
-    def verifies_bell(self, mark: str, bell: Sequence[Any], signature: object) -> bool:
-        """Does this signature belong to a task of that mark with these arguments?"""
-        try:
-            return self._bell(mark, bell).verifies(bytes.fromhex(str(signature)))
-        except ValueError:
-            return False
-
-    def _bell(self, mark: str, bell: Sequence[Any]) -> Signer:
+    def of_bell(self, mark: str, bell: Sequence[Any]) -> Signer:
+        """Return the signer of a task of that mark with these arguments; it signs nothing but its place."""
         return self._root.within("task", mark, *map(str, bell))
 
 
@@ -169,7 +160,7 @@ def refused(what: str, where: str) -> str:
 
 def signed_bell(keyring: Keyring | None, mark: str, bell: list[Any]) -> list[Any]:
     """Return the arguments of a task: run, node, slot and token, and their signature if there are keys."""
-    return bell if keyring is None else [*bell, keyring.sign_bell(mark, bell)]
+    return bell if keyring is None else [*bell, keyring.of_bell(mark, bell).signature(b"").hex()]
 
 
 def refused_bell(keyring: Keyring | None, mark: str, bell: Sequence[Any], signature: object = "") -> str:
@@ -180,8 +171,9 @@ def refused_bell(keyring: Keyring | None, mark: str, bell: Sequence[Any], signat
         return f"its run signs, and this worker has no keys: set {VARIABLE} here as it is there, and restart the worker"
     if not signature:
         return f"nobody signed it: set {VARIABLE} where its run is started, as it is here"
-    if keyring.verifies_bell(mark, bell, signature):
-        return ""
+    with contextlib.suppress(ValueError):
+        if keyring.of_bell(mark, bell).verifies(bytes.fromhex(str(signature))):
+            return ""
     return f"it was altered, or signed with a key that is not known here: set {VARIABLE} the same on both sides"
 
 

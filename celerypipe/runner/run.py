@@ -65,7 +65,7 @@ class Run(CarrierListener):
             self.folder = Folder(path, pipeline.telemetry, letters, pipeline.reach)
         self.course = Course(secrets.token_hex(6), folder=self.folder, say=provisions.say, pipeline=pipeline.name)
         self.carrier: RedisCarrier | None = None
-        if pipeline.is_warped and not provisions.local:
+        if pipeline.warped and not provisions.local:
             self.carrier = RedisCarrier(self.course, provisions, self)
         self.cache = RunCache(self.course, provisions)
         graph = Graph.of(pipeline, fed=heads)

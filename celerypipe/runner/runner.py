@@ -179,7 +179,7 @@ class Runner(Submitting):
         require(pipeline, catalogue, local=self.local, fed=heads)
         self.cache.check(pipeline.nodes)
         provisions = self.provisions(settings)
-        if not provisions.url and not self.local and pipeline.is_warped:
+        if not provisions.url and not self.local and pipeline.warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"

@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -70,7 +71,9 @@ def looked_at(make: Any, catalogue: Catalogue) -> bool:
         seen["refused"] += 1
         return False
     seen["shaped"] += 1
-    if not check(pipeline, catalogue, local=True, environment={"OUT": "out.jsonl"}):
+    with mock.patch.dict(os.environ, {"OUT": "out.jsonl"}, clear=True):
+        found = check(pipeline, catalogue, local=True)
+    if not found:
         seen["fine"] += 1
         assert Graph.of(pipeline).order
     assert all(notes(pipeline, catalogue))

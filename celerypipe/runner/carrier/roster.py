@@ -51,9 +51,7 @@ class Roster:
         """Preflight looked at this, and said all that: it is not said again."""
         self._findings.update(findings)
         self._declared = {**self._declared, **seen.declared}
-        waiting = (
-            node for node in seen.pipeline.nodes if node.warped and node.warp_configuration.on_no_worker == "wait"
-        )
+        waiting = (node for node in seen.pipeline.warped if node.warp_configuration.on_no_worker == "wait")
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
         self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
 

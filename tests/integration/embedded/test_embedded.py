@@ -240,7 +240,7 @@ def test_logs_are_kept_where_they_were_asked_for(here: Any) -> None:
 
 
 def test_redis_alone_is_enough_for_who_wants_no_workers(here: Any) -> None:
-    with Embedded(queues=["heavy"], workers=False) as url, connect(url) as client:
+    with Embedded() as url, connect(url) as client:
         assert client.ping()
         assert read_presences(client) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
     url = private_redis.url.replace("unix://", f"unix://{password}")
     worker = start_worker("shut", config='worker_pool = "solo"\n', url=url, wait=False)
     assert worker.wait_for_end() == 78
-    assert "Redis needs a password, or refuses this one" in worker.text()
+    assert re.search("Redis at unix://[^ ]+ needs a password, or refuses this one", worker.text())
     assert "Traceback" not in worker.text()
 
 

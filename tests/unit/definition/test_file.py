@@ -87,5 +87,5 @@ def test_whatever_is_written_is_either_a_pipeline_or_complained_about(nodes: Any
     with suppress(DefinitionError):
         pipeline = Pipeline.from_dict({"pipeline": {"name": "p", "nodes": nodes, "links": links}})
         assert Pipeline.from_dict(pipeline.to_dict()) == pipeline
-        assert all(complaint.place and complaint.text for complaint in check(pipeline, environment={}))
+        assert all(complaint.place and complaint.text for complaint in check(pipeline))
         notes(pipeline)
