@@ -7,6 +7,8 @@ equal questions wait for one claim; the claims of others are looked at again and
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -60,11 +62,10 @@ class Desk:
             self._missed(question)
 
     def _looked(self, question: Question, answers: list[Any] | None) -> None:
-        entry = self._entry(question, answers[0]) if answers else None
-        if entry is None:
-            self._missed(question)
-        else:
+        if answers and (entry := self._entry(question, answers[0])) is not None:
             self._fetch(question, entry)
+        else:
+            self._missed(question)
 
     def _entry(self, question: Question, data: object) -> Opened | None:
         """What Redis gave for an entry, if it is one and answers the question."""
@@ -179,7 +180,10 @@ class Desk:
         if entry is not None:
             self._leave(computation)
             for each in computation.questions:
-                self._settle(each, entry)
+                if each.takes(entry.head):
+                    self._fetch(each, entry)
+                else:
+                    self.ask(each)
         elif granted is None:
             if computation.tries and isinstance(more, int) and (more == -1 or more > 2 * keys.CACHE_CLAIM_TTL):
                 # Nobody of us wrote that claim, and it would never end.
@@ -190,12 +194,6 @@ class Desk:
             self._polling[computation.owner] = computation
         else:  # a Redis that is full refuses: then it is computed without a claim, and perhaps by others too
             self._granted(computation)
-
-    def _settle(self, question: Question, entry: Opened) -> None:
-        if question.takes(entry.head):
-            self._fetch(question, entry)
-        else:
-            self.ask(question)
 
     def poll(self, now: float) -> None:
         """Look again at the claims of others that are due."""
@@ -214,9 +212,7 @@ class Desk:
         elif self.keeping.present or self.keeping.tier is not None:
             self._give(computation)
         else:
-            self._leave(computation)
-            for each in computation.questions:
-                self._give_unkept(each)
+            self._abandon(computation, computation.questions)
 
     def _from_tier(self, computation: Computation, entry: SealedEntry | None) -> None:
         question = computation.question
@@ -229,8 +225,7 @@ class Desk:
     def _give(self, computation: Computation) -> None:
         question = computation.question
         if question.policy.read_only:
-            self._leave(computation)
-            self._give_unkept(question)
+            self._abandon(computation, [question])
             return
         computation.given = True
         self.books.missed(question)
@@ -239,17 +234,23 @@ class Desk:
         if not answer(question, claim):
             claim.drop()
 
-    def _give_unkept(self, question: Question) -> None:
-        self.books.missed(question)
-        answer(question, Claim())
+    def _abandon(self, computation: Computation, waiting: Iterable[Question]) -> None:
+        """Nobody here computes it any more: those who wait compute for themselves, and nothing of that is kept."""
+        self._leave(computation)
+        self._give_unkept(waiting)
+
+    def _give_unkept(self, questions: Iterable[Question]) -> None:
+        for question in questions:
+            self.books.missed(question)
+            answer(question, Claim())
 
     def ended(self, computation: Computation, result: Kept | Failure | None, seconds: float) -> None:
         """A claim came to its end: keep what came of it, or let the next one compute it."""
         if result is FAILED:
             # So will the others, one after another, if it was not for chance: none of them waits for the next one.
-            for each in list(computation.waiting)[1:]:
-                computation.waiting.remove(each)
-                self._give_unkept(each)
+            waiting = list(computation.waiting)
+            computation.waiting = deque(waiting[:1])
+            self._give_unkept(waiting[1:])
         if result is None or result is FAILED:
             self._sealed(computation, None)
             return
@@ -318,6 +319,4 @@ class Desk:
         self._polling.clear()
         for computation in list(self._open.values()):
             waiting = list(computation.waiting) if computation.given else computation.questions
-            self._leave(computation)
-            for question in waiting:
-                self._give_unkept(question)
+            self._abandon(computation, waiting)
