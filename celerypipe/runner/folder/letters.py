@@ -53,10 +53,10 @@ class DeadLetters:
         self._say = say
         self._said: set[str] = set()
         self._lock = threading.Lock()
-        #: What is kept: name → when and how large, oldest first; None until somebody asks.
-        self._kept: dict[str, tuple[float, int]] | None = None
+        #: What is kept, as it was when somebody looked: name → when and how large, oldest first.
+        self._kept: dict[str, tuple[float, int]] = {}
         self._bytes = 0
-        self._looked = 0.0
+        self._looked: float | None = None
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
@@ -104,24 +104,22 @@ class DeadLetters:
 
     def _note(self, name: str, at: float, size: int) -> None:
         self._forget(name)
-        if self._kept is not None:
-            self._kept[name] = (at, size)
-            self._bytes += size
+        self._kept[name] = (at, size)
+        self._bytes += size
 
     def _forget(self, name: str) -> None:
-        if self._kept is not None:
-            _, size = self._kept.pop(name, (0.0, 0))
-            self._bytes -= size
+        _, size = self._kept.pop(name, (0.0, 0))
+        self._bytes -= size
 
     def _look(self, *, again: bool = False) -> None:
         """Count what is there, without opening it: others write to the folder too, and take away."""
-        if self._kept is not None and not (again and time.monotonic() - self._looked > LOOK):
+        if self._looked is not None and not (again and time.monotonic() - self._looked > LOOK):
             return
         self._looked = time.monotonic()
         found = sorted((_written(path), path.stem) for path in self.folder.glob("*.json") if NAME.fullmatch(path.stem))
         self._kept, self._bytes = {}, 0
         for at, name in found:
-            self._note(name, at, _size(self.folder / f"{name}.json") + _size(self.folder / f"{name}.message"))
+            self._note(name, at, self._size(name))
 
     def _thin_out(self) -> None:
         """Take away the oldest letters until no cap is passed. What only looks like one is counted, and left alone."""
@@ -140,7 +138,7 @@ class DeadLetters:
 
     def _beyond(self) -> str:
         """Which cap is passed, in words."""
-        limits, kept = self.limits, self._kept or {}
+        limits, kept = self.limits, self._kept
         if len(kept) > limits.count:
             return f"there are more than {limits.count}"
         if self._bytes > limits.bytes and len(kept) > 1:
@@ -230,7 +228,15 @@ class DeadLetters:
             return f"{name}.json: cannot be read: {error.strerror or error}"
         except (ValueError, RecursionError):
             return f"{name}.json: is no JSON"
-        return letter_of(name, data, at, _size(path) + _size(path.with_suffix(".message")))
+        return letter_of(name, data, at, self._size(name))
+
+    def _size(self, name: str) -> int:
+        """Bytes of both files."""
+        size = 0
+        for path in (self.folder / f"{name}.json", self.folder / f"{name}.message"):
+            with suppress(OSError):
+                size += path.lstat().st_size
+        return size
 
     # -- taking away ------------------------------------------------------------------------------------------------
 
@@ -309,9 +315,3 @@ def _written(path: Path) -> float:
     with suppress(OSError):
         return path.lstat().st_mtime
     return 0.0
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.lstat().st_size
-    return 0
