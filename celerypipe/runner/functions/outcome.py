@@ -37,30 +37,25 @@ class Making:
 
 
 class Outcome:
-    """What a call came to. ``sealed``: its bytes as they came; ``making``: how to make those that lie apart again.
+    """What a call came to. ``found``: its value, or its bytes as they came, which are ``sealed`` from then on.
 
-    ``known``: it was in the result cache.
+    ``making``: how to make those that lie apart again; ``known``: it was in the result cache.
     """
 
     __slots__ = ("__weakref__", "_content", "_fetch", "_lock", "_opened", "_value", "known", "making", "name", "sealed")
 
-    def __init__(self, name: str, sealed: Sealed, making: Making | None, fetch: Callable[[Outcome], Content]) -> None:
+    def __init__(
+        self, name: str, found: Any, making: Making | None, fetch: Callable[[Outcome], Content], *, known: bool
+    ) -> None:
         self.name = name
-        self.known = False
-        self.sealed: Sealed | None = sealed
+        self.known = known
+        self.sealed: Sealed | None = found if isinstance(found, Sealed) else None
         self.making = making
         self._fetch = fetch
         self._content: Content | None = None
-        self._value: Any = None
-        self._opened = False
+        self._opened = self.sealed is None
+        self._value: Any = found if self._opened else None
         self._lock = threading.Lock()
-
-    @classmethod
-    def of_value(cls, name: str, value: Any, *, known: bool) -> Outcome:
-        """Return the outcome of a call whose value is here."""
-        outcome = cls(name, Sealed(b""), None, _nothing)
-        outcome.sealed, outcome._value, outcome._opened, outcome.known = None, value, True, known
-        return outcome
 
     @property
     def is_apart(self) -> bool:
@@ -97,10 +92,6 @@ class Outcome:
         """What is kept of it for calls that it is an input of; of a value nothing, it is among their arguments."""
         sealed = self.sealed or Sealed(b"")
         return Piece(sealed.data, sealed.blob.reference if sealed.blob is not None else "", self.making)
-
-
-def _nothing(_: Outcome) -> Content:
-    return b""
 
 
 def payload(

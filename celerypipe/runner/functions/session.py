@@ -149,16 +149,12 @@ class Session:
     def succeeded(self, submission: Submission, done: Done) -> None:
         """A result is here: settle its call, and start what waited for it."""
         found: Any = done.outputs[0].payload if done.outputs else None
-        name = submission.call.function
-        if isinstance(found, Sealed):
-            apart = found.blob is not None
-            making = making_of(submission.warp, submission.arguments, submission.outcomes) if apart else None
-            outcome = Outcome(name, found, making, self._mending.content)
-            if apart:
-                with self._lock:
-                    self._apart.add(outcome)
-        else:
-            outcome = Outcome.of_value(name, found, known=done.known)
+        apart = isinstance(found, Sealed) and found.blob is not None
+        making = making_of(submission.warp, submission.arguments, submission.outcomes) if apart else None
+        outcome = Outcome(submission.call.function, found, making, self._mending.content, known=done.known)
+        if apart:
+            with self._lock:
+                self._apart.add(outcome)
         submission.succeed(outcome, done.waited, done.ran, done.by, done.console)
         self._settled([submission])
 
