@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 
+#: A digest: its beginning tells it from others.
+DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 #: What a question that found something unusable is told.
 _WHY = {
     "refresh": "nothing was looked at: the run was told to compute it (--refresh)",
@@ -59,7 +62,7 @@ def differences(asked: Asked, was: Asked) -> list[str]:
     """Return the parts in which a question differs from an earlier one, a line each."""
     found = []
     if asked.code != was.code:
-        found.append(f"the code: {_value(asked.code)}, was {_value(was.code)}")
+        found.append(f"the code: {short(asked.code)}, was {short(was.code)}")
     arguments = _changes(asked.configuration, was.configuration)
     found += [f"the configuration: {each}" for each in arguments]
     if not arguments and asked.exact != was.exact:
@@ -74,20 +77,17 @@ def _changes(now: Mapping[str, str], was: Mapping[str, str], *, shown: bool = Tr
     found = []
     for name in [*now, *(each for each in was if each not in now)]:
         if name not in was:
-            found.append(f"{name} {_value(now[name])}, was not there" if shown else f"{name}, which was not there")
+            found.append(f"{name} {short(now[name])}, was not there" if shown else f"{name}, which was not there")
         elif name not in now:
-            found.append(f"{name} is not there, was {_value(was[name])}" if shown else f"{name} is not there")
+            found.append(f"{name} is not there, was {short(was[name])}" if shown else f"{name} is not there")
         elif now[name] != was[name]:
-            found.append(f"{name} {_value(now[name])}, was {_value(was[name])}" if shown else f"{name}, another value")
+            found.append(f"{name} {short(now[name])}, was {short(was[name])}" if shown else f"{name}, another value")
     return found
 
 
-def _value(text: str) -> str:
-    """A value as it is shown; of a digest the beginning is enough to tell it from another."""
-    for word in ("blake3:", "source "):
-        if text.startswith(word) and len(text) > len(word) + 12:
-            return f"{text[: len(word) + 12]}…"
-    return text
+def short(text: str) -> str:
+    """Return a text with its digests as far as one tells them from others."""
+    return DIGEST.sub(r"\1…", text)
 
 
 def _span(seconds: float) -> str:

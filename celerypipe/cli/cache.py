@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from celerypipe.cache import explain as explanation
 from celerypipe.cache import index
+from celerypipe.cache.explain import short
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
 from celerypipe.cli.options import ALLOW, JSON, QUIET, REFRESH
@@ -43,8 +43,6 @@ REDIS_OPTION = click.option(
 FILE_WIDTH = 160
 #: Seconds that Redis has for one answer.
 PATIENCE = 10.0
-#: A digest: its beginning tells it from others.
-DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 @click.group()
@@ -219,17 +217,12 @@ def _table(found: Sequence[index.Listed]) -> Table:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     now = time.time()
     for each in found:
-        arguments = ", ".join(f"{name}={_short(value)}" for name, value in each.asked.configuration.items())
+        arguments = ", ".join(f"{name}={short(value)}" for name, value in each.asked.configuration.items())
         facts = volume(each.size), span(each.seconds), long_span(max(0.0, now - each.created)) + " ago"
         failure = f"failed: {each.failure.type}" if each.failure is not None else ""
-        cells = _short(each.fingerprint), each.asked.mark, _short(each.asked.code), arguments, *facts, failure
+        cells = short(each.fingerprint), each.asked.mark, short(each.asked.code), arguments, *facts, failure
         table.add_row(*(Text(harmless(cell)) for cell in cells))
     return table
-
-
-def _short(text: str) -> str:
-    """A digest as far as it tells one from another."""
-    return DIGEST.sub(r"\1…", text)
 
 
 def _counted(count: int) -> str:
