@@ -212,7 +212,7 @@ class Desk:
         elif self.keeping.present or self.keeping.tier is not None:
             self._give(computation)
         else:
-            self._let_go(computation, computation.questions)
+            self._abandon(computation, computation.questions)
 
     def _from_tier(self, computation: Computation, entry: SealedEntry | None) -> None:
         question = computation.question
@@ -225,7 +225,7 @@ class Desk:
     def _give(self, computation: Computation) -> None:
         question = computation.question
         if question.policy.read_only:
-            self._let_go(computation, [question])
+            self._abandon(computation, [question])
             return
         computation.given = True
         self.books.missed(question)
@@ -234,7 +234,7 @@ class Desk:
         if not answer(question, claim):
             claim.drop()
 
-    def _let_go(self, computation: Computation, waiting: Iterable[Question]) -> None:
+    def _abandon(self, computation: Computation, waiting: Iterable[Question]) -> None:
         """Nobody here computes it any more: those who wait compute for themselves, and nothing of that is kept."""
         self._leave(computation)
         self._give_unkept(waiting)
@@ -319,4 +319,4 @@ class Desk:
         self._polling.clear()
         for computation in list(self._open.values()):
             waiting = list(computation.waiting) if computation.given else computation.questions
-            self._let_go(computation, waiting)
+            self._abandon(computation, waiting)

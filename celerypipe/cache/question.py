@@ -104,11 +104,6 @@ class Claim:
 WhenAnswered = Callable[[Found | Claim | None], None]
 
 
-def always() -> bool:
-    """Somebody is there who computes."""
-    return True
-
-
 @dataclass(slots=True, eq=False)
 class Question:
     """One question on its way. ``refresh``: look at nothing, compute it. ``rerun_failing``: a failure is no answer.
@@ -131,7 +126,7 @@ class Question:
     node: str = ""
     message: str = ""
     peeks: bool = False
-    served: Callable[[], bool] = always
+    served: Callable[[], bool] = lambda: True
     notes: Collection[str] | None = None
     fingerprint: str = ""
     looked: bool = False

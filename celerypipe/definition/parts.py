@@ -216,7 +216,7 @@ class NodeDefinition(Shape, init=False):
         if found is None:
             return data
         given = data.get("type", found.type)
-        refuse(cls.__name__, _wrong_class(found, given))
+        refuse(cls.__name__, _wrong_class(found, given, called=cls.called))
         data = {**data, "mark": f"{found.__module__}.{found.__qualname__}", "type": given}
         options = getattr(found, "options", None)
         return _with_options(data, options) if isinstance(options, Options) else data
@@ -234,10 +234,10 @@ def _queue_of(mark: str) -> str:
     return modules[-1] if modules else ""
 
 
-def _wrong_class(found: type[Node], given: object) -> Iterable[tuple[Location, str]]:
+def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[tuple[Location, str]]:
     if "<locals>" in found.__qualname__:
         yield ("mark",), f"{found.__qualname__} is defined inside a function; move it to the top of a module"
-    elif means_another(found):
+    elif not called and means_another(found):  # of a call its session asks that, if it leaves the process
         yield ("mark",), f"{found.__module__} has another {found.__qualname__} by now; rename one of them"
     if given != found.type:
         yield ("type",), f"{found.__qualname__} is a {found.type or 'Node'}, not a {given}"

@@ -155,7 +155,7 @@ class Session:
         if apart:
             with self._lock:
                 self._apart.add(outcome)
-        submission.succeed(outcome, done.waited, done.ran, done.by, done.console)
+        submission.succeed(outcome, done)
         self._settled([submission])
 
     def failed(self, submission: Submission, error: BaseException) -> None:

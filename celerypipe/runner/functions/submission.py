@@ -14,7 +14,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.message.console import Console
 from celerypipe.runner.functions.call import Call, Timing, error_of, outcome_of
 from celerypipe.runner.functions.outcome import Outcome
-from celerypipe.runner.warp.flight import Flight
+from celerypipe.runner.warp.flight import Done, Flight
 from celerypipe.runner.warp.warp import Warp
 
 
@@ -67,10 +67,10 @@ class Submission:
 
     # -- how it ends -------------------------------------------------------------------------------------------------
 
-    def succeed(self, outcome: Outcome, waited: float, ran: float, by: str, console: Console | None) -> bool:
+    def succeed(self, outcome: Outcome, done: Done) -> bool:
         """Settle it with what it came to; False: it was settled before."""
         # It is opened by who asks for it.
-        return self._settle(Future.set_result, outcome, self._timing(waited, ran, by), console)
+        return self._settle(Future.set_result, outcome, self._timing(done.waited, done.ran, done.by), done.console)
 
     def fail(self, error: BaseException) -> bool:
         """Settle it with an error, which may know more of it."""

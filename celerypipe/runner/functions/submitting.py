@@ -104,7 +104,7 @@ class Submitting:
 
     def executor(self) -> CallExecutor:
         """Return a ``concurrent.futures.Executor`` whose functions run on workers; with a session of its own."""
-        return CallExecutor(self._begin)
+        return CallExecutor(lambda: self._begin())  # and with a hold on this runner, which says where its Redis is
 
     def close(self, *, cancel: bool = False) -> None:
         """End the session of this runner: wait for its calls, or cancel them. Results stay readable."""

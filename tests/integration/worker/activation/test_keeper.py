@@ -41,7 +41,7 @@ class Held:
             shelf=Shelf(1),
             keeper=self.keeper,
             slots=1,
-            entry_of=lambda mark: None,
+            listing_of=lambda mark: None,
             ring=lambda *bell: self.rung.append(bell),
         )
         self.rung: list[object] = []

@@ -154,7 +154,7 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(tmp_path: Path) -> None:
     journal._file = file
     progress.flush()
     assert parse((tmp_path / "kept").read_bytes()).count == 3
-    os.close(file)
+    journal.close()
 
 
 def test_a_message_is_through_when_nothing_of_it_is_left(tmp_path: Path) -> None:
