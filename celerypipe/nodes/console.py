@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from celerypipe.contract.contract import Sink
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Array, Audio, Batch, Bytes, Image, Video
-from celerypipe.nodes.parts.arguments import choice, whole
+from celerypipe.nodes.parts.arguments import choice, placeholders, whole
 
 #: Texts and lists inside a payload are cut to this many characters and items before the line is.
 LONGEST_TEXT = 2000
@@ -119,11 +118,7 @@ FIELDS: dict[str, Callable[[Message], Any]] = {
 
 def _fields(line: str) -> set[str]:
     """Return the names of the fields in a format; ValueError when it is no format or asks for an unknown one."""
-    try:
-        names = {name for _, name, _, _ in string.Formatter().parse(line) if name is not None}
-    except ValueError as error:
-        raise ValueError(f"format: {line!r} is no format ({error}); write a brace as {{{{ or }}}}") from None
-    fields = {name.partition("[")[0].partition(".")[0] for name in names}
+    fields = {name.partition("[")[0].partition(".")[0] for name in placeholders("format", line)}
     if unknown := sorted(fields - FIELDS.keys()):
         raise ValueError(f"format: {line!r} asks for {unknown[0]!r}; the fields are {', '.join(FIELDS)}")
     return fields

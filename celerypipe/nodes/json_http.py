@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import socket
@@ -51,26 +52,22 @@ class JsonHttp(Listener):
         super().__init__(host, port, argument="port", limit=limit, capacity=capacity, max_bytes=max_bytes)
         self.endpoint = endpoint.strip("/")
         self._server: HttpServer | None = None
-        self._thread: threading.Thread | None = None
 
     def warmup(self) -> None:
         """Start to answer."""
         if self._socket is None:
             raise RuntimeError("json_http: no port yet; call configure() before warmup()")
         self._server = HttpServer(self._socket, self)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.1,), name=f"{self.name or 'json_http'}-http", daemon=True
+        self.begin(
+            functools.partial(self._server.serve_forever, 0.1), f"http://{self.host}:{self.port}/{self.endpoint}"
         )
-        self._thread.start()
-        self.logger.info("listening on http://%s:%s/%s", self.host, self.port, self.endpoint)
 
     def end_server(self) -> None:
         """Close every connection."""
-        if self._server and self._thread:
+        if self._server:
             self._server.shutdown()
-            self._thread.join()
             self._server.end_connections()
-            self._server = self._thread = None
+            self._server = None
 
 
 class HttpServer(ThreadingMixIn, TCPServer):
@@ -129,10 +126,10 @@ class RequestHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Take the object in the body, or say why not."""
-        body = self._body(self.server.source.max_bytes)
+        body = self._body()
         if body is not None:
             status, error = self._take(body)
-            self._answer(status, error, retry_after=1 if error == BUSY else None)
+            self._answer(status, error)
 
     def _take(self, body: bytes) -> tuple[HTTPStatus, str]:
         source = self.server.source
@@ -162,8 +159,9 @@ class RequestHandler(BaseHTTPRequestHandler):
         """Log to the node's logger instead of standard error."""
         self.server.source.logger.debug(format, *args)
 
-    def _body(self, max_bytes: int) -> bytes | None:
+    def _body(self) -> bytes | None:
         """Return the body, or answer and return None when it has no honest length."""
+        max_bytes = self.server.source.max_bytes
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             self.close_connection = True  # where the next request begins is unknown
@@ -185,13 +183,13 @@ class RequestHandler(BaseHTTPRequestHandler):
         while length > 0 and (chunk := self.rfile.read1(min(length, 65536))):
             length -= len(chunk)
 
-    def _answer(self, status: HTTPStatus, error: str = "", *, retry_after: int | None = None) -> None:
+    def _answer(self, status: HTTPStatus, error: str = "") -> None:
         content = json.dumps({"error": error} if error else {"status": "ok"}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
-        if retry_after is not None:
-            self.send_header("Retry-After", str(retry_after))
+        if error == BUSY:
+            self.send_header("Retry-After", "1")
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

@@ -49,7 +49,6 @@ class JsonWebsocket(Listener):
         self._visitors: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
         self._counting = threading.Lock()
         self._server: Server | None = None
-        self._thread: threading.Thread | None = None
 
     def warmup(self) -> None:
         """Start to take connections."""
@@ -65,23 +64,18 @@ class JsonWebsocket(Listener):
             logger=self.logger,
             create_connection=self._greet,  # type: ignore[arg-type]  # any callable that makes one will do
         )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name=f"{self.name or 'json_websocket'}-ws", daemon=True
-        )
-        self._thread.start()
-        self.logger.info("listening on ws://%s:%s", self.host, self.port)
+        self.begin(self._server.serve_forever, f"ws://{self.host}:{self.port}")
 
     def end_server(self) -> None:
         """Close every connection."""
-        if self._server and self._thread:
+        if self._server:
             # The server would wait for those that connected and then said nothing.
             for connection in list(self._visitors):
                 if connection.state is State.CONNECTING:
                     with contextlib.suppress(OSError):  # gone already
                         connection.socket.shutdown(socket.SHUT_RDWR)
             self._server.shutdown()
-            self._thread.join()
-            self._server = self._thread = None
+            self._server = None
 
     def _greet(self, *arguments: Any, **options: Any) -> ServerConnection:
         connection = ServerConnection(*arguments, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from typing import Any
 
 
@@ -22,6 +23,14 @@ def whole(name: str, value: Any, *, at_least: int = 0) -> int:
     if value < at_least:
         raise ValueError(f"{name}: {value!r} is out of range; write a whole number of at least {at_least}")
     return value
+
+
+def placeholders(name: str, line: str) -> set[str]:
+    """Return what stands in the braces of a ``line`` for ``str.format``; ValueError if it is none."""
+    try:
+        return {field for _, field, _, _ in string.Formatter().parse(line) if field is not None}
+    except ValueError as error:
+        raise ValueError(f"{name}: {line!r} is no format ({error}); write a brace as {{{{ or }}}}") from None
 
 
 def choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
