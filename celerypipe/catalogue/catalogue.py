@@ -16,7 +16,7 @@ import celerypipe.nodes
 from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
 from celerypipe.catalogue.called import called
 from celerypipe.catalogue.code import code_of, meta_of
-from celerypipe.catalogue.modules import failure, leaves, module_named, nodes_in, object_at
+from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at
 from celerypipe.catalogue.plugin import Plugin, plugins_in
 from celerypipe.catalogue.told import default_digest
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
@@ -36,16 +36,14 @@ MARKUP = re.compile(r":[a-z]+:`~?([^`]*)`|``([^`]*)``")
 class Listing:
     """A node class, and how it came to be known.
 
-    ``origin`` is ``built-in``, ``plugin <folder>``, ``entry point <distribution>`` or ``import``; ``defaults`` and
-    ``requirements`` are a plugin's: values for arguments, and its ``requirements.txt``. ``reach``: the files that nodes
-    made of it may touch.
+    ``origin`` is ``built-in``, ``plugin <folder>``, ``entry point <distribution>`` or ``import``; ``defaults`` are a
+    plugin's values for arguments. ``reach``: the files that nodes made of it may touch.
     """
 
     mark: str
     node: type[Node]
     origin: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    requirements: Path | None = None
     reach: Reach = ANYWHERE
 
     @property
@@ -206,7 +204,7 @@ class Catalogue:
                         f"{plugin.home / 'config.toml'}: [arguments] has {name!r}, which {node.__name__} does not take"
                         f"{did_you_mean(name, [argument.name for argument in taken])}"
                     )
-            self._loaded[plugin] = Listing(plugin.mark, node, f"plugin {plugin.folder}", defaults, plugin.requirements)
+            self._loaded[plugin] = Listing(plugin.mark, node, f"plugin {plugin.folder}", defaults)
         return self._loaded[plugin]
 
     def _unknown(self, mark: str, type: str | None, found: Sequence[Listing]) -> str:
@@ -225,7 +223,8 @@ def built_in_marks() -> list[str]:
 def _built_in(mark: str) -> list[Listing]:
     if mark not in built_in_marks():
         return []
-    module = module_named(f"{celerypipe.nodes.__name__}.{mark}")
+    name = f"{celerypipe.nodes.__name__}.{mark}"
+    module = imported(name, f"the module {name!r}")
     return [Listing(mark, node, BUILT_IN) for node in leaves(nodes_in(module))]
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from celerypipe.catalogue.text import name_of
 from celerypipe.contract.contract import node_class
 
 #: Classes that declare no version themselves.
@@ -58,7 +59,7 @@ def _definition_in(
 def version_in_file(file: Path) -> str | None:
     """Return the version of the one node in a plugin's file; None: not known."""
     classes = [each for each in _definitions(file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
-    return _version_in(classes, [classes[0].name]) if len(classes) == 1 else None
+    return _version_of_class(classes[0], classes) if len(classes) == 1 else None
 
 
 def _version_of(value: object, path: Sequence[str]) -> str | None:
@@ -102,21 +103,21 @@ def _in(body: Iterable[ast.stmt]) -> list[Definition]:
 
 
 def _version_in(definitions: Sequence[Definition], path: Sequence[str]) -> str | None:
-    found = next((each for each in definitions if each.name == path[0]), None)
+    found = _definition_in(definitions, path)
     if found is None:
         return None
-    if isinstance(found, ast.FunctionDef):
-        return _version_of_function(found) if len(path) == 1 else None
-    if len(path) > 1:
-        return _version_in(_in(found.body), path[1:])
-    return _version_of_class(found, definitions)
+    if isinstance(found[0], ast.FunctionDef):
+        return _version_of_function(found[0])
+    return _version_of_class(found[0], found[1])
 
 
 def _version_of_class(found: ast.ClassDef, others: Sequence[Definition]) -> str | None:
     for statement in found.body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and assigns(statement, "version"):
-            return _text(statement.value)
-    bases = [base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in found.bases]
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            if any(isinstance(each, ast.Name) and each.id == "version" for each in targets):
+                return _text(statement.value)
+    bases = list(map(name_of, found.bases))
     for base in bases:
         parent = next((each for each in others if each.name == base and each is not found), None)
         if isinstance(parent, ast.ClassDef):
@@ -124,22 +125,11 @@ def _version_of_class(found: ast.ClassDef, others: Sequence[Definition]) -> str 
     return "" if any(base in ROOTS for base in bases) else None
 
 
-def assigns(statement: ast.AST, name: str) -> bool:
-    """Does a statement give this name a value?"""
-    match statement:
-        case ast.Assign(targets=targets):
-            return any(isinstance(each, ast.Name) and each.id == name for each in targets)
-        case ast.AnnAssign(target=ast.Name(id=given)) | ast.AugAssign(target=ast.Name(id=given)):
-            return given == name
-    return False
-
-
 def _version_of_function(found: ast.FunctionDef) -> str | None:
     for decorator in found.decorator_list:
-        call = decorator if isinstance(decorator, ast.Call) else None
-        name = call.func if call else decorator
-        if (name.id if isinstance(name, ast.Name) else getattr(name, "attr", "")) == "node":
-            given = [each.value for each in call.keywords if each.arg == "version"] if call else []
+        if name_of(decorator) == "node":
+            keywords = decorator.keywords if isinstance(decorator, ast.Call) else ()
+            given = [each.value for each in keywords if each.arg == "version"]
             return _text(given[0]) if given else ""
     return None
 

@@ -153,9 +153,7 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produc
         node.update_batch(list(messages))
         return [[] for _ in messages]
     if not isinstance(node, Proc):
-        raise ConfigError(
-            f"{instance.listing.mark} is a {instance.listing.type}; only a proc or a sink receives messages"
-        )
+        raise _no_receiver(instance.listing)
     outputs = node.update_batch(list(messages))
     try:
         outputs = one_each(outputs, len(messages), name)

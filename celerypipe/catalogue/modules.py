@@ -26,12 +26,12 @@ def object_at(path: str) -> object:
     )
 
 
-def module_named(name: str) -> ModuleType:
-    """Import a module; whatever goes wrong in it is a :class:`ConfigError`."""
+def imported(name: str, what: str) -> ModuleType:
+    """Import a module; whatever goes wrong in it is a :class:`ConfigError`, which calls it ``what``."""
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # a module may raise anything; the user gets the line that did
-        raise failure(f"the module {name!r}", error) from error
+        raise failure(what, error) from error
 
 
 def module_of_file(file: Path) -> ModuleType:
@@ -45,10 +45,7 @@ def module_of_file(file: Path) -> ModuleType:
         parent.__path__ = [str(file.resolve().parent)]
         sys.modules[package] = parent
     importlib.invalidate_caches()  # the file may be younger than what Python remembers of its folder
-    try:
-        return importlib.import_module(f"{package}.{file.stem}")
-    except (Exception, SystemExit) as error:  # a plugin may raise anything; the user gets the line that did
-        raise failure(str(file), error) from error
+    return imported(f"{package}.{file.stem}", str(file))
 
 
 def failure(what: str, error: BaseException) -> ConfigError:
@@ -92,13 +89,12 @@ def _nodes_in(names: Mapping[str, object], module: str, prefix: str) -> Iterator
 def _module_or_none(name: str) -> ModuleType | None:
     """The module, or None when there is none of that name; one that is there and breaks raises."""
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+        return imported(name, f"the module {name!r}")
+    except ConfigError as error:
+        absent = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if absent is not None and f"{name}.".startswith(f"{absent}."):
             return None
-        raise failure(f"the module {name!r}", error) from error
-    except (Exception, SystemExit) as error:  # a module may raise anything; the user gets the line that did
-        raise failure(f"the module {name!r}", error) from error
+        raise
 
 
 def _attribute(module: ModuleType, names: list[str], path: str) -> object:

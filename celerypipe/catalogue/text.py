@@ -162,10 +162,11 @@ def _is_node(statement: ast.stmt, contract: tuple[set[str], set[str]]) -> bool:
     return False
 
 
-def _name(expression: ast.expr) -> str:
+def name_of(expression: ast.expr) -> str:
+    """Return the last name of a class or decorator as it is written, also where it is called; empty without one."""
     match expression:
         case ast.Call():
-            return _name(expression.func)
+            return name_of(expression.func)
         case ast.Attribute():
             return expression.attr
         case ast.Name():
@@ -175,7 +176,7 @@ def _name(expression: ast.expr) -> str:
 
 def _words(statement: ast.stmt) -> Iterator[str]:
     """All names in a piece of source, also those that stand in a text; ``__all__`` names what it does not use."""
-    if isinstance(statement, ast.Assign) and [_name(each) for each in statement.targets] == ["__all__"]:
+    if isinstance(statement, ast.Assign) and [name_of(each) for each in statement.targets] == ["__all__"]:
         return
     for each in ast.walk(statement):
         match each:
@@ -213,7 +214,7 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 def _called(tree: ast.stmt) -> Iterator[Import]:
     """``importlib.import_module("a.b")``, where the name stands there."""
     for each in ast.walk(tree):
-        if isinstance(each, ast.Call) and _name(each.func) in ("import_module", "__import__") and each.args:
+        if isinstance(each, ast.Call) and name_of(each.func) in ("import_module", "__import__") and each.args:
             name = each.args[0]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 module = name.value.lstrip(".")

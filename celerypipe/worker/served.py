@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import celery
@@ -18,8 +15,8 @@ import redis
 
 from celerypipe import codec
 from celerypipe.catalogue.catalogue import Catalogue, Listing
+from celerypipe.catalogue.modules import imported
 from celerypipe.contract.reach import Reach
-from celerypipe.errors import ConfigError
 from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
@@ -47,7 +44,8 @@ class Served:
         """Import everything; :class:`ConfigError` in one line says what does not import, and which file wanted it."""
         found = list(Catalogue(self.plugins).listings())
         for name in self.imports:
-            found += Catalogue.of_module(_imported(name, named_by.get(name)))
+            file = named_by.get(name)
+            found += Catalogue.of_module(imported(name, f"{file}: module {name!r}" if file else f"module {name!r}"))
         # A later one wins: a module that was asked for goes before what happens to be installed.
         reach = Reach.of(self.allowed, CURE)
         self.listings = {listing.mark: replace(listing, reach=reach) for listing in found if listing.type != "source"}
@@ -96,20 +94,3 @@ def processes_of(pool: Any) -> list[int]:
         return [pid for pid in pool.info.get("processes", (os.getpid(),)) if pid]
     except (AttributeError, TypeError):  # the pool is being restarted
         return []
-
-
-def _imported(name: str, named_by: Path | None) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # noqa: BLE001  # whatever a module raises while it loads is for its author to read
-        place = f"{named_by}: " if named_by else ""
-        raise ConfigError(f"{place}module {name!r} does not import: {_where(error)}") from None
-
-
-def _where(error: Exception) -> str:
-    """The file and line that broke, and the traceback's last line."""
-    last = traceback.format_exception_only(error)[-1].strip()
-    if isinstance(error, SyntaxError):
-        return f"{error.filename}:{error.lineno}: {last}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    return f"{frames[-1].filename}:{frames[-1].lineno}: {last}" if len(frames) > 2 else last

@@ -48,9 +48,11 @@ def plugins(tmp_path: Path, write: Write) -> Path:
 
 
 def test_a_plugin_is_found_with_its_defaults_and_its_neighbours(plugins: Path) -> None:
-    entry = Catalogue([plugins]).find("label", "proc")
+    catalogue = Catalogue([plugins])
+    entry, plugin = catalogue.find("label", "proc"), catalogue.plugin("label", "proc")
     assert (entry.origin, entry.defaults) == (f"plugin {plugins}", {"label": "new"})
-    assert entry.requirements == plugins / "nodes/proc/_label/requirements.txt"
+    assert plugin is not None
+    assert plugin.requirements == plugins / "nodes/proc/_label/requirements.txt"
     made = entry.create({"times": 2})
     assert isinstance(made, Proc)
     output = made.update(Message(None))
