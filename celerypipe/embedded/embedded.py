@@ -54,17 +54,15 @@ class Embedded:
         """
         slots: dict[str, int | None] = {}
         slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
-        imports: dict[str, list[str]] = {}
-        plugins: tuple[Path, ...] = ()
-        if pipeline is not None:
-            plugins = tuple(pipeline.plugin_folders)
-            for node in pipeline.warped:
-                slots.setdefault(node.queue, None)
-                imports.setdefault(node.queue, []).extend(_module_of(node.mark))
+        imports: dict[str, set[str]] = {}
+        for node in pipeline.warped if pipeline is not None else ():
+            slots.setdefault(node.queue, None)
+            # The module of a dotted mark; a short mark is found without one.
+            imports.setdefault(node.queue, set()).add(node.mark.rpartition(".")[0])
         self._plan = Plan(
             queues=slots,
-            imports={name: sorted(set(modules)) for name, modules in imports.items()},
-            environment={**_paths(plugins), **_allowed(pipeline)},
+            imports={name: sorted(filter(None, modules)) for name, modules in imports.items()},
+            environment=_environment(pipeline),
             log=str(log.absolute()) if log is not None else None,
         )
         self._on_event = on_event or (lambda text: None)
@@ -144,20 +142,10 @@ class Embedded:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _module_of(mark: str) -> list[str]:
-    """The module of a dotted mark, for a worker to import; a short mark is found without."""
-    module = mark.rpartition(".")[0]
-    return [module] if module else []
-
-
-def _allowed(pipeline: Pipeline | None) -> dict[str, str]:
-    """Let the workers touch what the pipeline may touch here: nobody else reaches them."""
-    folders = pipeline.reach.folders if pipeline is not None else None
-    return {"CELERYPIPE_ALLOW": os.pathsep.join(map(str, folders if folders is not None else ["/"]))}
-
-
-def _paths(plugins: Sequence[Path]) -> dict[str, str]:
-    """Let workers find the pipeline's plugins, and import whatever this process can."""
+def _environment(pipeline: Pipeline | None) -> dict[str, str]:
+    """Let workers find and touch what the pipeline may here, for nobody else reaches them, and import what we can."""
+    allowed = pipeline.reach.folders if pipeline is not None else None
+    plugins = pipeline.plugin_folders if pipeline is not None else ()
     installed = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     own = [path for path in sys.path if os.path.isdir(path) and path not in installed and "lib-dynload" not in path]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -165,5 +153,6 @@ def _paths(plugins: Sequence[Path]) -> dict[str, str]:
     folders = [*(str(folder.absolute()) for folder in plugins), *named]
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*known, *own]))),
+        "CELERYPIPE_ALLOW": os.pathsep.join(map(str, allowed if allowed is not None else ["/"])),
         "CELERYPIPE_PLUGINS": os.pathsep.join(dict.fromkeys(filter(None, folders))),
     }
