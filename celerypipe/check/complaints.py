@@ -14,7 +14,8 @@ from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
 from celerypipe.check.demands import cannot_keep, demands
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
-from celerypipe.definition.pipeline import NodeDefinition, Pipeline, resolve_environment
+from celerypipe.definition.environment import resolve_environment
+from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
 from celerypipe.mailbox.blob import packing
 

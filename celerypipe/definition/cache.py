@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_serializer
 
@@ -65,7 +65,7 @@ class CacheSchema:
         return {**schema, "anyOf": [{"type": "boolean"}, _SECONDS_SCHEMA, _DURATION_SCHEMA, *schema["anyOf"]]}
 
 
-class CacheDefinition(Shape):
+class CacheDefinition(Shape, init=False):
     """Which results of a node are kept, for how long, and what they depend on besides what is always looked at."""
 
     ttl: Annotated[
@@ -81,10 +81,6 @@ class CacheDefinition(Shape):
     meta: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Keys of a message's meta that its result depends on."
     )
-
-    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
-
-        def __init__(self, /, **data: Any) -> None: ...
 
     @model_serializer(mode="wrap")
     def _as_written(self, written: Callable[[Any], dict[str, Any]]) -> Any:

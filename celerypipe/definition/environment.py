@@ -12,10 +12,7 @@ PREFIX = "$JT_ENV_"
 
 
 def resolve_environment(
-    configuration: Mapping[str, Any],
-    environment: Mapping[str, str],
-    place: str,
-    defaults: Mapping[str, Any] | None = None,
+    configuration: Mapping[str, Any], environment: Mapping[str, str], place: str, defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the configuration with each ``"$JT_ENV_NAME"``, however deep, replaced by the variable's text.
 
@@ -25,7 +22,7 @@ def resolve_environment(
     """
     complaints: list[Complaint] = []
     resolved = {
-        key: _resolved(value, environment, f"{place}.{key}", type((defaults or {}).get(key)), complaints)
+        key: _resolved(value, environment, f"{place}.{key}", type(defaults.get(key)), complaints)
         for key, value in configuration.items()
     }
     if complaints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -55,7 +55,7 @@ def _mark(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
-class Link(Shape):
+class Link(Shape, init=False):
     """From one node to another; ``("a", "b")`` does in Python."""
 
     source: str = Field(alias="from", description="The name of the node that sends.")
@@ -63,10 +63,6 @@ class Link(Shape):
     full: Literal["block", "drop"] = Field(
         "block", description="When the receiver has no room: hold the sender up, or drop the message."
     )
-
-    if TYPE_CHECKING:  # type checkers would derive one that refuses its Python names
-
-        def __init__(self, /, **data: Any) -> None: ...
 
     wanted: ClassVar = {"from": "write the name of the node that sends", "to": "write the name of the receiver"}
 
@@ -92,19 +88,15 @@ class BatchLimits(Shape):
 ALONE = BatchLimits(size=1, wait=0.0)
 
 
-class DeadLetterLimits(Shape):
+class DeadLetterLimits(Shape, init=False):
     """How many dead letters are kept in the pipeline's folder; the oldest go first."""
 
     count: Positive = Field(10_000, description="At most so many.")
     bytes: Positive = Field(1024**3, description="At most so many bytes of all of them together.")
     age: Seconds = Field(30 * 86_400.0, description="Seconds after which one goes.")
 
-    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
 
-        def __init__(self, /, **data: Any) -> None: ...
-
-
-class WarpConfiguration(Shape):
+class WarpConfiguration(Shape, init=False):
     """How a warped node runs: where, how many at a time, how long it may take."""
 
     queue: Annotated[str, AfterValidator(_queue)] | None = Field(
@@ -141,10 +133,6 @@ class WarpConfiguration(Shape):
         "wait", description="When no live worker serves the queue: wait, fail, or run the node here."
     )
 
-    if TYPE_CHECKING:  # type checkers would derive one that refuses to leave fields out
-
-        def __init__(self, /, **data: Any) -> None: ...
-
     @property
     def batches(self) -> BatchLimits:
         """What ``batch`` says; without it one message at a time."""
@@ -157,7 +145,7 @@ class WarpConfiguration(Shape):
     )
 
 
-class NodeDefinition(Shape):
+class NodeDefinition(Shape, init=False):
     """One node of a pipeline. In Python ``mark`` may be the class, or the function under ``@node``, itself."""
 
     model_config = ConfigDict(validate_by_name=False)
@@ -191,10 +179,6 @@ class NodeDefinition(Shape):
     cache: Annotated[CacheDefinition | None, Inside, BeforeValidator(cache_of), CacheSchema] = Field(
         None, description='Remember its results: true, for how long ("1h"), or an object.'
     )
-
-    if TYPE_CHECKING:  # type checkers would derive one that refuses a class as the mark
-
-        def __init__(self, /, **data: Any) -> None: ...
 
     #: A function that is called: its arguments come with its messages.
     called: ClassVar[bool] = False

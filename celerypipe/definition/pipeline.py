@@ -9,10 +9,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from celerypipe.contract.reach import ANYWHERE, Reach
-from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.file import read_definition
 from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
-from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, not_yet, path, refuse, shown
+from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
 from celerypipe.settings import allowed_folders
 
@@ -23,7 +22,6 @@ __all__ = [
     "Pipeline",
     "WarpConfiguration",
     "json_schema",
-    "resolve_environment",
 ]
 
 
@@ -47,15 +45,19 @@ class Body(Shape):
         description="Its nodes.", json_schema_extra={"minItems": 1}
     )
     links: tuple[Annotated[Link, Inside], ...] = Field((), description="Which node sends to which.")
-    schedule: Annotated[
-        None, BeforeValidator(not_yet("schedules are not built yet; leave it out and start the run with cron"))
-    ] = Field(None, description="When to run; arrives later.")
+    schedule: None = Field(None, description="When to run; arrives later.")
     deadline: Seconds | None = Field(None, description="Seconds after which the whole run is ended.")
     dead_letters: Annotated[DeadLetterLimits, Inside] = Field(
         default_factory=lambda: DeadLetterLimits(), description="How many messages that were given up are kept."
     )
 
     wanted: ClassVar = {"name": "give the pipeline a name", "nodes": "write the list of nodes"}
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _not_yet(cls, value: Any) -> None:
+        if value is not None:
+            fail("schedules are not built yet; leave it out and start the run with cron")
 
     @field_validator("nodes", mode="before")
     @classmethod

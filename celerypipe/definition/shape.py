@@ -30,6 +30,10 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
+    def __init_subclass__(cls, *, init: bool = True, **keywords: Any) -> None:
+        """``init=False``: type checkers derive no ``__init__`` from its fields, which would refuse what becomes one."""
+        super().__init_subclass__(**keywords)
+
     #: Keys of other programs: what to write instead.
     foreign: ClassVar[Mapping[str, str]] = {}
     #: Keys that must be there: what to write for them.
@@ -94,11 +98,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def keys_of(model: type[Shape]) -> list[str]:
-    """Return the keys of a shape as they are written in JSON."""
-    return [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
-
-
 def _complaint(model: type[Shape], details: ErrorDetails, data: Mapping[str, Any]) -> Complaint:
     location = details["loc"]
     kind = details["type"]
@@ -151,7 +150,7 @@ def _choice(details: ErrorDetails) -> str:
 def _unknown(owner: type[Shape], key: str) -> str:
     if key in owner.foreign:
         return owner.foreign[key]
-    known = keys_of(owner)
+    known = [field.alias or name for name, field in owner.model_fields.items() if not field.exclude]
     return f"is no known key{did_you_mean(key, known) or '; known are ' + ', '.join(known)}"
 
 
@@ -168,17 +167,6 @@ def _shape_in(annotation: Any) -> type[Shape] | None:
     if isinstance(annotation, type) and issubclass(annotation, Shape):
         return annotation
     return next((shape for shape in map(_shape_in, get_args(annotation)) if shape), None)
-
-
-def not_yet(sentence: str) -> Callable[[Any], Any]:
-    """Return a validator for a key that is reserved: anything but null is refused with the sentence."""
-
-    def validate(value: Any) -> Any:
-        if value is not None:
-            fail(sentence)
-        return value
-
-    return validate
 
 
 def fail(text: str) -> NoReturn:

@@ -11,8 +11,9 @@ from typing import Any
 from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.check.complaints import is_known_here
+from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.graph import Graph
-from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline, resolve_environment
+from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline
 from celerypipe.mailbox.record import Record
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.carrier import RedisCarrier

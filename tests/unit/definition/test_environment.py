@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from celerypipe.definition.pipeline import Pipeline, resolve_environment
+from celerypipe.definition.environment import resolve_environment
+from celerypipe.definition.pipeline import Pipeline
 from tests.unit.definition.sample import complaints
 
 
