@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,10 +33,6 @@ class Finding:
     def __str__(self) -> str:
         cure = f"; to mend it: {self.mend}" if self.mend else ""
         return f"{self.place}: {self.text}{cure}"
-
-    def to_dict(self) -> dict[str, str]:
-        """Return it as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ before.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -45,13 +46,10 @@ def findings(
 
     ``declared``: the version of its class here; ``nodes``: all of its pipeline.
     """
-    found: dict[Finding, None] = dict.fromkeys(_of_marks(node, workers))
     knowing = [worker for worker in workers if node.mark in worker["marks"]]
-    for check in CHECKS:
-        found.update(dict.fromkeys(check(node, knowing)))
-    found.update(dict.fromkeys(_of_slots(node, knowing, nodes)))
-    found.update(dict.fromkeys(_of_versions(node, knowing, declared)))
-    return list(found)
+    found = [_of_marks(node, workers), *(check(node, knowing) for check in CHECKS)]
+    found += [_of_slots(node, knowing, nodes), _of_versions(node, knowing, declared)]
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 def _of_marks(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
@@ -137,7 +135,8 @@ def _of_codecs(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     for worker in strangers:
         text = f"{named(worker)} speaks codec {worker['versions'].get('codec')}, this machine {ours}; it reads none of "
         text += "our messages"
-        yield Finding(severity, "codec", f"node {node.name!r}", text, upgrade(worker))
+        cure = f"install the same celerypipe here and on {worker['host']}, and restart the worker"
+        yield Finding(severity, "codec", f"node {node.name!r}", text, cure)
 
 
 def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -> Iterator[Finding]:
@@ -160,11 +159,6 @@ def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -
 def named(worker: Presence) -> str:
     """Return how a worker is called in a sentence."""
     return f"the worker on {worker['host']} (pid {worker['pid']})"
-
-
-def upgrade(worker: Presence) -> str:
-    """Return what brings a worker to this machine's version of celerypipe."""
-    return f"install the same celerypipe here and on {worker['host']}, and restart the worker"
 
 
 #: All that is asked of workers that know the mark.

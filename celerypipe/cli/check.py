@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _as_json(
         "notes": list(notes),
     }
     if findings is not None:
-        result["findings"] = [finding.to_dict() for finding in findings]
+        result["findings"] = [asdict(finding) for finding in findings]
     if seen is not None:
         result["redis"] = {
             "url": without_password(seen.url),

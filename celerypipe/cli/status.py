@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 
 import click
 from rich.console import Console
@@ -39,7 +40,7 @@ def status(redis: str | None, as_json: bool) -> None:
     with explained(url), connect(url, name="celerypipe-status", timeout=PATIENCE) as client:
         found = read_status(client)
     if as_json:
-        click.echo(json.dumps({"redis": without_password(url), **found.to_dict()}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"redis": without_password(url), **asdict(found)}, indent=2, ensure_ascii=False))
         return
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
     for table in _tables(found):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import msgspec
 import redis
@@ -98,10 +97,6 @@ class Status:
     queues: tuple[QueueStatus, ...]
     mailboxes: tuple[MailboxStatus, ...]
     workers: tuple[WorkerStatus, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
 
 
 class NodeStatus(msgspec.Struct):
