@@ -60,7 +60,7 @@ def say_death(client: Client, place: str, death: Death) -> None:
 def death_of(client: Client, holder: str) -> Death | None:
     """Return how the process of an activation died, if somebody left word of that."""
     text = client.get(keys.death(str(Holder.read(holder).process)))
-    return (_read(text, Death) or Death(None)) if text else None
+    return (said_in(text, Death) or Death(None)) if text else None
 
 
 def say_birth(client: Client, place: str) -> None:
@@ -73,13 +73,13 @@ def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> li
     field, place = f"deaths {number}", str(Holder.read(holder).process)
     found = client.together(("GET", keys.death(place)), ("HGET", attempts, field))
     latest, before = accepted(found)
-    said = [*(_read(before, list[tuple[str, Death]]) or []), (place, _read(latest, Death) or Death(None))]
+    said = [*(said_in(before, list[tuple[str, Death]]) or []), (place, said_in(latest, Death) or Death(None))]
     client.hset(attempts, field, msgspec.json.encode(said))
     return said
 
 
-def _read(text: bytes | str | None, kind: type[K]) -> K | None:
-    """What a key says; nothing if it is not there, or nobody of ours wrote it."""
+def said_in(text: bytes | str | None, kind: type[K]) -> K | None:
+    """Return what the text of a key says; None if it is not there, or nobody of ours wrote it."""
     try:
         return msgspec.json.decode(text or b"null", type=kind)
     except msgspec.DecodeError:

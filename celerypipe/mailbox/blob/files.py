@@ -60,8 +60,7 @@ def _piece(client: Client, file: File, name: str) -> bytes:
                 f"the content of the file {file.name!r} is not in Redis; its runner sends it for as long as it lives"
             )
         time.sleep(_LOOK)
-    found: bytes = piece
-    return found
+    return piece
 
 
 def _got(client: Client, name: str) -> bytes | None:

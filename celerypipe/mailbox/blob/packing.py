@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from celerypipe.codec import Content
 from celerypipe.errors import CodecError, ConfigError
@@ -45,22 +45,15 @@ class Way:
             ) from None
 
 
-class Parcel(NamedTuple):
-    """Bytes as they travel, and their label."""
-
-    label: str
-    content: bytes
-
-
-def pack(way: str, segments: Sequence[Content]) -> Parcel:
-    """Return segments as one piece: packed as ``way`` says, or plain where that is ``none`` or saves too little."""
+def pack(way: str, segments: Sequence[Content]) -> tuple[str, bytes]:
+    """Return a label, and segments as one piece: packed as ``way`` says, or plain where that saves too little."""
     plain = segments[0] if len(segments) == 1 else b"".join(segments)
     if way != "none" and len(plain) <= LARGEST:
         chosen = WAYS[way]
         packed = chosen.pack(chosen.load(), plain)
         if len(packed) <= WORTH * len(plain):
-            return Parcel(f"{way}:{len(plain)}", packed)
-    return Parcel("", bytes(plain))
+            return f"{way}:{len(plain)}", packed
+    return "", bytes(plain)
 
 
 def unpack(label: str, content: Content) -> Content:
@@ -111,21 +104,11 @@ def _read(label: str) -> tuple[str, int]:
     return way, int(size)
 
 
-def _pack_lz4(lz4: Any, plain: Content) -> bytes:
-    packed: bytes = lz4.compress(plain, store_size=False)
-    return packed
-
-
 def _unpack_lz4(lz4: Any, content: Content, size: int) -> bytes:
     if size > _LZ4_MOST * len(content):
         raise CodecError(f"{len(content)} bytes packed with lz4 cannot hold {size}")
     plain: bytes = lz4.decompress(content, uncompressed_size=size)
     return plain
-
-
-def _pack_zstd(zstandard: Any, plain: Content) -> bytes:
-    packed: bytes = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(plain)
-    return packed
 
 
 def _unpack_zstd(zstandard: Any, content: Content, size: int) -> bytes:
@@ -139,8 +122,10 @@ def _unpack_zstd(zstandard: Any, content: Content, size: int) -> bytes:
 
 #: What ``warp_configuration.compression`` may say besides ``none``.
 WAYS = {
-    "lz4": Way("lz4", "lz4.block", _pack_lz4, _unpack_lz4),
-    "zstd": Way("zstandard", "zstandard", _pack_zstd, _unpack_zstd),
+    "lz4": Way("lz4", "lz4.block", lambda lz4, plain: lz4.compress(plain, store_size=False), _unpack_lz4),
+    "zstd": Way(
+        "zstandard", "zstandard", lambda zstd, plain: zstd.ZstdCompressor(_ZSTD_LEVEL).compress(plain), _unpack_zstd
+    ),
 }
 
 
