@@ -109,10 +109,9 @@ class Configured:
             tuple(folder for config in configs for folder in config.plugins) + settings.plugins,
             settings.allowed,
         )
-        keyring = settings.keyring
         served.load({name: config.path for config in configs for name in config.imports})
         knock(client_url(str(conf.broker_url)))
-        return cls(queues, configs, served, exit_when_stuck, keyring)
+        return cls(queues, configs, served, exit_when_stuck, settings.keyring)
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -166,7 +165,7 @@ class Settled:
         signals.worker_ready.connect(self.appear, weak=False)
         signals.worker_shutting_down.connect(self.call_back, weak=False)
         signals.worker_shutdown.connect(self.end, weak=False)
-        signals.worker_process_shutdown.connect(self.close_instances, weak=False)
+        signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
         signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
 
     def announce(self, sender: str, **_: Any) -> None:
@@ -204,10 +203,6 @@ class Settled:
         self.worker.close()
         self.worker.files.remove()
 
-    def close_instances(self, **_: Any) -> None:
-        """A process that served ends: its instances are destroyed."""
-        self.worker.close()
-
 
 class Present:
     """A worker that runners know of, for as long as its keeper says so; what happens to it is said there too."""
@@ -236,7 +231,7 @@ class Present:
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""
         child_ended.connect(self.say_how_it_died, weak=False)
-        signals.task_received.connect(self.hear, weak=False)
+        signals.task_received.connect(lambda **_: self.watchdog.received(), weak=False)
         signals.task_unknown.connect(self.leave_to_another, weak=False)
         self.keeper.start()
 
@@ -255,10 +250,6 @@ class Present:
         if status not in (EX_OK, EX_RECYCLE):
             logger.error("process %d of this worker ended: %s", pid, death)
         self.keeper.say(lambda client: say_death(client, place, death))
-
-    def hear(self, **_: Any) -> None:
-        """Every time: the consumer is not deaf."""
-        self.watchdog.received()
 
     def leave_to_another(self, message: Any, **_: Any) -> None:
         """Every time a task names a mark that this worker does not know: another worker of the queue may."""
