@@ -9,7 +9,6 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import EXTENSION_SUFFIXES
-from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -82,9 +81,6 @@ class Used(NamedTuple):
     source: SourceText | None
 
 
-_label = attrgetter("label")
-
-
 @dataclass(slots=True)
 class Look:
     """One look at the files of projects: each is looked for and read once."""
@@ -104,9 +100,8 @@ class Look:
         key = (project, package, imports)
         if key not in self._used:  # nodes of one module have most of it in common
             found = self._followed(project, package, imports)
-            self._used[key] = tuple(
-                sorted((Used(project.label(file), file, found[file]) for file in found), key=_label)
-            )
+            files = sorted(found, key=project.label)
+            self._used[key] = tuple(Used(project.label(file), file, found[file]) for file in files)
         return self._used[key]
 
     def _followed(self, project: Project, package: str, imports: Iterable[Import]) -> dict[Path, SourceText | None]:

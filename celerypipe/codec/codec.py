@@ -134,16 +134,12 @@ def decode(data: bytes | bytearray | memoryview, body: Content | None = None) ->
     fields = _decode(data, _MESSAGES, body)
     if type(fields) is not list or len(fields) % len(FIELDS):
         raise CodecError("malformed message: its header is no list of messages")
-    _limit(len(fields) // len(FIELDS))
     width = len(FIELDS)
+    if len(fields) // width > MAX_PARTS:
+        raise CodecError(f"malformed message: {len(fields) // width:,} messages; {MAX_PARTS:,} travel together")
     if len(fields) == width:
         return [message_of(fields)]
     return [message_of(fields[start : start + width]) for start in range(0, len(fields), width)]
-
-
-def _limit(messages: int) -> None:
-    if messages > MAX_PARTS:
-        raise CodecError(f"malformed message: {messages:,} messages; {MAX_PARTS:,} travel together")
 
 
 def decode_payload(payload: Elsewhere, body: Content) -> Any:

@@ -92,6 +92,8 @@ class Document(Shape):
     wanted: ClassVar = {"pipeline": 'write "pipeline": {"name": ..., "nodes": [...], "links": [...]}'}
 
 
+#: What a pipeline has that does not stand under that key in a file.
+BESIDE = {"version", "plugins", "root", "reach"}
 #: Ends the complaint about a path in a definition.
 CURE = "if it is meant, run with --allow <its folder>, or export CELERYPIPE_ALLOW=<its folder>"
 
@@ -134,11 +136,7 @@ class Pipeline(Body):
     @classmethod
     def at(cls, location: Location, data: Mapping[str, Any]) -> str:
         """Return the place as it is in a file, where most keys stand under ``pipeline``."""
-        return path(
-            location
-            if location[:1] and location[0] in ("version", "plugins", "root", "reach")
-            else ("pipeline", *location)
-        )
+        return path(location if location and location[0] in BESIDE else ("pipeline", *location))
 
     @classmethod
     def load(cls, path: Path | str, allow: Iterable[Path] = ()) -> Self:
@@ -181,7 +179,7 @@ class Pipeline(Body):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition nested as in a file: what was written, without defaults."""
-        body = self.model_dump(by_alias=True, exclude_unset=True, exclude={"version", "plugins", "root", "reach"})
+        body = self.model_dump(by_alias=True, exclude_unset=True, exclude=BESIDE)
         for key in ("nodes", "links"):
             if key in body:
                 body[key] = list(body[key])

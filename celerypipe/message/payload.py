@@ -6,7 +6,6 @@ The field names are juturna's, so that node code carries over. All of them are f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -98,11 +97,7 @@ class Object(dict[str, Any]):
         return hash(frozenset(self.items()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_object, (dict(self),))
-
-
-def _object(content: Mapping[str, Any]) -> Object:
-    return Object(content)
+        return (Object, (dict(self),))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
