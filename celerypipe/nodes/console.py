@@ -41,7 +41,8 @@ class ConsoleSink(Sink):
         except KeyError as error:
             had = ", ".join(map(repr, message.meta)) or "nothing"
             raise LookupError(f"format: {self.format!r} asks for meta {error}; this message's meta has {had}") from None
-        line = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
+        # A control character of a payload must not move the cursor, or start a second line.
+        line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)
         if self.width and len(line) > self.width:
             line = line[: self.width - 1] + "…"
         # Looked up each time: whoever captures or redirects the stream replaces the object.
@@ -97,11 +98,6 @@ def _named(value: Any) -> str:
 
 def _shape(array: np.ndarray[Any, Any]) -> str:
     return f"{'×'.join(map(str, array.shape)) or 'scalar'} {array.dtype}"
-
-
-def _escaped(letter: str) -> str:
-    """A control character of a payload must not move the cursor, or start a second line."""
-    return letter.encode("unicode_escape").decode("ascii")
 
 
 FIELDS: dict[str, Callable[[Message], Any]] = {
