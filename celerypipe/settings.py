@@ -60,16 +60,6 @@ class CacheSettings:
         is_redis = (self.url or "").startswith(("redis://", "rediss://", "unix://", f"{SCHEME}://"))
         return self.url if is_redis else None
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> CacheSettings:
-        """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
-        enabled = _yes("CELERYPIPE_CACHE", environment)
-        url = environment.get("CELERYPIPE_CACHE_URL") or None
-        if url is not None:
-            url = _cache_url(url)
-        size = environment.get("CELERYPIPE_CACHE_BYTES", "")
-        return cls(_bytes("CELERYPIPE_CACHE_BYTES", size) if size else CACHE_BYTES, url, enabled)
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -88,20 +78,21 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
-        url = environment.get("CELERYPIPE_REDIS_URL") or None
-        try:
-            if url is not None:
-                url = client_url(url)
-        except ConfigError as error:
-            raise ConfigError(f"CELERYPIPE_REDIS_URL: {error}") from None
+        url = environment.get("CELERYPIPE_REDIS_URL")
         plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
         configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""))
-        cache = CacheSettings.from_environment(environment)
+        cache_url = environment.get("CELERYPIPE_CACHE_URL")
+        cache = CacheSettings(
+            _bytes("CELERYPIPE_CACHE_BYTES", environment, CACHE_BYTES),
+            _cache_url(cache_url) if cache_url else None,
+            _yes("CELERYPIPE_CACHE", environment),
+        )
         files = Path(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
-        files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment.get("CELERYPIPE_FILES_BYTES") or str(FILES_BYTES))
-        return cls(url, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
+        files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
+        redis_url = _address("CELERYPIPE_REDIS_URL", url) if url else None
+        return cls(redis_url, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -122,7 +113,8 @@ def _yes(name: str, environment: Mapping[str, str]) -> bool:
     raise ConfigError(f"{name}: {said!r} is neither yes nor no")
 
 
-def _bytes(name: str, text: str) -> int:
+def _bytes(name: str, environment: Mapping[str, str], default: int) -> int:
+    text = environment.get(name) or str(default)
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     size = int(float(found[1]) * SIZES[found[2]]) if found and found[2] in SIZES else 0
     if not size:
@@ -130,14 +122,18 @@ def _bytes(name: str, text: str) -> int:
     return size
 
 
+def _address(name: str, url: str) -> str:
+    try:
+        return client_url(url)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
 def _cache_url(url: str) -> str:
     """A place for results; what looks like a Redis has to be one."""
     scheme, colon, rest = url.partition("://")
-    try:
-        if scheme in ("redis", "rediss", "unix", SCHEME, "redis+socket", "socket"):
-            return client_url(url)
-    except ConfigError as error:
-        raise ConfigError(f"CELERYPIPE_CACHE_URL: {error}") from None
+    if scheme in ("redis", "rediss", "unix", SCHEME, "redis+socket", "socket"):
+        return _address("CELERYPIPE_CACHE_URL", url)
     if not colon or not rest or not re.fullmatch(r"[a-z][a-z0-9+.:-]*", scheme):
         cure = f"file://{Path(url).absolute()}" if url.startswith(("/", ".", "~")) else "file:///var/cache/results"
         _, at, place = url.rpartition("@")

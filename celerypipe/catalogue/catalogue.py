@@ -150,22 +150,22 @@ class Catalogue:
         What does not import is added to ``refused``; without one it is raised, except for a built-in, whose optional
         dependency may rightly be missing.
         """
-        absent: list[ConfigError] = [] if refused is None else refused
-        broken = refused
-        makers: list[tuple[Callable[[], Iterable[Listing]], list[ConfigError] | None]] = [
-            *((lambda mark=mark: _built_in(mark), absent) for mark in built_in_marks()),
-            *((lambda plugin=plugin: [self._plugin(plugin)], broken) for plugin in plugins_in(self.plugins)),
-            *((lambda point=point: [_listing_of(point)], broken) for point in self._points),
+        makers: list[tuple[Callable[[], Iterable[Listing]], bool]] = [
+            *((lambda mark=mark: _built_in(mark), True) for mark in built_in_marks()),
+            *((lambda plugin=plugin: [self._plugin(plugin)], False) for plugin in plugins_in(self.plugins)),
+            *((lambda point=point: [_listing_of(point)], False) for point in self._points),
         ]
         found: dict[tuple[str, str], Listing] = {}
-        for make, sink in makers:
+        for make, is_built_in in makers:
             try:
                 for listing in make():
-                    _add(found, listing)
+                    if (twin := found.setdefault((listing.type, listing.mark), listing)) is not listing:
+                        raise _ambiguous(listing.mark, [twin, listing])
             except ConfigError as error:
-                if sink is None:
+                if refused is not None:
+                    refused.append(error)
+                elif not is_built_in:
                     raise
-                sink.append(error)
         return list(found.values())
 
     @staticmethod
@@ -247,11 +247,6 @@ def _listing_of(point: EntryPoint) -> Listing:
     if node is None or not node.type:
         raise ConfigError(f"the entry point {point.name!r} of the package {package!r} ({point.value}) is no node")
     return Listing(point.name, node, f"entry point {package}")
-
-
-def _add(found: dict[tuple[str, str], Listing], listing: Listing) -> None:
-    if (twin := found.setdefault((listing.type, listing.mark), listing)) is not listing:
-        raise _ambiguous(listing.mark, [twin, listing])
 
 
 def _ambiguous(mark: str, listings: Sequence[Listing]) -> ConfigError:

@@ -58,6 +58,3 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         """``parent``: the consumer."""
         if parent.hub is not None and isinstance(parent.event_dispatcher, Dispatcher):
             parent.event_dispatcher.gather(parent.hub)
-
-    def stop(self, parent: Any) -> None:
-        """Nothing: the dispatcher ends with its connection."""

@@ -106,7 +106,7 @@ def _written(messages: Sequence[Message], within: memoryview | None = None) -> t
 
 def encode_joined(messages: Sequence[Message]) -> bytes:
     """Return the segments of :func:`encode` as one piece."""
-    return _joined(encode(messages))
+    return b"".join(encode(messages))
 
 
 def encode_apart(messages: Sequence[Message], within: memoryview | None = None) -> Apart:
@@ -173,7 +173,7 @@ def decode_head(head: bytes, blob: Any, lineage: Callable[[int], Any]) -> list[M
 def encode_value(value: Any) -> bytes:
     """Return one plain value (a configuration, a record of a failure) as bytes, as exact as a payload."""
     writer, header = _value_written(value)
-    return _joined(_framed(header, writer, _VALUE))
+    return b"".join(_framed(header, writer, _VALUE))
 
 
 def files_in(value: Any) -> Sequence[File]:
@@ -215,11 +215,6 @@ def _framed(header: bytes, writer: Writer, kind: int) -> list[Segment]:
     if len(header) < _JOIN_BELOW:
         return [preamble + header, *body]
     return [preamble, header, *body]
-
-
-def _joined(segments: list[Segment]) -> bytes:
-    first = segments[0]
-    return first if len(segments) == 1 and type(first) is bytes else b"".join(segments)
 
 
 def _decode(data: bytes | bytearray | memoryview, kind: int, body: Content | None = None) -> Any:

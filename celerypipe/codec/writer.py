@@ -36,11 +36,6 @@ pack = msgspec.msgpack.Encoder().encode
 _OPEN_FIELDS = tuple(FIELDS.index(name) for name in ("payload", "meta", "timers"))
 
 
-def address_of(content: memoryview) -> int:
-    """Return where in memory bytes lie."""
-    return int(np.frombuffer(content, np.uint8).ctypes.data)
-
-
 class Writer:
     """One encoding: turns values into words for msgpack and collects the buffers on the way.
 
@@ -63,7 +58,7 @@ class Writer:
 
     def __init__(self, careful: bool = False, within: memoryview | None = None) -> None:
         self.elsewhere: Elsewhere | None = None
-        self.within = (address_of(within), len(within)) if within is not None else None
+        self.within = (np.frombuffer(within, np.uint8).ctypes.data, len(within)) if within is not None else None
         self.borrowed = 0
         self.atoms = _CAREFUL_ATOMS if careful else ATOMS
         self.walked = range(len(FIELDS)) if careful else _OPEN_FIELDS
@@ -216,8 +211,7 @@ def _frozenset(writer: Writer, value: frozenset[Any], depth: int) -> Ext:
 
 
 def _message(writer: Writer, value: Message, depth: int) -> Ext:
-    words = writer.message(value, depth)
-    return Ext(tags.MESSAGE, pack(words))
+    return Ext(tags.MESSAGE, pack(writer.message(value, depth)))
 
 
 def _payload(writer: Writer, value: Any, depth: int) -> Ext:

@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -99,7 +100,7 @@ class Embedded:
     def _start(self, supervisor: subprocess.Popen[str]) -> str:
         assert supervisor.stdin is not None  # noqa: S101  # it is a pipe
         with contextlib.suppress(BrokenPipeError):  # the answer below says that it is gone
-            supervisor.stdin.write(self._plan.to_json() + "\n")
+            supervisor.stdin.write(json.dumps(asdict(self._plan)) + "\n")
             supervisor.stdin.flush()
         answer = self._answers.get()
         if "ready" in answer:

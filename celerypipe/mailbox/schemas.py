@@ -15,7 +15,7 @@ import msgspec
 from celerypipe.mailbox.presence import MarkShape
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.redis.signing import Keyring, Signer
+from celerypipe.redis.signing import Keyring
 
 #: What a code begins with that its author answers for.
 DECLARED = "version "
@@ -34,7 +34,9 @@ def vouched(schema: Mapping[str, Any], keyring: Keyring | None, worker: str = AN
     It decides what results are kept by: who altered it could have one kept as the answer to another question.
     """
     bare = {name: value for name, value in schema.items() if name != SIGNATURE}
-    return bare if keyring is None else {**bare, SIGNATURE: _signer(keyring, worker).signature(_text(bare)).hex()}
+    return (
+        bare if keyring is None else {**bare, SIGNATURE: keyring.signer("schema", worker).signature(_text(bare)).hex()}
+    )
 
 
 def is_vouched(schema: Mapping[str, Any], keyring: Keyring | None, worker: str = ANYBODY) -> bool:
@@ -43,13 +45,10 @@ def is_vouched(schema: Mapping[str, Any], keyring: Keyring | None, worker: str =
         return True
     bare = {name: value for name, value in schema.items() if name != SIGNATURE}
     try:
-        return _signer(keyring, worker).verifies(_text(bare) + bytes.fromhex(str(schema.get(SIGNATURE, ""))))
+        signature = bytes.fromhex(str(schema.get(SIGNATURE, "")))
+        return keyring.signer("schema", worker).verifies(_text(bare) + signature)
     except ValueError:
         return False
-
-
-def _signer(keyring: Keyring, worker: str) -> Signer:
-    return keyring.signer("schema", worker)
 
 
 def _text(schema: Mapping[str, Any]) -> bytes:

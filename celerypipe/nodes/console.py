@@ -12,7 +12,7 @@ import numpy as np
 from celerypipe.contract.contract import Sink
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Array, Audio, Batch, Bytes, Image, Video
-from celerypipe.nodes.parts.arguments import choice, replaced, whole
+from celerypipe.nodes.parts.arguments import choice, placeholders, whole
 
 #: Texts and lists inside a payload are cut to this many characters and items before the line is.
 LONGEST_TEXT = 2000
@@ -41,7 +41,8 @@ class ConsoleSink(Sink):
         except KeyError as error:
             had = ", ".join(map(repr, message.meta)) or "nothing"
             raise LookupError(f"format: {self.format!r} asks for meta {error}; this message's meta has {had}") from None
-        line = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
+        # A control character of a payload must not move the cursor, or start a second line.
+        line = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)
         if self.width and len(line) > self.width:
             line = line[: self.width - 1] + "…"
         # Looked up each time: whoever captures or redirects the stream replaces the object.
@@ -99,11 +100,6 @@ def _shape(array: np.ndarray[Any, Any]) -> str:
     return f"{'×'.join(map(str, array.shape)) or 'scalar'} {array.dtype}"
 
 
-def _escaped(letter: str) -> str:
-    """A control character of a payload must not move the cursor, or start a second line."""
-    return letter.encode("unicode_escape").decode("ascii")
-
-
 FIELDS: dict[str, Callable[[Message], Any]] = {
     "payload": lambda message: brief(message.payload),
     "json": lambda message: message.to_json(),
@@ -118,7 +114,7 @@ FIELDS: dict[str, Callable[[Message], Any]] = {
 
 def _fields(line: str) -> set[str]:
     """Return the names of the fields in a format; ValueError when it is no format or asks for an unknown one."""
-    fields = {name.partition("[")[0].partition(".")[0] for name in replaced("format", line)}
+    fields = {name.partition("[")[0].partition(".")[0] for name in placeholders("format", line)}
     if unknown := sorted(fields - FIELDS.keys()):
         raise ValueError(f"format: {line!r} asks for {unknown[0]!r}; the fields are {', '.join(FIELDS)}")
     return fields

@@ -17,7 +17,7 @@ from celerypipe.contract.positions import Position, Positions
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
-from celerypipe.nodes.parts.arguments import replaced
+from celerypipe.nodes.parts.arguments import placeholders
 
 try:
     import cv2
@@ -226,7 +226,7 @@ def _file_content(pixels: NDArray[Any], suffix: str) -> bytes:
 
 def _fields(pattern: str) -> set[str]:
     """Return the names of the fields in a pattern; ValueError unless they are plain names."""
-    names = replaced("pattern", pattern)
+    names = placeholders("pattern", pattern)
     if odd := sorted(name for name in names if not name.isidentifier()):
         raise ValueError(f"pattern: {pattern!r} has the field {odd[0]!r}; write the name of an entry of meta")
     return names

@@ -10,8 +10,7 @@ import socket
 import sys
 import threading
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,14 +69,12 @@ class JsonHttp(Listener):
             self._server = None
 
 
-class HttpServer(ThreadingMixIn, TCPServer):
+class HttpServer(ThreadingHTTPServer):
     """A thread a connection, on a socket that listens already; all of them can be ended at once."""
-
-    daemon_threads = True
 
     def __init__(self, listening: socket.socket, source: JsonHttp) -> None:
         super().__init__(listening.getsockname(), RequestHandler, bind_and_activate=False)
-        self.socket.close()  # the one that TCPServer made for itself
+        self.socket.close()  # the one that its class made for itself
         self.socket = listening
         self.source = source
         self._open: set[socket.socket] = set()

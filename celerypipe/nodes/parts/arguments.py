@@ -25,7 +25,7 @@ def whole(name: str, value: Any, *, at_least: int = 0) -> int:
     return value
 
 
-def replaced(name: str, line: str) -> set[str]:
+def placeholders(name: str, line: str) -> set[str]:
     """Return what stands in the braces of a ``line`` for ``str.format``; ValueError if it is none."""
     try:
         return {field for _, field, _, _ in string.Formatter().parse(line) if field is not None}

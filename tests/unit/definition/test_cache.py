@@ -119,8 +119,8 @@ def test_the_cache_can_be_switched_off_and_has_a_place_of_its_own() -> None:
     with pytest.raises(ConfigError, match="CELERYPIPE_CACHE: 'maybe'"):
         Settings.from_environment({"CELERYPIPE_CACHE": "maybe"})
     for url in ("file:///var/cache/x", "s3://bucket/folder", "redis://:secret@host:6379/3", "memory://x"):
-        assert CacheSettings.from_environment({"CELERYPIPE_CACHE_URL": url}).url == url
-    socket = CacheSettings.from_environment({"CELERYPIPE_CACHE_URL": "redis+socket:///r.sock?virtual_host=2"})
+        assert Settings.from_environment({"CELERYPIPE_CACHE_URL": url}).cache.url == url
+    socket = Settings.from_environment({"CELERYPIPE_CACHE_URL": "redis+socket:///r.sock?virtual_host=2"}).cache
     assert socket.url == "unix:///r.sock?db=2"
     assert "secret" not in repr(CacheSettings(url="redis://:secret@host:6379/3"))
     for wrong, cure in (
@@ -130,7 +130,7 @@ def test_the_cache_can_be_switched_off_and_has_a_place_of_its_own() -> None:
         ("://:secret@x", "is no URL"),
     ):
         with pytest.raises(ConfigError) as refused:
-            CacheSettings.from_environment({"CELERYPIPE_CACHE_URL": wrong})
+            Settings.from_environment({"CELERYPIPE_CACHE_URL": wrong})
         assert str(refused.value).startswith("CELERYPIPE_CACHE_URL: ")
         assert cure in str(refused.value)
         assert "secret" not in str(refused.value)
@@ -138,4 +138,4 @@ def test_the_cache_can_be_switched_off_and_has_a_place_of_its_own() -> None:
 
 def test_a_relative_place_of_the_cache_is_answered_with_the_whole_one() -> None:
     with pytest.raises(ConfigError, match=f"write file://{Path.cwd()}/kept"):
-        CacheSettings.from_environment({"CELERYPIPE_CACHE_URL": "./kept"})
+        Settings.from_environment({"CELERYPIPE_CACHE_URL": "./kept"})
