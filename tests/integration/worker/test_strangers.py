@@ -52,9 +52,8 @@ IMPORTS = {
     "__init__.py": "the table of public names",
     "catalogue/declaration.py": "found, not imported: a dotted path of the definition that is run here",
     "cli/commands.py": "the table of commands",
-    "catalogue/modules.py": "the definition that is run here, a plugin folder of this machine, or the built-in nodes",
+    "catalogue/modules.py": "the definition that is run here, a plugin folder, built-in nodes, or a worker's own file",
     "mailbox/blob/packing.py": "the table of ways to pack",
-    "worker/served.py": "this worker's own configuration",
 }
 
 

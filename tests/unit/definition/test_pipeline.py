@@ -281,14 +281,14 @@ class Once(Proc):
 
 
 def test_a_mark_that_means_another_one_by_now_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "twins.py").write_text(TWINS)
+    (tmp_path / "twin_marks.py").write_text(TWINS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "twins", raising=False)
-    twins = importlib.import_module("twins")
-    with pytest.raises(DefinitionError, match="twins has another read by now; rename one of them"):
+    monkeypatch.delitem(sys.modules, "twin_marks", raising=False)
+    twins = importlib.import_module("twin_marks")
+    with pytest.raises(DefinitionError, match="twin_marks has another read by now; rename one of them"):
         NodeDefinition(name="read", type="proc", mark=twins.first)
-    assert NodeDefinition(name="read", type="proc", mark=twins.read).mark == "twins.read"
-    assert NodeDefinition(name="once", type="proc", mark=twins.Once).mark == "twins.Once"
+    assert NodeDefinition(name="read", type="proc", mark=twins.read).mark == "twin_marks.read"
+    assert NodeDefinition(name="once", type="proc", mark=twins.Once).mark == "twin_marks.Once"
 
 
 def test_a_copy_has_other_values_by_the_names_that_are_written() -> None:
