@@ -122,7 +122,8 @@ def test_the_byte_budget_holds_in_redis(start_worker: StartWorker, private_redis
     with connect(private_redis.url) as client:
         reading = Reading(runner.stream(pipeline, frames()))
         while reading.is_alive():
-            # An output lies there until the runner has read it, and its message until that is settled.
-            most = max(most, sum(1 for _ in client.scan_iter("celerypipe:blob:*", count=1000)))
+            # A message lies there and then its output, and both are deleted with the next read of replies: what has taken
+            # their place in the budget may be there before. SCAN may name a key twice.
+            most = max(most, len(set(client.scan_iter("celerypipe:blob:*", count=1000))))
     assert [payload[0] for payload in reading.payloads()] == list(range(count))
-    assert 1 < most <= 2 * budget // size
+    assert 1 < most <= 3 * budget // size
