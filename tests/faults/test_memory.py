@@ -122,8 +122,8 @@ def test_the_byte_budget_holds_in_redis(start_worker: StartWorker, private_redis
     with connect(private_redis.url) as client:
         reading = Reading(runner.stream(pipeline, frames()))
         while reading.is_alive():
-            # A message lies there and then its output, and both are deleted with the next read of replies: what has taken
-            # their place in the budget may be there before. SCAN may name a key twice.
+            # A message lies there and then its output; both are deleted with the next read of replies, and what has
+            # taken their place in the budget may be there before. SCAN may name a key twice.
             most = max(most, len(set(client.scan_iter("celerypipe:blob:*", count=1000))))
     assert [payload[0] for payload in reading.payloads()] == list(range(count))
     assert 1 < most <= 3 * budget // size
