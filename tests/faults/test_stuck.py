@@ -27,7 +27,7 @@ EASY, HARD = ["sleep", "socket"], ["gil", "deaf"]
 
 def hanging(queue: str, **options: Any) -> Any:
     """A node that hangs for longer than a test may take, and has time enough to be begun on a busy machine."""
-    return warped("tests.nodes.faulty.Hangs", queue, timeout=1.5, **{"on_error": "skip", **options})
+    return warped("tests.nodes.faulty.Hangs", queue, **{"timeout": 1.5, "on_error": "skip", **options})
 
 
 def patient(queue: str) -> Any:
@@ -159,7 +159,8 @@ def test_two_threads_that_are_stuck_end_a_worker_like_one(start_doomed: StartWor
 
 def test_a_retry_comes_in_time_too(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
     worker = start_doomed("sretry", pool="threads", concurrency=2, config=CONFIG)
-    pipeline = hanging("sretry", retries=1, configuration={"once": str(tmp_path / "once")}, on_error="stop")
+    once = {"once": str(tmp_path / "once")}
+    pipeline = hanging("sretry", retries=1, configuration=once, on_error="stop", timeout=8.0)  # a busy machine's
     assert results(Runner(redis_url), pipeline, [0, "sleep", 1]) == [0, "sleep", 1]
     worker.kill()
 
