@@ -233,8 +233,8 @@ class WarpedNodeCache(NodeCache):
     def recall(self, told: Schema | None) -> None:
         """No worker lives. What one ``told`` of a declared version counts, unless the source here declares another."""
         here = version_of_mark(self.mark) if "." in self.mark else None
-        fits = told is not None and self._declares(told) and (not here or told.get("code") == f"{DECLARED}{here}")
-        self._tell([told] if told is not None and fits else [])
+        known = [] if told is None or not self._declares(told) else [told]
+        self._tell([each for each in known if not here or each.get("code") == f"{DECLARED}{here}"])
 
     def _declares(self, schema: Schema) -> bool:
         return bool(self.policy.version) or str(schema.get("code", "")).startswith(DECLARED)

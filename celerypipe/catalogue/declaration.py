@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from celerypipe.catalogue.modules import splits
 from celerypipe.catalogue.text import name_of
 from celerypipe.contract.contract import node_class
 
@@ -24,12 +25,10 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 def version_of_mark(mark: str) -> str | None:
     """Return the version of a dotted mark, empty if its class declares none; None: it is not here, or not known."""
-    parts = mark.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        name, path = ".".join(parts[:length]), parts[length:]
+    for name, path in splits(mark):
         if name in sys.modules:
             return _version_of(sys.modules[name], path)
-        file = _file_of(parts[:length])
+        file = _file_of(name)
         if file is not None:
             return _version_in(_definitions(file), path)
     return None
@@ -37,11 +36,10 @@ def version_of_mark(mark: str) -> str | None:
 
 def definition_of_mark(mark: str) -> tuple[Definition, Sequence[Definition]] | None:
     """Return the source of a dotted mark's class or function, and what stands beside it; None: it is not here."""
-    parts = mark.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        file = _file_of(parts[:length])
+    for name, path in splits(mark):
+        file = _file_of(name)
         if file is not None:
-            return _definition_in(_definitions(file), parts[length:])
+            return _definition_in(_definitions(file), path)
     return None
 
 
@@ -69,8 +67,9 @@ def _version_of(value: object, path: Sequence[str]) -> str | None:
     return found.version if found is not None else None
 
 
-def _file_of(parts: Sequence[str]) -> Path | None:
+def _file_of(module: str) -> Path | None:
     """The file of a module, found as ``import`` would, without importing the packages that it is in."""
+    parts = module.split(".")
     top = (finder.find_spec(parts[0], None, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
     spec = next((each for each in top if each is not None), None)
     if spec is None:

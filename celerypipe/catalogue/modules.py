@@ -16,14 +16,21 @@ from celerypipe.errors import ConfigError, UnknownMark, did_you_mean
 
 def object_at(path: str) -> object:
     """Return what a dotted path leads to: a module, then attributes. :class:`UnknownMark` says where the path ends."""
+    for name, rest in splits(path):
+        module = _module_or_none(name)
+        if module is not None:
+            return _attribute(module, rest, path)
+    top = path.partition(".")[0]
+    raise UnknownMark(
+        f"{path}: there is no module {top!r} here; start in the folder that holds it, or install its package"
+    )
+
+
+def splits(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield a dotted path as a module and what is looked up in it, the longest module first; it may be any of them."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
-        module = _module_or_none(".".join(parts[:length]))
-        if module is not None:
-            return _attribute(module, parts[length:], path)
-    raise UnknownMark(
-        f"{path}: there is no module {parts[0]!r} here; start in the folder that holds it, or install its package"
-    )
+        yield ".".join(parts[:length]), parts[length:]
 
 
 def imported(name: str, what: str) -> ModuleType:

@@ -115,10 +115,10 @@ def _measured(client: Client) -> tuple[float, float]:
     client.ping()  # connects, which takes round trips of its own
     for _ in range(SAMPLES):
         start, wall = time.monotonic(), time.time()
-        seconds, microseconds = client.time()
+        now = client.now()
         taken = time.monotonic() - start
         if taken < shortest:
-            shortest, offset = taken, seconds + microseconds / 1e6 - wall - taken / 2
+            shortest, offset = taken, now - wall - taken / 2
         if time.monotonic() - began > ENOUGH:
             break
     return shortest, offset

@@ -178,7 +178,7 @@ class Runner(Submitting):
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         self.cache.check(pipeline.nodes)
-        provisions = self.provisions(settings)
+        provisions = _provided(self, settings)
         if not provisions.url and not self.local and pipeline.warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
@@ -192,19 +192,6 @@ class Runner(Submitting):
             heads=heads,
             replay=None if replay is False else self._letters(pipeline, replay),
             resume=resume,
-        )
-
-    def provisions(self, settings: Settings) -> Provisions:
-        """Return what a run or a session that begins now is provided with."""
-        return Provisions(
-            url=self.redis or settings.redis_url or "",
-            local=self.local,
-            budget=self.byte_budget,
-            shared_memory=settings.shared_memory if self.shared_memory is None else self.shared_memory,
-            keyring=settings.keyring,
-            cache=settings.cache,
-            use=self.cache,
-            say=self.on_event,
         )
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
@@ -253,9 +240,23 @@ class Runner(Submitting):
         return report
 
 
+def _provided(runner: Runner, settings: Settings) -> Provisions:
+    """What a run or a session that begins now is provided with."""
+    return Provisions(
+        url=runner.redis or settings.redis_url or "",
+        local=runner.local,
+        budget=runner.byte_budget,
+        shared_memory=settings.shared_memory if runner.shared_memory is None else runner.shared_memory,
+        keyring=settings.keyring,
+        cache=settings.cache,
+        use=runner.cache,
+        say=runner.on_event,
+    )
+
+
 def _session(runner: Runner) -> Session:
     settings = Settings.from_environment()
-    provisions = runner.provisions(settings)
+    provisions = _provided(runner, settings)
     if not provisions.url and not provisions.local:
         raise ConfigError(
             "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "

@@ -17,7 +17,6 @@ from celery import bootsteps
 from celery.worker import state
 
 from celerypipe.redis.connection import Client
-from celerypipe.worker.activation.stuck import EX_TEMPFAIL
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -90,7 +89,7 @@ class Watchdog:
 
     def leave(self, through: Callable[[], bool]) -> None:
         """Before the end of a process of which a thread is stuck: take no more tasks, let the others finish."""
-        state.should_stop = EX_TEMPFAIL  # the event loop looks at it, unless it is what is stuck
+        state.should_stop = os.EX_TEMPFAIL  # the event loop looks at it, unless it is what is stuck
         deadline = time.monotonic() + LAST_SECONDS
         while not through() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -100,7 +99,7 @@ class Watchdog:
             "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for %.0f s; "
             "exiting with status %d for its supervisor to start another",
             time.monotonic() - self.last_received,
-            EX_TEMPFAIL,
+            os.EX_TEMPFAIL,
         )
         self.withdraw(client)
         deadline = time.monotonic() + LAST_SECONDS
@@ -109,4 +108,4 @@ class Watchdog:
         for child in billiard.active_children():
             child.terminate()
         logging.shutdown()
-        os._exit(EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end
+        os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

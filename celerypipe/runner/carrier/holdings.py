@@ -57,8 +57,7 @@ class Holdings:
         self._made = True
         call(client, prolonging(self.run))
         if "started" not in self._about:
-            seconds, microseconds = client.call("TIME")
-            self._about["started"] = int(seconds) + int(microseconds) / 1e6
+            self._about["started"] = client.now()
         client.set(keys.about(self.run), json.dumps(self._about), px=keys.DATA_TTL)
         if not client.exists(keys.reply(self.run)):
             # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.

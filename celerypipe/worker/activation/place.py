@@ -21,7 +21,7 @@ from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.files import FileFolder
 from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.shelf import Shelf
-from celerypipe.worker.activation.stuck import EX_TEMPFAIL, GRACE_AMONG_OTHERS, LATER, StuckWatch
+from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Worker:
         if self.stuck_after is None and not self._leaving():
             logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
             return
-        logger.critical("%s\nThis process exits with status %d, so that another can start", text, EX_TEMPFAIL)
+        logger.critical("%s\nThis process exits with status %d, so that another can start", text, os.EX_TEMPFAIL)
         place = self.place()
 
         def through() -> bool:
@@ -131,7 +131,7 @@ class Worker:
         if self.leave is not None:
             self.leave(through)
         logging.shutdown()
-        os._exit(EX_TEMPFAIL)
+        os._exit(os.EX_TEMPFAIL)  # so that its supervisor starts another
 
     def close(self) -> None:
         """Destroy this process' warm instances; called when the process ends."""

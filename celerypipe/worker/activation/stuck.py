@@ -18,8 +18,6 @@ from celerypipe.worker.activation.keeper import Lease
 
 logger = logging.getLogger("celerypipe.worker")
 
-#: What a process exits with that cannot go on ("temporary failure"), so that its supervisor starts another.
-EX_TEMPFAIL = 75
 #: Seconds between two looks.
 BEAT = 0.5
 #: Seconds beyond its timeout, or after it was called back, for which an ``update`` may go on: where a process serves
