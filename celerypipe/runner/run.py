@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,6 +81,7 @@ class Run(CarrierListener):
         )
         self.stations, self.loopbacks = self._assembly.stations, self._assembly.loopbacks
         self.outflow: Outflow | None = None
+        self._pid = os.getpid()
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._stopped = False
@@ -230,8 +232,8 @@ class Run(CarrierListener):
             self.replay.stop()
 
     def close(self) -> None:
-        """Take everything apart. Nodes get a moment to let go; nothing keeps the process."""
-        if self._seconds is not None:
+        """Take everything apart. Nodes get a moment to let go; nothing keeps the process. In a fork: nothing."""
+        if self._seconds is not None or os.getpid() != self._pid:
             return
         self._seconds = time.monotonic() - self._started
         self.course.over.set()
