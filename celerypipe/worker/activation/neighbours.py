@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
@@ -110,7 +109,7 @@ class Neighbours:
         if self._always(record):
             return True
         equal = self._equal(record)
-        return _cheap(self.home.mean) and _cheap(equal.mean if equal is not None else self._shelf.mean(record.key))
+        return _cheap(self.home.mean) and _cheap(equal.mean if equal is not None else self._shelf.mean(record))
 
     def _always(self, record: Record) -> bool:
         """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
@@ -120,10 +119,7 @@ class Neighbours:
         lease = self.home.lease.beside(mailbox)
         self._keeper.add(lease)
         equal = self._equal(record)
-        if equal is not None:
-            instance = equal.instance
-        else:
-            instance = self._shelf.lend(record.key, lambda: Instance(listing, record.configuration))
+        instance = equal.instance if equal is not None else self._shelf.lend(listing, record)
         self.servings.append(Serving(self._client, lease, record, instance))
 
     def _equal(self, record: Record) -> Serving | None:
@@ -206,7 +202,7 @@ class Neighbours:
         if serving.record.pinned:
             serving.instance.destroy()  # without restore() it cannot begin anew
         else:
-            self._shelf.give_back(serving.record.key, serving.instance)
+            self._shelf.give_back(serving.record, serving.instance)
 
 
 def _cheap(mean: float | None) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 import celery
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
@@ -129,7 +128,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
-        instance = place.shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
+        instance = place.shelf.lend(self.listing, record)
         serving = (StatefulServing if self.listing.node.stateful else Serving)(client, lease, record, instance)
         neighbours = Neighbours(
             client,

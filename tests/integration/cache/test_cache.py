@@ -13,8 +13,11 @@ import pytest
 
 from celerypipe import codec
 from celerypipe.cache.entry import Failure, digest
+from celerypipe.cache.node import CacheUse, NodeCache
 from celerypipe.cache.question import Claim, Found
 from celerypipe.definition.cache import CacheDefinition
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import ConfigError, NodeFailed, NodeTimeout, NoWorker, WorkerLost
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Batch, Image, Object
 from celerypipe.redis import keys
@@ -85,11 +88,24 @@ def test_what_is_looked_at_and_what_is_kept(
         )
 
 
-@pytest.mark.parametrize("kind", ["timeout", "lost", "no_worker", "circuit", "config"])
-def test_what_is_nobodys_fault_is_no_answer(redis_url: str, kind: str) -> None:
-    policy, what = CacheDefinition(failures=True), asked(f"not kept: {kind}")
+@pytest.mark.parametrize(
+    "error",
+    [
+        NodeTimeout("node: 5 s exceeded", node="node"),
+        WorkerLost("node: its process died", node="node"),
+        NoWorker("node: no worker", node="node"),
+        ConfigError("node: a setting is wrong"),
+        # Ours, of the same class as what a node raises: its payload was lost or altered on its way.
+        NodeFailed("node: its input was lost, and before did not make it again", node="node"),
+        NodeFailed("node: its payload was altered on its way 3 times", node="node"),
+    ],
+)
+def test_what_is_nobodys_fault_is_no_answer(redis_url: str, error: Exception) -> None:
+    policy, what = CacheDefinition(failures=True), asked(f"not kept: {error}")
+    node = NodeDefinition(name="node", type="proc", mark="node", cache={"failures": True})
+    cache = NodeCache(node, dict, dict, use=CacheUse(), say=str)
     with asking(redis_url) as ask:
-        ask.start(what, policy).claim().failed(Failure(kind, "", "it took too long"))
+        cache.failed(ask.start(what, policy).claim(), what, error)
         ask.start(what, policy).claim().drop()
 
 
