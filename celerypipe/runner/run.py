@@ -144,7 +144,8 @@ class Run(CarrierListener):
 
     def _make_folder(self) -> None:
         if self.folder is not None:
-            self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if not self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes]):
+                self.course.say("no config.json is written: its definition has values that JSON cannot say")
             if self._letters is None:  # else one might go that is to be replayed
                 self.folder.letters.expire()
         if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
