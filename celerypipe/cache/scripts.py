@@ -17,15 +17,16 @@ from celerypipe.redis.script import Script
 _BOOKS = f"""
 local used, sizes, ends = KEYS[1], KEYS[2], KEYS[3]
 local life = {keys.CACHE_TTL}
+local prefix = string.match(used, '^[^:]*:cache:')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function names(what)
   local fingerprint = string.match(what, '^e:(.+)$')
-  if fingerprint then return {{'{keys.CACHE_ENTRY}' .. fingerprint}} end
+  if fingerprint then return {{prefix .. 'entry:' .. fingerprint}} end
   local digest, chunks = string.match(what, '^b:(%x+):(%d%d?%d?)$')
   local found = {{}}
-  for chunk = 0, tonumber(chunks or 0) - 1 do found[#found+1] = '{keys.CACHE_BLOB}' .. digest .. ':' .. chunk end
+  for chunk = 0, tonumber(chunks or 0) - 1 do found[#found+1] = prefix .. 'blob:' .. digest .. ':' .. chunk end
   return found
 end
 
@@ -83,7 +84,7 @@ local function make_room(need, budget)
       count = count + 1
     end
   end
-  if count > 0 then redis.pcall('HINCRBY', '{keys.CACHE_COUNTS}', 'evicted', count) end
+  if count > 0 then redis.pcall('HINCRBY', prefix .. 'counts', 'evicted', count) end
   return there + need <= budget
 end
 """

@@ -168,7 +168,7 @@ class Fence:
 
     @property
     def key(self) -> str:
-        return keys.state(self.mailbox.run, self.mailbox.node)
+        return self.mailbox.names.state(self.mailbox.run, self.mailbox.node)
 
     # -- the worker's side ------------------------------------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class Fence:
             lost = answer.kind in (FAILURE, LOST_BLOB)
             flags = ("" if lost else "a") + ("d" if lost or ends else "")
             flat += (answer.entry.id, answer.entry.sequence, flags, said)
-        names = (self.mailbox.stream, keys.reply(self.mailbox.run), self.key)
+        names = (self.mailbox.stream, self.mailbox.reply, self.key)
         return PUBLISH.command(names, keys.GROUP, owner, self.mailbox.node, *flat)
 
     def save(self, client: Client, owner: str, last: int, snapshot: Snapshot, ids: Sequence[str]) -> str | None:

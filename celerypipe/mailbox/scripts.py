@@ -9,11 +9,13 @@ from __future__ import annotations
 from celerypipe.redis.script import Script
 
 # Who saw a process end left word of that: what it holds is free at once. The key is made here and not by
-# celerypipe.keys, out of the holder's name <host>.<pid>.<token>-<life>-<random>.<slot>.
+# celerypipe.redis.keys, out of the holder's name <host>.<pid>.<token>-<life>-<random>.<slot>, and the prefix that all
+# keys of its namespace have.
 _DEAD = """
+local prefix = string.match(KEYS[1], '^[^:]*')
 local function dead(owner)
   local place, life = string.match(owner, '^(.*)%.[^.]*%-(%x+)%-%x+%.%d+$')
-  return place and redis.call('EXISTS', 'celerypipe:death:' .. place .. '.' .. life) == 1
+  return place and redis.call('EXISTS', prefix .. ':death:' .. place .. '.' .. life) == 1
 end
 """
 

@@ -241,7 +241,7 @@ def test_what_a_stranger_writes_between_two_activations_ends_no_run(
     reading = Reading(runner.stream(summing("ssolo", limits={"linger": 0.0}), iter(given.get, None)))
     given.put(Message(0))
     reading.wait_for(1)
-    state, bell = keys.state(run_of(runner), "there"), f"{keys.bell(run_of(runner), 'there')}0"
+    state, bell = keys.USUAL.state(run_of(runner), "there"), f"{keys.USUAL.bell(run_of(runner), 'there')}0"
     harms: list[Callable[[], Any]] = [
         *[partial(redis_client.hset, state, field, b"\xff{}") for field in ("last", "token", "answered", "deaths")],
         partial(redis_client.set, state, "of another type"),
