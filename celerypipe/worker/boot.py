@@ -268,7 +268,7 @@ class Present:
         bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
         if is_bell(bell):
             run, node, slot, token = bell[:4]
-            mailbox = Mailbox(str(run), str(node))
+            mailbox = Mailbox(str(run), str(node), names=self.worker.names)
             self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
 
 

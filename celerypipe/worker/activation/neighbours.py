@@ -14,7 +14,6 @@ from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Keeper
@@ -88,7 +87,7 @@ class Neighbours:
         if self._records is None:
             home = self.home.mailbox
             names = [name for name in self.home.record.neighbours if name != home.node]
-            found: Any = self._client.mget([keys.node(home.run, name) for name in names])
+            found: Any = self._client.mget([self._client.names.node(home.run, name) for name in names])
             self._records = {}
             for name, data in zip(names, found, strict=True):
                 try:

@@ -121,7 +121,7 @@ class Running:
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """A node is made or let go: no message's time, and the runner can see that."""
-        sign = keys.warming(self.lease.owner)
+        sign = self.lease.mailbox.names.warming(self.lease.owner)
         self.client.set(sign, 1, px=keys.WARMING_TTL)
         self.lease.warming = True
         try:
