@@ -36,14 +36,15 @@ Snapshot = tuple[str, bytes, Sequence[Command]]
 PAGE = 500
 
 # Enter with the bell in hand: from now on nobody else publishes or saves. Nil: the bell is another's, or there is no
-# state, or nobody can go on with it. Before is who was here last; one that did not leave counts as dead.
+# state, or nobody can go on with it. Before is who was here last; one that did not leave counts as dead. What is no
+# number cannot be counted on: whoever reads it then sees that, and goes back.
 ENTER = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return false end
 if redis.call('HEXISTS', KEYS[2], 'trouble') == 1 then return false end
 local before = redis.call('HGET', KEYS[2], 'token')
 redis.call('HSET', KEYS[2], 'token', ARGV[1])
 if before ~= ARGV[1] then
-  redis.call('HINCRBY', KEYS[2], 'deaths', 1)
+  redis.pcall('HINCRBY', KEYS[2], 'deaths', 1)
 elseif redis.call('HGET', KEYS[2], 'deaths') == '0' then
   redis.call('HSET', KEYS[2], 'deaths', 1)
 end

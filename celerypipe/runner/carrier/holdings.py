@@ -56,6 +56,7 @@ class Holdings:
     def make(self, client: Client) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
         self._made = True
+        self._clear(client)
         call(client, prolonging(self.names, self.run))
         if "started" not in self._about:
             self._about["started"] = client.now()
@@ -68,6 +69,16 @@ class Holdings:
         for mailbox in self.mailboxes.values():
             mailbox.make(client)
         self.write_records(client)
+
+    def _clear(self, client: Client) -> None:
+        """Remove what somebody put in the place of a key: of another type, it is refused for ever whatever is done."""
+        kinds = {self.names.run(self.run): b"string", self.names.reply(self.run): b"stream"}
+        for name, mailbox in self.mailboxes.items():
+            kinds |= {mailbox.stream: b"stream", self.names.attempts(self.run, name): b"hash"}
+        kinds |= {self.names.state(self.run, name): b"hash" for name in self.states}
+        types = accepted(client.together(*[("TYPE", name) for name in kinds]))
+        if wrong := [name for name, there in zip(kinds, types, strict=True) if there not in (kinds[name], b"none")]:
+            client.call("UNLINK", *wrong)
 
     def write_records(self, client: Client) -> None:
         """Write what activations are told; whether memory is shared may change while the run goes on."""

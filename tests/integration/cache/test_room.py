@@ -154,6 +154,19 @@ def test_books_that_lie_touch_nothing_else(private_redis: RedisServer) -> None:
         assert 0 < stats(client).bytes <= MEGABYTE
 
 
+@pytest.mark.parametrize("garbage", [b"\xff{}", b"nan", b"-inf", b"", b"0x"])
+def test_books_in_which_a_number_is_none_are_mended(private_redis: RedisServer, garbage: bytes) -> None:
+    with asking(private_redis.url, size=MEGABYTE) as ask, connect(private_redis.url) as client:
+        keep(ask, 0, 50 * KILOBYTE)
+        for what in (b"", *client.hkeys(keys.USUAL.cache_sizes)):
+            client.hset(keys.USUAL.cache_sizes, what, garbage)
+        client.hset(keys.USUAL.cache_counts, "evicted", garbage)
+        for number in range(1, 40):
+            keep(ask, number, 50 * KILOBYTE)
+        assert is_there(ask, 39)
+        assert 0 < stats(client).bytes <= MEGABYTE
+
+
 def test_everything_in_redis_has_an_end(private_redis: RedisServer) -> None:
     with asking(private_redis.url) as ask, connect(private_redis.url) as client:
         ask.compute(asked(1), np.ones(50_000), node="n", message="0")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from queue import SimpleQueue
 
 import pytest
 
+from celerypipe import Message, Runner
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import as_text, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
@@ -13,7 +15,11 @@ from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
-from tests.servers import RedisServer
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
+from tests.runs.traces import run_of
+from tests.servers import RedisServer, StartWorker, eventually
 from tests.servers.checkout import celerypipe
 
 GARBAGE = [b"", b"\xff\xfe", b"not json", b"5", b"null", b'"text"', b"[[", b"[" * 100_000, b"{}", b'{"id": 7}', b"NaN"]
@@ -116,3 +122,30 @@ def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: byt
         assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
     finally:
         redis_client.delete(attempts, keys.USUAL.death("host.7.ab"))
+
+
+@pytest.mark.timeout(90)
+def test_what_takes_the_place_of_a_key_ends_no_run(
+    shared_worker: StartWorker, redis_url: str, redis_client: Client
+) -> None:
+    """Something of another type: whatever is done with it is refused, for as long as it is there."""
+    shared_worker("mistyped", pool="solo", concurrency=1, config=CONFIG)
+    given: SimpleQueue[Message | None] = SimpleQueue()
+    runner = Runner(redis_url)
+    pipeline = warped("tests.nodes.remote.Echo", "mistyped", limits={"linger": 0.0})
+    reading = Reading(runner.stream(pipeline, iter(given.get, None)))
+    given.put(Message(0))
+    reading.wait_for(1)
+    run, names = run_of(runner), keys.USUAL
+    bell = f"{names.bell(run, 'there')}0"
+    harmed = [bell, names.mailbox(run, "there"), names.node(run, "there"), names.reply(run), names.run(run)]
+    for number, name in enumerate(harmed, 1):
+        eventually(lambda: not redis_client.exists(bell), "an end of the activation")
+        with redis_client.pipeline(transaction=True) as together:
+            together.delete(name)
+            together.sadd(name, "of another type")
+            together.execute()
+        given.put(Message(number))
+        reading.wait_for(number + 1)
+    given.put(None)
+    assert reading.payloads() == list(range(len(harmed) + 1))
