@@ -9,7 +9,7 @@ import msgspec
 
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.protocol import Protocol, protocol_of
+from celerypipe.mailbox.protocol import Spoken, protocol_of
 from celerypipe.mailbox.wire import DECLINED
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import SIGNATURE, Keyring, Signer, refused_bell, signed_bell
@@ -25,7 +25,7 @@ class Bell(NamedTuple):
     node: str
     slot: int = 0
     token: str = ""
-    protocol: Protocol = Protocol()
+    protocol: Spoken = Spoken()
 
     def arguments(self, mark: str, keyring: Keyring | None) -> list[Any]:
         """Return the arguments of the task of that mark, signed if there are keys."""

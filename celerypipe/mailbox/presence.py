@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from celerypipe.mailbox import protocol
-from celerypipe.mailbox.protocol import Protocol, protocol_of, unlike
+from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring, strangers
@@ -91,7 +91,7 @@ def _record(text: bytes) -> Presence | None:
     try:
         record = json.loads(text)
         known = msgspec.to_builtins(msgspec.convert(record, WorkerShape))
-        if not protocol.SPOKEN.understands(Protocol(*known["protocol"])):
+        if not protocol.SPOKEN.understands(Spoken(*known["protocol"])):
             return {**known, "pool": "", "slots": 0, "marks": {}, "versions": {}, "interrupts": False}
         shape = msgspec.convert(record, PresenceShape)
     except (ValueError, RecursionError) as error:
@@ -102,7 +102,7 @@ def _record(text: bytes) -> Presence | None:
 
 def foreign(worker: Presence) -> str:
     """Say that it speaks another protocol than this side, and the cure; nothing if it does not."""
-    return unlike(protocol_of(worker.get("protocol")) or Protocol(), worker["host"])
+    return unlike(protocol_of(worker.get("protocol")) or Spoken(), worker["host"])
 
 
 def stranger(worker: Presence, keyring: Keyring | None) -> str:

@@ -19,13 +19,13 @@ PROTOCOL = 1
 OLDEST = 1
 
 
-class Protocol(NamedTuple):
+class Spoken(NamedTuple):
     """The number that somebody speaks, and the oldest one that it understands; zeros for who has none."""
 
     number: int = 0
     oldest: int = 0
 
-    def understands(self, other: Protocol) -> bool:
+    def understands(self, other: Spoken) -> bool:
         """Is there a number that both understand?"""
         return max(self.oldest, other.oldest) <= min(self.number, other.number)
 
@@ -35,18 +35,18 @@ class Protocol(NamedTuple):
 
 
 #: What this process speaks.
-SPOKEN = Protocol(PROTOCOL, OLDEST)
+SPOKEN = Spoken(PROTOCOL, OLDEST)
 
 
-def protocol_of(said: object) -> Protocol | None:
+def protocol_of(said: object) -> Spoken | None:
     """Return the protocol that somebody says; None if it is none."""
     match said:
         case [int(number), int(oldest)]:
-            return Protocol(number, oldest)
+            return Spoken(number, oldest)
     return None
 
 
-def unlike(theirs: Protocol, host: str) -> str:
+def unlike(theirs: Spoken, host: str) -> str:
     """Say why a worker on that host and this side do not understand each other, and the cure; nothing if they do."""
     if SPOKEN.understands(theirs):
         return ""

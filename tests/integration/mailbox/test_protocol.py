@@ -13,7 +13,7 @@ from celerypipe import ConfigError, Message, Runner
 from celerypipe.cli.commands import main
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.bell import declined_in
-from celerypipe.mailbox.protocol import Protocol
+from celerypipe.mailbox.protocol import Spoken
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.wire import DECLINED
 from celerypipe.redis import keys
@@ -39,7 +39,7 @@ def worker(shared_worker: StartWorker) -> RunningWorker:
 def test_a_run_with_workers_of_another_protocol_ends_at_once_and_says_who_is_older(
     worker: RunningWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "SPOKEN", Protocol(9, 8))
+    monkeypatch.setattr(protocol, "SPOKEN", Spoken(9, 8))
     where = (
         f"the worker on {worker.presence['host']} (pid {worker.presence['pid']}) speaks protocol 1, and this machine"
     )

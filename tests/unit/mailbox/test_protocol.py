@@ -8,7 +8,7 @@ import pytest
 
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.bell import Bell, bell_in, wrong_with
-from celerypipe.mailbox.protocol import SPOKEN, Protocol, unlike
+from celerypipe.mailbox.protocol import SPOKEN, Spoken, unlike
 from celerypipe.redis.signing import Keyring
 from tests.protocol.sources import STORED, described, digest_of
 
@@ -72,18 +72,18 @@ def test_two_understand_each_other_if_there_is_a_number_that_both_do() -> None:
         ((3, 2), (1, 1), False),
         ((1, 1), (0, 0), False),
     ]:
-        assert Protocol(*one).understands(Protocol(*other)) is so
-        assert Protocol(*other).understands(Protocol(*one)) is so
+        assert Spoken(*one).understands(Spoken(*other)) is so
+        assert Spoken(*other).understands(Spoken(*one)) is so
 
 
 def test_who_is_older_is_told_to_be_updated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "SPOKEN", Protocol(3, 2))
-    assert unlike(Protocol(2, 1), "gpubox") == ""
-    assert unlike(Protocol(1, 1), "gpubox") == (
+    monkeypatch.setattr(protocol, "SPOKEN", Spoken(3, 2))
+    assert unlike(Spoken(2, 1), "gpubox") == ""
+    assert unlike(Spoken(1, 1), "gpubox") == (
         "speaks protocol 1, and this machine protocol 3: update celerypipe on gpubox, and restart the worker"
     )
-    assert "update celerypipe here, to the version that gpubox has" in unlike(Protocol(5, 4), "gpubox")
-    assert "speaks a protocol without a number" in unlike(Protocol(), "gpubox")
+    assert "update celerypipe here, to the version that gpubox has" in unlike(Spoken(5, 4), "gpubox")
+    assert "speaks a protocol without a number" in unlike(Spoken(), "gpubox")
 
 
 @pytest.mark.parametrize("keyring", [None, Keyring.parse("a key of the tests that is known")])
@@ -94,7 +94,7 @@ def test_a_bell_is_read_as_far_as_every_version_can(keyring: Keyring | None) -> 
     assert wrong_with(bell) == ""
     for later in ([[9, 8], "run", "node"], [[9, 8], "run", "node", {"all": "new"}], [[9, 8], *arguments[1:]]):
         found = bell_in(later)
-        assert found == Bell("run", "node", protocol=Protocol(9, 8))
+        assert found == Bell("run", "node", protocol=Spoken(9, 8))
         assert "this run speaks protocol 9, and the worker protocol 1: update celerypipe where the worker is" in (
             wrong_with(found)
         )
