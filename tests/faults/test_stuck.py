@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 
 from celerypipe import Message, NodeTimeout, Runner
 from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.scripts import CLAIM
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.stuck import CALL_BACK_PATIENCE, StuckWatch
 from tests.nodes.faulty import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
-from tests.servers import StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
 from tests.servers.extent import at_length
+from tests.servers.proxy import Proxy
 
 #: Hangs that an interrupt ends, and those it does not: C that holds the GIL, Python that takes no exception.
 EASY, HARD = ["sleep", "socket"], ["gil", "deaf"]
@@ -102,6 +106,19 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
+def test_a_worker_whose_redis_stands_still_is_not_stuck(start_doomed: StartWorker, private_redis: RedisServer) -> None:
+    """Its nodes are quick; the clock in C for them must not go off while it waits to be told what the dead left."""
+    queue = "sstill"
+    with Proxy(private_redis.folder / "redis.sock") as proxy:
+        arguments = ["--exit-when-stuck", "0.1"]
+        worker = start_doomed(queue, url=proxy.url, pool="solo", config=CONFIG, arguments=arguments)
+        pipeline = warped("tests.nodes.faulty.Hangs", queue, timeout=0.3, on_error="skip")
+        proxy.late = CLAIM.digest.encode(), 3.0
+        messages = (Message(number) for number in takewhile(lambda _: proxy.late is not None, count()))
+        assert list(Runner(proxy.url).stream(pipeline, messages))
+        assert served_by(proxy.url, queue) == worker.process.pid
+
+
 def test_a_snapshot_that_hangs_in_a_thread_is_a_stuck_node(start_doomed: StartWorker, redis_url: str) -> None:
     config = 'imports = ["tests.nodes.stateful"]\nexit_when_stuck = 1.0\n'
     worker = start_doomed("ssnapshot", pool="threads", concurrency=1, config=config)
@@ -168,7 +185,7 @@ def test_a_retry_comes_in_time_too(start_doomed: StartWorker, redis_url: str, tm
 @pytest.fixture
 def lease() -> Lease:
     """That of an activation which works on a message."""
-    return Lease(Mailbox("run", "node"), 0, "host.1.token.0", Unarmed(), current="1-1")
+    return Lease(Mailbox("run", "node"), 0, "host.1.token.0", Unarmed(DeadMan(None)), current="1-1")
 
 
 @pytest.fixture

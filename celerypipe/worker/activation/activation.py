@@ -182,7 +182,6 @@ class Activation:
         """Publish what is done and read on, in one round trip."""
         self._pause_while_full()
         self.neighbours.leave_unsuited()
-        self.home.lease.alarm.unguard()
         servings, owner, count = self.servings, self.home.lease.owner, self._count()
         try:
             mailboxes = [each.mailbox for each in servings]
@@ -244,7 +243,6 @@ class Activation:
 
     def _flush(self) -> None:
         """Publish what is done."""
-        self.home.lease.alarm.unguard()
         for serving in self.servings:
             if serving.outbox.waiting and not serving.outbox.flush(self.client):
                 serving.lease.state = "over"

@@ -14,7 +14,7 @@ from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, Stowed
+from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import Origin
@@ -122,7 +122,7 @@ class Running:
         self.client.set(sign, 1, px=keys.WARMING_TTL)
         self.lease.warming = True
         try:
-            with self.lease.alarm.patient():
+            with self.lease.alarm.switch.patient():
                 yield
         finally:
             self.lease.warming = False
@@ -148,8 +148,6 @@ class Running:
         size = len(result.head) + result.size
         if result.borrowed:
             return Stowed(result.head, blob, []), size
-        if size > INLINE_LIMIT:
-            self.lease.alarm.unguard()
         return store.stow(result, self.record.compression), size
 
     def failure(self, error: BaseException) -> bytes:

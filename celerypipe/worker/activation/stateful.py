@@ -130,7 +130,6 @@ class StatefulActivation:
 
     def _receive(self) -> bool:
         """Publish what is done and wait a moment for more."""
-        self.lease.alarm.unguard()
         box, mailbox = self.serving.box, self.serving.mailbox
         while box.full and not self.lease.must_stop(0.0, self.term):
             self.serving.flush()
