@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from celerypipe import forks
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.text import OURS
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
@@ -46,7 +47,8 @@ class Instance:
             node.record = self.record
         for moment in (node.configure, node.warmup):
             try:
-                moment()
+                with forks.one_process(f"{self.name or self.listing.mark}: {moment.__name__}()"):
+                    moment()
             except ConfigError as error:  # a setting is wrong, and the node says which
                 _let_go(node)
                 raise ConfigError(f"{self.name or self.listing.mark}: {error}") from None
@@ -62,12 +64,16 @@ class Instance:
 
     def update(self, message: Message) -> list[Message]:
         """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
-        node = self.node
-        if isinstance(node, Proc):
-            return as_messages(node.update(message), self.name or self.listing.mark)
-        if isinstance(node, Sink):
-            node.update(message)
-            return []
+        node, before = self.node, forks.generation
+        try:
+            if isinstance(node, Proc):
+                return as_messages(node.update(message), self.name or self.listing.mark)
+            if isinstance(node, Sink):
+                node.update(message)
+                return []
+        finally:
+            if forks.generation != before:
+                forks.end(f"{self.name or self.listing.mark}: update()")
         raise _no_receiver(self.listing)
 
     def destroy(self) -> None:
@@ -83,7 +89,8 @@ def _no_receiver(listing: Listing) -> ConfigError:
 
 def _let_go(node: Node) -> None:
     try:
-        node.destroy()
+        with forks.one_process(f"{node.name}: destroy()"):
+            node.destroy()
     except Exception:  # the node is leaving either way
         node.logger.exception("destroy() failed")
 
@@ -150,16 +157,18 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produc
     """
     node, name = instance.node, instance.name or instance.listing.mark
     if isinstance(node, Sink):
-        node.update_batch(list(messages))
+        with forks.one_process(f"{name}: update_batch()"):
+            node.update_batch(list(messages))
         return [[] for _ in messages]
     if not isinstance(node, Proc):
         raise _no_receiver(instance.listing)
-    outputs = node.update_batch(list(messages))
-    try:
-        outputs = one_each(outputs, len(messages), name)
-    except NodeFailed as error:
-        return [error for _ in messages]
-    return [_outcome(output, name) for output in outputs]
+    with forks.one_process(f"{name}: update_batch()"):
+        outputs = node.update_batch(list(messages))
+        try:
+            outputs = one_each(outputs, len(messages), name)
+        except NodeFailed as error:
+            return [error for _ in messages]
+        return [_outcome(output, name) for output in outputs]
 
 
 def _outcome(output: object, name: str) -> Produced:

@@ -11,6 +11,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from celerypipe import forks
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import require
@@ -281,10 +282,17 @@ class _Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._told)
+            forks.keep(self)
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, where nobody would do what a handler says: ``terminate()`` ends the child of a node."""
+        for number, before in self._before.items():
+            if signal.getsignal(number) == self._told:
+                signal.signal(number, before)
 
     def _told(self, number: int, _frame: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -26,6 +26,7 @@ from celery.utils.log import get_multiprocessing_logger
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
+from celerypipe import forks
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import TaskPool, child_ended
@@ -46,6 +47,7 @@ from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.activation.task import is_bell
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
+from celerypipe.worker.handlers import Handlers
 from celerypipe.worker.options import exit_option, given, listed, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
@@ -62,6 +64,7 @@ app.steps["worker"].add(Pulse)
 app.steps["consumer"].add(Patience)
 keep_large_blocks()
 at_work = AtWork()
+handlers = Handlers()
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -167,6 +170,15 @@ class Settled:
         signals.worker_shutdown.connect(self.end, weak=False)
         signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
         signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
+        if self.worker.pool == "prefork":  # its children share the flag with it, not with what their nodes fork
+            signals.worker_process_init.connect(self.part, weak=False)
+        else:
+            self.part()
+
+    def part(self, **_: Any) -> None:
+        """In a process that nodes run in: what they fork shares neither flag nor signal handlers with it."""
+        forks.keep(self.flag)
+        forks.keep(handlers)
 
     def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
@@ -256,7 +268,7 @@ class Present:
         bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
         if is_bell(bell):
             run, node, slot, token = bell[:4]
-            mailbox = Mailbox(str(run), str(node))
+            mailbox = Mailbox(str(run), str(node), names=self.worker.names)
             self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
 
 
@@ -274,7 +286,9 @@ def join_spawned(sender: Any, **_: Any) -> None:
     text = os.environ.get(SPAWN_VARIABLE)
     if not text:
         return
-    worker, served = spawned.read(text)
+    worker, served, flag = spawned.read(text)
+    forks.keep(flag)
+    forks.keep(handlers)
     signals.worker_process_shutdown.connect(lambda **_: worker.close(), weak=False)
     served.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.

@@ -30,6 +30,10 @@ class SharedFlag:
         atexit.register(_remove, path, os.getpid())
         return path
 
+    def leave_to_parent(self) -> None:
+        """Called in a process that a node forked: it gets a flag of its own."""
+        self._memory = mmap.mmap(-1, 1)
+
     def raise_it(self) -> None:
         """Raise the flag."""
         self._memory[0] = 1

@@ -56,6 +56,16 @@ class Keep(Proc):
         return message if message.payload % self.every == 0 else None
 
 
+class Weigh(Proc):
+    """Sends its payload on, whatever it was made with."""
+
+    def __init__(self, weights: Any) -> None:
+        self.weights = weights
+
+    def update(self, message: Message) -> Message:
+        return message
+
+
 class Quit(Proc):
     """Ends its own thread, as a library that calls ``sys.exit`` would."""
 

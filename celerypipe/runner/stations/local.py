@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from celerypipe import forks
 from celerypipe.cache.node import NodeCache
 from celerypipe.catalogue.capture import Recorder, captured, here
 from celerypipe.catalogue.instance import Instance, brief, trace
@@ -210,7 +211,8 @@ class LocalStation(Station):
     def _update(self, instance: Instance, message: Message) -> list[Message]:
         node = instance.node
         if self._key and isinstance(node, Sink):
-            node.update_once(message, self._key)
+            with forks.one_process(f"{self.name}: update()"):
+                node.update_once(message, self._key)
             return []
         return instance.update(message)
 

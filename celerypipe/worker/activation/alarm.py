@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
+from celerypipe import forks
 from celerypipe.worker.activation.deadman import DeadMan
 
 Given = TypeVar("Given")
@@ -40,12 +41,18 @@ class Alarm:
 
     def __enter__(self) -> Alarm:
         self._previous = signal.signal(signal.SIGALRM, self._ring)
+        forks.keep(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.switch.renew()
         signal.signal(signal.SIGALRM, self._previous)
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, which has no clock running; whoever sets one there means something of his own."""
+        if signal.getsignal(signal.SIGALRM) == self._ring:
+            signal.signal(signal.SIGALRM, self._previous)
 
     def call(
         self,
