@@ -53,6 +53,11 @@ class Clocks:
             self._running += 1
         flight.due_since = time.monotonic()
 
+    def postpone(self, flight: Flight) -> None:
+        """What its time was until now was not its own."""
+        if flight.due_since is not None:
+            flight.due_since = time.monotonic()
+
     def stop(self, flight: Flight) -> None:
         """A message is through, or given up."""
         if flight.due_since is not None:

@@ -217,6 +217,12 @@ class Warp(Station):
         flight.message, flight.blob, flight.data, flight.remaking = message, None, None, False
         self.carrier.post(self, flight)
 
+    def send_unbegun(self, flight: Flight) -> None:
+        """Nobody began it where it was: its time begins anew, elsewhere."""
+        with self.changed:
+            self._clocks.postpone(flight)
+        self.carrier.post(self, flight, wait=False)
+
     def run_errand(self, message: Message, errand: Errand) -> None:
         """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
         with self.changed:

@@ -71,6 +71,9 @@ class Activation:
         if reason in ("others wait", "term"):  # what waits for company is not left to a claim
             self._leaving = True
             self._work([(serving, serving.gathering.take(everything=True)) for serving in self.servings])
+        if reason == "interrupted":
+            for serving in self.servings:
+                serving.give_back(serving.gathering.take(everything=True))
         self._flush()
         return reason if self.home.lease.state == "held" else self.home.lease.state
 
@@ -228,13 +231,15 @@ class Activation:
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
                 again = serving.handle(group, contents, self.store, self.offset)
-                groups.extendleft([each] for each in reversed(again))  # what is left at the end comes back by claim
+                groups.extendleft([each] for each in reversed(again))  # else what is left comes back by claim
                 for each in group:
                     readers[each.blob] -= each not in again
                     if not readers[each.blob]:
                         contents.forget(each.blob)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:
                     self._flush()
+            if serving.lease.alarm.interrupted:
+                serving.give_back([entry for group in groups for entry in group])
             if serving.done > before:
                 seconds = time.monotonic() - began - (serving.beyond - beyond)
                 serving.spent(seconds, serving.done - before)

@@ -33,6 +33,8 @@ class Alarm:
 
     def __init__(self, switch: DeadMan) -> None:
         self.switch = switch
+        #: It interrupted something: whatever that held may be half done, so its activation comes to an end.
+        self.interrupted = False
         self._inside = False
         self._running = ""
         self._until = 0.0
@@ -95,7 +97,7 @@ class Alarm:
             reason = "timeout"
         else:
             return  # meant for a message that ended a moment ago
-        self._inside = False
+        self._inside, self.interrupted = False, True
         raise Interrupted(reason)
 
 
@@ -104,6 +106,8 @@ class Unarmed:
 
     ``switch`` ends the process if one of its threads holds the GIL for good.
     """
+
+    interrupted = False
 
     def __init__(self, switch: DeadMan) -> None:
         self.switch = switch

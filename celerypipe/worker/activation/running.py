@@ -14,8 +14,10 @@ from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import Origin
 from celerypipe.message.message import Message
@@ -136,6 +138,8 @@ class Running:
         self.doubtful = True
         with self.preparing():
             self.instance.destroy()
+        lease = self.lease
+        hints.say_freed(self.client, lease.queues, str(Holder.read(lease.owner).process))
 
     def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> tuple[Stowed, int]:
         """Encode what came out; return it with its size in bytes.

@@ -72,7 +72,8 @@ class StatefulActivation:
             return "lost"
         while True:
             now = time.monotonic()
-            if reason := self.lease.must_stop(now - start, self.term):
+            reason = self.lease.must_stop(now - start, self.term)
+            if reason and not (reason == "interrupted" and self.record.pinned):  # nobody else could make that again
                 return reason
             if self._is_doubtful():
                 if not self._make_again():
