@@ -174,7 +174,7 @@ class Whereabouts:
         return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
 
     def _take_behind(self, nearby: Nearby, late: list[Flight], consumer: str) -> list[tuple[Warp, Flight]]:
-        behind = []
+        behind: list[tuple[Warp, Flight]] = []
         for warp, mailbox in nearby.items():
             found: Any = self._client.xpending_range(
                 mailbox.stream, keys.GROUP, min="-", max="+", count=1000, consumername=consumer
@@ -182,9 +182,7 @@ class Whereabouts:
             entries = {each["message_id"] for each in found}
             flights = [other for other in list(warp.flights.values()) if other.entry in entries and other not in late]
             mailbox.withdraw(self._client, [other.entry for other in flights])
-            for other in flights:
-                other.due_since = None if other.due_since is None else time.monotonic()
-                behind.append((warp, other))
+            behind += [(warp, other) for other in flights]
         return behind
 
     def _fell_silent(self) -> None:

@@ -1,4 +1,7 @@
-"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters."""
+"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters.
+
+Beside them ``report.json`` says how the last run ended, also where no terminal was left to say it on.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from celerypipe.runner.folder.letters import DeadLetters
 
 #: What a node printed, a line a message, in its folder.
 CONSOLE = "console.jsonl"
+#: How the last run ended.
+REPORT = "report.json"
 TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 
 
@@ -40,7 +45,7 @@ class Folder:
         Then there is no ``config.json``, since another definition would be read from it. A folder that came with a
         pipeline file may hold links: none is followed out of its reach.
         """
-        for name in (*nodes, "config.json", "dead_letters", "journals"):
+        for name in (*nodes, "config.json", REPORT, "dead_letters", "journals"):
             self._reach.require(self.path / name)
         if self._telemetry_path is not None:
             self._reach.require(self._telemetry_path)
@@ -94,6 +99,10 @@ class Folder:
                 file = self._consoles[node] = path.open("a", encoding="utf-8", errors="backslashreplace")
             file.write(line + "\n")
             file.flush()  # who looks at a run that goes on sees what was printed so far
+
+    def keep(self, report: str) -> None:
+        """Write how the run ended."""
+        (self.path / REPORT).write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
 
     def close(self) -> None:
         """Close the files."""

@@ -54,9 +54,15 @@ class Clocks:
         flight.due_since = time.monotonic()
 
     def postpone(self, flight: Flight) -> None:
-        """What its time was until now was not its own."""
+        """It is sent once more, behind those that are out, so that its turn comes after theirs."""
+        if self.allowed is None:
+            return
         if flight.due_since is not None:
-            flight.due_since = time.monotonic()
+            self._running -= 1
+            flight.due_since = None
+        elif flight in self._waiting:
+            self._waiting.remove(flight)
+        self._waiting.append(flight)
 
     def stop(self, flight: Flight) -> None:
         """A message is through, or given up."""
