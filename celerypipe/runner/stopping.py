@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import threading
 from types import FrameType
@@ -12,6 +10,7 @@ from typing import Any
 from celerypipe import forks
 from celerypipe.errors import RunCancelled
 from celerypipe.runner.run import Run
+from celerypipe.terminals import Terminals
 
 #: Seconds a run may take to drain that was asked to end by a supervisor, or whose terminal was closed.
 GRACE = 8.0
@@ -29,7 +28,7 @@ class Stopping:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._before: dict[int, Any] = {}
-        self._terminals = tuple(number for number in (0, 1, 2) if os.isatty(number))
+        self._terminals = Terminals()
         self._asked = False
 
     def __enter__(self) -> None:
@@ -51,7 +50,7 @@ class Stopping:
 
     def _told(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._let_go_of_closed_terminals()
+            self._terminals.let_go()  # nodes may print while the run drains
         name, grace = signal.Signals(number).name, ASKS[signal.Signals(number)]
         # A handler must not wait for a lock that the interrupted code holds: a thread does.
         if self._asked or grace == 0:
@@ -65,12 +64,3 @@ class Stopping:
             timer = threading.Timer(grace, self._run.course.fail, args=(too_long,))
             timer.daemon = True
             timer.start()
-
-    def _let_go_of_closed_terminals(self) -> None:
-        """Nodes may go on to print while the run drains: into a terminal that was closed that would raise."""
-        with contextlib.suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for number in self._terminals:
-                if not os.isatty(number):
-                    os.dup2(nowhere, number)
-            os.close(nowhere)
