@@ -62,7 +62,7 @@ def code_findings(node: NodeDefinition, workers: Workers, here: str) -> list[Fin
     place, mark = f"node {node.name!r}", node.mark
     codes = {named(worker): str(worker["marks"].get(mark, {}).get("code", "")) for worker in workers}
     codes = {name: code for name, code in codes.items() if code.startswith(SOURCE)}
-    cure = "with this code, or give each project a CELERYPIPE_NAMESPACE of its own"
+    cure = "with this code"
     if here.startswith(SOURCE):
         why = f"has other code of {mark} than this machine: it was started before an edit, or with another project"
         others = [name for name, code in codes.items() if code != here]

@@ -29,6 +29,8 @@ def project(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for name, text in PROJECT.items():
         write(name, text)
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("studio", "library")]:
+        del sys.modules[name]
     importlib.invalidate_caches()
     return tmp_path
 
