@@ -106,7 +106,6 @@ class Memory:
         """Get what an entry refers to."""
         if not entry.blob:
             return Contents({})
-        self.lease.alarm.unguard()
         contents = self.store.open(self.client, [entry.blob])
         self._unsaved_bytes += contents.found_size()
         return contents
@@ -274,7 +273,6 @@ class Memory:
             raise self.trouble(f"{what}() failed: {brief(error)}", traceback=trace(error)) from None
         finally:
             self.lease.until = math.inf
-            self.lease.alarm.unguard()  # what follows waits for Redis
 
     # -- what to say ------------------------------------------------------------------------------------------------
 
