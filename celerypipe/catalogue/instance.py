@@ -15,6 +15,9 @@ from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
 
+#: Characters of an exception's text, and of a whole traceback, that are passed on: the rest is for nobody to read.
+LONGEST_TEXT, LONGEST_TRACE = 8 * 1024, 32 * 1024
+
 
 class Instance:
     """One node object and its life. It is lent to one user at a time."""
@@ -119,24 +122,39 @@ def as_messages(output: Any, name: str) -> list[Message]:
 
 
 def brief(error: BaseException) -> str:
-    """One line about an exception: its type and text; our own errors speak for themselves."""
-    if isinstance(error, CelerypipeError):
-        return str(error)
+    """Say an exception by its type and the beginning of its text; our own errors speak for themselves."""
     try:
-        text = str(error)
+        text = _cut(str(error))
     except Exception:  # noqa: BLE001  # user code, which must not take the activation with it
         text = "its text cannot be had, for its __str__ failed"
+    if isinstance(error, CelerypipeError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def trace(error: BaseException) -> str:
-    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own."""
+    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own.
+
+    Of a long one the end is left, which has the innermost frames.
+    """
     if isinstance(error, CelerypipeError):
         return trace(error.__cause__) if error.__cause__ is not None else ""
     frames: TracebackType | None = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_ours(frames):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    parts = [f"{_cut(part.rstrip())}\n" for part in traceback.format_exception(type(error), error, frames)]
+    left = LONGEST_TRACE
+    for index in reversed(range(len(parts))):
+        left -= len(parts[index])
+        if left < 0:
+            return f"({index + 1} parts of this traceback are left out)\n" + "".join(parts[index + 1 :])
+    return "".join(parts)
+
+
+def _cut(text: str) -> str:
+    return (
+        text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text) - LONGEST_TEXT:,} more characters)"
+    )
 
 
 def _is_ours(frames: TracebackType) -> bool:

@@ -31,7 +31,9 @@ from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import TaskPool, child_ended
 from celerypipe.celery.request import refuse_packed_tasks
+from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.mailbox import Mailbox
@@ -45,13 +47,13 @@ from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.running import AtWork
-from celerypipe.worker.activation.task import is_bell
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
 from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
+from celerypipe.worker.shutdown import Shutdown
 from celerypipe.worker.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -61,7 +63,7 @@ SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 #: Seconds the end of a worker waits for its presence to be removed.
 LEAVE_SECONDS = 2.0
 
-app.steps["worker"].add(Pulse)
+app.steps["worker"].update({Start, Pulse})
 app.steps["consumer"].add(Patience)
 keep_large_blocks()
 at_work = AtWork()
@@ -156,6 +158,7 @@ class Settled:
     def __init__(self, configured: Configured, url: str, pool: str, slots: int, limits: Limits) -> None:
         self.configured = configured
         self.flag = SharedFlag()
+        self.shutdown = Shutdown(self.flag)
         self.worker = Worker(
             redis_url=url,
             queues=configured.queues,
@@ -173,6 +176,7 @@ class Settled:
     def connect(self) -> None:
         """Hear the signals of its life; also in forked children, which inherit all of this."""
         signals.celeryd_after_setup.connect(self.announce, weak=False)
+        handlers_installed.connect(self.take_over, weak=False)
         signals.worker_ready.connect(self.appear, weak=False)
         signals.worker_shutting_down.connect(self.call_back, weak=False)
         signals.worker_shutdown.connect(self.end, weak=False)
@@ -198,15 +202,20 @@ class Settled:
             logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))
         logger.info("serving %d marks: %s", len(served.listings), ", ".join(sorted(served.listings)))
 
+    def take_over(self, sender: Any, **_: Any) -> None:
+        """Fourth: Celery has installed its signal handlers; ours stand in their place."""
+        told = {"sender": sender.hostname, "how": "Warm", "exitcode": os.EX_OK}
+        self.shutdown.install(lambda name: signals.worker_shutting_down.send(sig=name, **told))
+
     def appear(self, sender: Any, **_: Any) -> None:
-        """Fourth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
+        """Fifth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
         if self.present is not None:
             return
         self.present = Present(sender, self.worker, self.configured.served, self.flag)
         self.present.connect()
 
     def call_back(self, **_: Any) -> None:
-        """At SIGTERM, SIGINT, SIGQUIT, inside the signal handler: activations come back, no new bells."""
+        """Told to end, inside the signal handler: activations come back, no new bells."""
         self.flag.raise_it()
         if self.present is not None:
             self.present.keeper.end()
@@ -274,11 +283,11 @@ class Present:
 
     def leave_to_another(self, message: Any, **_: Any) -> None:
         """Every time a task names a mark that this worker does not know: another worker of the queue may."""
-        bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
-        if is_bell(bell):
-            run, node, slot, token = bell[:4]
-            mailbox = Mailbox(str(run), str(node), names=self.worker.names)
-            self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
+        arguments: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
+        bell = bell_in(arguments) if isinstance(arguments, list) else None
+        if bell is not None and not wrong_with(bell):
+            mailbox = Mailbox(bell.run, bell.node, names=self.worker.names)
+            self.keeper.say(lambda client: mailbox.unring(client, bell.slot, bell.token))
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types

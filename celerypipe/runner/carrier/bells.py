@@ -13,10 +13,11 @@ import redis
 from kombu.exceptions import OperationalError
 
 from celerypipe.celery.application import app
+from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Trouble
-from celerypipe.redis.signing import Keyring, signed_bell
+from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import broker_url
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.stations.course import Course
@@ -114,7 +115,7 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
+            bell = Bell(self.course.run_id, warp.name, slot, token).arguments(warp.node.mark, self._keyring)
             try:
                 app.send_task(
                     warp.node.mark,

@@ -124,6 +124,11 @@ class Warp(Station):
         """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
         if full == "refuse" and self.lacks_room():
             return False  # before its bytes are read, or written anywhere
+        if self.places is not None and (refused := self.places.refusal(message, letter=again)) is not None:
+            self.judge(refused, self.node.retries)
+            self._recipient.give_up(self, message, refused, -1)
+            self.course.left(message)
+            return True
         if self._lookup is not None and (taken := self._lookup.take(self, message, full, again=again)) is not None:
             return taken
         flight = Flight(-1, message)
