@@ -222,6 +222,16 @@ class Warp(Station):
         flight.message, flight.blob, flight.data, flight.remaking = message, None, None, False
         self.carrier.post(self, flight)
 
+    def send_unbegun(self, flight: Flight) -> None:
+        """Nobody began it where it was: its time begins when its turn comes once more."""
+        with self.changed:
+            if flight.done or self.flights.get(flight.sequence) is not flight:
+                return
+            if flight.errand is None:
+                self._clocks.postpone(flight)
+                self._start_clocks()
+        self.carrier.post(self, flight, wait=False)
+
     def run_errand(self, message: Message, errand: Errand) -> None:
         """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
         with self.changed:
@@ -382,6 +392,8 @@ class Warp(Station):
         for flight in late:
             if self.course.over.is_set():
                 return
+            if flight.due_since is None:  # it was taken back behind one of those before it
+                continue
             note = flight.note
             if note is None and not flight.done:  # what it waited behind others is not its own time
                 began = self.carrier.began(self, flight)

@@ -33,6 +33,7 @@ SAID = {
     "lost": "its mailbox or bell is gone",
     "over": "the run is over",
     "recycle": "another process goes on",
+    "interrupted": "a message was interrupted",
 }
 
 
