@@ -6,13 +6,14 @@ import math
 
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.quota import Limits, Quota, memory_taken
 
 
 def test_an_activation_ends_when_it_is_used_up_and_a_pinned_one_goes_on() -> None:
     quota = Quota(Limits(messages=3))
-    lease = Lease(Mailbox("run", "node"), 0, "host.1.token.0", Unarmed(), quota=quota)
+    lease = Lease(Mailbox("run", "node"), 0, "host.1.token.0", Unarmed(DeadMan(None)), quota=quota)
     quota.spend(2)
     assert (quota.left, quota.used_up, lease.must_stop(0.0, 10.0)) == (1, "", "")
     quota.spend(1)
