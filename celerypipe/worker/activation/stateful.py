@@ -125,6 +125,8 @@ class StatefulActivation:
             self.keeper.hurry()  # they are published, however long this one takes
         began = time.monotonic()
         self.serving.handle([entry], contents, self.memory.store, self.offset)
+        if self.lease.quota is not None:
+            self.lease.quota.spend(1)
         if self.serving.doubtful:
             return False
         self.serving.spent(time.monotonic() - began, 1)

@@ -11,6 +11,7 @@ import celery
 from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
+from celerypipe.celery.prefork import retire
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 SAID = {
     "lost": "its mailbox or bell is gone",
     "over": "the run is over",
+    "recycle": "another process goes on",
     "interrupted": "a message was interrupted",
 }
 
@@ -94,13 +96,15 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
                 return "the bell is held by another activation"
-            lease = Lease(mailbox, slot, owner, self.worker.alarm(), self.worker.queues, self.worker.shutting_down)
-            keeper = self.worker.place().keeper
-            keeper.add(lease)
+            place, alarm = self.worker.place(), self.worker.alarm()
+            lease = Lease(mailbox, slot, owner, alarm, self.worker.queues, self.worker.shutting_down, place.quota)
+            place.keeper.add(lease)
             try:
                 return self._serve(client, lease, beginning)
             finally:
-                keeper.remove(lease)
+                place.keeper.remove(lease)
+                if place.quota is not None and place.quota.used_up:
+                    retire(place.quota.used_up)
         except Broken as error:
             # Never ring from here: a crash that rang itself would never end. The runner's watchdog rings.
             client.close()
