@@ -21,7 +21,7 @@ from celerypipe.contract.contract import Node
 from celerypipe.version import VERSION
 
 
-class Place(NamedTuple):
+class Located(NamedTuple):
     """Where the source of a node is: a file of a project, the name of its module there, and its own name in that."""
 
     file: Path
@@ -57,7 +57,7 @@ def code_of(node: type[Node]) -> str:
     return code if all(_written(file) <= node.defined_at for file in files) else ""
 
 
-def code_at(place: Place) -> str:
+def code_at(place: Located) -> str:
     """Return what :func:`code_of` says of a node once its source is imported as it is now; nothing is imported."""
     hasher = blake3()
     known = _feed(hasher, Look(time.time_ns()), place, set(), sys.maxsize)
@@ -93,7 +93,7 @@ def _of_source(node: type[Node]) -> tuple[str, frozenset[Path]]:
         file = _file_of(cls)
         if cls is not node and (file is None or _is_installed(cls, file)):
             hasher.update(f"{cls.__qualname__} {cls.__dict__.get('version', '')}\n".encode())
-        elif file is None or not _feed(hasher, look, _place_of(cls, file), files, node.defined_at):
+        elif file is None or not _feed(hasher, look, _located(cls, file), files, node.defined_at):
             return "", frozenset()
     return f"source {hasher.hexdigest()}", frozenset(files)
 
@@ -110,15 +110,15 @@ def _file_of(cls: type) -> Path | None:
     return Path(file).absolute() if file and file.endswith(".py") else None
 
 
-def _place_of(cls: type, file: Path) -> Place:
-    return Place(file, *project_of(sys.modules[cls.__module__], file), cls.__qualname__)
+def _located(cls: type, file: Path) -> Located:
+    return Located(file, *project_of(sys.modules[cls.__module__], file), cls.__qualname__)
 
 
 def _is_installed(cls: type, file: Path) -> bool:
     return is_installed(project_of(sys.modules[cls.__module__], file)[0].folder)
 
 
-def _feed(hasher: blake3, look: Look, place: Place, files: set[Path], defined_at: int) -> bool:
+def _feed(hasher: blake3, look: Look, place: Located, files: set[Path], defined_at: int) -> bool:
     """Take in a node and all files that it uses and that are not in ``files``; False: what runs is not known."""
     file, project, name, own = place
     if file in files:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from celerypipe.catalogue.code import Place, code_at
+from celerypipe.catalogue.code import Located, code_at
 from celerypipe.catalogue.declaration import (
     ROOTS,
     Definition,
@@ -29,7 +29,7 @@ def code_of_mark(mark: str) -> str:
     if place is None or definition is None:
         return ""
     file, name, path = place
-    return _code(*definition, Place(file.absolute(), *project_at(name, file.absolute()), ".".join(path)))
+    return _code(*definition, Located(file.absolute(), *project_at(name, file.absolute()), ".".join(path)))
 
 
 def code_of_plugin(plugin: Plugin) -> str:
@@ -40,10 +40,10 @@ def code_of_plugin(plugin: Plugin) -> str:
     if len(found) != 1:
         return ""
     project = Project(file.parent, PLUGIN, is_folder=True)
-    return _code(found[0], definitions, Place(file, project, f"{PLUGIN}.{file.stem}", found[0].name))
+    return _code(found[0], definitions, Located(file, project, f"{PLUGIN}.{file.stem}", found[0].name))
 
 
-def _code(definition: Definition, others: Sequence[Definition], place: Place) -> str:
+def _code(definition: Definition, others: Sequence[Definition], place: Located) -> str:
     version = own_version(definition)
     if version:
         return f"version {version}"
