@@ -14,8 +14,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, ClassVar
 
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
@@ -23,6 +23,7 @@ from kombu.transport import redis
 from redis import ConnectionError, Redis, TimeoutError
 
 from celerypipe.celery.refused import keep_apart
+from celerypipe.redis.keys import Names
 from celerypipe.redis.sentinel import SCHEME, Sentinels
 
 logger = logging.getLogger("celerypipe.worker")
@@ -42,6 +43,26 @@ class Popper(Redis):
         if command_name == "BRPOP":
             self.popped = (answer[0], answer[1]) if answer else None
         return answer
+
+
+class NamespacePipeline(redis.PrefixedRedisPipeline):
+    """Commands together, in a namespace. kombu asks without it whether a queue is there."""
+
+    PREFIXED_SIMPLE_COMMANDS: ClassVar[list[str]] = [*redis.PrefixedRedisPipeline.PREFIXED_SIMPLE_COMMANDS, "EXISTS"]
+
+
+class NamespacePopper(Popper, redis.PrefixedStrictRedis):
+    """The same in a namespace; what it popped it knows by the queue's own name."""
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """Return commands to be sent together."""
+        return NamespacePipeline(  # type: ignore[no-untyped-call]  # kombu's
+            self.connection_pool,
+            self.response_callbacks,
+            transaction,
+            shard_hint,
+            global_keyprefix=self.global_keyprefix,
+        )
 
 
 class QoS(redis.QoS):
@@ -71,6 +92,8 @@ class Channel(redis.Channel):
     QoS = QoS
 
     def _get_client(self) -> Any:
+        if self.global_keyprefix:
+            return partial(NamespacePopper, global_keyprefix=self.global_keyprefix)
         found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
         return Popper if found is Redis else found
 
@@ -88,7 +111,9 @@ class Channel(redis.Channel):
             self.client.popped = None
 
     def _refuse(self, queue: bytes, item: bytes, error: BaseException) -> None:
-        keep_apart(self._kept_client, queue.decode(errors="replace"), item, error)
+        name = queue.decode(errors="replace")
+        plain: Any = Redis(connection_pool=self.pool)
+        keep_apart(plain, Names.of_broker(self.global_keyprefix).refused(name), name, item, error)
         with suppress(*Malformed):
             tag = json.loads(item)["properties"]["delivery_tag"]
             if tag in self.qos._delivered:  # it would come again in an hour

@@ -1,6 +1,7 @@
 """Every Redis key name and how long each lives.
 
 All of celerypipe's keys begin with ``celerypipe:`` and have a TTL; Celery's own (queue lists, ``_kombu.*``) do not.
+In another namespace than the usual one both begin with ``celerypipe@<namespace>:``.
 TTLs are milliseconds unless a name says otherwise.
 """
 
@@ -132,6 +133,20 @@ class Names:
     def presence(self, worker_id: str) -> str:
         """A worker's own key."""
         return f"{self.prefix}:worker:{worker_id}"
+
+    @property
+    def broker(self) -> str:
+        """What the names of all that Celery has begin with, its channels too; in the usual namespace they are bare."""
+        return "" if self == USUAL else f"{self.prefix}:celery:"
+
+    @classmethod
+    def of_broker(cls, broker: str) -> Names:
+        """Return the names of the namespace in which those of Celery begin so."""
+        return cls(broker.partition(":")[0]) if broker else USUAL
+
+    def queue(self, name: str) -> str:
+        """The list of a queue, which is Celery's."""
+        return f"{self.broker}{name}"
 
     def refused(self, queue: str) -> str:
         """Items from a queue's list that were no task, the newest first."""
