@@ -21,6 +21,7 @@ from celerypipe.check.workers import findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.version import VERSION
@@ -32,14 +33,14 @@ SECTIONS = ("server", "memory", "persistence", "replication")
 
 
 def look(
-    client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
+    client: Client, address: Address, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
 ) -> Scene:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in pipeline.warped if (found := _declared(node, catalogue)) is not None}
     info = _info(client)
     workers = () if info.get("loading") else tuple(read_presences(client))
-    return Scene(pipeline, url, info, workers, latency, offset, budget, declared, keyring)
+    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, keyring)
 
 
 def inspect(scene: Scene) -> list[Finding]:

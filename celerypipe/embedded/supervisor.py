@@ -179,7 +179,6 @@ class Supervisor:
         if self.plan.imports.get(worker.name):
             command += ["-I", ",".join(self.plan.imports[worker.name])]
         environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}
-        environment.pop("CELERY_BROKER_URL", None)
         with worker.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # this interpreter; queue and modules are one argument each
                 command,

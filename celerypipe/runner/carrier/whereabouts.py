@@ -13,6 +13,7 @@ from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, connect
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.warp.flight import Flight
@@ -34,8 +35,8 @@ Nearby = Mapping[Warp, Mailbox]
 class Whereabouts:
     """Answers for one run, over a connection of its own that never waits long."""
 
-    def __init__(self, url: str, roster: Roster) -> None:
-        self._client = connect(url, name="celerypipe-clock", timeout=PATIENCE)
+    def __init__(self, address: Address, roster: Roster) -> None:
+        self._client = connect(address, name="celerypipe-clock", timeout=PATIENCE)
         self._roster = roster
         self._heard: OrderedDict[str, float] = OrderedDict()
         self._lock = threading.Lock()
