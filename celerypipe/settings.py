@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from celerypipe.errors import ConfigError
+from celerypipe.folders import distinct, path_of
 from celerypipe.redis.address import Address
 from celerypipe.redis.secret import hidden
 from celerypipe.redis.signing import VARIABLE, Keyring
@@ -126,7 +127,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
         plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
-        configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
+        configs = path_of(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""))
         cache_url = environment.get("CELERYPIPE_CACHE_URL")
@@ -135,7 +136,7 @@ class Settings:
             _cache_url(cache_url) if cache_url else None,
             _yes("CELERYPIPE_CACHE", environment),
         )
-        files = Path(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
+        files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
         found = RedisSettings.find(None, environment)
         return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
@@ -147,7 +148,7 @@ def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, 
 
 
 def _folders(name: str, environment: Mapping[str, str]) -> tuple[Path, ...]:
-    return tuple(Path(part) for part in environment.get(name, "").split(os.pathsep) if part)
+    return distinct(path_of(part) for part in environment.get(name, "").split(os.pathsep) if part)
 
 
 def _yes(name: str, environment: Mapping[str, str]) -> bool:

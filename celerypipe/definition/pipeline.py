@@ -13,6 +13,7 @@ from celerypipe.definition.file import read_definition
 from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
 from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
+from celerypipe.folders import path_of
 from celerypipe.settings import allowed_folders
 
 __all__ = [
@@ -103,7 +104,7 @@ def _out_of_reach(document: Document, root: Path, reach: Reach) -> Iterable[Comp
     if document.pipeline.folder is not None:
         places.append(("pipeline.folder", document.pipeline.folder))
     for place, folder in places:
-        if complaint := reach.complaint(root / folder):
+        if complaint := reach.complaint(root / path_of(folder)):
             yield Complaint(place, complaint)
 
 
@@ -188,12 +189,12 @@ class Pipeline(Body):
     @property
     def plugin_folders(self) -> tuple[Path, ...]:
         """The plugin folders, absolute."""
-        return tuple(self.root / folder for folder in self.plugins)
+        return tuple(self.root / path_of(folder) for folder in self.plugins)
 
     @property
     def folder_path(self) -> Path | None:
         """The folder that a run writes to, absolute; None when it writes nothing."""
-        return None if self.folder is None else self.root / self.folder
+        return None if self.folder is None else self.root / path_of(self.folder)
 
     @property
     def warped(self) -> list[NodeDefinition]:

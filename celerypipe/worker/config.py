@@ -19,6 +19,7 @@ from celery.app.defaults import NAMESPACES, flatten
 from celery.concurrency import get_available_pool_names
 
 from celerypipe.errors import ConfigError, did_you_mean
+from celerypipe.folders import path_of
 from celerypipe.settings import Settings
 
 #: Celery's settings that such a file may not decide, and what to do instead.
@@ -96,7 +97,7 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         path,
         {key: value for key, value in content.items() if key not in OURS},
         tuple(content.get("imports", ())),
-        tuple(Path(folder) for folder in content.get("plugins", ())),
+        tuple(path_of(folder) for folder in content.get("plugins", ())),
         content.get("exit_when_stuck"),
     )
 
