@@ -11,13 +11,14 @@ from typing import IO, cast
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.cli.printed import shown
-from celerypipe.cli.terminal import Screen
+from celerypipe.cli.terminal import Screen, harmless
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
@@ -117,7 +118,7 @@ def supervise(
 
     def say(text: str) -> None:
         if not quiet:
-            console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
+            console.print(f"[dim]·[/dim] {escape(harmless(text))}", highlight=False, soft_wrap=True)
 
     found = RedisSettings.find(redis)
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):

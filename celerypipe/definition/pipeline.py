@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.definition.file import read_definition
+from celerypipe.definition.names import IN_A_FOLDER
 from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
 from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
@@ -67,7 +68,7 @@ class Body(Shape):
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
-        refuse(type(self).__name__, _needs_folder(self) if self.folder is None else ())
+        refuse(type(self).__name__, _needs_folder(self) if self.folder is None else _shares_folder(self))
         return self
 
 
@@ -80,6 +81,22 @@ def _needs_folder(body: Body) -> Iterable[tuple[Location, str]]:
             yield ("nodes", index, "auto_dump"), cure
         if node.on_error == "dead_letter":
             yield ("nodes", index, "on_error"), f"'dead_letter' {cure}"
+
+
+def _shares_folder(body: Body) -> Iterable[tuple[Location, str]]:
+    """What would lie in one place of the folder; many disks know no case."""
+    taken = dict.fromkeys(IN_A_FOLDER, ("a file or folder of celerypipe", ""))
+    if body.telemetry is not None:
+        if body.telemetry.casefold() in taken:
+            yield ("telemetry",), f"{body.telemetry!r} is a file or folder of celerypipe there; choose another name"
+        taken[body.telemetry.casefold()] = "the telemetry", ""
+    for index, node in enumerate(body.nodes):
+        what, name = taken.setdefault(node.name.casefold(), (f"nodes[{index}]", node.name))
+        if name != node.name:  # two of one name are complained about anyway
+            yield (
+                ("nodes", index, "name"),
+                f"{node.name!r} is, but for its case, {what} in the pipeline's folder; rename it",
+            )
 
 
 class Document(Shape):

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from celerypipe import forks
+from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
@@ -57,6 +58,9 @@ class Embedded:
         """
         slots: dict[str, int | None] = {}
         slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
+        for name in slots:
+            if complaint := wrong_queue(name):
+                raise ConfigError(f"queues: {complaint}")
         imports: dict[str, set[str]] = {}
         for node in pipeline.warped if pipeline is not None else ():
             slots.setdefault(node.queue, None)

@@ -99,7 +99,7 @@ class Supervisor:
         logs = Path(plan.log) if plan.log else self.folder
         logs.mkdir(parents=True, exist_ok=True)
         self.redis = Resident("redis", self.folder / "redis.log")
-        self.workers = [Resident(queue, logs / f"worker-{queue.replace('/', '_')}.log") for queue in plan.queues]
+        self.workers = [Resident(queue, logs / f"worker-{queue}.log") for queue in plan.queues]
         self.client: Client = connect(self.url, name="celerypipe-supervisor", timeout=2.0)
         self.out_of_memory = OutOfMemory()
         self.ready = False

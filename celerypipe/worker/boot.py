@@ -101,7 +101,8 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
-        instance.hostname = nodename(f"{'-'.join(configured.queues)}.{os.getpid()}", socket.gethostname())
+        queues = "-".join(configured.queues).replace("@", "_")
+        instance.hostname = nodename(f"{queues}.{os.getpid()}", socket.gethostname())
     signals.worker_init.connect(ending(configured.settle), weak=False)
 
 

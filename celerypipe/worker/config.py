@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any
 from celery.app.defaults import NAMESPACES, flatten
 from celery.concurrency import get_available_pool_names
 
+from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
 from celerypipe.settings import Settings
@@ -112,7 +114,7 @@ def overruled(leader: WorkerConfig, others: Iterable[WorkerConfig]) -> list[str]
         if ignored:
             texts.append(
                 f"{other.path}: ignored in this worker, which runs by the settings of its first queue "
-                f"{leader.queue!r}: {', '.join(ignored)}; start another worker with -Q {other.queue} to use them"
+                f"{leader.queue!r}: {', '.join(ignored)}; to use them, start one with -Q {shlex.quote(other.queue)}"
             )
     return texts
 
@@ -160,6 +162,9 @@ def load_all(queues: Sequence[str], folder: Path) -> list[WorkerConfig]:
     if not queues:
         known = ", ".join(known_queues(folder)) or f"none, {folder}/ has no <queue>.toml"
         raise ConfigError(f"a worker of celerypipe needs to know its queues: add -Q QUEUE (known here: {known})")
+    for queue in queues:
+        if complaint := wrong_queue(queue):
+            raise ConfigError(f"-Q: {complaint}")
     return [load(queue, folder) for queue in queues]
 
 
@@ -171,6 +176,7 @@ def worker_settings(queues: Sequence[str], leader: WorkerConfig, transport: Mapp
     shown = "-".join(queues).replace("%", "%%")
     line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
     options = {**transport, **leader.settings.get("broker_transport_options", {})}
-    options["client_name"] = f"celerypipe-worker-{'-'.join(queues)}".replace(" ", "_")
+    # Redis takes only these letters for it.
+    options["client_name"] = re.sub(r"[^!-~]", "_", f"celerypipe-worker-{'-'.join(queues)}")
     lines = {"worker_log_format": line, "worker_task_log_format": line}
     return {**lines, **leader.settings, "broker_transport_options": options}
