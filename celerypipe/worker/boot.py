@@ -35,6 +35,7 @@ from celerypipe.celery.prefork import TaskPool, child_ended
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.mailbox import Mailbox
@@ -47,7 +48,6 @@ from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.running import AtWork
-from celerypipe.worker.activation.task import is_bell
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
@@ -297,11 +297,11 @@ class Present:
 
     def leave_to_another(self, message: Any, **_: Any) -> None:
         """Every time a task names a mark that this worker does not know: another worker of the queue may."""
-        bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
-        if is_bell(bell):
-            run, node, slot, token = bell[:4]
-            mailbox = Mailbox(str(run), str(node), names=self.worker.names)
-            self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
+        arguments: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
+        bell = bell_in(arguments) if isinstance(arguments, list) else None
+        if bell is not None and not wrong_with(bell):
+            mailbox = Mailbox(bell.run, bell.node, names=self.worker.names)
+            self.keeper.say(lambda client: mailbox.unring(client, bell.slot, bell.token))
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types

@@ -14,11 +14,12 @@ from kombu.exceptions import OperationalError
 
 from celerypipe.celery.application import app
 from celerypipe.celery.broker import kombu_form
+from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, Trouble
-from celerypipe.redis.signing import Keyring, signed_bell
+from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.warp import Warp
@@ -115,7 +116,7 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
+            bell = Bell(self.course.run_id, warp.name, slot, token).arguments(warp.node.mark, self._keyring)
             try:
                 app.send_task(
                     warp.node.mark,

@@ -74,11 +74,11 @@ class RedisCarrier:
         self._closing = False
         self._told: set[type[BaseException]] = set()
         self._client: Client = connect(address, name="celerypipe-post")
-        self.roster = Roster(course, keyring)
+        doubts = Doubts(course, keyring, self.warps)
+        self.roster = Roster(course, keyring, doubts.declining)
         self.bells = Bells(course, self.roster, address, keyring)
         self.whereabouts = Whereabouts(address, self.roster)
         self.sender = Sender(self._client, self.bells, self.mailboxes, self)
-        doubts = Doubts(course, keyring, self.warps)
         self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)

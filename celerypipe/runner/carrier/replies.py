@@ -93,6 +93,9 @@ class Replies:
         return answers[-1][0][1] if answers[-1] else ()
 
     def _take_all(self, published: Published) -> None:
+        if published.declined:
+            self._doubts.declined(published.declined)
+            return
         if published.refused:
             self._doubts.add(published.node, "result", published.refused)
         warp = self.warps.get(published.node)
