@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from celerypipe.celery.application import make_app
@@ -34,6 +34,7 @@ FORMS = [
 
 @given(PASSWORDS, st.sampled_from(FORMS))
 def test_nothing_of_a_password_is_shown_whatever_it_is_made_of(password: str, form: str) -> None:
+    assume(form != "redis://:{}" or "@" not in password)  # there nobody can tell its end from a host
     url = form.format(password)
     said = [hidden(url), hidden_in(f"no such command ({url})"), seen_in_ps(["celery", "-b", url, f"--broker={url}"])]
     try:
