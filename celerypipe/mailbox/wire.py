@@ -22,8 +22,9 @@ ENTRY = Struct("<QIH")
 RESULT_HEAD = Struct("<QIcdd?HII")
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
-#: another one comes while the node it names is at work; how many messages, or what else, were refused.
-RESULT, FAILURE, LOST_BLOB, NOTE, REFUSED = b"r", b"f", b"l", b"n", b"x"
+#: another one comes while the node it names is at work; how many messages, or what else, were refused; "nobody began it
+#: here, send it again".
+RESULT, FAILURE, LOST_BLOB, NOTE, REFUSED, UNBEGUN = b"r", b"f", b"l", b"n", b"x", b"u"
 #: What a lost blob's reply says of one whose bytes are there and not those that were signed.
 ALTERED = b"altered"
 #: The number that no message has.

@@ -21,6 +21,7 @@ from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, Trouble
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.warp import Warp
 
@@ -39,9 +40,17 @@ NOT_EARLY = 60.0
 class Bells:
     """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
 
-    def __init__(self, course: Course, roster: Roster, address: Address, keyring: Keyring | None = None) -> None:
+    def __init__(
+        self,
+        course: Course,
+        roster: Roster,
+        whereabouts: Whereabouts,
+        address: Address,
+        keyring: Keyring | None = None,
+    ) -> None:
         self.course = course
         self._roster = roster
+        self._whereabouts = whereabouts
         self._keyring = keyring
         self._address = address
         self._connection: Any = None
@@ -76,8 +85,15 @@ class Bells:
             batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
         wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), batches))
         warp.rung = wanted
+        wanted = self._beside_stuck(warp, wanted)
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
+
+    def _beside_stuck(self, warp: Warp, wanted: int) -> int:
+        """So many slots from the first on, that as many as are wanted are not held by a stuck activation."""
+        stuck = self._whereabouts.stuck_slots(warp.queue)
+        free = [slot for slot in range(warp.parallel) if slot not in stuck] if stuck else []
+        return free[:wanted][-1] + 1 if free else wanted
 
     def may_be_early(self, warp: Warp, flights: int) -> bool:
         """Is the last answer or bell so long ago that no activation can be there, and these flights the only ones out?

@@ -101,7 +101,6 @@ class Memory:
         """Get what an entry refers to."""
         if not entry.blob:
             return Contents({})
-        self.lease.alarm.unguard()
         contents = self.store.open(self.client, [entry.blob])
         self._unsaved_bytes += contents.found_size()
         return contents
@@ -269,7 +268,6 @@ class Memory:
             raise self.trouble(f"{what}() failed: {brief(error)}", traceback=trace(error)) from None
         finally:
             self.lease.until = math.inf
-            self.lease.alarm.unguard()  # what follows waits for Redis
 
     # -- what to say ------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,11 @@ from celerypipe.worker.activation.stateful import StatefulActivation
 logger = logging.getLogger(__name__)
 
 #: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
-SAID = {"lost": "its mailbox or bell is gone", "over": "the run is over"}
+SAID = {
+    "lost": "its mailbox or bell is gone",
+    "over": "the run is over",
+    "interrupted": "a message was interrupted",
+}
 
 
 class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types

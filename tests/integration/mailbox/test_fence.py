@@ -21,6 +21,7 @@ from celerypipe.redis.script import call, together
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.warp.retained import Retained
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
 
@@ -155,7 +156,7 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
 def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_client: Client) -> None:
     """Else its messages are gone when their results come, and those are refused."""
     record = Record("m", {}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
-    lease = Lease(fence.mailbox, 0, FIRST, Unarmed())
+    lease = Lease(fence.mailbox, 0, FIRST, Unarmed(DeadMan(None)))
     serving = StatefulServing(redis_client, lease, record, None)  # type: ignore[arg-type]  # it runs no message here
     with serving.box.emptied():  # as the keeper has it meanwhile
         flushing = threading.Thread(target=serving.flush)
