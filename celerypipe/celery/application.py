@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from celerypipe.celery.broker import kombu_form
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address
+from celerypipe.redis.line import KEEP_ALIVE
 from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import BROKER_VARIABLE, RedisSettings
 
@@ -49,6 +50,7 @@ SHARED: dict[str, Any] = {
         "socket_timeout": 2,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
+        "socket_keepalive_options": KEEP_ALIVE,
         # kombu gives up a connection that was silent for a second more, so within 9 s: before the watchdog does.
         "health_check_interval": 4,
         "client_name": "celerypipe",

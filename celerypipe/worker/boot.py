@@ -47,11 +47,12 @@ from celerypipe.settings import RedisSettings, Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import exit_option, given, listed, stuck_after
+from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.shutdown import Shutdown
@@ -115,6 +116,7 @@ class Configured:
     configs: Sequence[worker_config.WorkerConfig]
     served: Served
     exit_when_stuck: float | None
+    autoscale: int
     keyring: Keyring | None
 
     @classmethod
@@ -135,7 +137,8 @@ class Configured:
         )
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)
-        return cls(queues, redis, configs, served, exit_when_stuck, settings.keyring)
+        autoscale = autoscale_option(options.get("autoscale"))
+        return cls(queues, redis, configs, served, exit_when_stuck, autoscale, settings.keyring)
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -152,12 +155,14 @@ class Configured:
         # The worker's user types no flags: gossip and mingle are switched off here.
         sender.options.update(without_gossip=True, without_mingle=True)
         pool = _pool_name(sender.pool_cls)
+        refuse(sender, pool, self.autoscale)
+        limits = limits_of(sender, pool)
         if pool == "solo":
             sender.concurrency = 1
         elif is_auto_concurrency(sender.concurrency):
             sender.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
-        slots = max(sender.autoscale) if getattr(sender, "autoscale", None) else sender.concurrency
-        settled = Settled(self, pool, slots)
+        slots = self.autoscale or sender.concurrency
+        settled = Settled(self, pool, slots, limits)
         settled.connect()
         self.served.register(sender.app, settled.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
@@ -169,7 +174,7 @@ class Configured:
 class Settled:
     """A worker as its pool will serve it, and as it is withdrawn. ``present``: from when on runners know of it."""
 
-    def __init__(self, configured: Configured, pool: str, slots: int) -> None:
+    def __init__(self, configured: Configured, pool: str, slots: int, limits: Limits) -> None:
         self.configured = configured
         self.flag = SharedFlag()
         self.shutdown = Shutdown(self.flag)
@@ -183,6 +188,7 @@ class Settled:
             stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
+            limits=limits,
         )
         self.present: Present | None = None
 
@@ -259,8 +265,9 @@ class Present:
             record["shared"] = self.proof.text
 
         def current() -> Presence:
-            pool = consumer.pool
-            return {**record, "slots": max(1, pool.num_processes), "processes": processes_of(pool)}
+            pool, scaler = consumer.pool, getattr(consumer.controller, "autoscaler", None)
+            slots = scaler.max_concurrency if scaler is not None else pool.num_processes  # it grows with what is rung
+            return {**record, "slots": max(1, slots), "processes": processes_of(pool)}
 
         def withdraw(client: Client) -> None:
             flag.raise_it()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from celerypipe.redis.url import read_address
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.served import Served
 
@@ -19,7 +20,8 @@ def written(served: Served, worker: Worker, flag: str) -> str:
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
     facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}
-    return json.dumps({"worker": facts, "imports": served.imports, **folders, "flag": flag})
+    limits = asdict(worker.limits)
+    return json.dumps({"worker": facts, "limits": limits, "imports": served.imports, **folders, "flag": flag})
 
 
 def read(text: str) -> tuple[Worker, Served, SharedFlag]:
@@ -32,6 +34,7 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
         **{**facts, "queues": tuple(facts["queues"])},
         shutting_down=flag.is_raised,
         keyring=Settings.from_environment().keyring,
+        limits=Limits(**plan["limits"]),
     )
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
     return worker, Served(tuple(plan["imports"]), plugins, allowed), flag
