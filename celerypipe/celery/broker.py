@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 from celery.app.amqp import AMQP
@@ -51,7 +51,7 @@ class Popper(Redis):
 class NamespacePipeline(redis.PrefixedRedisPipeline):
     """Commands together, in a namespace. kombu asks without it whether a queue is there."""
 
-    PREFIXED_SIMPLE_COMMANDS: ClassVar[list[str]] = [*redis.PrefixedRedisPipeline.PREFIXED_SIMPLE_COMMANDS, "EXISTS"]
+    PREFIXED_SIMPLE_COMMANDS = [*redis.PrefixedRedisPipeline.PREFIXED_SIMPLE_COMMANDS, "EXISTS"]  # noqa: RUF012  # kombu declares it so
 
 
 class NamespacePopper(Popper, redis.PrefixedStrictRedis):

@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
+import redis
 
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.keys import USUAL, Names
+from celerypipe.redis.namespace import DEFAULT, is_namespace, name_in, named
 from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
@@ -74,12 +78,16 @@ class PresenceShape(msgspec.Struct):
     clock: float = 0.0
 
 
-def read_presences(client: Client) -> list[Presence]:
-    """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
-    names: Any = client.zrangebyscore(client.names.workers, int((client.now() - keys.PRESENCE_TTL) * 1000), "+inf")
+def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
+    """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds.
+
+    ``called``: the keys of another namespace than the client's.
+    """
+    called = called or client.names
+    names: Any = client.zrangebyscore(called.workers, int((client.now() - keys.PRESENCE_TTL) * 1000), "+inf")
     if not names:
         return []
-    texts: Any = client.mget([client.names.presence(name.decode(errors="replace")) for name in names])
+    texts: Any = client.mget([called.presence(name.decode(errors="replace")) for name in names])
     return [record for text in texts if text is not None and (record := _record(text)) is not None]
 
 
@@ -122,6 +130,27 @@ def write_presence(client: Client, record: Presence) -> None:
         together.zremrangebyscore(workers, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
         together.expire(workers, 10 * keys.PRESENCE_TTL)
         together.execute()
+
+    if client.names != USUAL:
+        with suppress(redis.exceptions.NoPermissionError):  # a user of this namespace alone
+            client.zadd(keys.NAMESPACES, {name_in(client.names): now})
+            client.expire(keys.NAMESPACES, 10 * keys.PRESENCE_TTL)
+
+
+def elsewhere(client: Client, queue: str) -> list[str]:
+    """Return the other namespaces of this Redis in which live workers serve a queue of that name."""
+    try:
+        since = int((client.now() - keys.PRESENCE_TTL) * 1000)
+        told: Any = client.zrangebyscore(keys.NAMESPACES, since, "+inf")
+        spaces = sorted({DEFAULT, *(name.decode(errors="replace") for name in told)})
+        found = [(space, named(space)) for space in spaces if is_namespace(space)]
+        return [
+            space
+            for space, names in found
+            if names != client.names and any(queue in each["queues"] for each in read_presences(client, names))
+        ]
+    except redis.exceptions.NoPermissionError:  # a user of one namespace alone
+        return []
 
 
 def remove_presence(client: Client, worker_id: str) -> None:

@@ -207,5 +207,8 @@ class Names:
         return f"{self.prefix}:cache:schema:{mark}"
 
 
+#: Sorted set of the namespaces besides the usual one that workers live in; the score is Redis' time in milliseconds
+#: when one said so last. It is in none of them, so that who finds no worker can say where some are.
+NAMESPACES = "celerypipe:namespaces"
 #: Those of who says nothing about namespaces.
 USUAL = Names()

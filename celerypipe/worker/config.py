@@ -22,6 +22,7 @@ from celery.concurrency import get_available_pool_names
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
+from celerypipe.redis.namespace import VARIABLE
 from celerypipe.settings import Settings
 
 #: Celery's settings that such a file may not decide, and what to do instead.
@@ -177,7 +178,10 @@ def worker_settings(queues: Sequence[str], leader: WorkerConfig, transport: Mapp
     """
     shown = "-".join(queues).replace("%", "%%")
     line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
-    options = {**transport, **leader.settings.get("broker_transport_options", {})}
+    own = leader.settings.get("broker_transport_options", {})
+    if "global_keyprefix" in own:
+        raise ConfigError(f"{leader.path}: leave global_keyprefix out; {VARIABLE} keeps projects apart, on both sides")
+    options = {**transport, **own}
     # Redis takes only these letters for it.
     options["client_name"] = re.sub(r"[^!-~]", "_", f"celerypipe-worker-{'-'.join(queues)}")
     lines = {"worker_log_format": line, "worker_task_log_format": line}

@@ -13,7 +13,7 @@ from celerypipe.errors import ConfigError, NoWorker
 from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, read_presences, stranger
+from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
@@ -178,7 +178,7 @@ class Roster:
 
     def _nobody(self, client: Client, warp: Warp) -> None:
         queue = warp.queue
-        missing = fitness.missing(warp.node, self._presences)
+        missing = fitness.missing(warp.node, self._presences, elsewhere(client, queue))
         if queue not in self._said and warp.limits.on_no_worker != "fail":
             self._said.add(queue)
             self.course.say(str(missing))
