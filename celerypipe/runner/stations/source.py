@@ -11,7 +11,8 @@ from celerypipe.contract.contract import Source
 from celerypipe.contract.positions import Position
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
-from celerypipe.message.message import Message
+from celerypipe.message.message import Message, stamped
+from celerypipe.message.ownership import sealed
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import MakeInstance, as_failure
 from celerypipe.runner.stations.station import Station
@@ -101,10 +102,10 @@ class SourceStation(Station):
 
     def _live(self) -> None:
         try:
-            for message in self._messages():
+            for found in self._messages():
                 if self._stopped or self.course.over.is_set():
                     break
-                self._send(message)
+                self._send(found)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source by its on_error
             self._failed(raised)
         finally:
@@ -113,7 +114,8 @@ class SourceStation(Station):
         if not self.course.over.is_set():
             self.finish()
 
-    def _messages(self) -> Iterator[Message]:
+    def _messages(self) -> Iterator[list[Message]]:
+        """Yield the messages of the source, each by itself in a list: who takes it out has all of it but the source."""
         node = self.instance.node if self.instance is not None else None
         messages = iter(node.messages() if isinstance(node, Source) else self._feed)
         while True:
@@ -121,16 +123,18 @@ class SourceStation(Station):
                 if self._stopped:
                     return
                 self._since = time.monotonic()
+            found: list[Message] = []
             try:
-                message = next(messages)
+                found.append(next(messages))
             except StopIteration:
                 return
             finally:
                 with self.lock:
                     self._since = None
-            yield message
+            yield found
 
-    def _send(self, message: Message) -> None:
+    def _send(self, found: list[Message]) -> None:
+        message = found[0]
         if not isinstance(message, Message):
             raise NodeFailed(
                 f"{self.name}: messages() yielded a {type(message).__name__}, not a Message; yield Message(...)",
@@ -140,18 +144,19 @@ class SourceStation(Station):
         self._count += 1
         progress = self.course.progress
         position = self._position(message) if self._position is not None else None
-        if progress is None or position is None:
-            self.pass_on((message,), None, number=number)
-            return
-        if not isinstance(position, int | str):
+        if not isinstance(position, int | str | None):
             raise NodeFailed(
                 f"{self.name}: position() returned a {type(position).__name__}, not a number or a text",
                 node=self.name,
             )
-        origin = message.origin or message.id
-        progress.begin(self.name, position, message.sequence if number is None else number, origin)
-        self.pass_on((message,), None, number=number)
-        progress.begun(origin)
+        del message  # what the source lets go of is nobody's, and need not be copied
+        sent = sealed(stamped(found.pop(), self.name, None, number))
+        if progress is None or position is None:
+            self.hand_on((sent,), None)
+            return
+        progress.begin(self.name, position, sent.sequence, sent.origin)
+        self.hand_on((sent,), None)
+        progress.begun(sent.origin)
 
     def _failed(self, raised: BaseException) -> None:
         error = as_failure(raised, self.name, None)
