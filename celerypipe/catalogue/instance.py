@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from celerypipe import forks
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.cure import CURE, is_refused_write
 from celerypipe.catalogue.text import OURS
@@ -15,6 +16,9 @@ from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
 from celerypipe.message.ownership import as_sent, read_only, writable
+
+#: Characters of an exception's text, and of a whole traceback, that are passed on: the rest is for nobody to read.
+LONGEST_TEXT, LONGEST_TRACE = 8 * 1024, 32 * 1024
 
 
 class Instance:
@@ -49,7 +53,8 @@ class Instance:
             node.record = self.record
         for moment in (node.configure, node.warmup):
             try:
-                moment()
+                with forks.one_process(f"{self.name or self.listing.mark}: {moment.__name__}()"):
+                    moment()
             except ConfigError as error:  # a setting is wrong, and the node says which
                 _let_go(node)
                 raise ConfigError(f"{self.name or self.listing.mark}: {error}") from None
@@ -65,7 +70,7 @@ class Instance:
 
     def update(self, message: Message) -> list[Message]:
         """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
-        node = self.node
+        node, before = self.node, forks.generation
         try:
             if isinstance(node, Proc):
                 return as_messages(node.update(self.given(message)), self.name or self.listing.mark)
@@ -75,17 +80,21 @@ class Instance:
         except Exception as error:
             self.advise(error)
             raise
+        finally:
+            if forks.generation != before:
+                forks.end(f"{self.name or self.listing.mark}: update()")
         raise _no_receiver(self.listing)
 
     def update_once(self, message: Message, key: str) -> None:
         """Hand a message over to a sink in a run that can be resumed."""
         node = self.node
         assert isinstance(node, Sink)  # noqa: S101  # whoever has a key looked
-        try:
-            node.update_once(self.given(message), key)
-        except Exception as error:
-            self.advise(error)
-            raise
+        with forks.one_process(f"{self.name or self.listing.mark}: update()"):
+            try:
+                node.update_once(self.given(message), key)
+            except Exception as error:
+                self.advise(error)
+                raise
 
     def given(self, message: Message) -> Message:
         """Return a message as the node gets it: one that says it writes has all of it for itself."""
@@ -109,7 +118,8 @@ def _no_receiver(listing: Listing) -> ConfigError:
 
 def _let_go(node: Node) -> None:
     try:
-        node.destroy()
+        with forks.one_process(f"{node.name}: destroy()"):
+            node.destroy()
     except Exception:  # the node is leaving either way
         node.logger.exception("destroy() failed")
 
@@ -139,25 +149,40 @@ def as_messages(output: Any, name: str) -> list[Message]:
 
 
 def brief(error: BaseException) -> str:
-    """One line about an exception: its type and text, and our advice; our own errors speak for themselves."""
-    if isinstance(error, CelerypipeError):
-        return str(error)
+    """Say an exception by its type and the beginning of its text, and our advice; our own errors speak for themselves."""
     try:
-        text = str(error)
+        text = _cut(str(error))
     except Exception:  # noqa: BLE001  # user code, which must not take the activation with it
         text = "its text cannot be had, for its __str__ failed"
+    if isinstance(error, CelerypipeError):
+        return text
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"{said}; {CURE}" if CURE in getattr(error, "__notes__", ()) else said
 
 
 def trace(error: BaseException) -> str:
-    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own."""
+    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own.
+
+    Of a long one the end is left, which has the innermost frames.
+    """
     if isinstance(error, CelerypipeError):
         return trace(error.__cause__) if error.__cause__ is not None else ""
     frames: TracebackType | None = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_ours(frames):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    parts = [f"{_cut(part.rstrip())}\n" for part in traceback.format_exception(type(error), error, frames)]
+    left = LONGEST_TRACE
+    for index in reversed(range(len(parts))):
+        left -= len(parts[index])
+        if left < 0:
+            return f"({index + 1} parts of this traceback are left out)\n" + "".join(parts[index + 1 :])
+    return "".join(parts)
+
+
+def _cut(text: str) -> str:
+    return (
+        text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text) - LONGEST_TEXT:,} more characters)"
+    )
 
 
 def _is_ours(frames: TracebackType) -> bool:
@@ -179,18 +204,19 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produc
     node, name = instance.node, instance.name or instance.listing.mark
     if not isinstance(node, Proc | Sink):
         raise _no_receiver(instance.listing)
-    try:
-        outputs = node.update_batch([instance.given(message) for message in messages])
-    except Exception as error:
-        instance.advise(error)
-        raise
-    if isinstance(node, Sink):
-        return [[] for _ in messages]
-    try:
-        outputs = one_each(outputs, len(messages), name)
-    except NodeFailed as error:
-        return [error for _ in messages]
-    return [_outcome(output, name, instance) for output in outputs]
+    with forks.one_process(f"{name}: update_batch()"):
+        try:
+            outputs = node.update_batch([instance.given(message) for message in messages])
+        except Exception as error:
+            instance.advise(error)
+            raise
+        if isinstance(node, Sink):
+            return [[] for _ in messages]
+        try:
+            outputs = one_each(outputs, len(messages), name)
+        except NodeFailed as error:
+            return [error for _ in messages]
+        return [_outcome(output, name, instance) for output in outputs]
 
 
 def _outcome(output: object, name: str, instance: Instance) -> Produced:

@@ -101,7 +101,13 @@ class Source(Node):
     type = "source"
 
     def messages(self) -> Iterator[Message]:
-        """Yield messages. The runner takes the next one when the pipeline has room for it."""
+        """Yield messages. The runner takes the next one when the pipeline has room for it.
+
+        Where making one may fail (a file may be broken), return :class:`celerypipe.Readings` instead: then the node's
+        ``retries`` and ``on_error`` are for that message alone. What a generator raises ends the source, since it
+        cannot go on. The run then fails, whatever ``on_error`` says: at once with ``stop``, else once all that was sent
+        is out.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no messages() method")
 
     def position(self, message: Message) -> Position | None:

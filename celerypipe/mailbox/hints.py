@@ -16,36 +16,36 @@ from celerypipe.redis.connection import Client
 
 def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
     """These entries of a node run as one batch. It is said for ``timeout`` seconds, and a while longer."""
-    client.call("SET", keys.together(consumer), json.dumps([node, *entries]), "PX", _lasting(timeout))
+    client.call("SET", client.names.together(consumer), json.dumps([node, *entries]), "PX", _lasting(timeout))
 
 
 def together(client: Client, consumer: str, node: str) -> list[bytes]:
     """Return the entries of a node that run as one batch; ids are unique within one mailbox only."""
-    said, *entries = said_in(client.get(keys.together(consumer)), list[str]) or [""]
+    said, *entries = said_in(client.get(client.names.together(consumer)), list[str]) or [""]
     return [entry.encode() for entry in entries] if said == node else []
 
 
 def say_held(client: Client, consumer: str, first: Mapping[str, str], *, timeout: float) -> None:
     """Of these nodes the entries from that id on do not run: they wait for company."""
     if first:
-        client.call("SET", keys.held(consumer), json.dumps(first), "PX", _lasting(timeout))
+        client.call("SET", client.names.held(consumer), json.dumps(first), "PX", _lasting(timeout))
     else:
-        client.call("DEL", keys.held(consumer))
+        client.call("DEL", client.names.held(consumer))
 
 
 def held(client: Client, consumer: str) -> dict[str, str]:
     """Return the nodes of which entries are held back, and the id of the first one of each."""
-    return said_in(client.get(keys.held(consumer)), dict[str, str]) or {}
+    return said_in(client.get(client.names.held(consumer)), dict[str, str]) or {}
 
 
 def say_anew(client: Client, consumer: str) -> None:
     """A batch brought nothing, and each of its messages is run by itself from now on."""
-    client.call("SET", keys.anew(consumer), 1, "PX", keys.DATA_TTL)
+    client.call("SET", client.names.anew(consumer), 1, "PX", keys.DATA_TTL)
 
 
 def seconds_since_anew(client: Client, consumer: str) -> float:
     """Return how long ago that was said, by Redis' clock; infinite if it was not."""
-    left = int(client.pttl(keys.anew(consumer)))
+    left = int(client.pttl(client.names.anew(consumer)))
     return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
 
 

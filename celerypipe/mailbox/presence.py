@@ -63,10 +63,10 @@ class PresenceShape(msgspec.Struct):
 
 def read_presences(client: Client) -> list[Presence]:
     """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
-    names: Any = client.zrangebyscore(keys.WORKERS, int((client.now() - keys.PRESENCE_TTL) * 1000), "+inf")
+    names: Any = client.zrangebyscore(client.names.workers, int((client.now() - keys.PRESENCE_TTL) * 1000), "+inf")
     if not names:
         return []
-    texts: Any = client.mget([keys.presence(name.decode(errors="replace")) for name in names])
+    texts: Any = client.mget([client.names.presence(name.decode(errors="replace")) for name in names])
     return [record for text in texts if text is not None and (record := _record(text)) is not None]
 
 
@@ -86,17 +86,18 @@ def write_presence(client: Client, record: Presence) -> None:
     before = time.time()
     now = int(client.now() * 1000)
     clock = round((before + time.time()) / 2 - now / 1000, 3)
+    own, workers = client.names.presence(record["id"]), client.names.workers
     with client.pipeline(transaction=True) as together:
-        together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
-        together.zadd(keys.WORKERS, {record["id"]: now})
-        together.zremrangebyscore(keys.WORKERS, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
-        together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
+        together.set(own, json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
+        together.zadd(workers, {record["id"]: now})
+        together.zremrangebyscore(workers, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
+        together.expire(workers, 10 * keys.PRESENCE_TTL)
         together.execute()
 
 
 def remove_presence(client: Client, worker_id: str) -> None:
     """Take a worker off the list at once, so that nobody rings for it."""
     with client.pipeline(transaction=True) as together:
-        together.delete(keys.presence(worker_id))
-        together.zrem(keys.WORKERS, worker_id)
+        together.delete(client.names.presence(worker_id))
+        together.zrem(client.names.workers, worker_id)
         together.execute()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from celerypipe.contract.contract import Sink, Source
 from celerypipe.contract.positions import Position, Positions
+from celerypipe.contract.readings import Readings
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
@@ -35,8 +36,8 @@ class ImageFilesSource(Source):
     """Reads pictures and sends each as an :class:`Image` (RGB, uint8), turned upright as its EXIF data say.
 
     ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts from 0. A file that is
-    no picture ends the source with a ValueError that names it. A run of it can be resumed: files are known by their
-    paths, so that some may come or go meanwhile.
+    no picture, or cannot be read, is an error that names it: ``on_error`` of the node decides, and with ``skip`` the
+    others are sent. A run of it can be resumed: files are known by their paths, so that some may come or go meanwhile.
 
     ``paths``: the files, in this order
     ``folder``: instead of ``paths``: a folder, its pictures sorted by name
@@ -78,12 +79,19 @@ class ImageFilesSource(Source):
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a picture."""
-        for index, path in enumerate(self.paths):
+        return Readings(self.message, self._wanted())
+
+    def _wanted(self) -> Iterator[int]:
+        for index, name in enumerate(self._names):
             if self._stopped:
                 return
-            if self._names[index] in self._through:
-                continue
-            yield Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
+            if name not in self._through:
+                yield index
+
+    def message(self, index: int) -> Message:
+        """Read a picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
+        path = self.paths[index]
+        return Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
 
     def stop(self) -> None:
         """Read no further file."""

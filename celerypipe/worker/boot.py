@@ -26,10 +26,12 @@ from celery.utils.log import get_multiprocessing_logger
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
+from celerypipe import forks
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import TaskPool, child_ended
 from celerypipe.celery.request import refuse_packed_tasks
+from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
@@ -46,9 +48,11 @@ from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.activation.task import is_bell
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
+from celerypipe.worker.handlers import Handlers
 from celerypipe.worker.options import exit_option, given, listed, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
+from celerypipe.worker.shutdown import Shutdown
 from celerypipe.worker.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -58,10 +62,11 @@ SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 #: Seconds the end of a worker waits for its presence to be removed.
 LEAVE_SECONDS = 2.0
 
-app.steps["worker"].add(Pulse)
+app.steps["worker"].update({Start, Pulse})
 app.steps["consumer"].add(Patience)
 keep_large_blocks()
 at_work = AtWork()
+handlers = Handlers()
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -146,6 +151,7 @@ class Settled:
     def __init__(self, configured: Configured, url: str, pool: str, slots: int) -> None:
         self.configured = configured
         self.flag = SharedFlag()
+        self.shutdown = Shutdown(self.flag)
         self.worker = Worker(
             redis_url=url,
             queues=configured.queues,
@@ -162,11 +168,21 @@ class Settled:
     def connect(self) -> None:
         """Hear the signals of its life; also in forked children, which inherit all of this."""
         signals.celeryd_after_setup.connect(self.announce, weak=False)
+        handlers_installed.connect(self.take_over, weak=False)
         signals.worker_ready.connect(self.appear, weak=False)
         signals.worker_shutting_down.connect(self.call_back, weak=False)
         signals.worker_shutdown.connect(self.end, weak=False)
         signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
         signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
+        if self.worker.pool == "prefork":  # its children share the flag with it, not with what their nodes fork
+            signals.worker_process_init.connect(self.part, weak=False)
+        else:
+            self.part()
+
+    def part(self, **_: Any) -> None:
+        """In a process that nodes run in: what they fork shares neither flag nor signal handlers with it."""
+        forks.keep(self.flag)
+        forks.keep(handlers)
 
     def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
@@ -178,15 +194,20 @@ class Settled:
             logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))
         logger.info("serving %d marks: %s", len(served.listings), ", ".join(sorted(served.listings)))
 
+    def take_over(self, sender: Any, **_: Any) -> None:
+        """Fourth: Celery has installed its signal handlers; ours stand in their place."""
+        told = {"sender": sender.hostname, "how": "Warm", "exitcode": os.EX_OK}
+        self.shutdown.install(lambda name: signals.worker_shutting_down.send(sig=name, **told))
+
     def appear(self, sender: Any, **_: Any) -> None:
-        """Fourth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
+        """Fifth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
         if self.present is not None:
             return
         self.present = Present(sender, self.worker, self.configured.served, self.flag)
         self.present.connect()
 
     def call_back(self, **_: Any) -> None:
-        """At SIGTERM, SIGINT, SIGQUIT, inside the signal handler: activations come back, no new bells."""
+        """Told to end, inside the signal handler: activations come back, no new bells."""
         self.flag.raise_it()
         if self.present is not None:
             self.present.keeper.end()
@@ -256,7 +277,7 @@ class Present:
         bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
         if is_bell(bell):
             run, node, slot, token = bell[:4]
-            mailbox = Mailbox(str(run), str(node))
+            mailbox = Mailbox(str(run), str(node), names=self.worker.names)
             self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
 
 
@@ -274,7 +295,9 @@ def join_spawned(sender: Any, **_: Any) -> None:
     text = os.environ.get(SPAWN_VARIABLE)
     if not text:
         return
-    worker, served = spawned.read(text)
+    worker, served, flag = spawned.read(text)
+    forks.keep(flag)
+    forks.keep(handlers)
     signals.worker_process_shutdown.connect(lambda **_: worker.close(), weak=False)
     served.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.

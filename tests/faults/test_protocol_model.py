@@ -74,9 +74,9 @@ class Protocol(RuleBasedStateMachine):
         self._make()
 
     def _make(self) -> None:
-        self.client.set(keys.run(self.box.run), "running", px=keys.RUN_TTL)
-        self.client.set(keys.node(self.box.run, self.box.node), "record", px=keys.DATA_TTL)
-        reply = keys.reply(self.box.run)
+        self.client.set(keys.USUAL.run(self.box.run), "running", px=keys.RUN_TTL)
+        self.client.set(keys.USUAL.node(self.box.run, self.box.node), "record", px=keys.DATA_TTL)
+        reply = keys.USUAL.reply(self.box.run)
         if not self.client.exists(reply):
             self.client.xdel(reply, self.client.xadd(reply, {"n": ""}))
         self.box.make(self.client)
@@ -115,7 +115,7 @@ class Protocol(RuleBasedStateMachine):
             self._send(missing, 1)
 
     def read_replies(self, *_: int) -> None:
-        for item in self.client.call("XRANGE", keys.reply(self.box.run), f"({self.last}", "+"):
+        for item in self.client.call("XRANGE", keys.USUAL.reply(self.box.run), f"({self.last}", "+"):
             self.last = item[0].decode()
             published: Any = as_published(item)
             for result in published.results:
@@ -139,7 +139,7 @@ class Protocol(RuleBasedStateMachine):
         self.born += 1
         holder = Holder(f"{self.box.run}.{self.born}.token-abcd-ef01.{slot}", slot)
         before = self.client.get(f"{self.box.bell}{slot}") or b"r:"
-        if self.client.exists(keys.death(str(names.Holder.read(before.decode()).process))):
+        if self.client.exists(keys.USUAL.death(str(names.Holder.read(before.decode()).process))):
             before = b"r:"  # somebody saw its holder die
         theirs = self._with_a_lease()
         for _ in range(2 if again else 1):
@@ -232,7 +232,7 @@ class Protocol(RuleBasedStateMachine):
         holder = self._holder(which)
         self.holders.remove(holder)
         if count == 1:
-            self.client.set(keys.death(str(names.Holder.read(holder.name).process)), "killed", px=keys.DATA_TTL)
+            self.client.set(keys.USUAL.death(str(names.Holder.read(holder.name).process)), "killed", px=keys.DATA_TTL)
             self.broken = True
 
     def let_a_bell_expire(self, which: int, _: int) -> None:
@@ -241,7 +241,11 @@ class Protocol(RuleBasedStateMachine):
 
     def empty_redis(self, *_: int) -> None:
         bells = [f"{self.box.bell}{slot}" for slot in range(SLOTS)]
-        of_the_run = keys.run(self.box.run), keys.reply(self.box.run), keys.node(self.box.run, self.box.node)
+        of_the_run = (
+            keys.USUAL.run(self.box.run),
+            keys.USUAL.reply(self.box.run),
+            keys.USUAL.node(self.box.run, self.box.node),
+        )
         self.client.delete(*of_the_run, self.box.stream, *bells)
         self.tasks.clear()
         self.broken = True
@@ -253,7 +257,7 @@ class Protocol(RuleBasedStateMachine):
         """What expires is a step: a machine that is busy for two seconds must not be one."""
         for slot in range(SLOTS):
             self.client.pexpire(f"{self.box.bell}{slot}", keys.DATA_TTL)
-        self.client.pexpire(keys.run(self.box.run), keys.DATA_TTL)
+        self.client.pexpire(keys.USUAL.run(self.box.run), keys.DATA_TTL)
 
     @invariant()
     def somebody_comes(self) -> None:

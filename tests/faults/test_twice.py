@@ -107,7 +107,7 @@ def test_two_activations_for_one_mailbox_share_it(
     pipeline = warped("tests.nodes.remote.Echo", "wboth", configuration={"delay": 0.002}, limits=limits)
     reading = Reading(Runner(url).stream(pipeline, map(Message, range(1000))))
     run = key_of(client, "mailbox").decode().split(":")[2]
-    bell = f"{keys.bell(run, 'there')}0"
+    bell = f"{keys.USUAL.bell(run, 'there')}0"
     with app.connection_for_write(broker_url(url)) as connection:
         for stray in range(12):
             reading.wait_for(80 * stray)

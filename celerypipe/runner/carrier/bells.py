@@ -57,7 +57,7 @@ class Bells:
         """A worker appeared: ring at once, also where a bell was rung for one that is gone."""
         if warp.flights:
             self._ttl[warp.name] = keys.RUNG_TTL
-            self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
+            self.ring(client, Mailbox(self.course.run_id, warp.name, names=client.names), warp, force=True)
 
     def plan(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[str, int, int]:
         """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms).

@@ -24,8 +24,8 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
+from celerypipe.redis.namespace import names_at
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
@@ -62,7 +62,7 @@ class RedisCarrier:
         self.keyring = keyring = provisions.keyring
         self._listener = listener
         self.warps: dict[str, Warp] = {}
-        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
+        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None, names=names_at(url)))
         self.files = FileSender(url, course.over.wait, course.say)
         self.cargo = Cargo(url, self.blobs, course.say, may_share=provisions.shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
@@ -126,7 +126,7 @@ class RedisCarrier:
         self.sender.close()
         last = connect(self.url, name="celerypipe-close", timeout=2.0)
         with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
-            last.xadd(keys.reply(self.course.run_id), {"n": ""}, nomkstream=True)
+            last.xadd(last.names.reply(self.course.run_id), {"n": ""}, nomkstream=True)
         for thread in self._threads:
             thread.join(READ_BLOCK + 2.0)
         try:

@@ -172,7 +172,7 @@ class Roster:
         if warp.limits.on_no_worker == "fail":
             text = f"{missing.text}; start one where it shall run: {missing.mend}"
             flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
-            mailbox = Mailbox(self.course.run_id, warp.name)
+            mailbox = Mailbox(self.course.run_id, warp.name, names=client.names)
             if warp.retained is not None:
                 warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are
             for flight in take_back(client, mailbox, flights, stateful=warp.retained is not None):

@@ -63,7 +63,7 @@ class Whereabouts:
             if pending is None:
                 return since
             running, entry = self._running(nearby, pending[0])
-            warming = self._client.exists(keys.warming(pending[0]))
+            warming = self._client.exists(self._client.names.warming(pending[0]))
             if warp.limits.batches.size > 1:
                 since = max(since, time.monotonic() - hints.seconds_since_anew(self._client, pending[0]))
         except Broken:

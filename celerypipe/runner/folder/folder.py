@@ -1,4 +1,7 @@
-"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters."""
+"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters.
+
+Beside them ``report.json`` says how the last run ended, also where no terminal was left to say it on.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from celerypipe.codec.identity import identity
 from celerypipe.contract.reach import Reach, file_name
-from celerypipe.errors import ConfigError
+from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message
 from celerypipe.message.payload import size_bytes
@@ -18,6 +22,8 @@ from celerypipe.runner.folder.letters import DeadLetters
 
 #: What a node printed, a line a message, in its folder.
 CONSOLE = "console.jsonl"
+#: How the last run ended.
+REPORT = "report.json"
 TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 
 
@@ -33,25 +39,32 @@ class Folder:
         self._consoles: dict[str, TextIO] = {}
         self._lock = threading.Lock()
 
-    def make(self, definition: dict[str, Any], nodes: list[str]) -> None:
-        """Make the folders and write the definition, environment names unresolved.
+    def make(self, definition: dict[str, Any], nodes: list[str]) -> bool:
+        """Make the folders and write the definition, environment names unresolved; False: JSON cannot say it.
 
-        A folder that came with a pipeline file may hold links: none is followed out of its reach.
+        Then there is no ``config.json``, since another definition would be read from it. A folder that came with a
+        pipeline file may hold links: none is followed out of its reach.
         """
-        for name in (*nodes, "config.json", "dead_letters", "journals"):
+        for name in (*nodes, "config.json", REPORT, "dead_letters", "journals"):
             self._reach.require(self.path / name)
         if self._telemetry_path is not None:
             self._reach.require(self._telemetry_path)
         try:
             for name in nodes:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            (self.path / "config.json").write_text(json.dumps(definition, indent=2), encoding="utf-8")
+            written = self.path / "config.json"
+            text = _in_json(definition)
+            if text is not None:
+                written.write_text(text, encoding="utf-8")
+            else:
+                written.unlink(missing_ok=True)
             if self._telemetry_path is not None:
                 self._file = self._telemetry_path.open("a", newline="", encoding="utf-8")
                 if self._file.tell() == 0:
                     csv.writer(self._file).writerow(TELEMETRY_COLUMNS)
         except OSError as error:
             raise ConfigError(f"pipeline.folder: cannot write to {self.path}: {error}") from None
+        return text is not None
 
     def of(self, node: str) -> Path:
         """The folder of one node."""
@@ -87,6 +100,10 @@ class Folder:
             file.write(line + "\n")
             file.flush()  # who looks at a run that goes on sees what was printed so far
 
+    def keep(self, report: str) -> None:
+        """Write how the run ended."""
+        (self.path / REPORT).write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
+
     def close(self) -> None:
         """Close the files."""
         with self._lock:
@@ -96,3 +113,18 @@ class Folder:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def _in_json(definition: dict[str, Any]) -> str | None:
+    """The definition as JSON, where a tuple is a list; None if something else would be read from it."""
+    try:
+        text = json.dumps(definition, indent=2)
+        return text if identity(json.loads(text)) == identity(_with_lists(definition)) else None
+    except (TypeError, ValueError, CodecError):  # an array, a cycle, an object of a class that only Python knows
+        return None
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value

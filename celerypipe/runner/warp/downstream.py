@@ -43,11 +43,11 @@ class Downstream:
         def fetch_and_bury() -> None:
             here = warp.carrier.here(message)
             if here is not None:
-                warp.bury(here, error, attempt, note)
+                warp.bury(here, error, attempt, note=note)
             else:
                 first = payload.lineage.steps[0][0].name
                 lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
-                warp.bury(payload.lineage.ancestor, error, attempt, lost, first)
+                warp.bury(payload.lineage.ancestor, error, attempt, note=lost, starts_at=first)
             warp.course.left(message)
 
         warp.course.hold(message)

@@ -51,8 +51,8 @@ class Activation:
         self._claimed = beginning.claimed
         self._first = beginning.first
         run, shares = self.home.mailbox.run, self.home.record.shared
-        signed = self.home.mailbox.keyring is not None
-        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed)
+        signed, names = self.home.mailbox.keyring is not None, self.home.mailbox.names
+        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed, names)
         self._began = 0.0
         self._leaving = False
         self._held: dict[str, str] = {}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
+from celerypipe import forks
 from celerypipe.worker.activation.deadman import DeadMan
 
 #: Seconds between an interrupt that had no effect and the end of the process.
@@ -47,12 +48,18 @@ class Alarm:
 
     def __enter__(self) -> Alarm:
         self._previous = signal.signal(signal.SIGALRM, self._ring)
+        forks.keep(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self.unguard()
         signal.signal(signal.SIGALRM, self._previous)
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, which has no clock running; whoever sets one there means something of his own."""
+        if signal.getsignal(signal.SIGALRM) == self._ring:
+            signal.signal(signal.SIGALRM, self._previous)
 
     def call(
         self,

@@ -168,7 +168,7 @@ class Keeper:
         current = lease.current
         try:
             if lease.warming:
-                client.pexpire(keys.warming(lease.owner), keys.WARMING_TTL)
+                client.pexpire(client.names.warming(lease.owner), keys.WARMING_TTL)
             seen = lease.mailbox.refresh(client, lease.slot, lease.owner, current)
         except Broken as error:
             # A lease that cannot be refreshed may lapse; publishing checks who owns a message, so nothing is doubled.

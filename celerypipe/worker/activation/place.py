@@ -14,6 +14,8 @@ from pathlib import Path
 from celerypipe.mailbox.deaths import say_birth
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.keys import Names
+from celerypipe.redis.namespace import names_at
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
@@ -62,8 +64,10 @@ class Worker:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Brings the files here that messages come with.
     files: FileFolder = field(init=False)
+    names: Names = field(init=False)
 
     def __post_init__(self) -> None:
+        self.names = names_at(self.redis_url)
         settings = Settings.from_environment()
         base = settings.files or Path(tempfile.gettempdir())
         self.files = FileFolder(

@@ -91,10 +91,13 @@ class Running:
 
     def call(self, function: Callable[[Given], Returned], given: Given, name: str) -> Returned:
         """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""
-        self.instance.name = self.name  # equal nodes share one
-        if self.instance.node is None:
+        instance = self.instance
+        instance.name = self.name  # equal nodes share one
+        if instance.node is None:
             with self.preparing():
-                self.instance.warm()
+                instance.warm()
+        else:
+            instance.node.name = self.name
         timeout = self.record.timeout
         if timeout is not None:
             self.lease.until = time.monotonic() + timeout
@@ -118,7 +121,7 @@ class Running:
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """A node is made or let go: no message's time, and the runner can see that."""
-        sign = keys.warming(self.lease.owner)
+        sign = self.lease.mailbox.names.warming(self.lease.owner)
         self.client.set(sign, 1, px=keys.WARMING_TTL)
         self.lease.warming = True
         try:

@@ -61,7 +61,7 @@ class Serving(Running):
 
     def claimed(self, entry: Entry) -> bool:
         """Count one more try at a message whose process died; False: it was given up instead."""
-        name = keys.attempts(self.mailbox.run, self.mailbox.node)
+        name = self.mailbox.names.attempts(self.mailbox.run, self.mailbox.node)
         tried = self.client.hincrby(name, str(entry.sequence), 1)
         died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
         self.client.pexpire(name, keys.DATA_TTL)

@@ -10,13 +10,11 @@ from typing import Any
 import celery
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, Trouble
 from celerypipe.redis.signing import refused_bell, signed_bell
 from celerypipe.worker.activation.activation import READ_MOST, Activation
@@ -62,7 +60,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             )
         run_id, name, slot, token, *signature = bell
         keyring = self.worker.keyring
-        mailbox = Mailbox(str(run_id), str(name), keyring)
+        mailbox = Mailbox(str(run_id), str(name), keyring, self.worker.names)
         if (signature or keyring) and (wrong := refused_bell(keyring, self.name, bell[:4], *signature)):
             if self.worker.refusals.add("task", wrong):
                 logger.warning("refused a task: %s; what follows is counted, not said", wrong)
@@ -103,13 +101,15 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             return f"broken off: {error}"
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
+        if beginning.record is None:  # also one that is of another type: the runner misses it then, and writes it anew
+            client.delete(client.names.node(lease.mailbox.run, lease.mailbox.node))
         if beginning.record is None or not beginning.running:
             client.delete(lease.bell)
             return "the run is over"
         try:
             record = Record.read(lease.mailbox.read_record(beginning.record))
         except BadSignature:  # the runner misses it soon and writes it anew
-            client.delete(keys.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
+            client.delete(client.names.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
             lease.mailbox.refuse(client, lease.owner, "record")
             return "refused"
         except CodecError as error:
@@ -130,7 +130,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
-        instance = place.shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
+        instance = place.shelf.lend(self.listing, record)
         serving = (StatefulServing if self.listing.node.stateful else Serving)(client, lease, record, instance)
         neighbours = Neighbours(
             client,

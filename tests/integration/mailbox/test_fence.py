@@ -33,7 +33,7 @@ def fence(redis_client: Client, request: pytest.FixtureRequest) -> Iterator[Fenc
     mailbox = Mailbox(request.node.name[:40], "there")
     made = Fence(mailbox)
     made.rewind(redis_client, -1, ("", b"", ()))
-    redis_client.xadd(keys.reply(mailbox.run), {"n": ""})
+    redis_client.xadd(keys.USUAL.reply(mailbox.run), {"n": ""})
     call(
         redis_client,
         mailbox.sending([packed_entry(number, 0, "", b"") for number in range(4)], token="t", wanted=1, ttl=60_000),
@@ -142,7 +142,7 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
     retained.give_up(2, Message(2)).sent_at = 1.0
     retained.give_up(3, Message(3)).sent_at = time.monotonic()  # this moment
     warp: Any = SimpleNamespace(name="there", retained=retained, limits=SimpleNamespace(pinned=False))
-    holdings: Any = SimpleNamespace(mailboxes={"there": fence.mailbox}, keyring=None)
+    holdings: Any = SimpleNamespace(mailboxes={"there": fence.mailbox}, keyring=None, names=fence.mailbox.names)
     course: Any = SimpleNamespace(run_id=fence.mailbox.run)
     unasked: Any = None
     states = States(course, holdings, unasked, unasked)

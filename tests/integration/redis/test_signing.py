@@ -72,7 +72,7 @@ def a_waiting_message(client: Client, run: str, node: str) -> tuple[bytes, bytes
     """The last message of a mailbox that has several: its id and its bytes."""
 
     def last() -> Any:
-        found = client.xrevrange(keys.mailbox(run, node), count=10)
+        found = client.xrevrange(keys.USUAL.mailbox(run, node), count=10)
         return found[0] if len(found) == 10 else None
 
     entry_id, fields = eventually(last, "a message that waits")
@@ -81,22 +81,22 @@ def a_waiting_message(client: Client, run: str, node: str) -> tuple[bytes, bytes
 
 def alter_a_message(client: Client, run: str) -> None:
     entry_id, raw = a_waiting_message(client, run, "n0")
-    client.xdel(keys.mailbox(run, "n0"), entry_id)
-    client.xadd(keys.mailbox(run, "n0"), {"m": raw.replace(raw[40:41], b"\x00")[:-20] + raw[-20:]})
+    client.xdel(keys.USUAL.mailbox(run, "n0"), entry_id)
+    client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": raw.replace(raw[40:41], b"\x00")[:-20] + raw[-20:]})
 
 
 def add_a_message(client: Client, run: str) -> None:
     evil = codec.encode_joined([Message("evil")])
-    client.xadd(keys.mailbox(run, "n0"), {"m": packed_entry(3, 0, "", evil)})
-    client.xadd(keys.mailbox(run, "n1"), {"m": a_waiting_message(client, run, "n0")[1]})
+    client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": packed_entry(3, 0, "", evil)})
+    client.xadd(keys.USUAL.mailbox(run, "n1"), {"m": a_waiting_message(client, run, "n0")[1]})
 
 
 def drown_a_message(client: Client, run: str) -> None:
     """Somebody takes all that waits for others."""
     entry_id, raw = a_waiting_message(client, run, "n0")
-    client.xdel(keys.mailbox(run, "n0"), entry_id)
+    client.xdel(keys.USUAL.mailbox(run, "n0"), entry_id)
     moved = packed_entry(1000, 0, "", b"")[:14] + raw[14:]
-    client.xadd(keys.mailbox(run, "n0"), {"m": moved})
+    client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": moved})
 
 
 def answer_in_its_place(client: Client, run: str) -> None:
@@ -106,8 +106,8 @@ def answer_in_its_place(client: Client, run: str) -> None:
     for stranger in (Mailbox(run, "n0"), Mailbox(run, "n1", Keyring.parse(OTHER)), Mailbox(run, "nobody")):
         worker, node, *flat = stranger.publishing("host.1.me.0", fakes)[6:]
         fields = [part for raw in flat[1::2] for part in ("r", raw)]
-        client.call("XADD", keys.reply(run), "*", "n", node, "w", worker, *fields)
-    client.xadd(keys.reply(run), {"what": "is this"})
+        client.call("XADD", keys.USUAL.reply(run), "*", "n", node, "w", worker, *fields)
+    client.xadd(keys.USUAL.reply(run), {"what": "is this"})
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_an_altered_record_is_refused_and_written_anew(
         nonlocal bell
         for number in range(3):
             yield Message(number)
-            record, bell = keys.node(run_of(runner), "there"), keys.bell(run_of(runner), "there")
+            record, bell = keys.USUAL.node(run_of(runner), "there"), keys.USUAL.bell(run_of(runner), "there")
             eventually(lambda number=number: len(out) > number, "its result")
             eventually(lambda bell=bell: not redis_client.exists(f"{bell}0"), "the end of the activation")
             evil = codec.encode_value({"mark": "tests.nodes.remote.Echo", "configuration": {"delay": 60.0}})

@@ -48,3 +48,20 @@ def test_a_record_that_no_runner_wrote_is_refused(change: dict[str, Any]) -> Non
     for value in (None, [], 5, {}, "record", {"configuration": {}}):
         with pytest.raises(CodecError, match="no record of a node"):
             Record.read(codec.encode_value(value))
+
+
+def test_its_key_is_exact_and_made_once() -> None:
+    zeros, seven = np.zeros(2000), np.zeros(2000)
+    seven[1000] = 7
+
+    def record(**values: Any) -> Record:
+        return Record(**{**RECORD, **values})
+
+    records = [record(configuration={"mask": zeros}), record(configuration={"mask": seven}), record(configuration={})]
+    records += [record(configuration=None), record(configuration={}, pinned=True), record(configuration={}, mark="m")]
+    assert len({each.key for each in records}) == len(records)
+    assert record(configuration={"a": 1, "b": 2}).key == record(configuration={"b": 2, "a": 1}).key
+    assert record(timeout=5, batch=2, neighbours=()).key == record().key, "how it is served makes no other instance"
+    for each in records:
+        assert Record.read(each.write()).key == each.key
+    assert Record.read(record(digest="made by the runner").write()).digest == "made by the runner"

@@ -73,7 +73,7 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
             with connect(private_redis.url) as client:
                 (name,) = client.scan_iter("celerypipe:node:*:there")
                 run = name.decode().split(":")[2]
-                client.set(f"{keys.bell(run, 'there')}0", "elsewhere.1.token.0", px=1000)
+                client.set(f"{keys.USUAL.bell(run, 'there')}0", "elsewhere.1.token.0", px=1000)
 
     took = run_with_pauses(private_redis.url, 5, hold)
     assert [seconds > 0.9 for seconds in took] == [False, True, False, True, False]

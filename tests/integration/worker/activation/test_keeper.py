@@ -29,7 +29,7 @@ class Held:
 
     def __init__(self, client: redis.Redis, url: str) -> None:
         self.mailbox = Mailbox(new_id(), "node")
-        client.set(keys.run(self.mailbox.run), "running", px=keys.RUN_TTL)
+        client.set(keys.USUAL.run(self.mailbox.run), "running", px=keys.RUN_TTL)
         self.mailbox.make(client)
         self.lease = Lease(self.mailbox, 0, "host.1.token.0", Unarmed())
         assert call(client, self.mailbox.taking(0, self.lease.owner))
