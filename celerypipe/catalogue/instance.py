@@ -149,7 +149,7 @@ def as_messages(output: Any, name: str) -> list[Message]:
 
 
 def brief(error: BaseException) -> str:
-    """Say an exception by its type and the beginning of its text, and our advice; our own errors speak for themselves."""
+    """Say an exception by its type, the beginning of its text and our advice; our own errors speak for themselves."""
     try:
         text = _cut(str(error))
     except Exception:  # noqa: BLE001  # user code, which must not take the activation with it

@@ -185,3 +185,15 @@ def raised_copy(array: NDArray[Any], items: Any = ()) -> tuple[NDArray[Any], int
     """Add one to an array of its own."""
     array += 1
     return array, len(items)
+
+
+@node(queue="writes")
+def counted(count: int) -> list[int]:
+    """Return a list of so many."""
+    return list(range(count))
+
+
+@node(queue="writes")
+def length(items: list[int]) -> int:
+    """Return how many there are."""
+    return len(items)

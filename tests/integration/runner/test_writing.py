@@ -13,7 +13,7 @@ import pytest
 from celerypipe import Message, NodeDefinition, NodeFailed, Pipeline, Runner
 from celerypipe.catalogue.cure import CURE
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
-from tests.nodes.writing import CONFIG, raised, raised_copy
+from tests.nodes.writing import CONFIG, counted, length, raised, raised_copy
 from tests.servers import StartWorker
 
 #: Arrays of a size that travels in its message, and of one that lies apart.
@@ -199,6 +199,9 @@ def test_a_function_gets_its_arguments_in_the_same_way(
         found = [call.result(20) for call in calls]
         assert [(float(made[0]), length) for made, length in found] == [(1.0, 1), (1.0, 2)]
         assert array[0] == 0
+        listed = runner.submit(counted, 3)
+        listed.result(20).append(3)  # what its user does with a result changes no call that gets it
+        assert runner.submit(length, listed).result(20) == 3
         with pytest.raises(ValueError, match="read-only"):
             found[0][0][0] = 1
 
