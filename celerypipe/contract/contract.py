@@ -174,6 +174,17 @@ class Sink(Node):
         """
         self.update(message)
 
+    #: Ends the error about a message that would replace another one: how to give each a place of its own.
+    tell_apart: ClassVar[str] = "let the sink's place() tell them apart"
+
+    def place(self, message: Message) -> str:
+        """Return the path of the file that this message is written to, if it has one of its own; by default none.
+
+        A run gives a place to one message only: a second one would replace the first, so it fails. Called before
+        ``update``; for a warped sink by the runner, where its class is known there, of a node that is only made.
+        """
+        return ""
+
     def update_batch(self, messages: list[Message]) -> None:
         """Take several messages out of the pipeline at once; as :meth:`Proc.update_batch`, but nothing is returned."""
         raise NotImplementedError(f"{type(self).__name__} has no update_batch() method")

@@ -1,7 +1,8 @@
 """Hints: what an activation says that its mailboxes do not show, for a runner that asks where a late message is.
 
 A mailbox shows who was given an entry, and that the oldest one runs. It shows neither what runs as one batch, nor what
-is held back until a batch is full, nor that a batch failed and each of its messages begins once more.
+is held back until a batch is full, nor that a batch failed and each of its messages begins once more, nor that nobody
+takes an entry since a process is about to be freed of the one before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from celerypipe.mailbox.deaths import said_in
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, accepted
 
 
 def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
@@ -47,6 +48,24 @@ def seconds_since_anew(client: Client, consumer: str) -> float:
     """Return how long ago that was said, by Redis' clock; infinite if it was not."""
     left = int(client.pttl(client.names.anew(consumer)))
     return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
+
+
+def say_freeing(client: Client, queue: str, process: str) -> None:
+    """A process was late with a message: it hears the interrupt in a moment, or ends and is replaced."""
+    now, key = int(client.now() * 1000), client.names.freeing(queue)
+    known = ("ZADD", key, now + keys.FREEING_TTL, process)
+    accepted(client.together(known, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.FREEING_TTL)))
+
+
+def say_freed(client: Client, queues: Sequence[str], process: str) -> None:
+    """The process is at work on nothing of that any more."""
+    for queue in queues:
+        client.zrem(client.names.freeing(queue), process)
+
+
+def is_freeing(client: Client, queue: str) -> bool:
+    """Does a slot of this queue come back in a moment?"""
+    return bool(client.zrangebyscore(client.names.freeing(queue), int(client.now() * 1000), "+inf"))
 
 
 def _lasting(timeout: float) -> int:

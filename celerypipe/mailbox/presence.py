@@ -13,8 +13,11 @@ from typing import Annotated, Any
 
 import msgspec
 
+from celerypipe.mailbox import protocol
+from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -39,6 +42,16 @@ class MarkShape(msgspec.Struct):
     arguments: list[ArgumentShape]
     code: str = ""
     cache_meta: list[str] = []
+
+
+class WorkerShape(msgspec.Struct):
+    """What a presence says in every protocol; without ``protocol`` in one that is older than all with a number."""
+
+    id: str
+    host: str
+    pid: int
+    queues: list[str]
+    protocol: tuple[int, int] = (0, 0)
 
 
 class PresenceShape(msgspec.Struct):
@@ -71,14 +84,30 @@ def read_presences(client: Client) -> list[Presence]:
 
 
 def _record(text: bytes) -> Presence | None:
-    """What one worker says; None if no worker of ours said it: one stranger must not take all runs down."""
+    """What one worker says; None if no worker of ours said it: one stranger must not take all runs down.
+
+    Of a worker whose protocol is unknown here only that is taken which never changes: it has no slots, and no marks.
+    """
     try:
         record = json.loads(text)
+        known = msgspec.to_builtins(msgspec.convert(record, WorkerShape))
+        if not protocol.SPOKEN.understands(Spoken(*known["protocol"])):
+            return {**known, "pool": "", "slots": 0, "marks": {}, "versions": {}, "interrupts": False}
         shape = msgspec.convert(record, PresenceShape)
     except (ValueError, RecursionError) as error:
         logger.debug("a presence that no worker of celerypipe wrote: %s", error)
         return None
     return {**msgspec.structs.asdict(shape), **record}
+
+
+def foreign(worker: Presence) -> str:
+    """Say that it speaks another protocol than this side, and the cure; nothing if it does not."""
+    return unlike(protocol_of(worker.get("protocol")) or Spoken(), worker["host"])
+
+
+def stranger(worker: Presence, keyring: Keyring | None) -> str:
+    """Say why this side and a worker do not understand each other, and the cure; nothing if they do."""
+    return foreign(worker) or strangers(keyring, worker.get("keys", ()))
 
 
 def write_presence(client: Client, record: Presence) -> None:

@@ -10,6 +10,8 @@ import msgspec
 from celerypipe import codec
 from celerypipe.codec.identity import identity
 from celerypipe.errors import CodecError
+from celerypipe.mailbox import protocol
+from celerypipe.mailbox.protocol import protocol_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,16 @@ class Record:
 
     def write(self) -> bytes:
         """Encode it."""
-        return codec.encode_value({field.name: getattr(self, field.name) for field in fields(self)})
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return codec.encode_value({"protocol": list(protocol.SPOKEN), **said})
 
     @classmethod
     def read(cls, data: bytes) -> Record:
         """Decode it; :class:`CodecError` when it is of another version, or was written by nobody who knows how."""
         values = codec.decode_value(data)
+        spoken = protocol_of(values.pop("protocol", None)) if type(values) is dict else None
+        if spoken is None or not protocol.SPOKEN.understands(spoken):
+            raise CodecError(f"no record of a node in {protocol.SPOKEN}: {spoken or 'it names none'}")
         configuration = values.get("configuration", ()) if type(values) is dict else ()
         named = type(configuration) is dict and all(type(name) is str for name in configuration)
         if configuration is not None and not named:

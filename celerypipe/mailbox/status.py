@@ -14,7 +14,7 @@ import msgspec
 import redis
 
 from celerypipe.mailbox.holder import Holder
-from celerypipe.mailbox.presence import Presence, read_presences
+from celerypipe.mailbox.presence import Presence, foreign, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
 
@@ -87,6 +87,8 @@ class WorkerStatus:
     queues: tuple[str, ...]
     age: float
     busy: tuple[Busy, ...]
+    #: Why it serves no run of this celerypipe; empty if it does.
+    stranger: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,4 +227,5 @@ def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     )
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
-    return WorkerStatus(record["id"], record["host"], record["pid"], record["pool"], record["slots"], queues, age, own)
+    facts = record["id"], record["host"], record["pid"], record["pool"], record["slots"]
+    return WorkerStatus(*facts, queues, age, own, foreign(record))

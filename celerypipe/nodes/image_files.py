@@ -110,8 +110,9 @@ class ImageFilesSource(Source):
 
 
 class ImageFilesSink(Sink):
-    """Writes each :class:`Image` to a file of its own, which appears whole or not at all; one of that name is replaced.
+    """Writes each :class:`Image` to a file of its own, which appears whole or not at all.
 
+    A file of that name that was there before is replaced; one that this run wrote is not: the second message fails.
     Takes uint8, and uint16 where the file format does; RGB, RGBA, BGR, BGRA or GRAY, and without ``pixel_format``
     by the number of channels: 1 GRAY, 3 RGB, 4 RGBA.
 
@@ -121,6 +122,8 @@ class ImageFilesSink(Sink):
     ``sequence`` and ``version``. Its suffix decides the file format. In texts from a message only letters, digits,
     ``_``, ``-`` and ``.`` are kept, others become ``_``: no message can name a file outside the folder
     """
+
+    tell_apart = "write a 'pattern' that tells them apart, such as '{sequence}-{name}.png'"
 
     def __init__(self, folder: str | None = None, pattern: str = "{name}.png") -> None:
         self.target_folder = None if folder is None else Path(folder)
@@ -149,7 +152,7 @@ class ImageFilesSink(Sink):
 
     def update(self, message: Message) -> None:
         """Write the picture; TypeError for another payload, LookupError when ``meta`` lacks an entry of ``pattern``."""
-        target = self.target(message)
+        target = self._settled() / self._name_for(message)
         self.reach.require(target.parent)  # a link below the folder may lead out of it
         content = encoded(message.payload, self.suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +163,11 @@ class ImageFilesSink(Sink):
         finally:
             draft.unlink(missing_ok=True)
 
-    def target(self, message: Message) -> Path:
+    def place(self, message: Message) -> str:
         """Return the file that the message goes to."""
+        return str((self.target_folder or Path()) / self._name_for(message))
+
+    def _name_for(self, message: Message) -> str:
         known = {
             **message.meta,
             "id": message.id,
@@ -172,7 +178,7 @@ class ImageFilesSink(Sink):
         if missing := sorted(self.fields - known.keys()):
             had = ", ".join(map(repr, message.meta)) or "nothing"
             raise LookupError(f"pattern: {self.pattern!r} asks for {missing[0]!r}; this message's meta has {had}")
-        return self._settled() / self.pattern.format(**{field: _safe(known[field]) for field in self.fields})
+        return self.pattern.format(**{field: _safe(known[field]) for field in self.fields})
 
     def _settled(self) -> Path:
         if self.target_folder is None:

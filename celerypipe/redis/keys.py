@@ -19,6 +19,8 @@ RUNG_TTL = 2_000
 RUNG_TTL_MAX = 60_000
 #: The sign that a node warms up for a message; refreshed every second, and longer than an import may hold the GIL.
 WARMING_TTL = 15_000
+#: The sign that a slot comes back in a moment: a stuck process ends two or three seconds after its message is late.
+FREEING_TTL = 5_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: A worker's presence, in seconds, and how often the worker refreshes it.
@@ -102,6 +104,10 @@ class Names:
     def anew(self, consumer: str) -> str:
         """There since an activation's batch brought nothing; its TTL says for how long."""
         return f"{self.prefix}:anew:{consumer}"
+
+    def freeing(self, queue: str) -> str:
+        """Sorted set of the processes serving a queue whose slot comes back in a moment; the score is until when."""
+        return f"{self.prefix}:freeing:{queue}"
 
     def death(self, place: str) -> str:
         """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""

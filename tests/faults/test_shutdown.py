@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import signal
-import termios
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers.terminal import Terminal
 
 
 def at_work(redis_url: str, queue: str, folder: Path, seconds: float, messages: int = 1) -> Reading:
@@ -62,17 +60,10 @@ def test_what_is_ignored_when_it_starts_stays_ignored(
 def test_a_terminal_that_is_closed_ends_it_when_what_is_at_work_has_ended(
     start_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
-    ours, theirs = os.openpty()
-
-    def own_terminal() -> None:
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    worker = start_worker(
-        "tty", pool="prefork", concurrency=1, config=CONFIG, stdin=theirs, stdout=theirs, preexec_fn=own_terminal
-    )
-    os.close(theirs)
+    terminal = Terminal()
+    worker = start_worker("tty", pool="prefork", concurrency=1, config=CONFIG, **terminal.how)
     reading = at_work(redis_url, "tty", tmp_path, 2.0)
-    os.close(ours)
+    terminal.close()
     assert reading.payloads() == [2.0]
     assert worker.wait_for_end() == 0
     assert (tmp_path / "diary").read_text() == "2.0\n"

@@ -13,6 +13,7 @@ import pytest
 
 from celerypipe import ConfigError, Message, Runner, codec
 from celerypipe.celery.application import app
+from celerypipe.mailbox.bell import Bell
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.url import broker_url
@@ -113,7 +114,7 @@ def test_two_activations_for_one_mailbox_share_it(
             reading.wait_for(80 * stray)
             if stray % 2:
                 client.delete(bell)
-            arguments = [run, "there", 0, f"stray{stray}"]
+            arguments = Bell(run, "there", 0, f"stray{stray}").arguments("tests.nodes.remote.Echo", None)
             app.send_task(
                 "tests.nodes.remote.Echo", arguments, queue="wboth", connection=connection, ignore_result=True
             )

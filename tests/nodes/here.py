@@ -94,6 +94,28 @@ class OnADisk(JsonLinesSource):
             yield message
 
 
+class Notes(Sink):
+    """Writes payloads, a name and a text, each into the file of that name."""
+
+    tell_apart = "give them other names"
+
+    def __init__(self, folder: str) -> None:
+        self.target = Path(folder)
+
+    def place(self, message: Message) -> str:
+        return str(self.target / message.payload[0])
+
+    def update(self, message: Message) -> None:
+        Path(self.place(message)).write_text(message.payload[1])
+
+
+class Twice(Proc):
+    """Sends what it gets two times."""
+
+    def update(self, message: Message) -> list[Message]:
+        return [message, message]
+
+
 class Keep(Proc):
     """Sends on the numbers that ``every`` divides."""
 

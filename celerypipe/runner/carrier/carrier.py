@@ -74,11 +74,11 @@ class RedisCarrier:
         self._closing = False
         self._told: set[type[BaseException]] = set()
         self._client: Client = connect(url, name="celerypipe-post")
-        self.roster = Roster(course, keyring)
-        self.bells = Bells(course, self.roster, url, keyring)
-        self.whereabouts = Whereabouts(url, self.roster)
-        self.sender = Sender(self._client, self.bells, self.mailboxes, self)
         doubts = Doubts(course, keyring, self.warps)
+        self.roster = Roster(course, keyring, doubts.declining)
+        self.whereabouts = Whereabouts(url, self.roster)
+        self.bells = Bells(course, self.roster, self.whereabouts, url, keyring)
+        self.sender = Sender(self._client, self.bells, self.mailboxes, self)
         self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)
@@ -177,7 +177,7 @@ class RedisCarrier:
             return None
         where, company, behind = taken
         for other, held_up in behind:
-            self.post(other, held_up, wait=False)
+            other.send_unbegun(held_up)
         return where, company
 
     def began(self, warp: Warp, flight: Flight) -> float:
@@ -258,13 +258,13 @@ class RedisCarrier:
 
     def give_away(self, warp: Warp) -> list[Flight]:
         """Take back all that is out for a warp that another carrier serves from now on."""
-        self.sender.forget(warp)
         flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
         for flight in flights:
             self.withdraw(warp, flight)
             self.settled(warp, flight)
             flight.message = self.here(flight.message) or flight.message
             flight.data, flight.blob, flight.note = None, None, None
+        self.sender.forget(warp)  # also what was taken back behind another one, to be sent again
         return flights
 
     def _keep(self, warp: Warp, now: float) -> None:

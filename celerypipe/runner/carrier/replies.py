@@ -15,7 +15,7 @@ from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, a
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.holdings import Holdings
-from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Verdict, opened, unreadable
+from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Unbegun, Verdict, opened, unreadable
 from celerypipe.runner.carrier.repair import send_again
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.whereabouts import Whereabouts
@@ -93,6 +93,9 @@ class Replies:
         return answers[-1][0][1] if answers[-1] else ()
 
     def _take_all(self, published: Published) -> None:
+        if published.declined:
+            self._doubts.declined(published.declined)
+            return
         if published.refused:
             self._doubts.add(published.node, "result", published.refused)
         warp = self.warps.get(published.node)
@@ -150,6 +153,8 @@ class Replies:
                 if unseen:
                     self._cargo.unseen(warp, flight)
                 send_again(self._cargo, warp, flight)
+            case Unbegun():
+                warp.send_unbegun(flight)
             case Altered(noted):
                 self._doubts.add(warp.name, "payload")
                 if not noted:

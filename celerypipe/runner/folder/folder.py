@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -45,13 +46,25 @@ class Folder:
         Then there is no ``config.json``, since another definition would be read from it. A folder that came with a
         pipeline file may hold links: none is followed out of its reach.
         """
-        for name in (*nodes, "config.json", REPORT, "dead_letters", "journals"):
+        own = ("config.json", REPORT, "dead_letters", "journals")
+        for name in (*nodes, *own):
             self._reach.require(self.path / name)
+        for name in nodes:
+            if name.casefold() in own:
+                raise ConfigError(
+                    f"pipeline.folder: {name!r} is the name of a node and of a part of it; rename the node"
+                )
         if self._telemetry_path is not None:
             self._reach.require(self._telemetry_path)
         try:
+            known: dict[tuple[int, int], str] = {}
             for name in nodes:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
+                made = (self.path / name).stat()  # on some file systems A is a
+                if (twin := known.setdefault((made.st_dev, made.st_ino), name)) != name:
+                    raise ConfigError(
+                        f"pipeline.folder: nodes {twin!r} and {name!r} have one folder; rename one of them"
+                    )
             written = self.path / "config.json"
             text = _in_json(definition)
             if text is not None:
@@ -82,10 +95,16 @@ class Folder:
                 csv.writer(self._file).writerow(row)
 
     def dump(self, node: str, message: Message) -> None:
-        """Write a message as ``auto_<id>.json`` into its node's folder."""
-        (self.of(node) / f"auto_{file_name(message.id)}.json").write_text(
-            message.to_json(), encoding="utf-8", errors="backslashreplace"
-        )
+        """Write a message as ``auto_<id>.json`` into its node's folder; another one of that id gets a longer name."""
+        more = ""
+        while True:
+            path = self.of(node) / f"auto_{file_name(message.id)}{more}.json"
+            try:
+                with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(message.to_json())
+                return
+            except FileExistsError:
+                more = f"-{secrets.token_hex(4)}"
 
     def console(self, node: str, message: Message, console: Console, outcome: str) -> None:
         """Add what a node printed for a message to ``console.jsonl`` in its folder."""

@@ -17,6 +17,7 @@ from celerypipe.message.ownership import own
 from celerypipe.runner.folder.letter import name_of
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import Join
+from celerypipe.runner.stations.places import Places
 from celerypipe.runner.stations.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class Station:
         self.outlets: list[Outlet] = []
         self.open_links: set[str] = set()
         self.join: Join = Join(node.name, (), 1)
+        #: Of a sink that writes each message to a place of its own.
+        self.places: Places | None = None
         #: Guards what waits in here; ``changed`` tells who waits for room, or for more to come.
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)

@@ -77,7 +77,7 @@ def only_next(warp: Warp) -> Warp | None:
     station = warp.outlets[0].station
     if not isinstance(station, Warp) or station.queue != warp.queue or len(station.open_links) != 1:
         return None
-    if warp.seen_here or station.seen_here:
+    if warp.seen_here or station.seen_here or station.places is not None:
         return None
     mine, its = warp.limits, station.limits
     if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):

@@ -98,11 +98,15 @@ class Memory:
         if twice and not self.fence.discard(self.client, self.lease.owner, twice):
             self.lease.state = "lost"
 
+    def regain(self) -> None:
+        """The line to Redis broke: hold what was given along it, and did not arrive."""
+        known = {*self._unsaved, *(entry.id for entry in self.held.values())}
+        self.hold([entry for entry in self.fence.pending(self.client, self.lease.owner) if entry.id not in known])
+
     def contents(self, entry: Entry) -> Contents:
         """Get what an entry refers to."""
         if not entry.blob:
             return Contents({})
-        self.lease.alarm.unguard()
         contents = self.store.open(self.client, [entry.blob])
         self._unsaved_bytes += contents.found_size()
         return contents
@@ -270,7 +274,6 @@ class Memory:
             raise self.trouble(f"{what}() failed: {brief(error)}", traceback=trace(error)) from None
         finally:
             self.lease.until = math.inf
-            self.lease.alarm.unguard()  # what follows waits for Redis
 
     # -- what to say ------------------------------------------------------------------------------------------------
 

@@ -200,7 +200,8 @@ class Neighbours:
         if self._equal(serving.record) is not None:
             return
         if serving.record.pinned:
-            serving.instance.destroy()  # without restore() it cannot begin anew
+            with serving.lease.alarm.switch.patient():
+                serving.instance.destroy()  # without restore() it cannot begin anew
         else:
             self._shelf.give_back(serving.record, serving.instance)
 

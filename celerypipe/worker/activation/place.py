@@ -22,6 +22,7 @@ from celerypipe.worker.activation.alarm import Alarm, Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.files import FileFolder
 from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.quota import Limits, Quota
 from celerypipe.worker.activation.shelf import Shelf
 from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckWatch
 
@@ -34,8 +35,10 @@ class Place:
 
     shelf: Shelf
     keeper: Keeper
+    switch: DeadMan
+    #: What this process may still work on, if that is limited.
+    quota: Quota | None = None
     clients: threading.local = field(default_factory=threading.local)
-    switch: DeadMan | None = None
     watch: StuckWatch | None = None
     #: Redis knows that this process is none that died before.
     known: bool = False
@@ -60,6 +63,8 @@ class Worker:
     #: None: neither tasks nor messages are signed.
     keyring: Keyring | None = None
     refusals: Refusals = field(default_factory=Refusals)
+    #: How long each pool process works before another replaces it.
+    limits: Limits = field(default_factory=Limits)
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Brings the files here that messages come with.
@@ -80,8 +85,10 @@ class Worker:
         if pid not in self._places:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
+                switch = DeadMan(None if self.stuck_after is None else self.stuck_after + LATER)
                 keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
-                self._places.setdefault(pid, Place(Shelf(slots), keeper))
+                quota = Quota(self.limits) if self.limits else None
+                self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch, quota))
         return self._places[pid]
 
     def process(self, pid: int) -> Process:
@@ -105,17 +112,15 @@ class Worker:
         with self._lock:
             if not place.known:
                 place.known = True
-                if self.stuck_after is not None and self.pool not in ("prefork", "solo"):
-                    place.switch = DeadMan(self.stuck_after + LATER)
                 grace = self.stuck_after or GRACE_AMONG_OTHERS
-                beat = place.switch.renew if place.switch is not None else bool
-                place.watch = StuckWatch(lambda: place.keeper.leases, grace, self._stuck, beat, self._leaving)
+                place.watch = StuckWatch(
+                    lambda: place.keeper.leases, grace, self._stuck, place.switch.renew, self._leaving
+                )
 
     def alarm(self) -> Alarm | Unarmed:
         """What interrupts the node of an activation in this thread."""
-        if threading.current_thread() is threading.main_thread():
-            return Alarm(None if self.stuck_after is None else self.stuck_after + LATER)
-        return Unarmed(self.place().switch)
+        kind = Alarm if threading.current_thread() is threading.main_thread() else Unarmed
+        return kind(self.place().switch)
 
     def _leaving(self) -> bool:
         return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
@@ -128,8 +133,7 @@ class Worker:
         place = self.place()
 
         def through() -> bool:
-            if place.switch is not None:
-                place.switch.renew()  # Python runs; the thread that says so otherwise is this one
+            place.switch.renew()  # Python runs; the thread that says so otherwise is this one
             return all(other.owner == lease.owner for other in place.keeper.leases)
 
         if self.leave is not None:

@@ -14,8 +14,10 @@ from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, Stowed
+from celerypipe.mailbox import hints
+from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import Origin
 from celerypipe.message.message import Message
@@ -125,7 +127,7 @@ class Running:
         self.client.set(sign, 1, px=keys.WARMING_TTL)
         self.lease.warming = True
         try:
-            with self.lease.alarm.patient():
+            with self.lease.alarm.switch.patient():
                 yield
         finally:
             self.lease.warming = False
@@ -136,6 +138,8 @@ class Running:
         self.doubtful = True
         with self.preparing():
             self.instance.destroy()
+        lease = self.lease
+        hints.say_freed(self.client, lease.queues, str(Holder.read(lease.owner).process))
 
     def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> tuple[Stowed, int]:
         """Encode what came out; return it with its size in bytes.
@@ -151,8 +155,6 @@ class Running:
         size = len(result.head) + result.size
         if result.borrowed:
             return Stowed(result.head, blob, []), size
-        if size > INLINE_LIMIT:
-            self.lease.alarm.unguard()
         return store.stow(result, self.record.compression), size
 
     def failure(self, error: BaseException) -> bytes:

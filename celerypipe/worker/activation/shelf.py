@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.mailbox.record import Record
+from celerypipe.worker.activation.deadman import DeadMan
 
 
 class Shelf:
-    """The warm instances of one worker process, by mark, code and configuration; at most ``size`` idle ones."""
+    """The warm instances of one worker process, by mark, code and configuration; at most ``size`` idle ones.
 
-    def __init__(self, size: int) -> None:
+    ``switch`` is told while one is let go, which takes as long as it takes.
+    """
+
+    def __init__(self, size: int, switch: DeadMan) -> None:
         self.size = max(1, size)
+        self._switch = switch
         self._idle: OrderedDict[int, tuple[str, Instance]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -34,8 +40,7 @@ class Shelf:
             self._idle[id(instance)] = (record.key, instance)
             while len(self._idle) > self.size:
                 gone.append(self._idle.popitem(last=False)[1][1])
-        for old in gone:
-            old.destroy()
+        self._destroy(gone)
 
     def make_room(self, count: int) -> None:
         """Keep so many from now on: a pipeline with more nodes here than slots would warm them up again and again."""
@@ -52,5 +57,9 @@ class Shelf:
         with self._lock:
             instances = [instance for _, instance in self._idle.values()]
             self._idle.clear()
+        self._destroy(instances)
+
+    def _destroy(self, instances: Iterable[Instance]) -> None:
         for instance in instances:
-            instance.destroy()
+            with self._switch.patient():
+                instance.destroy()

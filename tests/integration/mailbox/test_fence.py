@@ -21,6 +21,7 @@ from celerypipe.redis.script import call, together
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.warp.retained import Retained
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
 
@@ -105,6 +106,22 @@ def test_a_message_is_withdrawn_or_answered_and_never_both(fence: Fence, redis_c
     assert [entry.sequence for entry in fence.pending(redis_client, FIRST)] == [0, 1, 3]
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_asks_once_more_publishes_nothing_twice(fence: Fence, redis_client: Client, ends: bool) -> None:
+    """The answer was lost on its way; meanwhile there may be more to publish, and less in the mailbox."""
+    entries = enter(fence, redis_client, FIRST)
+    kinds = [RESULT, FAILURE, RESULT, FAILURE]
+    answers = [Answer(entry, kind, 0.0, 0.0, "", b"") for entry, kind in zip(entries, kinds, strict=True)]
+    for count in (2, 2, 3, 3):
+        publishing = fence.publishing(FIRST, answers[:count], ends=ends)
+        assert together(redis_client, publishing)[0] == [count, count]
+    redis_client.xdel(fence.mailbox.stream, entries[3].id)
+    redis_client.xack(fence.mailbox.stream, keys.GROUP, entries[3].id)
+    assert together(redis_client, fence.publishing(FIRST, answers, ends=ends))[0] == [3, 3]
+    sent = [fields for _, fields in redis_client.call("XRANGE", keys.USUAL.reply(fence.mailbox.run), "-", "+")]
+    assert sum(fields.count(b"r") for fields in sent) == 3
+
+
 def test_a_failure_takes_its_message_along_and_a_result_leaves_it(fence: Fence, redis_client: Client) -> None:
     entries = enter(fence, redis_client, FIRST)
     assert publish(fence, redis_client, FIRST, entries[:1]) == [2, 1]
@@ -155,7 +172,7 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
 def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_client: Client) -> None:
     """Else its messages are gone when their results come, and those are refused."""
     record = Record("m", {}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
-    lease = Lease(fence.mailbox, 0, FIRST, Unarmed())
+    lease = Lease(fence.mailbox, 0, FIRST, Unarmed(DeadMan(None)))
     serving = StatefulServing(redis_client, lease, record, None)  # type: ignore[arg-type]  # it runs no message here
     with serving.box.emptied():  # as the keeper has it meanwhile
         flushing = threading.Thread(target=serving.flush)

@@ -11,6 +11,7 @@ from celerypipe import Message, Runner
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import as_text, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
+from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
@@ -49,10 +50,23 @@ def test_a_presence_that_no_worker_wrote_is_nobody(redis_client: Client, garbage
         {"clock": "late"},
         {"started": "early"},
         {"keys": 5},
+        {"protocol": "1"},
+        {"protocol": [1]},
+        {"host": {}, "protocol": [9, 9]},
     ],
 )
 def test_a_presence_that_lies_about_its_shape_is_nobody(redis_client: Client, shape: dict[str, object]) -> None:
-    fine = {"id": "s", "host": "h", "pid": 1, "pool": "solo", "slots": 1, "queues": [], "marks": {}, "versions": {}}
+    fine: dict[str, object] = {
+        "id": "s",
+        "host": "h",
+        "pid": 1,
+        "pool": "solo",
+        "slots": 1,
+        "queues": [],
+        "marks": {},
+        "versions": {},
+    }
+    fine["protocol"] = list(SPOKEN)
     try:
         for record, there in ((fine, True), ({**fine, **shape}, False)):
             redis_client.zadd(keys.USUAL.workers, {"s": redis_client.time()[0] * 1000})

@@ -10,6 +10,7 @@ import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, Runner, codec
 from celerypipe.celery.application import app
+from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, packed_entry
 from celerypipe.redis import keys
@@ -220,7 +221,8 @@ def test_an_altered_record_is_refused_and_written_anew(
 def test_a_task_that_nobody_signed_is_refused(worker: RunningWorker, redis_url: str, redis_client: Client) -> None:
     run = "celerypipe-no-run"
     with app.connection_for_write(broker_url(redis_url)) as connection:
-        for bell in ([run, "node", 0, "token"], [run, "node", 0, "token", "00" * 16]):
+        unsigned = Bell(run, "node", 0, "token").arguments("tests.nodes.remote.Echo", None)
+        for bell in (unsigned, [*unsigned, "00" * 16]):
             app.send_task("tests.nodes.remote.Echo", bell, queue="signed", connection=connection, ignore_result=True)
     worker.wait_for_text("refused a task: nobody signed it: set CELERYPIPE_KEYS where its run is started")
     worker.wait_for_text("refused a task: it was altered, or signed with a key that is not known here")
@@ -259,7 +261,7 @@ def test_a_run_with_keys_is_told_that_the_worker_has_none(
     )
     signature = "00" * 16
     with app.connection_for_write(broker_url(redis_url)) as connection:
-        bell = ["celerypipe-no-run", "node", 0, "token", signature]
+        bell = [*Bell("celerypipe-no-run", "node", 0, "token").arguments("tests.nodes.remote.Echo", None), signature]
         app.send_task("tests.nodes.remote.Echo", bell, queue="tsolo", connection=connection, ignore_result=True)
     bare.wait_for_text("refused a task: its run signs, and this worker has no keys: set CELERYPIPE_KEYS here")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from celerypipe import Message, NodeTimeout, Runner
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, eventually
+from tests.servers.terminal import Terminal
 
 TALK = "tests.nodes.printing.Talk"
 
@@ -51,10 +50,13 @@ def endless(folder: Path, name: str = "endless", mark: str = TALK) -> Path:
 def start(folder: Path, *options: str, mark: str = TALK, **how: Any) -> subprocess.Popen[bytes]:
     """Run it; return when messages come out."""
     out = folder / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "celerypipe", "run", str(endless(folder, mark=mark)), *options], cwd=ROOT, **how
-    )
-    eventually(lambda: out.exists() and out.stat().st_size > 100, "output")
+    command = [sys.executable, "-m", "celerypipe", "run", str(endless(folder, mark=mark)), *options]
+    process = subprocess.Popen(command, cwd=ROOT, **how)
+    try:
+        eventually(lambda: out.exists() and out.stat().st_size > 100, "output")
+    except AssertionError:
+        process.kill()
+        raise
     return process
 
 
@@ -84,15 +86,9 @@ def test_each_signal_leaves_a_report(tmp_path: Path, number: signal.Signals, sta
 
 
 def test_a_terminal_that_is_closed_leaves_a_report_and_no_process(tmp_path: Path) -> None:
-    ours, theirs = os.openpty()
-
-    def own_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    process = start(tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal)
-    os.close(theirs)
-    os.close(ours)
+    terminal = Terminal()
+    process = start(tmp_path, stderr=terminal.theirs, **terminal.how)
+    terminal.close()
     assert process.wait(30) == 0
     assert report(tmp_path)["status"] == "stopped"
 

@@ -9,6 +9,7 @@ import numpy as np
 from celerypipe import Message, Proc
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.mailbox.record import Record
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.shelf import Shelf
 
 
@@ -32,7 +33,7 @@ def record(**values: Any) -> Record:
 
 
 def test_an_instance_is_lent_only_to_the_same_class_and_configuration() -> None:
-    shelf, listing = Shelf(9), Listing("tasks.x.Mask", Mask, "import")
+    shelf, listing = Shelf(9, DeadMan(None)), Listing("tasks.x.Mask", Mask, "import")
     zeros, seven = np.zeros(2000), np.zeros(2000)
     seven[1000] = 7
     one = shelf.lend(listing, record(configuration={"mask": zeros}))
