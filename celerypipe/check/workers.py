@@ -19,6 +19,8 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
 from celerypipe.mailbox.presence import Presence
 
+#: What the code of a node begins with that is known by its source alone.
+SOURCE = "source "
 #: What several workers say of themselves.
 Workers = Sequence[Presence]
 
@@ -50,6 +52,29 @@ def findings(
     found = [_of_marks(node, workers), *(check(node, knowing) for check in CHECKS)]
     found += [_of_slots(node, knowing, nodes), _of_versions(node, knowing, declared)]
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def code_findings(node: NodeDefinition, workers: Workers, here: str) -> list[Finding]:
+    """Say which workers have other code of a node than lies ``here``; if that is not known, that they differ.
+
+    A class that declares a version answers for its code by that: it is among the other findings.
+    """
+    place, mark = f"node {node.name!r}", node.mark
+    codes = {named(worker): str(worker["marks"].get(mark, {}).get("code", "")) for worker in workers}
+    codes = {name: code for name, code in codes.items() if code.startswith(SOURCE)}
+    cure = "with this code"
+    if here.startswith(SOURCE):
+        why = f"has other code of {mark} than this machine: it was started before an edit, or with another project"
+        others = [name for name, code in codes.items() if code != here]
+        return [Finding("warning", "code", place, f"{name} {why}", f"restart it {cure}") for name in others]
+    alike: dict[str, list[str]] = {}
+    for name, code in codes.items():
+        alike.setdefault(code, []).append(name)
+    if len(alike) < 2:
+        return []
+    text = f"the workers of queue {node.queue!r} have different code of {mark}: "
+    text += "; ".join(" and ".join(names) for names in alike.values())
+    return [Finding("warning", "code", place, text, f"restart those {cure}")]
 
 
 def _of_marks(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
