@@ -243,6 +243,11 @@ class Mailbox:
         accepted(together(client, *storing([answer]), noting))
 
 
+def drop(client: Client, bell: str, consumer: str) -> None:
+    """Delete a bell, if it is still this one's."""
+    scripts.DROP(client, (bell,), consumer)
+
+
 def prolonging(run: str) -> Command:
     """Return the command that prolongs the lease of a run; it answers what that said before, None if it was gone."""
     return scripts.PROLONG.command((keys.run(run), keys.RUNS), run, keys.RUN_TTL, keys.DATA_TTL)

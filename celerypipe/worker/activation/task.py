@@ -78,6 +78,8 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         arriving.set(self.worker.files)
         owner = str(Holder(self.worker.process(os.getpid()), token, slot))
+        lease = Lease(mailbox, slot, owner, self.worker.alarm(), self.worker.queues, self.worker.shutting_down)
+        keeper, through = self.worker.place().keeper, False
         try:
             self.worker.begin(client)
             # An activation that ends at once takes nothing along; one with a state reads when that is there.
@@ -88,19 +90,22 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 client.close()
                 beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
             if beginning is None:
-                return "the bell is held by another activation"
-            lease = Lease(mailbox, slot, owner, self.worker.alarm(), self.worker.queues, self.worker.shutting_down)
-            keeper = self.worker.place().keeper
-            keeper.add(lease)
-            try:
-                return self._serve(client, lease, beginning)
-            finally:
-                keeper.remove(lease)
+                said = "the bell is held by another activation"
+            else:
+                keeper.add(lease)
+                said = self._serve(client, lease, beginning)
+            through = True
+            return said
         except Broken as error:
             # Never ring from here: a crash that rang itself would never end. The runner's watchdog rings.
             client.close()
             logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)
             return f"broken off: {error}"
+        finally:
+            if through:
+                keeper.remove(lease)
+            else:
+                keeper.take_back(lease)
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
         if beginning.record is None or not beginning.running:
