@@ -23,7 +23,7 @@ from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.definition.cache import CacheDefinition
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client, connect
-from celerypipe.redis.keys import cache_entry
+from celerypipe.redis.keys import USUAL
 from celerypipe.settings import CacheSettings
 
 COUNT = 10_000
@@ -106,7 +106,7 @@ def _end(answer: Found | Claim | None) -> None:
 
 def bare(client: Client, count: int) -> tuple[float, float]:
     """GETs a second of an entry's bytes: one at a time, and 64 together."""
-    name = cache_entry(next(entries(client)).fingerprint)
+    name = USUAL.cache_entry(next(entries(client)).fingerprint)
     begin = time.perf_counter()
     for _ in range(count):
         client.call("GET", name)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from celerypipe.contract.function import node as node
     from celerypipe.contract.positions import Position as Position
     from celerypipe.contract.reach import Reach as Reach
+    from celerypipe.contract.readings import Readings as Readings
     from celerypipe.definition.parts import Link as Link
     from celerypipe.definition.parts import NodeDefinition as NodeDefinition
     from celerypipe.definition.pipeline import Pipeline as Pipeline
@@ -63,6 +64,7 @@ _HOME = {
     "contract.function": ("node",),
     "contract.positions": ("Position",),
     "contract.reach": ("Reach",),
+    "contract.readings": ("Readings",),
     "definition.parts": ("Link", "NodeDefinition"),
     "definition.pipeline": ("Pipeline",),
     "embedded.embedded": ("Embedded",),

@@ -20,7 +20,7 @@ from celerypipe.errors import CodecError
 from celerypipe.message.message import Message
 
 #: Goes into each fingerprint; a change to what it is made of is another number.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,9 @@ class Stats:
 class Books:
     """Written by the cache's thread. ``say`` tells the user something; here it is said once."""
 
-    def __init__(self, run: str, say: Callable[[str], None], stats: Stats) -> None:
+    def __init__(self, run: str, say: Callable[[str], None], stats: Stats, names: keys.Names) -> None:
         self.stats = stats
+        self._names = names
         self._run = run
         self._tell = say
         self._said: set[str] = set()
@@ -105,7 +106,7 @@ class Books:
         if not self._notes:
             return []
         notes, self._notes = self._notes, []
-        name = keys.cache_asked(self._run)
+        name = self._names.cache_asked(self._run)
         return [
             ("HSET", name, *(part for note in notes for part in note)),
             ("PEXPIRE", name, keys.CACHE_ASKED_TTL),
@@ -117,11 +118,11 @@ class Books:
         commands: list[Command] = []
         for name in ("hits", "misses", "kept", "bytes", "refused"):
             if more := getattr(stats, name) - getattr(told, name):
-                commands.append(("HINCRBY", keys.CACHE_COUNTS, name, more))
+                commands.append(("HINCRBY", self._names.cache_counts, name, more))
                 setattr(told, name, getattr(stats, name))
         if stats.seconds != told.seconds:
-            commands.append(("HINCRBYFLOAT", keys.CACHE_COUNTS, "seconds", repr(stats.seconds - told.seconds)))
+            commands.append(("HINCRBYFLOAT", self._names.cache_counts, "seconds", repr(stats.seconds - told.seconds)))
             told.seconds = stats.seconds
         if commands:
-            commands.append(("PEXPIRE", keys.CACHE_COUNTS, keys.CACHE_TTL))
+            commands.append(("PEXPIRE", self._names.cache_counts, keys.CACHE_TTL))
         return commands

@@ -28,6 +28,7 @@ from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import CacheStore
 from celerypipe.cache.tier import Tier
 from celerypipe.redis.connection import Client, connect, said
+from celerypipe.redis.namespace import names_at
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
 
@@ -79,11 +80,12 @@ class ResultCache:
         self._closed = self._stopping = self._away = self._ended_for_good = False
         self._waiting = 0
         self._look_again = self._every = 0.0
-        self._books = Books(self._run, self._say, self.stats)
+        names = names_at(self._url or "")
+        self._books = Books(self._run, self._say, self.stats, names)
         seal, lane = Seal(self._keyring), Lane(self._url)
         tier = Tier(self._tier_url, seal, self._books.say) if self._tier_url else None
         self._lane = lane
-        self._keeping = Keeping(CacheStore(self._settings.bytes), seal, lane, tier, self._books, self._inbox.put)
+        self._keeping = Keeping(CacheStore(self._settings.bytes, names), seal, lane, tier, self._books, self._inbox.put)
         self._desk = Desk(self._keeping, self._books, os.urandom(8).hex(), self._hear)
 
     # -- asking -----------------------------------------------------------------------------------------------------

@@ -162,7 +162,8 @@ class Desk:
         claiming = self.store.claiming(computation.fingerprint, computation.holder, force=question.refresh)
         if computation.idle:
             claiming = self.store.taking_over(computation.fingerprint, computation.idle, computation.holder)
-        mark, claim = keys.cache_mark(question.asked.mark), keys.cache_claim(computation.fingerprint)
+        names = self.store.names
+        mark, claim = names.cache_mark(question.asked.mark), names.cache_claim(computation.fingerprint)
         more = ("PTTL", claim) if computation.tries else ("ZSCORE", mark, computation.fingerprint)
         looking = self.store.looking(computation.fingerprint)
         self.round.add(partial(self._tried, computation), claiming, looking, more, ("GET", claim))
@@ -187,7 +188,8 @@ class Desk:
         elif granted is None:
             if computation.tries and isinstance(more, int) and (more == -1 or more > 2 * keys.CACHE_CLAIM_TTL):
                 # Nobody of us wrote that claim, and it would never end.
-                self.round.add(None, ("PEXPIRE", keys.cache_claim(computation.fingerprint), keys.CACHE_CLAIM_TTL))
+                claim = self.store.names.cache_claim(computation.fingerprint)
+                self.round.add(None, ("PEXPIRE", claim, keys.CACHE_CLAIM_TTL))
             computation.look_again(holder, self._idlers)
             if computation.tries == PATIENT:
                 self.books.say("another run has claimed what is asked for here: this one waits for it", "waits")

@@ -12,7 +12,6 @@ from celerypipe.cache.books import NOTES
 from celerypipe.cache.index import BEGINNING, PAGE, said_by
 from celerypipe.cache.store import NEWEST
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 
 #: A digest: its beginning tells it from others.
@@ -98,7 +97,7 @@ def _span(seconds: float) -> str:
 
 
 def _missed(client: Client, run: str, node: str, message: str) -> Missed:
-    name = keys.cache_asked(run)
+    name = client.names.cache_asked(run)
     data = client.call("HGET", name, f"{node}/{message}")
     if data is None:
         raise ConfigError(_nothing(client, run, node, message))
@@ -113,7 +112,7 @@ def _missed(client: Client, run: str, node: str, message: str) -> Missed:
 
 
 def _nothing(client: Client, run: str, node: str, message: str) -> str:
-    fields = [name.decode("utf-8", "replace") for name in client.call("HKEYS", keys.cache_asked(run))]
+    fields = [name.decode("utf-8", "replace") for name in client.call("HKEYS", client.names.cache_asked(run))]
     if not fields:
         return (
             f"of run {run!r} nothing is noted: all it asked for was found, it asked for nothing, or it was more than a "
@@ -131,11 +130,13 @@ def _nothing(client: Client, run: str, node: str, message: str) -> str:
 
 def _earlier(client: Client, missed: Missed) -> Iterator[tuple[float, Asked]]:
     """The newest that was kept for the mark before it was asked for, other than its own result."""
-    names = client.call("ZREVRANGE", keys.cache_mark(missed.asked.mark), 0, NEWEST - 1)
+    names = client.call("ZREVRANGE", client.names.cache_mark(missed.asked.mark), 0, NEWEST - 1)
     own = missed.asked.fingerprint.encode()
     wanted = [name.decode("utf-8", "replace") for name in names if name != own]
     for start in range(0, len(wanted), PAGE):
-        commands = [("GETRANGE", keys.cache_entry(each), 0, BEGINNING - 1) for each in wanted[start : start + PAGE]]
+        commands = [
+            ("GETRANGE", client.names.cache_entry(each), 0, BEGINNING - 1) for each in wanted[start : start + PAGE]
+        ]
         for data in client.together(*commands):
             if (found := said_by(data)) is not None and found[0].created <= missed.at:
                 yield found[0].created, found[1]

@@ -18,9 +18,8 @@ from celerypipe import codec
 from celerypipe.cache.asked import Asked
 from celerypipe.cache.entry import Failure, Head, shown
 from celerypipe.cache.scripts import FORGET
-from celerypipe.cache.store import BOOKS, blob_name, entry_name
+from celerypipe.cache.store import blob_name, entry_name
 from celerypipe.errors import CodecError
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.script import together
 
@@ -67,8 +66,8 @@ class Listed:
 
 def stats(client: Client) -> Figures:
     """Return the figures of the cache in this Redis."""
-    kinds = Counter(name[:1] for name, _ in client.zscan_iter(keys.CACHE_USED, count=1000))
-    said = client.call("HGETALL", keys.CACHE_COUNTS)
+    kinds = Counter(name[:1] for name, _ in client.zscan_iter(client.names.cache_used, count=1000))
+    said = client.call("HGETALL", client.names.cache_counts)
     counts = dict(zip(said[::2], said[1::2], strict=True))
 
     def count(name: bytes) -> int:
@@ -77,7 +76,7 @@ def stats(client: Client) -> Figures:
     return Figures(
         entries=kinds[b"e"],
         blobs=kinds[b"b"],
-        bytes=int(_number(client.call("HGET", keys.CACHE_SIZES, ""))),
+        bytes=int(_number(client.call("HGET", client.names.cache_sizes, ""))),
         hits=count(b"hits"),
         misses=count(b"misses"),
         kept=count(b"kept"),
@@ -99,7 +98,7 @@ def _number(said: bytes | None) -> float:
 def entries(client: Client, pattern: str = "*") -> Iterator[Listed]:
     """Return the entries whose mark or fingerprint matches (``*`` and ``?``), those used last first."""
     place = 0
-    while page := client.call("ZREVRANGE", keys.CACHE_USED, place, place + PAGE - 1, "WITHSCORES"):
+    while page := client.call("ZREVRANGE", client.names.cache_used, place, place + PAGE - 1, "WITHSCORES"):
         place += PAGE
         pairs = [pair for pair in zip(page[::2], page[1::2], strict=True) if pair[0][:2] == b"e:"]
         used = {name[2:].decode("utf-8", "replace"): _number(score) / 1000 for name, score in pairs}
@@ -111,7 +110,7 @@ def _matches(each: Listed, pattern: str) -> bool:
 
 
 def _read(client: Client, used: dict[str, float]) -> Iterator[Listed]:
-    names = [keys.cache_entry(fingerprint) for fingerprint in used]
+    names = [client.names.cache_entry(fingerprint) for fingerprint in used]
     commands = [("GETRANGE", name, 0, BEGINNING - 1) for name in names] + [("PTTL", name) for name in names]
     answers = client.together(*commands) if commands else []
     for place, (fingerprint, at) in enumerate(used.items()):
@@ -144,7 +143,7 @@ def remove(client: Client, fingerprints: Iterable[str]) -> int:
 
 
 def _forget(client: Client, names: Sequence[str | bytes]) -> int:
-    return int(accepted(together(client, FORGET.command(BOOKS, *names)))[0])
+    return int(accepted(together(client, FORGET.command(client.names.cache_books, *names)))[0])
 
 
 def clear(client: Client) -> int:
@@ -153,13 +152,12 @@ def clear(client: Client) -> int:
     What its books do not know is removed too, if this user may list keys; else it ends by itself.
     """
     count = 0
-    while names := client.call("ZRANGE", keys.CACHE_USED, 0, 999):
+    while names := client.call("ZRANGE", client.names.cache_used, 0, 999):
         _forget(client, names)
         count += len(names)
-    books = (keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS, keys.CACHE_COUNTS)
-    count += int(client.call("UNLINK", *books))
+    count += int(client.call("UNLINK", *client.names.cache_books, client.names.cache_counts))
     with suppress(redis.exceptions.NoPermissionError):
-        left = list(client.scan_iter("celerypipe:cache:*", count=1000))
+        left = list(client.scan_iter(f"{client.names.cache}*", count=1000))
         for start in range(0, len(left), 1000):
             count += int(client.call("UNLINK", *left[start : start + 1000]))
     return count

@@ -167,7 +167,7 @@ class NodeCache:
             text = str(error).removeprefix(f"{self.name}: ")
             claim.failed(Failure(error.kind, text.partition(":")[0], text, error.remote_traceback))
         elif isinstance(error, NodeError):
-            claim.failed(Failure(error.kind, type(error).__name__, ""))
+            claim.failed(None)
         else:
             claim.drop()
 

@@ -23,8 +23,6 @@ IDLE = "?"
 IDLE_LOOKS = 20
 #: Seconds between two looks at a claim of somebody else: the first and the longest.
 SOON, LATER = 0.02, 0.2
-#: The kinds of failures that say something about the question. A lost worker or a timeout says nothing about it.
-REPLAYED = ("failed",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,12 @@ class Claim:
             self._say(str(error))
             self._end(None, 0.0)
 
-    def failed(self, failure: Failure) -> None:
-        """The node failed on the message. That is kept if the node's ``cache`` says so, and if its code raised it."""
-        self._end(failure if self._failures and failure.kind in REPLAYED else FAILED, 0.0)
+    def failed(self, failure: Failure | None) -> None:
+        """The node failed on the message. What its code raised is kept if the node's ``cache`` says so.
+
+        None: its code raised nothing. A lost worker, a lost payload or a timeout says nothing about the question.
+        """
+        self._end(failure if self._failures and failure is not None else FAILED, 0.0)
 
     def drop(self) -> None:
         """Nothing comes of it: the next one who asks may compute it."""

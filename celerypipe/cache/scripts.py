@@ -17,15 +17,16 @@ from celerypipe.redis.script import Script
 _BOOKS = f"""
 local used, sizes, ends = KEYS[1], KEYS[2], KEYS[3]
 local life = {keys.CACHE_TTL}
+local prefix = string.match(used, '^[^:]*:cache:')
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function names(what)
   local fingerprint = string.match(what, '^e:(.+)$')
-  if fingerprint then return {{'{keys.CACHE_ENTRY}' .. fingerprint}} end
+  if fingerprint then return {{prefix .. 'entry:' .. fingerprint}} end
   local digest, chunks = string.match(what, '^b:(%x+):(%d%d?%d?)$')
   local found = {{}}
-  for chunk = 0, tonumber(chunks or 0) - 1 do found[#found+1] = '{keys.CACHE_BLOB}' .. digest .. ':' .. chunk end
+  for chunk = 0, tonumber(chunks or 0) - 1 do found[#found+1] = prefix .. 'blob:' .. digest .. ':' .. chunk end
   return found
 end
 
@@ -33,10 +34,18 @@ local function renew()
   for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], life * 2) end
 end
 
+-- Bytes of one thing, or of all ('') by the books; what is no number there is not ours, and counts for nothing.
+local function bytes_of(what)
+  local said = tonumber(redis.call('HGET', sizes, what) or 0)
+  return said and said > -2^53 and said < 2^53 and said or 0
+end
+
+local function add(size) redis.call('HSET', sizes, '', string.format('%.0f', bytes_of('') + size)) end
+
 local function enter(what, size)
-  local before = tonumber(redis.call('HGET', sizes, what) or 0)
+  local before = bytes_of(what)
   redis.call('HSET', sizes, what, size)
-  redis.call('HINCRBY', sizes, '', size - before)
+  add(size - before)
   redis.call('ZADD', used, now, what)
 end
 
@@ -46,20 +55,18 @@ local function forget(what)
   redis.call('ZREM', used, what)
   redis.call('ZREM', ends, what)
   if what == '' then return 0 end  -- the sum has its place there
-  local size = tonumber(redis.call('HGET', sizes, what) or 0)
+  local size = bytes_of(what)
   redis.call('HDEL', sizes, what)
-  if size > 0 then redis.call('HINCRBY', sizes, '', -size) end
+  if size > 0 then add(-size) end
   return size
 end
-
-local function total() return tonumber(redis.call('HGET', sizes, '') or 0) end
 
 -- Push out what is over, then what was used least lately, until so much is there. At most 2000 a time: Redis does
 -- nothing else meanwhile.
 local function make_room(need, budget)
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 100)) do forget(each) end
   for _, each in ipairs(redis.call('ZRANGEBYSCORE', used, '-inf', now - life, 'LIMIT', 0, 100)) do forget(each) end
-  local there, count = total(), 0
+  local there, count = bytes_of(''), 0
   if there < 0 then
     redis.call('HDEL', sizes, '')
     there = 0
@@ -77,7 +84,7 @@ local function make_room(need, budget)
       count = count + 1
     end
   end
-  if count > 0 then redis.call('HINCRBY', '{keys.CACHE_COUNTS}', 'evicted', count) end
+  if count > 0 then redis.pcall('HINCRBY', prefix .. 'counts', 'evicted', count) end
   return there + need <= budget
 end
 """
@@ -105,7 +112,7 @@ local function release()
   local owner = redis.call('GET', KEYS[5])
   if owner == ARGV[6] or owner == '?' .. ARGV[6] then redis.call('DEL', KEYS[5]) end
 end
-local before = tonumber(redis.call('HGET', sizes, what) or 0)
+local before = bytes_of(what)
 if size > budget or not make_room(size - before, budget) then release() return 0 end
 redis.call('SET', KEYS[4], ARGV[4], 'PX', ttl > 0 and ttl or life)
 enter(what, size)
@@ -144,8 +151,8 @@ renew()
 SHRINK = Script(
     _BOOKS
     + """
-make_room(0, math.max(0, total() - tonumber(ARGV[1])))
-return total()
+make_room(0, math.max(0, bytes_of('') - tonumber(ARGV[1])))
+return bytes_of('')
 """
 )
 

@@ -29,13 +29,13 @@ SHARE = 0.5
 NEARLY = 0.9
 
 _MEMORY = re.compile(rb"^(maxmemory|used_memory):(\d+)", re.MULTILINE)
-BOOKS = (keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS)
 
 
 class CacheStore:
     """The cache in one Redis. ``budget``: bytes that it may take there."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, names: keys.Names) -> None:
+        self.names = names
         self._wanted = budget
         self.budget = budget
 
@@ -57,13 +57,13 @@ class CacheStore:
 
     def looking(self, fingerprint: str) -> Command:
         """Ask for an entry: no more of it than an entry can be."""
-        return ("GETRANGE", keys.cache_entry(fingerprint), 0, ENTRY_LIMIT)
+        return ("GETRANGE", self.names.cache_entry(fingerprint), 0, ENTRY_LIMIT)
 
     def claiming(self, fingerprint: str, owner: str, *, force: bool = False) -> Command:
         """Ask to be the one who computes it."""
         return (
             "SET",
-            keys.cache_claim(fingerprint),
+            self.names.cache_claim(fingerprint),
             owner,
             *(() if force else ("NX",)),
             "PX",
@@ -72,34 +72,39 @@ class CacheStore:
 
     def taking_over(self, fingerprint: str, idle: bytes, owner: str) -> Command:
         """Ask for a claim of somebody who has nobody to compute it."""
-        return TAKE_OVER.command((keys.cache_claim(fingerprint),), idle, owner, keys.CACHE_CLAIM_TTL)
+        return TAKE_OVER.command((self.names.cache_claim(fingerprint),), idle, owner, keys.CACHE_CLAIM_TTL)
 
     def releasing(self, fingerprint: str, owner: str) -> Command:
         """Let go of a claim."""
-        return RELEASE.command((keys.cache_claim(fingerprint),), owner)
+        return RELEASE.command((self.names.cache_claim(fingerprint),), owner)
 
     def renewing(self, claims: Sequence[tuple[str, str]]) -> Command:
         """Let claims live on: fingerprints, and by whom they are claimed."""
-        names = [keys.cache_claim(fingerprint) for fingerprint, _ in claims]
+        names = [self.names.cache_claim(fingerprint) for fingerprint, _ in claims]
         return RENEW.command(names, keys.CACHE_CLAIM_TTL, *(owner for _, owner in claims))
 
     def touching(self, what: Iterable[str]) -> Command:
         """Note that these were used."""
-        return TOUCH.command(BOOKS, *what)
+        return TOUCH.command(self.names.cache_books, *what)
 
     def forgetting(self, what: Iterable[str]) -> Command:
         """Remove these."""
-        return FORGET.command(BOOKS, *what)
+        return FORGET.command(self.names.cache_books, *what)
 
     def shrinking(self, size: int) -> Command:
         """Give so many bytes back to Redis."""
-        return SHRINK.command(BOOKS, size)
+        return SHRINK.command(self.names.cache_books, size)
 
     def keeping(self, fingerprint: str, mark: str, entry: SealedEntry, owner: str) -> Command:
         """Keep an entry whose blob is stored already."""
         head = entry.head
         return KEEP.command(
-            (*BOOKS, keys.cache_entry(fingerprint), keys.cache_claim(fingerprint), keys.cache_mark(mark)),
+            (
+                *self.names.cache_books,
+                self.names.cache_entry(fingerprint),
+                self.names.cache_claim(fingerprint),
+                self.names.cache_mark(mark),
+            ),
             self.budget,
             entry_name(fingerprint),
             len(entry.data) + OVERHEAD,
@@ -113,14 +118,16 @@ class CacheStore:
 
     def fetching(self, blob: Bulk) -> list[Command]:
         """Ask for a blob: no more of each part than there should be, and one byte that tells if there is more."""
-        return [("GETRANGE", keys.cache_blob(blob.digest, number), 0, size) for number, size in enumerate(blob.chunks)]
+        return [
+            ("GETRANGE", self.names.cache_blob(blob.digest, number), 0, size) for number, size in enumerate(blob.chunks)
+        ]
 
     def write_blob(self, client: Client, blob: Bulk, body: Content) -> bool:
         """Store a blob, unless it is there already; False: there is no room for it. Not for the thread that answers."""
         chunks = blob.chunks
-        names = [keys.cache_blob(blob.digest, number) for number in range(len(chunks))]
+        names = [self.names.cache_blob(blob.digest, number) for number in range(len(chunks))]
         there = together(client, *(("STRLEN", name) for name in names)) == chunks
-        reserve = RESERVE.command(BOOKS, self.budget, blob_name(blob), blob.size + OVERHEAD)
+        reserve = RESERVE.command(self.names.cache_books, self.budget, blob_name(blob), blob.size + OVERHEAD)
         if not self._insist(client, reserve, blob.size):
             return False
         view = memoryview(body)

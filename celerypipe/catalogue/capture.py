@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from celerypipe.message.console import Console, Line, Stream
@@ -120,16 +120,24 @@ class Tap:
         if recorder is None or not isinstance(text, str):  # what is no text is for the stream to refuse
             return self._stream.write(text)
         recorder.write(self._name, text)
-        token = _recorder.set(None)
-        try:
-            return self._stream.write(text)
-        finally:
-            _recorder.reset(token)
+        return self._unrecorded(self._stream.write, text)
+
+    def flush(self) -> None:
+        """Pass it on."""
+        self._unrecorded(self._stream.flush)
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Write each."""
         for line in lines:
             self.write(line)
+
+    @staticmethod
+    def _unrecorded(method: Callable[..., Any], *given: str) -> Any:
+        token = _recorder.set(None)
+        try:
+            return method(*given)
+        finally:
+            _recorder.reset(token)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_stream":  # a copy that is being made has none yet

@@ -8,11 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from celerypipe import forks
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.text import OURS
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
+
+#: Characters of an exception's text, and of a whole traceback, that are passed on: the rest is for nobody to read.
+LONGEST_TEXT, LONGEST_TRACE = 8 * 1024, 32 * 1024
 
 
 class Instance:
@@ -46,7 +50,8 @@ class Instance:
             node.record = self.record
         for moment in (node.configure, node.warmup):
             try:
-                moment()
+                with forks.one_process(f"{self.name or self.listing.mark}: {moment.__name__}()"):
+                    moment()
             except ConfigError as error:  # a setting is wrong, and the node says which
                 _let_go(node)
                 raise ConfigError(f"{self.name or self.listing.mark}: {error}") from None
@@ -62,12 +67,16 @@ class Instance:
 
     def update(self, message: Message) -> list[Message]:
         """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
-        node = self.node
-        if isinstance(node, Proc):
-            return as_messages(node.update(message), self.name or self.listing.mark)
-        if isinstance(node, Sink):
-            node.update(message)
-            return []
+        node, before = self.node, forks.generation
+        try:
+            if isinstance(node, Proc):
+                return as_messages(node.update(message), self.name or self.listing.mark)
+            if isinstance(node, Sink):
+                node.update(message)
+                return []
+        finally:
+            if forks.generation != before:
+                forks.end(f"{self.name or self.listing.mark}: update()")
         raise _no_receiver(self.listing)
 
     def destroy(self) -> None:
@@ -83,7 +92,8 @@ def _no_receiver(listing: Listing) -> ConfigError:
 
 def _let_go(node: Node) -> None:
     try:
-        node.destroy()
+        with forks.one_process(f"{node.name}: destroy()"):
+            node.destroy()
     except Exception:  # the node is leaving either way
         node.logger.exception("destroy() failed")
 
@@ -112,24 +122,39 @@ def as_messages(output: Any, name: str) -> list[Message]:
 
 
 def brief(error: BaseException) -> str:
-    """One line about an exception: its type and text; our own errors speak for themselves."""
-    if isinstance(error, CelerypipeError):
-        return str(error)
+    """Say an exception by its type and the beginning of its text; our own errors speak for themselves."""
     try:
-        text = str(error)
+        text = _cut(str(error))
     except Exception:  # noqa: BLE001  # user code, which must not take the activation with it
         text = "its text cannot be had, for its __str__ failed"
+    if isinstance(error, CelerypipeError):
+        return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def trace(error: BaseException) -> str:
-    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own."""
+    """The traceback as text, without celerypipe's own frames at its top; nothing for an error of our own.
+
+    Of a long one the end is left, which has the innermost frames.
+    """
     if isinstance(error, CelerypipeError):
         return trace(error.__cause__) if error.__cause__ is not None else ""
     frames: TracebackType | None = error.__traceback__
     while frames is not None and frames.tb_next is not None and _is_ours(frames):
         frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames))
+    parts = [f"{_cut(part.rstrip())}\n" for part in traceback.format_exception(type(error), error, frames)]
+    left = LONGEST_TRACE
+    for index in reversed(range(len(parts))):
+        left -= len(parts[index])
+        if left < 0:
+            return f"({index + 1} parts of this traceback are left out)\n" + "".join(parts[index + 1 :])
+    return "".join(parts)
+
+
+def _cut(text: str) -> str:
+    return (
+        text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text) - LONGEST_TEXT:,} more characters)"
+    )
 
 
 def _is_ours(frames: TracebackType) -> bool:
@@ -150,16 +175,18 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produc
     """
     node, name = instance.node, instance.name or instance.listing.mark
     if isinstance(node, Sink):
-        node.update_batch(list(messages))
+        with forks.one_process(f"{name}: update_batch()"):
+            node.update_batch(list(messages))
         return [[] for _ in messages]
     if not isinstance(node, Proc):
         raise _no_receiver(instance.listing)
-    outputs = node.update_batch(list(messages))
-    try:
-        outputs = one_each(outputs, len(messages), name)
-    except NodeFailed as error:
-        return [error for _ in messages]
-    return [_outcome(output, name) for output in outputs]
+    with forks.one_process(f"{name}: update_batch()"):
+        outputs = node.update_batch(list(messages))
+        try:
+            outputs = one_each(outputs, len(messages), name)
+        except NodeFailed as error:
+            return [error for _ in messages]
+        return [_outcome(output, name) for output in outputs]
 
 
 def _outcome(output: object, name: str) -> Produced:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from pathlib import PurePath
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
-from blake3 import blake3
 
-from celerypipe.codec.digest import digest
+from celerypipe.codec.identity import identity, name_of
 from celerypipe.errors import CodecError
 
 #: Named in each fingerprint, and in each value that is shown by its digest.
@@ -20,8 +17,6 @@ ALGORITHM = "blake3"
 SHORT = 60
 #: The digest of a default that has none.
 UNTOLD = "default"
-#: Keeps digests of what is known by its name apart from those of values.
-BY_NAME = "celerypipe: a value by its name"
 _pack = msgspec.msgpack.Encoder().encode
 _ATOMS = (str, int, float, bool, type(None))
 
@@ -31,35 +26,25 @@ class Told:
     """A value of the configuration of which only text and digest are known: a default that a worker told."""
 
     digest: str
-    text: str
+    text: str = field(compare=False)
 
 
 def told_of(value: Any, place: str = "value") -> Told:
-    """Return a value's digest, and a text of it that is short; :class:`CodecError` if it has no digest.
-
-    Besides what can travel, paths and members of an Enum have one: they are what they are called.
-    """
-    match value:
-        case Told():
-            return value
-        case PurePath():
-            return _by_name("path", str(value))
-        case Enum():
-            return _by_name("member", f"{type(value).__module__}.{type(value).__qualname__}.{value.name}")
-    exact = digest(value, place)
+    """Return a value's digest, and a text of it that is short; :class:`CodecError` if it has no digest."""
+    if type(value) is Told:
+        return value
+    exact = identity(value, place)
     return Told(exact, _text(value) or f"{ALGORITHM}:{exact}")
-
-
-def _by_name(kind: str, name: str) -> Told:
-    exact = blake3(_pack((kind, name)), derive_key_context=BY_NAME).hexdigest()
-    return Told(exact, f"{kind} {name}" if len(name) <= SHORT else f"{ALGORITHM}:{exact}")
 
 
 def _text(value: Any) -> str:
     """The value as it is written in Python; nothing if that is long, or says less than the value is."""
-    if not _is_shown(value):
+    if (name := name_of(value)) is not None:
+        text = " ".join(name)
+    elif not _is_shown(value):
         return ""
-    text = f"{type(value).__name__}({value.item()!r})" if isinstance(value, np.generic) else repr(value)
+    else:
+        text = f"{type(value).__name__}({value.item()!r})" if isinstance(value, np.generic) else repr(value)
     return text if len(text) <= SHORT else ""
 
 

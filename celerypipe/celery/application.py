@@ -1,7 +1,7 @@
 """The Celery application that ``celery -A celerypipe`` finds, and the settings every process of ours agrees on.
 
 Importing it reads the environment and connects to nothing. A worker adds what its ``worker_configs/<queue>.toml``
-says (:mod:`celerypipe.worker.boot`, named here as a string so that only a worker loads it).
+says (:mod:`celerypipe.worker.boot`, named here as a string so that only a worker loads it, and so is its log).
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ def make_app(environment: MutableMapping[str, str]) -> Celery:
         include=["celerypipe.worker.boot"],
         amqp="celerypipe.celery.broker:Broker",
         events="celerypipe.celery.events:PatientEvents",
+        log="celerypipe.worker.streams:StreamLog",
         set_as_current=False,
     )
     app.user_options["worker"].add(EXIT_WHEN_STUCK)

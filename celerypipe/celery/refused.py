@@ -22,7 +22,7 @@ SHOW_BYTES = 120
 
 def keep_apart(client: Any, queue: str, item: bytes, why: BaseException) -> None:
     """Say once what came and why it is no task, and keep it; ``client``: redis-py's."""
-    where = keys.refused(queue)
+    where = keys.USUAL.refused(queue)
     logger.error(
         "queue %r: an item of %d bytes is no task (%s: %s) and is kept in the list %s; it begins with %r",
         queue,

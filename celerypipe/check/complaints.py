@@ -12,6 +12,7 @@ from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
 from celerypipe.check.demands import cannot_keep, demands
+from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
 from celerypipe.definition.environment import resolve_environment
@@ -36,7 +37,7 @@ def check(
     class takes is then known only to its worker. ``fed``: nodes that receive messages from code.
     """
     known = catalogue or Catalogue(pipeline.plugin_folders)
-    found = graph.complaints(pipeline, fed)
+    found = [*graph.complaints(pipeline, fed), *of_files(pipeline)]
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"
         listing: Listing | None = None
@@ -158,6 +159,9 @@ def _of_environment(node: NodeDefinition, place: str, listing: Listing | None) -
 def _notes_of_warped(node: NodeDefinition, place: str, catalogue: Catalogue) -> Iterator[str]:
     if node.timeout is None:
         yield f"{place}: the warped node {node.name!r} has no timeout; without a worker it waits for ever"
+    if emptied_elsewhere(node):
+        text = "each process that serves it empties its file first, and so what others wrote"
+        yield f'{place}.configuration: {node.name!r} is warped, and {text}; write "append": true'
     if "." not in node.mark and node.mark not in (marks := catalogue.marks()):
         cure = did_you_mean(node.mark, marks)
         yield f"{place}.mark: {node.mark!r} is not known here; the worker on {node.queue!r} must know it{cure}"

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.mailbox.presence import Presence
-from celerypipe.redis.signing import Keyring, strangers
+from celerypipe.mailbox.presence import Presence, stranger
+from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import without_password
 
 #: ``error``: the run would fail or never end; ``warning``: it may run worse than its author thinks; ``note``: good to
@@ -64,8 +64,8 @@ class Scene:
         return any(node.queue in worker["queues"] for node in self.pipeline.warped)
 
     def stranger(self, worker: Presence) -> str:
-        """Say why the run and this worker do not understand what the other signs; nothing if they do."""
-        return strangers(self.keyring, worker.get("keys", ()))
+        """Say why the run and this worker do not understand each other; nothing if they do."""
+        return stranger(worker, self.keyring)
 
     @property
     def redis_cli(self) -> str:

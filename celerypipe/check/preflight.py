@@ -20,7 +20,7 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.workers import findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
-from celerypipe.mailbox.presence import read_presences
+from celerypipe.mailbox.presence import foreign, read_presences
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.version import VERSION
@@ -74,8 +74,8 @@ def _of_workers(scene: Scene) -> Iterator[Finding]:
             yield missing(node, scene.workers)
 
 
-def _of_keys(scene: Scene) -> Iterator[Finding]:
-    """Somebody on every queue takes what the run signs, or does not sign."""
+def _of_strangers(scene: Scene) -> Iterator[Finding]:
+    """Somebody on every queue speaks the protocol of the run, and takes what it signs, or does not sign."""
     for queue in dict.fromkeys(node.queue for node in scene.pipeline.warped):
         workers = scene.workers_of(queue)
         found = [(worker, text) for worker in workers if (text := scene.stranger(worker))]
@@ -83,14 +83,15 @@ def _of_keys(scene: Scene) -> Iterator[Finding]:
         for worker, text in found:
             said, _, cure = text.partition(": ")
             said = f"{named(worker)} {said}" + ("" if severity == "error" else "; it gets no work of this run")
-            yield Finding(severity, "keys", f"queue {queue!r}", said, cure)
+            check = "protocol" if foreign(worker) else "keys"
+            yield Finding(severity, check, f"queue {queue!r}", said, cure)
 
 
 def _of_software(scene: Scene) -> Iterator[Finding]:
     """The same celerypipe, Celery and Python on both sides."""
     ours = {"celerypipe": VERSION, "celery": celery.__version__}
     for worker in scene.workers:
-        for name, here in ours.items() if scene.concerns(worker) else ():
+        for name, here in ours.items() if scene.concerns(worker) and not foreign(worker) else ():
             there = worker["versions"].get(name, "")
             if there != here:
                 text = f"{named(worker)} has {name} {there}, this machine {here}"
@@ -99,7 +100,7 @@ def _of_software(scene: Scene) -> Iterator[Finding]:
 
 
 #: All that is looked at before a run.
-CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (*server.CHECKS, _of_keys, _of_workers, _of_software)
+CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (*server.CHECKS, _of_strangers, _of_workers, _of_software)
 
 
 def _declared(node: NodeDefinition, catalogue: Catalogue) -> str | None:

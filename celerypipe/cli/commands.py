@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -79,6 +80,9 @@ def main(debug: bool) -> None:
 
     Exit codes: 0 done, 1 the run failed, 2 something is wrong before it runs.
     """
+    # Names and texts may have letters that this terminal, or the encoding of a pipe, does not.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # The installed script does not look in the current folder, where a project's tasks/ is; `python -m` does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

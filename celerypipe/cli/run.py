@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import click
 from rich.console import Console
@@ -16,6 +17,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.cli.printed import shown
+from celerypipe.cli.terminal import Screen
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
@@ -66,6 +68,8 @@ def run(
 
     Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
     started, and stopped at the end. Ctrl-C stops the sources and lets what is on its way come out; twice stops at once.
+    SIGTERM, and closing the terminal, do the same for at most 8 s; SIGQUIT (Ctrl-\\) stops at once. A pipeline with a
+    "folder" has the report there, too: report.json.
 
     First it looks at Redis and at the workers, as `celerypipe check --live` does: what would keep the pipeline from
     working ends it before anything runs, warnings are said. A queue without a worker is waited for, unless the node's
@@ -108,7 +112,7 @@ def supervise(
     cache.check(definition.nodes)
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
-    console = Console(stderr=True)
+    console = Console(file=cast(IO[str], Screen(sys.stderr)))
 
     def say(text: str) -> None:
         if not quiet:

@@ -45,6 +45,10 @@ def status(redis: str | None, as_json: bool) -> None:
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
     for table in _tables(found):
         console.print(table)
+    for worker in found.workers:
+        if worker.stranger:
+            text = f"the worker on {worker.host} (pid {worker.pid}) {worker.stranger}"
+            console.print(Text(harmless(text), style="red"), soft_wrap=True)
 
 
 def _tables(found: Status) -> list[Table | str]:

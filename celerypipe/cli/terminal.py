@@ -1,8 +1,38 @@
-"""What strangers wrote, as a terminal may show it."""
+"""What a terminal gets to see: no characters that steer it, and nothing once nobody can read it."""
 
 from __future__ import annotations
+
+from typing import IO, Any
 
 
 def harmless(text: str) -> str:
     """Return a text without characters that steer a terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
+class Screen:
+    """A stream that says how a run goes; that its reader left, or its terminal was closed, does not end the run."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._closed = False
+
+    def write(self, text: str) -> int:
+        """Write a text, if there is still somebody to read it."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what was written."""
+        self._try(self._stream.flush)
+
+    def _try(self, write: Any, *text: str) -> None:
+        if not self._closed:
+            try:
+                write(*text)
+            except (OSError, ValueError):  # ValueError: the stream was closed on our side
+                self._closed = True
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a console asks: whether this is a terminal, which encoding it has."""
+        return getattr(self._stream, name)

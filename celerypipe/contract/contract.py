@@ -99,7 +99,13 @@ class Source(Node):
     type = "source"
 
     def messages(self) -> Iterator[Message]:
-        """Yield messages. The runner takes the next one when the pipeline has room for it."""
+        """Yield messages. The runner takes the next one when the pipeline has room for it.
+
+        Where making one may fail (a file may be broken), return :class:`celerypipe.Readings` instead: then the node's
+        ``retries`` and ``on_error`` are for that message alone. What a generator raises ends the source, since it
+        cannot go on. The run then fails, whatever ``on_error`` says: at once with ``stop``, else once all that was sent
+        is out.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no messages() method")
 
     def position(self, message: Message) -> Position | None:
@@ -165,6 +171,17 @@ class Sink(Node):
         every message exactly once. It is ``source/position/sending node/sink/number``.
         """
         self.update(message)
+
+    #: Ends the error about a message that would replace another one: how to give each a place of its own.
+    tell_apart: ClassVar[str] = "let the sink's place() tell them apart"
+
+    def place(self, message: Message) -> str:
+        """Return the path of the file that this message is written to, if it has one of its own; by default none.
+
+        A run gives a place to one message only: a second one would replace the first, so it fails. Called before
+        ``update``; for a warped sink by the runner, where its class is known there, of a node that is only made.
+        """
+        return ""
 
     def update_batch(self, messages: list[Message]) -> None:
         """Take several messages out of the pipeline at once; as :meth:`Proc.update_batch`, but nothing is returned."""

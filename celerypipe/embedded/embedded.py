@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from celerypipe import forks
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
@@ -83,6 +84,7 @@ class Embedded:
             env={**os.environ, "PYTHONPATH": self._plan.environment["PYTHONPATH"]},
             start_new_session=True,  # Ctrl-C is for the runner, which drains first
         )
+        forks.keep(self)
         self._reader = threading.Thread(target=self._read, args=(self._supervisor,), name="embedded", daemon=True)
         self._reader.start()
         try:
@@ -96,6 +98,13 @@ class Embedded:
     ) -> None:
         """Stop all of it."""
         self._stop()
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, such as a pool of a local node: the supervisor waits for the last one that has its pipe."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None and supervisor.stdin is not None:
+            with contextlib.suppress(OSError):
+                supervisor.stdin.close()
 
     def _start(self, supervisor: subprocess.Popen[str]) -> str:
         assert supervisor.stdin is not None  # noqa: S101  # it is a pipe

@@ -109,8 +109,9 @@ class Supervisor:
 
     def run(self) -> None:
         """Work until standard input ends or a signal comes."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._stop)
         deadline = time.monotonic() + BOOT_SECONDS
         try:
             while not self.stopped and not _input_ended():

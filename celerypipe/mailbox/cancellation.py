@@ -9,7 +9,6 @@ from celerypipe.errors import UnknownRun
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import cancelling
 from celerypipe.mailbox.status import Busy, RunStatus, read_busy, read_runs
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.script import call
 
@@ -38,12 +37,12 @@ def cancel(client: Client, run_id: str) -> Cancelled:
     """
     run = _known(client, run_id)
     busy = read_busy(client, run_id)
-    before = call(client, cancelling(run_id))
+    before = call(client, cancelling(client.names, run_id))
     if before in (b"finished", b"failed"):
         return Cancelled(run, runner_ended=True, busy=())
     start = time.monotonic()
     while True:
-        ended = not client.exists(keys.reply(run_id))
+        ended = not client.exists(client.names.reply(run_id))
         waited = time.monotonic() - start
         if waited > LOOK or not busy:
             busy = _still(client, busy)
@@ -62,6 +61,6 @@ def _known(client: Client, run_id: str) -> RunStatus:
 
 def _still(client: Client, busy: list[Busy]) -> list[Busy]:
     """Those activations that hold their bells; a keeper takes a bell again that the runner removed."""
-    bells = [f"{keys.bell(each.run, each.node)}{Holder.read(each.consumer).slot}" for each in busy]
+    bells = [f"{client.names.bell(each.run, each.node)}{Holder.read(each.consumer).slot}" for each in busy]
     owners = client.call("MGET", *bells) if bells else ()
     return [each for each, owner in zip(busy, owners, strict=True) if owner == each.consumer.encode()]

@@ -54,24 +54,24 @@ class Death:
 
 def say_death(client: Client, place: str, death: Death) -> None:
     """Leave word of the end of a process; ``place`` is what it is called."""
-    client.set(keys.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
+    client.set(client.names.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
 
 
 def death_of(client: Client, holder: str) -> Death | None:
     """Return how the process of an activation died, if somebody left word of that."""
-    text = client.get(keys.death(str(Holder.read(holder).process)))
+    text = client.get(client.names.death(str(Holder.read(holder).process)))
     return (said_in(text, Death) or Death(None)) if text else None
 
 
 def say_birth(client: Client, place: str) -> None:
     """A new process serves: forget one that had the same number."""
-    client.delete(keys.death(place))
+    client.delete(client.names.death(place))
 
 
 def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> list[tuple[str, Death]]:
     """Note that ``holder`` died with a message; return all who did, with how. ``attempts``: a hash of its node."""
     field, place = f"deaths {number}", str(Holder.read(holder).process)
-    found = client.together(("GET", keys.death(place)), ("HGET", attempts, field))
+    found = client.together(("GET", client.names.death(place)), ("HGET", attempts, field))
     latest, before = accepted(found)
     said = [*(said_in(before, list[tuple[str, Death]]) or []), (place, said_in(latest, Death) or Death(None))]
     client.hset(attempts, field, msgspec.json.encode(said))

@@ -36,14 +36,15 @@ Snapshot = tuple[str, bytes, Sequence[Command]]
 PAGE = 500
 
 # Enter with the bell in hand: from now on nobody else publishes or saves. Nil: the bell is another's, or there is no
-# state, or nobody can go on with it. Before is who was here last; one that did not leave counts as dead.
+# state, or nobody can go on with it. Before is who was here last; one that did not leave counts as dead. What is no
+# number cannot be counted on: whoever reads it then sees that, and goes back.
 ENTER = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return false end
 if redis.call('HEXISTS', KEYS[2], 'trouble') == 1 then return false end
 local before = redis.call('HGET', KEYS[2], 'token')
 redis.call('HSET', KEYS[2], 'token', ARGV[1])
 if before ~= ARGV[1] then
-  redis.call('HINCRBY', KEYS[2], 'deaths', 1)
+  redis.pcall('HINCRBY', KEYS[2], 'deaths', 1)
 elseif redis.call('HGET', KEYS[2], 'deaths') == '0' then
   redis.call('HSET', KEYS[2], 'deaths', 1)
 end
@@ -167,7 +168,7 @@ class Fence:
 
     @property
     def key(self) -> str:
-        return keys.state(self.mailbox.run, self.mailbox.node)
+        return self.mailbox.names.state(self.mailbox.run, self.mailbox.node)
 
     # -- the worker's side ------------------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Fence:
             lost = answer.kind in (FAILURE, LOST_BLOB)
             flags = ("" if lost else "a") + ("d" if lost or ends else "")
             flat += (answer.entry.id, answer.entry.sequence, flags, said)
-        names = (self.mailbox.stream, keys.reply(self.mailbox.run), self.key)
+        names = (self.mailbox.stream, self.mailbox.reply, self.key)
         return PUBLISH.command(names, keys.GROUP, owner, self.mailbox.node, *flat)
 
     def save(self, client: Client, owner: str, last: int, snapshot: Snapshot, ids: Sequence[str]) -> str | None:

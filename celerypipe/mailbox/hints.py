@@ -1,7 +1,8 @@
 """Hints: what an activation says that its mailboxes do not show, for a runner that asks where a late message is.
 
 A mailbox shows who was given an entry, and that the oldest one runs. It shows neither what runs as one batch, nor what
-is held back until a batch is full, nor that a batch failed and each of its messages begins once more.
+is held back until a batch is full, nor that a batch failed and each of its messages begins once more, nor that nobody
+takes an entry since a process is about to be freed of the one before.
 """
 
 from __future__ import annotations
@@ -11,42 +12,60 @@ from collections.abc import Mapping, Sequence
 
 from celerypipe.mailbox.deaths import said_in
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, accepted
 
 
 def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
     """These entries of a node run as one batch. It is said for ``timeout`` seconds, and a while longer."""
-    client.call("SET", keys.together(consumer), json.dumps([node, *entries]), "PX", _lasting(timeout))
+    client.call("SET", client.names.together(consumer), json.dumps([node, *entries]), "PX", _lasting(timeout))
 
 
 def together(client: Client, consumer: str, node: str) -> list[bytes]:
     """Return the entries of a node that run as one batch; ids are unique within one mailbox only."""
-    said, *entries = said_in(client.get(keys.together(consumer)), list[str]) or [""]
+    said, *entries = said_in(client.get(client.names.together(consumer)), list[str]) or [""]
     return [entry.encode() for entry in entries] if said == node else []
 
 
 def say_held(client: Client, consumer: str, first: Mapping[str, str], *, timeout: float) -> None:
     """Of these nodes the entries from that id on do not run: they wait for company."""
     if first:
-        client.call("SET", keys.held(consumer), json.dumps(first), "PX", _lasting(timeout))
+        client.call("SET", client.names.held(consumer), json.dumps(first), "PX", _lasting(timeout))
     else:
-        client.call("DEL", keys.held(consumer))
+        client.call("DEL", client.names.held(consumer))
 
 
 def held(client: Client, consumer: str) -> dict[str, str]:
     """Return the nodes of which entries are held back, and the id of the first one of each."""
-    return said_in(client.get(keys.held(consumer)), dict[str, str]) or {}
+    return said_in(client.get(client.names.held(consumer)), dict[str, str]) or {}
 
 
 def say_anew(client: Client, consumer: str) -> None:
     """A batch brought nothing, and each of its messages is run by itself from now on."""
-    client.call("SET", keys.anew(consumer), 1, "PX", keys.DATA_TTL)
+    client.call("SET", client.names.anew(consumer), 1, "PX", keys.DATA_TTL)
 
 
 def seconds_since_anew(client: Client, consumer: str) -> float:
     """Return how long ago that was said, by Redis' clock; infinite if it was not."""
-    left = int(client.pttl(keys.anew(consumer)))
+    left = int(client.pttl(client.names.anew(consumer)))
     return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
+
+
+def say_freeing(client: Client, queue: str, process: str) -> None:
+    """A process was late with a message: it hears the interrupt in a moment, or ends and is replaced."""
+    now, key = int(client.now() * 1000), client.names.freeing(queue)
+    known = ("ZADD", key, now + keys.FREEING_TTL, process)
+    accepted(client.together(known, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.FREEING_TTL)))
+
+
+def say_freed(client: Client, queues: Sequence[str], process: str) -> None:
+    """The process is at work on nothing of that any more."""
+    for queue in queues:
+        client.zrem(client.names.freeing(queue), process)
+
+
+def is_freeing(client: Client, queue: str) -> bool:
+    """Does a slot of this queue come back in a moment?"""
+    return bool(client.zrangebyscore(client.names.freeing(queue), int(client.now() * 1000), "+inf"))
 
 
 def _lasting(timeout: float) -> int:

@@ -23,9 +23,9 @@ from celerypipe.redis.script import Script
 OVER = "over"
 
 
-def words(process: Process, last: Sequence[Command] = ()) -> Words:
+def words(names: keys.Names, process: Process, last: Sequence[Command] = ()) -> Words:
     """Return what is said of a worker, whose own process this is; ``last``: when it is gone, besides that it is."""
-    name = keys.heartbeat(process.host, process.life)
+    name = names.heartbeat(process.host, process.life)
     return Words(
         beat=[("SET", name, None, "PX", keys.HEARTBEAT_TTL)],
         full=[("PEXPIRE", name, keys.HEARTBEAT_TTL)],  # what may lie in a full Redis may live on there
@@ -33,24 +33,26 @@ def words(process: Process, last: Sequence[Command] = ()) -> Words:
     )
 
 
-def words_of_run(run: str) -> Words:
+def words_of_run(names: keys.Names, run: str) -> Words:
     """Return what is said of a run while its runner lives: its lease goes on, and ends with it."""
-    renewing = [("PEXPIRE", keys.run(run), keys.RUN_TTL)]
-    return Words(beat=renewing, full=renewing, last=[("DEL", keys.run(run))])
+    renewing = [("PEXPIRE", names.run(run), keys.RUN_TTL)]
+    return Words(beat=renewing, full=renewing, last=[("DEL", names.run(run))])
 
 
 # Is the process of an activation dead? Its name is <host>.<pid>.<token>-<life>-<random>.<slot>; the keys are made here
-# and not by celerypipe.keys. A name that no worker gave counts as living.
+# and not by celerypipe.redis.keys, with the prefix that all keys of a namespace have. A name that no worker gave counts
+# as living.
 DEAD = f"""
+local prefix = string.match(KEYS[1], '^[^:]*')
 local function dead(owner)
   local host, pid, life = string.match(owner, '^(.*)%.(%d+)%.[^.]*%-(%x+)%-%x+%.%d+$')
   if not host then return false end
   local place = host .. '.' .. pid .. '.' .. life
-  if redis.call('EXISTS', 'celerypipe:death:' .. place) == 1 then return true end
-  local named = redis.call('GET', 'celerypipe:heartbeat:' .. host .. '.' .. life)
+  if redis.call('EXISTS', prefix .. ':death:' .. place) == 1 then return true end
+  local named = redis.call('GET', prefix .. ':heartbeat:' .. host .. '.' .. life)
   if named == '{OVER}' then return true end
   if named and string.find(named, ' ' .. pid .. ' ', 1, true) then return false end
-  local missed, most = 'celerypipe:missed:' .. place, named and {keys.MISSED_TTL - keys.MISSED} or \
+  local missed, most = prefix .. ':missed:' .. place, named and {keys.MISSED_TTL - keys.MISSED} or \
 {keys.MISSED_TTL - keys.MISSED_IN_SILENCE}
   local left = redis.call('PTTL', missed)
   if left < 0 then redis.call('SET', missed, 1, 'PX', {keys.MISSED_TTL}) end
@@ -65,7 +67,7 @@ _ASKED = Script(f"{DEAD}\nreturn dead(ARGV[1]) and 1 or 0")
 
 def is_dead(client: Client, holder: str) -> bool:
     """Is the process of an activation dead? Who is not heard has to be asked for twice, see above."""
-    return bool(_ASKED(client, (), holder))
+    return bool(_ASKED(client, (client.names.workers,), holder))
 
 
 def is_named(process: Process, heartbeat: bytes | None) -> bool:

@@ -55,18 +55,23 @@ class Mailbox:
     run: str
     node: str
     keyring: Keyring | None = field(default=None, repr=False, compare=False)
+    names: keys.Names = keys.USUAL
 
     @property
     def stream(self) -> str:
-        return keys.mailbox(self.run, self.node)
+        return self.names.mailbox(self.run, self.node)
 
     @property
     def bell(self) -> str:
-        return keys.bell(self.run, self.node)
+        return self.names.bell(self.run, self.node)
+
+    @property
+    def reply(self) -> str:
+        return self.names.reply(self.run)
 
     def beside(self, node: str) -> Mailbox:
         """Return that of another node of the run."""
-        return Mailbox(self.run, node, self.keyring)
+        return Mailbox(self.run, node, self.keyring, self.names)
 
     def signer(self, kind: str) -> Signer | None:
         """Who signs messages, results or records of this node; None: nobody does."""
@@ -75,7 +80,7 @@ class Mailbox:
     def write_record(self, client: Client, record: bytes) -> None:
         """Write what activations are told about the node."""
         signer = self.signer("record")
-        client.set(keys.node(self.run, self.node), signer.sign(record) if signer else record, px=keys.DATA_TTL)
+        client.set(self.names.node(self.run, self.node), signer.sign(record) if signer else record, px=keys.DATA_TTL)
 
     def read_record(self, record: bytes) -> bytes:
         """Return what the runner wrote about the node; :class:`BadSignature` if somebody else did."""
@@ -142,7 +147,7 @@ class Mailbox:
 
     def refresh(self, client: Client, slot: int, consumer: str, entry: str) -> BellSeen:
         """Refresh a held bell and look around; ``entry``: the one that is worked on, or empty."""
-        names = (f"{self.bell}{slot}", keys.run(self.run), self.stream)
+        names = (f"{self.bell}{slot}", self.names.run(self.run), self.stream)
         status: int = scripts.REFRESH(client, names, consumer, keys.HELD_TTL, entry)
         return _SEEN[status]
 
@@ -151,7 +156,13 @@ class Mailbox:
 
         ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
         """
-        keys_of_all = (f"{self.bell}{slot}", self.stream, self.bell, keys.node(self.run, self.node), keys.run(self.run))
+        keys_of_all = (
+            f"{self.bell}{slot}",
+            self.stream,
+            self.bell,
+            self.names.node(self.run, self.node),
+            self.names.run(self.run),
+        )
         answer = scripts.BEGIN(client, keys_of_all, keys.GROUP, consumer, most, keys.HELD_TTL, first)
         if answer is None:
             return None
@@ -212,7 +223,7 @@ class Mailbox:
             self.withdraw(client, entries)
         said = self.said(consumer, [Answer(_NOTHING, REFUSED, 0.0, 0.0, "", b"%d %b" % (count, what.encode()))])
         fields = ("n", self.node, "w", consumer, "r", *said)
-        client.together(("XADD", keys.reply(self.run), "NOMKSTREAM", "*", *fields))
+        client.together(("XADD", self.reply, "NOMKSTREAM", "*", *fields))
 
     def said(self, consumer: str, answers: Sequence[Answer]) -> list[bytes]:
         """Return answers as they stand in a reply, signed as those of this activation."""
@@ -233,11 +244,11 @@ class Mailbox:
         flat: list[Any] = []
         for answer, said in zip(answers, self.said(consumer, answers), strict=True):
             flat += (answer.entry.id, said)
-        return scripts.PUBLISH.command((self.stream, keys.reply(self.run)), keys.GROUP, consumer, self.node, *flat)
+        return scripts.PUBLISH.command((self.stream, self.reply), keys.GROUP, consumer, self.node, *flat)
 
     def note(self, client: Client, consumer: str, answer: Answer) -> None:
         """Tell the runner how far a message got that is still being worked on; it stays pending with this consumer."""
-        streams = (self.stream, keys.reply(self.run))
+        streams = (self.stream, self.reply)
         said = self.said(consumer, [answer])
         noting = scripts.NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
         accepted(together(client, *storing([answer]), noting))
@@ -248,14 +259,14 @@ def drop(client: Client, bell: str, consumer: str) -> None:
     scripts.DROP(client, (bell,), consumer)
 
 
-def prolonging(run: str) -> Command:
+def prolonging(names: keys.Names, run: str) -> Command:
     """Return the command that prolongs the lease of a run; it answers what that said before, None if it was gone."""
-    return scripts.PROLONG.command((keys.run(run), keys.RUNS), run, keys.RUN_TTL, keys.DATA_TTL)
+    return scripts.PROLONG.command((names.run(run), names.runs), run, keys.RUN_TTL, keys.DATA_TTL)
 
 
-def cancelling(run: str) -> Command:
+def cancelling(names: keys.Names, run: str) -> Command:
     """Return the command that cancels a run unless it ended by itself; it answers as :func:`prolonging` does."""
-    return scripts.CANCEL.command((keys.run(run),), keys.DATA_TTL)
+    return scripts.CANCEL.command((names.run(run),), keys.DATA_TTL)
 
 
 def reading(mailboxes: Sequence[Mailbox], consumer: str, count: int, block: int | None) -> Command:

@@ -13,10 +13,13 @@ from typing import Annotated, Any
 
 import msgspec
 
+from celerypipe.mailbox import protocol
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import is_named
+from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -43,6 +46,16 @@ class MarkShape(msgspec.Struct):
     cache_meta: list[str] = []
 
 
+class WorkerShape(msgspec.Struct):
+    """What a presence says in every protocol; without ``protocol`` in one that is older than all with a number."""
+
+    id: str
+    host: str
+    pid: int
+    queues: list[str]
+    protocol: tuple[int, int] = (0, 0)
+
+
 class PresenceShape(msgspec.Struct):
     """What a presence says at least, and what is taken for the rest."""
 
@@ -65,12 +78,12 @@ class PresenceShape(msgspec.Struct):
 
 def read_presences(client: Client) -> list[Presence]:
     """Return what every live worker says of itself: those whose process is named by their heartbeat."""
-    names = [name.decode(errors="replace") for name in client.call("ZRANGE", keys.WORKERS, 0, -1)]
+    names = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.workers, 0, -1)]
     if not names:
         return []
     processes = [Process.read(name) for name in names]
-    beats = [keys.heartbeat(process.host, process.life) for process in processes]
-    found = client.call("MGET", *map(keys.presence, names), *beats)
+    beats = [client.names.heartbeat(process.host, process.life) for process in processes]
+    found = client.call("MGET", *map(client.names.presence, names), *beats)
     return [
         record
         for process, text, beat in zip(processes, found[: len(names)], found[len(names) :], strict=True)
@@ -79,9 +92,15 @@ def read_presences(client: Client) -> list[Presence]:
 
 
 def _record(text: bytes) -> Presence | None:
-    """What one worker says; None if no worker of ours said it: one stranger must not take all runs down."""
+    """What one worker says; None if no worker of ours said it: one stranger must not take all runs down.
+
+    Of a worker whose protocol is unknown here only that is taken which never changes: it has no slots, and no marks.
+    """
     try:
         record = json.loads(text)
+        known = msgspec.to_builtins(msgspec.convert(record, WorkerShape))
+        if not protocol.SPOKEN.understands(Spoken(*known["protocol"])):
+            return {**known, "pool": "", "slots": 0, "marks": {}, "versions": {}, "interrupts": False}
         shape = msgspec.convert(record, PresenceShape)
     except (ValueError, RecursionError) as error:
         logger.debug("a presence that no worker of celerypipe wrote: %s", error)
@@ -89,24 +108,35 @@ def _record(text: bytes) -> Presence | None:
     return {**msgspec.structs.asdict(shape), **record}
 
 
+def foreign(worker: Presence) -> str:
+    """Say that it speaks another protocol than this side, and the cure; nothing if it does not."""
+    return unlike(protocol_of(worker.get("protocol")) or Spoken(), worker["host"])
+
+
+def stranger(worker: Presence, keyring: Keyring | None) -> str:
+    """Say why this side and a worker do not understand each other, and the cure; nothing if they do."""
+    return foreign(worker) or strangers(keyring, worker.get("keys", ()))
+
+
 def write_presence(client: Client, record: Presence) -> None:
     """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
     before = time.time()
     now = int(client.now() * 1000)
     clock = round((before + time.time()) / 2 - now / 1000, 3)
+    own, workers = client.names.presence(record["id"]), client.names.workers
     with client.pipeline(transaction=True) as together:
-        together.set(keys.presence(record["id"]), json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
-        together.zadd(keys.WORKERS, {record["id"]: now})
-        together.zremrangebyscore(keys.WORKERS, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
-        together.expire(keys.WORKERS, 10 * keys.PRESENCE_TTL)
+        together.set(own, json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
+        together.zadd(workers, {record["id"]: now})
+        together.zremrangebyscore(workers, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
+        together.expire(workers, 10 * keys.PRESENCE_TTL)
         together.execute()
 
 
-def removing_presence(worker_id: str) -> list[Command]:
+def removing_presence(names: keys.Names, worker_id: str) -> list[Command]:
     """Return the commands that take a worker off the list."""
-    return [("DEL", keys.presence(worker_id)), ("ZREM", keys.WORKERS, worker_id)]
+    return [("DEL", names.presence(worker_id)), ("ZREM", names.workers, worker_id)]
 
 
 def remove_presence(client: Client, worker_id: str) -> None:
     """Take a worker off the list at once, so that nobody rings for it."""
-    accepted(client.together(*removing_presence(worker_id)))
+    accepted(client.together(*removing_presence(client.names, worker_id)))

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 
 from celerypipe import codec
+from celerypipe.codec.identity import identity
 from celerypipe.errors import CodecError
+from celerypipe.mailbox import protocol
+from celerypipe.mailbox.protocol import protocol_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,8 @@ class Record:
     nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them that gets all that
     comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for them to come;
     ``pinned``: a stateful node stays in one process; ``console``: what it prints goes to the runner; ``shared``: large
-    results go into shared memory; ``compression``: how those are packed that do not.
+    results go into shared memory; ``compression``: how those are packed that do not; ``digest``: that of the
+    configuration, made where the record is, since a worker asks for it with every activation.
     """
 
     mark: str
@@ -39,15 +43,24 @@ class Record:
     pinned: bool = False
     console: bool = False
     shared: bool = False
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.digest:
+            object.__setattr__(self, "digest", identity(self.configuration))
 
     def write(self) -> bytes:
         """Encode it."""
-        return codec.encode_value({field.name: getattr(self, field.name) for field in fields(self)})
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return codec.encode_value({"protocol": list(protocol.SPOKEN), **said})
 
     @classmethod
     def read(cls, data: bytes) -> Record:
         """Decode it; :class:`CodecError` when it is of another version, or was written by nobody who knows how."""
         values = codec.decode_value(data)
+        spoken = protocol_of(values.pop("protocol", None)) if type(values) is dict else None
+        if spoken is None or not protocol.SPOKEN.understands(spoken):
+            raise CodecError(f"no record of a node in {protocol.SPOKEN}: {spoken or 'it names none'}")
         configuration = values.get("configuration", ()) if type(values) is dict else ()
         named = type(configuration) is dict and all(type(name) is str for name in configuration)
         if configuration is not None and not named:
@@ -61,7 +74,5 @@ class Record:
 
     @property
     def key(self) -> str:
-        """What an instance is known by on the shelf: mark and configuration."""
-        if self.configuration is None:
-            return f"{self.mark} called"
-        return f"{self.mark} {sorted(self.configuration.items())!r}"
+        """What an instance is known by on the shelf; one that is pinned began with its run, and serves no other."""
+        return f"{self.mark} {self.digest}{' pinned' if self.pinned else ''}"

@@ -57,12 +57,12 @@ def _text(schema: Mapping[str, Any]) -> bytes:
 
 def remember(client: Client, schema: Mapping[str, Any], keyring: Keyring | None) -> None:
     """Keep what was told."""
-    client.set(keys.cache_schema(schema["mark"]), json.dumps(vouched(schema, keyring)), px=keys.CACHE_TTL)
+    client.set(client.names.cache_schema(schema["mark"]), json.dumps(vouched(schema, keyring)), px=keys.CACHE_TTL)
 
 
 def recall(client: Client, mark: str, keyring: Keyring | None) -> dict[str, Any] | None:
     """Return what was told of this mark last; None if nobody told anything that can be read and believed."""
-    text: Any = client.getrange(keys.cache_schema(mark), 0, LIMIT)
+    text: Any = client.getrange(client.names.cache_schema(mark), 0, LIMIT)
     try:
         schema = json.loads(text)
         shape = msgspec.convert(schema, MarkShape)

@@ -24,16 +24,16 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return {ids, rung}
 """)
 
-# Ring the first `wanted` slots that have no bell, or that of a process that died; with `force`, also those rung before
-# and not answered.
+# Ring the first `wanted` slots that have no bell, or that of a process that died, or something that is no bell; with
+# `force`, also those rung before and not answered.
 RING = Script(
     DEAD
     + """
 local rung = {}
 for slot = 0, tonumber(ARGV[3]) - 1 do
-  local held = redis.call('GET', KEYS[1] .. slot)
-  local free = not held
-  if held and string.sub(held, 1, 2) == 'r:' then free = ARGV[4] == '1' elseif held then free = dead(held) end
+  local held = redis.pcall('GET', KEYS[1] .. slot)
+  local free = type(held) ~= 'string'
+  if not free and string.sub(held, 1, 2) == 'r:' then free = ARGV[4] == '1' elseif not free then free = dead(held) end
   if free then
     redis.call('SET', KEYS[1] .. slot, 'r:' .. ARGV[1], 'PX', ARGV[2])
     rung[#rung+1] = slot

@@ -14,7 +14,7 @@ import msgspec
 import redis
 
 from celerypipe.mailbox.holder import Holder
-from celerypipe.mailbox.presence import Presence, read_presences
+from celerypipe.mailbox.presence import Presence, foreign, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
 
@@ -87,6 +87,8 @@ class WorkerStatus:
     queues: tuple[str, ...]
     age: float
     busy: tuple[Busy, ...]
+    #: Why it serves no run of this celerypipe; empty if it does.
+    stranger: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,10 @@ def read_status(client: Client) -> Status:
 
 def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[NodeOfRun]]:
     """Return the runs that go on or ended a few seconds ago, the oldest first, and their warped nodes."""
-    ids = [name.decode(errors="replace") for name in client.call("ZRANGE", keys.RUNS, 0, -1)]
+    ids = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.runs, 0, -1)]
     if not ids:
         return (), []
-    told = client.call("MGET", *map(keys.about, ids), *map(keys.run, ids))
+    told = client.call("MGET", *map(client.names.about, ids), *map(client.names.run, ids))
     runs: list[RunStatus] = []
     nodes: list[NodeOfRun] = []
     for run, about, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
@@ -176,9 +178,9 @@ def _read_mailboxes(
         return (), []
     commands: list[Command] = []
     for run, name, node in nodes:
-        stream = keys.mailbox(run, name)
+        stream = client.names.mailbox(run, name)
         slots = sum(int(worker["slots"]) for worker in workers if node.queue in worker["queues"])
-        bells = [f"{keys.bell(run, name)}{slot}" for slot in range(max(slots, 1))]
+        bells = [f"{client.names.bell(run, name)}{slot}" for slot in range(max(slots, 1))]
         oldest: Command = ("XRANGE", stream, "-", "+", "COUNT", 1)
         commands += [("XLEN", stream), ("XPENDING", stream, keys.GROUP), oldest, ("MGET", *bells)]
     answers = client.together(*commands)
@@ -200,7 +202,8 @@ def _read_mailboxes(
 def _busy(client: Client, given: Sequence[tuple[str, str, str]]) -> list[Busy]:
     """What those activations work on that were given messages and hold their bells."""
     commands = [
-        ("XPENDING", keys.mailbox(run, node), keys.GROUP, "-", "+", 1, consumer) for run, node, consumer in given
+        ("XPENDING", client.names.mailbox(run, node), keys.GROUP, "-", "+", 1, consumer)
+        for run, node, consumer in given
     ]
     busy = []
     for (run, node, consumer), pending in zip(given, client.together(*commands) if given else (), strict=True):
@@ -224,4 +227,5 @@ def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     )
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
-    return WorkerStatus(record["id"], record["host"], record["pid"], record["pool"], record["slots"], queues, age, own)
+    facts = record["id"], record["host"], record["pid"], record["pool"], record["slots"]
+    return WorkerStatus(*facts, queues, age, own, foreign(record))

@@ -22,8 +22,9 @@ ENTRY = Struct("<QIH")
 RESULT_HEAD = Struct("<QIcdd?HII")
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
-#: another one comes while the node it names is at work; how many messages, or what else, were refused.
-RESULT, FAILURE, LOST_BLOB, NOTE, REFUSED = b"r", b"f", b"l", b"n", b"x"
+#: another one comes while the node it names is at work; how many messages, or what else, were refused; "nobody began it
+#: here, send it again".
+RESULT, FAILURE, LOST_BLOB, NOTE, REFUSED, UNBEGUN = b"r", b"f", b"l", b"n", b"x", b"u"
 #: What a lost blob's reply says of one whose bytes are there and not those that were signed.
 ALTERED = b"altered"
 #: The number that no message has.
@@ -60,13 +61,18 @@ class Reply(NamedTuple):
 
 
 class Published(NamedTuple):
-    """What one activation published together: an entry's id in the reply stream, the node, its name, the results."""
+    """What one activation published together: an entry's id in the reply stream, the node, its name, the results.
+
+    ``refused``: so much of it cannot be read, or is not signed. ``declined``: instead of all that a worker says no
+    (:mod:`celerypipe.mailbox.bell`).
+    """
 
     id: bytes
     node: str
     worker: str
     results: list[Reply]
     refused: int = 0
+    declined: bytes = b""
 
 
 class Answer(NamedTuple):
@@ -95,6 +101,8 @@ class Answer(NamedTuple):
         return b"%b%b%b%b%b" % (head, name, data, console, onward)
 
 
+#: The field of an entry in a reply stream by which a worker says that it cannot serve; it is so in every protocol.
+DECLINED = b"declined"
 #: What runners themselves write into a reply stream.
 _EMPTY = [b"n", b""]
 
@@ -132,9 +140,9 @@ def as_entry(item: Sequence[Any], signer: Signer | None = None) -> Entry | None:
 
 
 def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None = None) -> Published | None:
-    """Read an entry of a reply stream; None for one that celerypipe did not write.
+    """Read an entry of a reply stream; None for what a runner writes there itself.
 
-    ``signer_of`` a node: what is not signed is left out, and counted.
+    ``signer_of`` a node: what is not signed is left out, and counted; so is what cannot be read.
     """
     entry_id, fields = item
     try:
@@ -145,8 +153,10 @@ def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None 
         signed = [_result(raw, -SIGNATURE) for raw in rest[1::2] if signer.verifies(raw)]
         return Published(entry_id, node.decode(), worker.decode(), signed, len(rest[1::2]) - len(signed))
     except (ValueError, TypeError, error):
-        written = signer_of is None or fields == _EMPTY
-        return None if written else Published(entry_id, "", "", [], 1)
+        if fields == _EMPTY:
+            return None
+        declined = fields[1] if len(fields) == 2 and fields[0] == DECLINED else b""
+        return Published(entry_id, "", "", [], 0 if declined else 1, declined)
 
 
 def _result(raw: bytes, stop: int | None = None) -> Reply:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from celerypipe.contract.contract import Sink, Source
 from celerypipe.contract.positions import Position, Positions
+from celerypipe.contract.readings import Readings
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
@@ -35,8 +36,8 @@ class ImageFilesSource(Source):
     """Reads pictures and sends each as an :class:`Image` (RGB, uint8), turned upright as its EXIF data say.
 
     ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts from 0. A file that is
-    no picture ends the source with a ValueError that names it. A run of it can be resumed: files are known by their
-    paths, so that some may come or go meanwhile.
+    no picture, or cannot be read, is an error that names it: ``on_error`` of the node decides, and with ``skip`` the
+    others are sent. A run of it can be resumed: files are known by their paths, so that some may come or go meanwhile.
 
     ``paths``: the files, in this order
     ``folder``: instead of ``paths``: a folder, its pictures sorted by name
@@ -78,12 +79,19 @@ class ImageFilesSource(Source):
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a picture."""
-        for index, path in enumerate(self.paths):
+        return Readings(self.message, self._wanted())
+
+    def _wanted(self) -> Iterator[int]:
+        for index, name in enumerate(self._names):
             if self._stopped:
                 return
-            if self._names[index] in self._through:
-                continue
-            yield Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
+            if name not in self._through:
+                yield index
+
+    def message(self, index: int) -> Message:
+        """Read a picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
+        path = self.paths[index]
+        return Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
 
     def stop(self) -> None:
         """Read no further file."""
@@ -102,8 +110,9 @@ class ImageFilesSource(Source):
 
 
 class ImageFilesSink(Sink):
-    """Writes each :class:`Image` to a file of its own, which appears whole or not at all; one of that name is replaced.
+    """Writes each :class:`Image` to a file of its own, which appears whole or not at all.
 
+    A file of that name that was there before is replaced; one that this run wrote is not: the second message fails.
     Takes uint8, and uint16 where the file format does; RGB, RGBA, BGR, BGRA or GRAY, and without ``pixel_format``
     by the number of channels: 1 GRAY, 3 RGB, 4 RGBA.
 
@@ -113,6 +122,8 @@ class ImageFilesSink(Sink):
     ``sequence`` and ``version``. Its suffix decides the file format. In texts from a message only letters, digits,
     ``_``, ``-`` and ``.`` are kept, others become ``_``: no message can name a file outside the folder
     """
+
+    tell_apart = "write a 'pattern' that tells them apart, such as '{sequence}-{name}.png'"
 
     def __init__(self, folder: str | None = None, pattern: str = "{name}.png") -> None:
         self.target_folder = None if folder is None else Path(folder)
@@ -141,7 +152,7 @@ class ImageFilesSink(Sink):
 
     def update(self, message: Message) -> None:
         """Write the picture; TypeError for another payload, LookupError when ``meta`` lacks an entry of ``pattern``."""
-        target = self.target(message)
+        target = self._settled() / self._name_for(message)
         self.reach.require(target.parent)  # a link below the folder may lead out of it
         content = encoded(message.payload, self.suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +163,11 @@ class ImageFilesSink(Sink):
         finally:
             draft.unlink(missing_ok=True)
 
-    def target(self, message: Message) -> Path:
+    def place(self, message: Message) -> str:
         """Return the file that the message goes to."""
+        return str((self.target_folder or Path()) / self._name_for(message))
+
+    def _name_for(self, message: Message) -> str:
         known = {
             **message.meta,
             "id": message.id,
@@ -164,7 +178,7 @@ class ImageFilesSink(Sink):
         if missing := sorted(self.fields - known.keys()):
             had = ", ".join(map(repr, message.meta)) or "nothing"
             raise LookupError(f"pattern: {self.pattern!r} asks for {missing[0]!r}; this message's meta has {had}")
-        return self._settled() / self.pattern.format(**{field: _safe(known[field]) for field in self.fields})
+        return self.pattern.format(**{field: _safe(known[field]) for field in self.fields})
 
     def _settled(self) -> Path:
         if self.target_folder is None:

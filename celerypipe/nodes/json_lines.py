@@ -12,10 +12,10 @@ import threading
 from collections.abc import Container, Iterator
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 from celerypipe.contract.contract import Sink, Source
 from celerypipe.contract.positions import Position, Positions
+from celerypipe.contract.readings import Readings
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message, plain
 from celerypipe.message.payload import Object
@@ -29,8 +29,8 @@ class JsonLinesSource(Source):
     """Reads a file of JSON lines (UTF-8) and sends one message a line; its ``version`` is the line's number.
 
     A JSON object becomes an Object, any other value is the payload as it is. Empty lines are passed over. A line that
-    is not JSON ends the source with a ValueError that names file and line. A run that reads a plain file can be
-    resumed; until then the file may only grow.
+    is not JSON is a ValueError that names file and line: ``on_error`` of the node decides, and with ``skip`` the others
+    are sent. A run that reads a plain file can be resumed; until then the file may only grow.
 
     ``path``: the file; a relative one starts at the current folder; ``"-"`` reads standard input
     """
@@ -68,13 +68,17 @@ class JsonLinesSource(Source):
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a line."""
+        return Readings(self._message, self._wanted())
+
+    def _wanted(self) -> Iterator[tuple[bytes, int, int]]:
+        """Lines that are not empty, each with its number, and how many came before it."""
         count = 0
         for line_number, line in enumerate(self._lines(), start=1):
             if self._stopped.is_set():
                 return
             if line.strip():
                 if line_number not in self._through:
-                    yield Message(self._value(line, line_number), version=line_number, sequence=count)
+                    yield line, line_number, count
                 count += 1
 
     def stop(self) -> None:
@@ -114,13 +118,15 @@ class JsonLinesSource(Source):
                     rest = []
                 rest.append(tail)
 
-    def _value(self, line: bytes, line_number: int) -> Any:
+    def _message(self, wanted: tuple[bytes, int, int]) -> Message:
+        line, line_number, sequence = wanted
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             where = "<stdin>" if self.path == "-" else self.path
             raise ValueError(f"{where}:{line_number}: not JSON ({error}); correct or remove this line") from error
-        return Object(value) if isinstance(value, dict) else value
+        payload = Object(value) if isinstance(value, dict) else value
+        return Message(payload, version=line_number, sequence=sequence)
 
 
 class JsonLinesSink(Sink):

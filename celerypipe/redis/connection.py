@@ -20,6 +20,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.redis.keys import USUAL
+from celerypipe.redis.namespace import named, parted
 from celerypipe.redis.sentinel import SCHEME, Sentinels, Watchers
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,8 @@ class Client(redis.Redis):
     but a refusal (``redis.ResponseError``) what was asked is not answered any more.
     """
 
+    #: What our keys are called there.
+    names = USUAL
     _line: Any = None
     _owed = 0
 
@@ -154,9 +158,11 @@ def _plain(argument: str | bytes | int) -> bytes:
 def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
     """Return a client; it connects with its first command, and again after a failure.
 
+    ``url`` may be an address with a namespace (:mod:`celerypipe.redis.namespace`), and then its keys are called so.
     Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
     broken connection. :class:`ConfigError` names an option that there is not.
     """
+    url, namespace = parted(url)
     near = url.startswith("unix://")
     over_network = {} if near else {"socket_connect_timeout": min(3.0, timeout), "socket_keepalive": True}
     options: dict[str, Any] = {
@@ -169,14 +175,17 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
         **over_network,
     }
     if url.startswith(f"{SCHEME}://"):
-        return _behind_sentinels(Sentinels.parse(url), options)
+        client = _behind_sentinels(Sentinels.parse(url), options)
+        client.names = named(namespace)
+        return client
     try:
-        client: Client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
+        client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
         pool = client.connection_pool
         pool.connection_class(**pool.connection_kwargs)  # does not connect, and looks at the options
     except (TypeError, ValueError, redis.RedisError) as error:
         cure = "; ssl_ options need rediss://, with two s" if url.startswith("redis://") and "ssl_" in url else ""
         raise ConfigError(f"{_shown(url)}: what is behind its question mark is wrong: {error}{cure}") from None
+    client.names = named(namespace)
     return client
 
 

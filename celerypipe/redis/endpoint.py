@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celerypipe.redis.connection import connect
+from celerypipe.redis.namespace import parted
 from celerypipe.redis.sentinel import SCHEME, Sentinels
 
 #: What :mod:`celerypipe.heartbeat.monitor` does for an encrypted connection, by what redis-py calls it.
@@ -23,11 +24,12 @@ TLS = {
 
 
 def endpoint(url: str) -> dict[str, Any]:
-    """Return what a URL says, as redis-py reads it.
+    """Return what an address says, as redis-py reads it; its namespace is no part of that.
 
     ``auth``: what AUTH is given, nothing without a password; ``database``. Then ``path`` of a socket; or ``host`` and
     ``port``, and ``tls``, None for a plain line; or ``sentinels``, ``sentinel_auth`` and ``master``.
     """
+    url = parted(url)[0]
     if url.startswith(f"{SCHEME}://"):
         known = Sentinels.parse(url)
         own = dict(known.options)

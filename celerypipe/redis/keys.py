@@ -6,6 +6,8 @@ TTLs are milliseconds unless a name says otherwise.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 #: Streams, node records, blobs, files and attempts of a run; renewed by its runner while something is in flight.
 DATA_TTL = 60_000
 #: The lease of a run.
@@ -25,6 +27,8 @@ RUNG_TTL = 2_000
 RUNG_TTL_MAX = 60_000
 #: The sign that a node warms up for a message: longer than an import may hold the interpreter lock.
 WARMING_TTL = 600_000
+#: The sign that a slot comes back in a moment: a stuck process ends two or three seconds after its message is late.
+FREEING_TTL = 5_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.
@@ -43,150 +47,162 @@ CACHE_ASKED_TTL = 24 * 3600 * 1000
 
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
-#: Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh.
-WORKERS = "celerypipe:workers"
-#: Sorted set of run ids; the score is Redis' time in milliseconds at the last renewal.
-RUNS = "celerypipe:runs"
 
 
-def run(run_id: str) -> str:
-    """The lease of a run; its value is ``running``, ``cancelled`` or ``finished``."""
-    return f"celerypipe:run:{run_id}"
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the keys of one namespace are called: ``<prefix>:<kind>:…``, so that a script can tell the prefix of any."""
+
+    prefix: str = "celerypipe"
+
+    @property
+    def workers(self) -> str:
+        """Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh."""
+        return f"{self.prefix}:workers"
+
+    @property
+    def runs(self) -> str:
+        """Sorted set of run ids; the score is Redis' time in milliseconds at the last renewal."""
+        return f"{self.prefix}:runs"
+
+    def run(self, run_id: str) -> str:
+        """The lease of a run; its value is ``running``, ``cancelled`` or ``finished``."""
+        return f"{self.prefix}:run:{run_id}"
+
+    def about(self, run_id: str) -> str:
+        """What a runner says of a run as long as it goes on: JSON, without anything that could be a secret."""
+        return f"{self.prefix}:about:{run_id}"
+
+    def node(self, run_id: str, name: str) -> str:
+        """The record of a warped node: mark, configuration, limits; written by the runner, read by activations."""
+        return f"{self.prefix}:node:{run_id}:{name}"
+
+    def mailbox(self, run_id: str, name: str) -> str:
+        """The stream of messages for a warped node."""
+        return f"{self.prefix}:mailbox:{run_id}:{name}"
+
+    def attempts(self, run_id: str, name: str) -> str:
+        """Hash of sequence number → how often it was handed to ``update`` alone after a death; and who died."""
+        return f"{self.prefix}:attempts:{run_id}:{name}"
+
+    def state(self, run_id: str, name: str) -> str:
+        """Hash of a stateful node: who may go on with it, and its last snapshot."""
+        return f"{self.prefix}:state:{run_id}:{name}"
+
+    def bell(self, run_id: str, name: str) -> str:
+        """The beginning of a node's bell keys; the slot number follows."""
+        return f"{self.prefix}:bell:{run_id}:{name}:"
+
+    def replay(self, run_id: str) -> str:
+        """A list of the names of dead letters that a run is asked to replay; its runner takes them."""
+        return f"{self.prefix}:replay:{run_id}"
+
+    def warming(self, consumer: str) -> str:
+        """There while an activation makes its node, warms it up or lets it go: no message it holds is in ``update``."""
+        return f"{self.prefix}:warming:{consumer}"
+
+    def together(self, consumer: str) -> str:
+        """The ids of the entries that an activation runs as one batch, where that cannot be interrupted."""
+        return f"{self.prefix}:together:{consumer}"
+
+    def held(self, consumer: str) -> str:
+        """The first entry of each node that an activation holds back until a batch is full, where it serves several."""
+        return f"{self.prefix}:held:{consumer}"
+
+    def anew(self, consumer: str) -> str:
+        """There since an activation's batch brought nothing; its TTL says for how long."""
+        return f"{self.prefix}:anew:{consumer}"
+
+    def freeing(self, queue: str) -> str:
+        """Sorted set of the processes serving a queue whose slot comes back in a moment; the score is until when."""
+        return f"{self.prefix}:freeing:{queue}"
+
+    def death(self, place: str) -> str:
+        """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""
+        return f"{self.prefix}:death:{place}"
+
+    def heartbeat(self, host: str, life: str) -> str:
+        """The processes of a worker that live, by number, or ``over``."""
+        return f"{self.prefix}:heartbeat:{host}.{life}"
+
+    def reply(self, run_id: str) -> str:
+        """The stream of results of a run, read by its runner."""
+        return f"{self.prefix}:reply:{run_id}"
+
+    def blob(self, run_id: str, blob_id: str) -> str:
+        """Large bytes; further chunks add ``:1``, ``:2``, …"""
+        return f"{self.prefix}:blob:{run_id}:{blob_id}"
+
+    def file(self, digest: str) -> str:
+        """Says that all pieces of a file are there; its value is the size."""
+        return f"{self.prefix}:file:{digest}"
+
+    def file_piece(self, digest: str, number: int) -> str:
+        """A piece of the content of a file."""
+        return f"{self.prefix}:file:{digest}:{number}"
+
+    def presence(self, worker_id: str) -> str:
+        """A worker's own key."""
+        return f"{self.prefix}:worker:{worker_id}"
+
+    def refused(self, queue: str) -> str:
+        """Items from a queue's list that were no task, the newest first."""
+        return f"{self.prefix}:refused:{queue}"
+
+    @property
+    def cache(self) -> str:
+        """The beginning of all that the result cache has."""
+        return f"{self.prefix}:cache:"
+
+    @property
+    def cache_used(self) -> str:
+        """Sorted set of what it keeps, ``e:<fingerprint>`` or ``b:<digest>:<chunks>``, by its last use."""
+        return f"{self.prefix}:cache:used"
+
+    @property
+    def cache_sizes(self) -> str:
+        """Hash of the same → bytes; the field without a name has their sum."""
+        return f"{self.prefix}:cache:sizes"
+
+    @property
+    def cache_ends(self) -> str:
+        """Sorted set of the entries that have a ``ttl``, by their end."""
+        return f"{self.prefix}:cache:ends"
+
+    @property
+    def cache_books(self) -> tuple[str, str, str]:
+        """These three, as scripts take them."""
+        return self.cache_used, self.cache_sizes, self.cache_ends
+
+    @property
+    def cache_counts(self) -> str:
+        """Hash of what all runs together found, missed and saved."""
+        return f"{self.prefix}:cache:counts"
+
+    def cache_entry(self, fingerprint: str) -> str:
+        """One result: what was asked, and what came of it."""
+        return f"{self.prefix}:cache:entry:{fingerprint}"
+
+    def cache_blob(self, digest: str, chunk: int) -> str:
+        """A part of the large bytes of results that have this digest."""
+        return f"{self.prefix}:cache:blob:{digest}:{chunk}"
+
+    def cache_claim(self, fingerprint: str) -> str:
+        """There while somebody computes this result; its value says who."""
+        return f"{self.prefix}:cache:claim:{fingerprint}"
+
+    def cache_mark(self, mark: str) -> str:
+        """Sorted set of the newest fingerprints of a mark, by when they were kept."""
+        return f"{self.prefix}:cache:mark:{mark}"
+
+    def cache_asked(self, run_id: str) -> str:
+        """Hash of ``<node>/<message>`` → what the run asked the cache for and did not find."""
+        return f"{self.prefix}:cache:asked:{run_id}"
+
+    def cache_schema(self, mark: str) -> str:
+        """What workers told last of a class with a declared version, as JSON."""
+        return f"{self.prefix}:cache:schema:{mark}"
 
 
-def about(run_id: str) -> str:
-    """What a runner says of a run as long as it goes on: JSON, without anything that could be a secret."""
-    return f"celerypipe:about:{run_id}"
-
-
-def node(run_id: str, name: str) -> str:
-    """The record of a warped node: mark, configuration, limits; written by the runner, read by activations."""
-    return f"celerypipe:node:{run_id}:{name}"
-
-
-def mailbox(run_id: str, name: str) -> str:
-    """The stream of messages for a warped node."""
-    return f"celerypipe:mailbox:{run_id}:{name}"
-
-
-def attempts(run_id: str, name: str) -> str:
-    """Hash of sequence number → how often the message was handed to ``update`` alone after a death; and who died."""
-    return f"celerypipe:attempts:{run_id}:{name}"
-
-
-def state(run_id: str, name: str) -> str:
-    """Hash of a stateful node: who may go on with it, and its last snapshot."""
-    return f"celerypipe:state:{run_id}:{name}"
-
-
-def bell(run_id: str, name: str) -> str:
-    """The beginning of a node's bell keys; the slot number follows."""
-    return f"celerypipe:bell:{run_id}:{name}:"
-
-
-def replay(run_id: str) -> str:
-    """A list of the names of dead letters that a run is asked to replay; its runner takes them."""
-    return f"celerypipe:replay:{run_id}"
-
-
-def warming(consumer: str) -> str:
-    """There while an activation makes its node, warms it up or lets it go: no message it holds is in ``update``."""
-    return f"celerypipe:warming:{consumer}"
-
-
-def together(consumer: str) -> str:
-    """The ids of the entries that an activation runs as one batch, for the runner of one that cannot be interrupted."""
-    return f"celerypipe:together:{consumer}"
-
-
-def held(consumer: str) -> str:
-    """The first entry of each node that an activation holds back until a batch is full, where it serves several."""
-    return f"celerypipe:held:{consumer}"
-
-
-def anew(consumer: str) -> str:
-    """There since an activation's batch brought nothing; its TTL says for how long."""
-    return f"celerypipe:anew:{consumer}"
-
-
-def death(place: str) -> str:
-    """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""
-    return f"celerypipe:death:{place}"
-
-
-def heartbeat(host: str, life: str) -> str:
-    """The processes of a worker that live, by number, or ``over``."""
-    return f"celerypipe:heartbeat:{host}.{life}"
-
-
-def reply(run_id: str) -> str:
-    """The stream of results of a run, read by its runner."""
-    return f"celerypipe:reply:{run_id}"
-
-
-def blob(run_id: str, blob_id: str) -> str:
-    """Large bytes; further chunks add ``:1``, ``:2``, …"""
-    return f"celerypipe:blob:{run_id}:{blob_id}"
-
-
-def file(digest: str) -> str:
-    """Says that all pieces of a file are there; its value is the size."""
-    return f"celerypipe:file:{digest}"
-
-
-def file_piece(digest: str, number: int) -> str:
-    """A piece of the content of a file."""
-    return f"celerypipe:file:{digest}:{number}"
-
-
-def presence(worker_id: str) -> str:
-    """A worker's own key."""
-    return f"celerypipe:worker:{worker_id}"
-
-
-def refused(queue: str) -> str:
-    """Items from a queue's list that were no task, the newest first."""
-    return f"celerypipe:refused:{queue}"
-
-
-#: Sorted set of what the result cache keeps, ``e:<fingerprint>`` or ``b:<digest>:<chunks>``, by its last use.
-CACHE_USED = "celerypipe:cache:used"
-#: Hash of the same → bytes; the field without a name has their sum.
-CACHE_SIZES = "celerypipe:cache:sizes"
-#: Sorted set of the entries that have a ``ttl``, by their end.
-CACHE_ENDS = "celerypipe:cache:ends"
-#: Hash of what all runs together found, missed and saved.
-CACHE_COUNTS = "celerypipe:cache:counts"
-#: The beginnings of the names below.
-CACHE_ENTRY = "celerypipe:cache:entry:"
-CACHE_BLOB = "celerypipe:cache:blob:"
-
-
-def cache_entry(fingerprint: str) -> str:
-    """One result: what was asked, and what came of it."""
-    return f"{CACHE_ENTRY}{fingerprint}"
-
-
-def cache_blob(digest: str, chunk: int) -> str:
-    """A part of the large bytes of results that have this digest."""
-    return f"{CACHE_BLOB}{digest}:{chunk}"
-
-
-def cache_claim(fingerprint: str) -> str:
-    """There while somebody computes this result; its value says who."""
-    return f"celerypipe:cache:claim:{fingerprint}"
-
-
-def cache_mark(mark: str) -> str:
-    """Sorted set of the newest fingerprints of a mark, by when they were kept."""
-    return f"celerypipe:cache:mark:{mark}"
-
-
-def cache_asked(run_id: str) -> str:
-    """Hash of ``<node>/<message>`` → what the run asked the cache for and did not find."""
-    return f"celerypipe:cache:asked:{run_id}"
-
-
-def cache_schema(mark: str) -> str:
-    """What workers told last of a class with a declared version, as JSON."""
-    return f"celerypipe:cache:schema:{mark}"
+#: Those of who says nothing about namespaces.
+USUAL = Names()

@@ -11,6 +11,7 @@ from typing import Any
 from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.check.complaints import is_known_here
+from celerypipe.contract.contract import Sink
 from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline
@@ -22,6 +23,7 @@ from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import join_of
 from celerypipe.runner.stations.local import INBOX, LocalStation
+from celerypipe.runner.stations.places import Places, has_places
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Outlet, Station
@@ -103,7 +105,18 @@ class Assembly:
     def _warp(self, node: NodeDefinition, carrier: Carrier[Warp]) -> Warp:
         cache = self.cache.of_warped(node, lambda: self.listing(node).schema(), lambda: self.configuration(node))
         lookup = CacheLookup(cache, self.cache.unknown) if cache is not None else None
-        return Warp(self.course, node, carrier, Downstream(), lookup)
+        warp = Warp(self.course, node, carrier, Downstream(), lookup)
+        if node.type == "sink" and is_known_here(node, self.catalogue, local=self.carrier is None):
+            warp.places = self._places(node)
+        return warp
+
+    def _places(self, node: NodeDefinition) -> Places | None:
+        """Where a warped sink writes, told by one that is only made."""
+        listing = self.listing(node)
+        if not has_places(listing.node):
+            return None
+        sink = listing.create(self.configuration(node), name=node.name)
+        return Places(node.name, lambda: sink) if isinstance(sink, Sink) else None
 
     def _connect(self) -> None:
         """Join the stations as the links say."""

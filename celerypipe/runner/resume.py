@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import is_known_here
+from celerypipe.codec.identity import identity
 from celerypipe.contract.contract import Source
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.errors import ConfigError, did_you_mean
+from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.runner.folder.journal import Journal, JournalContent
 from celerypipe.runner.folder.journals import KeptJournal, kept, prune
 from celerypipe.runner.folder.progress import REMEMBERS, Progress
@@ -34,6 +33,10 @@ def obstacle(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -
     """
     if pipeline.folder_path is None:
         return 'it has no folder to keep a journal in: give the pipeline a "folder"'
+    try:
+        parts_of(pipeline)
+    except CodecError as error:
+        return str(error)
     can_seek = False
     for node in pipeline.nodes:
         if node.sync == "latest":
@@ -58,13 +61,17 @@ def parts_of(pipeline: Pipeline) -> dict[str, str]:
     """Return a digest of each part of a definition that decides what comes out of it.
 
     Where and how fast a node runs, and what happens when it fails, may change before a run goes on.
+    :class:`CodecError` names an argument that cannot be compared with what it was.
     """
-    parts = {node.name: _digest([node.type, node.mark, node.configuration, node.sync]) for node in pipeline.nodes}
-    return {**parts, LINKS: _digest(sorted([link.source, link.target] for link in pipeline.links))}
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    parts = {}
+    for node in pipeline.nodes:
+        try:
+            configuration = {name: identity(value, name) for name, value in node.configuration.items()}
+        except CodecError as error:
+            text = f"whether node {node.name!r} is still the same could not be told: {error}"
+            raise CodecError(text) from None
+        parts[node.name] = identity([node.type, node.mark, configuration, node.sync])
+    return {**parts, LINKS: identity(sorted([link.source, link.target] for link in pipeline.links))}
 
 
 def changes(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,6 +81,7 @@ class Run(CarrierListener):
         )
         self.stations, self.loopbacks = self._assembly.stations, self._assembly.loopbacks
         self.outflow: Outflow | None = None
+        self._pid = os.getpid()
         self._started = time.monotonic()
         self._seconds: float | None = None
         self._stopped = False
@@ -142,7 +144,8 @@ class Run(CarrierListener):
 
     def _make_folder(self) -> None:
         if self.folder is not None:
-            self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes])
+            if not self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes]):
+                self.course.say("no config.json is written: its definition has values that JSON cannot say")
             if self._letters is None:  # else one might go that is to be replayed
                 self.folder.letters.expire()
         if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
@@ -229,8 +232,8 @@ class Run(CarrierListener):
             self.replay.stop()
 
     def close(self) -> None:
-        """Take everything apart. Nodes get a moment to let go; nothing keeps the process."""
-        if self._seconds is not None:
+        """Take everything apart. Nodes get a moment to let go; nothing keeps the process. In a fork: nothing."""
+        if self._seconds is not None or os.getpid() != self._pid:
             return
         self._seconds = time.monotonic() - self._started
         self.course.over.set()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
+import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from types import FrameType
-from typing import Any
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
@@ -26,13 +24,13 @@ from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.report import Report
 from celerypipe.runner.run import Run
+from celerypipe.runner.stopping import Stopping
 from celerypipe.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at timeouts.
 CLOCK = 0.05
-#: Seconds a run that was asked to end by SIGTERM may take to drain.
-TERM_GRACE = 8.0
-
 #: Bytes of messages that may be on their way to workers and back at one time.
 BYTE_BUDGET = 256 * 1024 * 1024
 
@@ -54,7 +52,8 @@ class Runner(Submitting):
         False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
         everything, and keep it. Failures that were kept are no answer
     ``on_event``
-        called with one sentence whenever something worth telling happens (no worker, Redis away, …)
+        called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
+        what it raises is logged, and ends nothing
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Runner(Submitting):
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
-        self.on_event = on_event or (lambda text: None)
+        self.on_event = partial(_tell, on_event or (lambda text: None))
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
@@ -90,10 +89,11 @@ class Runner(Submitting):
     ) -> Report:
         """Run a pipeline until its sources end and everything in flight is out.
 
-        Ctrl-C or SIGTERM stop the sources and drain (SIGTERM for at most 8 s); a second one stops at once. Raises
-        :class:`DefinitionError` and :class:`ConfigError` before anything runs, :class:`NodeError` when a node fails
-        under ``on_error: stop``, :class:`RunCancelled`, :class:`DeadlineExceeded`; the error's ``report`` says how far
-        it came. ``on_progress`` is called about four times a second.
+        Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) stop the sources and drain, the last two for at most 8 s;
+        a second one stops at once, and so does SIGQUIT. Raises :class:`DefinitionError` and :class:`ConfigError` before
+        anything runs, :class:`NodeError` when a node fails under ``on_error: stop``, :class:`RunCancelled`,
+        :class:`DeadlineExceeded`; the error's ``report`` says how far it came, and so does ``report.json`` in the
+        pipeline's folder, if it has one. ``on_progress`` is called about four times a second.
 
         ``resume``: the id of a run of this pipeline that was ended, by ``kill -9`` too. Its sources leave out the
         messages that were through: a :class:`ConfigError` says why if that cannot be.
@@ -117,7 +117,7 @@ class Runner(Submitting):
 
     def _run(self, run: Run, on_progress: Callable[[Report], None] | None) -> Report:
         self._current = run
-        with _Signals(run):
+        with Stopping(run):
             run.begin()
             try:
                 self._watch(run, run.pipeline.deadline, on_progress)
@@ -204,7 +204,10 @@ class Runner(Submitting):
         found = chosen(DeadLetters(pipeline.folder_path / PLACE), words)
         for line in found.strange:
             self.on_event(f"dead letters: {line}; it is left alone")
-        return tuple(found.letters)
+        for letter in found.letters:
+            if letter.not_kept:
+                self.on_event(f"dead letter {letter.name} has no message, and stays: {letter.not_kept}")
+        return tuple(letter for letter in found.letters if not letter.not_kept)
 
     def _watch(self, run: Run, deadline: float | None, on_progress: Callable[[Report], None] | None) -> None:
         """Hold every node to its timeout until the run is over."""
@@ -228,6 +231,11 @@ class Runner(Submitting):
         run.close()
         self._current = None
         self.report = report = run.report()
+        if run.folder is not None:
+            try:
+                run.folder.keep(report.to_json(indent=2))
+            except OSError as error:
+                self.on_event(f"the report cannot be written to {run.folder.path}: {error}")
         return report
 
     def _end(self, run: Run) -> Report:
@@ -238,6 +246,13 @@ class Runner(Submitting):
                 error.report = report
             raise error
         return report
+
+
+def _tell(on_event: Callable[[str], None], text: str) -> None:
+    try:
+        on_event(text)
+    except Exception:  # a listener that cannot print it, for one, must not take a thread of the run with it
+        logger.exception("on_event failed on %r", text)
 
 
 def _provided(runner: Runner, settings: Settings) -> Provisions:
@@ -267,36 +282,3 @@ def _session(runner: Runner) -> Session:
 
 def _links_to(pipeline: Pipeline, name: str) -> bool:
     return any(link.target == name for link in pipeline.links)
-
-
-class _Signals:
-    """SIGINT and SIGTERM for the length of a run in the main thread: first drain, then stop."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._before: dict[int, Any] = {}
-        self._asked = False
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._told)
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    def _told(self, number: int, _frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self._asked:
-            again = RunCancelled(f"stopped by a second {name}")
-            threading.Thread(target=self._run.course.fail, args=(again,), daemon=True).start()
-            return
-        self._asked = True
-        # A handler must not wait for a lock that the interrupted code holds: a thread does.
-        threading.Thread(target=self._run.stop_sources, args=(name,), daemon=True).start()
-        if number == signal.SIGTERM:
-            too_long = RunCancelled(f"stopped by SIGTERM; {TERM_GRACE:.0f} s were not enough to drain")
-            timer = threading.Timer(TERM_GRACE, self._run.course.fail, args=(too_long,))
-            timer.daemon = True
-            timer.start()

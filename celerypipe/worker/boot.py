@@ -27,12 +27,15 @@ from celery.utils.log import get_multiprocessing_logger
 from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
+from celerypipe import forks
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import TaskPool, child_began, child_ended
 from celerypipe.celery.request import refuse_packed_tasks
+from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
 from celerypipe.heartbeat.heartbeat import Heartbeat
+from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.holder import Process
@@ -40,6 +43,7 @@ from celerypipe.mailbox.liveness import words
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import Presence, remove_presence, removing_presence
 from celerypipe.redis.connection import Client, knock
+from celerypipe.redis.namespace import names_at
 from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import client_url, seen_in_ps, without_password
 from celerypipe.settings import Settings
@@ -47,12 +51,13 @@ from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.running import AtWork
-from celerypipe.worker.activation.task import is_bell
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
+from celerypipe.worker.handlers import Handlers
 from celerypipe.worker.options import exit_option, given, listed, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
+from celerypipe.worker.shutdown import Shutdown
 from celerypipe.worker.watchdog import Pulse, Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
@@ -62,10 +67,11 @@ SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 #: Seconds the end of a worker waits for its presence to be removed.
 LEAVE_SECONDS = 2.0
 
-app.steps["worker"].add(Pulse)
+app.steps["worker"].update({Start, Pulse})
 app.steps["consumer"].add(Patience)
 keep_large_blocks()
 at_work = AtWork()
+handlers = Handlers()
 
 
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -119,7 +125,8 @@ class Configured:
             settings.allowed,
         )
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
-        heartbeat = Heartbeat(client_url(str(conf.broker_url)), words(process, removing_presence(str(process))))
+        names = names_at(url)
+        heartbeat = Heartbeat(url, words(names, process, removing_presence(names, str(process))))
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         knock(client_url(str(conf.broker_url)))
@@ -158,6 +165,7 @@ class Settled:
     def __init__(self, configured: Configured, url: str, pool: str, slots: int) -> None:
         self.configured = configured
         self.flag = SharedFlag()
+        self.shutdown = Shutdown(self.flag)
         self.worker = Worker(
             redis_url=url,
             queues=configured.queues,
@@ -178,11 +186,21 @@ class Settled:
         child_began.connect(lambda pid, **_: heartbeat.watch(pid), weak=False)
         child_ended.connect(lambda pid, **_: heartbeat.forget(pid), weak=False)
         signals.celeryd_after_setup.connect(self.announce, weak=False)
+        handlers_installed.connect(self.take_over, weak=False)
         signals.worker_ready.connect(self.appear, weak=False)
         signals.worker_shutting_down.connect(self.call_back, weak=False)
         signals.worker_shutdown.connect(self.end, weak=False)
         signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
         signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
+        if self.worker.pool == "prefork":  # its children share the flag with it, not with what their nodes fork
+            signals.worker_process_init.connect(self.part, weak=False)
+        else:
+            self.part()
+
+    def part(self, **_: Any) -> None:
+        """In a process that nodes run in: what they fork shares neither flag nor signal handlers with it."""
+        forks.keep(self.flag)
+        forks.keep(handlers)
 
     def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
@@ -194,15 +212,20 @@ class Settled:
             logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))
         logger.info("serving %d marks: %s", len(served.listings), ", ".join(sorted(served.listings)))
 
+    def take_over(self, sender: Any, **_: Any) -> None:
+        """Fourth: Celery has installed its signal handlers; ours stand in their place."""
+        told = {"sender": sender.hostname, "how": "Warm", "exitcode": os.EX_OK}
+        self.shutdown.install(lambda name: signals.worker_shutting_down.send(sig=name, **told))
+
     def appear(self, sender: Any, **_: Any) -> None:
-        """Fourth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
+        """Fifth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
         if self.present is not None:
             return
         self.present = Present(sender, self.worker, self.configured.served, self.flag)
         self.present.connect()
 
     def call_back(self, **_: Any) -> None:
-        """At SIGTERM, SIGINT, SIGQUIT, inside the signal handler: activations come back, no new bells."""
+        """Told to end, inside the signal handler: activations come back, no new bells."""
         self.flag.raise_it()
         if self.present is not None:
             self.present.keeper.end()
@@ -270,11 +293,11 @@ class Present:
 
     def leave_to_another(self, message: Any, **_: Any) -> None:
         """Every time a task names a mark that this worker does not know: another worker of the queue may."""
-        bell: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
-        if is_bell(bell):
-            run, node, slot, token = bell[:4]
-            mailbox = Mailbox(str(run), str(node))
-            self.keeper.say(lambda client: mailbox.unring(client, slot, str(token)))
+        arguments: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
+        bell = bell_in(arguments) if isinstance(arguments, list) else None
+        if bell is not None and not wrong_with(bell):
+            mailbox = Mailbox(bell.run, bell.node, names=self.worker.names)
+            self.keeper.say(lambda client: mailbox.unring(client, bell.slot, bell.token))
 
 
 @signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
@@ -291,7 +314,9 @@ def join_spawned(sender: Any, **_: Any) -> None:
     text = os.environ.get(SPAWN_VARIABLE)
     if not text:
         return
-    worker, served = spawned.read(text)
+    worker, served, flag = spawned.read(text)
+    forks.keep(flag)
+    forks.keep(handlers)
     signals.worker_process_shutdown.connect(lambda **_: worker.close(), weak=False)
     served.load({})
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.

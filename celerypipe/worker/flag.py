@@ -1,4 +1,4 @@
-"""One bit that a process and its pool children share: raised once, seen by all within a microsecond.
+"""One byte that a process and its pool children share: raised once, seen by all within a microsecond.
 
 Forked children share anonymous memory. A spawned child starts from nothing and needs a file to find it by.
 """
@@ -23,20 +23,32 @@ class SharedFlag:
         """Put the flag into a file that spawned children can open; return its path. The file goes when we exit."""
         descriptor, path = tempfile.mkstemp(prefix="celerypipe-flag-")
         try:
-            os.write(descriptor, b"\x01" if self.is_raised() else b"\x00")
+            os.write(descriptor, self._memory[:1])
         finally:
             os.close(descriptor)
         self._memory = _mapped(path)
         atexit.register(_remove, path, os.getpid())
         return path
 
+    def leave_to_parent(self) -> None:
+        """Called in a process that a node forked: it gets a flag of its own."""
+        self._memory = mmap.mmap(-1, 1)
+
     def raise_it(self) -> None:
-        """Raise the flag."""
-        self._memory[0] = 1
+        """Tell all to end, and to let what is at work end first."""
+        self._memory[0] |= 1
 
     def is_raised(self) -> bool:
-        """Whether anyone raised it."""
+        """Whether all were told to end."""
         return self._memory[0] != 0
+
+    def hurry(self) -> None:
+        """Tell all to end now."""
+        self._memory[0] |= 2
+
+    def is_urgent(self) -> bool:
+        """Whether all were told to end now."""
+        return self._memory[0] & 2 != 0
 
 
 def _mapped(path: str) -> mmap.mmap:

@@ -17,6 +17,7 @@ from celerypipe import codec
 from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.modules import imported
 from celerypipe.contract.reach import Reach
+from celerypipe.mailbox import protocol
 from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
@@ -71,6 +72,7 @@ def presence_record(worker: Worker, served: Served) -> Presence:
         "pool": worker.pool,
         "slots": worker.slots,
         "queues": list(worker.queues),
+        "protocol": list(protocol.SPOKEN),
         "marks": {
             mark: vouched(listing.schema(), worker.keyring, own) for mark, listing in sorted(served.listings.items())
         },

@@ -19,8 +19,8 @@ def written(served: Served, worker: Worker, flag: str) -> str:
     return json.dumps({"worker": facts, "imports": served.imports, **folders, "flag": flag})
 
 
-def read(text: str) -> tuple[Worker, Served]:
-    """Return what such a process serves, out of that text; keys come from its own environment."""
+def read(text: str) -> tuple[Worker, Served, SharedFlag]:
+    """Return what such a process serves, out of that text, and the flag; keys come from its own environment."""
     plan = json.loads(text)
     flag = SharedFlag(plan["flag"])
     worker = Worker(
@@ -29,4 +29,4 @@ def read(text: str) -> tuple[Worker, Served]:
         keyring=Settings.from_environment().keyring,
     )
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
-    return worker, Served(tuple(plan["imports"]), plugins, allowed)
+    return worker, Served(tuple(plan["imports"]), plugins, allowed), flag

@@ -68,5 +68,5 @@ def _asking(client: Client) -> list[Any]:
 
 def _said_at(client: Client, worker: str) -> float:
     """When the worker last said that it lives, by Redis' clock."""
-    found: Any = client.zscore(keys.WORKERS, worker)
+    found: Any = client.zscore(keys.USUAL.workers, worker)
     return float(found or 0)

@@ -141,4 +141,4 @@ def test_the_dead_hold_nothing(redis_client: Client) -> None:
     say_birth(client, place)
     assert call(client, mailbox.taking(0, again))
     assert not call(client, mailbox.taking(0, living))
-    assert not client.exists(keys.death(place))
+    assert not client.exists(keys.USUAL.death(place))

@@ -79,9 +79,9 @@ class Protocol(RuleBasedStateMachine):
         self._make()
 
     def _make(self) -> None:
-        self.client.set(keys.run(self.box.run), "running", px=keys.RUN_TTL)
-        self.client.set(keys.node(self.box.run, self.box.node), "record", px=keys.DATA_TTL)
-        reply = keys.reply(self.box.run)
+        self.client.set(keys.USUAL.run(self.box.run), "running", px=keys.RUN_TTL)
+        self.client.set(keys.USUAL.node(self.box.run, self.box.node), "record", px=keys.DATA_TTL)
+        reply = keys.USUAL.reply(self.box.run)
         if not self.client.exists(reply):
             self.client.xdel(reply, self.client.xadd(reply, {"n": ""}))
         self.box.make(self.client)
@@ -120,7 +120,7 @@ class Protocol(RuleBasedStateMachine):
             self._send(missing, 1)
 
     def read_replies(self, *_: int) -> None:
-        for item in self.client.call("XRANGE", keys.reply(self.box.run), f"({self.last}", "+"):
+        for item in self.client.call("XRANGE", keys.USUAL.reply(self.box.run), f"({self.last}", "+"):
             self.last = item[0].decode()
             published: Any = as_published(item)
             for result in published.results:
@@ -244,7 +244,7 @@ class Protocol(RuleBasedStateMachine):
         self.holders.remove(holder)
         self.living.discard(process.pid)
         if count == 1:
-            self.client.set(keys.death(str(process)), "killed", px=keys.DATA_TTL)
+            self.client.set(keys.USUAL.death(str(process)), "killed", px=keys.DATA_TTL)
         elif self.client.exists(self.heartbeat):
             self.beat()
         self.broken = True
@@ -269,7 +269,7 @@ class Protocol(RuleBasedStateMachine):
 
     @property
     def heartbeat(self) -> str:
-        return keys.heartbeat(self.box.run, "abcd")
+        return keys.USUAL.heartbeat(self.box.run, "abcd")
 
     def beat(self) -> None:
         self.client.set(self.heartbeat, "".join(f" {pid} " for pid in sorted(self.living)), px=keys.DATA_TTL)
@@ -281,7 +281,7 @@ class Protocol(RuleBasedStateMachine):
     def _is_dead(self, name: str) -> bool:
         """Somebody saw its end; or it was missed twice, with a second between, by a heartbeat that is there."""
         process = names.Holder.read(name).process
-        if self.client.exists(keys.death(str(process))):
+        if self.client.exists(keys.USUAL.death(str(process))):
             return True
         missed = process.pid in self.missed and self.client.exists(self._sign(process.pid))
         return bool(missed and self.client.exists(self.heartbeat) and process.pid not in self.living)
@@ -296,7 +296,11 @@ class Protocol(RuleBasedStateMachine):
 
     def empty_redis(self, *_: int) -> None:
         bells = [f"{self.box.bell}{slot}" for slot in range(SLOTS)]
-        of_the_run = keys.run(self.box.run), keys.reply(self.box.run), keys.node(self.box.run, self.box.node)
+        of_the_run = (
+            keys.USUAL.run(self.box.run),
+            keys.USUAL.reply(self.box.run),
+            keys.USUAL.node(self.box.run, self.box.node),
+        )
         self.client.delete(*of_the_run, self.box.stream, *bells)
         self.tasks.clear()
         self.broken = True
@@ -308,7 +312,7 @@ class Protocol(RuleBasedStateMachine):
         """What expires is a step: a machine that is busy for two seconds must not be one."""
         for slot in range(SLOTS):
             self.client.pexpire(f"{self.box.bell}{slot}", keys.DATA_TTL)
-        self.client.pexpire(keys.run(self.box.run), keys.DATA_TTL)
+        self.client.pexpire(keys.USUAL.run(self.box.run), keys.DATA_TTL)
         left = {pid: keys.MISSED_TTL - (keys.MISSED if pid in self.missed else 0) for pid in range(1, self.born + 1)}
         self.client.together(*[("PEXPIRE", self._sign(pid), milliseconds) for pid, milliseconds in left.items()])
 

@@ -51,7 +51,7 @@ def test_told_twice_it_stops_now(
     report = json.loads(out)
     assert (process.returncode, report["status"]) == (1, "cancelled"), err
     assert f"stopped by a second {second}" in err
-    assert redis_client.get(keys.run(report["run"])) == b"cancelled"
+    assert redis_client.get(keys.USUAL.run(report["run"])) == b"cancelled"
     assert lines(tmp_path) == list(range(len(lines(tmp_path))))  # what was written is whole
 
 
@@ -66,7 +66,7 @@ def test_sigterm_drains_for_a_while_and_then_stops(
     report = json.loads(out)
     assert (process.returncode, report["status"]) == (0, "stopped"), err
     assert lines(tmp_path) == list(range(next(n["sent"] for n in report["nodes"] if n["name"] == "numbers")))
-    assert redis_client.get(keys.run(report["run"])) == b"finished"
+    assert redis_client.get(keys.USUAL.run(report["run"])) == b"finished"
     worker.stop()
 
 
@@ -96,7 +96,7 @@ list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0
         if pool != "threads":  # its worker is free again: solo and prefork interrupt the work of the dead one
             (out,) = Runner(url).stream(warped("tests.nodes.remote.Echo", f"late{pool}"), [Message(1)])
             assert out.payload == 1
-        eventually(lambda: not client.exists(keys.run(run)), "word of its end")
-        eventually(lambda: not client.exists(f"{keys.bell(run, 'there')}0"), "a free bell")
+        eventually(lambda: not client.exists(keys.USUAL.run(run)), "word of its end")
+        eventually(lambda: not client.exists(f"{keys.USUAL.bell(run, 'there')}0"), "a free bell")
     assert diary.read_text() == "300.0\n"  # nothing that waited behind it was begun
     worker.kill()  # a thread cannot be interrupted

@@ -51,7 +51,7 @@ class Stranger(threading.Thread):
                 self.done[deed] += 1
 
     def _message(self) -> tuple[str, bytes, bytes]:
-        stream = keys.mailbox(self.run_id, self._random.choice(NODES))
+        stream = keys.USUAL.mailbox(self.run_id, self._random.choice(NODES))
         entry_id, fields = self._random.choice(self.client.xrange(stream))
         return stream, entry_id, fields[b"m"]
 
@@ -80,7 +80,7 @@ class Stranger(threading.Thread):
 
     def answer(self) -> None:
         """Pass a result off as that of another node, and repeat it as it was."""
-        stream = keys.reply(self.run_id)
+        stream = keys.USUAL.reply(self.run_id)
         found: Any = self.client.call("XRANGE", stream, "-", "+")
         made_up = [b"n", b"n0", b"w", b"host.1.me.0", b"r", os.urandom(80)]
         fields = next((fields for _, fields in found if len(fields) > 2), made_up)
@@ -88,7 +88,7 @@ class Stranger(threading.Thread):
         self.client.call("XADD", stream, "NOMKSTREAM", "*", "n", self._random.choice(NODES), *fields[2:])
 
     def spoil(self) -> None:
-        names = list(self.client.scan_iter(f"{keys.blob(self.run_id, '')}*", count=1000))
+        names = list(self.client.scan_iter(f"{keys.USUAL.blob(self.run_id, '')}*", count=1000))
         name = self._random.choice(names)
         self.client.setrange(name, self._random.randrange(100), os.urandom(8))
 

@@ -13,6 +13,7 @@ import pytest
 
 from celerypipe import ConfigError, Message, Runner, codec
 from celerypipe.celery.application import app
+from celerypipe.mailbox.bell import Bell
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.url import broker_url
@@ -107,13 +108,13 @@ def test_two_activations_for_one_mailbox_share_it(
     pipeline = warped("tests.nodes.remote.Echo", "wboth", configuration={"delay": 0.002}, limits=limits)
     reading = Reading(Runner(url).stream(pipeline, map(Message, range(1000))))
     run = key_of(client, "mailbox").decode().split(":")[2]
-    bell = f"{keys.bell(run, 'there')}0"
+    bell = f"{keys.USUAL.bell(run, 'there')}0"
     with app.connection_for_write(broker_url(url)) as connection:
         for stray in range(12):
             reading.wait_for(80 * stray)
             if stray % 2:
                 client.delete(bell)
-            arguments = [run, "there", 0, f"stray{stray}"]
+            arguments = Bell(run, "there", 0, f"stray{stray}").arguments("tests.nodes.remote.Echo", None)
             app.send_task(
                 "tests.nodes.remote.Echo", arguments, queue="wboth", connection=connection, ignore_result=True
             )

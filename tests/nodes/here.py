@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from celerypipe import Batch, Message, Proc, Sink, Source
-from celerypipe.nodes.json_lines import JsonLinesSink
+from celerypipe import Batch, Message, Proc, Readings, Sink, Source
+from celerypipe.nodes.json_lines import JsonLinesSink, JsonLinesSource
 
 #: What happened, in order; a test clears it.
 events: list[str] = []
@@ -44,6 +45,77 @@ class Until(Source):
             time.sleep(0.01)
 
 
+class Tried(Source):
+    """Reads its items one by one; raises on each that is in ``bad``, the first ``times`` times or always."""
+
+    def __init__(self, items: list[Any], bad: dict[Any, int | None], items_end: bool = False) -> None:
+        self.items = items
+        self.bad = bad
+        self.items_end = items_end
+        self.tries: Counter[Any] = Counter()
+
+    def messages(self) -> Iterator[Message]:
+        return Readings(self.read, self.all_of_them())
+
+    def all_of_them(self) -> Iterator[Any]:
+        yield from self.items
+        if self.items_end:
+            raise OSError("the disk is gone")
+
+    def read(self, item: Any) -> Message:
+        self.tries[item] += 1
+        if item in self.bad and (self.bad[item] is None or self.tries[item] <= self.bad[item]):
+            raise ValueError(f"{item!r} cannot be read")
+        return item if isinstance(item, list) else Message(item)  # type: ignore[return-value]  # a list is a mistake
+
+
+class Severed(Source):
+    """A generator that sends two numbers, something that is no message, another number, and raises."""
+
+    def messages(self) -> Iterator[Message]:
+        yield Message(0)
+        yield Message(1)
+        yield "no message"  # type: ignore[misc]
+        yield Message(2)
+        raise OSError("the line is cut")
+
+
+class OnADisk(JsonLinesSource):
+    """Raises after ten lines, as long as the file ``gate`` is not there."""
+
+    def __init__(self, path: str, gate: str) -> None:
+        super().__init__(path)
+        self.gate = Path(gate)
+
+    def messages(self) -> Iterator[Message]:
+        for number, message in enumerate(super().messages()):
+            if number == 10 and not self.gate.exists():
+                raise OSError("the disk is gone")
+            yield message
+
+
+class Notes(Sink):
+    """Writes payloads, a name and a text, each into the file of that name."""
+
+    tell_apart = "give them other names"
+
+    def __init__(self, folder: str) -> None:
+        self.target = Path(folder)
+
+    def place(self, message: Message) -> str:
+        return str(self.target / message.payload[0])
+
+    def update(self, message: Message) -> None:
+        Path(self.place(message)).write_text(message.payload[1])
+
+
+class Twice(Proc):
+    """Sends what it gets two times."""
+
+    def update(self, message: Message) -> list[Message]:
+        return [message, message]
+
+
 class Keep(Proc):
     """Sends on the numbers that ``every`` divides."""
 
@@ -54,6 +126,16 @@ class Keep(Proc):
     def update(self, message: Message) -> Message | None:
         time.sleep(self.delay)
         return message if message.payload % self.every == 0 else None
+
+
+class Weigh(Proc):
+    """Sends its payload on, whatever it was made with."""
+
+    def __init__(self, weights: Any) -> None:
+        self.weights = weights
+
+    def update(self, message: Message) -> Message:
+        return message
 
 
 class Quit(Proc):

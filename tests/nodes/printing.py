@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -103,3 +106,37 @@ def remembered(word: str) -> str:
     """Print."""
     print("working on", word)
     return word
+
+
+#: What :func:`uses_streams` returns anywhere.
+USES = {"encoding": "utf-8", "written": 5, "raw": 6, "descriptors": True, "returned": 0, "child": 0, "enabled": True}
+
+
+@node(queue="streams", timeout=20)
+def uses_streams() -> dict[str, Any]:
+    """Use the standard streams as programs do that know nothing of workers."""
+    print("frame", 3, "of", 5)
+    print("half a", end="", flush=False)
+    print(" line")
+    threads = [threading.Thread(target=print, args=("from a thread", number)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    child = os.fork()
+    if not child:
+        print("from a fork")
+        os._exit(0)
+    was_enabled = faulthandler.is_enabled()
+    faulthandler.enable(sys.stderr)
+    found = {
+        "encoding": sys.stdout.encoding.lower(),
+        "written": sys.stderr.write("bare\n"),
+        "raw": sys.stdout.buffer.write(b"bytes\n"),
+        "descriptors": sys.stdout.fileno() != sys.stderr.fileno(),
+        "returned": subprocess.run(["echo", "from a process"], stdout=sys.stdout, check=True).returncode,
+        "child": os.waitpid(child, 0)[1],
+        "enabled": faulthandler.is_enabled(),
+    }
+    if not was_enabled:
+        faulthandler.disable()
+    return found

@@ -70,6 +70,18 @@ class Picky(Computing):
         return message
 
 
+class Weighted(Computing):
+    """Sends its own name and the sum of what it was made with."""
+
+    def __init__(self, diary: str, weights: Any) -> None:
+        super().__init__(diary)
+        self.weights = weights
+
+    def result(self, message: Message) -> Message:
+        """The input is not looked at."""
+        return message.with_payload((self.name, float(np.sum(self.weights))))
+
+
 class Scribbler(Computing):
     """Writes into the notes of its input, as no node should."""
 

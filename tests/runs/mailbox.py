@@ -12,8 +12,8 @@ def box_of(keyring: Keyring | None, run: str, node: str, client: Client) -> Mail
     """Make it, with the reply stream and the lease of its run."""
     box = Mailbox(run, node, keyring)
     box.make(client)
-    client.set(keys.run(run), "running", px=keys.RUN_TTL)
-    if not client.exists(keys.reply(run)):
-        client.xdel(keys.reply(run), client.xadd(keys.reply(run), {"n": ""}))
-    client.pexpire(keys.reply(run), keys.DATA_TTL)
+    client.set(keys.USUAL.run(run), "running", px=keys.RUN_TTL)
+    if not client.exists(keys.USUAL.reply(run)):
+        client.xdel(keys.USUAL.reply(run), client.xadd(keys.USUAL.reply(run), {"n": ""}))
+    client.pexpire(keys.USUAL.reply(run), keys.DATA_TTL)
     return box

@@ -20,6 +20,8 @@ class Proxy:
         self.port = 0
         #: Bytes a second in each direction of each connection; 0: as fast as it goes.
         self.rate = 0
+        #: The next piece that contains this is passed on so many seconds later.
+        self.late: tuple[bytes, float] | None = None
         self._refusing = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._swallowed: set[asyncio.StreamWriter] = set()
@@ -88,6 +90,9 @@ class Proxy:
         self._writers.add(writer)
         try:
             while piece := await reader.read(min(PIECE, self.rate // 20 or PIECE)):
+                if self.late is not None and self.late[0] in piece:
+                    (_, seconds), self.late = self.late, None
+                    await asyncio.sleep(seconds)
                 while writer in self._swallowed:
                     await asyncio.sleep(0.05)
                 writer.write(piece)

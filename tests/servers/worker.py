@@ -116,12 +116,14 @@ def launch_worker(
     config: str | None = None,
     arguments: Sequence[str] = (),
     python: Path = Path(sys.executable),
+    typed: Sequence[str] = ("celery", "-A", "celerypipe"),
     wait: bool = True,
+    **how: Any,
 ) -> RunningWorker:
     """Start ``celery -A celerypipe worker -Q <queue>``.
 
     ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``python``: of which environment.
-    ``wait``: for its presence.
+    ``typed``: the module, and what is before ``worker``. ``wait``: for its presence. ``how``: as ``Popen`` has it.
     """
     WORKERS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
@@ -130,14 +132,13 @@ def launch_worker(
     if config is not None:
         (folder / f"{queue}.toml").write_text(config)
         environment["CELERYPIPE_WORKER_CONFIGS"] = str(folder)
-    command = [str(python), "-m", "celery", "-A", "celerypipe", "worker", "-Q", queue, *arguments]
+    command = [str(python), "-m", *typed, "worker", "-Q", queue, *arguments]
     command += ["-P", pool] if pool else []
     command += ["-c", str(concurrency)] if concurrency else []
     log = folder / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=cwd, env={**environment, **(env or {})}, stdout=file, stderr=file, start_new_session=True
-        )
+        streams: dict[str, Any] = {"stdout": file, "stderr": file, "start_new_session": True}
+        process = subprocess.Popen(command, cwd=cwd, env={**environment, **(env or {})}, **{**streams, **how})
     worker = RunningWorker(process, log, url)
     if wait:
         try:

@@ -111,6 +111,7 @@ class Store:
     folder: SharedFolder | None = None
     shares: bool = False
     signed: bool = False
+    names: keys.Names = keys.USUAL
 
     def put(self, segments: Sequence[Content], compression: str = "none") -> tuple[str, list[Command]]:
         """Store bytes; return the reference, and the commands that are still to be asked for it.
@@ -123,7 +124,7 @@ class Store:
         blob_id = os.urandom(9).hex()
         view = memoryview(content)
         commands: list[Command] = [
-            ("SET", _key(self.run, blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
+            ("SET", self._key(blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
             for number, start in enumerate(range(0, len(content), CHUNK))
         ]
         said = digest([content]) if self.signed else ""
@@ -150,7 +151,7 @@ class Store:
             if is_shared(reference):
                 found[reference] = self._shared(reference)
             else:
-                chunks[reference] = names(self.run, reference)
+                chunks[reference] = self.keys_of(reference)
         wanted = [name for each in chunks.values() for name in each]
         if chunks:
             pieces = iter(client.call("MGET", *wanted) if wanted else ())
@@ -162,6 +163,15 @@ class Store:
     def content(self, client: Client, reference: str) -> Content:
         """Return the plain bytes behind one reference. Raises :class:`Gone`, :class:`CodecError`."""
         return self.open(client, [reference]).content(reference)
+
+    def keys_of(self, reference: str) -> list[str]:
+        """Return the keys behind a reference to Redis; none if it refers to nothing."""
+        found = _STORED.fullmatch(_place(reference))
+        return [self._key(found["id"], number) for number in range(int(found["chunks"]))] if found else []
+
+    def _key(self, blob_id: str, number: int) -> str:
+        name = self.names.blob(self.run, blob_id)
+        return name if number == 0 else f"{name}:{number}"
 
     def _shared(self, reference: str) -> Content | None:
         if self.folder is None:
@@ -176,7 +186,7 @@ class Store:
         gone: list[str] = []
         for reference, unmapped in garbage:
             if not is_shared(reference):
-                gone += names(self.run, reference)
+                gone += self.keys_of(reference)
             elif self.folder is not None:
                 (self.folder.recycle if unmapped else self.folder.delete)(_place(reference))
         return [("UNLINK", *gone)] if gone else []
@@ -228,7 +238,7 @@ class Blobs:
     def renewing(self) -> list[Command]:
         """Return the commands that let what lies in Redis live for another while."""
         alive = [reference for reference in self.living() if not is_shared(reference)]
-        return [("PEXPIRE", name, keys.DATA_TTL) for each in alive for name in names(self.store.run, each)]
+        return [("PEXPIRE", name, keys.DATA_TTL) for each in alive for name in self.store.keys_of(each)]
 
     def deleting(self) -> list[Command]:
         """Remove the garbage; return the commands that are still to be asked for it."""
@@ -252,12 +262,6 @@ class Blobs:
 def is_shared(reference: str) -> bool:
     """Does it lie in shared memory?"""
     return reference.startswith("/")
-
-
-def names(run_id: str, reference: str) -> list[str]:
-    """The keys behind a reference to Redis; none if it refers to nothing."""
-    found = _STORED.fullmatch(_place(reference))
-    return [_key(run_id, found["id"], number) for number in range(int(found["chunks"]))] if found else []
 
 
 def messages_in(data: bytes, content: Content | None) -> list[Message]:
@@ -288,8 +292,3 @@ def _label(reference: str) -> str:
 def _place(reference: str) -> str:
     """A reference without its digest."""
     return reference.partition(DIGEST_SIGN)[0]
-
-
-def _key(run_id: str, blob_id: str, number: int) -> str:
-    name = keys.blob(run_id, blob_id)
-    return name if number == 0 else f"{name}:{number}"

@@ -15,39 +15,39 @@ PATIENCE = 20.0
 _LOOK = 0.1
 
 
-def names(file: File) -> list[str]:
+def names(called: keys.Names, file: File) -> list[str]:
     """The keys of a file: the one that says that all are there, and its pieces."""
     pieces = -(-file.size // PIECE)
-    return [keys.file(file.digest), *[keys.file_piece(file.digest, number) for number in range(pieces)]]
+    return [called.file(file.digest), *[called.file_piece(file.digest, number) for number in range(pieces)]]
 
 
 def is_there(client: Client, file: File) -> bool:
     """Is all of it in Redis? Then it lives on for another while."""
-    there: list[int] = accepted(client.together(*renewing(file)))
+    there: list[int] = accepted(client.together(*renewing(client.names, file)))
     return all(there)
 
 
-def renewing(file: File) -> list[Command]:
+def renewing(called: keys.Names, file: File) -> list[Command]:
     """Return the commands that let it live on; each answers 0 for what is gone."""
-    return [("PEXPIRE", name, keys.DATA_TTL) for name in names(file)]
+    return [("PEXPIRE", name, keys.DATA_TTL) for name in names(called, file)]
 
 
 def put(client: Client, file: File, origin: Origin) -> None:
     """Store it; :class:`CodecError` if it was changed or is gone. The last key says that it is whole."""
     try:
         for number, piece in enumerate(origin.pieces(file)):
-            client.call("SET", keys.file_piece(file.digest, number), [piece], "PX", keys.DATA_TTL)
+            client.call("SET", client.names.file_piece(file.digest, number), [piece], "PX", keys.DATA_TTL)
     except CodecError:
         forget(client, file)
         raise
-    client.call("SET", keys.file(file.digest), str(file.size), "PX", keys.DATA_TTL)
+    client.call("SET", client.names.file(file.digest), str(file.size), "PX", keys.DATA_TTL)
 
 
 def pieces(client: Client, file: File) -> Iterator[bytes]:
     """Yield its content as it is in Redis; :class:`NodeFailed` if it is not there, and does not come."""
     left, number = file.size, 0
     while left > 0:
-        piece = _piece(client, file, keys.file_piece(file.digest, number))
+        piece = _piece(client, file, client.names.file_piece(file.digest, number))
         yield piece
         left, number = left - len(piece), number + 1
 
@@ -74,4 +74,4 @@ def _got(client: Client, name: str) -> bytes | None:
 
 def forget(client: Client, file: File) -> None:
     """Remove what is not what was sent; its runner, which looks after it, sends it again."""
-    client.call("UNLINK", *names(file))
+    client.call("UNLINK", *names(client.names, file))

@@ -20,6 +20,8 @@ import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from celerypipe import forks
+
 #: Where memory is shared between processes on Linux; elsewhere nothing is shared.
 ROOT = Path("/dev/shm")  # noqa: S108  # that is where it is; names are random, modes 0700 and 0600
 _RUN, _PROOF = "celerypipe-run-", "celerypipe-proof-"
@@ -72,6 +74,8 @@ class SharedFolder:
     def __init__(self, path: Path, lock: int = -1) -> None:
         self._path = path
         self._lock = lock
+        if lock >= 0:
+            forks.keep(self)
 
     @classmethod
     def make(cls, run: str) -> SharedFolder | None:
@@ -187,6 +191,10 @@ class SharedFolder:
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
         _clear(self._path)
+        self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, and at the end: let go of the lock, by which others see that the run lives."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -199,7 +207,6 @@ class Proof:
         sweep()
         self.text = ""
         self._path = ROOT / f"{_PROOF}{secrets.token_hex(9)}"
-        self._owner = os.getpid()
         try:
             self._lock = _locked(self._path)
             secret = secrets.token_hex(16)
@@ -208,13 +215,18 @@ class Proof:
             return
         #: What the worker says of it: ``<name> <secret>``; empty where no memory is shared.
         self.text = f"{self._path.name} {secret}"
+        forks.keep(self)
 
     def remove(self) -> None:
-        """Take the proof away; a forked child leaves it."""
-        if self.text and os.getpid() == self._owner:
+        """Take the proof away."""
+        if self.text:
             self._path.unlink(missing_ok=True)
-            os.close(self._lock)
-            self.text = ""
+            self.leave_to_parent()
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, and at the end: let go of the file, whose lock says that the worker lives."""
+        os.close(self._lock)
+        self.text = ""
 
 
 def is_proven(text: str) -> bool:

@@ -9,7 +9,6 @@ import time
 
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import NOTE, as_published
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.holdings import Holdings
@@ -66,7 +65,7 @@ class Audit:
         """What has a result that nobody has read yet: node, number and try of its message."""
         return {
             (published.node, reply.sequence, reply.attempt)
-            for item in client.call("XRANGE", keys.reply(self._holdings.run), "-", "+")
+            for item in client.call("XRANGE", client.names.reply(self._holdings.run), "-", "+")
             if (published := as_published(item, self._holdings.signer_of))
             for reply in published.results
             if reply.kind != NOTE

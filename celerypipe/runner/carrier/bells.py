@@ -13,12 +13,14 @@ import redis
 from kombu.exceptions import OperationalError
 
 from celerypipe.celery.application import app
+from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Trouble
-from celerypipe.redis.signing import Keyring, signed_bell
+from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import broker_url
 from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.warp import Warp
 
@@ -37,9 +39,12 @@ NOT_EARLY = 60.0
 class Bells:
     """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
 
-    def __init__(self, course: Course, roster: Roster, url: str, keyring: Keyring | None = None) -> None:
+    def __init__(
+        self, course: Course, roster: Roster, whereabouts: Whereabouts, url: str, keyring: Keyring | None = None
+    ) -> None:
         self.course = course
         self._roster = roster
+        self._whereabouts = whereabouts
         self._keyring = keyring
         self._url = broker_url(url)
         self._connection: Any = None
@@ -57,7 +62,7 @@ class Bells:
         """A worker appeared: ring at once, also where a bell was rung for one that is gone."""
         if warp.flights:
             self._ttl[warp.name] = keys.RUNG_TTL
-            self.ring(client, Mailbox(self.course.run_id, warp.name), warp, force=True)
+            self.ring(client, Mailbox(self.course.run_id, warp.name, names=client.names), warp, force=True)
 
     def plan(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[str, int, int]:
         """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms).
@@ -74,8 +79,15 @@ class Bells:
             batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
         wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), batches))
         warp.rung = wanted
+        wanted = self._beside_stuck(warp, wanted)
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
+
+    def _beside_stuck(self, warp: Warp, wanted: int) -> int:
+        """So many slots from the first on, that as many as are wanted are not held by a stuck activation."""
+        stuck = self._whereabouts.stuck_slots(warp.queue)
+        free = [slot for slot in range(warp.parallel) if slot not in stuck] if stuck else []
+        return free[:wanted][-1] + 1 if free else wanted
 
     def may_be_early(self, warp: Warp, flights: int) -> bool:
         """Is the last answer or bell so long ago that no activation can be there, and these flights the only ones out?
@@ -114,7 +126,7 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = signed_bell(self._keyring, warp.node.mark, [self.course.run_id, warp.name, slot, token])
+            bell = Bell(self.course.run_id, warp.name, slot, token).arguments(warp.node.mark, self._keyring)
             try:
                 app.send_task(
                     warp.node.mark,

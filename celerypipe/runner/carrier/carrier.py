@@ -26,8 +26,8 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
+from celerypipe.redis.namespace import names_at
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
@@ -64,7 +64,7 @@ class RedisCarrier:
         self.keyring = keyring = provisions.keyring
         self._listener = listener
         self.warps: dict[str, Warp] = {}
-        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None))
+        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None, names=names_at(url)))
         self.files = FileSender(url, course.over.wait, course.say)
         self.cargo = Cargo(url, self.blobs, course.say, may_share=provisions.shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
@@ -76,16 +76,16 @@ class RedisCarrier:
         self._closing = False
         self._told: set[type[BaseException]] = set()
         self._client: Client = connect(url, name="celerypipe-post")
-        self.roster = Roster(course, keyring)
-        self.bells = Bells(course, self.roster, url, keyring)
-        self.whereabouts = Whereabouts(url, self.roster)
-        self.sender = Sender(self._client, self.bells, self.mailboxes, self)
         doubts = Doubts(course, keyring, self.warps)
+        self.roster = Roster(course, keyring, doubts.declining)
+        self.whereabouts = Whereabouts(url, self.roster)
+        self.bells = Bells(course, self.roster, self.whereabouts, url, keyring)
+        self.sender = Sender(self._client, self.bells, self.mailboxes, self)
         self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)
         #: Renews the lease of the run, also while a node here holds the interpreter lock.
-        self._heartbeat = Heartbeat(url, words_of_run(course.run_id))
+        self._heartbeat = Heartbeat(url, words_of_run(names_at(url), course.run_id))
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class RedisCarrier:
         self.sender.close()
         last = connect(self.url, name="celerypipe-close", timeout=2.0)
         with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
-            last.xadd(keys.reply(self.course.run_id), {"n": ""}, nomkstream=True)
+            last.xadd(last.names.reply(self.course.run_id), {"n": ""}, nomkstream=True)
         for thread in self._threads:
             thread.join(READ_BLOCK + 2.0)
         self._heartbeat.end(last=False)
@@ -183,7 +183,7 @@ class RedisCarrier:
             return None
         where, company, behind = taken
         for other, held_up in behind:
-            self.post(other, held_up, wait=False)
+            other.send_unbegun(held_up)
         return where, company
 
     def began(self, warp: Warp, flight: Flight) -> float:
@@ -264,13 +264,13 @@ class RedisCarrier:
 
     def give_away(self, warp: Warp) -> list[Flight]:
         """Take back all that is out for a warp that another carrier serves from now on."""
-        self.sender.forget(warp)
         flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
         for flight in flights:
             self.withdraw(warp, flight)
             self.settled(warp, flight)
             flight.message = self.here(flight.message) or flight.message
             flight.data, flight.blob, flight.note = None, None, None
+        self.sender.forget(warp)  # also what was taken back behind another one, to be sent again
         return flights
 
     def _keep(self, warp: Warp, now: float) -> None:

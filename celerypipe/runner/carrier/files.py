@@ -64,7 +64,7 @@ class FileSender:
         if not files or time.monotonic() - self._renewed < RENEW:
             return []
         self._renewed = time.monotonic()
-        commands = [file_store.renewing(file) for file in files]
+        commands = [file_store.renewing(client.names, file) for file in files]
         answers = iter(accepted(client.together(*[each for some in commands for each in some])))
         return [file for file, some in zip(files, commands, strict=True) if not all(list(islice(answers, len(some))))]
 

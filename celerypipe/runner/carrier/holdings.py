@@ -32,6 +32,7 @@ class Holdings:
     def __init__(self, run: str, blobs: Blobs, keyring: Keyring | None = None) -> None:
         self.run = run
         self.blobs = blobs
+        self.names = blobs.store.names
         self.keyring = keyring
         #: Who signs the results of a node, if anybody does.
         self.signer_of = None if keyring is None else lambda node: keyring.signer("result", run, node)
@@ -50,23 +51,34 @@ class Holdings:
         """
         self._records.update(records)
         self._about.update(about)
-        self.mailboxes.update((name, Mailbox(self.run, name, self.keyring)) for name in records)
+        self.mailboxes.update((name, Mailbox(self.run, name, self.keyring, self.names)) for name in records)
 
     def make(self, client: Client) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
         self._made = True
-        call(client, prolonging(self.run))
+        self._clear(client)
+        call(client, prolonging(self.names, self.run))
         if "started" not in self._about:
             self._about["started"] = client.now()
-        client.set(keys.about(self.run), json.dumps(self._about), px=keys.DATA_TTL)
-        if not client.exists(keys.reply(self.run)):
+        client.set(self.names.about(self.run), json.dumps(self._about), px=keys.DATA_TTL)
+        if not client.exists(self.names.reply(self.run)):
             # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.
-            entry: Any = client.xadd(keys.reply(self.run), {"n": ""})
-            client.xdel(keys.reply(self.run), entry)
-        client.pexpire(keys.reply(self.run), keys.DATA_TTL)
+            entry: Any = client.xadd(self.names.reply(self.run), {"n": ""})
+            client.xdel(self.names.reply(self.run), entry)
+        client.pexpire(self.names.reply(self.run), keys.DATA_TTL)
         for mailbox in self.mailboxes.values():
             mailbox.make(client)
         self.write_records(client)
+
+    def _clear(self, client: Client) -> None:
+        """Remove what somebody put in the place of a key: of another type, it is refused for ever whatever is done."""
+        kinds = {self.names.run(self.run): b"string", self.names.reply(self.run): b"stream"}
+        for name, mailbox in self.mailboxes.items():
+            kinds |= {mailbox.stream: b"stream", self.names.attempts(self.run, name): b"hash"}
+        kinds |= {self.names.state(self.run, name): b"hash" for name in self.states}
+        types = accepted(client.together(*[("TYPE", name) for name in kinds]))
+        if wrong := [name for name, there in zip(kinds, types, strict=True) if there not in (kinds[name], b"none")]:
+            client.call("UNLINK", *wrong)
 
     def write_records(self, client: Client) -> None:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
@@ -76,11 +88,11 @@ class Holdings:
 
     def renew(self, client: Client) -> tuple[bytes | None, bool]:
         """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""
-        names = [keys.reply(self.run), keys.about(self.run)]
+        names = [self.names.reply(self.run), self.names.about(self.run)]
         for name, mailbox in self.mailboxes.items():
-            names += (mailbox.stream, keys.node(self.run, name))
-        names += [keys.state(self.run, name) for name in self.states]
-        commands: list[Command] = [prolonging(self.run)]
+            names += (mailbox.stream, self.names.node(self.run, name))
+        names += [self.names.state(self.run, name) for name in self.states]
+        commands: list[Command] = [prolonging(self.names, self.run)]
         commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
         if self._told != self.blobs.store.shares:
             self.write_records(client)
@@ -89,7 +101,7 @@ class Holdings:
             self._renewed = now
             self.blobs.sweep()
             commands += self.blobs.renewing()
-        commands += [("PEXPIRE", keys.attempts(self.run, name), keys.DATA_TTL) for name in self.mailboxes]
+        commands += [("PEXPIRE", self.names.attempts(self.run, name), keys.DATA_TTL) for name in self.mailboxes]
         before, *there = accepted(together(client, *commands))
         return before, before is not None and all(there[: len(names)])
 
@@ -98,12 +110,15 @@ class Holdings:
         commands = self.blobs.deleting_all()
         if not self._made:
             return
-        commands += [("SET", keys.run(self.run), state, "PX", keys.RUN_TTL), ("UNLINK", keys.reply(self.run))]
-        commands.append(("PEXPIRE", keys.about(self.run), keys.RUN_TTL))
+        commands += [
+            ("SET", self.names.run(self.run), state, "PX", keys.RUN_TTL),
+            ("UNLINK", self.names.reply(self.run)),
+        ]
+        commands.append(("PEXPIRE", self.names.about(self.run), keys.RUN_TTL))
         for name, mailbox in self.mailboxes.items():
             bells = [f"{mailbox.bell}{slot}" for slot in range(slots[name])]
             commands.append(
-                ("UNLINK", mailbox.stream, keys.node(self.run, name), keys.attempts(self.run, name), *bells)
+                ("UNLINK", mailbox.stream, self.names.node(self.run, name), self.names.attempts(self.run, name), *bells)
             )
         accepted(client.together(*commands))
 

@@ -12,7 +12,7 @@ from celerypipe.mailbox.blob.blob import Contents, Gone
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.onward import AT_WORK, Step, Steps
-from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, Reply
+from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, UNBEGUN, Reply
 from celerypipe.message.console import console_of
 from celerypipe.message.message import Message, stamped
 from celerypipe.redis.connection import Client
@@ -49,8 +49,12 @@ class Failed(NamedTuple):
     error: NodeError | ConfigError
 
 
+class Unbegun(NamedTuple):
+    """Its activation ends, and gives it back without having begun it."""
+
+
 #: What a reply is. A note of which nothing follows is None.
-Verdict = Done | Note | Failed | Lost | Altered | None
+Verdict = Done | Note | Failed | Lost | Altered | Unbegun | None
 
 
 def opened(warp: Warp, message: Message, reply: Reply, steps: Steps, context: Context) -> Verdict:
@@ -58,6 +62,8 @@ def opened(warp: Warp, message: Message, reply: Reply, steps: Steps, context: Co
     kind = reply.kind
     if kind == LOST_BLOB:
         return Altered(noted=False) if reply.data == ALTERED else Lost(unseen=True)
+    if kind == UNBEGUN:
+        return Unbegun()
     if kind == FAILURE:
         return Failed(_error(warp, message, reply, reply.waited, context.worker))
     try:

@@ -11,12 +11,11 @@ from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
 from celerypipe.mailbox.fence import unlike
 from celerypipe.mailbox.onward import Step, Steps, unpack
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
-from celerypipe.redis import keys
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.holdings import Holdings
-from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Verdict, opened, unreadable
+from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Unbegun, Verdict, opened, unreadable
 from celerypipe.runner.carrier.repair import send_again
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.whereabouts import Whereabouts
@@ -56,6 +55,7 @@ class Replies:
         self._doubts = doubts
         self._signer_of = holdings.signer_of
         self._client: Client = connect(cargo.url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+        self._stream = self._client.names.reply(course.run_id)
 
     def stop(self) -> None:
         """Read no more."""
@@ -82,18 +82,20 @@ class Replies:
 
     def _read(self, last: bytes) -> Sequence[Any]:
         """Delete what was read before, and wait for more, in one round trip."""
-        run = self.course.run_id
         commands: list[Command] = []
         if last != b"0-0":
             milliseconds, _, number = last.partition(b"-")
-            commands.append(("XTRIM", keys.reply(run), "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
+            commands.append(("XTRIM", self._stream, "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
         commands += self._cargo.blobs.deleting()
         block = int(READ_BLOCK * 1000)
-        commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", keys.reply(run), last))
+        commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", self._stream, last))
         answers = accepted(self._client.together(*commands))
         return answers[-1][0][1] if answers[-1] else ()
 
     def _take_all(self, published: Published) -> None:
+        if published.declined:
+            self._doubts.declined(published.declined)
+            return
         if published.refused:
             self._doubts.add(published.node, "result", published.refused)
         warp = self.warps.get(published.node)
@@ -151,6 +153,8 @@ class Replies:
                 if unseen:
                     self._cargo.unseen(warp, flight)
                 send_again(self._cargo, warp, flight)
+            case Unbegun():
+                warp.send_unbegun(flight)
             case Altered(noted):
                 self._doubts.add(warp.name, "payload")
                 if not noted:

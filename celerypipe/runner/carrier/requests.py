@@ -27,9 +27,9 @@ def request_replay(url: str, run: str, names: Sequence[str]) -> None:
 
     :class:`ConfigError`: there is no such run; :class:`RunError`: it ended, or did not take it.
     """
-    key = keys.replay(run)
     with connect(url, name="celerypipe-ask") as client, explained(url):
-        if client.get(keys.run(run)) != b"running":
+        key = client.names.replay(run)
+        if client.get(client.names.run(run)) != b"running":
             raise ConfigError(f"there is no run {run!r} going on at this Redis; its id is in its report and its events")
         with client.pipeline(transaction=True) as together:
             together.rpush(key, *names)
@@ -37,7 +37,7 @@ def request_replay(url: str, run: str, names: Sequence[str]) -> None:
             together.execute()
         until = time.monotonic() + PATIENCE
         while client.exists(key):
-            if client.get(keys.run(run)) == b"running" and time.monotonic() < until:
+            if client.get(client.names.run(run)) == b"running" and time.monotonic() < until:
                 time.sleep(0.05)
                 continue
             client.delete(key)
@@ -50,7 +50,7 @@ def taken_requests(client: Client, run: str) -> list[str]:
     Nothing where Redis refuses (a user without LPOP, a key of another type): a run does not end for a question.
     """
     try:
-        taken: Any = client.lpop(keys.replay(run), MOST)
+        taken: Any = client.lpop(client.names.replay(run), MOST)
     except redis.ResponseError:
         return []
     names = [raw.decode("ascii", "replace") for raw in taken or ()]

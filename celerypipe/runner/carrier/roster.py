@@ -10,10 +10,11 @@ from celerypipe.check import workers as fitness
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.errors import ConfigError, NoWorker
 from celerypipe.mailbox.blob.shared_memory import is_proven
+from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, read_presences
+from celerypipe.mailbox.presence import Presence, read_presences, stranger
 from celerypipe.redis.connection import Client
-from celerypipe.redis.signing import Keyring, strangers
+from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.warp import Warp
@@ -29,8 +30,10 @@ BELIEVED = 15.0
 class Roster:
     """The live workers of the queues of one run, by what they say of themselves; nobody is asked."""
 
-    def __init__(self, course: Course, keyring: Keyring | None = None) -> None:
+    def __init__(self, course: Course, keyring: Keyring | None = None, declining: Mapping[str, str] = {}) -> None:
         self.course = course
+        #: Those that said that they cannot serve this run, by life, and why.
+        self._declining = declining
         #: Those that were looked after last.
         self.warps: list[Warp] = []
         self._keyring = keyring
@@ -88,7 +91,7 @@ class Roster:
         if now - self._looked < LOOK:
             return []
         self._looked = now
-        self._presences = self._with_believed(self._with_our_keys(read_presences(client)), now)
+        self._presences = self._with_believed(self._understood(read_presences(client)), now)
         for warp in self.warps:
             if workers := self.workers(warp.queue):
                 self._missing.pop(warp.queue, None)
@@ -123,15 +126,19 @@ class Roster:
         before, self._known[warp.name] = self._known.get(warp.name, set()), ids
         return bool(ids - before)
 
-    def _with_our_keys(self, presences: Iterable[Presence]) -> list[Presence]:
-        """Return the workers that understand what we sign: a queue where nobody ever did ends the run."""
+    def _understood(self, presences: Iterable[Presence]) -> list[Presence]:
+        """Return the workers that understand this run, and it them: a queue where nobody ever did ends the run."""
         ours, texts = [], []
         for worker in presences:
-            if text := strangers(self._keyring, worker.get("keys", ())):
+            declined = self._declining.get(Process.read(worker["id"]).life, "")
+            if text := stranger(worker, self._keyring) or declined:
                 texts.append((worker, f"the worker on {worker['host']}, process {worker['pid']}, {text}"))
+                if declined:
+                    self._trusted.difference_update(worker["queues"])
             else:
                 ours.append(worker)
-                self._trusted.update(worker["queues"])
+        self._trusted.update(queue for worker in ours for queue in worker["queues"])
+        self._trusted.update(warp.queue for warp in self.warps if warp.answered_at)
         for warp in self.warps:
             found = [(worker["id"], text) for worker, text in texts if warp.queue in worker["queues"]]
             if found and warp.queue not in self._trusted:
@@ -173,7 +180,7 @@ class Roster:
         if warp.limits.on_no_worker == "fail":
             text = f"{missing.text}; start one where it shall run: {missing.mend}"
             flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
-            mailbox = Mailbox(self.course.run_id, warp.name)
+            mailbox = Mailbox(self.course.run_id, warp.name, names=client.names)
             if warp.retained is not None:
                 warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are
             for flight in take_back(client, mailbox, flights, stateful=warp.retained is not None):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Container
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store, names
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
 from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
@@ -37,7 +37,7 @@ class States:
         self._holdings = holdings
         self._sender = sender
         self._doubts = doubts
-        self._store = Store(course.run_id, signed=holdings.keyring is not None)
+        self._store = Store(course.run_id, signed=holdings.keyring is not None, names=holdings.names)
         self._blobs: dict[str, tuple[str, float]] = {}
         self._unheld: dict[str, float] = {}
 
@@ -138,7 +138,7 @@ class States:
             self._blobs[name] = (blob, now)
         elif now - renewed > RENEW:
             self._blobs[name] = (blob, now)
-            chunks = names(self.course.run_id, blob)
+            chunks = self._store.keys_of(blob)
             accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
 
     def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
@@ -161,7 +161,7 @@ class States:
         """Remove all of it: the run is over."""
         fences = [Fence(self._holdings.mailboxes[name]) for name in self._holdings.states]
         seen = [found for fence in fences if (found := fence.look(client))]
-        chunks = [chunk for found in seen for chunk in names(self.course.run_id, found.blob)]
+        chunks = [chunk for found in seen for chunk in self._store.keys_of(found.blob)]
         if fences:
             accepted(client.together(("UNLINK", *[fence.key for fence in fences], *chunks)))
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.fence import Fence
@@ -24,8 +24,10 @@ PATIENCE = 0.5
 SILENCE = 1.0
 #: Seconds a node may take to warm up before that counts as the time of its message.
 WARM_UP = 300.0
-#: Activations whose last answer is remembered.
+#: Activations of which is remembered when they answered last, or that they are stuck.
 REMEMBERED = 256
+
+T = TypeVar("T")
 
 #: The warped nodes of a run that one activation may serve together, upstream ones first, with their mailboxes.
 Nearby = Mapping[Warp, Mailbox]
@@ -38,21 +40,29 @@ class Whereabouts:
         self._client = connect(url, name="celerypipe-clock", timeout=PATIENCE)
         self._roster = roster
         self._heard: OrderedDict[str, float] = OrderedDict()
+        #: Activations that said nothing since a message was taken from them that they were at work on, with its queue.
+        self._stuck: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
         self._silent_until = 0.0
 
     def heard(self, consumer: str) -> None:
         """An activation is through with a message: the one it holds behind that begins now."""
         with self._lock:
-            self._heard[consumer] = time.monotonic()
-            self._heard.move_to_end(consumer)
-            if len(self._heard) > REMEMBERED:
-                self._heard.popitem(last=False)
+            self._stuck.pop(consumer, None)
+            _remember(self._heard, consumer, time.monotonic())
+
+    def stuck_slots(self, queue: str) -> set[int]:
+        """The slots of a queue that are held by activations which may hear no interrupt: nobody else comes there."""
+        if not self._stuck:
+            return set()
+        with self._lock:
+            return {Holder.read(consumer).slot for consumer, where in self._stuck.items() if where == queue}
 
     def began(self, nearby: Nearby, warp: Warp, flight: Flight) -> float:
         """Return when a message's own time began.
 
-        Not while its node warms up, nor while it waited in an activation behind another of its run.
+        Not while its node warms up, while it waited in an activation behind another of its run, or while nobody takes
+        it since a process is freed of the message before, or replaced.
         """
         mailbox = nearby[warp]
         since = flight.due_since or flight.sent_at
@@ -61,9 +71,14 @@ class Whereabouts:
         try:
             pending = self._pending(mailbox, flight.entry)
             if pending is None:
-                return since
+                if not flight.entry or not hints.is_freeing(self._client, warp.queue):
+                    return since
+                flight.held_up = True
+                return time.monotonic()
+            if flight.held_up:
+                since = max(since, time.monotonic() - pending[1])
             running, entry = self._running(nearby, pending[0])
-            warming = self._client.exists(keys.warming(pending[0]))
+            warming = self._client.exists(self._client.names.warming(pending[0]))
             if warp.limits.batches.size > 1:
                 since = max(since, time.monotonic() - hints.seconds_since_anew(self._client, pending[0]))
         except Broken:
@@ -85,8 +100,8 @@ class Whereabouts:
 
         None: its result is published; a stateful node's state has it then, so that it counts.
 
-        An activation that cannot be interrupted stays with the message, and with those that it runs together with it.
-        What it holds behind them is taken back too, and given to another activation.
+        Its activation may stay with the message, and with those that it runs together with it: on threads, or where
+        the interrupt is not heard. What it holds behind them is taken back too, and given to another activation.
         """
         mailbox = nearby[warp]
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
@@ -104,19 +119,27 @@ class Whereabouts:
                 if not Fence(mailbox).withdraw(self._client, flight.entry, flight.sequence):
                     return None
                 warp.retained.doubtful |= not flight.entry  # nobody knows whether it is there
-            elif pending is not None and not self._roster.interrupts(warp.queue):
+            elif pending is not None:
                 company = self._company(warp, flight, pending[0])
                 behind = self._take_behind(nearby, [flight, *company], pending[0])
             if flight.entry and warp.retained is None:
                 mailbox.withdraw(self._client, [each.entry for each in (flight, *company)])
             if pending is not None:
-                self.heard(pending[0])
+                self._may_be_stuck(warp.queue, pending[0])
         except Broken as error:
             self._fell_silent()
             if warp.retained is not None:
                 warp.retained.doubtful = True  # it may be answered, or not
             return f"{spent:.1f} s waiting; Redis does not answer: {error}", company, behind
         return text, company, behind
+
+    def _may_be_stuck(self, queue: str, consumer: str) -> None:
+        """An activation is late with a message, and is interrupted for that if its pool can: it may not hear it."""
+        with self._lock:
+            _remember(self._heard, consumer, time.monotonic())
+            _remember(self._stuck, consumer, queue)
+        if self._roster.interrupts(queue):  # a thread that is stuck stays so
+            hints.say_freeing(self._client, queue, str(Holder.read(consumer).process))
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._roster.slots(warp.queue):
@@ -151,7 +174,7 @@ class Whereabouts:
         return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
 
     def _take_behind(self, nearby: Nearby, late: list[Flight], consumer: str) -> list[tuple[Warp, Flight]]:
-        behind = []
+        behind: list[tuple[Warp, Flight]] = []
         for warp, mailbox in nearby.items():
             found: Any = self._client.xpending_range(
                 mailbox.stream, keys.GROUP, min="-", max="+", count=1000, consumername=consumer
@@ -159,9 +182,7 @@ class Whereabouts:
             entries = {each["message_id"] for each in found}
             flights = [other for other in list(warp.flights.values()) if other.entry in entries and other not in late]
             mailbox.withdraw(self._client, [other.entry for other in flights])
-            for other in flights:
-                other.due_since = None if other.due_since is None else time.monotonic()
-                behind.append((warp, other))
+            behind += [(warp, other) for other in flights]
         return behind
 
     def _fell_silent(self) -> None:
@@ -188,3 +209,10 @@ class Whereabouts:
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
+
+
+def _remember(known: OrderedDict[str, T], consumer: str, value: T) -> None:
+    known[consumer] = value
+    known.move_to_end(consumer)
+    if len(known) > REMEMBERED:
+        known.popitem(last=False)

@@ -1,16 +1,21 @@
-"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters."""
+"""The folder of a run, laid out as juturna does: ``config.json``, a folder a node, telemetry, dumps, dead letters.
+
+Beside them ``report.json`` says how the last run ended, also where no terminal was left to say it on.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import secrets
 import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from celerypipe.codec.identity import identity
 from celerypipe.contract.reach import Reach, file_name
-from celerypipe.errors import ConfigError
+from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message
 from celerypipe.message.payload import size_bytes
@@ -18,6 +23,8 @@ from celerypipe.runner.folder.letters import DeadLetters
 
 #: What a node printed, a line a message, in its folder.
 CONSOLE = "console.jsonl"
+#: How the last run ended.
+REPORT = "report.json"
 TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
 
 
@@ -33,25 +40,44 @@ class Folder:
         self._consoles: dict[str, TextIO] = {}
         self._lock = threading.Lock()
 
-    def make(self, definition: dict[str, Any], nodes: list[str]) -> None:
-        """Make the folders and write the definition, environment names unresolved.
+    def make(self, definition: dict[str, Any], nodes: list[str]) -> bool:
+        """Make the folders and write the definition, environment names unresolved; False: JSON cannot say it.
 
-        A folder that came with a pipeline file may hold links: none is followed out of its reach.
+        Then there is no ``config.json``, since another definition would be read from it. A folder that came with a
+        pipeline file may hold links: none is followed out of its reach.
         """
-        for name in (*nodes, "config.json", "dead_letters", "journals"):
+        own = ("config.json", REPORT, "dead_letters", "journals")
+        for name in (*nodes, *own):
             self._reach.require(self.path / name)
+        for name in nodes:
+            if name.casefold() in own:
+                raise ConfigError(
+                    f"pipeline.folder: {name!r} is the name of a node and of a part of it; rename the node"
+                )
         if self._telemetry_path is not None:
             self._reach.require(self._telemetry_path)
         try:
+            known: dict[tuple[int, int], str] = {}
             for name in nodes:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            (self.path / "config.json").write_text(json.dumps(definition, indent=2), encoding="utf-8")
+                made = (self.path / name).stat()  # on some file systems A is a
+                if (twin := known.setdefault((made.st_dev, made.st_ino), name)) != name:
+                    raise ConfigError(
+                        f"pipeline.folder: nodes {twin!r} and {name!r} have one folder; rename one of them"
+                    )
+            written = self.path / "config.json"
+            text = _in_json(definition)
+            if text is not None:
+                written.write_text(text, encoding="utf-8")
+            else:
+                written.unlink(missing_ok=True)
             if self._telemetry_path is not None:
                 self._file = self._telemetry_path.open("a", newline="", encoding="utf-8")
                 if self._file.tell() == 0:
                     csv.writer(self._file).writerow(TELEMETRY_COLUMNS)
         except OSError as error:
             raise ConfigError(f"pipeline.folder: cannot write to {self.path}: {error}") from None
+        return text is not None
 
     def of(self, node: str) -> Path:
         """The folder of one node."""
@@ -69,10 +95,16 @@ class Folder:
                 csv.writer(self._file).writerow(row)
 
     def dump(self, node: str, message: Message) -> None:
-        """Write a message as ``auto_<id>.json`` into its node's folder."""
-        (self.of(node) / f"auto_{file_name(message.id)}.json").write_text(
-            message.to_json(), encoding="utf-8", errors="backslashreplace"
-        )
+        """Write a message as ``auto_<id>.json`` into its node's folder; another one of that id gets a longer name."""
+        more = ""
+        while True:
+            path = self.of(node) / f"auto_{file_name(message.id)}{more}.json"
+            try:
+                with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(message.to_json())
+                return
+            except FileExistsError:
+                more = f"-{secrets.token_hex(4)}"
 
     def console(self, node: str, message: Message, console: Console, outcome: str) -> None:
         """Add what a node printed for a message to ``console.jsonl`` in its folder."""
@@ -87,6 +119,10 @@ class Folder:
             file.write(line + "\n")
             file.flush()  # who looks at a run that goes on sees what was printed so far
 
+    def keep(self, report: str) -> None:
+        """Write how the run ended."""
+        (self.path / REPORT).write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
+
     def close(self) -> None:
         """Close the files."""
         with self._lock:
@@ -96,3 +132,18 @@ class Folder:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def _in_json(definition: dict[str, Any]) -> str | None:
+    """The definition as JSON, where a tuple is a list; None if something else would be read from it."""
+    try:
+        text = json.dumps(definition, indent=2)
+        return text if identity(json.loads(text)) == identity(_with_lists(definition)) else None
+    except (TypeError, ValueError, CodecError):  # an array, a cycle, an object of a class that only Python knows
+        return None
+
+
+def _with_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if isinstance(value, list | tuple) else value

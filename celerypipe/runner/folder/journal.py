@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
+from celerypipe import forks
 from celerypipe.contract.positions import Positions
 from celerypipe.errors import ConfigError
 
@@ -145,21 +145,6 @@ def _head(head: dict[str, Any]) -> JournalContent:
     raise NoJournal("line 1 is damaged")
 
 
-#: The journals of this process.
-_open: WeakSet[Journal] = WeakSet()
-
-
-def _leave_to_parent() -> None:
-    """A forked child of a run, such as a pool of one of its nodes, must not keep the lock when the run is killed."""
-    for journal in list(_open):
-        with contextlib.suppress(OSError):
-            os.close(journal._file)
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
-
-
 class Journal:
     """A journal that a run writes to. Made by :meth:`create` or :meth:`open`; a lock keeps all others out."""
 
@@ -169,7 +154,7 @@ class Journal:
         self._file = descriptor
         #: Bytes of whole lines, and those that came since it was written as a whole.
         self._size = self._grown = 0
-        _open.add(self)
+        forks.keep(self)
 
     @classmethod
     def create(cls, place: Path, content: JournalContent) -> Journal:
@@ -224,8 +209,13 @@ class Journal:
 
     def close(self) -> None:
         """Let go of it."""
-        _open.discard(self)
-        os.close(self._file)
+        descriptor, self._file = self._file, -1
+        os.close(descriptor)
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork, such as a pool of a node: it must not keep the lock when the run is killed."""
+        if self._file >= 0:
+            self.close()
 
     def remove(self) -> None:
         """Let go of it for good: its run is done."""

@@ -63,7 +63,7 @@ class DeadLetters:
     def keep(self, node: str, message: Message, why: Mapping[str, Any]) -> bool:
         """Write a letter; OSError when that cannot be done. The oldest ones go where there are too many.
 
-        False: the message itself cannot be kept; the letter says why.
+        False: the message itself cannot be kept; the letter says why, in ``not_kept``.
         """
         name = name_of(message.id, node)
         reason: dict[str, Any] = {"node": node, "message": message.id, "at": time.time(), **why}
@@ -73,7 +73,7 @@ class DeadLetters:
             before = self._read(name)
             if isinstance(before, DeadLetter):
                 reason |= _again(before, reason)
-            size = self._write_message(name, message, reason)
+            size = 0 if "not_kept" in why else self._write_message(name, message, reason)
             text = json.dumps(reason, indent=2).encode()
             _write(self.folder / f"{name}.json", text)
             self._note(name, reason["at"], size + len(text))

@@ -20,6 +20,7 @@ from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
+from celerypipe.redis.namespace import names_at
 from celerypipe.runner.assembly import record_of
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
@@ -171,7 +172,8 @@ class CallTransport(CarrierListener):
 
     def copied(self, data: bytes, content: Content) -> Sealed:
         """Return a result whose bytes were put into Redis: not every worker sees the memory of this machine."""
-        store = Store(self.course.run_id, signed=self.carrier is not None and self.carrier.keyring is not None)
+        signed = self.carrier is not None and self.carrier.keyring is not None
+        store = Store(self.course.run_id, signed=signed, names=names_at(self._url))
         reference, commands = store.put([content])
         self._ask(lambda client: accepted(client.together(*commands)))
         return self.sealed(data, reference)

@@ -26,6 +26,7 @@ class Course:
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
+        self._at_end: BaseException | None = None
         #: Where the run can be resumed: how far its sources are.
         self.progress: Progress | None = None
         #: The dead letters that are replayed, by name, if any are.
@@ -78,8 +79,10 @@ class Course:
         """This station has finished."""
         with self._lock:
             self._going.discard(station)
-            last = not self._going
-        if last:
+            last, error = not self._going, self._at_end
+        if last and error is not None:
+            self.fail(error)
+        elif last:
             self.over.set()
 
     def spawn(self, name: str, work: Callable[..., None], *arguments: Any) -> threading.Thread:
@@ -108,6 +111,11 @@ class Course:
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until - time.monotonic()))
+
+    def fail_at_end(self, error: BaseException) -> None:
+        """End the run with this error once all stations have finished; the first one counts."""
+        with self._lock:
+            self._at_end = self._at_end or error
 
     def fail(self, error: BaseException) -> None:
         """End the run with this error; the first one counts."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from celerypipe import forks
 from celerypipe.cache.node import NodeCache
 from celerypipe.catalogue.capture import Recorder, captured, here
 from celerypipe.catalogue.instance import Instance, brief, trace
@@ -17,6 +18,7 @@ from celerypipe.errors import CelerypipeError, CodecError, NodeError, NodeFailed
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.lookahead import Lookahead
+from celerypipe.runner.stations.places import Places, has_places
 from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
@@ -50,10 +52,20 @@ class LocalStation(Station):
         self._lookahead = Lookahead(self, self._inbox, cache) if cache is not None else None
         self._turn = Turn()
         self._key = ""
+        #: Is what is worked on a dead letter of this node?
+        self._letter = False
         self._thread: threading.Thread | None = None
 
     def prepare(self) -> None:
         self._warm(self.instance)
+        if has_places(self.instance.listing.node):
+            progress = self.course.progress
+            self.places = Places(self.name, self._sink, progress.record(f"{self.name}.places") if progress else None)
+
+    def _sink(self) -> Sink:
+        node = self.instance.node
+        assert isinstance(node, Sink)  # noqa: S101  # asked when it was made
+        return node
 
     def _warm(self, instance: Instance) -> None:
         if self.course.progress is not None:
@@ -155,12 +167,13 @@ class LocalStation(Station):
                 link, message = self._inbox.popleft()
                 self.changed.notify_all()
             self.received(message)
-            self._ready.extend((message,) if link == REPLAY else self.join.put(link, message))
+            self._letter = link == REPLAY
+            self._ready.extend((message,) if self._letter else self.join.put(link, message))
         return None if self.course.over.is_set() else self._ready.popleft()
 
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
-        if not attempt and self.node.type == "sink" and self.course.progress is not None:
-            self._key = self.course.progress.key(self.name, message)
+        if not attempt and self.node.type == "sink" and not self._may_go(message):
+            return
         while True:
             with self.changed:
                 turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
@@ -189,6 +202,17 @@ class LocalStation(Station):
                 return
             attempt += 1
 
+    def _may_go(self, message: Message) -> bool:
+        """Give a sink's message its key and its place; False: another one has that, and this one is given up."""
+        if self.course.progress is not None:
+            self._key = self.course.progress.key(self.name, message)
+        refused = self.places.refusal(message, self._key, letter=self._letter) if self.places is not None else None
+        if refused is not None:
+            self.judge(refused, self.node.retries)
+            self.give_up(message, refused, -1)
+            self.course.left(message)
+        return refused is None
+
     def _judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt; None: there is none, and the message is given up."""
         delay = self.judge(error, attempt)
@@ -210,7 +234,8 @@ class LocalStation(Station):
     def _update(self, instance: Instance, message: Message) -> list[Message]:
         node = instance.node
         if self._key and isinstance(node, Sink):
-            node.update_once(message, self._key)
+            with forks.one_process(f"{self.name}: update()"):
+                node.update_once(message, self._key)
             return []
         return instance.update(message)
 

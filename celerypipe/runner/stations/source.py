@@ -6,9 +6,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
 
 from celerypipe.contract.contract import Source
 from celerypipe.contract.positions import Position
+from celerypipe.contract.readings import Readings
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.message.message import Message
@@ -18,6 +21,10 @@ from celerypipe.runner.stations.station import Station
 
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
 STOP_GRACE = 3.0
+#: Said of the dead letter of what was to be a message.
+UNMADE = "its source could not make it; mend what that reads, and run the pipeline again"
+#: Said of a source that cannot go on.
+CUT_SHORT = "the source cannot go on after that: what it had not sent yet is missing"
 
 
 class SourceStation(Station):
@@ -91,11 +98,8 @@ class SourceStation(Station):
         self.course.forget(self._thread)
         self._since = None
         text = f"{self.name}: {timeout} s exceeded ({now - since:.1f} s since its last message)"
-        error = NodeTimeout(text, node=self.name)
-        if self.node.on_error == "stop":
-            self.course.fail(error)
-        else:
-            self.course.say(f"{text}; the source is taken as ended")
+        self._cut_short(NodeTimeout(text, node=self.name))
+        if self.node.on_error != "stop":
             self._stopped_at = now
             self._leave_behind()
 
@@ -104,38 +108,72 @@ class SourceStation(Station):
             for message in self._messages():
                 if self._stopped or self.course.over.is_set():
                     break
-                self._send(message)
-        except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source by its on_error
-            self._failed(raised)
+                if message is not None:
+                    self._send(message)
+        except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source
+            error = as_failure(raised, self.name, None)
+            self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
+            self._cut_short(error)
         finally:
             if self.instance is not None:
                 self.instance.destroy()
         if not self.course.over.is_set():
             self.finish()
 
-    def _messages(self) -> Iterator[Message]:
+    def _messages(self) -> Iterator[Message | None]:
+        """Its messages; None in the place of one that was given up."""
         node = self.instance.node if self.instance is not None else None
         messages = iter(node.messages() if isinstance(node, Source) else self._feed)
-        while True:
-            with self.lock:
-                if self._stopped:
-                    return
-                self._since = time.monotonic()
+        apart = messages if isinstance(messages, Readings) else None
+        items: Iterator[Any] = messages if apart is None else apart.items
+        while self._begins():
             try:
-                message = next(messages)
+                found = next(items)
             except StopIteration:
                 return
             finally:
-                with self.lock:
-                    self._since = None
-            yield message
+                self._since = None
+            if apart is not None:
+                yield self._made(partial(apart.make, found))
+            else:
+                yield found if isinstance(found, Message) else self._made(partial(self._checked, found))
 
-    def _send(self, message: Message) -> None:
+    def _begins(self) -> bool:
+        """It is at work from now on, and has its timeout for that; False: no more is wanted."""
+        with self.lock:
+            if self._stopped:
+                return False
+            self._since = time.monotonic()
+        return True
+
+    def _made(self, make: Callable[[], Any]) -> Message | None:
+        """Make a message; None: it is given up, or nobody wants it any more."""
+        attempt = 0
+        while self._begins():
+            try:
+                return self._checked(make())
+            except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
+                error = as_failure(raised, self.name, None)
+            finally:
+                self._since = None
+            delay = self.judge(error, attempt)
+            if delay is None:
+                # There is no message: this stands for it, and says which one in what became of it.
+                self.give_up(Message(creator=self.name), error, attempt, not_kept=UNMADE)
+                return None
+            self.course.over.wait(delay)
+            attempt += 1
+        return None
+
+    def _checked(self, message: Any) -> Message:
         if not isinstance(message, Message):
             raise NodeFailed(
                 f"{self.name}: messages() yielded a {type(message).__name__}, not a Message; yield Message(...)",
                 node=self.name,
             )
+        return message
+
+    def _send(self, message: Message) -> None:
         number = self._count if message.sequence < 0 else None
         self._count += 1
         progress = self.course.progress
@@ -153,10 +191,11 @@ class SourceStation(Station):
         self.pass_on((message,), None, number=number)
         progress.begun(origin)
 
-    def _failed(self, raised: BaseException) -> None:
-        error = as_failure(raised, self.name, None)
-        self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
+    def _cut_short(self, error: BaseException) -> None:
+        """It cannot go on: that is what the run fails of, at once or when all that was sent is out."""
         if self.node.on_error == "stop":
             self.course.fail(error)
-        else:
-            self.course.say(f"{error}; the source is taken as ended")
+            return
+        error.args = (f"{error}; {CUT_SHORT}",)
+        self.course.say(str(error))
+        self.course.fail_at_end(error)

@@ -16,6 +16,7 @@ from celerypipe.message.message import Message, stamped
 from celerypipe.runner.folder.letter import name_of
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import Join
+from celerypipe.runner.stations.places import Places
 from celerypipe.runner.stations.tally import Tally
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Station:
         self.outlets: list[Outlet] = []
         self.open_links: set[str] = set()
         self.join: Join = Join(node.name, (), 1)
+        #: Of a sink that writes each message to a place of its own.
+        self.places: Places | None = None
         #: Guards what waits in here; ``changed`` tells who waits for room, or for more to come.
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -188,10 +191,11 @@ class Station:
             return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
         return None
 
-    def give_up(self, message: Message, error: BaseException, attempt: int, note: str = "") -> None:
+    def give_up(self, message: Message, error: BaseException, attempt: int, note: str = "", not_kept: str = "") -> None:
         """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
 
-        ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter.
+        ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter;
+        ``not_kept``: why its message is not in it.
         """
         if self.node.on_error != "dead_letter" and self.course.replayed is not None:
             self.course.replayed.stays(message)
@@ -201,10 +205,10 @@ class Station:
             self.tally.skipped += 1
             logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
         else:
-            self.bury(message, error, attempt, note)
+            self.bury(message, error, attempt, note=note, not_kept=not_kept)
 
-    def bury(self, message: Message, error: BaseException, attempt: int, note: str = "", starts_at: str = "") -> None:
-        """Keep a message that is given up; ``note``: what else to say; ``starts_at``: the node for it, if another."""
+    def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
+        """Keep a message that is given up; ``more``: fields of its letter that are not empty."""
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.folder is None:
@@ -217,8 +221,7 @@ class Station:
             "traceback": getattr(error, "remote_traceback", ""),
             "run": self.course.run_id,
             "pipeline": self.course.pipeline,
-            **({"note": note} if note else {}),
-            **({"starts_at": starts_at} if starts_at else {}),
+            **{name: text for name, text in more.items() if text},
         }
         kept = False
         try:

@@ -53,6 +53,17 @@ class Clocks:
             self._running += 1
         flight.due_since = time.monotonic()
 
+    def postpone(self, flight: Flight) -> None:
+        """It is sent once more, behind those that are out, so that its turn comes after theirs."""
+        if self.allowed is None:
+            return
+        if flight.due_since is not None:
+            self._running -= 1
+            flight.due_since = None
+        elif flight in self._waiting:
+            self._waiting.remove(flight)
+        self._waiting.append(flight)
+
     def stop(self, flight: Flight) -> None:
         """A message is through, or given up."""
         if flight.due_since is not None:

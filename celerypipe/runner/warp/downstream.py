@@ -43,11 +43,11 @@ class Downstream:
         def fetch_and_bury() -> None:
             here = warp.carrier.here(message)
             if here is not None:
-                warp.bury(here, error, attempt, note)
+                warp.bury(here, error, attempt, note=note)
             else:
                 first = payload.lineage.steps[0][0].name
                 lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
-                warp.bury(payload.lineage.ancestor, error, attempt, lost, first)
+                warp.bury(payload.lineage.ancestor, error, attempt, note=lost, starts_at=first)
             warp.course.left(message)
 
         warp.course.hold(message)
@@ -77,7 +77,7 @@ def only_next(warp: Warp) -> Warp | None:
     station = warp.outlets[0].station
     if not isinstance(station, Warp) or station.queue != warp.queue or len(station.open_links) != 1:
         return None
-    if warp.seen_here or station.seen_here:
+    if warp.seen_here or station.seen_here or station.places is not None:
         return None
     mine, its = warp.limits, station.limits
     if mine.parallel is not None and (its.parallel is None or its.parallel > mine.parallel):

@@ -80,6 +80,8 @@ class Flight:
     altered: int = 0
     #: It was taken back, and nobody had been given it.
     unserved: bool = False
+    #: It waited for a slot that was being freed: its time begins when somebody is given it.
+    held_up: bool = False
     #: What was printed for it before its time was over, if that was asked for and is known here.
     console: Console | None = None
     #: The activation that answered; empty where it ran here.

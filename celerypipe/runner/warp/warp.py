@@ -124,6 +124,11 @@ class Warp(Station):
         """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
         if full == "refuse" and self.lacks_room():
             return False  # before its bytes are read, or written anywhere
+        if self.places is not None and (refused := self.places.refusal(message, letter=again)) is not None:
+            self.judge(refused, self.node.retries)
+            self._recipient.give_up(self, message, refused, -1)
+            self.course.left(message)
+            return True
         if self._lookup is not None and (taken := self._lookup.take(self, message, full, again=again)) is not None:
             return taken
         flight = Flight(-1, message)
@@ -216,6 +221,16 @@ class Warp(Station):
         """Send a message once more, with other bytes."""
         flight.message, flight.blob, flight.data, flight.remaking = message, None, None, False
         self.carrier.post(self, flight)
+
+    def send_unbegun(self, flight: Flight) -> None:
+        """Nobody began it where it was: its time begins when its turn comes once more."""
+        with self.changed:
+            if flight.done or self.flights.get(flight.sequence) is not flight:
+                return
+            if flight.errand is None:
+                self._clocks.postpone(flight)
+                self._start_clocks()
+        self.carrier.post(self, flight, wait=False)
 
     def run_errand(self, message: Message, errand: Errand) -> None:
         """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
@@ -377,6 +392,8 @@ class Warp(Station):
         for flight in late:
             if self.course.over.is_set():
                 return
+            if flight.due_since is None:  # it was taken back behind one of those before it
+                continue
             note = flight.note
             if note is None and not flight.done:  # what it waited behind others is not its own time
                 began = self.carrier.began(self, flight)

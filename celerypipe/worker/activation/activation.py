@@ -51,8 +51,8 @@ class Activation:
         self._claimed = beginning.claimed
         self._first = beginning.first
         run, shares = self.home.mailbox.run, self.home.record.shared
-        signed = self.home.mailbox.keyring is not None
-        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed)
+        signed, names = self.home.mailbox.keyring is not None, self.home.mailbox.names
+        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed, names)
         self._began = 0.0
         self._leaving = False
         self._held: dict[str, str] = {}
@@ -71,6 +71,9 @@ class Activation:
         if reason in ("others wait", "term"):  # what waits for company is not left to a claim
             self._leaving = True
             self._work([(serving, serving.gathering.take(everything=True)) for serving in self.servings])
+        if reason == "interrupted":
+            for serving in self.servings:
+                serving.give_back(serving.gathering.take(everything=True))
         self._flush()
         return reason if self.home.lease.state == "held" else self.home.lease.state
 
@@ -182,7 +185,6 @@ class Activation:
         """Publish what is done and read on, in one round trip."""
         self._pause_while_full()
         self.neighbours.leave_unsuited()
-        self.home.lease.alarm.unguard()
         servings, owner, count = self.servings, self.home.lease.owner, self._count()
         try:
             mailboxes = [each.mailbox for each in servings]
@@ -229,13 +231,15 @@ class Activation:
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
                 again = serving.handle(group, contents, self.store, self.offset)
-                groups.extendleft([each] for each in reversed(again))  # what is left at the end comes back by claim
+                groups.extendleft([each] for each in reversed(again))  # else what is left comes back by claim
                 for each in group:
                     readers[each.blob] -= each not in again
                     if not readers[each.blob]:
                         contents.forget(each.blob)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:
                     self._flush()
+            if serving.lease.alarm.interrupted:
+                serving.give_back([entry for group in groups for entry in group])
             if serving.done > before:
                 seconds = time.monotonic() - began - (serving.beyond - beyond)
                 serving.spent(seconds, serving.done - before)
@@ -244,7 +248,6 @@ class Activation:
 
     def _flush(self) -> None:
         """Publish what is done."""
-        self.home.lease.alarm.unguard()
         for serving in self.servings:
             if serving.outbox.waiting and not serving.outbox.flush(self.client):
                 serving.lease.state = "over"

@@ -77,7 +77,6 @@ class StatefulServing(Serving):
 
     def flush(self) -> None:
         """Publish what is done."""
-        self.lease.alarm.unguard()
         # Also if nothing is in it: the keeper may be about to publish what was, and a snapshot must not be quicker.
         if not self.box.flush(self.client):
             self.lease.state = "over"

@@ -27,6 +27,7 @@ from typing import BinaryIO
 
 import blake3
 
+from celerypipe import forks
 from celerypipe.errors import NodeFailed
 from celerypipe.mailbox.blob import files as file_store
 from celerypipe.message.files import File
@@ -60,6 +61,7 @@ class FileFolder:
         self.base = base
         self.path = base / f"{PREFIX}-{os.getuid()}-{os.uname().nodename}-{life}"
         self._alive: BinaryIO | None = None
+        forks.keep(self)
 
     def __call__(self, file: File) -> Held:
         """Return a copy of a file; :class:`NodeFailed` says why there cannot be one."""
@@ -80,6 +82,10 @@ class FileFolder:
         raise NodeFailed(f"the file {file.name!r} cannot be kept: somebody removes {self.path} again and again")
 
     def __del__(self) -> None:
+        self._let_go()
+
+    def leave_to_parent(self) -> None:
+        """Called in a fork: each process that fetches files holds the folder by a lock of its own."""
         self._let_go()
 
     def _let_go(self) -> None:

@@ -72,6 +72,8 @@ class Lease:
         """Why its activation has to end, which began ``age`` seconds ago; empty: it may go on."""
         if self.state != "held":
             return self.state
+        if self.alarm.interrupted:
+            return "interrupted"
         if self.shutting_down():
             return "shutdown"
         return "term" if age > term else ""

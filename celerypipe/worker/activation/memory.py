@@ -16,7 +16,7 @@ from celerypipe import codec
 from celerypipe.catalogue.instance import brief, trace
 from celerypipe.contract.contract import Node
 from celerypipe.errors import BadSignature, CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Contents, Gone, Store, names
+from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Contents, Gone, Store
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Entered, Snapshot, end_of, unlike
@@ -62,10 +62,10 @@ class Memory:
         self.fence = serving.fence
         self.client = serving.client
         run, shares = serving.mailbox.run, serving.record.shared
-        signed = serving.mailbox.keyring is not None
-        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed)
+        signed, names = serving.mailbox.keyring is not None, serving.mailbox.names
+        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed, names)
         #: Where snapshots lie that are large: the runner keeps them alive.
-        self._states = Store(run, signed=signed)
+        self._states = Store(run, signed=signed, names=names)
         self.last = -1
         self.held: dict[int, Entry] = {}
         #: Entries that a process had which died, the last one in ``dead``: one of them may have killed it.
@@ -101,7 +101,6 @@ class Memory:
         """Get what an entry refers to."""
         if not entry.blob:
             return Contents({})
-        self.lease.alarm.unguard()
         contents = self.store.open(self.client, [entry.blob])
         self._unsaved_bytes += contents.found_size()
         return contents
@@ -237,7 +236,7 @@ class Memory:
             snapshot = ("blob", reference.encode(), storing)
         old = self.fence.save(self.client, self.lease.owner, self.last, snapshot, self._unsaved)
         garbage = old if old is not None else snapshot[1].decode() if snapshot[0] == "blob" else ""
-        if chunks := names(self.store.run, garbage):
+        if chunks := self.store.keys_of(garbage):
             self.client.call("UNLINK", *chunks)
         if old is None:
             self.lease.state = "lost"
@@ -269,7 +268,6 @@ class Memory:
             raise self.trouble(f"{what}() failed: {brief(error)}", traceback=trace(error)) from None
         finally:
             self.lease.until = math.inf
-            self.lease.alarm.unguard()  # what follows waits for Redis
 
     # -- what to say ------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Keeper, Lease
@@ -89,7 +87,7 @@ class Neighbours:
         if self._records is None:
             home = self.home.mailbox
             names = [name for name in self.home.record.neighbours if name != home.node]
-            found: Any = self._client.mget([keys.node(home.run, name) for name in names])
+            found: Any = self._client.mget([self._client.names.node(home.run, name) for name in names])
             self._records = {}
             for name, data in zip(names, found, strict=True):
                 try:
@@ -111,7 +109,7 @@ class Neighbours:
         if self._always(record):
             return True
         equal = self._equal(record)
-        return _cheap(self.home.mean) and _cheap(equal.mean if equal is not None else self._shelf.mean(record.key))
+        return _cheap(self.home.mean) and _cheap(equal.mean if equal is not None else self._shelf.mean(record))
 
     def _always(self, record: Record) -> bool:
         """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
@@ -120,10 +118,7 @@ class Neighbours:
     def _add(self, listing: Listing, lease: Lease, record: Record) -> None:
         self._keeper.add(lease)
         equal = self._equal(record)
-        if equal is not None:
-            instance = equal.instance
-        else:
-            instance = self._shelf.lend(record.key, lambda: Instance(listing, record.configuration))
+        instance = equal.instance if equal is not None else self._shelf.lend(listing, record)
         self.servings.append(Serving(self._client, lease, record, instance))
 
     def _equal(self, record: Record) -> Serving | None:
@@ -204,9 +199,10 @@ class Neighbours:
         if self._equal(serving.record) is not None:
             return
         if serving.record.pinned:
-            serving.instance.destroy()  # without restore() it cannot begin anew
+            with serving.lease.alarm.switch.patient():
+                serving.instance.destroy()  # without restore() it cannot begin anew
         else:
-            self._shelf.give_back(serving.record.key, serving.instance)
+            self._shelf.give_back(serving.record, serving.instance)
 
 
 def _cheap(mean: float | None) -> bool:

@@ -17,7 +17,6 @@ import redis
 
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import Answer, storing
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import known
 
@@ -107,7 +106,7 @@ class Outbox:
 
     def look(self, client: Client) -> None:
         """See how many replies the runner has not read."""
-        self._behind = client.xlen(keys.reply(self.mailbox.run))
+        self._behind = client.xlen(client.names.reply(self.mailbox.run))
         if not self._behind:
             self._published = 0
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from celerypipe.mailbox.deaths import say_birth
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.keys import Names
+from celerypipe.redis.namespace import names_at
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
@@ -32,8 +34,8 @@ class Place:
 
     shelf: Shelf
     keeper: Keeper
+    switch: DeadMan
     clients: threading.local = field(default_factory=threading.local)
-    switch: DeadMan | None = None
     watch: StuckWatch | None = None
     #: Redis knows that this process is none that died before.
     known: bool = False
@@ -62,8 +64,10 @@ class Worker:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Brings the files here that messages come with.
     files: FileFolder = field(init=False)
+    names: Names = field(init=False)
 
     def __post_init__(self) -> None:
+        self.names = names_at(self.redis_url)
         settings = Settings.from_environment()
         base = settings.files or Path(tempfile.gettempdir())
         self.files = FileFolder(
@@ -76,8 +80,9 @@ class Worker:
         if pid not in self._places:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
+                switch = DeadMan(None if self.stuck_after is None else self.stuck_after + LATER)
                 keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
-                self._places.setdefault(pid, Place(Shelf(slots), keeper))
+                self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch))
         return self._places[pid]
 
     def process(self, pid: int) -> Process:
@@ -101,17 +106,15 @@ class Worker:
         with self._lock:
             if not place.known:
                 place.known = True
-                if self.stuck_after is not None and self.pool not in ("prefork", "solo"):
-                    place.switch = DeadMan(self.stuck_after + LATER)
                 grace = self.stuck_after or GRACE_AMONG_OTHERS
-                beat = place.switch.renew if place.switch is not None else bool
-                place.watch = StuckWatch(lambda: place.keeper.leases, grace, self._stuck, beat, self._leaving)
+                place.watch = StuckWatch(
+                    lambda: place.keeper.leases, grace, self._stuck, place.switch.renew, self._leaving
+                )
 
     def alarm(self) -> Alarm | Unarmed:
         """What interrupts the node of an activation in this thread."""
-        if threading.current_thread() is threading.main_thread():
-            return Alarm(None if self.stuck_after is None else self.stuck_after + LATER)
-        return Unarmed(self.place().switch)
+        kind = Alarm if threading.current_thread() is threading.main_thread() else Unarmed
+        return kind(self.place().switch)
 
     def _leaving(self) -> bool:
         return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
@@ -124,8 +127,7 @@ class Worker:
         place = self.place()
 
         def through() -> bool:
-            if place.switch is not None:
-                place.switch.renew()  # Python runs; the thread that says so otherwise is this one
+            place.switch.renew()  # Python runs; the thread that says so otherwise is this one
             return all(other.owner == lease.owner for other in place.keeper.leases)
 
         if self.leave is not None:

@@ -14,8 +14,10 @@ from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError
-from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Store, Stowed
+from celerypipe.mailbox import hints
+from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
+from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import Origin
 from celerypipe.message.message import Message
@@ -91,10 +93,13 @@ class Running:
 
     def call(self, function: Callable[[Given], Returned], given: Given, name: str) -> Returned:
         """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""
-        self.instance.name = self.name  # equal nodes share one
-        if self.instance.node is None:
+        instance = self.instance
+        instance.name = self.name  # equal nodes share one
+        if instance.node is None:
             with self.preparing():
-                self.instance.warm()
+                instance.warm()
+        else:
+            instance.node.name = self.name
         timeout = self.record.timeout
         if timeout is not None:
             self.lease.until = time.monotonic() + timeout
@@ -118,10 +123,10 @@ class Running:
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
         """A node is made or let go: no message's time, and the runner can see that."""
-        sign = keys.warming(self.lease.owner)
+        sign = self.lease.mailbox.names.warming(self.lease.owner)
         self.client.set(sign, 1, px=keys.WARMING_TTL)
         try:
-            with self.lease.alarm.patient():
+            with self.lease.alarm.switch.patient():
                 yield
         finally:
             self.client.delete(sign)
@@ -131,6 +136,8 @@ class Running:
         self.doubtful = True
         with self.preparing():
             self.instance.destroy()
+        lease = self.lease
+        hints.say_freed(self.client, lease.queues, str(Holder.read(lease.owner).process))
 
     def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> tuple[Stowed, int]:
         """Encode what came out; return it with its size in bytes.
@@ -146,8 +153,6 @@ class Running:
         size = len(result.head) + result.size
         if result.borrowed:
             return Stowed(result.head, blob, []), size
-        if size > INLINE_LIMIT:
-            self.lease.alarm.unguard()
         return store.stow(result, self.record.compression), size
 
     def failure(self, error: BaseException) -> bytes:

@@ -19,7 +19,7 @@ from celerypipe.mailbox.deaths import as_text, deaths_so_far
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT, Answer, Entry
+from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT, UNBEGUN, Answer, Entry
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -66,7 +66,7 @@ class Serving(Running):
         """
         if not entry.holder:
             return True
-        name = keys.attempts(self.mailbox.run, self.mailbox.node)
+        name = self.mailbox.names.attempts(self.mailbox.run, self.mailbox.node)
         tried = self.client.hincrby(name, str(entry.sequence), 1)
         died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
         self.client.pexpire(name, keys.DATA_TTL)
@@ -115,6 +115,12 @@ class Serving(Running):
             self.lease.current = ""
             at_work.set("")
         self.done += 1
+
+    def give_back(self, entries: Sequence[Entry]) -> None:
+        """The runner gets what was not begun, and sends it to whoever comes next."""
+        for entry in entries:
+            if not self.taking_over:  # what a dead one left is run by itself, and counted: it is left to be claimed
+                self.outbox.add(Answer(entry, UNBEGUN, 0.0, 0.0, "", b""))
 
     def lost(self, entry: Entry, gone: Gone) -> None:
         """The payload of a message, or of its inputs, is gone: it will come again."""

@@ -72,7 +72,8 @@ class StatefulActivation:
             return "lost"
         while True:
             now = time.monotonic()
-            if reason := self.lease.must_stop(now - start, self.term):
+            reason = self.lease.must_stop(now - start, self.term)
+            if reason and not (reason == "interrupted" and self.record.pinned):  # nobody else could make that again
                 return reason
             if self._is_doubtful():
                 if not self._make_again():
@@ -130,7 +131,6 @@ class StatefulActivation:
 
     def _receive(self) -> bool:
         """Publish what is done and wait a moment for more."""
-        self.lease.alarm.unguard()
         box, mailbox = self.serving.box, self.serving.mailbox
         while box.full and not self.lease.must_stop(0.0, self.term):
             self.serving.flush()

@@ -10,15 +10,13 @@ from typing import Any
 import celery
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.instance import Instance
 from celerypipe.errors import BadSignature, CodecError
+from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, Trouble
-from celerypipe.redis.signing import refused_bell, signed_bell
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
@@ -30,16 +28,15 @@ from celerypipe.worker.activation.stateful import StatefulActivation
 logger = logging.getLogger(__name__)
 
 #: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
-SAID = {"lost": "its mailbox or bell is gone", "over": "the run is over"}
-
-
-def is_bell(arguments: Any) -> bool:
-    """Are these the arguments of a bell: run, node, slot, token, and perhaps a signature?"""
-    return isinstance(arguments, list | tuple) and len(arguments) in (4, 5) and type(arguments[2]) is int
+SAID = {
+    "lost": "its mailbox or bell is gone",
+    "over": "the run is over",
+    "interrupted": "a message was interrupted",
+}
 
 
 class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
-    """The task named after a mark. Its arguments are those of a bell: run, node, slot, token, and a signature."""
+    """The task named after a mark. Its arguments are those of a bell."""
 
     abstract = False
     acks_late = False
@@ -53,26 +50,37 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         self.worker = worker
         self.__doc__ = listing.node.__doc__
 
-    def run(self, *bell: Any, **other: Any) -> str:
+    def run(self, *arguments: Any, **other: Any) -> str:
         """Answer a bell; anything else gets a sentence that says how to run a node."""
-        if other or not is_bell(bell):
+        bell = None if other else bell_in(arguments)
+        if bell is None:
             return (
                 f"{self.name} is a node of celerypipe, not a function: put it into a pipeline with "
                 f'"mark": "{self.name}", "warped": true and start it with `celerypipe run`.'
             )
-        run_id, name, slot, token, *signature = bell
         keyring = self.worker.keyring
-        mailbox = Mailbox(str(run_id), str(name), keyring)
-        if (signature or keyring) and (wrong := refused_bell(keyring, self.name, bell[:4], *signature)):
+        mailbox = Mailbox(bell.run, bell.node, keyring, self.worker.names)
+        if wrong := wrong_with(bell):
+            return self._decline(self.worker.client(), mailbox, wrong)
+        if wrong := badly_signed(self.name, keyring, arguments):
             if self.worker.refusals.add("task", wrong):
                 logger.warning("refused a task: %s; what follows is counted, not said", wrong)
             client = self.worker.client()
             try:
-                mailbox.unring(client, slot, str(token))
+                mailbox.unring(client, bell.slot, bell.token)
             except Broken:  # then it lapses by itself
                 client.close()
             return "refused"
-        return self._answer(mailbox, slot, str(token))
+        return self._answer(mailbox, bell.slot, bell.token)
+
+    def _decline(self, client: Client, mailbox: Mailbox, why: str) -> str:
+        """Say no, here and to the run: it must not wait in silence."""
+        logger.warning("run %s node %s: declined: %s", mailbox.run, mailbox.node, why)
+        try:
+            decline(client, mailbox, str(self.worker.process(os.getpid())), why)
+        except Broken:  # it rings again, and hears of it then
+            client.close()
+        return f"declined: {why}"
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
@@ -108,24 +116,26 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 keeper.take_back(lease)
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
+        if beginning.record is None:  # also one that is of another type: the runner misses it then, and writes it anew
+            client.delete(client.names.node(lease.mailbox.run, lease.mailbox.node))
         if beginning.record is None or not beginning.running:
             client.delete(lease.bell)
             return "the run is over"
         try:
             record = Record.read(lease.mailbox.read_record(beginning.record))
         except BadSignature:  # the runner misses it soon and writes it anew
-            client.delete(keys.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
+            client.delete(client.names.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
             lease.mailbox.refuse(client, lease.owner, "record")
             return "refused"
         except CodecError as error:
-            client.delete(lease.bell)
-            logger.warning("run %s node %s: unreadable record: %s", lease.mailbox.run, lease.mailbox.node, error)
-            return f"unreadable: {error}"
+            # As above, if it was a stranger who wrote there.
+            client.delete(client.names.node(lease.mailbox.run, lease.mailbox.node), lease.bell)
+            why = f"what its run tells of the node cannot be read ({error}): install the same celerypipe on both sides"
+            return self._decline(client, lease.mailbox, why)
         if record.mark != self.name:  # the shelf would lend this instance to whoever asks for the other mark
             client.delete(lease.bell)
-            where = f"run {lease.mailbox.run!r} node {lease.mailbox.node!r}"
-            logger.warning("%s is refused: its bell names %s, its record %r", where, self.name, record.mark)
-            return f"refused: a bell for {self.name}, and a record of another node"
+            why = f"its task names {self.name}, and its run says {record.mark!r}: look who else writes to this Redis"
+            return self._decline(client, lease.mailbox, why)
         if self.listing.node.stateful and lease.slot:
             client.delete(lease.bell)
             return "a stateful node has one slot"
@@ -135,7 +145,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
-        instance = place.shelf.lend(record.key, lambda: Instance(self.listing, record.configuration))
+        instance = place.shelf.lend(self.listing, record)
         serving = (StatefulServing if self.listing.node.stateful else Serving)(client, lease, record, instance)
         neighbours = Neighbours(
             client,
@@ -173,5 +183,5 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
-        bell = signed_bell(self.worker.keyring, mark, [mailbox.run, mailbox.node, slot, token])
+        bell = Bell(mailbox.run, mailbox.node, slot, token).arguments(mark, self.worker.keyring)
         self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)

@@ -13,8 +13,11 @@ import pytest
 
 from celerypipe import codec
 from celerypipe.cache.entry import Failure, digest
+from celerypipe.cache.node import CacheUse, NodeCache
 from celerypipe.cache.question import Claim, Found
 from celerypipe.definition.cache import CacheDefinition
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import ConfigError, NodeFailed, NodeTimeout, NoWorker, WorkerLost
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Batch, Image, Object
 from celerypipe.redis import keys
@@ -72,7 +75,7 @@ def test_what_is_looked_at_and_what_is_kept(
     written = not found and not read_only and (outcome == "result" or failures)
     new = "new" if outcome == "result" else "a failure"
     after = new if written else before
-    assert redis_client.exists(keys.cache_claim(what.fingerprint)) == 0
+    assert redis_client.exists(keys.USUAL.cache_claim(what.fingerprint)) == 0
     with asking(redis_url) as ask:
         now = ask.ask(what, CacheDefinition(failures=True, read_only=True))
     if after == "nothing":
@@ -85,11 +88,24 @@ def test_what_is_looked_at_and_what_is_kept(
         )
 
 
-@pytest.mark.parametrize("kind", ["timeout", "lost", "no_worker", "circuit", "config"])
-def test_what_is_nobodys_fault_is_no_answer(redis_url: str, kind: str) -> None:
-    policy, what = CacheDefinition(failures=True), asked(f"not kept: {kind}")
+@pytest.mark.parametrize(
+    "error",
+    [
+        NodeTimeout("node: 5 s exceeded", node="node"),
+        WorkerLost("node: its process died", node="node"),
+        NoWorker("node: no worker", node="node"),
+        ConfigError("node: a setting is wrong"),
+        # Ours, of the same class as what a node raises: its payload was lost or altered on its way.
+        NodeFailed("node: its input was lost, and before did not make it again", node="node"),
+        NodeFailed("node: its payload was altered on its way 3 times", node="node"),
+    ],
+)
+def test_what_is_nobodys_fault_is_no_answer(redis_url: str, error: Exception) -> None:
+    policy, what = CacheDefinition(failures=True), asked(f"not kept: {error}")
+    node = NodeDefinition(name="node", type="proc", mark="node", cache={"failures": True})
+    cache = NodeCache(node, dict, dict, use=CacheUse(), say=str)
     with asking(redis_url) as ask:
-        ask.start(what, policy).claim().failed(Failure(kind, "", "it took too long"))
+        cache.failed(ask.start(what, policy).claim(), what, error)
         ask.start(what, policy).claim().drop()
 
 
@@ -177,8 +193,8 @@ def test_a_ttl_counts_for_who_keeps_and_for_who_asks(redis_url: str, redis_clien
         eventually(lambda: isinstance(_given_back(ask, "short"), Claim), "the end of the short one")
         assert isinstance(ask.ask(asked("forever"), CacheDefinition(ttl=0.01)), Claim)
         assert ask.payload(asked("long"), CacheDefinition(ttl=3600.0)) == 1
-    assert 0 < redis_client.pttl(keys.cache_entry(asked("long").fingerprint)) <= 3_600_000
-    assert 3_600_000 < redis_client.pttl(keys.cache_entry(asked("forever").fingerprint)) <= keys.CACHE_TTL
+    assert 0 < redis_client.pttl(keys.USUAL.cache_entry(asked("long").fingerprint)) <= 3_600_000
+    assert 3_600_000 < redis_client.pttl(keys.USUAL.cache_entry(asked("forever").fingerprint)) <= keys.CACHE_TTL
 
 
 def _given_back(ask: Asking, what: str) -> Found | Claim:
@@ -199,7 +215,9 @@ def test_equal_large_results_are_stored_once(redis_url: str, redis_client: Clien
         assert (ask.cache.stats.hits, ask.cache.stats.seconds) == (3, 1.5)
         assert ask.cache.stats.bytes > 3 * array.nbytes
     blobs = [
-        name for name in redis_client.scan_iter(f"{keys.CACHE_BLOB}*") if redis_client.strlen(name) == array.nbytes
+        name
+        for name in redis_client.scan_iter(f"{keys.USUAL.cache}blob:*")
+        if redis_client.strlen(name) == array.nbytes
     ]
     assert len(blobs) == 1
 

@@ -56,7 +56,7 @@ def test_another_takes_over_from_one_that_was_killed(
     with asking(redis_url) as ask:
         waiting = [ask.start(asked("killed")) for _ in range(3)]
         # It lives for longer than a claim does, and so it is renewed.
-        claim = keys.cache_claim(asked("killed").fingerprint)
+        claim = keys.USUAL.cache_claim(asked("killed").fingerprint)
         holder = redis_client.get(claim)
         eventually(lambda: redis_client.pttl(claim) < keys.CACHE_CLAIM_TTL - 500, "some age")
         eventually(lambda: redis_client.pttl(claim) > keys.CACHE_CLAIM_TTL - 500, "a renewal")
@@ -95,7 +95,7 @@ def test_the_next_one_computes_what_nothing_came_of(redis_url: str, redis_client
         second.claim().drop()
         third.claim().drop()
         fourth.claim().keep([Message("at last")], PARENT, seconds=1.0)
-        eventually(lambda: not redis_client.exists(keys.cache_claim(what.fingerprint)), "the end of the claim")
+        eventually(lambda: not redis_client.exists(keys.USUAL.cache_claim(what.fingerprint)), "the end of the claim")
         assert ask.payload(what) == "at last"
 
 
@@ -144,7 +144,7 @@ def test_claims_survive_an_emptied_redis(private_redis: RedisServer) -> None:
         claim = ask.start(what).claim()
         client.flushall()
         client.script_flush()
-        eventually(lambda: client.exists(keys.cache_claim(what.fingerprint)), "the claim, taken again")
+        eventually(lambda: client.exists(keys.USUAL.cache_claim(what.fingerprint)), "the claim, taken again")
         waits = other.start(what)
         claim.keep([Message("kept")], PARENT, seconds=1.0)
         assert waits.found().outputs(PARENT)[0].payload == "kept"
@@ -160,7 +160,7 @@ def test_claims_end_with_the_cache(redis_url: str, redis_client: Client) -> None
         waits.claim().keep([Message("by the other")], PARENT, seconds=1.0)
         claims[0].keep([Message("too late")], PARENT, seconds=1.0)
         eventually(lambda: other.payload(asked(("closed", 0))) == "by the other", "the entry")
-        assert redis_client.exists(*(keys.cache_claim(asked(("closed", n)).fingerprint) for n in range(5))) == 0
+        assert redis_client.exists(*(keys.USUAL.cache_claim(asked(("closed", n)).fingerprint) for n in range(5))) == 0
 
 
 def test_an_answer_that_raises_gives_its_claim_back(redis_url: str) -> None:
@@ -229,6 +229,6 @@ def test_a_redis_that_refuses_us_is_said_once(private_redis: RedisServer) -> Non
 
 def test_a_claim_that_nobody_of_us_wrote_is_not_waited_for(redis_url: str, redis_client: Client) -> None:
     what = asked("forever claimed")
-    redis_client.set(keys.cache_claim(what.fingerprint), "a stranger")
+    redis_client.set(keys.USUAL.cache_claim(what.fingerprint), "a stranger")
     with asking(redis_url) as ask:
         assert ask.compute(what, 1)

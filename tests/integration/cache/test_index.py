@@ -44,7 +44,7 @@ def test_the_figures_the_list_and_the_removal(private_redis: RedisServer) -> Non
         said = stats(client)
         assert (said.entries, said.blobs, said.hits, said.misses, said.kept) == (4, 2, 1, 4, 4)
         assert (said.seconds_saved, said.evicted) == (0.5, 0)
-        assert said.bytes == sum(map(int, client.hvals(keys.CACHE_SIZES))) - said.bytes > 800_000
+        assert said.bytes == sum(map(int, client.hvals(keys.USUAL.cache_sizes))) - said.bytes > 800_000
 
         assert [each.asked.input for each in entries(client)] == ["input 4", "input 3", "input 2", "input 1"]
         [one] = entries(client, "*.Other")
@@ -56,7 +56,7 @@ def test_the_figures_the_list_and_the_removal(private_redis: RedisServer) -> Non
         removed = remove(client, [asked(1).fingerprint, asked(3).fingerprint])
         assert removed > large.nbytes + other.nbytes
         assert [each.asked.input for each in entries(client)] == ["input 4"]
-        assert not list(client.scan_iter(f"{keys.CACHE_BLOB}*"))
+        assert not list(client.scan_iter(f"{keys.USUAL.cache}blob:*"))
         assert stats(client).blobs == 0
         client.set("celerypipe:mailbox:not the cache's", 1)
         assert clear(client) > 0
@@ -102,7 +102,7 @@ def test_it_says_when_nothing_differs(private_redis: RedisServer) -> None:
         for each in ("evicted", "altered", "refreshed"):
             keep(ask, asked(each), 1)
         remove(client, [asked("evicted").fingerprint])
-        client.setrange(keys.cache_entry(asked("altered").fingerprint), 30, "???")
+        client.setrange(keys.USUAL.cache_entry(asked("altered").fingerprint), 30, "???")
         assert "evicted or removed since" in why(ask, client, asked("evicted"), "1")
         assert "was not believed" in why(ask, client, asked("altered"), "2")
         assert "--refresh" in why(ask, client, asked("refreshed"), "3", refresh=True)
@@ -120,7 +120,7 @@ def test_what_is_not_noted_is_said_with_what_is(private_redis: RedisServer) -> N
             explain(client, "run-1", "detekt", "0")
         with pytest.raises(ConfigError, match="nothing is noted of message '7'"):
             explain(client, "run-1", "detect", "7")
-        client.hset(keys.cache_asked("run-1"), "detect/0", b"?")
+        client.hset(keys.USUAL.cache_asked("run-1"), "detect/0", b"?")
         with pytest.raises(ConfigError, match="cannot be read"):
             explain(client, "run-1", "detect", "0")
-        assert 0 < client.pttl(keys.cache_asked("run-1")) <= keys.CACHE_ASKED_TTL
+        assert 0 < client.pttl(keys.USUAL.cache_asked("run-1")) <= keys.CACHE_ASKED_TTL

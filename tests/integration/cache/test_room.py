@@ -129,7 +129,7 @@ def test_books_that_were_lost_are_written_again(private_redis: RedisServer) -> N
         for number in range(5):
             keep(ask, number, 200 * KILOBYTE)
         before = stats(client)
-        client.delete(keys.CACHE_USED, keys.CACHE_SIZES, keys.CACHE_ENDS)
+        client.delete(keys.USUAL.cache_used, keys.USUAL.cache_sizes, keys.USUAL.cache_ends)
         ask.cache._books._uses.clear()
         assert all(is_there(ask, number) for number in range(5))
         keep(ask, 0, 1)  # uses are noted with the next thing that is asked
@@ -144,12 +144,25 @@ def test_books_that_lie_touch_nothing_else(private_redis: RedisServer) -> None:
         for name in others:
             client.set(name, "x")
             for what in (name, f"e:{name}", f"b:{name}:1", f"b:abc:999999999 {name}", "b:zz:1", "e:", ""):
-                client.zadd(keys.CACHE_USED, {what: 1})
-                client.hset(keys.CACHE_SIZES, what, 1000)
-        client.hset(keys.CACHE_SIZES, "", 10**12)
+                client.zadd(keys.USUAL.cache_used, {what: 1})
+                client.hset(keys.USUAL.cache_sizes, what, 1000)
+        client.hset(keys.USUAL.cache_sizes, "", 10**12)
         for number in range(40):
             keep(ask, number, 50 * KILOBYTE)
         assert client.exists(*others) == len(others)
+        assert is_there(ask, 39)
+        assert 0 < stats(client).bytes <= MEGABYTE
+
+
+@pytest.mark.parametrize("garbage", [b"\xff{}", b"nan", b"-inf", b"", b"0x"])
+def test_books_in_which_a_number_is_none_are_mended(private_redis: RedisServer, garbage: bytes) -> None:
+    with asking(private_redis.url, size=MEGABYTE) as ask, connect(private_redis.url) as client:
+        keep(ask, 0, 50 * KILOBYTE)
+        for what in (b"", *client.hkeys(keys.USUAL.cache_sizes)):
+            client.hset(keys.USUAL.cache_sizes, what, garbage)
+        client.hset(keys.USUAL.cache_counts, "evicted", garbage)
+        for number in range(1, 40):
+            keep(ask, number, 50 * KILOBYTE)
         assert is_there(ask, 39)
         assert 0 < stats(client).bytes <= MEGABYTE
 
@@ -160,7 +173,7 @@ def test_everything_in_redis_has_an_end(private_redis: RedisServer) -> None:
         ask.compute(asked(2), 1)
         ask.start(asked(3)).claim()
         assert ask.payload(asked(1)).all()
-        eventually(lambda: client.exists(keys.CACHE_COUNTS), "the counts")
+        eventually(lambda: client.exists(keys.USUAL.cache_counts), "the counts")
         eventually(lambda: ask.cache.stats.kept == 2, "two entries")
         names = list(client.scan_iter("*"))
         assert len(names) > 8

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from celerypipe import Message, Pipeline, RunCancelled, Runner
@@ -44,6 +45,23 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
     assert (one.hits, one.misses, one.hit_rate, one.running) == (40, 0, 1.0, None)
     assert one.bytes_saved > 0
     assert one.seconds_saved > 0
+
+
+def test_one_element_of_a_large_configuration_makes_another_instance_and_another_question(
+    shared_worker: StartWorker, redis_url: str, diary: Path
+) -> None:
+    shared_worker(QUEUE, pool="solo", concurrency=1, config=CONFIG)
+    zeros, seven = np.zeros(2000), np.zeros(2000)
+    seven[1000] = 7
+    for cache, times in ((True, 2), (False, 1)):  # what is kept is right, and so is what is computed
+        for name, weights in [("zeros", zeros), ("seven", seven)] * times:
+            options = {"warped": True, "cache": cache, "name": name, "configuration": {"weights": weights}}
+            found = payloads(Runner(redis_url), pipeline(remembered.Weighted, diary, **options), [1])
+            assert found == [(name, weights.sum())]
+    assert len(computed(diary)) == 4
+    nodes = [node(remembered.Weighted, diary, name, warped=True, configuration={"weights": [3]}) for name in "ab"]
+    one_run = Pipeline(name="equal nodes", nodes=nodes, links=[])
+    assert sorted(payloads(Runner(redis_url, cache=False), one_run, [1])) == [("a", 3), ("b", 3)], "each by its name"
 
 
 def test_nodes_with_and_without_a_cache_mix(shared_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:

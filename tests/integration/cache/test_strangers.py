@@ -32,7 +32,7 @@ Harm = Callable[[Client, str], None]
 
 
 def entry(what: Asked) -> str:
-    return keys.cache_entry(what.fingerprint)
+    return keys.USUAL.cache_entry(what.fingerprint)
 
 
 def cut(client: Client, name: str) -> None:
@@ -105,10 +105,10 @@ def test_large_bytes_that_were_harmed_are_a_miss_and_are_made_anew(
         assert isinstance(data, bytes)
         blob = opened(Seal(None), what.fingerprint, data).head.blob
         assert blob is not None
-        harm(redis_client, keys.cache_blob(blob.digest, 0))
+        harm(redis_client, keys.USUAL.cache_blob(blob.digest, 0))
         if harm is exchange:
             ask.start(what).claim().drop()
-            redis_client.delete(keys.cache_blob(blob.digest, 0))
+            redis_client.delete(keys.USUAL.cache_blob(blob.digest, 0))
         keep(ask, what, array)
         assert ask.payload(what).tobytes() == array.tobytes()
         if harm not in (empty, delete, exchange):  # what is not there was pushed out, and nobody has to know
@@ -232,6 +232,6 @@ def test_what_it_takes_in_redis_is_counted_honestly(redis_url: str, redis_client
         for each in what:
             ask.compute(each, os.urandom(1000))
         eventually(lambda: ask.cache.stats.kept == len(what), "the entries")
-        sizes = sum(int(redis_client.hget(keys.CACHE_SIZES, f"e:{each.fingerprint}") or 0) for each in what)
+        sizes = sum(int(redis_client.hget(keys.USUAL.cache_sizes, f"e:{each.fingerprint}") or 0) for each in what)
     assert sizes > 200 * (1000 + OVERHEAD)
     assert redis_client.info("memory")["used_memory"] - before < 1.3 * sizes

@@ -19,7 +19,7 @@ OURS = "our key of many bytes"
 
 
 def entry(what: Asked) -> str:
-    return keys.cache_entry(what.fingerprint)
+    return keys.USUAL.cache_entry(what.fingerprint)
 
 
 def test_results_outlive_redis_on_a_disk(redis_url: str, redis_client: Client, tmp_path: Path) -> None:

@@ -107,7 +107,9 @@ def test_events_of_a_task_leave_soon_and_in_order_though_nothing_waits_for_them(
     thread.start()
     assert listening.wait(10)
     app = make_app({"CELERYPIPE_REDIS_URL": redis_url})
-    app.send_task("tests.nodes.remote.Echo", ["run-that-is-over", "node", 0, "token"], queue="heard", retry=False)
+    app.send_task(
+        "tests.nodes.remote.Echo", [[1, 1], "run-that-is-over", "node", 0, "token"], queue="heard", retry=False
+    )
     thread.join(20)
     assert [kind for _, kind in heard] == ["task-received", "task-started", "task-succeeded"]
     assert min(late for late, _ in heard) < 0.15  # not at the next beat of the worker's loop, 0.2 s later

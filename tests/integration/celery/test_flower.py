@@ -33,7 +33,7 @@ def test_flower_shows_workers_and_activations_with_short_arguments(
 
     eventually(known, "the worker in Flower")
 
-    bell = ["run-that-is-over", "halves", 0, "token"]
+    bell = [[1, 1], "run-that-is-over", "halves", 0, "token"]
     asking = make_app({"CELERYPIPE_REDIS_URL": redis_url})
     sent = asking.send_task("work.shown.half", bell, queue="shown", retry=False)
 

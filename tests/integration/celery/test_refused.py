@@ -65,7 +65,7 @@ def test_what_is_no_task_is_kept_apart_and_the_worker_goes_on(
     redis_client.publish("/0.celery.pidbox", json.dumps(["no command"]))
     redis_client.publish("/0.celery.pidbox", json.dumps({"properties": 3}))
 
-    kept = keys.refused(queue)
+    kept = keys.USUAL.refused(queue)
     eventually(lambda: redis_client.llen(kept) == len(STRANGE) or worker.process.poll() is not None, "all of them kept")
     assert redis_client.lrange(kept, 0, -1) == list(reversed(STRANGE))
     assert 0 < redis_client.ttl(kept) <= keys.REFUSED_TTL
@@ -91,6 +91,6 @@ def test_no_more_than_a_hundred_are_kept_and_of_each_no_more_than_a_megabyte(
     worker = start_worker("heap", pool="solo", config=CONFIG)
     redis_client.rpush("heap", b"x" * (3 * 1024 * 1024), *(b"junk %d" % number for number in range(120)))
     eventually(lambda: worker.text().count("is kept in the list") == 121, "a line for each")
-    kept = keys.refused("heap")
+    kept = keys.USUAL.refused("heap")
     eventually(lambda: len(redis_client.lindex(kept, 0) or b"") == 1024 * 1024, "the large one, popped last, cut")
     assert redis_client.llen(kept) == keys.REFUSED_MOST

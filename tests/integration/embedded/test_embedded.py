@@ -147,7 +147,7 @@ def test_a_worker_that_is_killed_comes_back_and_so_does_redis(here: Any) -> None
 
         eventually(another, "a second worker")
         with connect(url) as client:
-            death = client.get(keys.death(first["id"]))
+            death = client.get(keys.USUAL.death(first["id"]))
             assert json.loads(death or "{}") == {"status": -signal.SIGKILL, "worker": "heavy", "short": False}
             server = client.info("server")["process_id"]
         os.kill(server, signal.SIGKILL)
@@ -243,6 +243,36 @@ def test_redis_alone_is_enough_for_who_wants_no_workers(here: Any) -> None:
     with Embedded() as url, connect(url) as client:
         assert client.ping()
         assert read_presences(client) == []
+
+
+#: A child that leaves the block, and one that lives on when its parent is killed.
+FORKING = """
+import os, signal, sys
+from celerypipe import Embedded
+from celerypipe.redis.connection import connect
+with Embedded() as url:
+    child = os.fork()
+    if not child:
+        sys.exit()
+    os.waitpid(child, 0)
+    with connect(url) as client:
+        print(client.ping(), url, flush=True)
+    if not os.fork():
+        os.close(1)
+        sys.stdin.read()
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_forked_child_neither_ends_it_nor_keeps_it() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", FORKING], stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        answer, url = process.stdout.readline().split()
+        assert answer == "True"
+        eventually(lambda: not folder_of(url).exists(), "the end of its supervisor")
+        assert process.poll() == -signal.SIGKILL
 
 
 def test_a_machine_without_a_redis_server_is_told_what_to_install(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:

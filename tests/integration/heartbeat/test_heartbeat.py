@@ -37,14 +37,14 @@ class Beating:
     def __init__(self, url: str, life: str) -> None:
         self.process = Process("host", os.getpid(), life)
         self.client = connect(url)
-        self.heartbeat = Heartbeat(url, liveness.words(self.process))
+        self.heartbeat = Heartbeat(url, liveness.words(keys.USUAL, self.process))
         self.heartbeat.start()
         self.children: list[subprocess.Popen[str]] = []
 
     @property
     def named(self) -> set[int]:
         """The processes that are named now; empty if it is over, or nothing is heard."""
-        text = self.client.get(keys.heartbeat("host", self.process.life)) or b""
+        text = self.client.get(keys.USUAL.heartbeat("host", self.process.life)) or b""
         return {int(pid) for pid in text.split() if pid.isdigit()}
 
     def wait_for(self, *pids: int) -> None:
@@ -95,7 +95,7 @@ def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating
     os.kill(first, signal.SIGTERM)  # what ends all of a service tells it too; it has to stay until the end
     os.kill(first, signal.SIGKILL)
     eventually(lambda: beating.heartbeat.pid != first, "another one")
-    beating.client.delete(keys.heartbeat("host", beating.process.life))
+    beating.client.delete(keys.USUAL.heartbeat("host", beating.process.life))
     beating.wait_for(os.getpid(), child)
 
 
@@ -110,7 +110,7 @@ def test_with_a_process_its_group_ends_if_it_leads_one(beating: Beating) -> None
 
 def test_no_secret_is_seen_in_the_list_of_processes(beating: Beating, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERYPIPE_REDIS_URL", "redis://:s3cret@nowhere/0")
-    other = Heartbeat("redis://:s3cret@127.0.0.1:1/0", liveness.words(Process("host", os.getpid(), "11ab")))
+    other = Heartbeat("redis://:s3cret@127.0.0.1:1/0", liveness.words(keys.USUAL, Process("host", os.getpid(), "11ab")))
     other.start()
     assert command_line(other.pid).endswith("monitor.py\0")
     assert "s3cret" not in command_line(other.pid)
@@ -123,9 +123,10 @@ import os, subprocess, sys, threading
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox import liveness
 from celerypipe.mailbox.holder import Process
+from celerypipe.redis import keys
 url, leader = sys.argv[1:]
 process = Process("host", os.getpid(), "11ac")
-heartbeat = Heartbeat(url, liveness.words(process, [("DEL", "celerypipe:worker:test")]))
+heartbeat = Heartbeat(url, liveness.words(keys.USUAL, process, [("DEL", "celerypipe:worker:test")]))
 heartbeat.start()
 children = [subprocess.Popen([sys.executable, "-c", leader], stdin=subprocess.PIPE, stdout=subprocess.PIPE)]
 children.append(subprocess.Popen(["sleep", "600"]))
@@ -145,7 +146,7 @@ def test_a_whole_worker_that_is_killed_is_over_at_once_and_so_is_all_that_it_sta
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as worker:
         assert worker.stdout is not None
         pids = [int(pid) for pid in worker.stdout.readline().split()]
-        name = keys.heartbeat("host", "11ac")
+        name = keys.USUAL.heartbeat("host", "11ac")
         eventually(lambda: all(b" %d " % pid in (redis_client.get(name) or b"") for pid in pids[:3]), "its heartbeat")
         (os.kill if how == "the worker" else os.killpg)(worker.pid, signal.SIGKILL)
     eventually(lambda: redis_client.get(name) == b"over", "word of its end")
@@ -198,7 +199,7 @@ def _answers(one: Beating) -> bool:
 def test_it_lives_on_in_a_redis_that_is_full(private_redis: RedisServer) -> None:
     made = Beating(private_redis.url, "33cc")
     made.wait_for(os.getpid())
-    name = keys.heartbeat("host", "33cc")
+    name = keys.USUAL.heartbeat("host", "33cc")
     made.client.config_set("maxmemory", 1)
     for _ in range(2):
         made.client.pexpire(name, keys.HEARTBEAT_TTL - 1_000)
@@ -225,8 +226,8 @@ def test_it_asks_the_sentinels_and_follows_the_master() -> None:
         watched.servers[0].stop()
         watched.ask_sentinel("SENTINEL", "FAILOVER", "mymaster")
         eventually(lambda: watched.ask(1, "ROLE")[0] == b"master", "the promotion")
-        watched.ask(1, "DEL", keys.heartbeat("host", "55ee"))
-        eventually(lambda: watched.ask(1, "EXISTS", keys.heartbeat("host", "55ee")), "a beat there")
+        watched.ask(1, "DEL", keys.USUAL.heartbeat("host", "55ee"))
+        eventually(lambda: watched.ask(1, "EXISTS", keys.USUAL.heartbeat("host", "55ee")), "a beat there")
         made.heartbeat.end(last=False)
         made.client.close()
 
@@ -257,10 +258,10 @@ def test_a_system_that_lacks_something_is_told_the_same_a_second_later(
     made.wait_for(os.getpid())
     eventually(lambda: not alive(forgotten), "the end of what it started")
     made.close()
-    assert made.client.get(keys.heartbeat("host", "66ff")) == b"over"
+    assert made.client.get(keys.USUAL.heartbeat("host", "66ff")) == b"over"
 
 
 def test_where_no_process_can_be_started_that_is_said(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ConfigError, match=r"cannot start the process that .* lives: .*nowhere"):
-        Heartbeat(redis_url, liveness.words(Process("host", os.getpid(), "77aa"))).start()
+        Heartbeat(redis_url, liveness.words(keys.USUAL, Process("host", os.getpid(), "77aa"))).start()

@@ -21,6 +21,7 @@ from celerypipe.redis.script import call, together
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.warp.retained import Retained
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
 
@@ -33,7 +34,7 @@ def fence(redis_client: Client, request: pytest.FixtureRequest) -> Iterator[Fenc
     mailbox = Mailbox(request.node.name[:40], "there")
     made = Fence(mailbox)
     made.rewind(redis_client, -1, ("", b"", ()))
-    redis_client.xadd(keys.reply(mailbox.run), {"n": ""})
+    redis_client.xadd(keys.USUAL.reply(mailbox.run), {"n": ""})
     call(
         redis_client,
         mailbox.sending([packed_entry(number, 0, "", b"") for number in range(4)], token="t", wanted=1, ttl=60_000),
@@ -142,7 +143,7 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
     retained.give_up(2, Message(2)).sent_at = 1.0
     retained.give_up(3, Message(3)).sent_at = time.monotonic()  # this moment
     warp: Any = SimpleNamespace(name="there", retained=retained, limits=SimpleNamespace(pinned=False))
-    holdings: Any = SimpleNamespace(mailboxes={"there": fence.mailbox}, keyring=None)
+    holdings: Any = SimpleNamespace(mailboxes={"there": fence.mailbox}, keyring=None, names=fence.mailbox.names)
     course: Any = SimpleNamespace(run_id=fence.mailbox.run)
     unasked: Any = None
     states = States(course, holdings, unasked, unasked)
@@ -155,7 +156,7 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
 def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_client: Client) -> None:
     """Else its messages are gone when their results come, and those are refused."""
     record = Record("m", {}, timeout=None, linger=0.5, slice=0.2, term=10.0, room=64, budget=1 << 20)
-    lease = Lease(fence.mailbox, 0, FIRST, Unarmed())
+    lease = Lease(fence.mailbox, 0, FIRST, Unarmed(DeadMan(None)))
     serving = StatefulServing(redis_client, lease, record, None)  # type: ignore[arg-type]  # it runs no message here
     with serving.box.emptied():  # as the keeper has it meanwhile
         flushing = threading.Thread(target=serving.flush)

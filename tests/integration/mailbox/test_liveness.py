@@ -21,7 +21,7 @@ class Worker:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.life = secrets.token_hex(4)
-        self.beat = keys.heartbeat("my.box", self.life)
+        self.beat = keys.USUAL.heartbeat("my.box", self.life)
 
     def holder(self, pid: int, slot: int = 0) -> str:
         return f"my.box.{pid}.token-{self.life}-{secrets.token_hex(2)}.{slot}"

@@ -35,7 +35,7 @@ def answer_to(client: Client, box: Mailbox, consumer: str, entries: list) -> int
 
 
 def published_in(client: Client, box: Mailbox) -> list[Any]:
-    return [as_published(item) for item in client.call("XRANGE", keys.reply(box.run), "-", "+")]
+    return [as_published(item) for item in client.call("XRANGE", keys.USUAL.reply(box.run), "-", "+")]
 
 
 def test_the_first_message_rings_and_the_next_ones_do_not(redis_client: Client, mailbox: Mailbox) -> None:
@@ -70,7 +70,7 @@ def test_a_bell_is_taken_once_by_whatever_token(redis_client: Client, mailbox: M
 
 
 def begin(client: Client, box: Mailbox, consumer: str, *, first: int = 1) -> Beginning | None:
-    client.set(keys.node(box.run, box.node), "record", px=keys.DATA_TTL)
+    client.set(keys.USUAL.node(box.run, box.node), "record", px=keys.DATA_TTL)
     return box.begin(client, 0, consumer, most=10, first=first)
 
 
@@ -122,7 +122,7 @@ def test_nothing_is_taken_along_by_who_must_end_or_whose_run_is_over(redis_clien
     ends = begin(redis_client, mailbox, "me.0", first=0)
     assert ends is not None
     assert ends.first == []
-    redis_client.set(keys.run(mailbox.run), "cancelled", px=keys.RUN_TTL)
+    redis_client.set(keys.USUAL.run(mailbox.run), "cancelled", px=keys.RUN_TTL)
     over = begin(redis_client, mailbox, "me.0")
     assert over is not None
     assert (over.running, over.first) == (False, [])
@@ -250,7 +250,7 @@ def test_a_withdrawn_message_has_no_result(redis_client: Client, mailbox: Mailbo
 def test_without_a_reply_stream_the_run_is_over(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     entries = mailbox.receive(redis_client, "me.0", 1, None)
-    redis_client.delete(keys.reply(mailbox.run))
+    redis_client.delete(keys.USUAL.reply(mailbox.run))
     assert answer_to(redis_client, mailbox, "me.0", entries) is None
     pending = redis_client.xpending(mailbox.stream, keys.GROUP)
     assert pending["pending"] == 1  # nothing was acknowledged for nothing
@@ -260,7 +260,7 @@ def test_a_refused_append_leaves_the_message_pending(private_redis: object) -> N
     client = connect(private_redis.url)  # type: ignore[attr-defined]
     box = Mailbox("full", "node")
     box.make(client)
-    client.xdel(keys.reply("full"), client.xadd(keys.reply("full"), {"n": ""}))
+    client.xdel(keys.USUAL.reply("full"), client.xadd(keys.USUAL.reply("full"), {"n": ""}))
     send(client, box, 1)
     entries = box.receive(client, "me.0", 1, None)
     client.config_set("maxmemory-policy", "noeviction")

@@ -46,7 +46,7 @@ def signers(box: Mailbox) -> Callable:
 
 
 def replies(client: Client, box: Mailbox) -> list[Published]:
-    found = [as_published(item, signers(box)) for item in client.call("XRANGE", keys.reply(box.run), "-", "+")]
+    found = [as_published(item, signers(box)) for item in client.call("XRANGE", keys.USUAL.reply(box.run), "-", "+")]
     return [published for published in found if published is not None]
 
 
@@ -122,7 +122,7 @@ def read(client: Client, box: Mailbox, way: str) -> list[Entry]:
         assert began is not None
         assert began.claimed == []
         # Without a record a beginning brings nothing along.
-        client.set(keys.node(box.run, box.node), "record", px=keys.DATA_TTL)
+        client.set(keys.USUAL.node(box.run, box.node), "record", px=keys.DATA_TTL)
         began = box.begin(client, 0, ME, most=10, first=10)
         assert began is not None
         return began.first
@@ -158,7 +158,7 @@ def test_a_result_that_was_tampered_with_is_refused(
     call(redis_client, mailbox.taking(0, ME))
     entries = mailbox.receive(redis_client, ME, 10, None)
     mailbox.publish(redis_client, ME, [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in entries])
-    ((entry_id, fields),) = redis_client.call("XRANGE", keys.reply(mailbox.run), "-", "+")
+    ((entry_id, fields),) = redis_client.call("XRANGE", keys.USUAL.reply(mailbox.run), "-", "+")
     value = value or fields[place].replace(b"1", b"9")
     tampered = (entry_id, [*fields[:place], value, *fields[place + 1 :]])
     published = as_published(tampered, signers(mailbox))
@@ -187,7 +187,7 @@ def test_results_nobody_signed_or_of_another_run_or_in_another_shape_are_refused
 
 def test_a_record_is_signed_for_its_node_and_run(redis_client: Client, mailbox: Mailbox, keyring: Keyring) -> None:
     mailbox.write_record(redis_client, b"mark and configuration")
-    raw = redis_client.get(keys.node(mailbox.run, mailbox.node))
+    raw = redis_client.get(keys.USUAL.node(mailbox.run, mailbox.node))
     assert isinstance(raw, bytes)
     assert mailbox.read_record(raw) == b"mark and configuration"
     for other in (mailbox.beside("another"), Mailbox("another", mailbox.node, keyring)):
@@ -203,6 +203,6 @@ def test_without_keys_nothing_is_added(redis_client: Client) -> None:
     send(redis_client, plain, 1)
     assert raw_of(redis_client, plain) == packed_entry(1, 0, "", b"1")
     plain.write_record(redis_client, b"record")
-    assert redis_client.get(keys.node(plain.run, "node")) == b"record"
+    assert redis_client.get(keys.USUAL.node(plain.run, "node")) == b"record"
     answer = Answer(Entry("1-1", 1, 0, "", b""), RESULT, 0.0, 0.0, "", b"")
     assert plain.publishing(ME, [answer])[-1] == answer.packed()

@@ -71,7 +71,7 @@ def test_who_tampers_with_a_state_changes_no_result(
     pipeline = warped("tests.nodes.stateful.RunningSum", "sealed", configuration={"delay": 0.005}, limits=LIMITS)
     reading = Reading(runner.stream(pipeline, map(Message, range(COUNT))))
     reading.wait_for(50)
-    name = keys.state(run_of(runner), "there")
+    name = keys.USUAL.state(run_of(runner), "there")
     eventually(lambda: redis_client.hget(name, "last") != b"-1", "a snapshot")
     while reading.is_alive() and not refusals_of(runner, "state"):  # the next snapshot may have taken its place unseen
         harm(redis_client, name)
@@ -99,7 +99,7 @@ def test_a_payload_of_a_stateful_node_that_was_altered_is_refused_and_sent_again
     reading.wait_for(5)
     run = run_of(runner)
     while reading.is_alive() and not refusals_of(runner, "payload"):
-        for name in list(redis_client.scan_iter(keys.blob(run, "*"), count=1000)):
+        for name in list(redis_client.scan_iter(keys.USUAL.blob(run, "*"), count=1000)):
             redis_client.call("SET", name, b"\1" * 80_000, "XX", "KEEPTTL")
     assert reading.payloads() == list(accumulate(20_000 * number for number in range(1000)))
     assert report_of(runner).refused.get("payload", 0) >= 1

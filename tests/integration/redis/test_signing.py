@@ -10,6 +10,7 @@ import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, Runner, codec
 from celerypipe.celery.application import app
+from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, packed_entry
 from celerypipe.redis import keys
@@ -72,7 +73,7 @@ def a_waiting_message(client: Client, run: str, node: str) -> tuple[bytes, bytes
     """The last message of a mailbox that has several: its id and its bytes."""
 
     def last() -> Any:
-        found = client.xrevrange(keys.mailbox(run, node), count=10)
+        found = client.xrevrange(keys.USUAL.mailbox(run, node), count=10)
         return found[0] if len(found) == 10 else None
 
     entry_id, fields = eventually(last, "a message that waits")
@@ -81,22 +82,22 @@ def a_waiting_message(client: Client, run: str, node: str) -> tuple[bytes, bytes
 
 def alter_a_message(client: Client, run: str) -> None:
     entry_id, raw = a_waiting_message(client, run, "n0")
-    client.xdel(keys.mailbox(run, "n0"), entry_id)
-    client.xadd(keys.mailbox(run, "n0"), {"m": raw.replace(raw[40:41], b"\x00")[:-20] + raw[-20:]})
+    client.xdel(keys.USUAL.mailbox(run, "n0"), entry_id)
+    client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": raw.replace(raw[40:41], b"\x00")[:-20] + raw[-20:]})
 
 
 def add_a_message(client: Client, run: str) -> None:
     evil = codec.encode_joined([Message("evil")])
-    client.xadd(keys.mailbox(run, "n0"), {"m": packed_entry(3, 0, "", evil)})
-    client.xadd(keys.mailbox(run, "n1"), {"m": a_waiting_message(client, run, "n0")[1]})
+    client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": packed_entry(3, 0, "", evil)})
+    client.xadd(keys.USUAL.mailbox(run, "n1"), {"m": a_waiting_message(client, run, "n0")[1]})
 
 
 def drown_a_message(client: Client, run: str) -> None:
     """Somebody takes all that waits for others."""
     entry_id, raw = a_waiting_message(client, run, "n0")
-    client.xdel(keys.mailbox(run, "n0"), entry_id)
+    client.xdel(keys.USUAL.mailbox(run, "n0"), entry_id)
     moved = packed_entry(1000, 0, "", b"")[:14] + raw[14:]
-    client.xadd(keys.mailbox(run, "n0"), {"m": moved})
+    client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": moved})
 
 
 def answer_in_its_place(client: Client, run: str) -> None:
@@ -106,8 +107,8 @@ def answer_in_its_place(client: Client, run: str) -> None:
     for stranger in (Mailbox(run, "n0"), Mailbox(run, "n1", Keyring.parse(OTHER)), Mailbox(run, "nobody")):
         worker, node, *flat = stranger.publishing("host.1.me.0", fakes)[6:]
         fields = [part for raw in flat[1::2] for part in ("r", raw)]
-        client.call("XADD", keys.reply(run), "*", "n", node, "w", worker, *fields)
-    client.xadd(keys.reply(run), {"what": "is this"})
+        client.call("XADD", keys.USUAL.reply(run), "*", "n", node, "w", worker, *fields)
+    client.xadd(keys.USUAL.reply(run), {"what": "is this"})
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_an_altered_record_is_refused_and_written_anew(
         nonlocal bell
         for number in range(3):
             yield Message(number)
-            record, bell = keys.node(run_of(runner), "there"), keys.bell(run_of(runner), "there")
+            record, bell = keys.USUAL.node(run_of(runner), "there"), keys.USUAL.bell(run_of(runner), "there")
             eventually(lambda number=number: len(out) > number, "its result")
             eventually(lambda bell=bell: not redis_client.exists(f"{bell}0"), "the end of the activation")
             evil = codec.encode_value({"mark": "tests.nodes.remote.Echo", "configuration": {"delay": 60.0}})
@@ -220,7 +221,8 @@ def test_an_altered_record_is_refused_and_written_anew(
 def test_a_task_that_nobody_signed_is_refused(worker: RunningWorker, redis_url: str, redis_client: Client) -> None:
     run = "celerypipe-no-run"
     with app.connection_for_write(broker_url(redis_url)) as connection:
-        for bell in ([run, "node", 0, "token"], [run, "node", 0, "token", "00" * 16]):
+        unsigned = Bell(run, "node", 0, "token").arguments("tests.nodes.remote.Echo", None)
+        for bell in (unsigned, [*unsigned, "00" * 16]):
             app.send_task("tests.nodes.remote.Echo", bell, queue="signed", connection=connection, ignore_result=True)
     worker.wait_for_text("refused a task: nobody signed it: set CELERYPIPE_KEYS where its run is started")
     worker.wait_for_text("refused a task: it was altered, or signed with a key that is not known here")
@@ -259,7 +261,7 @@ def test_a_run_with_keys_is_told_that_the_worker_has_none(
     )
     signature = "00" * 16
     with app.connection_for_write(broker_url(redis_url)) as connection:
-        bell = ["celerypipe-no-run", "node", 0, "token", signature]
+        bell = [*Bell("celerypipe-no-run", "node", 0, "token").arguments("tests.nodes.remote.Echo", None), signature]
         app.send_task("tests.nodes.remote.Echo", bell, queue="tsolo", connection=connection, ignore_result=True)
     bare.wait_for_text("refused a task: its run signs, and this worker has no keys: set CELERYPIPE_KEYS here")
 

@@ -350,7 +350,7 @@ def test_nonsense_that_is_asked_of_a_run_changes_nothing(
     gate = tmp_path / "gate"
     running = Running(redis_url, gated(tmp_path, gate, [1]))
     eventually(lambda: names(tmp_path), "a dead letter")
-    key = keys.replay(running.id)
+    key = keys.USUAL.replay(running.id)
     redis_client.rpush(key, b"../../x", b"\xff\xfe", b"", b"x" * 5000, b"nobody")
     eventually(lambda: not redis_client.exists(key), "that they were taken")
     redis_client.set(key, "no list", ex=60)

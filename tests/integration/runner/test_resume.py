@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -218,6 +219,27 @@ def test_a_definition_that_changed_is_refused_unless_only_how_it_runs_did(story:
         story.runner.run(shorter, resume=run)
     story.go_on(made(timeout=30, retries=2, on_error="skip", warped=True), run)
     assert story.lines() == list(range(60))
+
+
+def test_one_element_of_an_array_is_a_change_and_what_cannot_be_compared_is_no_definition_to_go_on_with(
+    story: Story,
+) -> None:
+    def made(weights: Any) -> Pipeline:
+        nodes = [stream(), proc("weigh", here.Weigh, configuration={"weights": weights}), story.trap(40)]
+        return story.pipeline(nodes, [("numbers", "weigh"), ("weigh", "trap"), ("trap", "file")])
+
+    ones, other = np.ones(2000), np.ones(2000)
+    other[1000] = 7
+    said: list[str] = []
+    story.runner = Runner(local=True, on_event=said.append)
+    run = story.fail(made(ones))
+    assert not (story.folder / "kept" / "config.json").exists(), "another definition would be read from it"
+    assert "no config.json is written: its definition has values that JSON cannot say" in "\n".join(said)
+    with pytest.raises(ConfigError, match=rf"run '{run}' cannot go on: node 'weigh' changed since"):
+        story.runner.run(made(other), resume=run)
+    story.go_on(made(ones.copy()), run)
+    text = obstacle(made({"of": object()}), Catalogue())
+    assert "node 'weigh' is still the same could not be told: weights['of']: an object cannot travel" in text
 
 
 def test_an_unknown_run_is_answered_with_those_there_are(story: Story) -> None:

@@ -23,7 +23,7 @@ from celerypipe import (
     Runner,
 )
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.nodes import here, remote
+from tests.nodes import forking, here, remote
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, StartWorker, eventually
@@ -108,6 +108,19 @@ def test_sys_exit_in_a_node_is_its_failure_and_no_hang() -> None:
     pipeline = Pipeline(name="test", nodes=nodes, links=[("numbers", "quit"), ("quit", "end")])
     with pytest.raises(NodeFailed, match="quit: SystemExit: no more"):
         Runner().run(pipeline)
+
+
+def test_a_child_of_a_node_hears_terminate_and_goes_no_way_of_its_parent(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [local("numbers", here.Numbers, configuration={"count": 2}), local("last", forking.Terminates)]
+    assert collected(tmp_path, nodes, [("numbers", "last")]) == [-signal.SIGTERM] * 2
+    with Runner(local=True) as runner:
+        assert runner.submit(forking.strays, "raise").result(20) == ("parent", 1)
+        assert runner.submit(forking.strays, "exit").result(20) == ("parent", 7)
+    said = capfd.readouterr().err
+    assert "ValueError: in the child" in said
+    assert "was forked there and came back; it ends here" in said
 
 
 def test_a_broken_next_batch_names_its_node() -> None:

@@ -14,6 +14,7 @@ import celerypipe
 from celerypipe import codec
 from celerypipe.celery.application import app
 from celerypipe.errors import CodecError
+from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.wire import packed_entry
@@ -82,7 +83,7 @@ def test_a_task_that_names_anything_but_its_marks_is_refused(
         "celery.backend_cleanup",
     ]
     for mark in strange:
-        send_task(redis_url, mark, "open", "run", "node", 0, "token")
+        send_task(redis_url, mark, "open", *Bell("run", "node", 0, "token").arguments(mark, None))
     send_task(redis_url, "tasks.open.Public", "open")
     log = worker.wait_for_text("is a node of celerypipe, not a function")
     assert log.count("Received unregistered task") == len(strange)
@@ -108,12 +109,13 @@ def test_a_bell_whose_record_names_another_node_is_refused(
         holdings.make(redis_client)
         entry = packed_entry(0, 0, "", codec.encode_joined([Message(number)]))
         script.call(redis_client, holdings.mailboxes["node"].sending([entry], token="token", wanted=1, ttl=2000))
-        send_task(redis_url, "tasks.open.Public", "open", run, "node", 0, "token")
+        bell = Bell(run, "node", 0, "token").arguments("tasks.open.Public", None)
+        send_task(redis_url, "tasks.open.Public", "open", *bell)
         worker.wait_for_text(
-            f"run '{run}' node 'node' is refused: its bell names tasks.open.Public, its record '{mark}'"
+            f"run {run} node node: declined: its task names tasks.open.Public, and its run says '{mark}'"
         )
-        bell = f"{holdings.mailboxes['node'].bell}0"
-        eventually(lambda bell=bell: not redis_client.exists(bell), "the bell's release")  # type: ignore[misc]
+        key = f"{holdings.mailboxes['node'].bell}0"
+        eventually(lambda key=key: not redis_client.exists(key), "the bell's release")  # type: ignore[misc]
         assert redis_client.xlen(holdings.mailboxes["node"].stream) == 1
         holdings.remove(redis_client, "finished", slots={"node": 1, "next": 1})
     assert not (workplace.folder / "sprung").exists()

@@ -280,3 +280,34 @@ def test_only_a_proc_without_a_memory_has_results_to_keep(module: str) -> None:
         assert "cache" not in said(around(f"{module}.{mark}", cache=False))
     assert said(around(f"{module}.Plain", cache="1h")) == {}
     assert said(around(f"{module}.Counting", cache=True, warped=True)) == {}, "it is not imported here"
+
+
+def test_no_two_nodes_have_one_file_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACES_OUT", str(tmp_path / "out"))
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+
+    def complained(first: dict[str, Any], *others: dict[str, Any]) -> list[str]:
+        data = [{"mark": "json_lines", "name": str(number), **node} for number, node in enumerate((first, *others))]
+        nodes = [{**node, "type": node.get("type", "sink")} for node in data]
+        found = check(Pipeline(name="p", nodes=nodes, links=[]))
+        return [str(each) for each in found if ".configuration" in each.place]
+
+    def file(path: str, **more: Any) -> dict[str, Any]:
+        return {"configuration": {"path": path, **more}}
+
+    one, same = str(tmp_path / "out"), (str(tmp_path / "link"), str(tmp_path / "." / "out"), "$JT_ENV_PLACES_OUT")
+    for path in same:
+        (text,) = complained(file(one), file(path))
+        assert text.startswith("pipeline.nodes[1].configuration.path: is what '0' writes too; write another file, or")
+        assert complained(file(one, append=True), file(path))
+        assert complained(file(one), file(path, append=True))
+        assert not complained(file(one, append=True), file(path, append=True))
+        (text,) = complained({**file(one), "type": "sink"}, {**file(path), "type": "source"})
+        assert text == "pipeline.nodes[0].configuration.path: is what '1' reads; write another file"
+    assert not complained(file(one), file(str(tmp_path / "other")))
+    assert not complained(file("/dev/null"), file("/dev/null"))
+    there = {"warped": True, "warp_configuration": {"queue": "q", "timeout": 5}}
+    for more, count in (({}, 1), ({"append": True}, 0)):
+        node = {"name": "n", "type": "sink", "mark": "json_lines", **file(one, **more), **there}
+        said = [text for text in notes(Pipeline(name="p", nodes=[node], links=[])) if "empties its file" in text]
+        assert len(said) == count

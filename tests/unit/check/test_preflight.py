@@ -12,6 +12,7 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.codec import CODEC_VERSION
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import ConfigError, NoWorker, RedisUnavailable
+from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.redis.signing import Keyring
 from celerypipe.version import VERSION
 
@@ -44,6 +45,7 @@ def worker(**changes: Any) -> dict[str, Any]:
         "pool": "solo",
         "slots": 1,
         "queues": ["gpu"],
+        "protocol": list(SPOKEN),
         "marks": {"far.away.Detect": schema},
         "interrupts": True,
         "clock": 0.01,
@@ -242,6 +244,16 @@ def test_workers_with_other_keys_are_an_error_where_nobody_else_is() -> None:
     assert "set CELERYPIPE_KEYS here" in the(seen(ours), "keys").mend
     assert the(seen(bare, ours, keyring=keyring), "keys").severity == "warning"
     assert not [each for each in found(seen(ours, keyring=keyring)) if each[1] == "keys"]
+
+
+def test_workers_of_another_protocol_are_an_error_where_nobody_else_is() -> None:
+    foreign = {"id": "old.7.ab", "host": "old", "pid": 7, "queues": ["gpu"], "slots": 0, "marks": {}, "versions": {}}
+    assert found(seen(foreign)) == [("error", "protocol")]
+    finding = the(seen(foreign), "protocol")
+    assert "the worker on old (pid 7) speaks a protocol without a number, and this machine protocol 1" in finding.text
+    assert finding.mend == "update celerypipe on old, and restart the worker"
+    assert found(seen(worker(), {**foreign, "protocol": [9, 9]})) == [("warning", "protocol")]
+    assert isinstance(preflight.error_of(preflight.inspect(seen(foreign))), ConfigError)
 
 
 def test_errors_come_first_and_end_a_run_in_their_own_type() -> None:

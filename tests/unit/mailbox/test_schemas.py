@@ -35,7 +35,7 @@ def test_what_was_told_is_remembered_unless_somebody_altered_it(redis_client: Cl
     found = schemas.recall(redis_client, SCHEMA["mark"], keyring)
     assert found is not None
     assert (found["code"], found["arguments"]) == (SCHEMA["code"], json.loads(json.dumps(SCHEMA["arguments"])))
-    name = keys.cache_schema(SCHEMA["mark"])
+    name = keys.USUAL.cache_schema(SCHEMA["mark"])
     text = redis_client.get(name)
     assert isinstance(text, bytes)
     redis_client.set(name, text.replace(b"version 1", b"version 0"))

@@ -179,7 +179,7 @@ def test_what_redis_lost_is_sent_again(sender: FileSender, redis_client: Client,
     file = made(tmp_path, "a.bin")
     sender.send([file])
     assert sender.renew(redis_client) == []
-    redis_client.delete(keys.file_piece(file.digest, 0))
+    redis_client.delete(keys.USUAL.file_piece(file.digest, 0))
     sender.doubt()
     assert sender.renew(redis_client) == [file]
     sender.send_again([file])
@@ -213,7 +213,9 @@ def test_a_copy_is_fetched_once_when_it_is_asked_for(
     assert copy.path.parent == folder.path
     assert folder.path.stat().st_mode & 0o777 == 0o700
     assert copy.path.stat().st_mode & 0o777 == 0o400
-    redis_client.delete(keys.file(file.digest), keys.file_piece(file.digest, 0), keys.file_piece(file.digest, 1))
+    redis_client.delete(
+        keys.USUAL.file(file.digest), keys.USUAL.file_piece(file.digest, 0), keys.USUAL.file_piece(file.digest, 1)
+    )
     assert as_it_arrives(file, folder).path == copy.path
     other = as_it_arrives(File(file.digest, "b.txt", file.size), make_folder())  # as another process of the worker
     assert other.path.read_bytes() == file.path.read_bytes()
@@ -232,7 +234,7 @@ def test_what_is_not_what_was_sent_is_fetched_again_and_then_refused(
     sender: FileSender, make_folder: MakeFolder, redis_client: Client, tmp_path: Path
 ) -> None:
     file = made(tmp_path, "a.bin")
-    name = keys.file_piece(file.digest, 0)
+    name = keys.USUAL.file_piece(file.digest, 0)
     sender.send([file])
     redis_client.set(name, b"x" * 1000)
     done = threading.Event()

@@ -52,7 +52,7 @@ def test_a_content_is_sent_once_and_lives_as_long_as_its_run(
 ) -> None:
     shared_worker("fsolo", pool="solo", concurrency=1, config=CONFIG)
     file = made(tmp_path, "a.bin")
-    name = keys.file(file.digest)
+    name = keys.USUAL.file(file.digest)
     proceed = threading.Event()
 
     def messages() -> Iterator[Message]:
@@ -135,7 +135,7 @@ def test_a_redis_that_lost_everything_gets_the_file_again(
     reader = threading.Thread(target=lambda: sent.extend(results(Runner(private_redis.url), pipeline, [[file]])))
     reader.start()
     with connect(private_redis.url) as client:
-        eventually(lambda: client.exists(keys.file(file.digest)), "the file")
+        eventually(lambda: client.exists(keys.USUAL.file(file.digest)), "the file")
         client.flushall()
         start_worker("flost", url=private_redis.url, pool="solo", config=CONFIG)
         reader.join(40)

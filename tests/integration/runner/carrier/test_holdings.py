@@ -18,7 +18,7 @@ def test_the_count_of_deaths_lives_as_long_as_the_run(redis_client: Client) -> N
     holdings.plan({"node": Record("m", {}, None, 1.0, 1.0, 9.0, 64, 1 << 20)}, {})
     holdings.make(redis_client)
     assert holdings.renew(redis_client) == (b"running", True)  # nobody died yet
-    attempts = keys.attempts(run, "node")
+    attempts = keys.USUAL.attempts(run, "node")
     redis_client.hset(attempts, "1", 1)
     redis_client.pexpire(attempts, 2_000)
     assert holdings.renew(redis_client) == (b"running", True)

@@ -12,6 +12,7 @@ from celerypipe.redis.connection import connect
 from celerypipe.runner.carrier import bells
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.roster import Roster
+from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.downstream import Downstream
 from celerypipe.runner.warp.flight import Flight
@@ -73,7 +74,7 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
             with connect(private_redis.url) as client:
                 (name,) = client.scan_iter("celerypipe:node:*:there")
                 run = name.decode().split(":")[2]
-                client.set(f"{keys.bell(run, 'there')}0", "elsewhere.1.token.0", px=1000)
+                client.set(f"{keys.USUAL.bell(run, 'there')}0", "elsewhere.1.token.0", px=1000)
 
     took = run_with_pauses(private_redis.url, 5, hold)
     assert [seconds > 0.9 for seconds in took] == [False, True, False, True, False]
@@ -85,7 +86,7 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
 def test_a_bell_is_early_only_when_nobody_can_be_there(private_redis: RedisServer) -> None:
     course = Course("run", folder=None, say=print)
     roster = Roster(course)
-    ours = Bells(course, roster, private_redis.url)
+    ours = Bells(course, roster, Whereabouts(private_redis.url, roster), private_redis.url)
     warps = [
         Warp(course, node(name, queue), ours, Downstream())  # type: ignore[arg-type]  # they are not asked to carry anything
         for name, queue in (("there", "woken"), ("beside", "woken"), ("elsewhere", "other"))

@@ -108,4 +108,4 @@ def test_what_runs_together_is_said_of_one_node_and_for_longer_than_its_timeout(
     hints.say_together(redis_client, "host.1.two.0", "there", ["1-0", "1-1"], timeout=500.0)
     assert hints.together(redis_client, "host.1.two.0", "there") == [b"1-0", b"1-1"]
     assert hints.together(redis_client, "host.1.two.0", "elsewhere") == []  # it may have an entry 1-0 too
-    assert redis_client.pttl(keys.together("host.1.two.0")) > 500_000
+    assert redis_client.pttl(keys.USUAL.together("host.1.two.0")) > 500_000

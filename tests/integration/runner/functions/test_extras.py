@@ -85,12 +85,12 @@ def test_the_same_content_is_the_same_question(
         path, content = runner.submit(filing.content, first).result(20)
         assert content == first.path.read_bytes()
         assert path.endswith(".wav")
-        redis_client.delete(keys.file(first.digest), keys.file_piece(first.digest, 0))
+        redis_client.delete(keys.USUAL.file(first.digest), keys.USUAL.file_piece(first.digest, 0))
     with Runner(redis_url) as runner:  # another session, which has not sent it
         again = runner.submit(filing.content, celerypipe.file(other))
         assert again.result(20) == (path, content)
         assert again.state == "cached"
-        assert not redis_client.exists(keys.file(first.digest))  # nobody had to send it
+        assert not redis_client.exists(keys.USUAL.file(first.digest))  # nobody had to send it
         renamed = runner.submit(filing.content, celerypipe.file(other.rename(tmp_path / "a.mp3")))
         assert renamed.result(20)[0].endswith(".mp3")
         assert renamed.state == "done"

@@ -25,6 +25,7 @@ from celerypipe.message.message import new_id
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.script import call
 from celerypipe.worker.activation.alarm import Alarm
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.serving import Serving
 from tests.nodes.remote import CONFIG, Together
@@ -271,7 +272,7 @@ def test_a_batch_whose_first_message_is_withdrawn_is_run_again_without_it(
     gate = tmp_path / "open"
     instance = Instance(Listing("t", Together, "import"), {"gate": str(gate)}, name="node")
     instance.warm()
-    with Alarm() as alarm:
+    with Alarm(DeadMan(None)) as alarm:
         lease = Lease(mailbox, 0, "host.1.token.0", alarm)
         serving = Serving(redis_client, lease, Record("t", {}, None, 1.0, 1.0, 9.0, 64, 1 << 20, batch=4), instance)
 

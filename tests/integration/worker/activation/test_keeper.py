@@ -16,6 +16,7 @@ from celerypipe.redis.connection import connect
 from celerypipe.redis.script import call
 from celerypipe.worker.activation import keeper
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.neighbours import Neighbours
 from celerypipe.worker.activation.serving import Serving
@@ -30,16 +31,16 @@ class Held:
 
     def __init__(self, client: redis.Redis, url: str) -> None:
         self.mailbox = Mailbox(new_id(), "node")
-        client.set(keys.run(self.mailbox.run), "running", px=keys.RUN_TTL)
+        client.set(keys.USUAL.run(self.mailbox.run), "running", px=keys.RUN_TTL)
         self.mailbox.make(client)
-        self.lease = Lease(self.mailbox, 0, "host.1.token.0", Unarmed())
+        self.lease = Lease(self.mailbox, 0, "host.1.token.0", Unarmed(DeadMan(None)))
         assert call(client, self.mailbox.taking(0, self.lease.owner))
         self.keeper = Keeper(lambda: connect(url))
         self.keeper.add(self.lease)
         self.neighbours = Neighbours(
             client,
             Serving(client, self.lease, RECORD, None),  # type: ignore[arg-type]  # it runs no message here
-            shelf=Shelf(1),
+            shelf=Shelf(1, DeadMan(None)),
             keeper=self.keeper,
             slots=1,
             listing_of=lambda mark: None,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,12 @@ import redis
 
 from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, WorkerLost
 from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis import keys
 from tests.nodes.stateful import CONFIG, sums
 from tests.runs.pipelines import summing, warped
 from tests.runs.reading import Reading, payloads
-from tests.runs.traces import keys_of
-from tests.servers import POOLS, StartWorker
+from tests.runs.traces import keys_of, run_of
+from tests.servers import POOLS, StartWorker, eventually
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
@@ -225,3 +229,28 @@ def test_what_a_stranger_writes_into_a_state_ends_no_run(
     state = next(name for name in redis_client.scan_iter("celerypipe:state:*") if redis_client.pttl(name) > 0)
     redis_client.hset(state, field, b"\xff{}")
     assert reading.payloads() == sums(range(600))
+
+
+def test_what_a_stranger_writes_between_two_activations_ends_no_run(
+    shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis
+) -> None:
+    """Nobody has entered then, and nobody could: the run would stand still, and nobody would say why."""
+    shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
+    given: SimpleQueue[Message | None] = SimpleQueue()
+    runner = Runner(redis_url)
+    reading = Reading(runner.stream(summing("ssolo", limits={"linger": 0.0}), iter(given.get, None)))
+    given.put(Message(0))
+    reading.wait_for(1)
+    state, bell = keys.USUAL.state(run_of(runner), "there"), f"{keys.USUAL.bell(run_of(runner), 'there')}0"
+    harms: list[Callable[[], Any]] = [
+        *[partial(redis_client.hset, state, field, b"\xff{}") for field in ("last", "token", "answered", "deaths")],
+        partial(redis_client.set, state, "of another type"),
+        partial(redis_client.delete, state),
+    ]
+    for number, harm in enumerate(harms, 1):
+        eventually(lambda: not redis_client.exists(bell), "an end of the activation")
+        harm()
+        given.put(Message(number))
+        reading.wait_for(number + 1)
+    given.put(None)
+    assert reading.payloads() == sums(range(len(harms) + 1))

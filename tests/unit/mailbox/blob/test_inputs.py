@@ -11,6 +11,7 @@ from celerypipe.catalogue.called import CalledFunction, called
 from celerypipe.errors import ConfigError, NodeFailed
 from celerypipe.mailbox.blob.blob import Store
 from celerypipe.mailbox.blob.inputs import Input, as_payload, placed, with_inputs
+from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.record import Record
 from celerypipe.redis.connection import connect
 from celerypipe.runner.functions.call import split
@@ -96,7 +97,7 @@ def test_what_is_no_such_function_is_refused_by_the_worker_too(node: Any, said: 
 
 def test_a_record_may_have_no_configuration_but_not_leave_it_out() -> None:
     fields = {"mark": "a.b", "configuration": None, "timeout": None, "linger": 0.5, "slice": 0.2, "term": 10.0}
-    fields |= {"room": 64, "budget": 1000}
+    fields |= {"room": 64, "budget": 1000, "protocol": list(SPOKEN)}
     record = Record.read(codec.encode_value(fields))
     assert record.configuration is None
     assert record.key != Record.read(codec.encode_value({**fields, "configuration": {}})).key

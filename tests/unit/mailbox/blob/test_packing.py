@@ -16,7 +16,7 @@ from celerypipe import Message, codec
 from celerypipe.check.complaints import check
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline, WarpConfiguration
 from celerypipe.errors import CodecError, ConfigError, DefinitionError
-from celerypipe.mailbox.blob.blob import Blobs, Gone, Store, names
+from celerypipe.mailbox.blob.blob import Blobs, Gone, Store
 from celerypipe.mailbox.blob.packing import LARGEST, WAYS, complaint, pack, unpack
 
 ZEROS = bytes(200_000)
@@ -159,7 +159,7 @@ def test_a_reference_says_how_its_blob_is_packed(way: str) -> None:
     found = store.open(shelf, [reference])  # type: ignore[arg-type]
     assert found.content(reference) == ZEROS
     assert found.plain_size(reference) == len(ZEROS)
-    assert names("run", reference) == [commands[0][1]]
+    assert store.keys_of(reference) == [commands[0][1]]
     (unlink,) = Blobs(store).store.deleting([(reference, True)])
     assert unlink == ("UNLINK", commands[0][1])
 
@@ -177,7 +177,7 @@ def test_a_plain_reference_is_as_it_always_was() -> None:
 )
 def test_a_reference_to_nothing_is_a_codec_error_of_whoever_reads_it(reference: str) -> None:
     store = Store("run")
-    assert names("run", reference) == []
+    assert store.keys_of(reference) == []
     assert store.deleting([(reference, True)]) == []
     found = store.open(Shelf(), [reference])  # type: ignore[arg-type]  # nothing to ask for: nothing is asked
     with pytest.raises(CodecError, match="refers to no payload"):

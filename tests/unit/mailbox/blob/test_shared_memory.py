@@ -20,10 +20,14 @@ from celerypipe.message.message import new_id
 pytestmark = pytest.mark.skipif(not os.access(ROOT, os.W_OK), reason=f"no {ROOT} here")
 
 OWNER = """
-import sys, time
+import os, sys, time
 from celerypipe.mailbox.blob.shared_memory import Proof, SharedFolder
 folder = SharedFolder.make(sys.argv[1])
 proof = Proof()
+if not os.fork():  # a child of a node that lives on
+    os.close(1)
+    sys.stdin.read()
+    os._exit(0)
 print(folder.write([b"left behind"]), proof.text, sep="|", flush=True)
 time.sleep(60)
 """
@@ -164,7 +168,8 @@ def test_a_proof_holds_only_where_its_memory_is() -> None:
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(folder: SharedFolder) -> None:
     run = new_id()
     command = [sys.executable, "-c", OWNER, run]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4]) as owner:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[4]) as owner:
         assert owner.stdout is not None
         reference, text = owner.stdout.readline().strip().split("|")
         theirs = SharedFolder.find(run)
@@ -173,11 +178,12 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
         assert theirs.read(reference) == b"left behind"
         assert is_proven(text)
         owner.send_signal(signal.SIGKILL)
-    sweep()
-    assert is_proven(text)  # so young that whoever made it may be about to lock it
-    for made in (ROOT / text.split()[0], ROOT / f"celerypipe-run-{run}" / "lock"):
-        os.utime(made, (0, 0))
-    sweep()
+        owner.wait()
+        sweep()
+        assert is_proven(text)  # so young that whoever made it may be about to lock it
+        for made in (ROOT / text.split()[0], ROOT / f"celerypipe-run-{run}" / "lock"):
+            os.utime(made, (0, 0))
+        sweep()
     assert SharedFolder.find(run) is None
     assert not is_proven(text)
     assert folder.write([b"still here"]) is not None

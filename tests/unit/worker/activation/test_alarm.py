@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import threading
 import time
 from collections.abc import Iterator
@@ -10,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from celerypipe import Message
-from celerypipe.worker.activation.alarm import GRACE, Alarm, Interrupted
+from celerypipe.worker.activation.alarm import Alarm, Interrupted
+from celerypipe.worker.activation.deadman import DeadMan
 
 
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:
-    with Alarm() as alarm:
+    with Alarm(DeadMan(None)) as alarm:
         yield alarm
-        alarm.unguard()
 
 
 def wait(message: Message) -> list[Message]:
@@ -67,13 +66,3 @@ def test_the_time_still_counts_after_an_interrupt_for_another(alarm: Alarm) -> N
         alarm.call(0.1, wait, Message(2), "m2")
     timer.join()
     assert caught.value.reason == "timeout"
-
-
-def test_the_guard_of_a_patient_node_is_not_kept_for_one_with_little_time(
-    alarm: Alarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    armed: list[float] = []
-    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda seconds, **_: armed.append(round(seconds, 1)))
-    for timeout in (30.0, 30.0, 0.5, 0.7, 30.0):
-        alarm.call(timeout, lambda message: message, Message(1))
-    assert armed == [30.0 + GRACE, 0.5 + GRACE, 30.0 + GRACE]

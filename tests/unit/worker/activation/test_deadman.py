@@ -57,6 +57,32 @@ def test_who_has_no_limit_sets_it_for_nobody_and_puts_it_off_for_all(clock: list
     assert clock == [LONGEST + GRACE + SLACK] * 2
 
 
+def test_what_is_left_of_a_patient_node_is_not_kept_for_one_with_little_time(clock: list[float]) -> None:
+    switch = DeadMan(GRACE)
+    for timeout in (30.0, 30.0, 0.5, 0.7, 30.0):
+        switch.begin(timeout)
+        switch.end()
+    assert clock == [30.0 + GRACE + SLACK, 0.5 + GRACE + SLACK, 30.0 + GRACE + SLACK]
+
+
+def test_what_is_left_is_stopped_for_one_without_a_limit_that_nobody_waits_for(clock: list[float]) -> None:
+    switch = DeadMan(GRACE)
+    switch.begin(0.5)
+    switch.end()
+    with switch.patient():
+        switch.renew()
+    switch.renew()
+    assert clock == [0.5 + GRACE + SLACK, 0.0]
+
+
+def test_without_grace_it_is_never_set(clock: list[float]) -> None:
+    switch = DeadMan(None)
+    switch.begin(0.5)
+    switch.renew()
+    switch.end()
+    assert clock == []
+
+
 def test_the_most_patient_counts(clock: list[float]) -> None:
     switch = DeadMan(GRACE)
     switch.begin(0.5)

@@ -14,6 +14,7 @@ from celerypipe.mailbox.onward import AT_WORK, unpack
 from celerypipe.mailbox.wire import NOTE, RESULT, Answer, Entry
 from celerypipe.worker.activation import relay
 from celerypipe.worker.activation.alarm import Unarmed
+from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.relay import Relay
 
 
@@ -30,7 +31,7 @@ class Stand:
         """Say nothing."""
 
     def call(self, function: Any, message: Message, name: str) -> Any:
-        return Unarmed().call(None, function, message, name)
+        return Unarmed(DeadMan(None)).call(None, function, message, name)
 
     def encoded(self, outputs: list[Message], *_: Any) -> tuple[Stowed, int]:
         return (Stowed(joined(outputs), "", []), 1) if outputs else (Stowed(b"", "blob", [("SET", "blob", 1)]), 1000)

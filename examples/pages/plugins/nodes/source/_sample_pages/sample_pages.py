@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from celerypipe import ConfigError, Message, Reach
@@ -28,10 +27,10 @@ class SamplePages(image_files.ImageFilesSource):
         self.reach = Reach.of(packages, "name a file inside the package")
         super().configure()
 
-    def messages(self) -> Iterator[Message]:
-        """Yield one message a picture."""
-        for message in super().messages():
-            yield message.with_meta(image=message.meta["name"])
+    def message(self, index: int) -> Message:
+        """Read a picture, and name it."""
+        message = super().message(index)
+        return message.with_meta(image=message.meta["name"])
 
 
 def inside_package(picture: str) -> Path:

@@ -1,0 +1,99 @@
+"""Where the messages of a sink go: no two of one run to the same place, where the second would replace the first."""
+
+from __future__ import annotations
+
+import os
+import struct
+import unicodedata
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+
+from celerypipe.contract.contract import Node, Sink
+from celerypipe.errors import NodeFailed
+from celerypipe.message.message import Message
+
+#: One note in a record: the digests of a place, and of the message that went there.
+NOTE = struct.Struct("<QQ")
+
+
+class Places:
+    """The places that one sink's messages took in this run, and in those that it goes on from.
+
+    ``sink`` returns a sink that tells them, see :meth:`celerypipe.Sink.place`. ``record``: where they are noted for a
+    run that goes on from this one.
+    """
+
+    def __init__(self, name: str, sink: Callable[[], Sink], record: Path | None = None) -> None:
+        self._name = name
+        self._sink = sink
+        #: Place → the number of its message.
+        self._taken: dict[int, int] = {}
+        #: The same, however letters are written: some file systems take ``A`` for ``a``.
+        self._alike: set[int] = set()
+        #: Place → what its message is known by in a run that goes on.
+        self._keys: dict[int, int] = {}
+        self._record = record
+        if record is not None and record.exists():
+            data = record.read_bytes()
+            self._keys = dict(NOTE.iter_unpack(data[: len(data) - len(data) % NOTE.size]))
+            self._taken = dict.fromkeys(self._keys, -1)
+
+    def refusal(self, message: Message, key: str = "", *, letter: bool = False) -> NodeFailed | None:
+        """Note where a message goes; or return why it may not go there.
+
+        ``key``: what it is known by in a run that goes on, which may send it again; ``letter``: it died at this sink
+        in another run, and so did not write what is there.
+        """
+        sink = self._sink()
+        try:
+            place = sink.place(message)
+        except Exception:  # noqa: BLE001  # user code: its update() will say it better
+            return None
+        if not place:
+            return None
+        exact, alike = _digest(place), _digest(unicodedata.normalize("NFC", place).casefold())
+        if key and self._keys.get(exact) == _digest(key):
+            return None
+        if exact in self._taken or (alike in self._alike and _is_called_otherwise(place)):
+            first = self._taken.get(exact, -1)
+            what = f"has {_numbered(first)} of this run already, and {_numbered(message.sequence)} would replace it"
+            return self._refused(f"{place} {what}; {sink.tell_apart}", message)
+        if letter and os.path.lexists(place):
+            what = f"is there already, and {_numbered(message.sequence)} would replace it"
+            return self._refused(f"{place} {what}; move it away, or {sink.tell_apart}", message)
+        self._taken[exact] = message.sequence
+        self._alike.add(alike)
+        if self._record is not None and key:
+            self._note(self._record, exact, _digest(key))
+        return None
+
+    def _note(self, record: Path, place: int, key: int) -> None:
+        self._keys[place] = key
+        with record.open("ab") as file:
+            file.write(NOTE.pack(place, key))
+
+    def _refused(self, text: str, message: Message) -> NodeFailed:
+        return NodeFailed(f"{self._name}: {text}", node=self._name, message_id=message.id)
+
+
+def has_places(node: type[Node]) -> bool:
+    """Does a node of this class write to places of its own?"""
+    return issubclass(node, Sink) and node.place is not Sink.place
+
+
+def _numbered(sequence: int) -> str:
+    return f"message {sequence}" if sequence >= 0 else "a message"
+
+
+def _is_called_otherwise(place: str) -> bool:
+    """Is there a file that answers to this name and is called otherwise?"""
+    folder, name = os.path.split(place)
+    try:
+        return os.path.lexists(place) and name not in os.listdir(folder or ".")
+    except OSError:
+        return False
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -1,0 +1,106 @@
+"""Functions and nodes that fork processes of their own (``imports = ["tests.nodes.forking"]``)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from celerypipe import Message, Proc, Runner, node
+
+#: What a worker of these nodes has in its configuration.
+CONFIG = 'imports = ["tests.nodes.forking"]\n'
+FORK = multiprocessing.get_context("fork")
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+@node(queue="forks", timeout=20)
+def pooled(number: int) -> list[int]:
+    """Ends the children of a pool by SIGTERM."""
+    with FORK.Pool(2) as pool:
+        return pool.map(square, range(number))
+
+
+def _tell_handlers(there: Connection) -> None:
+    names = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGINT", "SIGALRM")
+    usual = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
+    there.send([name for name in names if signal.getsignal(getattr(signal, name)) not in usual])
+
+
+@node(queue="forks", timeout=20)
+def handlers() -> list[str]:
+    """Which signals a child of this process hears in a way of its own."""
+    here, there = FORK.Pipe(duplex=False)
+    _forked(lambda: _tell_handlers(there))
+    return here.recv()  # type: ignore[no-any-return]
+
+
+@node(queue="forks", timeout=20)
+def terminated() -> int:
+    """The exit code of a child that would sleep on, after SIGTERM."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@node(queue="forks", timeout=20)
+def strays(way: str) -> tuple[str, int]:
+    """Lets a child go where its parent goes: it returns, raises, or exits."""
+    child = os.fork()
+    if child == 0:
+        if way == "raise":
+            raise ValueError("in the child")
+        if way == "exit":
+            sys.exit(7)
+        return "child", 0
+    return "parent", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@node(queue="forks", timeout=20)
+def asks(url: str) -> int:
+    """Has a child call another function on a worker."""
+    here, there = FORK.Pipe(duplex=False)
+
+    def ask() -> None:
+        with Runner(url) as runner:
+            there.send(runner.submit(squared, 7).result(timeout=20))
+
+    _forked(ask)
+    return here.recv()  # type: ignore[no-any-return]
+
+
+@node(queue="forks", timeout=20)
+def squared(number: int) -> int:
+    return square(number)
+
+
+def _forked(work: object) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            work()  # type: ignore[operator]
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+class Terminates(Proc):
+    """Starts a child that would sleep on, terminates it, and sends its exit code."""
+
+    def update(self, message: Message) -> Message:
+        child = FORK.Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(10)
+        code = child.exitcode
+        child.kill()
+        return message.with_payload(code)

@@ -1,0 +1,40 @@
+"""A terminal of a test's own, which a process may have for its own, and which can be closed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import termios
+import threading
+from typing import Any
+
+
+class Terminal:
+    """A pseudo-terminal; what is written to it is read and forgotten, for it holds a few pages only."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = os.openpty()
+        self._stop, self._stopping = os.pipe()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What makes ``Popen`` start a process on it, which leads a session of its own there."""
+        return {"stdin": self.theirs, "stdout": self.theirs, "start_new_session": True, "preexec_fn": self._own}
+
+    def close(self) -> None:
+        """Close its window."""
+        os.close(self._stopping)
+        self._reader.join()  # one that waits for output would keep it open
+        for descriptor in (self._stop, self.theirs, self._ours):
+            os.close(descriptor)
+
+    def _own(self) -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def _read(self) -> None:
+        while self._stop not in (readable := select.select([self._ours, self._stop], [], [])[0]):
+            if readable:
+                os.read(self._ours, 65536)
