@@ -1,4 +1,4 @@
-"""Celery's pool of processes, which tells that a child began, and how it ended.
+"""Celery's pool of processes, which tells that a child began and how it ended, and replaces one when its nodes say so.
 
 Celery itself only logs the end, and says it of a task ten seconds later; here somebody waits for the task's messages.
 (The name of this module is that of the pool: a worker's presence says it.)
@@ -6,8 +6,13 @@ Celery itself only logs the end, and says it of a task ten seconds later; here s
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Callable
 from typing import Any
 
+from billiard.pool import EX_RECYCLE
 from celery.concurrency import asynpool, prefork
 from celery.utils.dispatch import Signal
 
@@ -17,8 +22,39 @@ child_began = Signal(name="child_began", providing_args={"pid"})
 child_ended = Signal(name="child_ended", providing_args={"pid", "status"})
 
 
+logger = logging.getLogger("celerypipe.worker")
+
+
+class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
+    """A pool process. It counts no tasks, since one may be thousands of messages: it ends when it is told to."""
+
+    #: Why this process is to end before its next task; empty: it is not.
+    retiring = ""
+
+    def on_loop_start(self, pid: int) -> None:
+        """Called in the new process; what its loop looks at is read after this."""
+        super().on_loop_start(pid)
+        self.maxtasks = self.max_memory_per_child = None
+        wait: Callable[[], Any] = getattr(self, "wait_for_job")  # noqa: B009  # billiard sets it where mypy cannot see
+
+        def wait_for_job() -> Any:
+            if Child.retiring:
+                logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
+                sys.exit(EX_RECYCLE)  # what waits in its pipe is for the one that replaces it
+            return wait()
+
+        self.wait_for_job = wait_for_job
+
+
+def retire(why: str) -> None:
+    """Let this pool process end before its next task, and another take its place."""
+    Child.retiring = Child.retiring or why
+
+
 class Pool(asynpool.AsynPool):  # type: ignore[misc]  # celery ships no types
     """The processes."""
+
+    Worker = Child
 
     def _create_worker_process(self, i: int) -> Any:
         child = super()._create_worker_process(i)

@@ -50,11 +50,12 @@ from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import exit_option, given, listed, stuck_after
+from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.shutdown import Shutdown
@@ -83,8 +84,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     try:
         configured = Configured.read(conf, options)
     except ConfigError as error:
-        sys.stderr.write(f"celerypipe: {error}\n")
-        raise SystemExit(os.EX_CONFIG) from None  # starting it again would not help
+        raise _refused(error) from None
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
     for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
         sys.stderr.write(f"warning: {text}\n")
@@ -102,6 +102,7 @@ class Configured:
     configs: Sequence[worker_config.WorkerConfig]
     served: Served
     exit_when_stuck: float | None
+    autoscale: int
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
@@ -130,7 +131,8 @@ class Configured:
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         knock(client_url(str(conf.broker_url)))
-        return cls(queues, configs, served, exit_when_stuck, settings.keyring, process, heartbeat)
+        autoscale = autoscale_option(options.get("autoscale"))
+        return cls(queues, configs, served, exit_when_stuck, autoscale, settings.keyring, process, heartbeat)
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -147,12 +149,17 @@ class Configured:
         # The worker's user types no flags: gossip and mingle are switched off here.
         sender.options.update(without_gossip=True, without_mingle=True)
         pool = _pool_name(sender.pool_cls)
+        try:
+            refuse(sender, pool, self.autoscale)
+            limits = limits_of(sender, pool)
+        except ConfigError as error:
+            raise _refused(error) from None
         if pool == "solo":
             sender.concurrency = 1
         elif is_auto_concurrency(sender.concurrency):
             sender.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
-        slots = max(sender.autoscale) if getattr(sender, "autoscale", None) else sender.concurrency
-        settled = Settled(self, client_url(str(conf.broker_url)), pool, slots)
+        url, slots = client_url(str(conf.broker_url)), self.autoscale or sender.concurrency
+        settled = Settled(self, url, pool, slots, limits)
         settled.connect()
         self.served.register(sender.app, settled.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
@@ -162,7 +169,7 @@ class Configured:
 class Settled:
     """A worker as its pool will serve it, and as it is withdrawn. ``present``: from when on runners know of it."""
 
-    def __init__(self, configured: Configured, url: str, pool: str, slots: int) -> None:
+    def __init__(self, configured: Configured, url: str, pool: str, slots: int, limits: Limits) -> None:
         self.configured = configured
         self.flag = SharedFlag()
         self.shutdown = Shutdown(self.flag)
@@ -177,6 +184,7 @@ class Settled:
             stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
+            limits=limits,
         )
         self.present: Present | None = None
 
@@ -255,8 +263,9 @@ class Present:
             record["shared"] = self.proof.text
 
         def current() -> Presence:
-            pool = consumer.pool
-            return {**record, "slots": max(1, pool.num_processes), "processes": processes_of(pool)}
+            pool, scaler = consumer.pool, getattr(consumer.controller, "autoscaler", None)
+            slots = scaler.max_concurrency if scaler is not None else pool.num_processes  # it grows with what is rung
+            return {**record, "slots": max(1, slots), "processes": processes_of(pool)}
 
         def withdraw(client: Client) -> None:
             flag.raise_it()
@@ -324,6 +333,12 @@ def join_spawned(sender: Any, **_: Any) -> None:
     for name in served.listings:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
+
+
+def _refused(error: ConfigError) -> SystemExit:
+    """Say why the worker ends; starting it again would not help. Celery swallows any other exception."""
+    sys.stderr.write(f"celerypipe: {error}\n")
+    return SystemExit(os.EX_CONFIG)
 
 
 def _pool_name(pool: type) -> str:

@@ -30,6 +30,8 @@ ELSEWHERE = {
     "task_serializer": "celerypipe speaks JSON only",
     "worker_pool_restarts": "a restart imports whatever modules the one who asks for it names; restart the worker",
     "task_compression": "a worker unpacks no task: a few bytes would fill its memory",
+    "task_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
+    "task_soft_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
     "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
 }
 

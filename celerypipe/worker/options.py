@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from celerypipe.errors import ConfigError
+from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.stuck import GRACE_ALONE, GRACE_AMONG_OTHERS
 
 
@@ -37,6 +38,49 @@ def exit_option(text: str | None) -> float | None:
     if not 0 <= seconds < math.inf:
         raise ConfigError(f"--exit-when-stuck {text}: give seconds, 0 for a worker that stays, or nothing at all")
     return seconds
+
+
+#: The pools that nodes run in.
+POOLS = ("prefork", "solo", "threads")
+
+
+def autoscale_option(value: Any) -> int:
+    """Read ``--autoscale``: how far a pool may grow; 0: it does not."""
+    words = value.split(",") if isinstance(value, str) else value or ()
+    return max((int(word) for word in words if word), default=0)
+
+
+def refuse(worker: Any, pool: str, autoscale: int) -> None:
+    """Raise :class:`ConfigError` where an option of Celery would not do what its user means; ``worker``: Celery's."""
+    if pool not in POOLS:
+        raise ConfigError(
+            f"-P {pool}: nodes run on prefork, solo or threads; for many that wait at a time write -P threads -c 100"
+        )
+    if worker.purge:
+        raise ConfigError(
+            "--purge would take Celery's tasks and leave the messages: end runs with `celerypipe cancel RUN` "
+            "(`celerypipe status` lists them)"
+        )
+    for option, value in (("--time-limit", worker.time_limit), ("--soft-time-limit", worker.soft_time_limit)):
+        if value:
+            raise ConfigError(
+                f"{option} {value:g} would end a task of Celery, which works on many messages; "
+                f'write "timeout": {value:g} in the node\'s "warp_configuration", or @node(timeout={value:g})'
+            )
+    if autoscale and pool != "prefork":
+        cure = "write -P prefork, or leave it out" if pool == "solo" else f"write -c {autoscale}"
+        raise ConfigError(f"--autoscale: the {pool} pool cannot grow; {cure}")
+
+
+def limits_of(worker: Any, pool: str) -> Limits:
+    """Return how long a pool process works, by the options of Celery's ``worker``."""
+    found = Limits(worker.max_tasks_per_child, worker.max_memory_per_child)
+    for option, value in (("--max-tasks-per-child", found.messages), ("--max-memory-per-child", found.memory)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} {value}: give a number above 0, or leave it out")
+        if value is not None and pool != "prefork":
+            raise ConfigError(f"{option} {value}: the {pool} pool has no processes to replace; write -P prefork")
+    return found
 
 
 def stuck_after(pool: str, option: float | None, written: float | bool | None) -> float | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.served import Served
 
@@ -16,7 +18,8 @@ def written(served: Served, worker: Worker, flag: str) -> str:
     names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
-    return json.dumps({"worker": facts, "imports": served.imports, **folders, "flag": flag})
+    limits = asdict(worker.limits)
+    return json.dumps({"worker": facts, "limits": limits, "imports": served.imports, **folders, "flag": flag})
 
 
 def read(text: str) -> tuple[Worker, Served, SharedFlag]:
@@ -27,6 +30,7 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
         **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
         shutting_down=flag.is_raised,
         keyring=Settings.from_environment().keyring,
+        limits=Limits(**plan["limits"]),
     )
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
     return worker, Served(tuple(plan["imports"]), plugins, allowed), flag

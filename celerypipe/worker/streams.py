@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -109,6 +110,13 @@ class LogStream(io.TextIOWrapper):
 
 class StreamLog(Logging):  # type: ignore[misc]  # celery ships no types
     """``app.log`` with those streams."""
+
+    def setup_logging_subsystem(self, *args: Any, **options: Any) -> Any:
+        """Called once in a process."""
+        handled = super().setup_logging_subsystem(*args, **options)
+        # billiard logs by it in a process that it spawned, before anything of ours is there.
+        os.environ["_MP_FORK_LOGFORMAT_"] = os.environ.get("_MP_FORK_LOGFORMAT_", "").replace("%(at_work)s", "")
+        return handled
 
     def redirect_stdouts_to_logger(
         self, logger: logging.Logger, loglevel: Any = None, stdout: bool = True, stderr: bool = True

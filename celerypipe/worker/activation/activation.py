@@ -215,6 +215,8 @@ class Activation:
         means = [serving.mean for serving in self.servings]
         work = sum(mean for mean in means if mean is not None)
         most = READ_UNKNOWN if None in means else READ_MOST
+        if (quota := self.home.lease.quota) is not None:  # what is read beyond it waits for another process
+            most = min(most, int(min(quota.left, READ_MOST)))
         return max(1, min(most, int(READ_WORK / max(work, 1e-6))) // batch) * batch
 
     def _work(self, batches: Sequence[tuple[Serving, list[Entry]]]) -> None:
@@ -232,6 +234,8 @@ class Activation:
                 group = groups.popleft()
                 again = serving.handle(group, contents, self.store, self.offset)
                 groups.extendleft([each] for each in reversed(again))  # else what is left comes back by claim
+                if serving.lease.quota is not None:
+                    serving.lease.quota.spend(len(group) - len(again))
                 for each in group:
                     readers[each.blob] -= each not in again
                     if not readers[each.blob]:

@@ -19,6 +19,7 @@ from celerypipe.mailbox.wire import Answer
 from celerypipe.redis.connection import Broken, Client
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
 from celerypipe.worker.activation.outbox import FLUSH_AFTER, Outbox
+from celerypipe.worker.activation.quota import Quota
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Lease:
     alarm: Alarm | Unarmed
     queues: Sequence[str] = ()
     shutting_down: Callable[[], bool] = bool
+    #: What its process may still work on, if that is limited.
+    quota: Quota | None = None
     state: BellState = "held"
     current: str = ""
     outbox: Outbox | None = None
@@ -66,7 +69,9 @@ class Lease:
 
     def beside(self, mailbox: Mailbox) -> Lease:
         """Return that of another node's bell, held by the same activation, or about to be."""
-        return Lease(mailbox, self.slot, self.owner, self.alarm, self.queues, self.shutting_down, bells=self.bells)
+        return Lease(
+            mailbox, self.slot, self.owner, self.alarm, self.queues, self.shutting_down, self.quota, bells=self.bells
+        )
 
     def must_stop(self, age: float, term: float) -> str:
         """Why its activation has to end, which began ``age`` seconds ago; empty: it may go on."""
@@ -76,6 +81,8 @@ class Lease:
             return "interrupted"
         if self.shutting_down():
             return "shutdown"
+        if self.quota is not None and self.quota.used_up and term != math.inf:  # else its state would be lost
+            return "recycle"
         return "term" if age > term else ""
 
     def others_wait(self, client: Client) -> bool:

@@ -97,6 +97,11 @@ class Memory:
         if twice and not self.fence.discard(self.client, self.lease.owner, twice):
             self.lease.state = "lost"
 
+    def regain(self) -> None:
+        """The line to Redis broke: hold what was given along it, and did not arrive."""
+        known = {*self._unsaved, *(entry.id for entry in self.held.values())}
+        self.hold([entry for entry in self.fence.pending(self.client, self.lease.owner) if entry.id not in known])
+
     def contents(self, entry: Entry) -> Contents:
         """Get what an entry refers to."""
         if not entry.blob:

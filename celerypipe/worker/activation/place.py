@@ -22,6 +22,7 @@ from celerypipe.worker.activation.alarm import Alarm, Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.files import FileFolder
 from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.quota import Limits, Quota
 from celerypipe.worker.activation.shelf import Shelf
 from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckWatch
 
@@ -35,6 +36,8 @@ class Place:
     shelf: Shelf
     keeper: Keeper
     switch: DeadMan
+    #: What this process may still work on, if that is limited.
+    quota: Quota | None = None
     clients: threading.local = field(default_factory=threading.local)
     watch: StuckWatch | None = None
     #: Redis knows that this process is none that died before.
@@ -60,6 +63,8 @@ class Worker:
     #: None: neither tasks nor messages are signed.
     keyring: Keyring | None = None
     refusals: Refusals = field(default_factory=Refusals)
+    #: How long each pool process works before another replaces it.
+    limits: Limits = field(default_factory=Limits)
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Brings the files here that messages come with.
@@ -82,7 +87,8 @@ class Worker:
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
                 switch = DeadMan(None if self.stuck_after is None else self.stuck_after + LATER)
                 keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
-                self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch))
+                quota = Quota(self.limits) if self.limits else None
+                self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch, quota))
         return self._places[pid]
 
     def process(self, pid: int) -> Process:

@@ -8,15 +8,17 @@ import time
 from typing import Any
 
 import celery
+from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
+from celerypipe.celery.prefork import retire
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
-from celerypipe.redis.connection import Broken, Client, Trouble
+from celerypipe.redis.connection import Broken, Client, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 SAID = {
     "lost": "its mailbox or bell is gone",
     "over": "the run is over",
+    "recycle": "another process goes on",
     "interrupted": "a message was interrupted",
 }
 
@@ -86,21 +89,17 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         arriving.set(self.worker.files)
         owner = str(Holder(self.worker.process(os.getpid()), token, slot))
-        lease = Lease(mailbox, slot, owner, self.worker.alarm(), self.worker.queues, self.worker.shutting_down)
-        keeper, through = self.worker.place().keeper, False
+        worker, place, through = self.worker, self.worker.place(), False
+        lease = Lease(mailbox, slot, owner, worker.alarm(), worker.queues, worker.shutting_down, place.quota)
         try:
             self.worker.begin(client)
             # An activation that ends at once takes nothing along; one with a state reads when that is there.
             first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
-            try:
-                beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
-            except Trouble:  # the server may have closed a connection that was idle
-                client.close()
-                beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
+            beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
                 said = "the bell is held by another activation"
             else:
-                keeper.add(lease)
+                place.keeper.add(lease)
                 said = self._serve(client, lease, beginning)
             through = True
             return said
@@ -111,9 +110,11 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             return f"broken off: {error}"
         finally:
             if through:
-                keeper.remove(lease)
+                place.keeper.remove(lease)
             else:
-                keeper.take_back(lease)
+                place.keeper.take_back(lease)
+            if place.quota is not None and place.quota.used_up:
+                retire(place.quota.used_up)
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
         if beginning.record is None:  # also one that is of another type: the runner misses it then, and writes it anew
@@ -184,4 +185,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
         bell = Bell(mailbox.run, mailbox.node, slot, token).arguments(mark, self.worker.keyring)
-        self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
+        try:
+            self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
+        except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
+            logger.warning("run %s node %s: cannot ring for the next activation: %s", mailbox.run, mailbox.node, error)

@@ -51,7 +51,7 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
         ("worker_concurrency = 0", ":1: 'worker_concurrency' must be a whole number above 0 or 'auto', not 0"),
         ("worker_concurrency = true", "must be a whole number above 0 or 'auto', not True"),
         ("worker_send_task_events = 1", ":1: 'worker_send_task_events' must be true or false, not 1"),
-        ("task_time_limit = 'long'", ":1: 'task_time_limit' must be a number, not 'long'"),
+        ("worker_proc_alive_timeout = 'long'", ":1: 'worker_proc_alive_timeout' must be a number, not 'long'"),
         ("worker_prefetch_multiplier = true", "must be a whole number, not True"),
         ("worker_log_format = 3", ":1: 'worker_log_format' must be text, not 3"),
         ("broker_transport_options = 3", ":1: 'broker_transport_options' must be a table, not 3"),
