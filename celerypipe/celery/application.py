@@ -14,6 +14,7 @@ import click
 from celery import Celery
 
 from celerypipe.errors import ConfigError
+from celerypipe.redis.line import KEEP_ALIVE
 from celerypipe.redis.url import DEFAULT_REDIS_URL, broker_url
 
 #: Every process agrees on these: runner, worker, Flower.
@@ -43,6 +44,7 @@ SHARED: dict[str, Any] = {
         "socket_timeout": 2,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
+        "socket_keepalive_options": KEEP_ALIVE,
         # kombu gives up a connection that was silent for a second more, so within 9 s: before the watchdog does.
         "health_check_interval": 4,
         "client_name": "celerypipe",

@@ -2,8 +2,9 @@
 
 One hash for each such node: ``token``, the activation that entered last, or ``runner``; ``last``, the sequence number
 of the last message that is in the snapshot; ``answered``, that of the last message whose result is published;
-``data`` or ``blob``, the snapshot; ``deaths``, activations in a row that entered and did not leave; ``trouble``, why
-nobody can go on; ``rewind``, there when the runner shall go back to the snapshot it has.
+``published``, the last entry of which a result or a failure is; ``data`` or ``blob``, the snapshot; ``deaths``,
+activations in a row that entered and did not leave; ``trouble``, why nobody can go on; ``rewind``, there when the
+runner shall go back to the snapshot it has.
 
 A result is published at once, while its message stays in the mailbox until a snapshot holds what it did. So a message
 is either withdrawn or answered, never both, and what is in the mailbox makes the state of now out of the snapshot.
@@ -52,12 +53,15 @@ return {before, unpack(redis.call('HMGET', KEYS[2], 'last', 'answered', 'deaths'
 """)
 
 # Publish results in one reply, up to the first one whose message was withdrawn: what comes after that was made with a
-# state that must not be. A result's message stays; that of a failure ('d') goes: it left nothing in the state.
+# state that must not be. A result's message stays; that of a failure ('d') goes: it left nothing in the state. Who asks
+# once more, since the answer was lost on its way, is told the same, and what was published is not published again.
 # -1: another has entered. Nil: the run is over. Else how many replies are unread, and how many of these were published.
 PUBLISH = Script("""
-if redis.call('HGET', KEYS[3], 'token') ~= ARGV[2] then return -1 end
+local token, before = unpack(redis.call('HMGET', KEYS[3], 'token', 'published'))
+if token ~= ARGV[2] then return -1 end
 local reply, gone, answered, count = {'n', ARGV[3], 'w', ARGV[2]}, {}, nil, 0
-for i = 4, #ARGV, 4 do
+for i = 4, #ARGV, 4 do if ARGV[i] == before then count = i / 4 end end
+for i = 4 * count + 4, #ARGV, 4 do
   if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) == 0 then break end
   reply[#reply+1] = 'r'
   reply[#reply+1] = ARGV[i+3]
@@ -65,7 +69,10 @@ for i = 4, #ARGV, 4 do
   if string.find(ARGV[i+2], 'a') then answered = ARGV[i+1] end
   count = count + 1
 end
-if count > 0 and not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(reply)) then return false end
+if #reply > 4 then
+  if not redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', unpack(reply)) then return false end
+  redis.call('HSET', KEYS[3], 'published', ARGV[4 * count])
+end
 if answered then redis.call('HSET', KEYS[3], 'answered', answered) end
 if #gone > 0 then
   redis.call('XACK', KEYS[1], ARGV[1], unpack(gone))

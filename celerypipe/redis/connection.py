@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import hiredis
@@ -21,6 +22,7 @@ from redis.retry import Retry
 
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.redis.keys import USUAL
+from celerypipe.redis.line import KEEP_ALIVE, LOOK_AFTER, drop_if_dead
 from celerypipe.redis.namespace import named, parted
 from celerypipe.redis.sentinel import SCHEME, Sentinels, Watchers
 
@@ -48,6 +50,8 @@ WRITE_SIZE = 256 * 1024
 #: A command and its arguments; one that is a list stands for its parts, one after the other.
 Command = Sequence[Any]
 
+T = TypeVar("T")
+
 
 class Client(redis.Redis):
     """redis-py's client, with a connection of its own for commands that are written together and answered in order.
@@ -61,15 +65,20 @@ class Client(redis.Redis):
     names = USUAL
     _line: Any = None
     _owed = 0
+    _asked_at = 0.0
 
     def ask(self, *commands: Command) -> None:
         """Write commands, at once; their answers are to be taken with :meth:`answer`."""
+        now = time.monotonic()
         if self._line is None:
             self._line = self.connection_pool.make_connection()
         elif self._owed:  # an exception came between question and answer: the answers on their way are nobody's
             self._line.disconnect()
+        elif now - self._asked_at > LOOK_AFTER:
+            drop_if_dead(self._line, now - self._asked_at)
         if not self._line.is_connected:  # sending would connect as well, but without asking the Sentinels
             self._line.connect()
+        self._asked_at = now
         self._owed = len(commands)
         self._line.send_packed_command(packed(commands), check_health=False)
 
@@ -113,6 +122,15 @@ class Client(redis.Redis):
         if self._line is not None:
             self._line.disconnect()
         super().close()
+
+
+def tried_again(client: Client, work: Callable[[], T]) -> T:
+    """Return what ``work`` returns; where its line broke it is done once more, on a new one. For what may be twice."""
+    try:
+        return work()
+    except Trouble:
+        client.close()
+        return work()
 
 
 def accepted(answers: list[Any]) -> list[Any]:
@@ -164,7 +182,6 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
     """
     url, namespace = parted(url)
     near = url.startswith("unix://")
-    over_network = {} if near else {"socket_connect_timeout": min(3.0, timeout), "socket_keepalive": True}
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "health_check_interval": 0,
@@ -172,8 +189,10 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
         "client_name": name,
         "protocol": 2,
         "socket_read_size": READ_SIZE,
-        **over_network,
     }
+    if not near:
+        options["socket_connect_timeout"] = min(3.0, timeout)
+        options |= {"socket_keepalive": True, "socket_keepalive_options": KEEP_ALIVE}
     if url.startswith(f"{SCHEME}://"):
         client = _behind_sentinels(Sentinels.parse(url), options)
         client.names = named(namespace)

@@ -1,7 +1,8 @@
 """A model check of bell, mailbox and claim: Hypothesis interleaves what runner, Celery and activations do.
 
 Each step is one atomic step of the protocol against a real Redis, or one thing that breaks: an activation dies or
-freezes, a lease expires, a task is lost or comes twice, Redis is emptied. After every step: no message waits with
+freezes, a lease expires, a task is lost or comes twice, a line dies with the answer of a command on it, Redis is
+emptied. After every step: no message waits with
 nobody coming, none is answered twice, and nothing is taken from those whose lease lives. At the end the faults stop;
 then, whatever state was reached, every message has its one answer within a few of the runner's rounds.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,14 +99,17 @@ class Protocol(RuleBasedStateMachine):
         self.out.update(numbers)
         self._send(list(numbers), which % SLOTS + 1)
 
-    def _send(self, numbers: list[int], wanted: int) -> None:
-        token = secrets.token_hex(4)
-        entries = [packed_entry(number, 0, "", b"%d" % number) for number in numbers]
-        sent = call(self.client, self.box.sending(entries, token=token, wanted=wanted, ttl=keys.RUNG_TTL))
+    def _send(self, numbers: Iterable[int], wanted: int) -> None:
+        token, sent = self._append(numbers, wanted)
         if sent is None:
             self._audit()
         else:
             self.tasks += [(slot, token) for slot in sent[1]]
+
+    def _append(self, numbers: Iterable[int], wanted: int) -> tuple[str, Any]:
+        token = secrets.token_hex(4)
+        entries = [packed_entry(number, 0, "", b"%d" % number) for number in numbers]
+        return token, call(self.client, self.box.sending(entries, token=token, wanted=wanted, ttl=keys.RUNG_TTL))
 
     def _audit(self) -> None:
         """Make again what is missing, and send again what is neither in the mailbox nor answered."""
@@ -181,14 +186,17 @@ class Protocol(RuleBasedStateMachine):
         """Publish: also by one that was frozen, and whose messages others have by now."""
         holding = [holder for holder in self.holders if holder.held]
         holder = holding[which % len(holding)]
-        done, holder.held = holder.held[:count], holder.held[count:]
-        answers = [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in done]
-        try:
-            over = bool(answers) and self.box.publish(self.client, holder.name, answers) is None
-        except redis.ResponseError:  # the mailbox is gone: it breaks off
-            over = True
-        if over:
+        if not self._publish(holder, count):
             self.holders.remove(holder)
+        del holder.held[:count]
+
+    def _publish(self, holder: Holder, count: int) -> bool:
+        """Publish the first of what it holds; False: the run is over, or the mailbox is gone, so that it breaks off."""
+        answers = [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in holder.held[:count]]
+        try:
+            return not answers or self.box.publish(self.client, holder.name, answers) is not None
+        except redis.ResponseError:
+            return False
 
     def claim(self, which: int, _: int) -> None:
         holder = self._holder(which)
@@ -224,6 +232,31 @@ class Protocol(RuleBasedStateMachine):
         self.box.release(self.client, holder.slot, holder.name, force=True)
         self.holders.remove(holder)
         self.broken = True  # nobody takes over at once what it leaves behind
+
+    # -- lines that die after a command was done and before its answer came ------------------------------------------
+
+    @rule(
+        lost=st.sampled_from(["append", "publish", "publish", "exchange"]),
+        which=st.integers(0, 5),
+        count=st.integers(1, 3),
+    )
+    def lose_an_answer(self, lost: str, which: int, count: int) -> None:
+        """What was done is done; who asked for it does not know."""
+        holding = [holder for holder in self.holders if holder.held]
+        if lost == "append":
+            first = len(self.out) + len(self.answers)
+            self.out.update(range(first, first + count))
+            self._append(range(first, first + count), which % SLOTS + 1)
+            self.broken = True  # nobody sends the tasks of what was rung
+        elif lost == "publish" and holding:
+            self._publish(holding[which % len(holding)], count)  # it is held on to, and comes once more with the next
+        elif lost == "exchange" and self.holders and self.client.exists(self.box.stream):
+            holder = self._holder(which)
+            self._publish(holder, count)
+            self.box.receive(self.client, holder.name, count, None)
+            self._publish(holder, len(holder.held))  # on a new line; what it was given nobody knows
+            self.holders.remove(holder)
+            self.broken = True
 
     # -- what breaks ------------------------------------------------------------------------------------------------
 

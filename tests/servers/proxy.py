@@ -4,25 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import socket
+import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 #: Bytes that are passed on at a time.
 PIECE = 64 * 1024
+#: Linux: nothing that comes is handed to this socket but what a program of the kernel's packet filter lets through.
+SO_ATTACH_FILTER = 26
+
+
+def close(writer: asyncio.StreamWriter) -> None:
+    """As a proxy does: the other side is told."""
+    writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """As a machine that knows nothing of this line any more."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def forget(writer: asyncio.StreamWriter) -> None:
+    """As a router or firewall: what comes is dropped before the kernel sees it, so that not even that answers."""
+    nothing = ctypes.create_string_buffer(
+        struct.pack("HBBI", 0x06, 0, 0, 0)
+    )  # its one instruction: let 0 bytes through
+    program = struct.pack("HxxxxxxP", 1, ctypes.addressof(nothing))
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+#: What can happen to a line that nobody uses.
+Ending = Callable[[asyncio.StreamWriter], None]
 
 
 class Proxy:
-    """Listens on 127.0.0.1; ``url`` is what clients are given. All methods may be called from the test's thread."""
+    """Listens on 127.0.0.1; ``url`` is what clients are given. All methods may be called from the test's thread.
 
-    def __init__(self, target: Path) -> None:
+    ``idle``: seconds after which a line that nobody uses has this ``ending``; 0: it lives for ever.
+    """
+
+    def __init__(self, target: Path, *, idle: float = 0.0, ending: Ending = close) -> None:
         self.target = target
+        self.idle = idle
+        self.ending = ending
+        #: Lines that had it.
+        self.ended = 0
         self.port = 0
         #: Bytes a second in each direction of each connection; 0: as fast as it goes.
         self.rate = 0
         #: The next piece that contains this is passed on so many seconds later.
         self.late: tuple[bytes, float] | None = None
         self._refusing = False
+        #: The client's end of each line, and when something passed it last.
+        self._lines: dict[asyncio.StreamWriter, float] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._swallowed: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -58,6 +97,15 @@ class Proxy:
         """From now on nothing passes the present connections in either direction, and nobody is told."""
         self._call(lambda: self._swallowed.update(self._writers))
 
+    def end(self, ending: Ending) -> None:
+        """Let all present lines end so, now."""
+
+        async def end() -> None:
+            for line in list(self._lines):
+                ending(line)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+
     def _call(self, action: object) -> None:
         self._loop.call_soon_threadsafe(action)  # type: ignore[arg-type]
 
@@ -84,9 +132,23 @@ class Proxy:
                 writer.transport.abort()
                 return
             there = await asyncio.open_unix_connection(str(self.target))
-            await asyncio.gather(self._pass_on(reader, there[1]), self._pass_on(there[0], writer))
+            ways = self._pass_on(reader, there[1], writer), self._pass_on(there[0], writer, writer)
+            await asyncio.gather(*ways, self._watch(writer))
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _watch(self, line: asyncio.StreamWriter) -> None:
+        """End a line that nobody uses."""
+        self._lines[line] = self._loop.time()
+        while self.idle and line in self._lines:
+            if (left := self._lines[line] + self.idle - self._loop.time()) > 0:
+                await asyncio.sleep(left)
+            else:
+                self.ended += 1
+                self.ending(line)
+                return
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: asyncio.StreamWriter
+    ) -> None:
         self._writers.add(writer)
         try:
             while piece := await reader.read(min(PIECE, self.rate // 20 or PIECE)):
@@ -95,6 +157,7 @@ class Proxy:
                     await asyncio.sleep(seconds)
                 while writer in self._swallowed:
                     await asyncio.sleep(0.05)
+                self._lines[line] = self._loop.time()
                 writer.write(piece)
                 await writer.drain()
                 if self.rate:
@@ -102,4 +165,5 @@ class Proxy:
         finally:
             self._writers.discard(writer)
             self._swallowed.discard(writer)
+            self._lines.pop(line, None)
             writer.close()

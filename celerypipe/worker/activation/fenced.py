@@ -10,7 +10,7 @@ from celerypipe.mailbox.blob.blob import Contents
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.wire import Entry, storing
-from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.connection import Client, Command, Trouble, accepted
 from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox, Pair
@@ -28,19 +28,26 @@ class FencedOutbox(Outbox):
         self.pinned = record.pinned
         self.torn = False
 
-    def flush(self, client: Client) -> bool:
+    def publish(self, client: Client) -> None:
         """Publish all of them; where this activation was shut out, or a message withdrawn, they are dropped."""
         with self.emptied() as pairs:
             if self._may_leave(pairs):
                 self._publish(client, pairs)
-        return not self.refused
 
     def exchange(self, client: Client, command: Command) -> Any:
-        """Publish all of them, and ask one thing more, in one round trip; return the answer to that."""
-        with self.emptied() as pairs:
-            if self._may_leave(pairs):
-                return self._publish(client, pairs, command)
-        return client.call(*command)
+        """Publish all of them, and ask one thing more, in one round trip; return the answer to that.
+
+        Where that breaks, they are published once more, on a new line, and the error is raised.
+        """
+        try:
+            with self.emptied() as pairs:
+                if self._may_leave(pairs):
+                    return self._publish(client, pairs, command)
+            return client.call(*command)
+        except Trouble:
+            client.close()
+            self.publish(client)
+            raise
 
     def _may_leave(self, pairs: Sequence[Pair]) -> bool:
         return bool(pairs) and not self.torn and self.lease.state == "held"

@@ -17,7 +17,7 @@ import redis
 
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import Answer, storing
-from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.connection import Client, Command, Trouble, accepted, tried_again
 from celerypipe.redis.script import known
 
 #: Results wait at most this long for others to be published with, seconds.
@@ -68,11 +68,18 @@ class Outbox:
         return time.monotonic() - self._flushed_at if self._answers else 0.0
 
     def flush(self, client: Client) -> bool:
-        """Publish all of them; False: the run is over. What could not be sent stays, and the error is raised."""
+        """Publish all of them; False: the run is over. What could not be sent stays, and the error is raised.
+
+        It may have been sent where only the answer got lost: what is published is not published again.
+        """
+        tried_again(client, lambda: self.publish(client))
+        return not self.refused
+
+    def publish(self, client: Client) -> None:
+        """Publish all of them, if this one line to Redis works."""
         with self.emptied() as pairs:
             if pairs:
                 self.sent(pairs, self.mailbox.publish(client, self.owner, [answer for answer, _ in pairs]))
-        return not self.refused
 
     @contextmanager
     def emptied(self) -> Iterator[list[Pair]]:
@@ -114,10 +121,22 @@ class Outbox:
 def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> Any:
     """Publish what several outboxes hold, and ask one thing more, in one round trip; return the answer to that.
 
-    What could not be sent stays in its outbox, and the error is raised.
+    Where that breaks, the results are published once more, on a new line, and the error is raised: nobody knows whether
+    the other thing was done. What could not be sent stays in its outbox.
     """
+    full = [box for box in outboxes if box.waiting]
+    try:
+        return _exchange(client, full, command)
+    except Trouble:
+        client.close()
+        for box in full:
+            box.publish(client)
+        raise
+
+
+def _exchange(client: Client, outboxes: Sequence[Outbox], command: Command) -> Any:
     with ExitStack() as until_answered:
-        emptied = [(box, until_answered.enter_context(box.emptied())) for box in outboxes if box.waiting]
+        emptied = [(box, until_answered.enter_context(box.emptied())) for box in outboxes]
         taken = [(box, pairs) for box, pairs in emptied if pairs]  # the keeper may have been quicker
         commands: list[Command] = []
         places = []

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import redis
 
 from celerypipe.mailbox.fence import GIVEN_UP
 from celerypipe.mailbox.mailbox import Beginning, reading, received
 from celerypipe.mailbox.wire import Entry
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, Trouble
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import IDLE_LOOK, Keeper
@@ -138,7 +139,11 @@ class StatefulActivation:
             self.serving.flush()
             time.sleep(0.01)
             box.look(self.client)
-        answer = box.exchange(self.client, reading([mailbox], self.lease.owner, READ, IDLE_LOOK))
+        answer: Any = None
+        try:
+            answer = box.exchange(self.client, reading([mailbox], self.lease.owner, READ, IDLE_LOOK))
+        except Trouble:  # a pinned node would be lost with this activation
+            self.memory.regain()
         if box.refused:
             self.lease.state = "over"
         if box.torn or self.lease.state != "held":

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import celery
+from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.celery.prefork import retire
@@ -17,7 +18,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
-from celerypipe.redis.connection import Broken, Client, Trouble
+from celerypipe.redis.connection import Broken, Client, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
@@ -92,11 +93,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             self.worker.begin(client)
             # An activation that ends at once takes nothing along; one with a state reads when that is there.
             first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
-            try:
-                beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
-            except Trouble:  # the server may have closed a connection that was idle
-                client.close()
-                beginning = mailbox.begin(client, slot, owner, most=READ_MOST, first=first)
+            beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
                 return "the bell is held by another activation"
             place, alarm = self.worker.place(), self.worker.alarm()
@@ -183,4 +180,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
         bell = Bell(mailbox.run, mailbox.node, slot, token).arguments(mark, self.worker.keyring)
-        self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
+        try:
+            self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
+        except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
+            logger.warning("run %s node %s: cannot ring for the next activation: %s", mailbox.run, mailbox.node, error)

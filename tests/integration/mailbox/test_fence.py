@@ -106,6 +106,22 @@ def test_a_message_is_withdrawn_or_answered_and_never_both(fence: Fence, redis_c
     assert [entry.sequence for entry in fence.pending(redis_client, FIRST)] == [0, 1, 3]
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_who_asks_once_more_publishes_nothing_twice(fence: Fence, redis_client: Client, ends: bool) -> None:
+    """The answer was lost on its way; meanwhile there may be more to publish, and less in the mailbox."""
+    entries = enter(fence, redis_client, FIRST)
+    kinds = [RESULT, FAILURE, RESULT, FAILURE]
+    answers = [Answer(entry, kind, 0.0, 0.0, "", b"") for entry, kind in zip(entries, kinds, strict=True)]
+    for count in (2, 2, 3, 3):
+        publishing = fence.publishing(FIRST, answers[:count], ends=ends)
+        assert together(redis_client, publishing)[0] == [count, count]
+    redis_client.xdel(fence.mailbox.stream, entries[3].id)
+    redis_client.xack(fence.mailbox.stream, keys.GROUP, entries[3].id)
+    assert together(redis_client, fence.publishing(FIRST, answers, ends=ends))[0] == [3, 3]
+    sent = [fields for _, fields in redis_client.call("XRANGE", keys.USUAL.reply(fence.mailbox.run), "-", "+")]
+    assert sum(fields.count(b"r") for fields in sent) == 3
+
+
 def test_a_failure_takes_its_message_along_and_a_result_leaves_it(fence: Fence, redis_client: Client) -> None:
     entries = enter(fence, redis_client, FIRST)
     assert publish(fence, redis_client, FIRST, entries[:1]) == [2, 1]
