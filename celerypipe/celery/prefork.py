@@ -7,9 +7,11 @@ Celery itself only logs the end, and says it of a task ten seconds later; here s
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
 
 from billiard.pool import EX_RECYCLE
@@ -34,6 +36,7 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
     def on_loop_start(self, pid: int) -> None:
         """Called in the new process; what its loop looks at is read after this."""
         super().on_loop_start(pid)
+        _may_have_children()
         self.maxtasks = self.max_memory_per_child = None
         wait: Callable[[], Any] = getattr(self, "wait_for_job")  # noqa: B009  # billiard sets it where mypy cannot see
 
@@ -44,6 +47,16 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
             return wait()
 
         self.wait_for_job = wait_for_job
+
+
+def _may_have_children() -> None:
+    """Let nodes start processes, as in any process: a daemon may not, and a spawned one gets a key that can travel.
+
+    Those of a node do not keep this process: it ends without waiting for them.
+    """
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # billiard's too
+    config["daemon"] = False
+    config["authkey"] = AuthenticationString(bytes(config["authkey"]))
 
 
 def retire(why: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from celerypipe.catalogue.here import code_of_mark
 from celerypipe.check import preflight
 from celerypipe.check import workers as fitness
 from celerypipe.check.finding import Finding, Scene
@@ -46,6 +47,7 @@ class Roster:
         self._fit: dict[str, frozenset[str]] = {}
         self._findings: set[Finding] = set()
         self._declared: Mapping[str, str] = {}
+        self._codes: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
         self._seen: dict[str, tuple[float, Presence]] = {}
         self._believed: list[Presence] = []
@@ -55,6 +57,7 @@ class Roster:
         """Preflight looked at this, and said all that: it is not said again."""
         self._findings.update(findings)
         self._declared = {**self._declared, **seen.declared}
+        self._codes = {**self._codes, **seen.codes}
         waiting = (node for node in seen.pipeline.warped if node.warp_configuration.on_no_worker == "wait")
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
         self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
@@ -164,6 +167,9 @@ class Roster:
         self._fit[warp.name] = ids
         nodes = [other.node for other in self.warps]
         found = fitness.findings(warp.node, workers, self._declared.get(warp.name), nodes)
+        mark = warp.node.mark
+        code = code_of_mark(mark) if "." in mark else self._codes.get(warp.name, "")  # it may be edited meanwhile
+        found += fitness.code_findings(warp.node, workers, code)
         new = [finding for finding in found if finding not in self._findings]
         self._findings.update(new)
         if error := preflight.error_of([each for each in new if first or each.check != "version"]):
