@@ -41,7 +41,8 @@ class Scene:
 
     ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
     seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
-    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here. ``keyring``:
+    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here; ``codes``:
+    node → its code by its source here, as far as that is known. ``keyring``:
     what the run signs with.
     """
 
@@ -53,6 +54,7 @@ class Scene:
     offset: float
     budget: int
     declared: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, str] = field(default_factory=dict)
     keyring: Keyring | None = None
 
     def workers_of(self, queue: str) -> list[Presence]:

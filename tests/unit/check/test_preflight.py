@@ -221,6 +221,23 @@ def test_what_a_worker_says_of_itself_is_judged(
     assert finding.mend
 
 
+def test_other_code_than_here_is_said_for_each_worker_and_else_that_workers_differ() -> None:
+    one, two = worker(schema={"code": "source aa"}), worker(id="gpubox.34.ab", pid=34, schema={"code": "source bb"})
+    assert found(seen(one, one, codes={"there": "source aa"})) == found(seen(one, codes={"there": ""})) == []
+    finding = the(seen(one, two, codes={"there": "source aa"}), "code")
+    assert finding.severity == "warning"
+    assert finding.text.startswith("the worker on gpubox (pid 34) has other code of far.away.Detect than this machine")
+    finding = the(seen(one, two), "code")
+    assert finding.text == (
+        "the workers of queue 'gpu' have different code of far.away.Detect: the worker on gpubox (pid 33); the worker "
+        "on gpubox (pid 34)"
+    )
+    # A declared version answers for the code, and what is not known is nothing to compare.
+    assert found(seen(one, worker(id="x", pid=35, schema={"code": ""}), codes={"there": "source aa"})) == []
+    assert found(seen(worker(schema={"code": "version 1"}), codes={"there": "source aa"})) == []
+    assert found(seen(one, codes={"there": "version 1"})) == []
+
+
 def test_the_version_of_a_node_must_be_the_same_here_and_there() -> None:
     assert found(seen(worker(schema={"version": "1"}), declared={"there": "1"})) == []
     finding = the(seen(worker(schema={"version": "1"}), declared={"there": "2"}), "version")
@@ -285,3 +302,9 @@ def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
     assert finding.mend == "leave it out"
     assert not [each for each in preflight.inspect(seen(remembering)) if each.check == "cache"]
     assert not [each for each in preflight.inspect(seen(worker(), node={"cache": True})) if each.check == "cache"]
+
+
+def test_a_node_that_writes_is_a_note() -> None:
+    finding = the(seen(worker(schema={"writable": True})), "writable")
+    assert (finding.severity, finding.place) == ("note", "node 'there' (far.away.Detect)")
+    assert finding.text.startswith("it says writable = True, so all arrays that it is given are copied")
