@@ -15,6 +15,7 @@ from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
+from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.message import Message
@@ -128,7 +129,8 @@ def replay(
         return runner.replay(pipeline, names, on_progress=show)
 
     try:
-        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+        fed = heads_of(pipeline)
+        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet, fed=fed)
     finally:
         there = {letter.name for letter in store.find().letters}
         stay = [name for name in names if name in there]

@@ -226,9 +226,12 @@ class Station:
             "pipeline": self.course.pipeline,
             **{name: text for name, text in more.items() if text},
         }
+        earlier: Sequence[str] = ()
+        if (progress := self.course.progress) is not None:
+            why["key"], earlier = progress.key(f"dead_letters/{self.name}", message), progress.earlier
         kept = False
         try:
-            kept = self.course.folder.letters.keep(self.name, message, why)
+            kept = self.course.folder.letters.keep(self.name, message, why, earlier=earlier)
         except OSError as trouble:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
         if self.course.replayed is not None:
