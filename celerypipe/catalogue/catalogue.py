@@ -82,6 +82,7 @@ class Listing:
             "mark": self.mark,
             "type": self.type,
             "stateful": self.node.stateful,
+            "writable": self.node.writable,
             "snapshots": takes_snapshots(self.node),
             "batches": self.batches,
             "version": self.node.version,

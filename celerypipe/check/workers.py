@@ -14,7 +14,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.catalogue.arguments import complaints_from_schema
-from celerypipe.check.demands import cannot_keep, demands, lacks_slots
+from celerypipe.check.demands import WRITES, cannot_keep, demands, lacks_slots
 from celerypipe.check.finding import Finding
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
@@ -115,6 +115,11 @@ def _of_state(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
             yield Finding("error", "stateful", place, f"warp_configuration.{key} {said}" if key else said, cure)
 
 
+def _of_writing(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    if any(worker["marks"][node.mark].get("writable") for worker in workers):
+        yield Finding("note", "writable", f"node {node.name!r} ({node.mark})", WRITES)
+
+
 def _of_slots(node: NodeDefinition, workers: Workers, nodes: Iterable[NodeDefinition]) -> Iterator[Finding]:
     """``nodes``: all of the pipeline, of which several may be pinned on this queue."""
     pinned = sum(1 for each in nodes if each.warped and each.queue == node.queue and each.warp_configuration.pinned)
@@ -199,6 +204,7 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_codecs,
     _of_arguments,
     _of_state,
+    _of_writing,
     _of_batches,
     _of_cache,
     _of_compression,

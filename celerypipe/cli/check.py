@@ -15,6 +15,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
 from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
+from celerypipe.check.complaints import remarks
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.cli.options import ALLOW, named_redis, redis_option
 from celerypipe.definition.pipeline import Pipeline
@@ -40,6 +41,8 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
 
     Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
     free) is found by `celerypipe run`, before anything runs.
+
+    It says which nodes are given copies of their arrays (writable = True); all others get them read-only.
 
     --live reads, in less than two seconds, what Redis and its workers say of themselves: is there a worker for every
     queue, does it know the node, in the same version, with these arguments, and can it stop what exceeds its timeout;
@@ -93,7 +96,8 @@ def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline |
     except DefinitionError as error:
         return None, error.complaints, []
     catalogue = _catalogue(pipeline)
-    return pipeline, complaints_of(pipeline, catalogue, local=local), notes_on(pipeline, catalogue)
+    notes = [*notes_on(pipeline, catalogue), *remarks(pipeline, catalogue, local=local)]
+    return pipeline, complaints_of(pipeline, catalogue, local=local), notes
 
 
 def _catalogue(pipeline: Pipeline) -> Catalogue:

@@ -15,6 +15,7 @@ from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS, named_redis
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
+from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.message import Message
@@ -126,7 +127,8 @@ def replay(
         return runner.replay(pipeline, names, on_progress=show)
 
     try:
-        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+        fed = heads_of(pipeline)
+        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet, fed=fed)
     finally:
         there = {letter.name for letter in store.find().letters}
         stay = [name for name in names if name in there]

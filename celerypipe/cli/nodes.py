@@ -98,7 +98,7 @@ def _table(listings: Sequence[Listing]) -> Table:
 def _details(listings: Sequence[Listing]) -> Table:
     grid = Table.grid()
     for listing in listings:
-        state = ", stateful" if listing.node.stateful else ""
+        state = (", stateful" if listing.node.stateful else "") + (", writable" if listing.node.writable else "")
         version = f", version {listing.node.version}" if listing.node.version else ""
         grid.add_row(Text(f"{listing.mark}: {listing.type}{state}{version} ({listing.origin})", style="bold"))
         grid.add_row(Text(listing.doc))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -103,14 +103,15 @@ def supervise(
     resume: str | None = None,
     cache: CacheUse = USED,
     whole: Pipeline | None = None,
+    fed: Sequence[str] = (),
 ) -> None:
     """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report.
 
-    ``whole``: the pipeline that it is a part of, if it is one.
+    ``whole``: the pipeline that it is a part of, if it is one; ``fed``: nodes that need no link in.
     """
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
-    require(definition, catalogue, local=local)
+    require(definition, catalogue, local=local, fed=fed)
     cache.check(definition.nodes)
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it

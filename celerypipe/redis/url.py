@@ -82,6 +82,7 @@ class _Parts:
         who, at, self.places = authority.rpartition("@")
         self.path = slash + path
         self.options = _asked(query)
+        self.holds_secret = "password=" in query
         if "@" in query or ("@" in path and not (at or not authority)):
             raise ValueError(f"what stands before its @ cannot be read; {_ESCAPES}")
         user, _, password = who.partition(":")
@@ -97,10 +98,8 @@ class _Parts:
 
     def database(self, written: str = "") -> int:
         """The number of the database, from the path or from behind the question mark."""
-        found = {
-            text.strip("/") for text in (written, *(self.options.pop(name, "") for name in ("db", "virtual_host")))
-        }
-        numbers = found - {""}
+        said = [written, *(self.options.pop(name, "") for name in ("db", "virtual_host"))]
+        numbers = {text.strip("/") for text in said} - {""}
         if any(not (number.isascii() and number.isdigit()) for number in numbers):
             raise ValueError(f"a database is a number, as in redis://host:6379/0; {_ESCAPES}")
         if len({int(number) for number in numbers}) > 1:
@@ -114,9 +113,11 @@ class _Parts:
                 raise ValueError(f"an address names no namespace; give it in {VARIABLE}")
             if name in TLS_OPTIONS:
                 raise ValueError(f"{name}: ssl_ options need rediss://, with two s")
-            if did := did_you_mean(name, takes):
-                raise ValueError(f"unknown option {name!r}{did}")
-            known = ", ".join(takes)
+            near, known = did_you_mean(name, takes), ", ".join(takes)
+            if self.holds_secret:  # this may be the end of it, behind an & that was not escaped
+                raise ValueError(f"what stands behind its ? cannot be read; write & as %26; options are {known}")
+            if near:
+                raise ValueError(f"unknown option {name!r}{near}")
             raise ValueError(f"leave {name} out: all but {known} is set by celerypipe itself, on both sides")
         return Address(user=self.user, password=self.password, **values)
 

@@ -13,6 +13,7 @@ from functools import partial
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import require
+from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.message.message import Message
@@ -168,13 +169,7 @@ class Runner(Submitting):
     ) -> Run:
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
-        heads = (
-            ()
-            if feed is None and replay is False
-            else tuple(
-                node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
-            )
-        )
+        heads = () if feed is None and replay is False else heads_of(pipeline)
         if feed is not None and not isinstance(feed, tuple) and not heads:
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
@@ -282,7 +277,3 @@ def _session(runner: Runner) -> Session:
             "Runner(local=True) calls it here"
         )
     return Session(CallTransport(provisions, settings.plugins))
-
-
-def _links_to(pipeline: Pipeline, name: str) -> bool:
-    return any(link.target == name for link in pipeline.links)

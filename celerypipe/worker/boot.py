@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import secrets
 import socket
 import sys
 import traceback
@@ -31,15 +32,18 @@ from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celerypipe import forks
 from celerypipe.celery.application import app, named_redis
 from celerypipe.celery.events import Patience
-from celerypipe.celery.prefork import TaskPool, child_ended
+from celerypipe.celery.prefork import TaskPool, child_began, child_ended
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
+from celerypipe.mailbox.holder import Process
+from celerypipe.mailbox.liveness import words
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, remove_presence
+from celerypipe.mailbox.presence import Presence, remove_presence, removing_presence
 from celerypipe.redis.connection import Client, knock
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.redis.signing import Keyring
@@ -52,7 +56,16 @@ from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
+from celerypipe.worker.options import (
+    autoscale_option,
+    exit_option,
+    given,
+    limits_of,
+    listed,
+    refuse,
+    stuck_after,
+    unasked,
+)
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.shutdown import Shutdown
@@ -98,7 +111,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     refuse_packed_tasks()
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
-    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard]):
+    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
@@ -118,10 +131,15 @@ class Configured:
     exit_when_stuck: float | None
     autoscale: int
     keyring: Keyring | None
+    process: Process
+    heartbeat: Heartbeat
 
     @classmethod
     def read(cls, conf: Any, options: Mapping[str, Any]) -> Configured:
-        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in."""
+        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in.
+
+        The heartbeat begins before anything is imported that may hold the interpreter lock, or a GPU.
+        """
         settings = Settings.from_environment()
         queues = tuple(listed(options.get("queues")))
         exit_when_stuck = exit_option(options.get("exit_when_stuck"))
@@ -135,10 +153,14 @@ class Configured:
             tuple(folder for config in configs for folder in config.plugins) + settings.plugins,
             settings.allowed,
         )
+        process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+        names = redis.or_default.names
+        heartbeat = Heartbeat(redis.or_default, words(names, process, removing_presence(names, str(process))))
+        heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)
         autoscale = autoscale_option(options.get("autoscale"))
-        return cls(queues, redis, configs, served, exit_when_stuck, autoscale, settings.keyring)
+        return cls(queues, redis, configs, served, exit_when_stuck, autoscale, settings.keyring, process, heartbeat)
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -181,7 +203,8 @@ class Settled:
         self.worker = Worker(
             redis=configured.redis.or_default,
             queues=configured.queues,
-            host=socket.gethostname(),
+            host=configured.process.host,
+            life=configured.process.life,
             pool=pool,
             slots=slots,
             shutting_down=self.flag.is_raised,
@@ -194,6 +217,9 @@ class Settled:
 
     def connect(self) -> None:
         """Hear the signals of its life; also in forked children, which inherit all of this."""
+        heartbeat = self.configured.heartbeat
+        child_began.connect(lambda pid, **_: heartbeat.watch(pid), weak=False)
+        child_ended.connect(lambda pid, **_: heartbeat.forget(pid), weak=False)
         signals.celeryd_after_setup.connect(ending(self.announce), weak=False)
         handlers_installed.connect(ending(self.take_over), weak=False)
         signals.worker_ready.connect(ending(self.appear), weak=False)
@@ -252,6 +278,7 @@ class Settled:
         self.leave()
         self.worker.close()
         self.worker.files.remove()
+        self.configured.heartbeat.end(last=True)
 
 
 class Present:

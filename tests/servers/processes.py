@@ -29,6 +29,13 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def children_of(pid: int) -> dict[int, str]:
+    """The processes that it started, and what ``ps`` shows of each."""
+    return {
+        int(child): command_line(int(child)) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    }
+
+
 def command_line(pid: int) -> str:
     """What ``ps`` shows to everyone."""
     with suppress(FileNotFoundError):

@@ -19,7 +19,9 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import RedisUnavailable, RunCancelled
+from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.blob.blob import Blobs, Store
+from celerypipe.mailbox.liveness import words_of_run
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
@@ -82,6 +84,8 @@ class RedisCarrier:
         self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)
+        #: Renews the lease of the run, also while a node here holds the interpreter lock.
+        self._heartbeat = Heartbeat(address, words_of_run(address.names, course.run_id))
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -113,6 +117,7 @@ class RedisCarrier:
             self._share()
             self.holdings.make(self._client)
             self._watch_states()
+        self._heartbeat.start()
 
     def start(self) -> None:
         """Start both threads."""
@@ -131,6 +136,7 @@ class RedisCarrier:
             last.xadd(last.names.reply(self.course.run_id), {"n": ""}, nomkstream=True)
         for thread in self._threads:
             thread.join(READ_BLOCK + 2.0)
+        self._heartbeat.end(last=False)
         try:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
             self.holdings.remove(last, state, slots=slots)

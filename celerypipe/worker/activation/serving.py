@@ -60,7 +60,12 @@ class Serving(Running):
         self.taking_over = False
 
     def claimed(self, entry: Entry) -> bool:
-        """Count one more try at a message whose process died; False: it was given up instead."""
+        """Count one more try at a message whose process died; False: it was given up instead.
+
+        One that was only taken over counts for nothing: its process lives, and may have held no bell for a while.
+        """
+        if not entry.holder:
+            return True
         name = self.mailbox.names.attempts(self.mailbox.run, self.mailbox.node)
         tried = self.client.hincrby(name, str(entry.sequence), 1)
         died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)

@@ -57,24 +57,28 @@ def test_a_presence_that_no_worker_wrote_is_nobody(redis_client: Client, garbage
 )
 def test_a_presence_that_lies_about_its_shape_is_nobody(redis_client: Client, shape: dict[str, object]) -> None:
     fine: dict[str, object] = {
-        "id": "s",
-        "host": "h",
+        "id": "s.1.a",
+        "host": "s",
         "pid": 1,
         "pool": "solo",
         "slots": 1,
         "queues": [],
         "marks": {},
         "versions": {},
+        "protocol": list(SPOKEN),
     }
-    fine["protocol"] = list(SPOKEN)
+    redis_client.set(keys.USUAL.heartbeat("s", "a"), " 1 ", px=60_000)
     try:
         for record, there in ((fine, True), ({**fine, **shape}, False)):
-            redis_client.zadd(keys.USUAL.workers, {"s": redis_client.time()[0] * 1000})
-            redis_client.set(keys.USUAL.presence("s"), json.dumps(record), px=5000)
-            assert ("s" in {found["id"] for found in read_presences(redis_client)}) is there
+            redis_client.zadd(keys.USUAL.workers, {"s.1.a": redis_client.time()[0] * 1000})
+            redis_client.set(keys.USUAL.presence("s.1.a"), json.dumps(record), px=60_000)
+            assert ("s.1.a" in {found["id"] for found in read_presences(redis_client)}) is there
+        redis_client.set(keys.USUAL.presence("s.1.a"), json.dumps(fine), px=60_000)
+        redis_client.set(keys.USUAL.heartbeat("s", "a"), " 11 ", px=60_000)
+        assert "s.1.a" not in {found["id"] for found in read_presences(redis_client)}  # nobody says that it lives
     finally:
-        redis_client.zrem(keys.USUAL.workers, "s")
-        redis_client.delete(keys.USUAL.presence("s"))
+        redis_client.zrem(keys.USUAL.workers, "s.1.a")
+        redis_client.delete(keys.USUAL.presence("s.1.a"), keys.USUAL.heartbeat("s", "a"))
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,10 @@ def test_a_worker_hears_and_answers_as_before_whatever_its_nodes_fork(
     with Runner(redis_url) as runner:
         assert runner.submit(forking.handlers).result(30) == []
         assert runner.submit(forking.terminated).result(30) == -signal.SIGTERM
-        if pool != "prefork":
-            assert runner.submit(forking.pooled, 3).result(30) == [0, 1, 4]
+        assert runner.submit(forking.pooled, 3).result(30) == [0, 1, 4]
+        assert runner.submit(forking.loaded, 3).result(30) == [0, 1, 4]
+        for method in ("fork", "spawn"):
+            assert runner.submit(forking.executed, method, 3).result(30) == [0, 1, 4]
         if slots > 1:  # another process or thread answers the child
             assert runner.submit(forking.asks, redis_url).result(30) == 49
         for way, status in (("return", 1), ("raise", 1), ("exit", 7)):

@@ -304,3 +304,9 @@ def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
     assert finding.mend == "leave it out"
     assert not [each for each in preflight.inspect(seen(remembering)) if each.check == "cache"]
     assert not [each for each in preflight.inspect(seen(worker(), node={"cache": True})) if each.check == "cache"]
+
+
+def test_a_node_that_writes_is_a_note() -> None:
+    finding = the(seen(worker(schema={"writable": True})), "writable")
+    assert (finding.severity, finding.place) == ("note", "node 'there' (far.away.Detect)")
+    assert finding.text.startswith("it says writable = True, so all arrays that it is given are copied")
