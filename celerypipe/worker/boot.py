@@ -127,7 +127,7 @@ class Configured:
         )
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         names = names_at(url)
-        heartbeat = Heartbeat(url, words(names, process, removing_presence(names, str(process))))
+        heartbeat = Heartbeat(url, words(names, process, removing_presence(names, str(process))), kin=True)
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         knock(client_url(str(conf.broker_url)))
