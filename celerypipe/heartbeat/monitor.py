@@ -272,12 +272,8 @@ def secured(connected: _socket.socket, at: dict[str, Any]) -> Any:
     context.verify_mode = modes[tls["cert_reqs"]]
     if tls["certfile"] or tls["keyfile"]:
         context.load_cert_chain(tls["certfile"], tls["keyfile"], tls["password"])
-    if tls["ca_certs"] or tls["ca_path"] or tls["ca_data"]:
-        context.load_verify_locations(tls["ca_certs"], tls["ca_path"], tls["ca_data"])
-    if tls["min_version"]:
-        context.minimum_version = ssl.TLSVersion(tls["min_version"])
-    if tls["ciphers"]:
-        context.set_ciphers(tls["ciphers"])
+    if tls["ca_certs"] or tls["ca_path"]:
+        context.load_verify_locations(tls["ca_certs"], tls["ca_path"])
     plain = socket.socket(fileno=connected.detach())
     try:
         plain.settimeout(CONNECT)

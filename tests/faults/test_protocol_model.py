@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from celerypipe.mailbox import holder as names
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, drop
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -264,6 +264,7 @@ class Protocol(RuleBasedStateMachine):
             self._publish(holder, count)
             self.box.receive(self.client, holder.name, count, None)
             self._publish(holder, len(holder.held))  # on a new line; what it was given nobody knows
+            drop(self.client, f"{self.box.bell}{holder.slot}", holder.name)  # its process lives: it would not lapse
             self.holders.remove(holder)
             self.broken = True
 
