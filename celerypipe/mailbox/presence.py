@@ -83,19 +83,25 @@ class PresenceShape(msgspec.Struct):
 def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
     """Return what every live worker says of itself: those whose process is named by their heartbeat.
 
-    ``called``: the keys of another namespace than the client's.
+    Of another protocol those that said so lately: how they beat is not known here. ``called``: the keys of another
+    namespace than the client's.
     """
     called = called or client.names
-    names = [name.decode(errors="replace") for name in client.call("ZRANGE", called.workers, 0, -1)]
-    if not names:
+    listed, clock = accepted(client.together(("ZRANGE", called.workers, 0, -1, "WITHSCORES"), ("TIME",)))
+    if not listed:
         return []
+    names, lately = [name.decode(errors="replace") for name in listed[::2]], int(clock[0]) - keys.FOREIGN_TTL
     processes = [Process.read(name) for name in names]
     beats = [called.heartbeat(process.host, process.life) for process in processes]
     found = client.call("MGET", *map(called.presence, names), *beats)
     return [
         record
-        for process, text, beat in zip(processes, found[: len(names)], found[len(names) :], strict=True)
-        if text is not None and is_named(process, beat) and (record := _record(text)) is not None
+        for process, said, text, beat in zip(
+            processes, listed[1::2], found[: len(names)], found[len(names) :], strict=True
+        )
+        if text is not None
+        and (record := _record(text)) is not None
+        and (is_named(process, beat) or (float(said) > lately * 1000 and foreign(record)))
     ]
 
 

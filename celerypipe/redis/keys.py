@@ -35,6 +35,8 @@ DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.
 PRESENCE_TTL = 600
 PRESENCE_REFRESH = 2
+#: How long the word of a worker of another protocol counts, in seconds: it is in no heartbeat that can be read here.
+FOREIGN_TTL = 15
 #: How long items of a queue that were no task are kept, in seconds, and how many of them.
 REFUSED_TTL = 7 * 24 * 3600
 REFUSED_MOST = 100

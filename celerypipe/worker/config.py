@@ -22,7 +22,6 @@ from celery.concurrency import get_available_pool_names
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
-from celerypipe.redis.namespace import VARIABLE
 from celerypipe.settings import Settings
 
 #: Celery's settings that such a file may not decide, and what to do instead.
@@ -184,8 +183,6 @@ def worker_settings(queues: Sequence[str], leader: WorkerConfig, transport: Mapp
     shown = "-".join(queues).replace("%", "%%")
     line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
     own = leader.settings.get("broker_transport_options", {})
-    if "global_keyprefix" in own:
-        raise ConfigError(f"{leader.path}: leave global_keyprefix out; {VARIABLE} keeps projects apart, on both sides")
     options = {**transport, **own}
     # Redis takes only these letters for it.
     options["client_name"] = re.sub(r"[^!-~]", "_", f"celerypipe-worker-{'-'.join(queues)}")
