@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ Work = Callable[[], None]
 class Lane:
     """A few threads, each with a client of its own. They start with the first work and end with :meth:`close`."""
 
-    def __init__(self, url: str | None) -> None:
-        self._url = url
+    def __init__(self, address: Address | None) -> None:
+        self._address = address
         self._works: SimpleQueue[Work | None] = SimpleQueue()
         self._mine = threading.local()
         self._threads: list[threading.Thread] = []
@@ -35,7 +36,8 @@ class Lane:
     def client(self) -> Client:
         """The client of the thread that asks."""
         if not hasattr(self._mine, "client"):
-            self._mine.client = connect(self._url or "", name="celerypipe-cache")
+            assert self._address is not None  # noqa: S101  # asked for where there is a Redis
+            self._mine.client = connect(self._address, name="celerypipe-cache")
         client: Client = self._mine.client
         return client
 

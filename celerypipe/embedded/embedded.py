@@ -27,10 +27,12 @@ from types import TracebackType
 from typing import Any
 
 from celerypipe import forks
+from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.folders import distinct, path_of
 
 #: Seconds beyond its own grace that the supervisor gets to end.
 LEAVE_SECONDS = GRACE + 5.0
@@ -56,6 +58,9 @@ class Embedded:
         """
         slots: dict[str, int | None] = {}
         slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
+        for name in slots:
+            if complaint := wrong_queue(name):
+                raise ConfigError(f"queues: {complaint}")
         imports: dict[str, set[str]] = {}
         for node in pipeline.warped if pipeline is not None else ():
             slots.setdefault(node.queue, None)
@@ -160,9 +165,9 @@ def _environment(pipeline: Pipeline | None) -> dict[str, str]:
     own = [path for path in sys.path if os.path.isdir(path) and path not in installed and "lib-dynload" not in path]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     named = os.environ.get("CELERYPIPE_PLUGINS", "").split(os.pathsep)
-    folders = [*(str(folder.absolute()) for folder in plugins), *named]
+    folders = distinct([*(folder.absolute() for folder in plugins), *map(path_of, filter(None, named))])
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*known, *own]))),
         "CELERYPIPE_ALLOW": os.pathsep.join(map(str, allowed if allowed is not None else ["/"])),
-        "CELERYPIPE_PLUGINS": os.pathsep.join(dict.fromkeys(filter(None, folders))),
+        "CELERYPIPE_PLUGINS": os.pathsep.join(map(str, folders)),
     }

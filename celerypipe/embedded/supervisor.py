@@ -101,7 +101,7 @@ class Supervisor:
         logs = Path(plan.log) if plan.log else self.folder
         logs.mkdir(parents=True, exist_ok=True)
         self.redis = Resident("redis", self.folder / "redis.log")
-        self.workers = [Resident(queue, logs / f"worker-{queue.replace('/', '_')}.log") for queue in plan.queues]
+        self.workers = [Resident(queue, logs / f"worker-{queue}.log") for queue in plan.queues]
         self.client: Client = connect(self.url, name="celerypipe-supervisor", timeout=2.0)
         self.out_of_memory = OutOfMemory()
         self.ready = False
@@ -182,7 +182,6 @@ class Supervisor:
         if self.plan.imports.get(worker.name):
             command += ["-I", ",".join(self.plan.imports[worker.name])]
         environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}
-        environment.pop("CELERY_BROKER_URL", None)
         with worker.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # this interpreter; queue and modules are one argument each
                 command,

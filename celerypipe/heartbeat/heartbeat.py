@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from celerypipe.errors import ConfigError
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Command
 from celerypipe.redis.endpoint import endpoint
 
@@ -39,9 +40,10 @@ class Words(NamedTuple):
 class Heartbeat:
     """That of this process, and of others that it started and names. Forked children must leave it alone."""
 
-    def __init__(self, url: str, words: Words) -> None:
+    def __init__(self, address: Address, words: Words, *, kin: bool = False) -> None:
+        """``kin``: all that comes of this process ends with it, where nothing else does that (a group, a session)."""
         said = {name: _plain(commands) for name, commands in words._asdict().items()}
-        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(url), **said})
+        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), "kin": kin, **said})
         self._others: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)

@@ -200,6 +200,7 @@ class Station:
         ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter;
         ``not_kept``: why its message is not in it.
         """
+        self.course.hide(error)
         if self.node.on_error != "dead_letter" and self.course.replayed is not None:
             self.course.replayed.stays(message)
         if self.node.on_error == "stop":
@@ -212,6 +213,7 @@ class Station:
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter that are not empty."""
+        self.course.hide(error)
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.folder is None:

@@ -19,7 +19,9 @@ from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox import liveness
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.url import read_address
 from tests.servers import ROOT, RedisServer, eventually
 from tests.servers.certificates import Authority, Door
 from tests.servers.port import free_port
@@ -37,7 +39,7 @@ class Beating:
     def __init__(self, url: str, life: str) -> None:
         self.process = Process("host", os.getpid(), life)
         self.client = connect(url)
-        self.heartbeat = Heartbeat(url, liveness.words(keys.USUAL, self.process))
+        self.heartbeat = Heartbeat(read_address(url), liveness.words(keys.USUAL, self.process))
         self.heartbeat.start()
         self.children: list[subprocess.Popen[str]] = []
 
@@ -110,7 +112,9 @@ def test_with_a_process_its_group_ends_if_it_leads_one(beating: Beating) -> None
 
 def test_no_secret_is_seen_in_the_list_of_processes(beating: Beating, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERYPIPE_REDIS_URL", "redis://:s3cret@nowhere/0")
-    other = Heartbeat("redis://:s3cret@127.0.0.1:1/0", liveness.words(keys.USUAL, Process("host", os.getpid(), "11ab")))
+    other = Heartbeat(
+        Address("127.0.0.1", 1, password="s3cret"), liveness.words(keys.USUAL, Process("host", os.getpid(), "11ab"))
+    )
     other.start()
     assert command_line(other.pid).endswith("monitor.py\0")
     assert "s3cret" not in command_line(other.pid)
@@ -124,9 +128,10 @@ from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox import liveness
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
+from celerypipe.redis.url import read_address
 url, leader = sys.argv[1:]
 process = Process("host", os.getpid(), "11ac")
-heartbeat = Heartbeat(url, liveness.words(keys.USUAL, process, [("DEL", "celerypipe:worker:test")]))
+heartbeat = Heartbeat(read_address(url), liveness.words(keys.USUAL, process, [("DEL", "celerypipe:worker:test")]))
 heartbeat.start()
 children = [subprocess.Popen([sys.executable, "-c", leader], stdin=subprocess.PIPE, stdout=subprocess.PIPE)]
 children.append(subprocess.Popen(["sleep", "600"]))
@@ -264,4 +269,4 @@ def test_a_system_that_lacks_something_is_told_the_same_a_second_later(
 def test_where_no_process_can_be_started_that_is_said(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ConfigError, match=r"cannot start the process that .* lives: .*nowhere"):
-        Heartbeat(redis_url, liveness.words(keys.USUAL, Process("host", os.getpid(), "77aa"))).start()
+        Heartbeat(read_address(redis_url), liveness.words(keys.USUAL, Process("host", os.getpid(), "77aa"))).start()

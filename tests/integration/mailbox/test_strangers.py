@@ -9,7 +9,7 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.mailbox import hints
-from celerypipe.mailbox.deaths import as_text, deaths_so_far
+from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.status import read_status
@@ -126,6 +126,21 @@ def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: byt
         assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
     finally:
         redis_client.delete(attempts, keys.USUAL.death("host.7.ab"))
+
+
+@pytest.mark.parametrize("garbage", [*GARBAGE, b"9223372036854775807", None])
+def test_deaths_that_nobody_counted_keep_no_message_from_being_run(redis_client: Client, garbage: bytes | None) -> None:
+    attempts = keys.USUAL.attempts("stranger", "node")
+    if garbage is None:
+        redis_client.set(attempts, "of another type", px=5000)
+    else:
+        redis_client.hset(attempts, "3", garbage)
+    try:
+        assert count_death(redis_client, attempts, "3") == (6 if garbage == b"5" else 1)
+        assert count_death(redis_client, attempts, "4") == 1
+        assert count_death(redis_client, attempts, "3") == (7 if garbage == b"5" else 2)
+    finally:
+        redis_client.delete(attempts)
 
 
 @pytest.mark.timeout(90)

@@ -117,3 +117,18 @@ def test_option_and_file_say_when_a_stuck_worker_exits(
 def test_an_option_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=f"--exit-when-stuck {text}: give seconds, 0 for a worker that stays"):
         exit_option(text)
+
+
+def test_a_file_that_cannot_be_read_is_none_that_is_not_there(tmp_path: Path) -> None:
+    for spoil, complaint in (
+        (lambda path: path.write_bytes(b"worker_pool = '\xff'"), "is not UTF-8 text (byte 15); save it as UTF-8"),
+        (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+        (lambda path: path.symlink_to(tmp_path / "nowhere"), "cannot be read: No such file"),
+        (lambda path: path.write_text("a = " + "[" * 5000), ""),
+    ):
+        path = tmp_path / "odd.toml"
+        spoil(path)
+        with pytest.raises(ConfigError) as caught:
+            load("odd", tmp_path)
+        assert str(caught.value).startswith(f"{path}: {complaint}")
+        path.rmdir() if path.is_dir() else path.unlink()
