@@ -52,8 +52,9 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
 def _may_have_children() -> None:
     """Let nodes start processes, as in any process: a daemon may not, and a spawned one gets a key that can travel.
 
-    Those of a node do not keep this process: it ends without waiting for them.
+    This process ends without waiting for them. They are in a group that it leads, and whoever watches it ends them.
     """
+    os.setpgid(0, 0)
     config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # billiard's too
     config["daemon"] = False
     config["authkey"] = AuthenticationString(bytes(config["authkey"]))

@@ -40,11 +40,13 @@ class Words(NamedTuple):
 class Heartbeat:
     """That of this process, and of others that it started and names. Forked children must leave it alone."""
 
-    def __init__(self, address: Address, words: Words) -> None:
+    def __init__(self, address: Address, words: Words, *, kin: bool = False) -> None:
+        """``kin``: all that comes of this process ends with it, where nothing else does that (a group, a session)."""
         said = {name: _plain(commands) for name, commands in words._asdict().items()}
-        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), **said})
+        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), "kin": kin, **said})
         self._others: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)
         self._changed = threading.Lock()
         self._ended = threading.Event()
 
@@ -57,7 +59,7 @@ class Heartbeat:
                 f"cannot start the process that tells others that this one lives: {error}; it is {sys.executable} "
                 f"{SCRIPT}, which must be there and allowed to run"
             ) from error
-        threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True).start()
+        self._thread.start()
 
     def watch(self, pid: int) -> None:
         """This process started another one, which lives from now on, and ends with it."""
@@ -81,6 +83,7 @@ class Heartbeat:
                 process.wait(PATIENCE)
             if process.stdin is not None:
                 process.stdin.close()
+            self._thread.join(PATIENCE)
 
     @property
     def pid(self) -> int:

@@ -8,7 +8,8 @@ if that had ended.
 
 The plan, as marshal writes it, behind four bytes with its length: ``boss``, that process; ``endpoint``, where Redis is
 (:mod:`celerypipe.redis.endpoint`); and commands: ``beat``, sent each second, in which None stands for the processes
-that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss.
+that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss; and ``kin``: with the
+boss, all that comes of it is ended.
 
 A process that is stopped (SIGSTOP, a debugger) does not count as living, since nobody can tell when it goes on. With
 the boss all others are ended that it started, and with each process its group, if it leads one.
@@ -27,6 +28,11 @@ import time
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from celerypipe.heartbeat.kin import Kin
+else:  # without its package, which nobody needs here
+    sys.path.insert(0, os.path.dirname(__file__))
+    from kin import Kin
 
 #: Seconds between two beats.
 BEAT = 1.0
@@ -297,6 +303,7 @@ class Monitor:
         self._next = 0.0
         self._full = False
         self._said: set[str] = set()
+        self._kin: Kin | None = None
 
     def run(self) -> None:
         """Beat until the boss is gone, or says that this is to end."""
@@ -309,6 +316,7 @@ class Monitor:
                     break
             if time.monotonic() >= self._next:
                 self._beat()
+                self._look()
         self._farewell()
 
     def _wait(self, seconds: float) -> bytes:
@@ -366,6 +374,12 @@ class Monitor:
         except OSError:
             self._broken()
 
+    def _look(self) -> None:
+        """See what came of the boss, which is known of nobody once it is gone."""
+        if self._plan["kin"] and sys.platform == "linux":
+            self._kin = self._kin or Kin(self.boss.pid)
+            self._kin.look()
+
     def _receive(self) -> None:
         try:
             self._wire.receive()
@@ -394,6 +408,8 @@ class Monitor:
         """The boss is gone: so are the processes that it started; then say so."""
         for one in self.others.values():
             one.end()
+        if self._kin is not None:
+            self._kin.end()
         until = time.monotonic() + FAREWELL
         while self.others and time.monotonic() < until:
             self._told = -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -104,6 +105,23 @@ def loaded(number: int) -> list[int]:
     found = [squares.get(timeout=10) for _ in range(number)]
     loader.join(10)
     return found
+
+
+@node(queue="forks", timeout=20)
+def left() -> list[int]:
+    """Starts processes that sleep on, and forgets them; its own process comes first."""
+    process = FORK.Process(target=time.sleep, args=(600,))
+    process.start()
+    executor = ProcessPoolExecutor(1, mp_context=FORK)
+    executor.submit(time.sleep, 600)
+    orphan = subprocess.check_output(["sh", "-c", "sleep 600 > /dev/null & echo $!"], text=True)
+    command = subprocess.Popen(["sleep", "600"])
+    _forgotten.extend((executor, command))
+    return [os.getpid(), process.pid or 0, *(executor._processes or {}), int(orphan), command.pid]
+
+
+#: What would say when it is let go of that it is still at work.
+_forgotten: list[object] = []
 
 
 @node(queue="forks", timeout=20)
