@@ -47,7 +47,7 @@ class Message:
     ``payload``
         a payload class of :mod:`celerypipe.message.payload`, or any plain value the codec knows
     ``meta``
-        notes about it; do not change it in place, copy with :meth:`with_meta`
+        notes about it; to add some, copy with :meth:`with_meta`
     ``creator``
         the name of the node that sent it; the runner fills it in
     ``version``

@@ -25,6 +25,7 @@ from typing import Any
 
 from celerypipe.errors import NodeFailed
 from celerypipe.message.message import Message
+from celerypipe.message.ownership import own
 from celerypipe.message.payload import Batch
 from celerypipe.runner.folder.descent import Descent
 
@@ -98,7 +99,8 @@ class Latest(Join):
         self._newest[link] = message
         if len(self._newest) < len(self.links):
             return ()
-        return (self._together([self._newest[each] for each in self.links]),)
+        # Each is handed over again, with the next one of another link.
+        return (own(self._together([self._newest[each] for each in self.links])),)
 
 
 class Keyed(Join):

@@ -125,12 +125,10 @@ class Running:
         """A node is made or let go: no message's time, and the runner can see that."""
         sign = self.lease.mailbox.names.warming(self.lease.owner)
         self.client.set(sign, 1, px=keys.WARMING_TTL)
-        self.lease.warming = True
         try:
             with self.lease.alarm.switch.patient():
                 yield
         finally:
-            self.lease.warming = False
             self.client.delete(sign)
 
     def let_go(self) -> None:
