@@ -22,6 +22,7 @@ from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import foreign, read_presences
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.version import VERSION
@@ -33,7 +34,7 @@ SECTIONS = ("server", "memory", "persistence", "replication")
 
 
 def look(
-    client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
+    client: Client, address: Address, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
 ) -> Scene:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
@@ -41,7 +42,7 @@ def look(
     info = _info(client)
     workers = () if info.get("loading") else tuple(read_presences(client))
     codes = {node.name: code_here(node, catalogue) for node in pipeline.warped}
-    return Scene(pipeline, url, info, workers, latency, offset, budget, declared, codes, keyring)
+    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, keyring)
 
 
 def inspect(scene: Scene) -> list[Finding]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def missing(node: NodeDefinition, live: Iterable[Presence]) -> Finding:
     near = difflib.get_close_matches(node.queue, names, n=1, cutoff=0.0)
     text = f"no live worker serves queue {node.queue!r}"
     text += f" (nearest live queue: {near[0]!r})" if near else ""
-    command = f"celery -A celerypipe worker -Q {node.queue}"
+    command = f"celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
     if limits.on_no_worker == "local":
         return Finding("note", "worker", "workers", f"{text}; it will run here", command)
     if limits.on_no_worker == "wait":
@@ -154,7 +155,7 @@ def _of_timeouts(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
         if node.timeout is not None and not worker["interrupts"]:
             text = f"{named(worker)} cannot stop what exceeds the timeout of {node.timeout:g} s: its pool is "
             text += f"{worker['pool']}; the message fails in time, and the slot stays busy until update() returns"
-            cure = f"celery -A celerypipe worker -P prefork -Q {node.queue}"
+            cure = f"celery -A celerypipe worker -P prefork -Q {shlex.quote(node.queue)}"
             yield Finding("warning", "timeout", f"node {node.name!r}", text, cure)
 
 
@@ -182,7 +183,7 @@ def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -
         version = str(worker["marks"][node.mark].get("version", ""))
         if version != declared:
             text = f"{node.mark} is version {declared!r} here and {version!r} on {named(worker)}"
-            cure = f"bring the same code there and restart it: celery -A celerypipe worker -Q {node.queue}"
+            cure = f"bring the same code there and restart it: celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
             yield Finding("error", "version", place, text, cure)
 
 

@@ -17,6 +17,7 @@ from celerypipe.check.complaints import is_known_here
 from celerypipe.cli.options import ALLOW
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, UnknownMark
+from celerypipe.folders import path_of
 from celerypipe.settings import Settings
 
 
@@ -36,7 +37,7 @@ def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, 
     file, mark = _told_apart(words)
     pipeline = Pipeline.load(file, allow) if file is not None else None
     own = pipeline.plugin_folders if pipeline else ()
-    catalogue = Catalogue(list(dict.fromkeys([*own, *folders, *Settings.from_environment().plugins])))
+    catalogue = Catalogue([*own, *map(path_of, folders), *Settings.from_environment().plugins])
     refused: list[ConfigError] = []
     listings = _named(catalogue, mark) if mark else _all(catalogue, pipeline, refused)
     if as_json:

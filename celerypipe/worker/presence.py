@@ -12,6 +12,7 @@ import redis
 
 from celerypipe.mailbox.presence import Presence, remove_presence, write_presence
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, Trouble, connect
 
 logger = logging.getLogger("celerypipe.worker")
@@ -20,12 +21,12 @@ logger = logging.getLogger("celerypipe.worker")
 class PresenceKeeper:
     """A daemon thread that keeps one worker's presence alive through anything Redis does."""
 
-    def __init__(self, url: str, record: Callable[[], Presence], look: Callable[[Client | None], None]) -> None:
+    def __init__(self, address: Address, record: Callable[[], Presence], look: Callable[[Client | None], None]) -> None:
         """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away."""
         self.record = record
         self.look = look
         self._client: Client | None = None
-        self.url = url
+        self.address = address
         # A SimpleQueue may be written to inside a signal handler, an Event may not. None: end.
         self._told: queue.SimpleQueue[Callable[[Client], None] | None] = queue.SimpleQueue()
         self._unsaid: deque[Callable[[Client], None]] = deque()
@@ -78,7 +79,7 @@ class PresenceKeeper:
         """Do it; False when Redis is away, said once per outage."""
         try:
             if self._client is None:
-                self._client = connect(self.url, name="celerypipe-presence", timeout=5.0)
+                self._client = connect(self.address, name="celerypipe-presence", timeout=5.0)
             action(self._client)
         except (*Trouble, redis.RedisError) as error:
             if not self._away:

@@ -14,7 +14,6 @@ from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import Presence, read_presences, stranger
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
@@ -25,6 +24,8 @@ from celerypipe.runner.warp.warp import Warp
 NO_WORKER_AFTER = 1.5
 #: Seconds between two looks at the workers' presence.
 LOOK = 1.0
+#: Seconds for which those that lived are believed to live once Redis was away.
+BELIEVED = 15.0
 
 
 class Roster:
@@ -106,18 +107,18 @@ class Roster:
         return [warp for warp in self.warps if self._has_newcomers(warp)]
 
     def believe(self) -> None:
-        """Redis was away or lost what it held: whoever lived before has until ``PRESENCE_TTL`` to say so again.
+        """Redis was away or lost what it held: whoever lived before has until ``BELIEVED`` seconds to say so again.
 
         Else a run would find no worker for a moment, and ``on_no_worker`` would decide about messages that one holds.
         """
         now = time.monotonic()
         if now >= self._believed_until:
             self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
-            self._believed_until = now + keys.PRESENCE_TTL
+            self._believed_until = now + BELIEVED
 
     def _with_believed(self, found: list[Presence], now: float) -> list[Presence]:
         there = {record["id"] for record in found}
-        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - keys.PRESENCE_TTL}
+        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - BELIEVED}
         self._seen.update((record["id"], (now, record)) for record in found)
         if now >= self._believed_until:
             return found

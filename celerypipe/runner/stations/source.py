@@ -51,7 +51,7 @@ class SourceStation(Station):
         if progress is None or not isinstance(node, Source) or type(node).seek is Source.seek:
             return
         self._position = node.position
-        if progress.resumed:
+        if progress.earlier:
             try:
                 node.seek(progress.through(self.name))
             except ConfigError as error:

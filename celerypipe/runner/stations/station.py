@@ -200,6 +200,7 @@ class Station:
         ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter;
         ``not_kept``: why its message is not in it.
         """
+        self.course.hide(error)
         if self.node.on_error != "dead_letter" and self.course.replayed is not None:
             self.course.replayed.stays(message)
         if self.node.on_error == "stop":
@@ -212,6 +213,7 @@ class Station:
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter that are not empty."""
+        self.course.hide(error)
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.folder is None:
@@ -226,9 +228,12 @@ class Station:
             "pipeline": self.course.pipeline,
             **{name: text for name, text in more.items() if text},
         }
+        earlier: Sequence[str] = ()
+        if (progress := self.course.progress) is not None:
+            why["key"], earlier = progress.key(f"dead_letters/{self.name}", message), progress.earlier
         kept = False
         try:
-            kept = self.course.folder.letters.keep(self.name, message, why)
+            kept = self.course.folder.letters.keep(self.name, message, why, earlier=earlier)
         except OSError as trouble:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
         if self.course.replayed is not None:

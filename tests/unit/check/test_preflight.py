@@ -13,7 +13,9 @@ from celerypipe.codec import CODEC_VERSION
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import ConfigError, NoWorker, RedisUnavailable
 from celerypipe.mailbox.protocol import SPOKEN
+from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
+from celerypipe.redis.url import read_address
 from celerypipe.version import VERSION
 
 MIB = 1024**2
@@ -62,7 +64,7 @@ def seen(*workers: dict[str, Any], server: dict[str, Any] | None = None, **chang
     )
     facts: dict[str, Any] = {"latency": 0.0002, "offset": 0.0, "budget": 256 * MIB, "declared": {}, **changes}
     info = SERVER if server is None else {**SERVER, **server}
-    return Scene(pipeline, "redis://:secret@box:6379/0", info, workers, **facts)
+    return Scene(pipeline, Address("box", 6379, password="secret"), info, workers, **facts)
 
 
 def found(look: Scene) -> list[tuple[str, str]]:
@@ -127,7 +129,7 @@ def test_a_wide_window_may_need_more_than_the_budget() -> None:
 
 def test_a_user_who_may_not_ask_info_is_told_what_is_not_known() -> None:
     look = seen(worker())
-    hidden = Scene(look.pipeline, look.url, {}, look.workers, 0.0, 0.0, look.budget)
+    hidden = Scene(look.pipeline, look.address, {}, look.workers, 0.0, 0.0, look.budget)
     assert found(hidden) == [("note", "redis")]
 
 
@@ -291,7 +293,7 @@ def test_the_commands_reach_the_redis_that_was_meant() -> None:
         ("unix:///run/r.sock?db=2", "redis-cli -s /run/r.sock -n 2"),
         ("unix:///r.sock", "redis-cli -s /r.sock"),
     ]:
-        assert Scene(look.pipeline, url, {}, (), 0.0, 0.0, 0).redis_cli == cli
+        assert Scene(look.pipeline, read_address(url), {}, (), 0.0, 0.0, 0).redis_cli == cli
 
 
 def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
