@@ -120,6 +120,13 @@ class CacheSettings:
         is_redis = self.url and _scheme(self.url) in SCHEMES
         return replace(read_address(self.url), namespace=self.namespace) if self.url and is_redis else None
 
+    @property
+    def beside(self) -> str:
+        """Where results are kept besides, each namespace in a folder of its own; empty: nowhere."""
+        if not self.url or self.redis is not None:
+            return ""
+        return self.url if self.namespace == DEFAULT else f"{self.url.rstrip('/')}/{self.namespace}"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
