@@ -46,6 +46,7 @@ class Heartbeat:
         self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), "kin": kin, **said})
         self._others: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)
         self._changed = threading.Lock()
         self._ended = threading.Event()
 
@@ -58,7 +59,7 @@ class Heartbeat:
                 f"cannot start the process that tells others that this one lives: {error}; it is {sys.executable} "
                 f"{SCRIPT}, which must be there and allowed to run"
             ) from error
-        threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True).start()
+        self._thread.start()
 
     def watch(self, pid: int) -> None:
         """This process started another one, which lives from now on, and ends with it."""
@@ -82,6 +83,7 @@ class Heartbeat:
                 process.wait(PATIENCE)
             if process.stdin is not None:
                 process.stdin.close()
+            self._thread.join(PATIENCE)
 
     @property
     def pid(self) -> int:

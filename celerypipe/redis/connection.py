@@ -274,9 +274,19 @@ def said(error: BaseException) -> str:
         return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
     if isinstance(error, redis.ReadOnlyError) or "-READONLY " in text:
         return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
+    if is_forbidden(error):
+        return f"Redis does not allow this user what a pipeline needs ({error})"
     if isinstance(error, redis.ResponseError):
         return f"Redis refuses ({error})"
     return f"Redis does not answer ({error})"
+
+
+def is_forbidden(error: BaseException) -> bool:
+    """May this user of Redis not do what was asked? That stays so."""
+    in_script = isinstance(error, redis.ResponseError) and (
+        "NOPERM" in str(error) or "executing the script" in str(error)
+    )
+    return in_script or isinstance(error, redis.exceptions.NoPermissionError)
 
 
 def _is_refused(address: Address, error: BaseException) -> bool:

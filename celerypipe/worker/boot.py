@@ -56,7 +56,16 @@ from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
+from celerypipe.worker.options import (
+    autoscale_option,
+    exit_option,
+    given,
+    limits_of,
+    listed,
+    refuse,
+    stuck_after,
+    unasked,
+)
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.shutdown import Shutdown
@@ -102,7 +111,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     refuse_packed_tasks()
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
-    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard]):
+    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.

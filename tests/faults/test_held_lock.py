@@ -16,7 +16,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import StartWorker, eventually
-from tests.servers.processes import children_of
+from tests.servers.processes import monitors_of
 
 #: Longer than a heartbeat lasts, and than it takes until who is not heard at all counts as dead.
 SECONDS = (keys.HEARTBEAT_TTL + keys.MISSED_IN_SILENCE) / 1000 + 1.5
@@ -36,7 +36,7 @@ def test_a_message_that_holds_the_lock_for_long_runs_once_while_others_are_free(
         readings.append(Reading(Runner(redis_url).stream(pipeline, [Message("hold")])))
     for queue in ("lockfork", "locksolo"):
         eventually((tmp_path / queue).exists, "a message that holds the lock")
-    (monitor,) = (pid for pid, command in children_of(first.process.pid).items() if "monitor.py" in command)
+    (monitor,) = monitors_of(first.process.pid)
     os.kill(monitor, signal.SIGKILL)
     assert [reading.payloads() for reading in readings] == [["hold"], ["hold"]]
     for queue in ("lockfork", "locksolo"):

@@ -29,11 +29,12 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def children_of(pid: int) -> dict[int, str]:
-    """The processes that it started, and what ``ps`` shows of each."""
-    return {
-        int(child): command_line(int(child)) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    }
+def monitors_of(pid: int) -> list[int]:
+    """The processes that tell of a worker's life: one, or none for a moment."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child for child in children if "monitor.py" in command_line(child)]
+    return []
 
 
 def command_line(pid: int) -> str:

@@ -18,7 +18,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
-from celerypipe.redis.connection import Broken, Client, tried_again
+from celerypipe.redis.connection import Broken, Client, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
@@ -97,15 +97,17 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
             beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
-                said = "the bell is held by another activation"
+                reason = "the bell is held by another activation"
             else:
                 place.keeper.add(lease)
-                said = self._serve(client, lease, beginning)
+                reason = self._serve(client, lease, beginning)
             through = True
-            return said
+            return reason
         except Broken as error:
             # Never ring from here: a crash that rang itself would never end. The runner's watchdog rings.
             client.close()
+            if is_forbidden(error):  # the next one would be broken off too, and the one after that
+                return self._decline(client, mailbox, said(error))
             logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)
             return f"broken off: {error}"
         finally:
