@@ -29,10 +29,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from celerypipe.heartbeat.kin import Kin
+    from celerypipe.heartbeat.kin import Kin, end_group
 else:  # without its package, which nobody needs here
     sys.path.insert(0, os.path.dirname(__file__))
-    from kin import Kin
+    from kin import Kin, end_group
 
 #: Seconds between two beats.
 BEAT = 1.0
@@ -97,10 +97,7 @@ class Watched:
 
     def end(self) -> None:
         """Kill it, and the group that it leads, if it leads one."""
-        try:
-            if self.ours:
-                os.killpg(self.pid, _signal.SIGKILL)
-        except OSError:  # it leads none
+        if not (self.ours and end_group(self.pid)):  # it leads none
             self._kill()
 
     def _kill(self) -> None:
