@@ -19,6 +19,7 @@ from celerypipe import ConfigError, Message, NoWorker, Runner
 from celerypipe.redis.connection import Client, connect
 from tests.nodes import called, remote
 from tests.runs.pipelines import warped
+from tests.runs.reading import results
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.flower import running_flower
@@ -54,8 +55,8 @@ def guarded(private_redis: RedisServer, request: pytest.FixtureRequest) -> Itera
         password = PASSWORDS.get(name, "").replace("%21", "!")
         rules = [f">{password}" if rule.startswith(">") else rule for rule in rules]
         if namespace := getattr(request, "param", ""):
-            rules = [rule for rule in rules if rule[0] not in "~&"]
-            rules += [f"~celerypipe@{namespace}:*", f"&celerypipe@{namespace}:*"]
+            channels = [f"&celerypipe@{namespace}:celery:{rule[1:]}" for rule in rules if rule[0] == "&"]
+            rules = [*(rule for rule in rules if rule[0] not in "~&"), f"~celerypipe@{namespace}:*", *channels]
         admin.execute_command("ACL", "SETUSER", name, *(rules if name != "default" else [">4dm1n"]))
     guard = Guarded(private_redis, admin)
     yield guard
@@ -106,16 +107,10 @@ def test_the_users_of_a_namespace_do_with_what_begins_with_its_name(
     monkeypatch.setenv("CELERYPIPE_NAMESPACE", "team-a")
     worker = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False)
     worker.wait_for_text("ready.")
-    pipeline = warped("passthrough_identity", "remote")
-    assert [m.payload for m in Runner(guarded.url("runner")).stream(pipeline, map(Message, range(50)))] == list(
-        range(50)
-    )
+    url, pipeline = guarded.url("runner"), warped("passthrough_identity", "remote")
+    assert results(Runner(url), pipeline, range(50)) == list(range(50))
     with pytest.raises(NoWorker, match="no live worker serves queue 'elsewhere'"):
-        list(
-            Runner(guarded.url("runner")).stream(
-                warped("x", "elsewhere", limits={"on_no_worker": "fail"}), [Message(1)]
-            )
-        )
+        results(Runner(url), warped("x", "elsewhere", limits={"on_no_worker": "fail"}), [1])
     asked = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", "ping", "--timeout", "3"],
         cwd=ROOT,
