@@ -51,7 +51,9 @@ class Heartbeat:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin; :class:`ConfigError` says why that cannot be."""
+        """Begin, if it has not; :class:`ConfigError` says why that cannot be."""
+        if self._thread.is_alive():
+            return
         try:
             self._start()
         except OSError as error:
