@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from celerypipe import forks
 from celerypipe.contract.contract import Source
 from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
@@ -28,7 +29,7 @@ UNMADE = "its source could not make it; mend what that reads, and run the pipeli
 CUT_SHORT = "the source cannot go on after that: what it had not sent yet is missing"
 
 
-class Making(NamedTuple):
+class Reading(NamedTuple):
     """One message that is made by itself, and the number of the attempt."""
 
     make: Callable[[], Any]
@@ -49,7 +50,7 @@ class SourceStation(Station):
         self._position: Callable[[Message], Position | None] | None = None
         self._since: float | None = None
         #: What it is at work on since then, if that is one message by itself: the source can go on without it.
-        self._making: Making | None = None
+        self._reading: Reading | None = None
         #: Threads that hung in one message and were left behind; what they bring is nobody's.
         self._left = 0
         self._items: Iterator[Any] | None = None
@@ -100,7 +101,7 @@ class SourceStation(Station):
         self.finish()
 
     def check(self, now: float) -> None:
-        since, timeout, making = self._since, self.node.timeout, self._making
+        since, timeout, reading = self._since, self.node.timeout, self._reading
         if self._stopped:
             if since is not None:
                 self._leave_behind()
@@ -110,13 +111,13 @@ class SourceStation(Station):
         with self.lock:
             if self._since != since:
                 return  # it came just now
-            self._since = self._making = None
-            self._left += making is not None
+            self._since = self._reading = None
+            self._left += reading is not None
         self.course.forget(self._thread)
         text = f"{self.name}: {timeout} s exceeded ({now - since:.1f} s since its last message)"
         error = NodeTimeout(text, node=self.name)
-        if making is not None:
-            self._thread = self.course.spawn(self.name, self._live, self._left, making, error)
+        if reading is not None:
+            self._thread = self.course.spawn(self.name, self._live, self._left, reading, error)
             return
         self.tally.failed["timeout"] += 1
         self._cut_short(error)
@@ -124,14 +125,16 @@ class SourceStation(Station):
             self._stopped_at = now
             self._leave_behind()
 
-    def _live(self, era: int, making: Making | None = None, failed: NodeTimeout | None = None) -> None:
-        """Send its messages; ``making``: from the one that a thread before this one ``failed`` to make in time."""
+    def _live(self, era: int, reading: Reading | None = None, failed: NodeTimeout | None = None) -> None:
+        """Send its messages; ``reading``: from the one that a thread before this one ``failed`` to make in time."""
         try:
-            for found in self._messages(era, making, failed):
-                if self._stopped or self.course.over.is_set() or era != self._left:
-                    break
-                if found[0] is not None:
-                    self._send(found)
+            with forks.one_process(f"{self.name}: messages()"):
+                began = forks.generation
+                for found in self._messages(era, reading, failed):
+                    if self._stopped or self.course.over.is_set() or forks.generation != began or era != self._left:
+                        break
+                    if found[0] is not None:
+                        self._send(found)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source
             error = as_failure(raised, self.name, None)
             self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
@@ -142,13 +145,13 @@ class SourceStation(Station):
         if era == self._left and not self.course.over.is_set():
             self.finish()
 
-    def _messages(self, era: int, making: Making | None, failed: NodeTimeout | None) -> Iterator[list[Any]]:
+    def _messages(self, era: int, reading: Reading | None, failed: NodeTimeout | None) -> Iterator[list[Any]]:
         """Its messages, each by itself in a list, or None in the place of one that was given up.
 
         Who takes it out of the list has all of it, but for what the source keeps.
         """
         node = self.instance.node if self.instance is not None else None
-        if making is not None and failed is not None and (again := self._again(making, failed)) is not None:
+        if reading is not None and failed is not None and (again := self._again(reading, failed)) is not None:
             yield [self._made(era, again)]
         if self._items is None:
             self._items = iter(node.messages() if isinstance(node, Source) else self._feed)
@@ -164,20 +167,18 @@ class SourceStation(Station):
             finally:
                 self._since = None
             if apart is not None:
-                yield [self._made(era, Making(partial(apart.make, found.pop())))]
+                yield [self._made(era, Reading(partial(apart.make, found.pop())))]
+            elif isinstance(found[0], Message):
+                yield found
             else:
-                yield (
-                    found
-                    if isinstance(found[0], Message)
-                    else [self._made(era, Making(partial(self._checked, found[0])))]
-                )
+                yield [self._made(era, Reading(partial(self._checked, found[0])))]
 
-    def _begins(self, era: int, making: Making | None = None) -> bool:
+    def _begins(self, era: int, reading: Reading | None = None) -> bool:
         """It is at work from now on, and has its timeout for that; False: no more is wanted, or not of this thread."""
         with self.lock:
             if self._stopped or era != self._left:
                 return False
-            self._since, self._making = time.monotonic(), making
+            self._since, self._reading = time.monotonic(), reading
         return True
 
     def _ends(self, era: int) -> bool:
@@ -185,12 +186,12 @@ class SourceStation(Station):
         with self.lock:
             if era != self._left:
                 return False
-            self._since = self._making = None
+            self._since = self._reading = None
         return True
 
-    def _made(self, era: int, making: Making) -> Message | None:
+    def _made(self, era: int, reading: Reading) -> Message | None:
         """Make a message; None: it is given up, or nobody wants it any more."""
-        wanted: Making | None = making
+        wanted: Reading | None = reading
         while wanted is not None and self._begins(era, wanted):
             error: BaseException | None = None
             made: list[Message] = []
@@ -205,15 +206,15 @@ class SourceStation(Station):
             wanted = self._again(wanted, error)
         return None
 
-    def _again(self, making: Making, error: BaseException) -> Making | None:
+    def _again(self, reading: Reading, error: BaseException) -> Reading | None:
         """Wait until it is to be tried again; None: it is given up."""
-        delay = self.judge(error, making.attempt)
+        delay = self.judge(error, reading.attempt)
         if delay is None:
             # There is no message: this stands for it, and says which one in what became of it.
-            self.give_up(Message(creator=self.name), error, making.attempt, not_kept=UNMADE)
+            self.give_up(Message(creator=self.name), error, reading.attempt, not_kept=UNMADE)
             return None
         self.course.over.wait(delay)
-        return Making(making.make, making.attempt + 1)
+        return Reading(reading.make, reading.attempt + 1)
 
     def _checked(self, message: Any) -> Message:
         if not isinstance(message, Message):
