@@ -98,6 +98,8 @@ class Configured:
     served: Served
     exit_when_stuck: float | None
     autoscale: int
+    #: Seconds that what is at work has once the worker is told to end.
+    patience: float
     keyring: Keyring | None
 
     @classmethod
@@ -118,7 +120,8 @@ class Configured:
         served.load({name: config.path for config in configs for name in config.imports})
         knock(client_url(str(conf.broker_url)))
         autoscale = autoscale_option(options.get("autoscale"))
-        return cls(queues, configs, served, exit_when_stuck, autoscale, settings.keyring)
+        patience = float(conf.worker_soft_shutdown_timeout)
+        return cls(queues, configs, served, exit_when_stuck, autoscale, patience, settings.keyring)
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -166,6 +169,8 @@ class Settled:
             pool=pool,
             slots=slots,
             shutting_down=self.flag.is_raised,
+            urgent=self.flag.is_urgent,
+            patience=configured.patience,
             stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
@@ -255,8 +260,8 @@ class Present:
         self.worker = worker
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
-        self.watchdog = Watchdog(consumer.controller, withdraw)
-        self.keeper = PresenceKeeper(worker.redis_url, current, self.watchdog.look)
+        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work)
+        self.keeper = PresenceKeeper(worker.redis_url, current, self.watchdog.look, self.watchdog.see_off)
 
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""

@@ -15,7 +15,7 @@ from celerypipe.worker.served import Served
 
 def written(served: Served, worker: Worker, flag: str) -> str:
     """Return what a spawned process of this worker is told, in its environment."""
-    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life")
+    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life", "patience")
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
     limits = asdict(worker.limits)
@@ -29,6 +29,7 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
     worker = Worker(
         **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
         shutting_down=flag.is_raised,
+        urgent=flag.is_urgent,
         keyring=Settings.from_environment().keyring,
         limits=Limits(**plan["limits"]),
     )
