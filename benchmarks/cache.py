@@ -24,6 +24,7 @@ from celerypipe.definition.cache import CacheDefinition
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.keys import USUAL
+from celerypipe.redis.url import read_address
 from celerypipe.settings import CacheSettings
 
 COUNT = 10_000
@@ -128,7 +129,7 @@ def main() -> None:
     frame = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     with Server() as server, connect(server.url("unix")) as client:
         url = server.url("unix")
-        cache = ResultCache(url, settings=CacheSettings(bytes=4 << 30), keyring=None, say=print)
+        cache = ResultCache(read_address(url), settings=CacheSettings(bytes=4 << 30), keyring=None, say=print)
         asking = Asking(cache)
         print(f"{'':44}{'median/s':>12}{'best/s':>12}")
         kinds = iter(f"small {number}" for number in range(ROUNDS))

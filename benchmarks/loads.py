@@ -44,7 +44,9 @@ def _frame() -> Image:
 
 
 def _floats() -> Array:
-    return Array(np.random.default_rng(0).random(FLOATS, np.float32))
+    floats = np.random.default_rng(0).random(FLOATS, np.float32)
+    floats.flags.writeable = False  # it is sent many times, and nobody changes it: no copies
+    return Array(floats)
 
 
 TINY_LOAD = Load("100 B", lambda: TINY, 1200, 15000, 0)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from celery import Celery
 
-from celerypipe.redis.url import DEFAULT_REDIS_URL, broker_url
+from celerypipe.celery.broker import kombu_form
+from celerypipe.redis.url import DEFAULT_ADDRESS, read_address
 
 
 def plain_address(url: str) -> str:
     """The same server as kombu writes it, in a database where nothing of celerypipe lives."""
-    if url.startswith("unix://"):
-        return broker_url(f"unix://{urlsplit(url).path}?db=1")
-    return f"{url.rpartition('/')[0]}/1"
+    return str(kombu_form(replace(read_address(url), database=1))["url"])
 
 
 def make_app(url: str) -> Any:
@@ -30,4 +29,4 @@ def _same(text: str) -> str:
     return text
 
 
-app = make_app(os.environ.get("BENCHMARKS_PLAIN_URL", DEFAULT_REDIS_URL))
+app = make_app(os.environ.get("BENCHMARKS_PLAIN_URL", DEFAULT_ADDRESS.url))

@@ -2,7 +2,7 @@
 
 ======================================  ===========================================================================
 ``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://``, ``unix:///path/to.sock?db=0`` or
-                                        ``sentinel://host:26379,host:26379/master/0``
+                                        ``sentinel://host:26379,host:26379/master/0``; else ``CELERY_BROKER_URL``
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
 ``CELERYPIPE_ALLOW``                    folders that pipeline files, and pipelines sent to a worker here, may read and
                                         write besides their own, separated by ``:``
@@ -29,9 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from celerypipe.errors import ConfigError
-from celerypipe.redis.sentinel import SCHEME
+from celerypipe.folders import distinct, path_of
+from celerypipe.redis.address import Address
+from celerypipe.redis.secret import hidden
 from celerypipe.redis.signing import VARIABLE, Keyring
-from celerypipe.redis.url import client_url
+from celerypipe.redis.url import DEFAULT_ADDRESS, SCHEMES, read_address
 
 #: What a worker keeps of the files that are sent to it, where nothing is said.
 FILES_BYTES = 4 * 1024**3
@@ -40,6 +42,53 @@ CACHE_BYTES = 1024**3
 #: What may stand behind a number of bytes.
 SIZES = {"": 1, "b": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
 SIZES |= {f"{letter}{ending}": 1024**power for power, letter in enumerate("kmgt", 1) for ending in ("ib", "i")}
+
+
+#: The variables that say where Redis is, the first one first. The other one is Celery's, and may be another project's.
+REDIS_VARIABLE, BROKER_VARIABLE = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Where Redis is, and who said so; ``unheard``: what others said that does not count, a sentence each."""
+
+    address: Address | None = None
+    said_by: str = ""
+    unheard: tuple[str, ...] = ()
+
+    @classmethod
+    def find(
+        cls, given: str | None = None, environment: Mapping[str, str] = os.environ, *, option: str = "--redis"
+    ) -> RedisSettings:
+        """Ask the option, then the variables: the first one that says something counts, for runners and workers alike.
+
+        :class:`ConfigError` names who says something wrong.
+        """
+        found, unheard = cls(), list[str]()
+        said = [(option, given), *((name, environment.get(name)) for name in (REDIS_VARIABLE, BROKER_VARIABLE))]
+        for name, text in said:
+            if not text or not text.strip():
+                continue
+            foreign = name == BROKER_VARIABLE and _scheme(text) not in SCHEMES
+            if found.address is None and not foreign:
+                found = cls(_address(name, text), name)
+            elif found.address is None:
+                cure = f"if it is meant, write {REDIS_VARIABLE}=redis://host:6379/0"
+                unheard.append(f"{name} names no Redis and is left to the project that it belongs to; {cure}")
+            elif not foreign and not _names(text, found.address):
+                unheard.append(
+                    f"{name} names another Redis, {hidden(text)}: it is not heard, {found.said_by} comes first"
+                )
+        return cls(found.address, found.said_by, tuple(unheard))
+
+    @property
+    def or_default(self) -> Address:
+        """Where it is, or where it usually is."""
+        return self.address or DEFAULT_ADDRESS
+
+    def __str__(self) -> str:
+        by = f"named by {self.said_by}" if self.address is not None else "since nothing names another one"
+        return f"Redis: {self.or_default}, {by}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +104,16 @@ class CacheSettings:
     enabled: bool = True
 
     @property
-    def redis_url(self) -> str | None:
+    def redis(self) -> Address | None:
         """The Redis of its own, if it has one."""
-        is_redis = (self.url or "").startswith(("redis://", "rediss://", "unix://", f"{SCHEME}://"))
-        return self.url if is_redis else None
+        return read_address(self.url) if self.url and _scheme(self.url) in SCHEMES else None
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says. ``redis_url`` is None when it says nothing about Redis."""
+    """What the environment says."""
 
-    redis_url: str | None = None
+    redis: RedisSettings = RedisSettings()
     plugins: tuple[Path, ...] = ()
     worker_configs: Path = Path("worker_configs")
     shared_memory: bool = True
@@ -78,9 +126,8 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
-        url = environment.get("CELERYPIPE_REDIS_URL")
         plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
-        configs = Path(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
+        configs = path_of(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""))
         cache_url = environment.get("CELERYPIPE_CACHE_URL")
@@ -89,10 +136,10 @@ class Settings:
             _cache_url(cache_url) if cache_url else None,
             _yes("CELERYPIPE_CACHE", environment),
         )
-        files = Path(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
+        files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
-        redis_url = _address("CELERYPIPE_REDIS_URL", url) if url else None
-        return cls(redis_url, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
+        found = RedisSettings.find(None, environment)
+        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -101,7 +148,7 @@ def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, 
 
 
 def _folders(name: str, environment: Mapping[str, str]) -> tuple[Path, ...]:
-    return tuple(Path(part) for part in environment.get(name, "").split(os.pathsep) if part)
+    return distinct(path_of(part) for part in environment.get(name, "").split(os.pathsep) if part)
 
 
 def _yes(name: str, environment: Mapping[str, str]) -> bool:
@@ -122,9 +169,20 @@ def _bytes(name: str, environment: Mapping[str, str], default: int) -> int:
     return size
 
 
-def _address(name: str, url: str) -> str:
+def _scheme(url: str) -> str:
+    return url.strip().partition("://")[0].lower()
+
+
+def _names(text: str, address: Address) -> bool:
     try:
-        return client_url(url)
+        return read_address(text) == address
+    except ConfigError:
+        return False
+
+
+def _address(name: str, url: str) -> Address:
+    try:
+        return read_address(url)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
 
@@ -132,12 +190,9 @@ def _address(name: str, url: str) -> str:
 def _cache_url(url: str) -> str:
     """A place for results; what looks like a Redis has to be one."""
     scheme, colon, rest = url.partition("://")
-    if scheme in ("redis", "rediss", "unix", SCHEME, "redis+socket", "socket"):
-        return _address("CELERYPIPE_CACHE_URL", url)
+    if _scheme(url) in SCHEMES:
+        return _address("CELERYPIPE_CACHE_URL", url).url
     if not colon or not rest or not re.fullmatch(r"[a-z][a-z0-9+.:-]*", scheme):
         cure = f"file://{Path(url).absolute()}" if url.startswith(("/", ".", "~")) else "file:///var/cache/results"
-        _, at, place = url.rpartition("@")
-        raise ConfigError(
-            f"CELERYPIPE_CACHE_URL: {(f'***{at}' if at else '') + place!r} is no URL; write {cure} or s3://bucket/folder"
-        )
+        raise ConfigError(f"CELERYPIPE_CACHE_URL: {hidden(url)!r} is no URL; write {cure} or s3://bucket/folder")
     return url

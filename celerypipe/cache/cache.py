@@ -27,8 +27,9 @@ from celerypipe.cache.question import Claim, Computation, Question
 from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import CacheStore
 from celerypipe.cache.tier import Tier
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, said
-from celerypipe.redis.namespace import names_at
+from celerypipe.redis.keys import USUAL
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
 
@@ -47,22 +48,22 @@ CLOSING = 10.0
 
 
 class ResultCache:
-    """One per run; ``run`` is its id, for ``explain``. ``url``: the run's Redis, or None; nothing is asked of it yet.
+    """One per run; ``run`` is its id, for ``explain``. ``address``: of the run's Redis, which is asked nothing yet.
 
     After a fork the child has a cache of its own that begins anew.
     """
 
     def __init__(
         self,
-        url: str | None,
+        address: Address | None,
         *,
         settings: CacheSettings,
         keyring: Keyring | None,
         say: Callable[[str], None],
         run: str = "",
     ) -> None:
-        own = settings.redis_url
-        self._url = (own or url) if settings.enabled else None
+        own = settings.redis
+        self._address = (own or address) if settings.enabled else None
         self._tier_url = (settings.url or "") if settings.enabled and own is None else ""
         self._settings = settings
         self._keyring = keyring
@@ -80,9 +81,9 @@ class ResultCache:
         self._closed = self._stopping = self._away = self._ended_for_good = False
         self._waiting = 0
         self._look_again = self._every = 0.0
-        names = names_at(self._url or "")
+        names = self._address.names if self._address is not None else USUAL
         self._books = Books(self._run, self._say, self.stats, names)
-        seal, lane = Seal(self._keyring), Lane(self._url)
+        seal, lane = Seal(self._keyring), Lane(self._address)
         tier = Tier(self._tier_url, seal, self._books.say) if self._tier_url else None
         self._lane = lane
         self._keeping = Keeping(CacheStore(self._settings.bytes, names), seal, lane, tier, self._books, self._inbox.put)
@@ -98,7 +99,7 @@ class ResultCache:
         """
         if os.getpid() != self._process:
             self._begin()
-        if self._closed or not (self._url or self._tier_url) or (self._away and not self._tier_url):
+        if self._closed or not (self._address or self._tier_url) or (self._away and not self._tier_url):
             with self._lock:
                 self.stats.misses += 1
             question.answer(None if question.peeks else Claim())
@@ -203,11 +204,11 @@ class ResultCache:
 
     def _connect(self) -> None:
         """See whether Redis is there, or is back."""
-        if self._url is None or self._keeping.present or time.monotonic() < self._look_again or self._stopping:
+        if self._address is None or self._keeping.present or time.monotonic() < self._look_again or self._stopping:
             return
         try:
             if self._client is None:
-                self._client = connect(self._url, name="celerypipe-cache", timeout=PATIENCE)
+                self._client = connect(self._address, name="celerypipe-cache", timeout=PATIENCE)
             answer = self._client.together(("INFO", "memory"))[0]
         except Exception as error:  # noqa: BLE001  # also what is wrong with its address: no reason to end a run
             self._lost(error)

@@ -14,6 +14,7 @@ import msgspec
 from celerypipe import codec
 from celerypipe.errors import CodecError
 from celerypipe.message.message import Message
+from celerypipe.message.ownership import own
 from celerypipe.message.payload import Object
 
 #: Classes whose equal values are the same to the last bit; all others are compared as they would travel.
@@ -52,11 +53,11 @@ def kept(outputs: Sequence[Message], parent: Message) -> Kept:
     """Return what is kept; nothing of it changes when the outputs do. :class:`CodecError` names what cannot travel."""
     forms, messages = [], []
     for output in outputs:
-        form, own = _form(output, parent)
+        form, added = _form(output, parent)
         forms.append(form)
         # No id and no time of birth: equal results are equal bytes.
         version = -1 if form.version else output.version
-        messages.append(Message(output.payload, own, version=version, id="", created_at=0.0))
+        messages.append(Message(output.payload, added, version=version, id="", created_at=0.0))
     written = codec.encode_apart(messages)
     if written.elsewhere is not None:
         raise CodecError("its payload is not here")
@@ -69,14 +70,14 @@ def restored(forms: Sequence[Form], messages: Sequence[Message], parent: Message
     """Return outputs as the node would have made them from this input. They are to be stamped as any outputs are."""
     found = []
     for form, message in zip(forms, messages, strict=True):
-        own = message.meta
+        added = message.meta
         meta: Mapping[str, Any]
         if form.everything:
-            meta = {**parent.meta, **own}
+            meta = {**own(parent.meta), **added}
         elif form.inherited:
-            meta = {**{key: parent.meta[key] for key in form.inherited if key in parent.meta}, **own}
+            meta = {**own({key: parent.meta[key] for key in form.inherited if key in parent.meta}), **added}
         else:
-            meta = dict(own)
+            meta = dict(added)
         found.append(
             Message(
                 message.payload,
@@ -91,17 +92,17 @@ def restored(forms: Sequence[Form], messages: Sequence[Message], parent: Message
 def _form(output: Message, parent: Message) -> tuple[Form, dict[str, Any]]:
     meta = output.meta
     if meta is parent.meta:
-        same, own = set(parent.meta), {}
+        same, added = set(parent.meta), {}
     else:
         same = {key for key in parent.meta if key in meta and _same(meta[key], parent.meta[key])}
-        own = {key: value for key, value in meta.items() if key not in same}
+        added = {key: value for key, value in meta.items() if key not in same}
     # A copy of the input has all of its notes, if perhaps other values in some; so it will have those of another input.
     everything = (bool(same) or not parent.meta) and meta.keys() >= parent.meta.keys()
     inherited = [key for key in meta if key in same and type(key) is str]
     if not everything:
-        own = {key: value for key, value in meta.items() if key not in inherited}
+        added = {key: value for key, value in meta.items() if key not in inherited}
     timers = all(output.timers.get(name) == seconds for name, seconds in parent.timers.items())
-    return Form(everything, inherited, output.version == parent.version, timers, type(meta) is Object), own
+    return Form(everything, inherited, output.version == parent.version, timers, type(meta) is Object), added
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.secret import hidden_in
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +25,8 @@ Work = Callable[[], None]
 class Lane:
     """A few threads, each with a client of its own. They start with the first work and end with :meth:`close`."""
 
-    def __init__(self, url: str | None) -> None:
-        self._url = url
+    def __init__(self, address: Address | None) -> None:
+        self._address = address
         self._works: SimpleQueue[Work | None] = SimpleQueue()
         self._mine = threading.local()
         self._threads: list[threading.Thread] = []
@@ -35,7 +37,8 @@ class Lane:
     def client(self) -> Client:
         """The client of the thread that asks."""
         if not hasattr(self._mine, "client"):
-            self._mine.client = connect(self._url or "", name="celerypipe-cache")
+            assert self._address is not None  # noqa: S101  # asked for where there is a Redis
+            self._mine.client = connect(self._address, name="celerypipe-cache")
         client: Client = self._mine.client
         return client
 
@@ -57,7 +60,7 @@ class Lane:
         try:
             found = work()
         except Exception as error:  # noqa: BLE001  # what a tier raises is its own; it is a miss, or is not kept
-            logger.debug("the result cache could not do it: %s", error)
+            logger.debug("the result cache could not do it: %s", hidden_in(str(error)))
         try:
             then(found)
         finally:

@@ -22,6 +22,7 @@ from celerypipe.catalogue.told import default_digest
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
+from celerypipe.folders import distinct
 
 __all__ = ["Argument", "Catalogue", "Listing", "complaints_from_schema"]
 
@@ -81,6 +82,7 @@ class Listing:
             "mark": self.mark,
             "type": self.type,
             "stateful": self.node.stateful,
+            "writable": self.node.writable,
             "snapshots": takes_snapshots(self.node),
             "batches": self.batches,
             "version": self.node.version,
@@ -123,7 +125,7 @@ class Catalogue:
     """All nodes that can be found from here. Short marks go by type, so a source and a sink may share one."""
 
     def __init__(self, plugins: Sequence[Path] = ()) -> None:
-        self.plugins = tuple(plugins)
+        self.plugins = distinct(plugins)
         self._loaded: dict[Plugin, Listing] = {}
 
     def find(self, mark: str, type: str | None = None) -> Listing:

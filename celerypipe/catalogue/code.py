@@ -11,13 +11,24 @@ import sys
 import time
 import weakref
 from pathlib import Path
+from typing import NamedTuple
 
 from blake3 import blake3
 
-from celerypipe.catalogue.project import Look, is_installed, project_of
+from celerypipe.catalogue.project import Look, Project, is_installed, project_of
 from celerypipe.catalogue.text import OURS, without_others
 from celerypipe.contract.contract import Node
 from celerypipe.version import VERSION
+
+
+class Located(NamedTuple):
+    """Where the source of a node is: a file of a project, the name of its module there, and its own name in that."""
+
+    file: Path
+    project: Project
+    module: str
+    own: str
+
 
 #: Nanoseconds that one look at files is good for: a worker asks for all its marks at once.
 LOOK_LASTS = 2 * 10**9
@@ -44,6 +55,13 @@ def code_of(node: type[Node]) -> str:
     code, files = known
     # A helper module that was edited may have been reloaded, in a notebook, without its node being made anew.
     return code if all(_written(file) <= node.defined_at for file in files) else ""
+
+
+def code_at(place: Located) -> str:
+    """Return what :func:`code_of` says of a node once its source is imported as it is now; nothing is imported."""
+    hasher = blake3()
+    known = _feed(hasher, Look(time.time_ns()), place, set(), sys.maxsize)
+    return f"source {hasher.hexdigest()}" if known else ""
 
 
 def meta_of(node: type[Node]) -> list[str]:
@@ -75,7 +93,7 @@ def _of_source(node: type[Node]) -> tuple[str, frozenset[Path]]:
         file = _file_of(cls)
         if cls is not node and (file is None or _is_installed(cls, file)):
             hasher.update(f"{cls.__qualname__} {cls.__dict__.get('version', '')}\n".encode())
-        elif file is None or not _feed(hasher, look, cls, file, files, node.defined_at):
+        elif file is None or not _feed(hasher, look, _located(cls, file), files, node.defined_at):
             return "", frozenset()
     return f"source {hasher.hexdigest()}", frozenset(files)
 
@@ -92,21 +110,25 @@ def _file_of(cls: type) -> Path | None:
     return Path(file).absolute() if file and file.endswith(".py") else None
 
 
+def _located(cls: type, file: Path) -> Located:
+    return Located(file, *project_of(sys.modules[cls.__module__], file), cls.__qualname__)
+
+
 def _is_installed(cls: type, file: Path) -> bool:
     return is_installed(project_of(sys.modules[cls.__module__], file)[0].folder)
 
 
-def _feed(hasher: blake3, look: Look, cls: type, file: Path, files: set[Path], defined_at: int) -> bool:
-    """Take in a class and all files that it uses and that are not in ``files``; False: what runs is not known."""
+def _feed(hasher: blake3, look: Look, place: Located, files: set[Path], defined_at: int) -> bool:
+    """Take in a node and all files that it uses and that are not in ``files``; False: what runs is not known."""
+    file, project, name, own = place
     if file in files:
         return True
     source = look.source(file)
     files.add(file)
     if source is None or source.written > defined_at:
         return False
-    project, name = project_of(sys.modules[cls.__module__], file)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    text, imports = without_others(source, cls.__qualname__.partition(".")[0])
+    text, imports = without_others(source, own.partition(".")[0])
     used = look.used(project, package, imports)
     if any(each.file == file for each in used):  # what it uses may use the rest of its own file
         text, used = source.text, look.used(project, package, source.imports)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from celerypipe.catalogue.modules import splits
@@ -30,17 +30,23 @@ def version_of_mark(mark: str) -> str | None:
             return _version_of(sys.modules[name], path)
         file = _file_of(name)
         if file is not None:
-            return _version_in(_definitions(file), path)
+            return _version_in(definitions_in(file), path)
+    return None
+
+
+def file_of_mark(mark: str) -> tuple[Path, str, Sequence[str]] | None:
+    """Return the file of a dotted mark, the name of its module, and the path in that; None: it is not here."""
+    for name, path in splits(mark):
+        file = _file_of(name)
+        if file is not None:
+            return file, name, path
     return None
 
 
 def definition_of_mark(mark: str) -> tuple[Definition, Sequence[Definition]] | None:
     """Return the source of a dotted mark's class or function, and what stands beside it; None: it is not here."""
-    for name, path in splits(mark):
-        file = _file_of(name)
-        if file is not None:
-            return _definition_in(_definitions(file), path)
-    return None
+    found = file_of_mark(mark)
+    return _definition_in(definitions_in(found[0]), found[2]) if found is not None else None
 
 
 def _definition_in(
@@ -56,7 +62,7 @@ def _definition_in(
 
 def version_in_file(file: Path) -> str | None:
     """Return the version of the one node in a plugin's file; None: not known."""
-    classes = [each for each in _definitions(file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
+    classes = [each for each in definitions_in(file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
     return _version_of_class(classes[0], classes) if len(classes) == 1 else None
 
 
@@ -84,7 +90,8 @@ def _file_of(module: str) -> Path | None:
     return None
 
 
-def _definitions(file: Path) -> list[Definition]:
+def definitions_in(file: Path) -> list[Definition]:
+    """Return the classes and functions at the top of a file; none of one that cannot be read."""
     try:
         return _parsed(file, file.stat().st_mtime_ns)
     except (OSError, SyntaxError, ValueError):  # its worker says what is wrong with it
@@ -110,12 +117,24 @@ def _version_in(definitions: Sequence[Definition], path: Sequence[str]) -> str |
     return _version_of_class(found[0], found[1])
 
 
-def _version_of_class(found: ast.ClassDef, others: Sequence[Definition]) -> str | None:
+def own_version(found: Definition) -> str | None:
+    """Return the version that a class or function declares itself, empty if it declares none; None: not known."""
+    if isinstance(found, ast.FunctionDef):
+        return _version_of_function(found)
+    return next(_assigned_versions(found), "")
+
+
+def _assigned_versions(found: ast.ClassDef) -> Iterator[str | None]:
     for statement in found.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             if any(isinstance(each, ast.Name) and each.id == "version" for each in targets):
-                return _text(statement.value)
+                yield _text(statement.value)
+
+
+def _version_of_class(found: ast.ClassDef, others: Sequence[Definition]) -> str | None:
+    for version in _assigned_versions(found):
+        return version
     bases = list(map(name_of, found.bases))
     for base in bases:
         parent = next((each for each in others if each.name == base and each is not found), None)

@@ -10,10 +10,12 @@ from typing import Any
 
 from celerypipe import forks
 from celerypipe.catalogue.catalogue import Listing
+from celerypipe.catalogue.cure import CURE, is_refused_write
 from celerypipe.catalogue.text import OURS
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
+from celerypipe.message.ownership import as_sent, read_only, writable
 
 #: Characters of an exception's text, and of a whole traceback, that are passed on: the rest is for nobody to read.
 LONGEST_TEXT, LONGEST_TRACE = 8 * 1024, 32 * 1024
@@ -45,7 +47,8 @@ class Instance:
         """
         if self.node is not None:
             return self.node
-        node = self.listing.create(self.configuration, name=self.name, folder=self.folder)
+        give = writable if self.listing.node.writable else read_only
+        node = self.listing.create(give(self.configuration), name=self.name, folder=self.folder)
         if isinstance(node, Sink):
             node.record = self.record
         for moment in (node.configure, node.warmup):
@@ -70,14 +73,37 @@ class Instance:
         node, before = self.node, forks.generation
         try:
             if isinstance(node, Proc):
-                return as_messages(node.update(message), self.name or self.listing.mark)
+                return as_messages(node.update(self.given(message)), self.name or self.listing.mark)
             if isinstance(node, Sink):
-                node.update(message)
+                node.update(self.given(message))
                 return []
+        except Exception as error:
+            self.advise(error)
+            raise
         finally:
             if forks.generation != before:
                 forks.end(f"{self.name or self.listing.mark}: update()")
         raise _no_receiver(self.listing)
+
+    def update_once(self, message: Message, key: str) -> None:
+        """Hand a message over to a sink in a run that can be resumed."""
+        node = self.node
+        assert isinstance(node, Sink)  # noqa: S101  # whoever has a key looked
+        with forks.one_process(f"{self.name or self.listing.mark}: update()"):
+            try:
+                node.update_once(self.given(message), key)
+            except Exception as error:
+                self.advise(error)
+                raise
+
+    def given(self, message: Message) -> Message:
+        """Return a message as the node gets it: one that says it writes has all of it for itself."""
+        return writable(message) if self.listing.node.writable else message
+
+    def advise(self, error: Exception) -> None:
+        """Add to an error of the node how it is mended, if that is known."""
+        if not self.listing.node.writable and is_refused_write(error):
+            error.add_note(CURE)
 
     def destroy(self) -> None:
         """Let go of the node; what its ``destroy`` raises is logged, since nothing waits for it any more."""
@@ -105,7 +131,8 @@ def as_messages(output: Any, name: str) -> list[Message]:
     if isinstance(output, Message):
         return [output]
     if isinstance(output, Iterable) and not isinstance(output, (str, bytes, Mapping)):
-        messages = list(output)
+        # A generator may change what it has sent already before all of it is out.
+        messages = list(output) if isinstance(output, list | tuple) else [as_sent(item) for item in output]
         for number, item in enumerate(messages):
             if not isinstance(item, Message):
                 raise NodeFailed(
@@ -122,14 +149,15 @@ def as_messages(output: Any, name: str) -> list[Message]:
 
 
 def brief(error: BaseException) -> str:
-    """Say an exception by its type and the beginning of its text; our own errors speak for themselves."""
+    """Say an exception by its type, the beginning of its text and our advice; our own errors speak for themselves."""
     try:
         text = _cut(str(error))
     except Exception:  # noqa: BLE001  # user code, which must not take the activation with it
         text = "its text cannot be had, for its __str__ failed"
     if isinstance(error, CelerypipeError):
         return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{said}; {CURE}" if CURE in getattr(error, "__notes__", ()) else said
 
 
 def trace(error: BaseException) -> str:
@@ -174,23 +202,26 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produc
     outputs is the failure of all, since running them once more, one by one, would not make the node right.
     """
     node, name = instance.node, instance.name or instance.listing.mark
-    if isinstance(node, Sink):
-        with forks.one_process(f"{name}: update_batch()"):
-            node.update_batch(list(messages))
-        return [[] for _ in messages]
-    if not isinstance(node, Proc):
+    if not isinstance(node, Proc | Sink):
         raise _no_receiver(instance.listing)
     with forks.one_process(f"{name}: update_batch()"):
-        outputs = node.update_batch(list(messages))
+        try:
+            outputs = node.update_batch([instance.given(message) for message in messages])
+        except Exception as error:
+            instance.advise(error)
+            raise
+        if isinstance(node, Sink):
+            return [[] for _ in messages]
         try:
             outputs = one_each(outputs, len(messages), name)
         except NodeFailed as error:
             return [error for _ in messages]
-        return [_outcome(output, name) for output in outputs]
+        return [_outcome(output, name, instance) for output in outputs]
 
 
-def _outcome(output: object, name: str) -> Produced:
+def _outcome(output: object, name: str, instance: Instance) -> Produced:
     try:
         return as_messages(output, name)
     except Exception as error:  # noqa: BLE001  # what a generator raises is the failure of its own message
+        instance.advise(error)
         return error

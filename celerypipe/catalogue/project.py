@@ -50,11 +50,15 @@ def project_of(module: ModuleType, file: Path) -> tuple[Project, str]:
     """Return the project of a module, and the module's own name in it."""
     spec = module.__spec__
     name = spec.name if spec is not None else module.__name__
-    if name == "__main__":
-        name = file.stem
+    top = name.partition(".")[0]
+    if top.startswith(PLUGIN):
+        return Project(Path(sys.modules[top].__path__[0]), top, is_folder=True), name
+    return project_at(file.stem if name == "__main__" else name, file)
+
+
+def project_at(name: str, file: Path) -> tuple[Project, str]:
+    """Return the project of a module by its name and file, and the module's own name in it; not for plugins."""
     parts = name.split(".")
-    if parts[0].startswith(PLUGIN):
-        return Project(Path(sys.modules[parts[0]].__path__[0]), parts[0], is_folder=True), name
     above = parts if file.name == "__init__.py" else parts[:-1]
     if [each.name for each in reversed(file.parents[: len(above)])] != above:
         return Project(file.parent, file.stem), file.stem  # loaded by hand under another name

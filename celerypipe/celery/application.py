@@ -7,15 +7,21 @@ says (:mod:`celerypipe.worker.boot`, named here as a string so that only a worke
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 from celery import Celery
+from celery.loaders.app import AppLoader
+from click.core import ParameterSource
 
+from celerypipe.celery.broker import kombu_form
 from celerypipe.errors import ConfigError
+from celerypipe.redis.address import Address
 from celerypipe.redis.line import KEEP_ALIVE
-from celerypipe.redis.url import DEFAULT_REDIS_URL, broker_url
+from celerypipe.redis.url import DEFAULT_ADDRESS
+from celerypipe.settings import BROKER_VARIABLE, RedisSettings
 
 #: Every process agrees on these: runner, worker, Flower.
 SHARED: dict[str, Any] = {
@@ -78,36 +84,87 @@ EXIT_WHEN_STUCK = click.Option(
 )
 
 
-def make_app(environment: MutableMapping[str, str]) -> Celery:
-    """Return a Celery application for the Redis that the environment names.
+class Loader(AppLoader):  # type: ignore[misc]  # celery ships no types
+    """What Celery reads settings by. Those of another project, named in the environment, are not ours."""
 
-    ``celery -b URL`` arrives as ``CELERY_BROKER_URL`` and wins over ``CELERYPIPE_REDIS_URL``. A URL that is none of
-    Redis is left as it is: whoever connects complains, an import does not.
+    def read_configuration(self, env: str = "") -> None:
+        """Called for the module that ``CELERY_CONFIG_MODULE`` names."""
+
+
+class Application(Celery):  # type: ignore[misc]  # celery ships no types
+    """A Celery application that hears no variables of Celery's: they are there for every project on the machine.
+
+    Celery itself looks at them again and again, before its own settings.
     """
-    given = environment.get("CELERY_BROKER_URL")
-    if given:
-        # Celery reads the variable itself, again and again, and knows no unix://.
-        environment["CELERY_BROKER_URL"] = _as_broker_url(given)
-    app = Celery(
+
+    backend_cls = "disabled"
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to consume by."""
+        return super().connection_for_read(url or self.conf["broker_url"], **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Return a connection to publish by."""
+        return super().connection_for_write(url or self.conf["broker_url"], **options)
+
+    def connection(self, hostname: str | None = None, **options: Any) -> Any:
+        """Return a connection."""
+        return self.connection_for_write(hostname, **options)
+
+    def serve(self, address: Address) -> None:
+        """Make an address the one that it connects to."""
+        form = kombu_form(address)
+        options = {**SHARED["broker_transport_options"], **form["transport_options"]}
+        self.conf.update(broker_url=form["url"], broker_use_ssl=form["ssl"], broker_transport_options=options)
+
+
+def make_app(environment: Mapping[str, str]) -> Application:
+    """Return a Celery application for the Redis that the command line or the environment names.
+
+    With a wrong address an import goes on: whoever connects complains. A command of Celery ends with one line.
+    """
+    app = Application(
         "celerypipe",
+        loader="celerypipe.celery.application:Loader",
         include=["celerypipe.worker.boot"],
         amqp="celerypipe.celery.broker:Broker",
         events="celerypipe.celery.events:PatientEvents",
         log="celerypipe.worker.streams:StreamLog",
+        fixups=(),  # a project of Django is another one, too
         set_as_current=False,
     )
     app.user_options["worker"].add(EXIT_WHEN_STUCK)
     app.conf.update(SHARED)
     app.conf.update(WORKER)
-    app.conf.broker_url = _as_broker_url(given or environment.get("CELERYPIPE_REDIS_URL") or DEFAULT_REDIS_URL)
+    address = DEFAULT_ADDRESS
+    try:
+        address = named_redis(environment).or_default
+    except ConfigError as error:
+        if _celery_command() is not None:
+            sys.stderr.write(f"celerypipe: {error}\n")
+            raise SystemExit(os.EX_CONFIG) from None
+    app.serve(address)
     return app
 
 
-def _as_broker_url(url: str) -> str:
-    try:
-        return broker_url(url)
-    except ConfigError:
-        return url
+def named_redis(environment: Mapping[str, str]) -> RedisSettings:
+    """Return where Redis is by the command line of Celery, else by the environment.
+
+    Celery writes ``-b URL`` into ``CELERY_BROKER_URL``, and so it does with what it finds in ``BROKER_URL``.
+    """
+    command = _celery_command()
+    if command is None or not command.params.get("broker"):
+        return RedisSettings.find(None, environment)
+    typed = command.get_parameter_source("broker") is ParameterSource.COMMANDLINE
+    own = {name: value for name, value in environment.items() if name != BROKER_VARIABLE}
+    return RedisSettings.find(command.params["broker"] if typed else None, own, option="-b")
+
+
+def _celery_command() -> click.Context | None:
+    """The command line of Celery, if that runs."""
+    context = click.get_current_context(silent=True)
+    root = context.find_root() if context is not None else None
+    return root if root is not None and "result_backend" in root.params else None
 
 
 app = make_app(os.environ)

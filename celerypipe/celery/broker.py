@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
@@ -23,7 +24,9 @@ from kombu.transport import redis
 from redis import ConnectionError, Redis, TimeoutError
 
 from celerypipe.celery.refused import keep_apart
-from celerypipe.redis.sentinel import SCHEME, Sentinels
+from celerypipe.redis.address import Address, credentials, place
+from celerypipe.redis.secret import hidden
+from celerypipe.redis.sentinel import asking
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -118,17 +121,7 @@ class Channel(redis.Channel):
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):
-    """A channel to the master that Sentinels know; its name stands in the URL, before the database."""
-
-    min_other_sentinels = 0
-
-    @property
-    def master_name(self) -> str:
-        """Asked for by kombu where it connects."""
-        return str(self.connection.client.virtual_host).partition("/")[0]
-
-    def _prepare_virtual_host(self, vhost: Any) -> int:
-        return int(str(vhost).partition("/")[2] or 0)
+    """A channel to the master that Sentinels know."""
 
 
 class Transport(redis.Transport):
@@ -153,27 +146,40 @@ class Connection(StockConnection):
     Not by the setting ``broker_transport``: kombu does not hear it for the URL of a unix socket.
     """
 
-    def __init__(self, hostname: Any = "localhost", *args: Any, **options: Any) -> None:
-        if isinstance(hostname, str) and hostname.startswith(f"{SCHEME}://"):
-            hostname, options["transport_options"] = _for_kombu(hostname, options.get("transport_options"))
-        super().__init__(hostname, *args, **options)  # type: ignore[no-untyped-call]  # kombu's
-
     def get_transport_cls(self) -> Any:
         """Return the class of the transport."""
         found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
         return OURS.get(found, found)
 
     def info(self) -> dict[str, Any]:
-        """Return what ``inspect stats`` and Flower show: of a unix socket kombu takes the password for its name."""
+        """Return what ``inspect stats`` and Flower show, without what is secret in it.
+
+        Of a unix socket kombu takes the password for its name; the URLs of other Sentinels it shows as they are.
+        """
         found: dict[str, Any] = super().info()  # type: ignore[no-untyped-call]  # kombu's
         found["hostname"] = str(found.get("hostname") or "").rpartition("@")[2]
+        found["alternates"] = [hidden(str(each)) for each in found.get("alternates") or ()]
+        for name, secret in (("transport_options", "sentinel_kwargs"), ("ssl", "ssl_password")):
+            if isinstance(found.get(name), dict):
+                found[name] = {key: value for key, value in found[name].items() if key != secret}
         return found
 
 
-def _for_kombu(url: str, options: Any) -> tuple[str, dict[str, Any]]:
-    """Return a URL that kombu can read, and the options with what stood behind its question mark."""
-    sentinels = Sentinels.parse(url)
-    return replace(sentinels, options=()).broker_url(), {**(options or {}), "sentinel_kwargs": sentinels.asking}
+def kombu_form(address: Address) -> dict[str, Any]:
+    """Return an address as kombu takes it: a ``url`` that names the place, and what only its options can say."""
+    options: dict[str, Any] = {}
+    tls: dict[str, Any] | bool = False
+    who = credentials(address)
+    if address.path:
+        url = f"redis+socket://{who}{quote(address.path)}?virtual_host={address.database}"
+    elif (sentinels := address.sentinels) is not None:
+        options = {"master_name": sentinels.master, "min_other_sentinels": 0, "sentinel_kwargs": asking(sentinels)}
+        url = ";".join(f"sentinel://{who}{place(*each)}/{address.database}" for each in sentinels.places)
+    else:
+        url = replace(address, tls=None).url
+        if address.tls is not None:  # kombu encrypts nothing unless it is told how
+            url, tls = f"rediss{url.removeprefix('redis')}", address.tls.options()
+    return {"url": url, "ssl": tls, "transport_options": options}
 
 
 class Broker(AMQP):  # type: ignore[misc]  # celery ships no types

@@ -1,21 +1,26 @@
-"""Celery's pool of processes, which tells how a child ended, and replaces one when its nodes say so.
+"""Celery's pool of processes, which tells that a child began and how it ended, and replaces one when its nodes say so.
 
-Celery itself only logs it, and says it of a task ten seconds later; here somebody waits for the task's messages.
+Celery itself only logs the end, and says it of a task ten seconds later; here somebody waits for the task's messages.
 (The name of this module is that of the pool: a worker's presence says it.)
 """
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
 
 from billiard.pool import EX_RECYCLE
 from celery.concurrency import asynpool, prefork
 from celery.utils.dispatch import Signal
 
+#: Sent in the worker's own process with the ``pid`` of a child that began.
+child_began = Signal(name="child_began", providing_args={"pid"})
 #: Sent in the worker's own process, in its event loop, with the ``pid`` and the exit ``status`` of a child that ended.
 child_ended = Signal(name="child_ended", providing_args={"pid", "status"})
 
@@ -28,10 +33,15 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
 
     #: Why this process is to end before its next task; empty: it is not.
     retiring = ""
+    #: Does it wait for a task?
+    idle = False
 
     def on_loop_start(self, pid: int) -> None:
         """Called in the new process; what its loop looks at is read after this."""
         super().on_loop_start(pid)
+        _may_have_children()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, _told)
         self.maxtasks = self.max_memory_per_child = None
         wait: Callable[[], Any] = getattr(self, "wait_for_job")  # noqa: B009  # billiard sets it where mypy cannot see
 
@@ -39,9 +49,24 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
             if Child.retiring:
                 logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
                 sys.exit(EX_RECYCLE)  # what waits in its pipe is for the one that replaces it
-            return wait()
+            Child.idle = True
+            try:
+                return wait()
+            finally:
+                Child.idle = False
 
         self.wait_for_job = wait_for_job
+
+
+def _may_have_children() -> None:
+    """Let nodes start processes, as in any process: a daemon may not, and a spawned one gets a key that can travel.
+
+    This process ends without waiting for them. They are in a group that it leads, and whoever watches it ends them.
+    """
+    os.setpgid(0, 0)
+    config: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]  # billiard's too
+    config["daemon"] = False
+    config["authkey"] = AuthenticationString(bytes(config["authkey"]))
 
 
 def retire(why: str) -> None:
@@ -49,10 +74,30 @@ def retire(why: str) -> None:
     Child.retiring = Child.retiring or why
 
 
+def is_retiring() -> bool:
+    """Is this pool process to end before its next task?"""
+    return bool(Child.retiring)
+
+
+def _told(number: int, _frame: object) -> None:
+    """Stand in for billiard's handler, which raises in the middle of whatever a node does.
+
+    A supervisor may tell all processes of a worker to end at once (systemd does), Flower one that is at work.
+    """
+    retire(f"because it got {signal.Signals(number).name}")
+    if Child.idle:
+        sys.exit(EX_RECYCLE)
+
+
 class Pool(asynpool.AsynPool):  # type: ignore[misc]  # celery ships no types
     """The processes."""
 
     Worker = Child
+
+    def _create_worker_process(self, i: int) -> Any:
+        child = super()._create_worker_process(i)
+        child_began.send(sender=self, pid=child.pid)
+        return child
 
     def _join_exited_workers(self, shutdown: bool = False) -> Any:
         children = list(self._pool)

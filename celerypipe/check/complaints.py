@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
-from celerypipe.check.demands import cannot_keep, demands
+from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
@@ -82,6 +82,16 @@ def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
                 f"{place}: what {node.name!r} sends goes nowhere; link it to a node, or read it with Runner.stream"
             )
         found += _notes_of_warped(node, place, known) if node.warped else _notes_of_local(node, place, known)
+    return found
+
+
+def remarks(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -> list[str]:
+    """Return what is as it was meant, and good to know; a complaint is made of a class that is not there."""
+    found = []
+    for index, node in enumerate(pipeline.nodes):
+        with contextlib.suppress(ConfigError):
+            if is_known_here(node, catalogue, local=local) and catalogue.find(node.mark, node.type).node.writable:
+                found.append(f"pipeline.nodes[{index}].mark: {node.mark}: {WRITES}")
     return found
 
 

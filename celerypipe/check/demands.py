@@ -38,6 +38,10 @@ def cannot_keep(*, stateful: bool) -> str:
     return "is for a node whose result depends on its message alone, and this one is stateful; leave it out"
 
 
+#: What is said of a node that writes into what it is given.
+WRITES = "it says writable = True, so all arrays that it is given are copied for it; other nodes get them read-only"
+
+
 def lacks_slots(pinned: int, slots: Mapping[str, int]) -> str:
     """Say that a worker would have no slot left with so many nodes pinned to it; empty: each has.
 

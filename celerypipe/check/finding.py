@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.mailbox.presence import Presence, stranger
+from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
-from celerypipe.redis.url import without_password
 
 #: ``error``: the run would fail or never end; ``warning``: it may run worse than its author thinks; ``note``: good to
 #: know.
@@ -41,18 +41,20 @@ class Scene:
 
     ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
     seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
-    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here. ``keyring``:
+    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here; ``codes``:
+    node → its code by its source here, as far as that is known. ``keyring``:
     what the run signs with.
     """
 
     pipeline: Pipeline
-    url: str
+    address: Address
     server: Mapping[str, Any]
     workers: tuple[Presence, ...]
     latency: float
     offset: float
     budget: int
     declared: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, str] = field(default_factory=dict)
     keyring: Keyring | None = None
 
     def workers_of(self, queue: str) -> list[Presence]:
@@ -70,10 +72,9 @@ class Scene:
     @property
     def redis_cli(self) -> str:
         """The command line that reaches this Redis, without its password."""
-        parts = urlsplit(self.url)
-        if parts.scheme in ("redis", "rediss"):
-            return f"redis-cli -u {without_password(self.url)}"
-        if parts.scheme != "unix":  # whatever leads to it, redis-cli does not know it
+        address = self.address
+        if address.host:
+            return f"redis-cli -u {address}"
+        if not address.path:  # redis-cli knows nothing of Sentinels
             return "redis-cli"
-        database = parse_qs(parts.query).get("db", ["0"])[0]
-        return f"redis-cli -s {parts.path}" + (f" -n {database}" if database != "0" else "")
+        return f"redis-cli -s {shlex.quote(address.path)}" + (f" -n {address.database}" if address.database else "")

@@ -15,12 +15,14 @@ import redis
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.declaration import version_in_file, version_of_mark
+from celerypipe.catalogue.here import code_of_mark, code_of_plugin
 from celerypipe.check import server
 from celerypipe.check.finding import Finding, Scene
-from celerypipe.check.workers import findings, missing, named
+from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import foreign, read_presences
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.version import VERSION
@@ -32,14 +34,15 @@ SECTIONS = ("server", "memory", "persistence", "replication")
 
 
 def look(
-    client: Client, url: str, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
+    client: Client, address: Address, pipeline: Pipeline, catalogue: Catalogue, *, budget: int, keyring: Keyring | None
 ) -> Scene:
     """Read everything the checks look at; whatever redis-py raises is the caller's to explain."""
     latency, offset = _measured(client)
     declared = {node.name: found for node in pipeline.warped if (found := _declared(node, catalogue)) is not None}
     info = _info(client)
     workers = () if info.get("loading") else tuple(read_presences(client))
-    return Scene(pipeline, url, info, workers, latency, offset, budget, declared, keyring)
+    codes = {node.name: code_here(node, catalogue) for node in pipeline.warped}
+    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, keyring)
 
 
 def inspect(scene: Scene) -> list[Finding]:
@@ -70,6 +73,7 @@ def _of_workers(scene: Scene) -> Iterator[Finding]:
         ours = [worker for worker in workers if not scene.stranger(worker)]
         if ours:
             yield from findings(node, ours, scene.declared.get(node.name), scene.pipeline.nodes)
+            yield from code_findings(node, ours, scene.codes.get(node.name, ""))
         elif not workers:
             yield missing(node, scene.workers)
 
@@ -108,6 +112,14 @@ def _declared(node: NodeDefinition, catalogue: Catalogue) -> str | None:
     if plugin is not None:
         return version_in_file(plugin.home / f"{plugin.mark}.py")
     return version_of_mark(node.mark) if "." in node.mark else None
+
+
+def code_here(node: NodeDefinition, catalogue: Catalogue) -> str:
+    """Return the code of a warped node by its source here; empty: it is not here, or not known."""
+    plugin = catalogue.plugin(node.mark, node.type)
+    if plugin is not None:
+        return code_of_plugin(plugin)
+    return code_of_mark(node.mark) if "." in node.mark else ""
 
 
 def _measured(client: Client) -> tuple[float, float]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from celerypipe import codec
 from celerypipe.catalogue.arguments import complaints_from_schema
-from celerypipe.check.demands import cannot_keep, demands, lacks_slots
+from celerypipe.check.demands import WRITES, cannot_keep, demands, lacks_slots
 from celerypipe.check.finding import Finding
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
 from celerypipe.mailbox.presence import Presence
 
+#: What the code of a node begins with that is known by its source alone.
+SOURCE = "source "
 #: What several workers say of themselves.
 Workers = Sequence[Presence]
 
@@ -30,7 +33,7 @@ def missing(node: NodeDefinition, live: Iterable[Presence]) -> Finding:
     near = difflib.get_close_matches(node.queue, names, n=1, cutoff=0.0)
     text = f"no live worker serves queue {node.queue!r}"
     text += f" (nearest live queue: {near[0]!r})" if near else ""
-    command = f"celery -A celerypipe worker -Q {node.queue}"
+    command = f"celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
     if limits.on_no_worker == "local":
         return Finding("note", "worker", "workers", f"{text}; it will run here", command)
     if limits.on_no_worker == "wait":
@@ -50,6 +53,29 @@ def findings(
     found = [_of_marks(node, workers), *(check(node, knowing) for check in CHECKS)]
     found += [_of_slots(node, knowing, nodes), _of_versions(node, knowing, declared)]
     return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def code_findings(node: NodeDefinition, workers: Workers, here: str) -> list[Finding]:
+    """Say which workers have other code of a node than lies ``here``; if that is not known, that they differ.
+
+    A class that declares a version answers for its code by that: it is among the other findings.
+    """
+    place, mark = f"node {node.name!r}", node.mark
+    codes = {named(worker): str(worker["marks"].get(mark, {}).get("code", "")) for worker in workers}
+    codes = {name: code for name, code in codes.items() if code.startswith(SOURCE)}
+    cure = "with this code"
+    if here.startswith(SOURCE):
+        why = f"has other code of {mark} than this machine: it was started before an edit, or with another project"
+        others = [name for name, code in codes.items() if code != here]
+        return [Finding("warning", "code", place, f"{name} {why}", f"restart it {cure}") for name in others]
+    alike: dict[str, list[str]] = {}
+    for name, code in codes.items():
+        alike.setdefault(code, []).append(name)
+    if len(alike) < 2:
+        return []
+    text = f"the workers of queue {node.queue!r} have different code of {mark}: "
+    text += "; ".join(" and ".join(names) for names in alike.values())
+    return [Finding("warning", "code", place, text, f"restart those {cure}")]
 
 
 def _of_marks(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
@@ -80,6 +106,11 @@ def _of_state(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
         for key, text in demands(worker["marks"][node.mark], limits):
             said, _, cure = text.rpartition("; ")
             yield Finding("error", "stateful", place, f"warp_configuration.{key} {said}" if key else said, cure)
+
+
+def _of_writing(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    if any(worker["marks"][node.mark].get("writable") for worker in workers):
+        yield Finding("note", "writable", f"node {node.name!r} ({node.mark})", WRITES)
 
 
 def _of_slots(node: NodeDefinition, workers: Workers, nodes: Iterable[NodeDefinition]) -> Iterator[Finding]:
@@ -124,7 +155,7 @@ def _of_timeouts(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
         if node.timeout is not None and not worker["interrupts"]:
             text = f"{named(worker)} cannot stop what exceeds the timeout of {node.timeout:g} s: its pool is "
             text += f"{worker['pool']}; the message fails in time, and the slot stays busy until update() returns"
-            cure = f"celery -A celerypipe worker -P prefork -Q {node.queue}"
+            cure = f"celery -A celerypipe worker -P prefork -Q {shlex.quote(node.queue)}"
             yield Finding("warning", "timeout", f"node {node.name!r}", text, cure)
 
 
@@ -152,7 +183,7 @@ def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -
         version = str(worker["marks"][node.mark].get("version", ""))
         if version != declared:
             text = f"{node.mark} is version {declared!r} here and {version!r} on {named(worker)}"
-            cure = f"bring the same code there and restart it: celery -A celerypipe worker -Q {node.queue}"
+            cure = f"bring the same code there and restart it: celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
             yield Finding("error", "version", place, text, cure)
 
 
@@ -166,6 +197,7 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_codecs,
     _of_arguments,
     _of_state,
+    _of_writing,
     _of_batches,
     _of_cache,
     _of_compression,

@@ -21,23 +21,21 @@ from celerypipe.cache import index
 from celerypipe.cache.explain import short
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
-from celerypipe.cli.options import ALLOW, JSON, QUIET, REFRESH
+from celerypipe.cli.options import ALLOW, JSON, QUIET, REDIS, REFRESH, named_redis, redis_option
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
-from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url, without_password
+from celerypipe.redis.secret import hidden
+from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.runner.report import Report, long_span, span, volume
 from celerypipe.runner.runner import Runner
-from celerypipe.settings import Settings
+from celerypipe.settings import RedisSettings, Settings
 
-REDIS_OPTION = click.option(
-    "--redis",
-    metavar="URL",
-    help="Where the cache is; else the Redis that CELERYPIPE_CACHE_URL or CELERYPIPE_REDIS_URL names, "
-    f"else {DEFAULT_REDIS_URL}.",
-)
+#: Where the cache is: a Redis of its own comes before that of the runs.
+REDIS_OPTION = redis_option(str(DEFAULT_ADDRESS), first="CELERYPIPE_CACHE_URL if that names one, else ")
 
 #: Columns of what goes into a file or a pipe.
 FILE_WIDTH = 160
@@ -62,10 +60,10 @@ def cache() -> None:
 @JSON
 def stats(redis: str | None, as_json: bool) -> None:
     """Show what is kept, and what it was good for: hits, misses, bytes and seconds saved, all runs together."""
-    with _client(redis) as (client, url):
+    with _client(redis) as (client, address):
         found = index.stats(client)
     if as_json:
-        click.echo(json.dumps({"redis": without_password(url), **asdict(found)}, indent=2))
+        click.echo(json.dumps({"redis": address.shown, **asdict(found)}, indent=2))
         return
     asked = found.hits + found.misses
     rate = f" ({found.hits / asked:.1%} of {asked:,})" if asked else ""
@@ -112,11 +110,11 @@ def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_
     """Forget results: those that match, or all. Runs compute them anew."""
     if bool(patterns) == every:
         raise click.UsageError("say which results to forget (`celerypipe cache ls` lists them), or --all")
-    with _client(redis) as (client, url):
+    with _client(redis) as (client, address):
         names = {each.fingerprint for pattern in patterns for each in index.entries(client, pattern)}
         what = "the whole cache" if every else _counted(len(names))
         if (names or every) and not yes:
-            click.confirm(f"Forget {what} in {without_password(url)}?", abort=True, err=True)
+            click.confirm(f"Forget {what} in {address}?", abort=True, err=True)
         if every:
             removed = index.clear(client)
             text = f"forgot the whole cache: {removed:,} keys"
@@ -126,9 +124,9 @@ def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_
             text = f"forgot {what}" + (f", {volume(size)}" if size else "")
     click.echo(json.dumps({"removed": removed}) if as_json else text)
     settings = Settings.from_environment().cache
-    if settings.url is not None and settings.redis_url is None:
+    if settings.url is not None and settings.redis is None:
         click.echo(
-            f"what is kept in {without_password(settings.url)} besides is still there, and runs will find it: "
+            f"what is kept in {hidden(settings.url)} besides is still there, and runs will find it: "
             "`celerypipe run --refresh NODE` computes it anew and overwrites it",
             err=True,
         )
@@ -151,7 +149,7 @@ def explain(run: str, node: str, message: str, redis: str | None) -> None:
 
 @cache.command(short_help="Run a pipeline up to its nodes with a cache.")
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL.")
+@REDIS
 @click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec.")
 @REFRESH
 @ALLOW
@@ -189,24 +187,24 @@ def _look_for_a_place(redis: str | None) -> None:
     settings = Settings.from_environment()
     if not settings.cache.enabled:
         raise ConfigError("CELERYPIPE_CACHE=no switches the result cache off: nothing would be kept")
-    url = settings.cache.redis_url or (client_url(redis) if redis else settings.redis_url)
-    if url is None and settings.cache.url is None:
+    address = settings.cache.redis or RedisSettings.find(redis).address
+    if address is None and settings.cache.url is None:
         raise ConfigError(
             "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
             "or CELERYPIPE_CACHE_URL=file:///FOLDER"
         )
-    if url is not None:
-        with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
+    if address is not None:
+        with explained(address), connect(address, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
             client.ping()
 
 
 @contextmanager
-def _client(redis: str | None) -> Iterator[tuple[Client, str]]:
+def _client(redis: str | None) -> Iterator[tuple[Client, Address]]:
     """The Redis that the cache is in."""
-    settings = Settings.from_environment()
-    url = client_url(redis) if redis else settings.cache.redis_url or settings.redis_url or DEFAULT_REDIS_URL
-    with explained(url), connect(url, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
-        yield client, url
+    own = None if redis else Settings.from_environment().cache.redis
+    address = own or named_redis(redis).or_default
+    with explained(address), connect(address, name="celerypipe-cache-cli", timeout=PATIENCE) as client:
+        yield client, address
 
 
 def _table(found: Sequence[index.Listed]) -> Table:

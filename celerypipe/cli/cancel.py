@@ -7,13 +7,12 @@ from dataclasses import asdict
 
 import click
 
+from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
 from celerypipe.cli.terminal import harmless
 from celerypipe.mailbox.cancellation import Cancelled
 from celerypipe.mailbox.cancellation import cancel as cancel_run
 from celerypipe.mailbox.holder import Holder
 from celerypipe.redis.connection import connect, explained
-from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url
-from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer.
 PATIENCE = 2.0
@@ -21,7 +20,7 @@ PATIENCE = 2.0
 
 @click.command()
 @click.argument("run")
-@click.option("--redis", metavar="URL", help=f"Where Redis is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}.")
+@REDIS_OR_USUAL
 @click.option("--json", "as_json", is_flag=True, help="Print what became of it as JSON.")
 def cancel(run: str, redis: str | None, as_json: bool) -> None:
     """Cancel RUN, whoever started it, at once; `celerypipe status` and the report show the ids of runs.
@@ -32,8 +31,8 @@ def cancel(run: str, redis: str | None, as_json: bool) -> None:
 
     Exit status: 0 nothing more will come of the run, also when it was over already; 2 there is no such run.
     """
-    url = client_url(redis) if redis else Settings.from_environment().redis_url or DEFAULT_REDIS_URL
-    with explained(url), connect(url, name="celerypipe-cancel", timeout=PATIENCE) as client:
+    address = named_redis(redis).or_default
+    with explained(address), connect(address, name="celerypipe-cancel", timeout=PATIENCE) as client:
         done = cancel_run(client, run)
     if as_json:
         click.echo(json.dumps(asdict(done), indent=2, ensure_ascii=False))

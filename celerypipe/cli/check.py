@@ -15,14 +15,15 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
 from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
+from celerypipe.check.complaints import remarks
 from celerypipe.check.finding import Finding, Scene
-from celerypipe.cli.options import ALLOW
+from celerypipe.cli.options import ALLOW, named_redis, redis_option
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import connect, explained
-from celerypipe.redis.url import client_url, without_password
 from celerypipe.runner.runner import BYTE_BUDGET
-from celerypipe.settings import Settings
+from celerypipe.settings import RedisSettings, Settings
 
 #: Seconds that Redis has for one answer: all of a look takes less than two.
 PATIENCE = 1.0
@@ -33,13 +34,15 @@ PATIENCE = 1.0
 @click.option("--local", is_flag=True, help="Check warped nodes as `run --local` would: their modules are imported.")
 @ALLOW
 @click.option("--live", is_flag=True, help="Look at Redis and at the workers too, as every run does first.")
-@click.option("--redis", metavar="URL", help="Where Redis is, for --live; else CELERYPIPE_REDIS_URL.")
+@redis_option("--live is refused")
 @click.option("--json", "as_json", is_flag=True, help="Print complaints, notes and findings as JSON.")
 def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: bool, allow: tuple[Path, ...]) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
     Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
     free) is found by `celerypipe run`, before anything runs.
+
+    It says which nodes are given copies of their arrays (writable = True); all others get them read-only.
 
     --live reads, in less than two seconds, what Redis and its workers say of themselves: is there a worker for every
     queue, does it know the node, in the same version, with these arguments, and can it stop what exceeds its timeout;
@@ -51,18 +54,18 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
     definition, complaints, notes = _look(pipeline, allow, local=local)
     findings: list[Finding] | None = None
     seen: Scene | None = None
-    url = ""
+    named: RedisSettings | None = None
     if live and definition is not None and definition.warped:
-        url = _address(redis)
-        seen, findings = look_live(definition, url)
+        named = _named(redis)
+        seen, findings = look_live(definition, named.or_default)
     elif live and definition is not None:
         notes.append("no node is warped: a run needs neither Redis nor workers, and --live looks at neither")
     if as_json:
         click.echo(_as_json(complaints, notes, findings, seen))
     else:
         _print(pipeline, complaints, notes)
-        if findings is not None:
-            _print_live(url, findings, seen)
+        if findings is not None and named is not None:
+            _print_live(named, findings, seen)
     sys.exit(2 if complaints or _is_wrong(findings or ()) else 0)
 
 
@@ -77,14 +80,14 @@ def _print(pipeline: Path, complaints: Sequence[Complaint], notes: Sequence[str]
         click.echo(f"  note: {note}", err=bool(complaints))
 
 
-def _address(redis: str | None) -> str:
-    url = client_url(redis) if redis else Settings.from_environment().redis_url
-    if url is None:
+def _named(redis: str | None) -> RedisSettings:
+    found = named_redis(redis, tell=False)
+    if found.address is None:
         raise ConfigError(
             "--live needs to know where Redis is: --redis redis://host:6379/0, or CELERYPIPE_REDIS_URL (without one "
             "`celerypipe run` starts a private Redis and workers that fit, and there is nothing to check before)"
         )
-    return url
+    return found
 
 
 def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline | None, Sequence[Complaint], list[str]]:
@@ -93,18 +96,19 @@ def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline |
     except DefinitionError as error:
         return None, error.complaints, []
     catalogue = _catalogue(pipeline)
-    return pipeline, complaints_of(pipeline, catalogue, local=local), notes_on(pipeline, catalogue)
+    notes = [*notes_on(pipeline, catalogue), *remarks(pipeline, catalogue, local=local)]
+    return pipeline, complaints_of(pipeline, catalogue, local=local), notes
 
 
 def _catalogue(pipeline: Pipeline) -> Catalogue:
     return Catalogue([*pipeline.plugin_folders, *Settings.from_environment().plugins])
 
 
-def look_live(pipeline: Pipeline, url: str) -> tuple[Scene | None, list[Finding]]:
+def look_live(pipeline: Pipeline, address: Address) -> tuple[Scene | None, list[Finding]]:
     try:
-        with explained(url), connect(url, name="celerypipe-preflight", timeout=PATIENCE) as client:
+        with explained(address), connect(address, name="celerypipe-preflight", timeout=PATIENCE) as client:
             keyring = Settings.from_environment().keyring
-            seen = preflight.look(client, url, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET, keyring=keyring)
+            seen = preflight.look(client, address, pipeline, _catalogue(pipeline), budget=BYTE_BUDGET, keyring=keyring)
     except RedisUnavailable as error:
         text, _, cure = str(error).partition("; ")
         return None, [Finding("error", "redis", "Redis", text, cure)]
@@ -123,7 +127,7 @@ def _as_json(
         result["findings"] = [asdict(finding) for finding in findings]
     if seen is not None:
         result["redis"] = {
-            "url": without_password(seen.url),
+            "url": seen.address.shown,
             "version": seen.server.get("redis_version", ""),
             "latency": round(seen.latency, 6),
             "clock": round(seen.offset, 3),
@@ -137,9 +141,9 @@ def _as_json(
     return json.dumps(result, indent=2, ensure_ascii=False)
 
 
-def _print_live(url: str, findings: Sequence[Finding], seen: Scene | None) -> None:
+def _print_live(named: RedisSettings, findings: Sequence[Finding], seen: Scene | None) -> None:
     """Print what was seen and what was found; errors go to standard error, as all that is wrong does."""
-    click.echo(f"{without_password(url)}: {_count(findings)}", err=_is_wrong(findings))
+    click.echo(f"{named}: {_count(findings)}", err=_is_wrong(findings))
     for line in _seen(seen) if seen is not None else ():
         click.echo(f"  {line}")
     for finding in findings:

@@ -12,6 +12,7 @@ import click
 
 import celerypipe
 from celerypipe.errors import CelerypipeError, ConfigError, DefinitionError, RedisUnavailable, did_you_mean
+from celerypipe.redis.secret import hidden_in
 
 #: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
 #: so that ``celerypipe --help`` loads none of them.
@@ -64,6 +65,8 @@ class LazyGroup(click.Group):
         """Run the command; our own errors become text on standard error and an exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:  # it quotes what was typed, and that may be an address out of its place
+            raise click.UsageError(hidden_in(error.format_message()), error.ctx) from None
         except CelerypipeError as error:
             if ctx.params.get("debug"):
                 raise

@@ -12,18 +12,17 @@ import click
 from rich.console import Console
 
 from celerypipe.cli.letters import content_of, facts_of, table
-from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS
+from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS, named_redis
 from celerypipe.cli.run import supervise
 from celerypipe.cli.terminal import harmless
+from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.message import Message
-from celerypipe.redis.url import client_url
 from celerypipe.runner.carrier.requests import request_replay
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.report import Report
 from celerypipe.runner.runner import Runner
-from celerypipe.settings import Settings
 
 #: Lines about files that are no letters; the rest is a number.
 STRANGE = 10
@@ -128,7 +127,8 @@ def replay(
         return runner.replay(pipeline, names, on_progress=show)
 
     try:
-        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet)
+        fed = heads_of(pipeline)
+        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet, fed=fed)
     finally:
         there = {letter.name for letter in store.find().letters}
         stay = [name for name in names if name in there]
@@ -137,10 +137,10 @@ def replay(
 
 
 def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) -> None:
-    url = client_url(redis) if redis else Settings.from_environment().redis_url
-    if url is None:
+    address = named_redis(redis).address
+    if address is None:
         raise ConfigError("say where the run's Redis is: --redis URL, or CELERYPIPE_REDIS_URL")
-    request_replay(url, run_id, names)
+    request_replay(address, run_id, names)
     if as_json:
         click.echo(json.dumps({"run": run_id, "taken": names}, indent=2))
         return

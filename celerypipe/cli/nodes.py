@@ -17,6 +17,7 @@ from celerypipe.check.complaints import is_known_here
 from celerypipe.cli.options import ALLOW
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, UnknownMark
+from celerypipe.folders import path_of
 from celerypipe.settings import Settings
 
 
@@ -36,7 +37,7 @@ def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, 
     file, mark = _told_apart(words)
     pipeline = Pipeline.load(file, allow) if file is not None else None
     own = pipeline.plugin_folders if pipeline else ()
-    catalogue = Catalogue(list(dict.fromkeys([*own, *folders, *Settings.from_environment().plugins])))
+    catalogue = Catalogue([*own, *map(path_of, folders), *Settings.from_environment().plugins])
     refused: list[ConfigError] = []
     listings = _named(catalogue, mark) if mark else _all(catalogue, pipeline, refused)
     if as_json:
@@ -97,7 +98,7 @@ def _table(listings: Sequence[Listing]) -> Table:
 def _details(listings: Sequence[Listing]) -> Table:
     grid = Table.grid()
     for listing in listings:
-        state = ", stateful" if listing.node.stateful else ""
+        state = (", stateful" if listing.node.stateful else "") + (", writable" if listing.node.writable else "")
         version = f", version {listing.node.version}" if listing.node.version else ""
         grid.add_row(Text(f"{listing.mark}: {listing.type}{state}{version} ({listing.origin})", style="bold"))
         grid.add_row(Text(listing.doc))

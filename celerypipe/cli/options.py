@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from celerypipe.definition.shape import LONGEST
+from celerypipe.redis.secret import seen_in_ps
+from celerypipe.redis.url import DEFAULT_ADDRESS
+from celerypipe.settings import RedisSettings
 
 
 def _seconds(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
@@ -25,9 +30,25 @@ TIMEOUT = click.option(
     help="End the run after so long; wins over the pipeline's deadline.",
 )
 
-REDIS = click.option(
-    "--redis", metavar="URL", help="Where Redis is. Default: CELERYPIPE_REDIS_URL, else a private one."
-)
+
+def redis_option(otherwise: str, first: str = "") -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """``otherwise``: where Redis is if nothing says so; ``first``: what else is asked before the usual variables."""
+    help = f"Where Redis is; else {first}CELERYPIPE_REDIS_URL, else CELERY_BROKER_URL, else {otherwise}."
+    return click.option("--redis", "-b", "--broker", "redis", metavar="URL", help=help)
+
+
+def named_redis(given: str | None, *, tell: bool = True) -> RedisSettings:
+    """Return where Redis is by the option or the environment, and say it on standard error; what is not heard, too."""
+    found = RedisSettings.find(given)
+    if tell:
+        click.echo(str(found), err=True)
+    for text in filter(None, [seen_in_ps(sys.argv), *found.unheard]):
+        click.echo(f"warning: {text}", err=True)
+    return found
+
+
+REDIS = redis_option("a private one")
+REDIS_OR_USUAL = redis_option(str(DEFAULT_ADDRESS))
 LOCAL = click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
 QUIET = click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

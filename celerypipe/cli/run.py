@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -11,21 +11,23 @@ from typing import IO, cast
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.cli.printed import shown
-from celerypipe.cli.terminal import Screen
+from celerypipe.cli.terminal import Screen, harmless
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
-from celerypipe.redis.url import seen_in_ps
+from celerypipe.redis.address import Address
+from celerypipe.redis.secret import seen_in_ps
 from celerypipe.runner.report import Report
 from celerypipe.runner.resume import resumable
 from celerypipe.runner.runner import Runner
-from celerypipe.settings import Settings
+from celerypipe.settings import RedisSettings, Settings
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
@@ -101,14 +103,15 @@ def supervise(
     resume: str | None = None,
     cache: CacheUse = USED,
     whole: Pipeline | None = None,
+    fed: Sequence[str] = (),
 ) -> None:
     """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report.
 
-    ``whole``: the pipeline that it is a part of, if it is one.
+    ``whole``: the pipeline that it is a part of, if it is one; ``fed``: nodes that need no link in.
     """
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
-    require(definition, catalogue, local=local)
+    require(definition, catalogue, local=local, fed=fed)
     cache.check(definition.nodes)
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
@@ -116,15 +119,15 @@ def supervise(
 
     def say(text: str) -> None:
         if not quiet:
-            console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
+            console.print(f"[dim]·[/dim] {escape(harmless(text))}", highlight=False, soft_wrap=True)
 
-    for text in _warnings(whole or definition, catalogue, settings, redis=redis, local=local):
+    found = RedisSettings.find(redis)
+    for text in _warnings(whole or definition, catalogue, settings, found, local=local):
         say(text)
     try:
-        address = redis or settings.redis_url
         with (
             shown(console, quiet=quiet),
-            redis_for(definition, address, local=local, say=say) as url,
+            redis_for(definition, found.address, local=local, say=say) as url,
             progress(console, quiet=quiet) as show,
         ):
             runner = Runner(
@@ -146,23 +149,28 @@ def supervise(
 
 
 def _warnings(
-    definition: Pipeline, catalogue: Catalogue, settings: Settings, *, redis: str | None, local: bool
+    definition: Pipeline, catalogue: Catalogue, settings: Settings, redis: RedisSettings, *, local: bool
 ) -> Iterator[str]:
     """What is to be said before a run that nothing is wrong with."""
-    if redis and (warning := seen_in_ps(redis, [redis])):
+    if redis.address is not None and definition.warped and not local:
+        yield str(redis)
+    yield from redis.unheard
+    if warning := seen_in_ps(sys.argv):
         yield warning
     yield from notes(definition, catalogue)
-    private = redis is None and settings.redis_url is None and definition.warped and not local
+    private = redis.address is None and definition.warped and not local
     if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
         cure = "--redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
         yield f"the private Redis takes its result cache along; {cure}"
 
 
 @contextmanager
-def redis_for(pipeline: Pipeline, url: str | None, *, local: bool, say: Callable[[str], None]) -> Iterator[str | None]:
+def redis_for(
+    pipeline: Pipeline, address: Address | None, *, local: bool, say: Callable[[str], None]
+) -> Iterator[str | None]:
     """The Redis that was named, or a private one with its workers; none when nothing runs elsewhere."""
-    if url is not None or local or not pipeline.warped:
-        yield url
+    if address is not None or local or not pipeline.warped:
+        yield address.url if address is not None else None
         return
     with Embedded(pipeline, on_event=say) as private:
         yield private

@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
 from celerypipe.cli.terminal import harmless
 from celerypipe.mailbox.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
 from celerypipe.redis.connection import connect, explained
-from celerypipe.redis.url import DEFAULT_REDIS_URL, client_url, without_password
-from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer.
 PATIENCE = 2.0
@@ -24,7 +23,7 @@ FILE_WIDTH = 140
 
 
 @click.command()
-@click.option("--redis", metavar="URL", help=f"Where Redis is; else CELERYPIPE_REDIS_URL, else {DEFAULT_REDIS_URL}.")
+@REDIS_OR_USUAL
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON; ages are seconds.")
 def status(redis: str | None, as_json: bool) -> None:
     """Show the runs, queues, mailboxes and workers of a Redis.
@@ -36,11 +35,11 @@ def status(redis: str | None, as_json: bool) -> None:
 
     Nobody is asked: it is read from Redis in a few milliseconds, and a busy solo worker is in it too.
     """
-    url = client_url(redis) if redis else Settings.from_environment().redis_url or DEFAULT_REDIS_URL
-    with explained(url), connect(url, name="celerypipe-status", timeout=PATIENCE) as client:
+    address = named_redis(redis).or_default
+    with explained(address), connect(address, name="celerypipe-status", timeout=PATIENCE) as client:
         found = read_status(client)
     if as_json:
-        click.echo(json.dumps({"redis": without_password(url), **asdict(found)}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"redis": address.shown, **asdict(found)}, indent=2, ensure_ascii=False))
         return
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
     for table in _tables(found):

@@ -246,7 +246,9 @@ def _ndarray(writer: Writer, value: NDArray[Any], depth: int) -> Ext:
         content: Segment = value.tobytes("F" if fortran else "C")
     else:
         flat = np.ascontiguousarray(value.T if fortran else value).reshape(-1).view(np.uint8)
-        place = writer.borrow(flat.ctypes.data, flat.nbytes) if writer.within else None
+        # One that may be written lies there only if somebody got round the rule, as torch does, and was written.
+        fixed = writer.within and not value.flags.writeable
+        place = writer.borrow(flat.ctypes.data, flat.nbytes) if fixed else None
         if place is not None:
             return Ext(tags.NDARRAY, pack((code, fortran, place, *value.shape)))
         content = flat.data

@@ -36,6 +36,8 @@ class Node:
     #: True for a node that remembers from one message to the next: it gets its messages one at a time, in order. To be
     #: warped it needs ``snapshot`` and ``restore``.
     stateful: ClassVar[bool] = False
+    #: True for a node that writes into the arrays it is given: it gets copies of them. Others get them read-only.
+    writable: ClassVar[bool] = False
     #: The version of its code; shown by ``celerypipe nodes`` and part of its fingerprint.
     version: ClassVar[str] = ""
     #: Keys of a message's meta that its result depends on; where results are kept, no others are looked at.
@@ -77,9 +79,9 @@ class Node:
         """Called after ``warmup``, before the next message: remember what a ``snapshot`` returned, and nothing else.
 
         Called where the node goes on after its process died or let go of it, where an ``update`` was broken off, and
-        with what it returned right after ``warmup`` where a warm node begins anew. Arrays in ``state`` are read-only.
-        The messages since that snapshot are given to ``update`` once more, and what comes out then is dropped; so
-        ``update`` must do the same when it is run again, and what it does elsewhere is done again.
+        with what it returned right after ``warmup`` where a warm node begins anew. ``state`` is the node's own: it may
+        write into its arrays. The messages since that snapshot are given to ``update`` once more, and what comes out
+        then is dropped; so ``update`` must do the same when it is run again, and what it does elsewhere is done again.
         """
         raise NotImplementedError(f"{type(self).__name__} has no restore() method")
 

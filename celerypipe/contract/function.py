@@ -27,6 +27,7 @@ class Options:
     stateful: bool = False
     cache: Cache | None = None
     console: bool = False
+    writable: bool = False
 
 
 class FunctionNode(Proc):
@@ -68,6 +69,7 @@ def node(
     stateful: bool = False,
     cache: Cache | None = None,
     console: bool = False,
+    writable: bool = False,
 ) -> Callable[[F], F]: ...
 def node(
     function: F | None = None,
@@ -79,6 +81,7 @@ def node(
     stateful: bool = False,
     cache: Cache | None = None,
     console: bool = False,
+    writable: bool = False,
 ) -> Any:
     """Make a node of a function; the function itself stays as it was and can be called as before.
 
@@ -87,10 +90,11 @@ def node(
     All further parameters are the node's configuration. The mark is the function's dotted path.
 
     ``queue``, ``timeout`` (seconds): defaults when the node is warped. ``cache``, ``console`` (keep what it prints):
-    the same, wherever it runs.
+    the same, wherever it runs. ``writable``: it writes into the arrays it is given, and gets copies of its own.
     """
     if function is None:
-        return functools.partial(_decorate, options=Options(queue, timeout, version, stateful, cache, console))
+        options = Options(queue, timeout, version, stateful, cache, console, writable)
+        return functools.partial(_decorate, options=options)
     return _decorate(function, options=Options())
 
 
@@ -109,6 +113,7 @@ def _decorate(function: F, *, options: Options) -> F:
         "takes_message": bool(parameters) and hints.get(parameters[0].name) is Message,
         "takes_nothing": not parameters,
         "stateful": options.stateful,
+        "writable": options.writable,
         "version": options.version,
     }
     function.__node__ = type(function.__name__, (FunctionNode,), members)  # type: ignore[attr-defined]

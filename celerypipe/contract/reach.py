@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from celerypipe.errors import ConfigError
+from celerypipe.folders import distinct, is_within, path_of
 
 #: The longest part of a file's name that is taken from a message; file systems end at 255 bytes, suffixes included.
 LONGEST = 120
@@ -33,7 +34,7 @@ class Reach:
     @classmethod
     def of(cls, folders: Iterable[Path], cure: str) -> Self:
         """Return the reach of these folders, relative ones seen from the current one."""
-        return cls(tuple(folder.absolute() for folder in folders), cure)
+        return cls(distinct(path_of(folder).absolute() for folder in folders), cure)
 
     def complaint(self, path: Path | str) -> str:
         """Say why a path is out of reach, links followed; nothing if it is within."""
@@ -41,7 +42,7 @@ class Reach:
             return ""
         try:
             place = Path(path).resolve()
-            if any(place.is_relative_to(folder.resolve()) for folder in self.folders):
+            if any(is_within(place, folder) for folder in self.folders):
                 return ""
         except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL in the name
             return f"{str(path)!r} is no path: {error}"

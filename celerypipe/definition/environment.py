@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from celerypipe.errors import Complaint, DefinitionError
 
 #: What a text in a configuration begins with when the rest is the name of a variable; juturna's own prefix.
 PREFIX = "$JT_ENV_"
+#: What is shorter stands in any sentence by chance.
+SHORTEST_SECRET = 4
+_SECRET = re.compile(r"pass|secret|token|key|auth|cred|header|cookie|sign|dsn", re.IGNORECASE)
 
 
 def resolve_environment(
@@ -33,6 +37,28 @@ def resolve_environment(
 def from_environment(configuration: Mapping[str, Any]) -> set[str]:
     """Return the arguments whose values, or parts of them, come from the environment; they may be secrets."""
     return {key for key, value in configuration.items() if _is_from_environment(value)}
+
+
+def secrets_in(configuration: Mapping[str, Any], environment: Mapping[str, str]) -> set[str]:
+    """Return the values of variables that are secrets by the name of the variable or of the argument, or as addresses.
+
+    Others (a folder, the name of a model) may be what an error is about.
+    """
+    return {text for text in _secrets(configuration, environment, "") if len(text) >= SHORTEST_SECRET}
+
+
+def _secrets(value: Any, environment: Mapping[str, str], name: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets(item, environment, f"{name} {key}")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _secrets(item, environment, name)
+    elif _is_from_environment(value):
+        variable = value.removeprefix(PREFIX)
+        text = environment.get(variable, "")
+        if _SECRET.search(f"{name} {variable}") or ("://" in text and "@" in text):
+            yield text
 
 
 def _is_from_environment(value: Any) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from celerypipe.errors import Complaint, DefinitionError
+from celerypipe.redis.secret import hidden_in
 
 
 def read_definition(file: Path) -> Any:
@@ -26,7 +27,7 @@ def read_definition(file: Path) -> Any:
         problem = f"cannot be read: {error.strerror}"
     except ValueError as error:
         problem = f"is not JSON: {error}"
-    raise DefinitionError([Complaint(str(file), problem)])
+    raise DefinitionError([Complaint(hidden_in(str(file)), problem)])
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -51,6 +51,12 @@ class Graph:
         return tuple(link for link in self.links if link.source == name)
 
 
+def heads_of(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the nodes that are fed from code, where a pipeline is: those that have no link in and are no source."""
+    targets = {link.target for link in pipeline.links}
+    return tuple(node.name for node in pipeline.nodes if node.type != "source" and node.name not in targets)
+
+
 def reached(starts: Iterable[str], onward: Callable[[str], Iterable[str]]) -> frozenset[str]:
     """Return these nodes and all that ``onward`` leads to from them."""
     found: set[str] = set()

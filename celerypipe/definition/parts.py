@@ -11,6 +11,7 @@ from celerypipe.contract.contract import MARK, Node, means_another, node_class
 from celerypipe.contract.function import Options
 from celerypipe.definition.cache import CacheDefinition as CacheDefinition  # part of a definition, asked for here
 from celerypipe.definition.cache import CacheSchema, cache_of
+from celerypipe.definition.names import wrong_name, wrong_queue
 from celerypipe.definition.shape import (
     Flag,
     Inside,
@@ -30,20 +31,11 @@ MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
 
 
 def _name(value: str) -> str:
-    """Names become names of folders and of Redis keys."""
-    if not value or value != value.strip():
-        fail(f"{value!r} is no name; write one without spaces around it" if value else "must not be empty")
-    if len(value) > 100:
-        fail(f"is {len(value)} characters long; at most 100 are allowed")
-    if "/" in value or "\\" in value or ".." in value or value == "." or not value.isprintable():
-        fail(f"{value!r} is no name for a folder; leave out slashes, '..' and control characters")
-    return value
+    return fail(complaint) if (complaint := wrong_name(value)) else value
 
 
 def _queue(value: str) -> str:
-    if "," in value or any(map(str.isspace, value)):
-        fail(f"{value!r} is no name for a queue; leave out commas and spaces")
-    return _name(value)
+    return fail(complaint) if (complaint := wrong_queue(value)) else value
 
 
 def _mark(value: str) -> str:
@@ -280,6 +272,8 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
         yield ("cache",), f"is for a proc, which turns what it gets into results; this is a {node.type}: leave it out"
     if node.warped and node.type == "source":
         yield ("warped",), "a source runs where its pipeline runs; warp the nodes after it"
+    if node.warped and not warp.queue and node.queue and (complaint := wrong_queue(node.queue)):
+        yield ("mark",), f"names its queue after its module, and {complaint}"
     if node.warped and not node.queue:
         text = f"is missing; the mark {node.mark!r} has no module to name the queue after: write the queue's name"
         yield ("warp_configuration", "queue"), text

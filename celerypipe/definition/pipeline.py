@@ -10,9 +10,11 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.definition.file import read_definition
+from celerypipe.definition.names import IN_A_FOLDER
 from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
 from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
+from celerypipe.folders import path_of
 from celerypipe.settings import allowed_folders
 
 __all__ = [
@@ -66,7 +68,7 @@ class Body(Shape):
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
-        refuse(type(self).__name__, _needs_folder(self) if self.folder is None else ())
+        refuse(type(self).__name__, _needs_folder(self) if self.folder is None else _shares_folder(self))
         return self
 
 
@@ -79,6 +81,22 @@ def _needs_folder(body: Body) -> Iterable[tuple[Location, str]]:
             yield ("nodes", index, "auto_dump"), cure
         if node.on_error == "dead_letter":
             yield ("nodes", index, "on_error"), f"'dead_letter' {cure}"
+
+
+def _shares_folder(body: Body) -> Iterable[tuple[Location, str]]:
+    """What would lie in one place of the folder; many disks know no case."""
+    taken = dict.fromkeys(IN_A_FOLDER, ("a file or folder of celerypipe", ""))
+    if body.telemetry is not None:
+        if body.telemetry.casefold() in taken:
+            yield ("telemetry",), f"{body.telemetry!r} is a file or folder of celerypipe there; choose another name"
+        taken[body.telemetry.casefold()] = "the telemetry", ""
+    for index, node in enumerate(body.nodes):
+        what, name = taken.setdefault(node.name.casefold(), (f"nodes[{index}]", node.name))
+        if name != node.name:  # two of one name are complained about anyway
+            yield (
+                ("nodes", index, "name"),
+                f"{node.name!r} is, but for its case, {what} in the pipeline's folder; rename it",
+            )
 
 
 class Document(Shape):
@@ -103,7 +121,7 @@ def _out_of_reach(document: Document, root: Path, reach: Reach) -> Iterable[Comp
     if document.pipeline.folder is not None:
         places.append(("pipeline.folder", document.pipeline.folder))
     for place, folder in places:
-        if complaint := reach.complaint(root / folder):
+        if complaint := reach.complaint(root / path_of(folder)):
             yield Complaint(place, complaint)
 
 
@@ -188,12 +206,12 @@ class Pipeline(Body):
     @property
     def plugin_folders(self) -> tuple[Path, ...]:
         """The plugin folders, absolute."""
-        return tuple(self.root / folder for folder in self.plugins)
+        return tuple(self.root / path_of(folder) for folder in self.plugins)
 
     @property
     def folder_path(self) -> Path | None:
         """The folder that a run writes to, absolute; None when it writes nothing."""
-        return None if self.folder is None else self.root / self.folder
+        return None if self.folder is None else self.root / path_of(self.folder)
 
     @property
     def warped(self) -> list[NodeDefinition]:

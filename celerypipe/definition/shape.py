@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, Wrap
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from celerypipe.errors import Complaint, DefinitionError, did_you_mean
+from celerypipe.redis.secret import hidden
 
 #: Where a value stands: keys and list indices, outermost first.
 Location = tuple[int | str, ...]
@@ -28,7 +29,9 @@ Flag = Annotated[bool, Strict()]
 class Shape(BaseModel):
     """A frozen part of a definition; wrong values raise :class:`DefinitionError` with all that is wrong."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+    )
 
     def __init_subclass__(cls, *, init: bool = True, **keywords: Any) -> None:
         """``init=False``: type checkers derive no ``__init__`` from its fields, which would refuse what becomes one."""
@@ -96,7 +99,9 @@ def path(location: Location) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it stands in JSON, shortened; a Python object as its type."""
+    """Return a value as it stands in JSON, shortened; a Python object as its type, an address without its secrets."""
+    if isinstance(value, str) and "://" in value:
+        return json.dumps(hidden(value), ensure_ascii=False)
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

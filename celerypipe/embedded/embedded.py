@@ -20,17 +20,19 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from celerypipe import forks
+from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.folders import distinct, path_of
 
 #: Seconds beyond its own grace that the supervisor gets to end.
 LEAVE_SECONDS = GRACE + 5.0
@@ -56,6 +58,9 @@ class Embedded:
         """
         slots: dict[str, int | None] = {}
         slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
+        for name in slots:
+            if complaint := wrong_queue(name):
+                raise ConfigError(f"queues: {complaint}")
         imports: dict[str, set[str]] = {}
         for node in pipeline.warped if pipeline is not None else ():
             slots.setdefault(node.queue, None)
@@ -160,9 +165,20 @@ def _environment(pipeline: Pipeline | None) -> dict[str, str]:
     own = [path for path in sys.path if os.path.isdir(path) and path not in installed and "lib-dynload" not in path]
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     named = os.environ.get("CELERYPIPE_PLUGINS", "").split(os.pathsep)
-    folders = [*(str(folder.absolute()) for folder in plugins), *named]
+    folders = distinct([*(folder.absolute() for folder in plugins), *map(path_of, filter(None, named))])
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*known, *own]))),
-        "CELERYPIPE_ALLOW": os.pathsep.join(map(str, allowed if allowed is not None else ["/"])),
-        "CELERYPIPE_PLUGINS": os.pathsep.join(dict.fromkeys(filter(None, folders))),
+        "CELERYPIPE_ALLOW": _joined("CELERYPIPE_ALLOW", allowed if allowed is not None else [Path("/")]),
+        "CELERYPIPE_PLUGINS": _joined("CELERYPIPE_PLUGINS", folders),
     }
+
+
+def _joined(variable: str, folders: Iterable[Path]) -> str:
+    """Return the folders as the variable has them for the workers."""
+    names = [str(folder) for folder in folders]
+    for name in names:
+        if os.pathsep in name:  # its workers would take it for two, and neither was meant
+            raise ConfigError(
+                f"{name!r} has a {os.pathsep!r}, which parts the folders in {variable}; rename the folder"
+            )
+    return os.pathsep.join(names)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from celerypipe.errors import ConfigError
+from celerypipe.redis.address import Address
 from celerypipe.worker import allocator
 
 #: A socket's path may have 107 bytes on Linux, 103 on macOS.
@@ -48,7 +49,7 @@ def private_folder() -> Path:
 
 def redis_url(folder: Path) -> str:
     """The address of the server that lives in the folder."""
-    return f"unix://{folder / 'redis.sock'}?db=0"
+    return Address(path=str(folder / "redis.sock")).url
 
 
 def start_redis_server(server: Path, folder: Path) -> subprocess.Popen[bytes]:

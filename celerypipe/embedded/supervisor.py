@@ -25,7 +25,7 @@ from typing import Any
 from celerypipe.embedded.server import die_with_parent, find_redis_server, private_folder, redis_url, start_redis_server
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
-from celerypipe.mailbox.presence import read_presences, remove_presence
+from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import Client, Trouble, connect
 
 #: Deaths at boot, one after the other, after which a worker is given up while nobody waits for it yet.
@@ -56,6 +56,8 @@ class Resident:
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
         self.log = log
+        #: What a worker that said that it lives is called where deaths are told.
+        self.place = ""
         self.up = False
         self.deaths = 0
         self.not_before = 0.0
@@ -99,7 +101,7 @@ class Supervisor:
         logs = Path(plan.log) if plan.log else self.folder
         logs.mkdir(parents=True, exist_ok=True)
         self.redis = Resident("redis", self.folder / "redis.log")
-        self.workers = [Resident(queue, logs / f"worker-{queue.replace('/', '_')}.log") for queue in plan.queues]
+        self.workers = [Resident(queue, logs / f"worker-{queue}.log") for queue in plan.queues]
         self.client: Client = connect(self.url, name="celerypipe-supervisor", timeout=2.0)
         self.out_of_memory = OutOfMemory()
         self.ready = False
@@ -114,6 +116,8 @@ class Supervisor:
         try:
             while not self.stopped and not _input_ended():
                 self._keep_alive()
+                if self.redis.up:
+                    self._note_presences()
                 if not self.ready:
                     self._look_for_readiness(deadline)
         finally:
@@ -153,10 +157,9 @@ class Supervisor:
             self._keep_worker(worker)
 
     def _keep_worker(self, worker: Resident) -> None:
-        pid = worker.process.pid if worker.process is not None else 0
         status = worker.died()
         if status is not None:
-            self._forget(worker, pid, status)
+            self._say_how_it_died(worker, status)
             self._judge(worker, status)
         if worker.due():
             say(event=f"starting worker {worker.name}" if not worker.deaths else f"starting worker {worker.name} again")
@@ -179,7 +182,6 @@ class Supervisor:
         if self.plan.imports.get(worker.name):
             command += ["-I", ",".join(self.plan.imports[worker.name])]
         environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}
-        environment.pop("CELERY_BROKER_URL", None)
         with worker.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # this interpreter; queue and modules are one argument each
                 command,
@@ -192,8 +194,6 @@ class Supervisor:
             )
 
     def _look_for_readiness(self, deadline: float) -> None:
-        if self.redis.up:
-            self._note_presences()
         missing = [worker for worker in self.workers if not worker.up]
         if self.redis.up and not missing:
             self.ready = True
@@ -205,26 +205,25 @@ class Supervisor:
             )
 
     def _note_presences(self) -> None:
-        pids = {record["pid"] for record in self._presences()}
-        for worker in self.workers:
-            if not worker.up and worker.process is not None and worker.process.pid in pids:
-                worker.up = True
-                say(event=f"worker {worker.name} is ready")
+        """See which workers are there, and what they are called, for as long as one is not."""
+        starting = {worker.process.pid: worker for worker in self.workers if worker.process and not worker.up}
+        if not starting:
+            return
+        with contextlib.suppress(*Trouble):
+            for record in read_presences(self.client):
+                worker = starting.get(record["pid"])
+                if worker is not None and record["host"] == socket.gethostname():
+                    worker.up, worker.place = True, record["id"]
+                    if not self.ready:
+                        say(event=f"worker {worker.name} is ready")
 
-    def _forget(self, worker: Resident, pid: int, status: int) -> None:
-        """Say for a worker that was killed what it could not say itself: that it is gone, and how."""
+    def _say_how_it_died(self, worker: Resident, status: int) -> None:
+        """Say what a worker that was killed could not say itself; that it is gone is told by its heartbeat."""
         death = Death(status, worker.name, self.out_of_memory.happened())
-        for record in self._presences():
-            if record["pid"] == pid:
-                with contextlib.suppress(*Trouble):
-                    say_death(self.client, record["id"], death)
-                    remove_presence(self.client, record["id"])
-
-    def _presences(self) -> list[dict[str, Any]]:
-        try:
-            return [record for record in read_presences(self.client) if record["host"] == socket.gethostname()]
-        except Trouble:
-            return []
+        place, worker.place = worker.place, ""
+        if place:
+            with contextlib.suppress(*Trouble):
+                say_death(self.client, place, death)
 
     def _redis_answers(self) -> bool:
         try:

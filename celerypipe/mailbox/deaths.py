@@ -20,11 +20,23 @@ import msgspec
 from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, accepted
+from celerypipe.redis.script import Script
 
 #: Where Linux counts how often it ended a process for its memory, or for that of its control group.
 OOM_COUNTER = Path("/proc/vmstat")
 
 K = TypeVar("K")
+
+# Count one more. What is no number there, or no hash, is nobody's of ours: its error would come for ever.
+COUNT = Script("""
+local count = redis.pcall('HINCRBY', KEYS[1], ARGV[1], 1)
+local wrong = type(count) == 'table' and string.match(count.err, '^%u+')  -- full, or no master: neither is of that kind
+if wrong == 'ERR' or wrong == 'WRONGTYPE' then
+  redis.call('DEL', KEYS[1])
+  return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+end
+return count
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +44,13 @@ class Death:
     """The end of a process. ``status``: its exit status, or minus the signal that killed it; None: nobody saw it.
 
     ``worker``: Celery's name of the worker that it belonged to; ``short``: the kernel ended processes for want of
-    memory meanwhile.
+    memory meanwhile; ``told``: its worker was told to end, so it is the fault of no message.
     """
 
     status: int | None
     worker: str = ""
     short: bool = False
+    told: bool = False
 
     def __str__(self) -> str:
         if self.status is None:
@@ -63,9 +76,20 @@ def death_of(client: Client, holder: str) -> Death | None:
     return (said_in(text, Death) or Death(None)) if text else None
 
 
+def was_told(client: Client, holder: str) -> bool:
+    """Did the process of an activation end because its worker was told to?"""
+    death = death_of(client, holder)
+    return death is not None and death.told
+
+
 def say_birth(client: Client, place: str) -> None:
     """A new process serves: forget one that had the same number."""
     client.delete(client.names.death(place))
+
+
+def count_death(client: Client, attempts: str, number: str) -> int:
+    """Count that a process died with a message; return how many did. ``attempts``: a hash of its node."""
+    return int(COUNT(client, (attempts,), number))
 
 
 def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> list[tuple[str, Death]]:

@@ -254,6 +254,11 @@ class Mailbox:
         accepted(together(client, *storing([answer]), noting))
 
 
+def drop(client: Client, bell: str, consumer: str) -> None:
+    """Delete a bell, if it is still this one's."""
+    scripts.DROP(client, (bell,), consumer)
+
+
 def prolonging(names: keys.Names, run: str) -> Command:
     """Return the command that prolongs the lease of a run; it answers what that said before, None if it was gone."""
     return scripts.PROLONG.command((names.run(run), names.runs), run, keys.RUN_TTL, keys.DATA_TTL)

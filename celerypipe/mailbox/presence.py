@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import msgspec
 
 from celerypipe.mailbox import protocol
+from celerypipe.mailbox.holder import Process
+from celerypipe.mailbox.liveness import is_named
 from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
@@ -75,12 +77,18 @@ class PresenceShape(msgspec.Struct):
 
 
 def read_presences(client: Client) -> list[Presence]:
-    """Return what every live worker says of itself: those that said it in the last ``PRESENCE_TTL`` seconds."""
-    names: Any = client.zrangebyscore(client.names.workers, int((client.now() - keys.PRESENCE_TTL) * 1000), "+inf")
+    """Return what every live worker says of itself: those whose process is named by their heartbeat."""
+    names = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.workers, 0, -1)]
     if not names:
         return []
-    texts: Any = client.mget([client.names.presence(name.decode(errors="replace")) for name in names])
-    return [record for text in texts if text is not None and (record := _record(text)) is not None]
+    processes = [Process.read(name) for name in names]
+    beats = [client.names.heartbeat(process.host, process.life) for process in processes]
+    found = client.call("MGET", *map(client.names.presence, names), *beats)
+    return [
+        record
+        for process, text, beat in zip(processes, found[: len(names)], found[len(names) :], strict=True)
+        if text is not None and is_named(process, beat) and (record := _record(text)) is not None
+    ]
 
 
 def _record(text: bytes) -> Presence | None:
@@ -124,9 +132,11 @@ def write_presence(client: Client, record: Presence) -> None:
         together.execute()
 
 
+def removing_presence(names: keys.Names, worker_id: str) -> list[Command]:
+    """Return the commands that take a worker off the list."""
+    return [("DEL", names.presence(worker_id)), ("ZREM", names.workers, worker_id)]
+
+
 def remove_presence(client: Client, worker_id: str) -> None:
     """Take a worker off the list at once, so that nobody rings for it."""
-    with client.pipeline(transaction=True) as together:
-        together.delete(client.names.presence(worker_id))
-        together.zrem(client.names.workers, worker_id)
-        together.execute()
+    accepted(client.together(*removing_presence(client.names, worker_id)))

@@ -6,18 +6,8 @@ commands from there.
 
 from __future__ import annotations
 
+from celerypipe.mailbox.liveness import DEAD
 from celerypipe.redis.script import Script
-
-# Who saw a process end left word of that: what it holds is free at once. The key is made here and not by
-# celerypipe.redis.keys, out of the holder's name <host>.<pid>.<token>-<life>-<random>.<slot>, and the prefix that all
-# keys of its namespace have.
-_DEAD = """
-local prefix = string.match(KEYS[1], '^[^:]*')
-local function dead(owner)
-  local place, life = string.match(owner, '^(.*)%.[^.]*%-(%x+)%-%x+%.%d+$')
-  return place and redis.call('EXISTS', prefix .. ':death:' .. place .. '.' .. life) == 1
-end
-"""
 
 # Append messages; ring the first `wanted` slots that have no bell. Nil: the mailbox is gone, nothing was appended.
 SEND = Script("""
@@ -37,7 +27,7 @@ return {ids, rung}
 # Ring the first `wanted` slots that have no bell, or that of a process that died, or something that is no bell; with
 # `force`, also those rung before and not answered.
 RING = Script(
-    _DEAD
+    DEAD
     + """
 local rung = {}
 for slot = 0, tonumber(ARGV[3]) - 1 do
@@ -56,7 +46,7 @@ return rung
 # A bell that is absent or rung, by whatever token, or held by a process that died, is mine from now on; its value
 # before is returned, false if there was none. Nil: another holds it.
 _TAKEN = (
-    _DEAD
+    DEAD
     + """
 local function taken(bell, owner, ttl)
   local before = redis.call('GET', bell)
@@ -119,20 +109,28 @@ redis.call('SET', KEYS[1], 'r:' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
+# Delete the bell if it is still mine, whatever waits: its activation is gone.
+DROP = Script("""
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+""")
+
 # Take a rung bell back, if it is still the one of this token: who was sent cannot answer it.
 UNRING = Script("""
 if redis.call('GET', KEYS[1]) == 'r:' .. ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """)
 
-# Take over what consumers without a lease hold; forget those that hold nothing.
+# Take over what consumers without a lease hold; forget those that hold nothing. An entry comes with the name of who
+# died with it; without, where it is only taken over.
 _TAKEN_OVER = """
 local function taken_over(stream, bells, group, consumer, most)
   local taken = {}
   for _, one in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     local name, pending = one[2], one[4]
     local slot = string.match(name, '%.(%d+)$') or '0'
-    if name ~= consumer and (redis.call('GET', bells .. slot) ~= name or dead(name)) then
+    local died = name ~= consumer and dead(name)
+    if name ~= consumer and (died or redis.call('GET', bells .. slot) ~= name) then
       if pending == 0 then
         redis.call('XGROUP', 'DELCONSUMER', stream, group, name)
       else
@@ -142,7 +140,7 @@ local function taken_over(stream, bells, group, consumer, most)
             redis.call('XACK', stream, group, held[1])
           else
             redis.call('XCLAIM', stream, group, consumer, 0, held[1], 'JUSTID')
-            entry[1][3] = name
+            entry[1][3] = died and name or nil
             taken[#taken+1] = entry[1]
           end
         end
@@ -155,7 +153,7 @@ end
 
 # Take over what the dead left; only for one that has a lease itself.
 CLAIM = Script(
-    _DEAD
+    DEAD
     + _TAKEN_OVER
     + """
 if redis.call('GET', KEYS[2] .. (string.match(ARGV[2], '%.(%d+)$') or '0')) ~= ARGV[2] then return {} end

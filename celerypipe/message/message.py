@@ -47,7 +47,7 @@ class Message:
     ``payload``
         a payload class of :mod:`celerypipe.message.payload`, or any plain value the codec knows
     ``meta``
-        notes about it; do not change it in place, copy with :meth:`with_meta`
+        notes about it; to add some, copy with :meth:`with_meta`
     ``creator``
         the name of the node that sent it; the runner fills it in
     ``version``
@@ -74,7 +74,7 @@ class Message:
         """Return a copy with another payload, the same meta, timers, origin and sequence, and an id of its own."""
         return self.with_changes(payload=payload)
 
-    def with_meta(self, **meta: Any) -> Message:
+    def with_meta(self, /, **meta: Any) -> Message:
         """Return a copy whose meta has these entries added or replaced."""
         return self.with_changes(meta={**self.meta, **meta})
 

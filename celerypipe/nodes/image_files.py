@@ -16,6 +16,7 @@ from celerypipe.contract.contract import Sink, Source
 from celerypipe.contract.positions import Position, Positions
 from celerypipe.contract.readings import Readings
 from celerypipe.errors import ConfigError
+from celerypipe.folders import path_of
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
 from celerypipe.nodes.parts.arguments import placeholders
@@ -52,8 +53,8 @@ class ImageFilesSource(Source):
             raise TypeError(f"paths: {paths!r} is one text; write a list of paths")
         if pattern is not None and folder is None:
             raise ValueError("pattern: goes with 'folder', not with 'paths'")
-        self.paths = [Path(path) for path in paths or ()]
-        self.source_folder = None if folder is None else Path(folder)
+        self.paths = [path_of(path) for path in paths or ()]
+        self.source_folder = None if folder is None else path_of(folder)
         self.pattern = pattern
         self._names: list[str] = []
         self._through: Container[Position] = Positions()
@@ -126,7 +127,7 @@ class ImageFilesSink(Sink):
     tell_apart = "write a 'pattern' that tells them apart, such as '{sequence}-{name}.png'"
 
     def __init__(self, folder: str | None = None, pattern: str = "{name}.png") -> None:
-        self.target_folder = None if folder is None else Path(folder)
+        self.target_folder = None if folder is None else path_of(folder)
         self.pattern = pattern
         self.suffix = Path(pattern).suffix
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
@@ -204,7 +205,7 @@ def read_image(path: Path) -> Image:
     except cv2.error as error:
         raise ValueError(f"{path}: OpenCV cannot decode it: {error}") from error
     if pixels is None:
-        raise ValueError(f"{path}: no picture that OpenCV can decode; remove it, or leave it out with 'pattern'")
+        raise ValueError(f'{path}: no picture that OpenCV can decode; remove it, or skip it with "on_error": "skip"')
     height, width, depth = pixels.shape
     return Image(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), width, height, depth, "RGB")
 

@@ -11,12 +11,12 @@ import stat
 import threading
 from collections.abc import Container, Iterator
 from io import FileIO
-from pathlib import Path
 
 from celerypipe.contract.contract import Sink, Source
 from celerypipe.contract.positions import Position, Positions
 from celerypipe.contract.readings import Readings
 from celerypipe.errors import ConfigError
+from celerypipe.folders import path_of
 from celerypipe.message.message import Message, plain
 from celerypipe.message.payload import Object
 from celerypipe.nodes.parts.arguments import choice
@@ -36,7 +36,7 @@ class JsonLinesSource(Source):
     """
 
     def __init__(self, path: str) -> None:
-        self.path = str(path)
+        self.path = str(path_of(path))
         self._file: FileIO | None = None
         self._is_plain = False
         self._through: Container[Position] = Positions()
@@ -144,7 +144,7 @@ class JsonLinesSink(Sink):
     def __init__(self, path: str, append: bool = False, content: str = "payload") -> None:
         if str(path) == "-":
             raise ValueError('path: \'-\' is no file; to print JSON use the sink console with "format": "{json}"')
-        self.path = Path(path)
+        self.path = path_of(path)
         self.append = append
         self.content = choice("content", content, ("payload", "message"))
         self._file: FileIO | None = None

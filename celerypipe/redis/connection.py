@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -21,10 +20,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.redis.address import Address
 from celerypipe.redis.keys import USUAL
 from celerypipe.redis.line import KEEP_ALIVE, LOOK_AFTER, drop_if_dead
-from celerypipe.redis.namespace import named, parted
-from celerypipe.redis.sentinel import SCHEME, Sentinels, Watchers
+from celerypipe.redis.sentinel import Watchers, asking
+from celerypipe.redis.url import read_address
 
 logger = logging.getLogger(__name__)
 
@@ -173,16 +173,17 @@ def _plain(argument: str | bytes | int) -> bytes:
     return argument if isinstance(argument, bytes) else str(argument).encode()
 
 
-def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
-    """Return a client; it connects with its first command, and again after a failure.
+def connect(where: Address | str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
+    """Return a client of an address, or of one as text; it connects with its first command, and again after a failure.
 
-    ``url`` may be an address with a namespace (:mod:`celerypipe.redis.namespace`), and then its keys are called so.
     Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
-    broken connection. :class:`ConfigError` names an option that there is not.
+    broken connection.
     """
-    url, namespace = parted(url)
-    near = url.startswith("unix://")
+    address = read_address(where) if isinstance(where, str) else where
     options: dict[str, Any] = {
+        "username": address.user,
+        "password": address.password,
+        "db": address.database,
         "socket_timeout": timeout,
         "health_check_interval": 0,
         "retry": Retry(NoBackoff(), 0),
@@ -190,84 +191,72 @@ def connect(url: str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT
         "protocol": 2,
         "socket_read_size": READ_SIZE,
     }
-    if not near:
+    if address.path:
+        options |= {"connection_class": redis.UnixDomainSocketConnection, "path": address.path}
+    else:
         options["socket_connect_timeout"] = min(3.0, timeout)
         options |= {"socket_keepalive": True, "socket_keepalive_options": KEEP_ALIVE}
-    if url.startswith(f"{SCHEME}://"):
-        client = _behind_sentinels(Sentinels.parse(url), options)
-        client.names = named(namespace)
-        return client
-    try:
-        client = Client.from_url(url, **options)  # type: ignore[assignment]  # its stub says redis.Redis
-        pool = client.connection_pool
-        pool.connection_class(**pool.connection_kwargs)  # does not connect, and looks at the options
-    except (TypeError, ValueError, redis.RedisError) as error:
-        cure = "; ssl_ options need rediss://, with two s" if url.startswith("redis://") and "ssl_" in url else ""
-        raise ConfigError(f"{_shown(url)}: what is behind its question mark is wrong: {error}{cure}") from None
-    client.names = named(namespace)
+    if (sentinels := address.sentinels) is not None:
+        known = Watchers(sentinels.places, sentinel_kwargs=asking(sentinels))  # type: ignore[no-untyped-call]  # redis-py's
+        client: Client = known.master_for(sentinels.master, Client, **options)  # type: ignore[no-untyped-call]
+    else:
+        if address.host:
+            options |= {"host": address.host, "port": address.port}
+        if address.tls is not None:
+            options |= {"connection_class": redis.SSLConnection, **address.tls.options()}
+        client = Client.from_pool(redis.ConnectionPool(**options))  # type: ignore[assignment]  # its stub says redis.Redis
+    client.names = address.names
     return client
 
 
-def _behind_sentinels(sentinels: Sentinels, options: dict[str, Any]) -> Client:
-    user, password = sentinels.user
-    known = Watchers(sentinels.addresses, sentinel_kwargs=sentinels.asking)  # type: ignore[no-untyped-call]  # redis-py's
-    client: Client = known.master_for(  # type: ignore[no-untyped-call]
-        sentinels.master, Client, db=sentinels.database, username=user, password=password, **options
-    )
-    return client
-
-
-def is_gone(url: str) -> bool:
+def is_gone(address: Address) -> bool:
     """Is it a socket whose folder was removed? A private Redis that ended for good leaves it so."""
-    return url.startswith("unix://") and not Path(urlsplit(url).path).parent.is_dir()
+    return bool(address.path) and not Path(address.path).parent.is_dir()
 
 
-def knock(url: str) -> None:
+def knock(address: Address) -> None:
     """Raise :class:`ConfigError` if Redis refuses us: a wrong password stays wrong. One that is not there may come."""
     try:
-        with connect(url, name="celerypipe-boot", timeout=2.0) as client:
+        with connect(address, name="celerypipe-boot", timeout=2.0) as client:
             client.ping()
     except (*Broken, redis.exceptions.InvalidResponse) as error:
-        if text := _refusal(url, error):
+        if text := _refusal(address, error):
             raise ConfigError(text) from None
         logger.debug("Redis is not there yet: %s", error)
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
+def explained(address: Address) -> Iterator[None]:
     """Turn what redis-py raises inside the block into :class:`RedisUnavailable` with the cure."""
     try:
         yield
     except (*Broken, redis.exceptions.InvalidResponse) as error:
-        raise RedisUnavailable(_refusal(url, error) or _absence(url, error)) from None
+        raise RedisUnavailable(_refusal(address, error) or _absence(address, error)) from None
 
 
-def _absence(url: str, error: BaseException) -> str:
+def _absence(address: Address, error: BaseException) -> str:
     if isinstance(error, redis.TimeoutError) and "reading" in str(error):
         cure = "it is busy or stands still: look at its log, or wait"
-        return f"Redis is there and does not answer: {_shown(url)} ({error}); {cure}"
+        return f"Redis is there and does not answer: {address} ({error}); {cure}"
     cure = "start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
-    return f"Redis is not there: {_shown(url)} ({error}); {cure}"
+    return f"Redis is not there: {address} ({error}); {cure}"
 
 
-def _refusal(url: str, error: BaseException) -> str:
+def _refusal(address: Address, error: BaseException) -> str:
     """What stays wrong until somebody mends it, with the cure; empty for trouble that may pass."""
-    shown = _shown(url)
     match error:
         case redis.AuthenticationError():
-            return (
-                f"Redis at {shown} needs a password, or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
-            )
+            return f"Redis at {address} needs a password, or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
         case redis.exceptions.NoPermissionError():
-            return f"Redis at {shown} does not allow this user what a pipeline needs: {error}"
+            return f"Redis at {address} does not allow this user what a pipeline needs: {error}"
         case redis.ResponseError():
-            return f"Redis at {shown} refuses: {error}"
+            return f"Redis at {address} refuses: {error}"
         case redis.exceptions.InvalidResponse():
-            return f"what answers at {shown} is no Redis ({error}); give the address of one"
-    if not _is_refused(url, error):
+            return f"what answers at {address} is no Redis ({error}); give the address of one"
+    if not _is_refused(address, error):
         return ""
     return (
-        f"Redis at {shown}: no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
+        f"Redis at {address}: no encrypted connection ({error}); write rediss://host:6379/0?ssl_ca_certs=CA.pem, and "
         "&ssl_certfile=CERT.pem&ssl_keyfile=KEY.pem if Redis asks for a certificate"
     )
 
@@ -285,12 +274,22 @@ def said(error: BaseException) -> str:
         return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
     if isinstance(error, redis.ReadOnlyError) or "-READONLY " in text:
         return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
+    if is_forbidden(error):
+        return f"Redis does not allow this user what a pipeline needs ({error})"
     if isinstance(error, redis.ResponseError):
         return f"Redis refuses ({error})"
     return f"Redis does not answer ({error})"
 
 
-def _is_refused(url: str, error: BaseException) -> bool:
+def is_forbidden(error: BaseException) -> bool:
+    """May this user of Redis not do what was asked? That stays so."""
+    in_script = isinstance(error, redis.ResponseError) and (
+        "NOPERM" in str(error) or "executing the script" in str(error)
+    )
+    return in_script or isinstance(error, redis.exceptions.NoPermissionError)
+
+
+def _is_refused(address: Address, error: BaseException) -> bool:
     """Did one side refuse the other's certificate? That stays so, unlike most trouble with connections.
 
     With TLS 1.3 a server that misses a certificate may just close the connection.
@@ -301,9 +300,4 @@ def _is_refused(url: str, error: BaseException) -> bool:
     told = any(isinstance(each, ssl.SSLError) and not isinstance(each, ssl.SSLEOFError) for each in causes)
     gone = (ssl.SSLEOFError, ConnectionResetError, BrokenPipeError)
     closed = "closed by server" in str(error) or any(isinstance(each, gone) for each in causes)
-    return told or (closed and url.startswith("rediss://") and "ssl_certfile=" not in url)
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return told or (closed and address.tls is not None and address.tls.certfile is None)

@@ -12,19 +12,27 @@ from dataclasses import dataclass
 DATA_TTL = 60_000
 #: The lease of a run.
 RUN_TTL = 10_000
-#: A bell that is held by an activation; refreshed every second.
-HELD_TTL = 3_000
+#: A bell that is held by an activation; refreshed every second, and longer than a node may hold the interpreter lock:
+#: whether its process lives is told by the heartbeat.
+HELD_TTL = 600_000
+#: The heartbeat of a worker; written every second.
+HEARTBEAT_TTL = 3_000
+#: The sign that a process was not named by it, and how long it has to be missed until it counts as dead: by a heartbeat
+#: that is there, and by none.
+MISSED_TTL = 4_000
+MISSED = 1_000
+MISSED_IN_SILENCE = 2_500
 #: A bell that was rung and not answered: the first and the longest wait before it may be rung again.
 RUNG_TTL = 2_000
 RUNG_TTL_MAX = 60_000
-#: The sign that a node warms up for a message; refreshed every second, and longer than an import may hold the GIL.
-WARMING_TTL = 15_000
+#: The sign that a node warms up for a message: longer than an import may hold the interpreter lock.
+WARMING_TTL = 600_000
 #: The sign that a slot comes back in a moment: a stuck process ends two or three seconds after its message is late.
 FREEING_TTL = 5_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
-#: A worker's presence, in seconds, and how often the worker refreshes it.
-PRESENCE_TTL = 15
+#: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.
+PRESENCE_TTL = 600
 PRESENCE_REFRESH = 2
 #: How long items of a queue that were no task are kept, in seconds, and how many of them.
 REFUSED_TTL = 7 * 24 * 3600
@@ -112,6 +120,10 @@ class Names:
     def death(self, place: str) -> str:
         """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""
         return f"{self.prefix}:death:{place}"
+
+    def heartbeat(self, host: str, life: str) -> str:
+        """The processes of a worker that live, by number, or ``over``."""
+        return f"{self.prefix}:heartbeat:{host}.{life}"
 
     def reply(self, run_id: str) -> str:
         """The stream of results of a run, read by its runner."""

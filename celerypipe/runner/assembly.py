@@ -12,7 +12,7 @@ from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.check.complaints import is_known_here
 from celerypipe.contract.contract import Sink
-from celerypipe.definition.environment import resolve_environment
+from celerypipe.definition.environment import resolve_environment, secrets_in
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline
 from celerypipe.mailbox.record import Record
@@ -75,6 +75,7 @@ class Assembly:
             arguments = self.catalogue.find(node.mark, node.type).arguments()
             defaults = {argument.name: argument.default for argument in arguments}
         resolved = resolve_environment(node.configuration, os.environ, place, defaults)
+        self.course.secrets |= secrets_in(node.configuration, os.environ)
         if (again or self.adds) and defaults.get("append") is False:
             resolved["append"] = True  # a file sink that empties its file would lose what was written before
         return resolved

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from celerypipe.cache.node import CacheUse
+from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
 
@@ -14,11 +15,11 @@ from celerypipe.settings import CacheSettings
 class Provisions:
     """Where Redis is and what of it may be used, the keys, the result cache, and who is told what happens.
 
-    ``url``: empty without a Redis; it may hold a password. ``local``: what is warped runs in this process all the same,
+    ``redis``: None without one. ``local``: what is warped runs in this process all the same,
     through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time.
     """
 
-    url: str = field(repr=False)
+    redis: Address | None
     local: bool
     budget: int
     shared_memory: bool

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 #: Columns of the table behind the node and its queue.
 HEADINGS = ("in", "out", "failed", "given up", "waiting", "running", "transfer")
@@ -113,8 +114,10 @@ class Report:
 
     def __rich__(self) -> Table:
         table = Table(
-            title=f"{self.pipeline}: {self.status} in {self.seconds:.2f} s",
-            caption="\n".join([f"run {self.run}; times are p50 / p99" + self._refusals(), *self._notes()]),
+            title=Text(f"{self.pipeline}: {self.status} in {self.seconds:.2f} s", "table.title"),
+            caption=Text(
+                "\n".join([f"run {self.run}; times are p50 / p99" + self._refusals(), *self._notes()]), "table.caption"
+            ),
             title_justify="left",
             caption_justify="left",
             box=SIMPLE_HEAD,
@@ -129,8 +132,8 @@ class Report:
             failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
             given_up = one.skipped + one.dead + one.dropped + one.unmatched
             table.add_row(
-                one.name,
-                one.queue,
+                Text(one.name),
+                Text(one.queue),
                 str(one.received),
                 str(one.sent),
                 *((_hits(one),) if cached else ()),

@@ -12,10 +12,11 @@ from functools import partial
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import require
+from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
 from celerypipe.message.message import Message
-from celerypipe.redis.url import client_url
+from celerypipe.redis.url import read_address
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.functions.session import Session
@@ -68,7 +69,7 @@ class Runner(Submitting):
         rerun_failing: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
-        self.redis = client_url(redis) if redis else None
+        self.redis = read_address(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
@@ -167,19 +168,13 @@ class Runner(Submitting):
     ) -> Run:
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
-        heads = (
-            ()
-            if feed is None and replay is False
-            else tuple(
-                node.name for node in pipeline.nodes if node.type != "source" and not _links_to(pipeline, node.name)
-            )
-        )
+        heads = () if feed is None and replay is False else heads_of(pipeline)
         if feed is not None and not isinstance(feed, tuple) and not heads:
             raise ConfigError("no node of this pipeline is fed from code: each has a link in, or is a source")
         require(pipeline, catalogue, local=self.local, fed=heads)
         self.cache.check(pipeline.nodes)
         provisions = _provided(self, settings)
-        if not provisions.url and not self.local and pipeline.warped:
+        if provisions.redis is None and not self.local and pipeline.warped:
             raise ConfigError(
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"
@@ -257,8 +252,11 @@ def _tell(on_event: Callable[[str], None], text: str) -> None:
 
 def _provided(runner: Runner, settings: Settings) -> Provisions:
     """What a run or a session that begins now is provided with."""
+    if runner.redis is None:
+        for text in settings.redis.unheard:
+            runner.on_event(text)
     return Provisions(
-        url=runner.redis or settings.redis_url or "",
+        redis=runner.redis or settings.redis.address,
         local=runner.local,
         budget=runner.byte_budget,
         shared_memory=settings.shared_memory if runner.shared_memory is None else runner.shared_memory,
@@ -272,13 +270,9 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
 def _session(runner: Runner) -> Session:
     settings = Settings.from_environment()
     provisions = _provided(runner, settings)
-    if not provisions.url and not provisions.local:
+    if provisions.redis is None and not provisions.local:
         raise ConfigError(
             "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
             "Runner(local=True) calls it here"
         )
     return Session(CallTransport(provisions, settings.plugins))
-
-
-def _links_to(pipeline: Pipeline, name: str) -> bool:
-    return any(link.target == name for link in pipeline.links)

@@ -9,10 +9,13 @@ empty.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import secrets
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,21 +30,24 @@ from celery.utils.nodenames import nodename
 from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 
 from celerypipe import forks
-from celerypipe.celery.application import app
+from celerypipe.celery.application import app, named_redis
 from celerypipe.celery.events import Patience
-from celerypipe.celery.prefork import TaskPool, child_ended
+from celerypipe.celery.prefork import TaskPool, child_began, child_ended, is_retiring
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
+from celerypipe.mailbox.holder import Process
+from celerypipe.mailbox.liveness import words
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, remove_presence
+from celerypipe.mailbox.presence import Presence, remove_presence, removing_presence
 from celerypipe.redis.connection import Client, knock
+from celerypipe.redis.secret import seen_in_ps
 from celerypipe.redis.signing import Keyring
-from celerypipe.redis.url import client_url, seen_in_ps, without_password
-from celerypipe.settings import Settings
+from celerypipe.settings import RedisSettings, Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
@@ -50,7 +56,16 @@ from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
+from celerypipe.worker.options import (
+    autoscale_option,
+    exit_option,
+    given,
+    limits_of,
+    listed,
+    refuse,
+    stuck_after,
+    unasked,
+)
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.shutdown import Shutdown
@@ -70,23 +85,39 @@ at_work = AtWork()
 handlers = Handlers()
 
 
+def ending(handler: Callable[..., None]) -> Callable[..., None]:
+    """Make what a worker cannot do without end it, with the reason, where it fails: Celery would log that and go on."""
+
+    @functools.wraps(handler)
+    def wrapped(*args: Any, **told: Any) -> None:
+        try:
+            handler(*args, **told)
+        except ConfigError as error:
+            sys.stderr.write(f"celerypipe: {error}\n")
+            raise SystemExit(os.EX_CONFIG) from None  # starting it again would not help
+        except Exception:  # noqa: BLE001  # whatever it is, it is shown and ends this process
+            sys.stderr.write(f"celerypipe: this worker cannot boot, and ends:\n{traceback.format_exc()}")
+            raise SystemExit(os.EX_SOFTWARE) from None
+
+    return wrapped
+
+
 @signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
+@ending
 def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any) -> None:
     """First: before Celery settles pool, concurrency and log, the files of the queues decide them."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     refuse_packed_tasks()
-    try:
-        configured = Configured.read(conf, options)
-    except ConfigError as error:
-        raise _refused(error) from None
+    configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
-    for text in filter(None, [*warnings, *(seen_in_ps(word.removeprefix("--broker="), sys.argv) for word in sys.argv)]):
+    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
-        instance.hostname = nodename(f"{'-'.join(configured.queues)}.{os.getpid()}", socket.gethostname())
-    signals.worker_init.connect(configured.settle, weak=False)
+        queues = "-".join(configured.queues).replace("@", "_")
+        instance.hostname = nodename(f"{queues}.{os.getpid()}", socket.gethostname())
+    signals.worker_init.connect(ending(configured.settle), weak=False)
 
 
 @dataclass(frozen=True)
@@ -94,6 +125,7 @@ class Configured:
     """What the command line, the environment and the files of its queues say of a worker."""
 
     queues: tuple[str, ...]
+    redis: RedisSettings
     configs: Sequence[worker_config.WorkerConfig]
     served: Served
     exit_when_stuck: float | None
@@ -101,27 +133,48 @@ class Configured:
     #: Seconds that what is at work has once the worker is told to end.
     patience: float
     keyring: Keyring | None
+    process: Process
+    heartbeat: Heartbeat
 
     @classmethod
     def read(cls, conf: Any, options: Mapping[str, Any]) -> Configured:
-        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in."""
+        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in.
+
+        The heartbeat begins before anything is imported that may hold the interpreter lock, or a GPU.
+        """
         settings = Settings.from_environment()
         queues = tuple(listed(options.get("queues")))
         exit_when_stuck = exit_option(options.get("exit_when_stuck"))
         worker_config.require_folders(settings)
         configs = worker_config.load_all(queues, settings.worker_configs)
-        url, transport = client_url(str(conf.broker_url)), app.conf.broker_transport_options
-        conf.update(worker_config.worker_settings(queues, configs[0], url, transport))
+        redis = named_redis(os.environ)
+        app.serve(redis.or_default)
+        conf.update(worker_config.worker_settings(queues, configs[0], app.conf.broker_transport_options))
         served = Served(
             tuple(name for config in configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in configs for folder in config.plugins) + settings.plugins,
             settings.allowed,
         )
+        process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+        names = redis.or_default.names
+        said = words(names, process, removing_presence(names, str(process)))
+        heartbeat = Heartbeat(redis.or_default, said, kin=True)
+        heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
-        knock(client_url(str(conf.broker_url)))
+        knock(redis.or_default)
         autoscale = autoscale_option(options.get("autoscale"))
-        patience = float(conf.worker_soft_shutdown_timeout)
-        return cls(queues, configs, served, exit_when_stuck, autoscale, patience, settings.keyring)
+        return cls(
+            queues,
+            redis,
+            configs,
+            served,
+            exit_when_stuck,
+            autoscale,
+            float(conf.worker_soft_shutdown_timeout),
+            settings.keyring,
+            process,
+            heartbeat,
+        )
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -138,37 +191,37 @@ class Configured:
         # The worker's user types no flags: gossip and mingle are switched off here.
         sender.options.update(without_gossip=True, without_mingle=True)
         pool = _pool_name(sender.pool_cls)
-        try:
-            refuse(sender, pool, self.autoscale)
-            limits = limits_of(sender, pool)
-        except ConfigError as error:
-            raise _refused(error) from None
+        refuse(sender, pool, self.autoscale)
+        limits = limits_of(sender, pool)
         if pool == "solo":
             sender.concurrency = 1
         elif is_auto_concurrency(sender.concurrency):
             sender.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
-        url, slots = client_url(str(conf.broker_url)), self.autoscale or sender.concurrency
-        settled = Settled(self, url, pool, slots, limits)
+        slots = self.autoscale or sender.concurrency
+        settled = Settled(self, pool, slots, limits)
         settled.connect()
         self.served.register(sender.app, settled.worker)
         if pool == "prefork" and sender.pool_start_method == "spawn":
+            # Without it billiard imports the project of Django that somebody's DJANGO_SETTINGS_MODULE names.
+            os.environ.setdefault("DJANGO_PROJECT_DIR", os.getcwd())
             os.environ[SPAWN_VARIABLE] = spawned.written(self.served, settled.worker, settled.flag.move_to_file())
 
 
 class Settled:
     """A worker as its pool will serve it, and as it is withdrawn. ``present``: from when on runners know of it."""
 
-    def __init__(self, configured: Configured, url: str, pool: str, slots: int, limits: Limits) -> None:
+    def __init__(self, configured: Configured, pool: str, slots: int, limits: Limits) -> None:
         self.configured = configured
         self.flag = SharedFlag()
         self.shutdown = Shutdown(self.flag)
         self.worker = Worker(
-            redis_url=url,
+            redis=configured.redis.or_default,
             queues=configured.queues,
-            host=socket.gethostname(),
+            host=configured.process.host,
+            life=configured.process.life,
             pool=pool,
             slots=slots,
-            shutting_down=self.flag.is_raised,
+            shutting_down=self._is_to_end,
             urgent=self.flag.is_urgent,
             patience=configured.patience,
             stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
@@ -178,11 +231,17 @@ class Settled:
         )
         self.present: Present | None = None
 
+    def _is_to_end(self) -> bool:
+        return self.flag.is_raised() or is_retiring()
+
     def connect(self) -> None:
         """Hear the signals of its life; also in forked children, which inherit all of this."""
-        signals.celeryd_after_setup.connect(self.announce, weak=False)
-        handlers_installed.connect(self.take_over, weak=False)
-        signals.worker_ready.connect(self.appear, weak=False)
+        heartbeat = self.configured.heartbeat
+        child_began.connect(lambda pid, **_: heartbeat.watch(pid), weak=False)
+        child_ended.connect(lambda pid, **_: heartbeat.forget(pid), weak=False)
+        signals.celeryd_after_setup.connect(ending(self.announce), weak=False)
+        handlers_installed.connect(ending(self.take_over), weak=False)
+        signals.worker_ready.connect(ending(self.appear), weak=False)
         signals.worker_shutting_down.connect(self.call_back, weak=False)
         signals.worker_shutdown.connect(self.end, weak=False)
         signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
@@ -197,12 +256,14 @@ class Settled:
         forks.keep(self.flag)
         forks.keep(handlers)
 
-    def announce(self, sender: str, **_: Any) -> None:
+    def announce(self, sender: str, conf: Any, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
+        # In a spawned child billiard logs before anything of ours is there that knows the field.
+        os.environ["_MP_FORK_LOGFORMAT_"] = conf.worker_log_format.replace("%(at_work)s", "")
         worker, served = self.worker, self.configured.served
         files = ", ".join(str(each.path or f"no file for {each.queue}") for each in self.configured.configs)
         logger.info("%s: %s pool of %d by %s", sender, worker.pool, worker.slots, files)
-        logger.info("Redis: %s", without_password(worker.redis_url))
+        logger.info("%s", self.configured.redis)
         if worker.keyring is not None:
             logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))
         logger.info("serving %d marks: %s", len(served.listings), ", ".join(sorted(served.listings)))
@@ -236,6 +297,7 @@ class Settled:
         self.leave()
         self.worker.close()
         self.worker.files.remove()
+        self.configured.heartbeat.end(last=True)
 
 
 class Present:
@@ -261,7 +323,7 @@ class Present:
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
         self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work)
-        self.keeper = PresenceKeeper(worker.redis_url, current, self.watchdog.look, self.watchdog.see_off)
+        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, self.watchdog.see_off)
 
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""
@@ -304,6 +366,7 @@ def say_where(logger: logging.Logger, **_: Any) -> None:
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]  # celery ships no types
+@ending
 def join_spawned(sender: Any, **_: Any) -> None:
     """In a spawned pool child, which inherits nothing: it serves what its worker wrote down for it."""
     text = os.environ.get(SPAWN_VARIABLE)
@@ -319,12 +382,6 @@ def join_spawned(sender: Any, **_: Any) -> None:
     for name in served.listings:
         task = current_app.tasks[name]
         task.__trace__ = build_tracer(name, task, current_app.loader, sender, app=current_app)
-
-
-def _refused(error: ConfigError) -> SystemExit:
-    """Say why the worker ends; starting it again would not help. Celery swallows any other exception."""
-    sys.stderr.write(f"celerypipe: {error}\n")
-    return SystemExit(os.EX_CONFIG)
 
 
 def _pool_name(pool: type) -> str:

@@ -7,7 +7,9 @@ worker starts in.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +19,18 @@ from typing import Any
 from celery.app.defaults import NAMESPACES, flatten
 from celery.concurrency import get_available_pool_names
 
+from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
+from celerypipe.folders import path_of
 from celerypipe.settings import Settings
 
 #: Celery's settings that such a file may not decide, and what to do instead.
+_REDIS = "give Redis with -b or CELERYPIPE_REDIS_URL: celerypipe and Celery share one address"
 ELSEWHERE = {
-    "broker_url": "give Redis with -b or CELERYPIPE_REDIS_URL: mailboxes, blobs and bells share one address",
-    "broker_read_url": "give Redis with -b or CELERYPIPE_REDIS_URL: mailboxes, blobs and bells share one address",
-    "broker_write_url": "give Redis with -b or CELERYPIPE_REDIS_URL: mailboxes, blobs and bells share one address",
+    **dict.fromkeys(("broker_url", "broker_read_url", "broker_write_url", "broker_failover_strategy"), _REDIS),
+    **dict.fromkeys(("broker_host", "broker_port", "broker_vhost", "broker_transport"), _REDIS),
+    **dict.fromkeys(("broker_user", "broker_password", "broker_login_method", "broker_use_ssl"), _REDIS),
+    "result_backend": "results go back to their run, and nowhere else",
     "include": "write imports = [...]",
     "accept_content": "celerypipe speaks JSON only",
     "task_serializer": "celerypipe speaks JSON only",
@@ -34,6 +40,9 @@ ELSEWHERE = {
     "task_soft_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
     "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
 }
+
+#: What of ``broker_transport_options`` says where things are: runners would look elsewhere.
+PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_kwargs", "credential_provider")
 
 #: The keys that are not Celery's.
 OURS = ("imports", "plugins", "exit_when_stuck")
@@ -74,13 +83,17 @@ def known_queues(folder: Path) -> list[str]:
 def load(queue: str, folder: Path) -> WorkerConfig:
     """Read one queue's file; without a file, its only import is ``tasks/<queue>.py``, if there is one."""
     path = folder / f"{queue}.toml"
-    if not path.is_file():
+    if not os.path.lexists(path):
         has_module = queue.isidentifier() and Path("tasks", f"{queue}.py").is_file()
         return WorkerConfig(queue, imports=(f"tasks.{queue}",) if has_module else ())
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
     for key, value in content.items():
         complaint = _complaint(key, value)
@@ -91,7 +104,7 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         path,
         {key: value for key, value in content.items() if key not in OURS},
         tuple(content.get("imports", ())),
-        tuple(Path(folder) for folder in content.get("plugins", ())),
+        tuple(path_of(folder) for folder in content.get("plugins", ())),
         content.get("exit_when_stuck"),
     )
 
@@ -106,7 +119,7 @@ def overruled(leader: WorkerConfig, others: Iterable[WorkerConfig]) -> list[str]
         if ignored:
             texts.append(
                 f"{other.path}: ignored in this worker, which runs by the settings of its first queue "
-                f"{leader.queue!r}: {', '.join(ignored)}; start another worker with -Q {other.queue} to use them"
+                f"{leader.queue!r}: {', '.join(ignored)}; to use them, start one with -Q {shlex.quote(other.queue)}"
             )
     return texts
 
@@ -128,6 +141,8 @@ def _complaint(key: str, value: Any) -> str:
     if key == "worker_concurrency":
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return "" if whole or value == "auto" else f"{key!r} must be a whole number above 0 or 'auto', not {value!r}"
+    if key == "broker_transport_options" and isinstance(value, dict) and (places := value.keys() & set(PLACES)):
+        return f"{min(places)!r} in {key!r} is not decided here; runners would look in another place"
     wanted, name = _TYPES.get(_OPTIONS[key].type, ((object,), ""))
     if key in _ANY_TYPE or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
         return ""
@@ -154,12 +169,13 @@ def load_all(queues: Sequence[str], folder: Path) -> list[WorkerConfig]:
     if not queues:
         known = ", ".join(known_queues(folder)) or f"none, {folder}/ has no <queue>.toml"
         raise ConfigError(f"a worker of celerypipe needs to know its queues: add -Q QUEUE (known here: {known})")
+    for queue in queues:
+        if complaint := wrong_queue(queue):
+            raise ConfigError(f"-Q: {complaint}")
     return [load(queue, folder) for queue in queues]
 
 
-def worker_settings(
-    queues: Sequence[str], leader: WorkerConfig, url: str, transport: Mapping[str, Any]
-) -> dict[str, Any]:
+def worker_settings(queues: Sequence[str], leader: WorkerConfig, transport: Mapping[str, Any]) -> dict[str, Any]:
     """Return Celery's settings for a worker of these queues, led by the file of the first.
 
     ``transport``: the options that the way to the broker has anyway.
@@ -167,8 +183,7 @@ def worker_settings(
     shown = "-".join(queues).replace("%", "%%")
     line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
     options = {**transport, **leader.settings.get("broker_transport_options", {})}
-    if url.startswith("unix://"):
-        options = {key: value for key, value in options.items() if key != "socket_keepalive"}
-    options["client_name"] = f"celerypipe-worker-{'-'.join(queues)}".replace(" ", "_")
+    # Redis takes only these letters for it.
+    options["client_name"] = re.sub(r"[^!-~]", "_", f"celerypipe-worker-{'-'.join(queues)}")
     lines = {"worker_log_format": line, "worker_task_log_format": line}
     return {**lines, **leader.settings, "broker_transport_options": options}

@@ -12,6 +12,7 @@ import redis
 
 from celerypipe.mailbox.presence import Presence, remove_presence, write_presence
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, Trouble, connect
 
 logger = logging.getLogger("celerypipe.worker")
@@ -22,7 +23,7 @@ class PresenceKeeper:
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         record: Callable[[], Presence],
         look: Callable[[Client | None], None],
         see_off: Callable[[], None],
@@ -35,7 +36,7 @@ class PresenceKeeper:
         self.look = look
         self.see_off = see_off
         self._client: Client | None = None
-        self.url = url
+        self.address = address
         # A SimpleQueue may be written to inside a signal handler, an Event may not. None: end.
         self._told: queue.SimpleQueue[Callable[[Client], None] | None] = queue.SimpleQueue()
         self._unsaid: deque[Callable[[Client], None]] = deque()
@@ -91,7 +92,7 @@ class PresenceKeeper:
         """Do it; False when Redis is away, said once per outage."""
         try:
             if self._client is None:
-                self._client = connect(self.url, name="celerypipe-presence", timeout=5.0)
+                self._client = connect(self.address, name="celerypipe-presence", timeout=5.0)
             action(self._client)
         except (*Trouble, redis.RedisError) as error:
             if not self._away:

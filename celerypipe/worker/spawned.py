@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from celerypipe.celery.prefork import is_retiring
+from celerypipe.redis.url import read_address
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
@@ -15,9 +17,10 @@ from celerypipe.worker.served import Served
 
 def written(served: Served, worker: Worker, flag: str) -> str:
     """Return what a spawned process of this worker is told, in its environment."""
-    names = ("redis_url", "queues", "host", "pool", "slots", "stuck_after", "life", "patience")
+    names = ("queues", "host", "pool", "slots", "stuck_after", "life", "patience")
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
+    facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}
     limits = asdict(worker.limits)
     return json.dumps({"worker": facts, "limits": limits, "imports": served.imports, **folders, "flag": flag})
 
@@ -26,9 +29,11 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
     """Return what such a process serves, out of that text, and the flag; keys come from its own environment."""
     plan = json.loads(text)
     flag = SharedFlag(plan["flag"])
+    facts = plan["worker"]
     worker = Worker(
-        **{**plan["worker"], "queues": tuple(plan["worker"]["queues"])},
-        shutting_down=flag.is_raised,
+        redis=replace(read_address(facts.pop("redis")), namespace=facts.pop("namespace")),
+        **{**facts, "queues": tuple(facts["queues"])},
+        shutting_down=lambda: flag.is_raised() or is_retiring(),
         urgent=flag.is_urgent,
         keyring=Settings.from_environment().keyring,
         limits=Limits(**plan["limits"]),

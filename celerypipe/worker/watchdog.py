@@ -6,8 +6,10 @@ connected and never take a task again (celery#10205, #8030, #8091, #10302).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +125,7 @@ class Watchdog:
 
     def _exit(self) -> None:
         for child in billiard.active_children():
-            child.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)  # a node may hear nothing else
         logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

@@ -39,8 +39,8 @@ def one_pass(redis: str, inputs: Sequence[Any]) -> tuple[Estimates, float, Count
 
 def redis_for_the_study(say: Callable[[str], None]) -> AbstractContextManager[str]:
     """The Redis that the environment names, or a private one with a worker."""
-    url = Settings.from_environment().redis_url
-    return nullcontext(url) if url else Embedded(queues={"spectra": 2}, on_event=say)
+    found = Settings.from_environment().redis.address
+    return nullcontext(found.url) if found else Embedded(queues={"spectra": 2}, on_event=say)
 
 
 def main(count: int = 100) -> None:

@@ -15,9 +15,10 @@ import pytest
 import redis
 
 import celerypipe
-from celerypipe import Runner
+from celerypipe import ConfigError, Message, Runner
 from celerypipe.redis.connection import Client, connect
-from tests.nodes import called
+from tests.nodes import called, remote
+from tests.runs.pipelines import warped
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.flower import running_flower
@@ -197,6 +198,20 @@ def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp
     assert "the input: another payload" in celerypipe("cache", "explain", reports[0]["run"], "frames", "3")
     assert "forgot 5 results" in celerypipe("cache", "rm", "tests.*", "--yes")
     assert refused(guarded) == []
+
+
+def test_a_worker_that_may_not_do_what_it_needs_is_named_by_the_run(
+    guarded: Guarded, start_worker: StartWorker
+) -> None:
+    """Each of its activations would be broken off, and the run would wait for ever."""
+    guarded.admin.execute_command("ACL", "SETUSER", "worker", "-xreadgroup")
+    worker = start_worker("remote", url=guarded.url("worker"), config=remote.CONFIG, wait=False)
+    worker.wait_for_text("ready.")
+    said: list[str] = []
+    runner = Runner(guarded.url("runner"), on_event=said.append)
+    with pytest.raises(ConfigError, match=r"does not allow this user .*xreadgroup"):
+        list(runner.stream(warped("tests.nodes.remote.Echo", "remote"), [Message(1)]))
+    assert any("cannot serve it: Redis does not allow this user what a pipeline needs" in text for text in said), said
 
 
 def test_functions_are_called_under_the_documented_users(

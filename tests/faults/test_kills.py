@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from celerypipe import Message, Runner
+from celerypipe import Message, NoWorker, Runner
 from tests.nodes.remote import CONFIG
 from tests.runs.counted import lasting
 from tests.runs.pipelines import warped
@@ -117,6 +117,30 @@ def test_the_only_worker_is_killed_and_another_starts_five_seconds_later(
     print(f"the first message came {reading.times[before] - there:.2f} s after another worker")
     assert reading.times[before] - there <= LOST
     assert reading.payloads() == list(range(400))
+
+
+@pytest.mark.parametrize("on_no_worker", ["local", "fail"])
+def test_what_shall_happen_without_a_worker_happens_as_soon_as_the_only_one_is_dead(
+    start_doomed: StartWorker, redis_url: str, on_no_worker: str
+) -> None:
+    queue = f"knone{on_no_worker}"
+    worker = start_doomed(queue, pool="solo", config=CONFIG)
+    limits = {"on_no_worker": on_no_worker, "window": 4}
+    pipeline = warped("tests.nodes.remote.Echo", queue, configuration={"delay": WORK}, limits=limits)
+    reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(400))))
+    reading.wait_for(50)
+    worker.kill()
+    killed, before = time.monotonic(), len(reading.times)
+    if on_no_worker == "fail":
+        with pytest.raises(NoWorker):
+            reading.payloads()
+        decided = time.monotonic()
+    else:
+        reading.wait_for(before + 10)
+        decided = reading.times[before + 9]
+        assert reading.payloads() == list(range(400))
+    print(f"on_no_worker: {on_no_worker} acted {decided - killed:.2f} s after the kill")
+    assert decided - killed <= 2 * LOST
 
 
 def _gone(worker: RunningWorker, children: set[int]) -> None:

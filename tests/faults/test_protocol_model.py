@@ -1,10 +1,11 @@
 """A model check of bell, mailbox and claim: Hypothesis interleaves what runner, Celery and activations do.
 
 Each step is one atomic step of the protocol against a real Redis, or one thing that breaks: an activation dies or
-freezes, a lease expires, a task is lost or comes twice, a line dies with the answer of a command on it, Redis is
-emptied. After every step: no message waits with
-nobody coming, none is answered twice, and nothing is taken from those whose lease lives. At the end the faults stop;
-then, whatever state was reached, every message has its one answer within a few of the runner's rounds.
+is stopped, its bell is lost although it lives, the heartbeat is not heard for a while, a task is lost or comes twice, a
+line dies with the answer of a command on it, Redis is emptied. After every step: no message waits with nobody coming,
+none is answered twice, nothing is taken from those who live and hold their bell, and a message counts as one that may
+have killed its process only if that is dead. At the end the faults stop; then, whatever state was reached, every
+message has its one answer within a few of the runner's rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hypothesis.stateful import (
 )
 
 from celerypipe.mailbox import holder as names
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, drop
 from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -42,9 +43,9 @@ ROUNDS = 6
 STEPS = {
     "runner": ["append", "look_around", "read_replies"],
     "celery": ["start", "start", "start_again", "deliver_twice", "lose_a_task"],
-    "idle": ["read", "read", "release", "claim", "refresh", "hand_back", "give_up", "die"],
+    "idle": ["read", "read", "release", "claim", "claim", "refresh", "hand_back", "give_up", "die", "stop"],
     "busy": ["answer"],
-    "fault": ["let_a_bell_expire", "let_a_bell_expire", "let_a_bell_expire", "empty_redis"],
+    "fault": ["let_a_bell_expire", "let_a_bell_expire", "silence", "let_a_second_pass", "empty_redis"],
 }
 
 
@@ -71,6 +72,9 @@ class Protocol(RuleBasedStateMachine):
         self.answers: Counter[int] = Counter()
         self.last = "0-0"
         self.born = 0
+        #: The processes that live and run; and those that were missed, a second ago.
+        self.living: set[int] = set()
+        self.missed: set[int] = set()
         #: Something broke that the next round of the runner is there for.
         self.broken = False
         self._make()
@@ -142,10 +146,13 @@ class Protocol(RuleBasedStateMachine):
         """A worker takes a task: whichever, since queues have several workers."""
         slot, _ = self.tasks.pop(which % len(self.tasks))
         self.born += 1
+        self.living.add(self.born)
+        if self.client.exists(self.heartbeat):
+            self.beat()
         holder = Holder(f"{self.box.run}.{self.born}.token-abcd-ef01.{slot}", slot)
         before = self.client.get(f"{self.box.bell}{slot}") or b"r:"
-        if self.client.exists(keys.USUAL.death(str(names.Holder.read(before.decode()).process))):
-            before = b"r:"  # somebody saw its holder die
+        if self._is_dead(before.decode()):
+            before = b"r:"
         theirs = self._with_a_lease()
         for _ in range(2 if again else 1):
             beginning = self.box.begin(self.client, slot, holder.name, most=4, first=count - 1)
@@ -153,6 +160,7 @@ class Protocol(RuleBasedStateMachine):
         if beginning is None:
             return
         assert theirs.isdisjoint(entry.id for entry in beginning.claimed)
+        self._only_deaths_count(beginning.claimed)
         if beginning.record is None:
             self.client.delete(f"{self.box.bell}{slot}")
             self.broken = True
@@ -204,6 +212,7 @@ class Protocol(RuleBasedStateMachine):
             theirs = self._with_a_lease()
             claimed = self.box.claim(self.client, holder.name, 4)
             assert theirs.isdisjoint(entry.id for entry in claimed), "only what the dead hold is claimed"
+            self._only_deaths_count(claimed)
             holder.held += claimed
 
     def refresh(self, which: int, _: int) -> None:
@@ -255,21 +264,67 @@ class Protocol(RuleBasedStateMachine):
             self._publish(holder, count)
             self.box.receive(self.client, holder.name, count, None)
             self._publish(holder, len(holder.held))  # on a new line; what it was given nobody knows
+            drop(self.client, f"{self.box.bell}{holder.slot}", holder.name)  # its process lives: it would not lapse
             self.holders.remove(holder)
             self.broken = True
 
     # -- what breaks ------------------------------------------------------------------------------------------------
 
     def die(self, which: int, count: int) -> None:
-        """Sometimes somebody saw it die and says so, which frees its bell at once."""
+        """Sometimes somebody saw it die and says so, which frees its bell at once; else the heartbeat leaves it out."""
         holder = self._holder(which)
+        process = names.Holder.read(holder.name).process
         self.holders.remove(holder)
+        self.living.discard(process.pid)
         if count == 1:
-            self.client.set(keys.USUAL.death(str(names.Holder.read(holder.name).process)), "killed", px=keys.DATA_TTL)
-            self.broken = True
+            self.client.set(keys.USUAL.death(str(process)), "killed", px=keys.DATA_TTL)
+        elif self.client.exists(self.heartbeat):
+            self.beat()
+        self.broken = True
+
+    def stop(self, which: int, _: int) -> None:
+        """SIGSTOP: the heartbeat leaves it out; it wakes up when others may have gone on for it, and knows nothing."""
+        self.living.discard(names.Holder.read(self._holder(which).name).process.pid)
+        self.beat()
+        self.broken = True
+
+    def silence(self, *_: int) -> None:
+        """Redis stood still or was away for longer than a heartbeat lasts, or the one that gives it died."""
+        self.client.delete(self.heartbeat)
+
+    def let_a_second_pass(self, *_: int) -> None:
+        """The living are heard again by then."""
+        self.beat()
+        born = range(1, self.born + 1)
+        signs = self.client.together(*[("EXISTS", self._sign(pid)) for pid in born])
+        self.missed |= {pid for pid, there in zip(born, signs, strict=True) if there}
+        self.broken = True  # who was found dead holds a bell until somebody rings
+
+    @property
+    def heartbeat(self) -> str:
+        return keys.USUAL.heartbeat(self.box.run, "abcd")
+
+    def beat(self) -> None:
+        self.client.set(self.heartbeat, "".join(f" {pid} " for pid in sorted(self.living)), px=keys.DATA_TTL)
+
+    def _sign(self, pid: int) -> str:
+        """Says that a process was missed."""
+        return f"celerypipe:missed:{self.box.run}.{pid}.abcd"
+
+    def _is_dead(self, name: str) -> bool:
+        """Somebody saw its end; or it was missed twice, with a second between, by a heartbeat that is there."""
+        process = names.Holder.read(name).process
+        if self.client.exists(keys.USUAL.death(str(process))):
+            return True
+        missed = process.pid in self.missed and self.client.exists(self._sign(process.pid))
+        return bool(missed and self.client.exists(self.heartbeat) and process.pid not in self.living)
+
+    def _only_deaths_count(self, claimed: list[Entry]) -> None:
+        for entry in claimed:
+            assert not entry.holder or self._is_dead(entry.holder), "a lapse is a take-over, no death"
 
     def let_a_bell_expire(self, which: int, _: int) -> None:
-        """Of a dead one, of one that is frozen and does not know it yet, or of nobody who came."""
+        """Of a dead one, of one that lives and does not know it yet, or of nobody who came."""
         self.broken |= bool(self.client.delete(f"{self.box.bell}{which % SLOTS}"))
 
     def empty_redis(self, *_: int) -> None:
@@ -291,6 +346,8 @@ class Protocol(RuleBasedStateMachine):
         for slot in range(SLOTS):
             self.client.pexpire(f"{self.box.bell}{slot}", keys.DATA_TTL)
         self.client.pexpire(keys.USUAL.run(self.box.run), keys.DATA_TTL)
+        left = {pid: keys.MISSED_TTL - (keys.MISSED if pid in self.missed else 0) for pid in range(1, self.born + 1)}
+        self.client.together(*[("PEXPIRE", self._sign(pid), milliseconds) for pid, milliseconds in left.items()])
 
     @invariant()
     def somebody_comes(self) -> None:
@@ -311,9 +368,13 @@ class Protocol(RuleBasedStateMachine):
         return {each["message_id"].decode() for each in found}
 
     def _with_a_lease(self) -> set[str]:
-        """What those hold whose lease lives."""
+        """What those hold who live and have their bell."""
         leases = {self.client.get(f"{self.box.bell}{slot}") for slot in range(SLOTS)}
-        theirs = [self._pending(holder) for holder in self.holders if holder.name.encode() in leases]
+        theirs = [
+            self._pending(holder)
+            for holder in self.holders
+            if holder.name.encode() in leases and not self._is_dead(holder.name)
+        ]
         return set().union(*theirs)
 
     @invariant()
@@ -330,10 +391,12 @@ class Protocol(RuleBasedStateMachine):
         for _ in range(ROUNDS):
             if not self.out:
                 break
-            living = {holder.name.encode() for holder in self.holders}
-            for slot in range(SLOTS):  # leases of the dead, and bells whose task was lost, end by themselves
-                if self.client.get(f"{self.box.bell}{slot}") not in living:
+            for slot in range(SLOTS):  # bells whose task was lost end by themselves; those of the dead are found
+                if (self.client.get(f"{self.box.bell}{slot}") or b"").startswith(b"r:"):
                     self.client.delete(f"{self.box.bell}{slot}")
+            self.look_around(1, SLOTS)
+            self.let_a_second_pass()
+            self.time_stands_still()
             self.look_around(1, SLOTS)
             while self.tasks:
                 self.start(0, 1)

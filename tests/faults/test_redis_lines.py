@@ -76,7 +76,7 @@ def test_a_large_payload_gets_over_a_slow_line(durable_redis: TunedRedis) -> Non
 
 
 #: Seconds that a node takes, and for which a line may be idle; a runner's own is, for a second at a time.
-SLOW, IDLE = 2.5, 1.4
+SLOW, IDLE = 3.0, 1.8
 
 
 def many_ways(queue: str, diary: Path, slots: int) -> Pipeline:

@@ -89,14 +89,14 @@ list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0
     runner.kill()
     runner.wait()
     with connect(url) as client:
-        (run,) = (name.decode().rpartition(":")[2] for name in client.scan_iter("celerypipe:run:*"))
+        (run,) = (name.decode().rpartition(":")[2] for name in client.scan_iter("celerypipe:about:*"))
         ours = list(client.scan_iter(f"celerypipe:*:{run}*"))
         assert ours
         assert all(client.pttl(name) > 0 for name in ours)
         if pool != "threads":  # its worker is free again: solo and prefork interrupt the work of the dead one
             (out,) = Runner(url).stream(warped("tests.nodes.remote.Echo", f"late{pool}"), [Message(1)])
             assert out.payload == 1
-        eventually(lambda: not client.exists(keys.USUAL.run(run)), "the end of the lease")
+        eventually(lambda: not client.exists(keys.USUAL.run(run)), "word of its end")
         eventually(lambda: not client.exists(f"{keys.USUAL.bell(run, 'there')}0"), "a free bell")
     assert diary.read_text() == "300.0\n"  # nothing that waited behind it was begun
     worker.kill()  # a thread cannot be interrupted

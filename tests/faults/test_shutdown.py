@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Message, Runner
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
@@ -75,6 +77,12 @@ def test_a_terminal_that_is_closed_ends_it_when_what_is_at_work_has_ended(
     assert (tmp_path / "diary").read_text() == "2.0\n"
 
 
+def run_on(client: Client, queue: str) -> str:
+    """The run whose node is on this queue."""
+    (run,) = {mailbox.run for mailbox in read_status(client).mailboxes if mailbox.queue == queue}
+    return run
+
+
 def hanging(runner: Runner, queue: str, folder: Path, way: str) -> Reading:
     """A run whose first message hangs in that way where it is begun first."""
     once = folder / "once"
@@ -95,14 +103,23 @@ def hanging(runner: Runner, queue: str, folder: Path, way: str) -> Reading:
     ],
 )
 def test_what_is_at_work_for_too_long_is_handed_to_others(
-    start_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str, way: str, status: int | None
+    start_worker: StartWorker,
+    redis_url: str,
+    redis_client: Client,
+    tmp_path: Path,
+    pool: str,
+    way: str,
+    status: int | None,
 ) -> None:
     queue = f"long{pool}{way}"
     first = start_worker(queue, pool=pool, concurrency=1, config=FAULTY + "worker_soft_shutdown_timeout = 0.5\n")
     reading = hanging(Runner(redis_url), queue, tmp_path, way)
+    run = run_on(redis_client, queue)
     start_worker(queue, pool="threads", concurrency=1, config=FAULTY)
     first.process.terminate()
     assert reading.payloads() == [way, "next"]
+    counted = redis_client.hgetall(redis_client.names.attempts(run, "there"))
+    assert way == "gil" or not counted  # who says nothing before its end is taken for dead
     ended = first.wait_for_end()
     assert status is None or ended == status, first.text()
 
@@ -143,3 +160,20 @@ def test_it_ends_although_redis_is_gone_for_good(
     worker.process.terminate()
     assert worker.wait_for_end() in (os.EX_OK, os.EX_TEMPFAIL)
     runner.cancel()
+
+
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=at_length)])
+def test_a_pool_process_that_is_told_to_end_fails_no_message(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, alone: bool
+) -> None:
+    queue = f"told{alone}"
+    worker = start_worker(queue, pool="prefork", concurrency=1, config=CONFIG)
+    reading = at_work(redis_url, queue, tmp_path, 1.5)
+    (child,) = worker.presences()[0]["processes"]
+    if not alone:  # as systemd tells all processes of a unit
+        worker.process.terminate()
+    os.kill(child, signal.SIGTERM)
+    assert reading.payloads() == [1.5]
+    assert (tmp_path / "diary").read_text() == "1.5\n"
+    if alone:
+        eventually(lambda: worker.presences()[0]["processes"] != [child], "a process in its place")

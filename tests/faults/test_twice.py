@@ -16,12 +16,12 @@ from celerypipe.celery.application import app
 from celerypipe.mailbox.bell import Bell
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
-from celerypipe.redis.url import broker_url
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.servers.extent import at_length
+from tests.servers.task import connection_to
 
 #: Where Debian's package libfaketime puts it; the directory is that of the machine's architecture.
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -109,7 +109,7 @@ def test_two_activations_for_one_mailbox_share_it(
     reading = Reading(Runner(url).stream(pipeline, map(Message, range(1000))))
     run = key_of(client, "mailbox").decode().split(":")[2]
     bell = f"{keys.USUAL.bell(run, 'there')}0"
-    with app.connection_for_write(broker_url(url)) as connection:
+    with connection_to(url) as connection:
         for stray in range(12):
             reading.wait_for(80 * stray)
             if stray % 2:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import Queue
 from multiprocessing.connection import Connection
 
 from celerypipe import Message, Proc, Runner, node
@@ -76,6 +79,49 @@ def asks(url: str) -> int:
 
     _forked(ask)
     return here.recv()  # type: ignore[no-any-return]
+
+
+@node(queue="forks", timeout=20)
+def executed(method: str, number: int) -> list[int]:
+    """Has the processes of an executor work, started that way."""
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        return list(executor.map(square, range(number)))
+
+
+def _serve(numbers: Queue[int | None], squares: Queue[int]) -> None:
+    while (number := numbers.get()) is not None:
+        squares.put(square(number))
+
+
+@node(queue="forks", timeout=20)
+def loaded(number: int) -> list[int]:
+    """Has a daemon process work, fed by a queue, as a loader of data does."""
+    numbers, squares = FORK.Queue(), FORK.Queue()
+    loader = FORK.Process(target=_serve, args=(numbers, squares), daemon=True)
+    loader.start()
+    for each in (*range(number), None):
+        numbers.put(each)
+    found = [squares.get(timeout=10) for _ in range(number)]
+    loader.join(10)
+    return found
+
+
+@node(queue="forks", timeout=20)
+def left() -> list[int]:
+    """Starts processes that sleep on, and forgets them; its own process comes first."""
+    process = FORK.Process(target=time.sleep, args=(600,))
+    process.start()
+    executor = ProcessPoolExecutor(1, mp_context=FORK)
+    executor.submit(time.sleep, 600)
+    orphan = subprocess.check_output(["sh", "-c", "sleep 600 > /dev/null & echo $!"], text=True)
+    command = subprocess.Popen(["sleep", "600"])
+    _forgotten.extend((executor, command))
+    return [os.getpid(), process.pid or 0, *(executor._processes or {}), int(orphan), command.pid]
+
+
+#: What would say when it is let go of that it is still at work.
+_forgotten: list[object] = []
 
 
 @node(queue="forks", timeout=20)

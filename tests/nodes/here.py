@@ -245,3 +245,15 @@ class Dozes(JsonLinesSink):
             Dozes.dozed = True
             time.sleep(20)
         super().update(message)
+
+
+class Quoting(Proc):
+    """Quotes what it was given in the error that it raises: at each message, or while it is made."""
+
+    def __init__(self, token: str = "", where: str = "", at_once: bool = False) -> None:
+        self.quoted = f"{token} is no token of {where}"
+        if at_once:
+            raise ValueError(self.quoted)
+
+    def update(self, message: Message) -> Message:
+        raise ValueError(self.quoted)

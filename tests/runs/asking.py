@@ -13,6 +13,7 @@ from celerypipe.cache.question import Claim, Found, Question
 from celerypipe.definition.cache import CacheDefinition
 from celerypipe.message.message import Message
 from celerypipe.redis.signing import Keyring
+from celerypipe.redis.url import read_address
 from celerypipe.settings import CacheSettings
 from tests.servers import eventually
 
@@ -41,7 +42,9 @@ class Asking:
         self.said: list[str] = []
         settings = CacheSettings(bytes=size, url=second, enabled=enabled)
         keyring = Keyring.parse(keys)
-        self.cache = ResultCache(url, settings=settings, keyring=keyring, say=self.said.append, run="run-1")
+        self.cache = ResultCache(
+            url and read_address(url), settings=settings, keyring=keyring, say=self.said.append, run="run-1"
+        )
 
     def start(self, what: Asked, policy: CacheDefinition = PLAIN, **options: Any) -> Waiting:
         """Ask, and wait for nothing."""

@@ -29,6 +29,14 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+def monitors_of(pid: int) -> list[int]:
+    """The processes that tell of a worker's life: one, or none for a moment."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child for child in children if "monitor.py" in command_line(child)]
+    return []
+
+
 def command_line(pid: int) -> str:
     """What ``ps`` shows to everyone."""
     with suppress(FileNotFoundError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import redis
 
-from tests.servers.processes import descendants
+from tests.servers.processes import descendants, monitors_of
 from tests.soak.world import World
 
 Harm = Callable[[World, random.Random, Path], None]
@@ -29,6 +29,13 @@ def kill_a_worker(world: World, dice: random.Random, _: Path) -> None:
     """``kill -9`` of a worker with all its processes."""
     with suppress(ProcessLookupError):
         os.killpg(dice.choice(world.workers).process.pid, signal.SIGKILL)
+
+
+def kill_a_monitor(world: World, dice: random.Random, _: Path) -> None:
+    """The process that tells of a worker's life is killed."""
+    if monitors := [pid for worker in world.workers for pid in monitors_of(worker.process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(dice.choice(monitors), signal.SIGKILL)
 
 
 def stop_a_worker(world: World, dice: random.Random, _: Path) -> None:
@@ -91,6 +98,7 @@ def kill_a_runner(world: World, dice: random.Random, folder: Path) -> None:
 HARMS: dict[Harm, int] = {
     kill_a_child: 6,
     kill_a_worker: 2,
+    kill_a_monitor: 2,
     stop_a_worker: 2,
     freeze_a_worker: 2,
     empty_redis: 2,

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from celerypipe.redis.secret import hidden
+
 #: The longest that a server's own ``Retry-After`` is obeyed, in seconds.
 LONGEST_WAIT = 30.0
 
@@ -28,7 +30,9 @@ def address(endpoint: str, schemes: tuple[str, ...]) -> str:
     except (ValueError, AttributeError, TypeError):
         good = False
     if not good:
-        raise ValueError(f"endpoint: {endpoint!r} is no address; write something like {schemes[0]}://127.0.0.1:8080")
+        raise ValueError(
+            f"endpoint: {hidden(str(endpoint))!r} is no address; write something like {schemes[0]}://127.0.0.1:8080"
+        )
     return endpoint
 
 

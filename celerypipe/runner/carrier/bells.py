@@ -13,12 +13,13 @@ import redis
 from kombu.exceptions import OperationalError
 
 from celerypipe.celery.application import app
+from celerypipe.celery.broker import kombu_form
 from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, Trouble
 from celerypipe.redis.signing import Keyring
-from celerypipe.redis.url import broker_url
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
@@ -40,13 +41,18 @@ class Bells:
     """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
 
     def __init__(
-        self, course: Course, roster: Roster, whereabouts: Whereabouts, url: str, keyring: Keyring | None = None
+        self,
+        course: Course,
+        roster: Roster,
+        whereabouts: Whereabouts,
+        address: Address,
+        keyring: Keyring | None = None,
     ) -> None:
         self.course = course
         self._roster = roster
         self._whereabouts = whereabouts
         self._keyring = keyring
-        self._url = broker_url(url)
+        self._address = address
         self._connection: Any = None
         self._producer: Any = None
         self._ttl: dict[str, int] = {}
@@ -146,7 +152,7 @@ class Bells:
 
     def _ready(self) -> Any:
         if self._producer is None:
-            self._connection = app.connection_for_write(self._url)
+            self._connection = app.connection_for_write(**kombu_form(self._address))
             self._producer = app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
 

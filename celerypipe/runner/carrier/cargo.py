@@ -12,6 +12,7 @@ from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.onward import Step
 from celerypipe.mailbox.wire import Reply
 from celerypipe.message.message import Message
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, connect
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
@@ -36,8 +37,8 @@ class Sealed:
 class Cargo:
     """Loads messages and unloads results of one run."""
 
-    def __init__(self, url: str, blobs: Blobs, say: Callable[[str], None], *, may_share: bool) -> None:
-        self.url = url
+    def __init__(self, address: Address, blobs: Blobs, say: Callable[[str], None], *, may_share: bool) -> None:
+        self.address = address
         self.blobs = blobs
         self._say = say
         self._may_share = may_share
@@ -109,7 +110,7 @@ class Cargo:
             return message
         reference = payload.blob.reference
         try:
-            with connect(self.url, name="celerypipe-fetch", timeout=2.0) as client:
+            with connect(self.address, name="celerypipe-fetch", timeout=2.0) as client:
                 body = self.blobs.store.content(client, reference)
         except (*Broken, Gone, CodecError):  # what cannot be unpacked is as good as lost
             return None

@@ -19,13 +19,14 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import RedisUnavailable, RunCancelled
+from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.blob.blob import Blobs, Store
+from celerypipe.mailbox.liveness import words_of_run
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
-from celerypipe.redis.namespace import names_at
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
@@ -57,14 +58,15 @@ class RedisCarrier:
 
     def __init__(self, course: Course, provisions: Provisions, listener: CarrierListener) -> None:
         self.course = course
-        self.url = url = provisions.url
+        assert provisions.redis is not None  # noqa: S101  # without one nothing is carried
+        self.address = address = provisions.redis
         self.budget = provisions.budget
         self.keyring = keyring = provisions.keyring
         self._listener = listener
         self.warps: dict[str, Warp] = {}
-        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None, names=names_at(url)))
-        self.files = FileSender(url, course.over.wait, course.say)
-        self.cargo = Cargo(url, self.blobs, course.say, may_share=provisions.shared_memory)
+        self.blobs = Blobs(Store(course.run_id, signed=keyring is not None, names=address.names))
+        self.files = FileSender(address, course.over.wait, course.say)
+        self.cargo = Cargo(address, self.blobs, course.say, may_share=provisions.shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
         self.circuits: dict[str, Circuit] = {}
@@ -73,23 +75,27 @@ class RedisCarrier:
         self._counting = threading.Lock()
         self._closing = False
         self._told: set[type[BaseException]] = set()
-        self._client: Client = connect(url, name="celerypipe-post")
+        self._client: Client = connect(address, name="celerypipe-post")
         doubts = Doubts(course, keyring, self.warps)
         self.roster = Roster(course, keyring, doubts.declining)
-        self.whereabouts = Whereabouts(url, self.roster)
-        self.bells = Bells(course, self.roster, self.whereabouts, url, keyring)
+        self.whereabouts = Whereabouts(address, self.roster)
+        self.bells = Bells(course, self.roster, self.whereabouts, address, keyring)
         self.sender = Sender(self._client, self.bells, self.mailboxes, self)
         self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)
+        #: Renews the lease of the run, also while a node here holds the interpreter lock.
+        self._heartbeat = Heartbeat(address, words_of_run(address.names, course.run_id))
         self._threads: list[threading.Thread] = []
 
     # -- life -------------------------------------------------------------------------------------------------------
 
     def inspect(self, pipeline: Pipeline, catalogue: Catalogue) -> None:
         """Preflight: say what is found, and raise what the run cannot begin with."""
-        with explained(self.url):
-            seen = preflight.look(self._client, self.url, pipeline, catalogue, budget=self.budget, keyring=self.keyring)
+        with explained(self.address):
+            seen = preflight.look(
+                self._client, self.address, pipeline, catalogue, budget=self.budget, keyring=self.keyring
+            )
         findings = preflight.inspect(seen)
         self.roster.told(seen, findings)
         self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
@@ -106,11 +112,12 @@ class RedisCarrier:
             warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
         nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
         self.holdings.plan(records, {**self._about, "nodes": nodes})
-        with explained(self.url):
+        with explained(self.address):
             self._look()
             self._share()
             self.holdings.make(self._client)
             self._watch_states()
+        self._heartbeat.start()
 
     def start(self) -> None:
         """Start both threads."""
@@ -124,11 +131,12 @@ class RedisCarrier:
         self._closing = True
         self.replies.stop()
         self.sender.close()
-        last = connect(self.url, name="celerypipe-close", timeout=2.0)
+        last = connect(self.address, name="celerypipe-close", timeout=2.0)
         with contextlib.suppress(*Broken):  # an entry ends the wait for a reply; without, it ends within a second
             last.xadd(last.names.reply(self.course.run_id), {"n": ""}, nomkstream=True)
         for thread in self._threads:
             thread.join(READ_BLOCK + 2.0)
+        self._heartbeat.end(last=False)
         try:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
             self.holdings.remove(last, state, slots=slots)
@@ -306,8 +314,8 @@ class RedisCarrier:
         if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
             self._told.add(type(error))
             self.course.say(f"{said(error)}; trying again until it works")
-        if is_gone(self.url):
-            self.course.fail(RedisUnavailable(f"{self.url} is gone for good: so is the folder of its socket"))
+        if is_gone(self.address):
+            self.course.fail(RedisUnavailable(f"{self.address} is gone for good: so is the folder of its socket"))
         self.sender.halted = True
         self._client.close()
         self.bells.reset()

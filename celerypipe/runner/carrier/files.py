@@ -11,6 +11,7 @@ from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob import files as file_store
 from celerypipe.message.files import File, Here, Origin
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, accepted, connect, said
 
 #: Seconds between two renewals.
@@ -20,8 +21,8 @@ RENEW = keys.DATA_TTL / 12_000
 class FileSender:
     """Sends files for one run and keeps them alive. ``over`` waits so long, and tells whether the run is over."""
 
-    def __init__(self, url: str, over: Callable[[float], bool], say: Callable[[str], None]) -> None:
-        self._url = url
+    def __init__(self, address: Address, over: Callable[[float], bool], say: Callable[[str], None]) -> None:
+        self._address = address
         self._over = over
         self._say = say
         self._sent: dict[str, File] = {}
@@ -45,7 +46,7 @@ class FileSender:
         told = False
         while not self._over(0):
             try:
-                with connect(self._url, name="celerypipe-files") as client:
+                with connect(self._address, name="celerypipe-files") as client:
                     _store(client, file)
                 return
             except Broken as error:

@@ -101,6 +101,7 @@ class Holdings:
             self._renewed = now
             self.blobs.sweep()
             commands += self.blobs.renewing()
+        commands += [("PEXPIRE", self.names.attempts(self.run, name), keys.DATA_TTL) for name in self.mailboxes]
         before, *there = accepted(together(client, *commands))
         return before, before is not None and all(there[: len(names)])
 

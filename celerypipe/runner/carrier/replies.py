@@ -54,7 +54,7 @@ class Replies:
         self._whereabouts = whereabouts
         self._doubts = doubts
         self._signer_of = holdings.signer_of
-        self._client: Client = connect(cargo.url, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+        self._client: Client = connect(cargo.address, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
         self._stream = self._client.names.reply(course.run_id)
 
     def stop(self) -> None:

@@ -13,6 +13,7 @@ import redis
 
 from celerypipe.errors import ConfigError, RunError
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
 from celerypipe.runner.folder.letter import NAME
 
@@ -22,12 +23,12 @@ PATIENCE = 10.0
 MOST = 1000
 
 
-def request_replay(url: str, run: str, names: Sequence[str]) -> None:
+def request_replay(address: Address, run: str, names: Sequence[str]) -> None:
     """Ask a run to replay letters; return when its runner has taken the request.
 
     :class:`ConfigError`: there is no such run; :class:`RunError`: it ended, or did not take it.
     """
-    with connect(url, name="celerypipe-ask") as client, explained(url):
+    with connect(address, name="celerypipe-ask") as client, explained(address):
         key = client.names.replay(run)
         if client.get(client.names.run(run)) != b"running":
             raise ConfigError(f"there is no run {run!r} going on at this Redis; its id is in its report and its events")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from celerypipe.catalogue.here import code_of_mark
 from celerypipe.check import preflight
 from celerypipe.check import workers as fitness
 from celerypipe.check.finding import Finding, Scene
@@ -13,7 +14,6 @@ from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import Presence, read_presences, stranger
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
@@ -24,6 +24,8 @@ from celerypipe.runner.warp.warp import Warp
 NO_WORKER_AFTER = 1.5
 #: Seconds between two looks at the workers' presence.
 LOOK = 1.0
+#: Seconds for which those that lived are believed to live once Redis was away.
+BELIEVED = 15.0
 
 
 class Roster:
@@ -45,6 +47,7 @@ class Roster:
         self._fit: dict[str, frozenset[str]] = {}
         self._findings: set[Finding] = set()
         self._declared: Mapping[str, str] = {}
+        self._codes: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
         self._seen: dict[str, tuple[float, Presence]] = {}
         self._believed: list[Presence] = []
@@ -54,6 +57,7 @@ class Roster:
         """Preflight looked at this, and said all that: it is not said again."""
         self._findings.update(findings)
         self._declared = {**self._declared, **seen.declared}
+        self._codes = {**self._codes, **seen.codes}
         waiting = (node for node in seen.pipeline.warped if node.warp_configuration.on_no_worker == "wait")
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
         self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
@@ -103,18 +107,18 @@ class Roster:
         return [warp for warp in self.warps if self._has_newcomers(warp)]
 
     def believe(self) -> None:
-        """Redis was away or lost what it held: whoever lived before has until ``PRESENCE_TTL`` to say so again.
+        """Redis was away or lost what it held: whoever lived before has until ``BELIEVED`` seconds to say so again.
 
         Else a run would find no worker for a moment, and ``on_no_worker`` would decide about messages that one holds.
         """
         now = time.monotonic()
         if now >= self._believed_until:
             self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
-            self._believed_until = now + keys.PRESENCE_TTL
+            self._believed_until = now + BELIEVED
 
     def _with_believed(self, found: list[Presence], now: float) -> list[Presence]:
         there = {record["id"] for record in found}
-        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - keys.PRESENCE_TTL}
+        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - BELIEVED}
         self._seen.update((record["id"], (now, record)) for record in found)
         if now >= self._believed_until:
             return found
@@ -163,6 +167,9 @@ class Roster:
         self._fit[warp.name] = ids
         nodes = [other.node for other in self.warps]
         found = fitness.findings(warp.node, workers, self._declared.get(warp.name), nodes)
+        mark = warp.node.mark
+        code = code_of_mark(mark) if "." in mark else self._codes.get(warp.name, "")  # it may be edited meanwhile
+        found += fitness.code_findings(warp.node, workers, code)
         new = [finding for finding in found if finding not in self._findings]
         self._findings.update(new)
         if error := preflight.error_of([each for each in new if first or each.check != "version"]):

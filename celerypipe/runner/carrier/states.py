@@ -11,9 +11,10 @@ from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.mailbox.holder import Holder
+from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis.connection import Client, accepted
-from celerypipe.redis.keys import DATA_TTL, HELD_TTL
+from celerypipe.redis.keys import DATA_TTL
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
@@ -24,6 +25,8 @@ from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two renewals of a snapshot that lies apart.
 RENEW = DATA_TTL / 4000
+#: Seconds that the process of a pinned node may be held up.
+HELD_UP = 3.0
 
 
 class States:
@@ -139,7 +142,7 @@ class States:
             accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
 
     def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
-        """Nobody can go on for the process of a pinned node: when its bell has lapsed, its state is lost.
+        """Nobody can go on for the process of a pinned node: when it is dead, or its bell gone, its state is lost.
 
         Not at once, unless somebody saw it end: nobody else takes the bell, so a process that was held up takes it
         again.
@@ -149,9 +152,9 @@ class States:
             self._unheld.pop(warp.name, None)
         elif death := death_of(client, token):
             self.course.fail(_gone(warp, f"{gone}: {death}", token))
-        elif client.get(f"{self._mailbox(warp).bell}0") == token.encode():
+        elif client.get(f"{self._mailbox(warp).bell}0") == token.encode() and not is_dead(client, token):
             self._unheld.pop(warp.name, None)
-        elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_TTL / 1000:
+        elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_UP:
             self.course.fail(_gone(warp, gone, token))
 
     def leave(self, client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, connect
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.warp.flight import Flight
@@ -36,8 +38,8 @@ Nearby = Mapping[Warp, Mailbox]
 class Whereabouts:
     """Answers for one run, over a connection of its own that never waits long."""
 
-    def __init__(self, url: str, roster: Roster) -> None:
-        self._client = connect(url, name="celerypipe-clock", timeout=PATIENCE)
+    def __init__(self, address: Address, roster: Roster) -> None:
+        self._client = connect(address, name="celerypipe-clock", timeout=PATIENCE)
         self._roster = roster
         self._heard: OrderedDict[str, float] = OrderedDict()
         #: Activations that said nothing since a message was taken from them that they were at work on, with its queue.
@@ -143,7 +145,7 @@ class Whereabouts:
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._roster.slots(warp.queue):
-            command = f"celery -A celerypipe worker -Q {warp.queue}"
+            command = f"celery -A celerypipe worker -Q {shlex.quote(warp.queue)}"
             return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
         ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)
         if pending is None:

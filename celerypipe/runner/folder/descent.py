@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -23,7 +24,8 @@ class _Tree(Generic[Root]):
 
 
 class Descent(Generic[Root]):
-    """Counts the messages that descend from each root. ``through`` is called with the roots of which none is left.
+    """Counts the messages that descend from each root. ``through`` is called with the roots of which none is left,
+    before anything else begins or ends.
 
     ``name`` tells by what a message is known here: its origin, say, which what is made of it inherits, or its id, which
     it does not. What is made of messages of several roots joins them: they are through together.
@@ -37,6 +39,10 @@ class Descent(Generic[Root]):
         self._through = through
         self._trees: dict[str, _Tree[Root]] = {}
         self._lock = threading.Lock()
+
+    def still(self) -> AbstractContextManager[bool]:
+        """Let nothing begin and nothing end for the length of a block."""
+        return self._lock
 
     @property
     def idle(self) -> bool:
@@ -68,7 +74,7 @@ class Descent(Generic[Root]):
                 return
             for each in tree.names:
                 del self._trees[each]
-        self._end(tree)
+            self._end(tree)
 
     def sent(self, message: Message, parent: Message | None, nodes: int = 1) -> None:
         """A message is about to be offered to so many nodes; it is out until :meth:`left` is called for each.
@@ -121,8 +127,8 @@ class Descent(Generic[Root]):
         with self._lock:
             trees = set(self._trees.values())
             self._trees.clear()
-        for tree in trees:
-            self._end(tree)
+            for tree in trees:
+                self._end(tree)
 
     def _end(self, tree: _Tree[Root]) -> None:
         """Nothing of a tree is left."""

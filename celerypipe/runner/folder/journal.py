@@ -154,7 +154,6 @@ class Journal:
         self._file = descriptor
         #: Bytes of whole lines, and those that came since it was written as a whole.
         self._size = self._grown = 0
-        forks.keep(self)
 
     @classmethod
     def create(cls, place: Path, content: JournalContent) -> Journal:
@@ -164,7 +163,12 @@ class Journal:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         journal = cls(place, descriptor, content)
-        journal._append(content.lines())
+        try:
+            journal._append(content.lines())
+        except OSError:
+            os.close(descriptor)
+            raise
+        forks.keep(journal)
         return journal
 
     @classmethod
@@ -189,6 +193,7 @@ class Journal:
         except OSError as error:
             os.close(descriptor)
             raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+        forks.keep(journal)
         return journal
 
     def note(self, through: Mapping[str, Positions], following: Mapping[str, int]) -> None:
@@ -196,7 +201,9 @@ class Journal:
         self._append(noted(through, following))
         self.content.add(through, following)
         if self._grown > REWRITE and self._grown > self._size // 2:
-            self._write_again()
+            self._grown = 0
+            with contextlib.suppress(OSError):  # all is noted, and it stays longer than it need be
+                self._write_again()
 
     def forbid(self, obstacle: str) -> None:
         """Say why the run cannot go on, whatever is through; OSError when that cannot be written."""

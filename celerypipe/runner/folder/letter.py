@@ -20,7 +20,7 @@ class DeadLetter:
 
     ``attempts`` is how often it was tried (0: it was refused untried), ``replays`` how often it came back after a
     replay; ``at`` Unix time in seconds; ``size`` the bytes of both files; ``not_kept`` says why its message is not
-    there, if it is not.
+    there, if it is not. ``key`` is the same in all runs that go on one from another; empty where none does.
     """
 
     name: str
@@ -39,6 +39,7 @@ class DeadLetter:
     run: str = ""
     replays: int = 0
     starts_at: str = ""
+    key: str = ""
 
     @property
     def start(self) -> str:
@@ -84,4 +85,5 @@ def letter_of(name: str, data: Any, at: float, size: int) -> DeadLetter | str:
         run=text("run"),
         replays=int(number("replays", 0)),
         starts_at=text("starts_at"),
+        key=text("key"),
     )

@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,13 +57,16 @@ class DeadLetters:
         self._kept: dict[str, tuple[float, int]] = {}
         self._bytes = 0
         self._looked: float | None = None
+        #: Letters of the runs that this one goes on from, by their keys.
+        self._earlier: dict[str, str] | None = None
 
     # -- keeping ----------------------------------------------------------------------------------------------------
 
-    def keep(self, node: str, message: Message, why: Mapping[str, Any]) -> bool:
+    def keep(self, node: str, message: Message, why: Mapping[str, Any], *, earlier: Collection[str] = ()) -> bool:
         """Write a letter; OSError when that cannot be done. The oldest ones go where there are too many.
 
-        False: the message itself cannot be kept; the letter says why, in ``not_kept``.
+        It takes the place of that of the same message which one of the ``earlier`` runs left, from which this one goes
+        on. False: the message itself cannot be kept; the letter says why, in ``not_kept``.
         """
         name = name_of(message.id, node)
         reason: dict[str, Any] = {"node": node, "message": message.id, "at": time.time(), **why}
@@ -77,8 +80,19 @@ class DeadLetters:
             text = json.dumps(reason, indent=2).encode()
             _write(self.folder / f"{name}.json", text)
             self._note(name, reason["at"], size + len(text))
+            if (same := self._left(str(why.get("key", "")), earlier)) not in ("", name):
+                self._forget(same)
+                self._unlink(same)
             self._thin_out()
         return size > 0
+
+    def _left(self, key: str, runs: Collection[str]) -> str:
+        """The name of the letter with this key that one of the runs left, if there is one; it is asked for once."""
+        if not key or not runs:
+            return ""
+        if self._earlier is None:
+            self._earlier = {each.key: each.name for each in self.find().letters if each.key and each.run in runs}
+        return self._earlier.pop(key, "")
 
     def _write_message(self, name: str, message: Message, reason: dict[str, Any]) -> int:
         """Write the bytes of a message before its reason, so that a letter is whole as soon as it is seen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -46,9 +46,9 @@ class Progress:
     # -- what went before -------------------------------------------------------------------------------------------
 
     @property
-    def resumed(self) -> bool:
-        """Does this run go on from another?"""
-        return len(self._journal.content.runs) > 1
+    def earlier(self) -> Sequence[str]:
+        """The runs that this one goes on from."""
+        return self._journal.content.runs[:-1]
 
     def through(self, source: str) -> Positions:
         """Return the positions of a source that were through when this run began."""
@@ -85,17 +85,20 @@ class Progress:
         with self._lock:
             self._failed = True
 
-    def key(self, sink: str, message: Message) -> str:
-        """Return a text that this message has at this sink in every run that sends it again; empty if there is none."""
+    def key(self, place: str, message: Message) -> str:
+        """Return a text that this message has at this place in every run that sends it again; empty if there is none.
+
+        ``place``: the name of a sink, or what else there is only once.
+        """
         with self._lock:
             first = next((each for each in self.descent.roots(message) if each[0] == message.origin), None)
             if first is None:
                 return ""
             _, source, position, _ = first
-            place = f"{source}/{position}/{message.creator}/{sink}"
+            begins = f"{source}/{position}/{message.creator}/{place}"
             counts = self._counts.setdefault(message.origin, {})
-            counts[place] = counts.get(place, 0) + 1
-            return f"{place}/{counts[place] - 1}"
+            counts[begins] = counts.get(begins, 0) + 1
+            return f"{begins}/{counts[begins] - 1}"
 
     # -- the file ---------------------------------------------------------------------------------------------------
 
@@ -140,9 +143,10 @@ class Progress:
 
         A run that is ``done``, or of which nothing is through, or that cannot go on, leaves no journal behind.
         """
-        self.flush()
-        with self._writing:
+        with self.descent.still():  # what is through by now is noted
+            self.flush()
             self._closed = True
+        with self._writing:
             count = self._journal.content.count
             if done or not count or self._journal.content.obstacle:
                 self._journal.remove()

@@ -111,7 +111,7 @@ class Call(Future[T]):
             outcome: Any = super().result(timeout)
         except TimeoutError:
             raise self._late(timeout) from None
-        value: T = outcome.value()
+        value: T = outcome.given()
         return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:

@@ -11,6 +11,7 @@ from celerypipe.codec import Content
 from celerypipe.errors import CodecError, NodeFailed
 from celerypipe.mailbox.blob.inputs import ArgumentPlace, Input, as_payload, placed, value_of
 from celerypipe.message.message import Message
+from celerypipe.message.ownership import own
 from celerypipe.runner.carrier.cargo import Sealed
 
 #: So many calls in a row are made again for one result that is lost. Each keeps the arguments of those before it.
@@ -42,7 +43,19 @@ class Outcome:
     ``making``: how to make those that lie apart again; ``known``: it was in the result cache.
     """
 
-    __slots__ = ("__weakref__", "_content", "_fetch", "_lock", "_opened", "_value", "known", "making", "name", "sealed")
+    __slots__ = (
+        "__weakref__",
+        "_content",
+        "_fetch",
+        "_given",
+        "_lock",
+        "_opened",
+        "_value",
+        "known",
+        "making",
+        "name",
+        "sealed",
+    )
 
     def __init__(
         self, name: str, found: Any, making: Making | None, fetch: Callable[[Outcome], Content], *, known: bool
@@ -55,6 +68,8 @@ class Outcome:
         self._content: Content | None = None
         self._opened = self.sealed is None
         self._value: Any = found if self._opened else None
+        #: Of a value that may be an argument of other calls, what its user gets, who may change lists and dicts in it.
+        self._given: Any = own(found) if self._opened else None
         self._lock = threading.Lock()
 
     @property
@@ -73,6 +88,11 @@ class Outcome:
                     raise NodeFailed(f"{self.name}: its result cannot be read: {error}", node=self.name) from error
                 self._opened, self._content = True, None
             return self._value
+
+    def given(self) -> Any:
+        """Return the value as its user gets it."""
+        value = self.value()
+        return value if self.sealed is not None else self._given
 
     def bring(self) -> None:
         """Fetch the bytes, while they can be had."""

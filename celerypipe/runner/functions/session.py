@@ -15,6 +15,7 @@ from typing import Any
 from celerypipe import codec
 from celerypipe.errors import CelerypipeError, CodecError
 from celerypipe.message.message import Message
+from celerypipe.message.ownership import own
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.functions.call import Call, split
 from celerypipe.runner.functions.dispatch import Dispatch
@@ -69,6 +70,7 @@ class Session:
         bare, inputs = split(bound)
         self._refuse_strangers(function, inputs)
         try:
+            bare = own(bare)  # it may have to wait, and is what it was when it was given; arrays would take memory
             size = codec.encode_apart((Message(bare),))
         except CodecError as error:
             raise function.untravelled(error, bare) from None

@@ -39,7 +39,7 @@ class Submitting:
 
         Arguments and results are exact, as everything that travels: tuples, dtypes, None. Another call may be an
         argument, also inside lists, tuples and dicts: then this one starts when that is through, and fails without
-        starting if that failed. Do not change arrays that you gave before the call is done::
+        starting if that failed. Do not change arrays that you gave before the call is done; lists and dicts you may::
 
             with Runner(redis="redis://host:6379/0") as runner:
                 call = runner.submit(spectrum, samples, rate=16000)

@@ -20,7 +20,6 @@ from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import File
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
-from celerypipe.redis.namespace import names_at
 from celerypipe.runner.assembly import record_of
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
@@ -52,7 +51,6 @@ class CallTransport(CarrierListener):
         self.carrier = None if provisions.local else RedisCarrier(self.course, provisions, self)
         self._cache = RunCache(self.course, provisions)
         self._cache.open()
-        self._url = provisions.url
         self._catalogue = Catalogue(plugins)
         self._warps: list[Warp] = []
         self._loopbacks: list[Loopback] = []
@@ -99,7 +97,7 @@ class CallTransport(CarrierListener):
         warp = self._made(node, listing, carrier, dispatch)
         begun = bool(self._warps)
         # Once it goes on, its post thread uses the same client.
-        with carrier.sender.lock if begun else contextlib.nullcontext(), explained(self._url):
+        with carrier.sender.lock if begun else contextlib.nullcontext(), explained(carrier.address):
             carrier.inspect(Pipeline(name=NAME, nodes=[node], links=[]), self._catalogue)
             around = [each for each in (*self._warps, warp) if each.queue == node.queue]
             records = {
@@ -163,7 +161,7 @@ class CallTransport(CarrierListener):
                 return self._ask(lambda client: store.open(client, [reference])).content(reference)
             except Broken:
                 if self.course.over.wait(0.2) or time.monotonic() > until:
-                    with explained(self._url):
+                    with explained(self.carrier.address):
                         raise
 
     def sealed(self, data: bytes, reference: str) -> Sealed:
@@ -172,8 +170,10 @@ class CallTransport(CarrierListener):
 
     def copied(self, data: bytes, content: Content) -> Sealed:
         """Return a result whose bytes were put into Redis: not every worker sees the memory of this machine."""
-        signed = self.carrier is not None and self.carrier.keyring is not None
-        store = Store(self.course.run_id, signed=signed, names=names_at(self._url))
+        if self.carrier is None:
+            raise Gone(altered=False)
+        signed, names = self.carrier.keyring is not None, self.carrier.address.names
+        store = Store(self.course.run_id, signed=signed, names=names)
         reference, commands = store.put([content])
         self._ask(lambda client: accepted(client.together(*commands)))
         return self.sealed(data, reference)
@@ -181,9 +181,11 @@ class CallTransport(CarrierListener):
     def _ask(self, question: Callable[[Client], T]) -> T:
         if os.getpid() != self._pid:  # what is written on that line is the parent's, and its lock may be held for ever
             raise RuntimeError("this process was forked from the one that submitted this call, and cannot ask about it")
+        if self.carrier is None:
+            raise Gone(altered=False)
         with self._asking:
             if self._client is None:
-                self._client = connect(self._url, name="celerypipe-calls")
+                self._client = connect(self.carrier.address, name="celerypipe-calls")
             try:
                 return question(self._client)
             except Broken:

@@ -86,14 +86,14 @@ class RunCache:
         if not nodes or not self._is_open:
             return
         provided = self._provisions
-        if not provided.url and provided.cache.url is None:
+        if provided.redis is None and provided.cache.url is None:
             if not self._told:
                 self.course.say(NOWHERE)
             self._told = True
             return
         if self._results is None:
             self._results = ResultCache(
-                provided.url or None,
+                provided.redis,
                 settings=provided.cache,
                 keyring=provided.keyring,
                 say=self.course.say,

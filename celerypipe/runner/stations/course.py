@@ -9,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
 from typing import Any
 
+from celerypipe.errors import NodeError
 from celerypipe.message.message import Message
+from celerypipe.redis.secret import HIDDEN
 from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
@@ -22,7 +24,9 @@ class Course:
         self.run_id = run_id
         self.pipeline = pipeline
         self.folder = folder
-        self.say = say
+        #: Values of variables that no error and no event shows.
+        self.secrets: set[str] = set()
+        self._say = say
         #: Set when nothing more shall happen: done, failed or cancelled.
         self.over = threading.Event()
         self.error: BaseException | None = None
@@ -117,8 +121,26 @@ class Course:
         with self._lock:
             self._at_end = self._at_end or error
 
+    def say(self, text: str) -> None:
+        """Tell whoever started the run."""
+        self._say(self.hidden(text))
+
+    def hidden(self, text: str) -> str:
+        """Return a text without the secrets of the run."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    def hide(self, error: BaseException) -> None:
+        """Take the secrets of the run out of what an error says, here and where it came from."""
+        if self.secrets:
+            error.args = tuple(self.hidden(each) if isinstance(each, str) else each for each in error.args)
+            if isinstance(error, NodeError):
+                error.remote_traceback = self.hidden(error.remote_traceback)
+
     def fail(self, error: BaseException) -> None:
         """End the run with this error; the first one counts."""
+        self.hide(error)
         with self._lock:
             if self.error is None and not self.over.is_set():
                 self.error = error

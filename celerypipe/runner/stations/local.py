@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from celerypipe import forks
 from celerypipe.cache.node import NodeCache
 from celerypipe.catalogue.capture import Recorder, captured, here
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CelerypipeError, CodecError, NodeError, NodeFailed, NodeTimeout
-from celerypipe.message.message import Message
+from celerypipe.message.message import Message, stamped
+from celerypipe.message.ownership import own, sealed
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places
@@ -50,6 +50,8 @@ class LocalStation(Station):
         self._inbox: deque[tuple[str, Message]] = deque()
         self._ready: deque[Message] = deque()
         self._lookahead = Lookahead(self, self._inbox, cache) if cache is not None else None
+        #: A message is needed as it came after the node had it: to try again, as a dead letter, to remember its result.
+        self._keeps = cache is not None or node.retries > 0 or node.on_error == "dead_letter"
         self._turn = Turn()
         self._key = ""
         #: Is what is worked on a dead letter of this node?
@@ -182,7 +184,7 @@ class LocalStation(Station):
             outputs: list[Message] = []
             try:
                 with captured(turn.recorder):
-                    outputs = self._update(instance, message)
+                    outputs = self._sent(self._update(instance, message), message)
             except BaseException as raised:  # noqa: BLE001  # what user code raises, sys.exit too, is judged by on_error
                 error = as_failure(raised, self.name, message)
             with self.changed:
@@ -194,7 +196,7 @@ class LocalStation(Station):
             if error is None:
                 if self._lookahead is not None:
                     self._lookahead.computed(outputs, time.monotonic() - turn.since)
-                self.pass_on(outputs, message)
+                self.hand_on(outputs, message)
                 self.course.left(message)
                 return
             delay = self._judge(message, error, attempt)
@@ -232,12 +234,16 @@ class LocalStation(Station):
             self.printed(message, console, error)
 
     def _update(self, instance: Instance, message: Message) -> list[Message]:
-        node = instance.node
-        if self._key and isinstance(node, Sink):
-            with forks.one_process(f"{self.name}: update()"):
-                node.update_once(message, self._key)
+        given = own(message) if self._keeps else message
+        if self._key and isinstance(instance.node, Sink):
+            instance.update_once(given, self._key)
             return []
-        return instance.update(message)
+        return instance.update(given)
+
+    def _sent(self, outputs: list[Message], parent: Message) -> list[Message]:
+        """Take what came out of its list, and return it stamped, as it was sent: what is kept of it is the node's."""
+        outputs.reverse()
+        return [sealed(stamped(outputs.pop(), self.name, parent)) for _ in range(len(outputs))]
 
 
 def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:

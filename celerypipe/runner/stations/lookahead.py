@@ -117,10 +117,8 @@ class Lookahead:
     def _begin(self, first: Ahead) -> Message:
         if isinstance(first.answer, Claim) and first.asked is not None:
             self._station.tally.misses += 1
-            # A node should not write into its input's notes. One that does must not make them look like the input's.
-            came = first.message.with_changes(meta=dict(first.message.meta))
             with self._changed:
-                self._claim = (first.answer, first.asked, came)
+                self._claim = (first.answer, first.asked, first.message)
         return first.message
 
     def _pass_on_found(self, message: Message, found: Found) -> None:

@@ -14,7 +14,8 @@ from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
-from celerypipe.message.message import Message
+from celerypipe.message.message import Message, stamped
+from celerypipe.message.ownership import sealed
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import MakeInstance, as_failure
 from celerypipe.runner.stations.station import Station
@@ -50,7 +51,7 @@ class SourceStation(Station):
         if progress is None or not isinstance(node, Source) or type(node).seek is Source.seek:
             return
         self._position = node.position
-        if progress.resumed:
+        if progress.earlier:
             try:
                 node.seek(progress.through(self.name))
             except ConfigError as error:
@@ -105,11 +106,11 @@ class SourceStation(Station):
 
     def _live(self) -> None:
         try:
-            for message in self._messages():
+            for found in self._messages():
                 if self._stopped or self.course.over.is_set():
                     break
-                if message is not None:
-                    self._send(message)
+                if found[0] is not None:
+                    self._send(found)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source
             error = as_failure(raised, self.name, None)
             self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
@@ -120,23 +121,27 @@ class SourceStation(Station):
         if not self.course.over.is_set():
             self.finish()
 
-    def _messages(self) -> Iterator[Message | None]:
-        """Its messages; None in the place of one that was given up."""
+    def _messages(self) -> Iterator[list[Any]]:
+        """Its messages, each by itself in a list, or None in the place of one that was given up.
+
+        Who takes it out of the list has all of it, but for what the source keeps.
+        """
         node = self.instance.node if self.instance is not None else None
         messages = iter(node.messages() if isinstance(node, Source) else self._feed)
         apart = messages if isinstance(messages, Readings) else None
         items: Iterator[Any] = messages if apart is None else apart.items
         while self._begins():
+            found: list[Any] = []
             try:
-                found = next(items)
+                found.append(next(items))
             except StopIteration:
                 return
             finally:
                 self._since = None
             if apart is not None:
-                yield self._made(partial(apart.make, found))
+                yield [self._made(partial(apart.make, found.pop()))]
             else:
-                yield found if isinstance(found, Message) else self._made(partial(self._checked, found))
+                yield found if isinstance(found[0], Message) else [self._made(partial(self._checked, found[0]))]
 
     def _begins(self) -> bool:
         """It is at work from now on, and has its timeout for that; False: no more is wanted."""
@@ -173,23 +178,25 @@ class SourceStation(Station):
             )
         return message
 
-    def _send(self, message: Message) -> None:
+    def _send(self, found: list[Message]) -> None:
+        message = found[0]
         number = self._count if message.sequence < 0 else None
         self._count += 1
         progress = self.course.progress
         position = self._position(message) if self._position is not None else None
-        if progress is None or position is None:
-            self.pass_on((message,), None, number=number)
-            return
-        if not isinstance(position, int | str):
+        if not isinstance(position, int | str | None):
             raise NodeFailed(
                 f"{self.name}: position() returned a {type(position).__name__}, not a number or a text",
                 node=self.name,
             )
-        origin = message.origin or message.id
-        progress.begin(self.name, position, message.sequence if number is None else number, origin)
-        self.pass_on((message,), None, number=number)
-        progress.begun(origin)
+        del message  # what the source lets go of is nobody's, and need not be copied
+        sent = sealed(stamped(found.pop(), self.name, None, number))
+        if progress is None or position is None:
+            self.hand_on((sent,), None)
+            return
+        progress.begin(self.name, position, sent.sequence, sent.origin)
+        self.hand_on((sent,), None)
+        progress.begun(sent.origin)
 
     def _cut_short(self, error: BaseException) -> None:
         """It cannot go on: that is what the run fails of, at once or when all that was sent is out."""

@@ -13,6 +13,7 @@ from celerypipe.definition.pipeline import Link, NodeDefinition
 from celerypipe.errors import CircuitOpen, NodeError, NoWorker
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message, stamped
+from celerypipe.message.ownership import own
 from celerypipe.runner.folder.letter import name_of
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import Join
@@ -155,18 +156,19 @@ class Station:
             for outlet in self.outlets
         )
 
-    def pass_on(
-        self, outputs: Sequence[Message], parent: Message | None, *, number: int | None = None, crowd: bool = False
-    ) -> None:
-        """Send outputs down every link, in order; stamped with this node's name and their parent's origin.
+    def pass_on(self, outputs: Sequence[Message], parent: Message, *, crowd: bool = False) -> None:
+        """Stamp outputs with this node's name and their parent's origin, and send them as :meth:`hand_on` does."""
+        self.hand_on([stamped(output, self.name, parent) for output in outputs], parent, crowd=crowd)
 
-        ``number``: that of a message without a parent; ``crowd``: wait for nobody, :meth:`roomy` said a moment ago
-        that it need not.
+    def hand_on(self, messages: Sequence[Message], parent: Message | None, *, crowd: bool = False) -> None:
+        """Send messages down every link, in order; each branch of several has lists and dicts of its own.
+
+        ``crowd``: wait for nobody, :meth:`roomy` said a moment ago that it need not.
         """
         folder = self.course.folder
         followers = self.course.followers if self.outlets else ()
-        for output in outputs:
-            message = stamped(output, self.name, parent, number)
+        alone = len(self.outlets) == 1
+        for message in messages:
             self.tally.sent += 1
             if folder is not None:
                 if folder.telemetry:
@@ -176,9 +178,10 @@ class Station:
             for follower in followers:
                 follower.sent(message, parent, len(self.outlets))
             for outlet in self.outlets:
+                branch = message if alone else own(message)
                 if outlet.link.full == "block":
-                    outlet.station.offer(self.name, message, full="crowd" if crowd else "wait")
-                elif not outlet.station.offer(self.name, message, full="refuse"):
+                    outlet.station.offer(self.name, branch, full="crowd" if crowd else "wait")
+                elif not outlet.station.offer(self.name, branch, full="refuse"):
                     self.tally.dropped += 1
                     self.course.left(message)
 
@@ -197,6 +200,7 @@ class Station:
         ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter;
         ``not_kept``: why its message is not in it.
         """
+        self.course.hide(error)
         if self.node.on_error != "dead_letter" and self.course.replayed is not None:
             self.course.replayed.stays(message)
         if self.node.on_error == "stop":
@@ -209,6 +213,7 @@ class Station:
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter that are not empty."""
+        self.course.hide(error)
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
         if self.course.folder is None:
@@ -223,9 +228,12 @@ class Station:
             "pipeline": self.course.pipeline,
             **{name: text for name, text in more.items() if text},
         }
+        earlier: Sequence[str] = ()
+        if (progress := self.course.progress) is not None:
+            why["key"], earlier = progress.key(f"dead_letters/{self.name}", message), progress.earlier
         kept = False
         try:
-            kept = self.course.folder.letters.keep(self.name, message, why)
+            kept = self.course.folder.letters.keep(self.name, message, why, earlier=earlier)
         except OSError as trouble:
             self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
         if self.course.replayed is not None:

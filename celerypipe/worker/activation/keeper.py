@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, drop
 from celerypipe.mailbox.wire import Answer
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
 from celerypipe.worker.activation.outbox import FLUSH_AFTER, Outbox
@@ -26,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 BellState = Literal["held", "lost", "over"]
 
-#: Seconds between two looks; a third of what a held bell lives.
-TICK = keys.HELD_TTL / 3000
+#: Seconds between two looks.
+TICK = 1.0
 #: An idle activation looks at its lease this often, milliseconds.
 IDLE_LOOK = 100
 
@@ -37,7 +36,7 @@ class Lease:
     """A bell that an activation holds, and what it asks to learn whether it may go on.
 
     ``queues`` are those of its worker; ``shutting_down`` tells when the worker wants to go. ``current`` is the entry it
-    works on, or empty; ``warming``: not yet.
+    works on, or empty.
     """
 
     mailbox: Mailbox
@@ -53,20 +52,26 @@ class Lease:
     outbox: Outbox | None = None
     #: Sends how far its message is that passes several nodes in one go, if there is something to tell.
     note: Callable[[Callable[[Answer], None]], None] | None = None
-    warming: bool = False
     #: When the node that it is at work for has to be through, by the monotonic clock; infinite: nobody said.
     until: float = math.inf
     #: The entry that was called back, and when: its node should end soon.
     called_back: tuple[str, float] = ("", 0.0)
     thread: int = field(default_factory=threading.get_ident)
+    #: What its activation may hold, this one among them.
+    bells: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.bells.add(self.bell)
 
     @property
     def bell(self) -> str:
         return f"{self.mailbox.bell}{self.slot}"
 
     def beside(self, mailbox: Mailbox) -> Lease:
-        """Return that of another node's bell, held by the same activation."""
-        return Lease(mailbox, self.slot, self.owner, self.alarm, self.queues, self.shutting_down, self.quota)
+        """Return that of another node's bell, held by the same activation, or about to be."""
+        return Lease(
+            mailbox, self.slot, self.owner, self.alarm, self.queues, self.shutting_down, self.quota, bells=self.bells
+        )
 
     def must_stop(self, age: float, term: float) -> str:
         """Why its activation has to end, which began ``age`` seconds ago; empty: it may go on."""
@@ -105,6 +110,8 @@ class Keeper:
     def __init__(self, connect: Callable[[], Client]) -> None:
         self._connect = connect
         self._leases: set[Lease] = set()
+        #: Bells, each with who held it.
+        self._left: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._next_look = 0.0
@@ -116,14 +123,22 @@ class Keeper:
             if not self._leases:
                 self._next_look = time.monotonic() + TICK  # until then the thread sleeps on: waking it costs time
             self._leases.add(lease)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
-                self._thread.start()
+            self._run()
 
     def remove(self, lease: Lease) -> None:
         """Stop keeping it."""
         with self._changed:
             self._leases.discard(lease)
+
+    def take_back(self, lease: Lease) -> None:
+        """Its activation is broken off, and may still have bells: delete them, however long it takes.
+
+        They would not lapse for long, and their process lives, so that nobody else takes them.
+        """
+        with self._changed:
+            self._leases = {each for each in self._leases if each.owner != lease.owner}
+            self._left.update((bell, lease.owner) for bell in lease.bells)
+            self._run()
 
     @property
     def leases(self) -> list[Lease]:
@@ -138,6 +153,11 @@ class Keeper:
             with self._changed:
                 self._hurry_until = now + TICK
                 self._changed.notify()
+
+    def _run(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._keep, name="celerypipe-keeper", daemon=True)
+            self._thread.start()
 
     def _keep(self) -> None:
         client = self._connect()
@@ -164,6 +184,8 @@ class Keeper:
             self._next_look = time.monotonic() + TICK
             for lease in leases:
                 self._look(client, lease)
+            for bell, owner in list(self._left):
+                self._drop(client, bell, owner)
 
     def _pause(self) -> float:
         now = time.monotonic()
@@ -174,16 +196,13 @@ class Keeper:
     def _look(self, client: Client, lease: Lease) -> None:
         current = lease.current
         try:
-            if lease.warming:
-                client.pexpire(client.names.warming(lease.owner), keys.WARMING_TTL)
             seen = lease.mailbox.refresh(client, lease.slot, lease.owner, current)
         except Broken as error:
-            # A lease that cannot be refreshed may lapse; publishing checks who owns a message, so nothing is doubled.
             logger.warning("cannot refresh the bell %s: %s", lease.bell, error)
             return
         with self._changed:
             if lease not in self._leases:
-                _let_lapse(client, lease)
+                self._drop(client, lease.bell, lease.owner)  # released meanwhile, and taken again by this refresh
                 return
         if seen == "lost":
             lease.state = "lost"
@@ -197,6 +216,14 @@ class Keeper:
         elif seen == "withdrawn" and lease.current == current:
             lease.call_back(current)
             lease.alarm.interrupt("withdrawn", lease.name(current))
+
+    def _drop(self, client: Client, bell: str, owner: str) -> None:
+        try:
+            drop(client, bell, owner)
+            self._left.discard((bell, owner))
+        except Broken as error:
+            self._left.add((bell, owner))
+            logger.warning("cannot release the bell %s, trying again: %s", bell, error)
 
 
 def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
@@ -217,12 +244,3 @@ def _tell(client: Client, lease: Lease) -> None:
         note(lambda answer: lease.mailbox.note(client, lease.owner, answer))
     except Broken as error:  # it is sent with the next look
         logger.warning("cannot tell how far a message of node %s is: %s", lease.mailbox.node, error)
-
-
-def _let_lapse(client: Client, lease: Lease) -> None:
-    # The activation released the bell while it was being refreshed: take the refreshed one away again.
-    try:
-        if client.get(lease.bell) == lease.owner.encode():
-            client.delete(lease.bell)
-    except Broken as error:
-        logger.warning("cannot release the bell %s: %s", lease.bell, error)

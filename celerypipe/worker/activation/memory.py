@@ -21,6 +21,7 @@ from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Entered, Snapshot, end_of, unlike
 from celerypipe.mailbox.wire import Entry
+from celerypipe.message.ownership import writable
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.fenced import StatefulServing
 
@@ -177,7 +178,7 @@ class Memory:
             raise self._lost(gone, "state") from None
         except (CodecError, ConfigError):  # nobody of ours wrote that; the runner has the right one
             raise self._go_back() from None
-        self._ask("restore", node.restore, state)
+        self._ask("restore", node.restore, writable(state))
 
     def _run_again(self, answered: int) -> None:
         """Run again what was answered and is not in the snapshot."""

@@ -16,7 +16,7 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.redis.connection import Client
 from celerypipe.redis.script import together
-from celerypipe.worker.activation.keeper import Keeper
+from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.running import CHEAP
 from celerypipe.worker.activation.serving import Serving
 from celerypipe.worker.activation.shelf import Shelf
@@ -61,17 +61,17 @@ class Neighbours:
         if len(self.servings) >= len(self.home.record.neighbours):
             return
         self._shelf.make_room(len(self.home.record.neighbours))
-        lease = self.home.lease
         held = {serving.mailbox.node for serving in self.servings}
         free = [(self.home.mailbox.beside(name), record) for name, record in self._others().items() if name not in held]
         free = [(mailbox, record) for mailbox, record in free if self._suits(record)]
         if not free:
             return
-        takes = [mailbox.taking(lease.slot, lease.owner) for mailbox, _ in free]
-        for (mailbox, record), answer in zip(free, together(self._client, *takes), strict=True):
+        leases = [self.home.lease.beside(mailbox) for mailbox, _ in free]
+        takes = [each.mailbox.taking(each.slot, each.owner) for each in leases]
+        for lease, (_, record), answer in zip(leases, free, together(self._client, *takes), strict=True):
             listing = self._listing_of(record.mark)
             if answer == 1 and listing is not None:
-                self._add(listing, mailbox, record)
+                self._add(listing, lease, record)
         order = self.home.record.neighbours
         self.servings.sort(key=lambda serving: order.index(serving.mailbox.node))
         self._connect()
@@ -115,8 +115,7 @@ class Neighbours:
         """Is it served however slow the others are? Nobody else here could; another worker gets a slot of its own."""
         return self._slots == 1 and record.parallel is None
 
-    def _add(self, listing: Listing, mailbox: Mailbox, record: Record) -> None:
-        lease = self.home.lease.beside(mailbox)
+    def _add(self, listing: Listing, lease: Lease, record: Record) -> None:
         self._keeper.add(lease)
         equal = self._equal(record)
         instance = equal.instance if equal is not None else self._shelf.lend(listing, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -13,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celerypipe.mailbox.deaths import say_birth
+from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
-from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.address import Address
+from celerypipe.redis.connection import Client, Trouble, connect
 from celerypipe.redis.keys import Names
-from celerypipe.redis.namespace import names_at
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
@@ -50,7 +51,7 @@ class Place:
 class Worker:
     """What an activation knows of the worker it runs in; made once, before the pool starts."""
 
-    redis_url: str
+    redis: Address
     queues: tuple[str, ...]
     host: str
     pool: str
@@ -79,11 +80,11 @@ class Worker:
     names: Names = field(init=False)
 
     def __post_init__(self) -> None:
-        self.names = names_at(self.redis_url)
+        self.names = self.redis.names
         settings = Settings.from_environment()
         base = settings.files or Path(tempfile.gettempdir())
         self.files = FileFolder(
-            lambda: connect(self.redis_url, name="celerypipe-files"), base, self.life, settings.files_bytes
+            lambda: connect(self.redis, name="celerypipe-files"), base, self.life, settings.files_bytes
         )
 
     def place(self) -> Place:
@@ -93,7 +94,7 @@ class Worker:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
                 switch = DeadMan(None if self.stuck_after is None else self.stuck_after + LATER)
-                keeper = Keeper(lambda: connect(self.redis_url, name="celerypipe-keeper"))
+                keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper"))
                 quota = Quota(self.limits) if self.limits else None
                 self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch, quota))
         return self._places[pid]
@@ -106,7 +107,7 @@ class Worker:
         """This thread's own client."""
         clients = self.place().clients
         if not hasattr(clients, "client"):
-            clients.client = connect(self.redis_url, name="celerypipe-activation")
+            clients.client = connect(self.redis, name="celerypipe-activation")
         client: Client = clients.client
         return client
 
@@ -149,6 +150,9 @@ class Worker:
 
         if self.leave is not None:
             self.leave(through)
+        if self.shutting_down():
+            with contextlib.suppress(*Trouble):  # where Redis is gone nobody will ask
+                say_death(self.client(), str(self.process(os.getpid())), Death(os.EX_TEMPFAIL, told=True))
         logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # so that its supervisor starts another
 

@@ -34,8 +34,8 @@ GO_ON_MOST = 64
 #: Seconds that a node is at work on its way before the runner is told.
 TELL_AFTER = 0.010
 #: Seconds that must be left of the time of the first node. The runner hears that another one is at work up to a second
-#: late; and never, if that one ends the process: the lease has to lapse before somebody finds out whose fault it was.
-PATIENT = keys.HELD_TTL / 1000 + 2 * TICK
+#: late; and never, if that one ends the process: somebody has to find out that it is dead, and whose fault that was.
+PATIENT = keys.HEARTBEAT_TTL / 1000 + 2 * TICK
 
 
 class Unwanted(Exception):

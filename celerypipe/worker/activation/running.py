@@ -125,12 +125,10 @@ class Running:
         """A node is made or let go: no message's time, and the runner can see that."""
         sign = self.lease.mailbox.names.warming(self.lease.owner)
         self.client.set(sign, 1, px=keys.WARMING_TTL)
-        self.lease.warming = True
         try:
             with self.lease.alarm.switch.patient():
                 yield
         finally:
-            self.lease.warming = False
             self.client.delete(sign)
 
     def let_go(self) -> None:
@@ -150,7 +148,8 @@ class Running:
         for file in result.files:
             if isinstance(file.place, Origin):
                 raise CodecError(
-                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes"
+                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes: "
+                    "pathlib.Path(it).read_bytes()"
                 )
         size = len(result.head) + result.size
         if result.borrowed:

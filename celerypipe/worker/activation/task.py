@@ -18,7 +18,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
-from celerypipe.redis.connection import Broken, Client, tried_again
+from celerypipe.redis.connection import Broken, Client, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
@@ -89,27 +89,34 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         client = self.worker.client()
         arriving.set(self.worker.files)
         owner = str(Holder(self.worker.process(os.getpid()), token, slot))
+        worker, place, through = self.worker, self.worker.place(), False
+        lease = Lease(mailbox, slot, owner, worker.alarm(), worker.queues, worker.shutting_down, place.quota)
         try:
             self.worker.begin(client)
             # An activation that ends at once takes nothing along; one with a state reads when that is there.
             first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
             beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
-                return "the bell is held by another activation"
-            place, alarm = self.worker.place(), self.worker.alarm()
-            lease = Lease(mailbox, slot, owner, alarm, self.worker.queues, self.worker.shutting_down, place.quota)
-            place.keeper.add(lease)
-            try:
-                return self._serve(client, lease, beginning)
-            finally:
-                place.keeper.remove(lease)
-                if place.quota is not None and place.quota.used_up:
-                    retire(place.quota.used_up)
+                reason = "the bell is held by another activation"
+            else:
+                place.keeper.add(lease)
+                reason = self._serve(client, lease, beginning)
+            through = True
+            return reason
         except Broken as error:
             # Never ring from here: a crash that rang itself would never end. The runner's watchdog rings.
             client.close()
+            if is_forbidden(error):  # the next one would be broken off too, and the one after that
+                return self._decline(client, mailbox, said(error))
             logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)
             return f"broken off: {error}"
+        finally:
+            if through:
+                place.keeper.remove(lease)
+            else:
+                place.keeper.take_back(lease)
+            if place.quota is not None and place.quota.used_up:
+                retire(place.quota.used_up)
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
         if beginning.record is None:  # also one that is of another type: the runner misses it then, and writes it anew

@@ -15,9 +15,9 @@ from redis import RedisError
 from celerypipe.celery.application import make_app
 from celerypipe.celery.broker import Channel, SentinelTransport, Transport
 from celerypipe.redis.connection import Client, connect
-from celerypipe.redis.url import broker_url
 from tests.nodes.remote import CONFIG
 from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.task import connection_to
 
 
 def channel_of(url: str) -> Any:
@@ -30,8 +30,7 @@ def test_every_redis_url_is_served_by_our_transport_and_others_are_left_alone(re
     app = make_app({})
     for url in ("redis://localhost:1/0", "rediss://localhost:1/0"):
         assert app.connection_for_write(url).get_transport_cls() is Transport
-    url = broker_url("sentinel://localhost:1,localhost:2/mymaster/3")
-    assert app.connection_for_write(url).get_transport_cls() is SentinelTransport
+    assert connection_to("sentinel://localhost:1,localhost:2/mymaster/3").get_transport_cls() is SentinelTransport
     url = "memory://"
     assert app.connection_for_write(url).get_transport_cls() is StockConnection(url).get_transport_cls()
 
@@ -53,7 +52,7 @@ def test_a_channel_keeps_one_client_and_makes_another_after_its_connections_went
 
 def test_publishing_goes_on_after_redis_was_away(private_redis: RedisServer) -> None:
     app = make_app({"CELERYPIPE_REDIS_URL": private_redis.url})
-    with app.connection_for_write(broker_url(private_redis.url)) as connection:
+    with connection_to(private_redis.url) as connection:
         producer = app.amqp.Producer(connection, auto_declare=False)
 
         def send() -> bool:

@@ -207,8 +207,9 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
     path = definition(tmp_path, "q")
     program = (
         "import time; from pathlib import Path; from celerypipe.cli.check import look_live; "
+        "from celerypipe.redis.url import read_address; "
         "from celerypipe.definition.pipeline import Pipeline; start = time.monotonic(); "
-        "seen, (finding,) = look_live(Pipeline.load(Path({!r})), {!r}); "
+        "seen, (finding,) = look_live(Pipeline.load(Path({!r})), read_address({!r})); "
         "print(time.monotonic() - start, finding)"
     )
     os.kill(private_redis.process.pid, signal.SIGSTOP)

@@ -76,6 +76,36 @@ def test_replay_says_what_came_through_and_what_stays(file: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "no dead letters to replay\n")
 
 
+@pytest.mark.parametrize("place", ["pipeline.json", "run"])
+def test_a_pipeline_that_is_fed_from_code_is_replayed_too(tmp_path: Path, place: str) -> None:
+    data = json.loads(definition(tmp_path, [2, 4]).read_text())
+    del data["pipeline"]["nodes"][0], data["pipeline"]["links"][0]
+    file = tmp_path / "pipeline.json"
+    file.write_text(json.dumps(data))
+    list(Runner().stream(Pipeline.load(file), map(Message, range(6))))
+    for kept in (file, tmp_path / "run" / "config.json"):
+        mended = json.loads(kept.read_text())
+        mended["pipeline"]["nodes"][0]["configuration"] = {"bad": []}
+        kept.write_text(json.dumps(mended))
+    done = dead("replay", tmp_path / place, "--local", "--allow", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "2 dead letters came through, 0 stay" in done.stderr
+    assert (tmp_path / "out.jsonl").read_text().split() == ["0", "1", "3", "5", "2", "4"]
+
+
+def test_what_a_replay_brings_out_must_go_somewhere(tmp_path: Path) -> None:
+    data = json.loads(definition(tmp_path, [2]).read_text())["pipeline"]
+    file = tmp_path / "pipeline.json"
+    file.write_text(json.dumps({"pipeline": {**data, "nodes": data["nodes"][1:2], "links": []}}))
+    assert [message.payload for message in Runner().stream(Pipeline.load(file), map(Message, range(3)))] == [0, 1]
+    done = dead("replay", file, "--local")
+    assert done.exit_code == 2
+    assert "what 'pick' sends goes nowhere" in done.stderr
+    assert "`for message in runner.stream(pipeline, replay=letters)`" in done.stderr
+    file.write_text(file.read_text().replace('"bad": [2]', '"bad": []'))
+    assert [message.payload for message in Runner().stream(Pipeline.load(file), replay=True)] == [2]
+
+
 def test_remove_asks_first_and_takes_only_what_was_named(file: Path) -> None:
     two, four = (letter["name"] for letter in listed(file))
     assert dead("remove", file).exit_code == 2

@@ -87,6 +87,16 @@ def test_check_prints_notes_beside_the_ok(file: Path) -> None:
     assert "note: pipeline.nodes[1]: the warped node 'read' has no timeout" in result.stdout
 
 
+def test_check_and_nodes_say_which_node_is_given_copies(file: Path) -> None:
+    plugin = file.parent / "plugins" / "nodes" / "proc" / "_stamp" / "stamp.py"
+    plugin.write_text(plugin.read_text() + "    writable = True\n")
+    said = call("check", file).stdout
+    assert (
+        "note: pipeline.nodes[2].mark: stamp: it says writable = True, so all arrays that it is given are copied for it"
+    ) in said
+    assert "stamp: proc, writable (" in call("nodes", "stamp", "--plugins", file.parent / "plugins").stdout
+
+
 def test_check_speaks_json(file: Path) -> None:
     assert json.loads(call("check", file, "--json").stdout) == {"ok": True, "complaints": [], "notes": []}
     result = call("check", broken(file), "--json")

@@ -14,7 +14,6 @@ from celerypipe import RunCancelled, Runner
 from celerypipe.celery.application import app
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import connect
-from celerypipe.redis.url import broker_url
 from celerypipe.worker.served import processes_of
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
@@ -22,6 +21,7 @@ from tests.runs.reading import results
 from tests.runs.streaming import endless, lines, start_run
 from tests.servers import POOLS, RedisServer, StartWorker, eventually
 from tests.servers.checkout import celerypipe
+from tests.servers.task import connection_to
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
@@ -77,7 +77,7 @@ def test_a_queue_that_nobody_serves_shows_what_waits_in_it(private_redis: RedisS
     reader.start()
     with connect(url) as client:
         eventually(lambda: [each.out for each in read_status(client).mailboxes] == [2], "two messages")
-        with app.connection_for_write(broker_url(url)) as connection:
+        with connection_to(url) as connection:
             producer = app.amqp.Producer(connection, auto_declare=False)
             app.send_task("somebody.elses", queue="desert", producer=producer, declare=())
         (queue,) = read_status(client).queues

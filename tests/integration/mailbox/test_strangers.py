@@ -9,7 +9,7 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.mailbox import hints
-from celerypipe.mailbox.deaths import as_text, deaths_so_far
+from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.status import read_status
@@ -57,24 +57,28 @@ def test_a_presence_that_no_worker_wrote_is_nobody(redis_client: Client, garbage
 )
 def test_a_presence_that_lies_about_its_shape_is_nobody(redis_client: Client, shape: dict[str, object]) -> None:
     fine: dict[str, object] = {
-        "id": "s",
-        "host": "h",
+        "id": "s.1.a",
+        "host": "s",
         "pid": 1,
         "pool": "solo",
         "slots": 1,
         "queues": [],
         "marks": {},
         "versions": {},
+        "protocol": list(SPOKEN),
     }
-    fine["protocol"] = list(SPOKEN)
+    redis_client.set(keys.USUAL.heartbeat("s", "a"), " 1 ", px=60_000)
     try:
         for record, there in ((fine, True), ({**fine, **shape}, False)):
-            redis_client.zadd(keys.USUAL.workers, {"s": redis_client.time()[0] * 1000})
-            redis_client.set(keys.USUAL.presence("s"), json.dumps(record), px=5000)
-            assert ("s" in {found["id"] for found in read_presences(redis_client)}) is there
+            redis_client.zadd(keys.USUAL.workers, {"s.1.a": redis_client.time()[0] * 1000})
+            redis_client.set(keys.USUAL.presence("s.1.a"), json.dumps(record), px=60_000)
+            assert ("s.1.a" in {found["id"] for found in read_presences(redis_client)}) is there
+        redis_client.set(keys.USUAL.presence("s.1.a"), json.dumps(fine), px=60_000)
+        redis_client.set(keys.USUAL.heartbeat("s", "a"), " 11 ", px=60_000)
+        assert "s.1.a" not in {found["id"] for found in read_presences(redis_client)}  # nobody says that it lives
     finally:
-        redis_client.zrem(keys.USUAL.workers, "s")
-        redis_client.delete(keys.USUAL.presence("s"))
+        redis_client.zrem(keys.USUAL.workers, "s.1.a")
+        redis_client.delete(keys.USUAL.presence("s.1.a"), keys.USUAL.heartbeat("s", "a"))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,21 @@ def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: byt
         assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
     finally:
         redis_client.delete(attempts, keys.USUAL.death("host.7.ab"))
+
+
+@pytest.mark.parametrize("garbage", [*GARBAGE, b"9223372036854775807", None])
+def test_deaths_that_nobody_counted_keep_no_message_from_being_run(redis_client: Client, garbage: bytes | None) -> None:
+    attempts = keys.USUAL.attempts("stranger", "node")
+    if garbage is None:
+        redis_client.set(attempts, "of another type", px=5000)
+    else:
+        redis_client.hset(attempts, "3", garbage)
+    try:
+        assert count_death(redis_client, attempts, "3") == (6 if garbage == b"5" else 1)
+        assert count_death(redis_client, attempts, "4") == 1
+        assert count_death(redis_client, attempts, "3") == (7 if garbage == b"5" else 2)
+    finally:
+        redis_client.delete(attempts)
 
 
 @pytest.mark.timeout(90)

@@ -16,12 +16,12 @@ from celerypipe.mailbox.wire import RESULT, Answer, Entry, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
-from celerypipe.redis.url import broker_url
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import chain, frames, warped
 from tests.runs.reading import Reading
 from tests.runs.traces import memory_of, report_of, run_of
 from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers.task import connection_to
 from tests.servers.worker import KEY, SIGNED
 
 OTHER = "another key of the tests as known"
@@ -220,7 +220,7 @@ def test_an_altered_record_is_refused_and_written_anew(
 
 def test_a_task_that_nobody_signed_is_refused(worker: RunningWorker, redis_url: str, redis_client: Client) -> None:
     run = "celerypipe-no-run"
-    with app.connection_for_write(broker_url(redis_url)) as connection:
+    with connection_to(redis_url) as connection:
         unsigned = Bell(run, "node", 0, "token").arguments("tests.nodes.remote.Echo", None)
         for bell in (unsigned, [*unsigned, "00" * 16]):
             app.send_task("tests.nodes.remote.Echo", bell, queue="signed", connection=connection, ignore_result=True)
@@ -260,7 +260,7 @@ def test_a_run_with_keys_is_told_that_the_worker_has_none(
         redis_url, "tsolo"
     )
     signature = "00" * 16
-    with app.connection_for_write(broker_url(redis_url)) as connection:
+    with connection_to(redis_url) as connection:
         bell = [*Bell("celerypipe-no-run", "node", 0, "token").arguments("tests.nodes.remote.Echo", None), signature]
         app.send_task("tests.nodes.remote.Echo", bell, queue="tsolo", connection=connection, ignore_result=True)
     bare.wait_for_text("refused a task: its run signs, and this worker has no keys: set CELERYPIPE_KEYS here")

@@ -19,6 +19,7 @@ from celerypipe.cli import main
 from celerypipe.definition.pipeline import NodeDefinition, WarpConfiguration
 from celerypipe.runner.folder.journal import FILE, Journal, JournalContent, parse
 from celerypipe.runner.folder.journals import kept, prune
+from celerypipe.runner.folder.letters import DeadLetters
 from celerypipe.runner.resume import obstacle
 from tests.nodes import here, remote
 from tests.nodes.stateful import CONFIG
@@ -137,6 +138,29 @@ def test_what_was_given_up_is_through(story: Story) -> None:
     assert story.through() in ([[0, 38]], [[0, 39]])
     assert not story.go_on(pipeline, run)["picky"].failed
     assert story.lines() == [number for number in range(60) if number not in (3, 5, 7, 9)]
+
+
+def test_a_letter_of_a_message_that_is_sent_again_takes_the_place_of_the_first(story: Story) -> None:
+    """What died in the last second before a kill was not noted, and dies again."""
+    bad = [(3, 0), (3, 2), (2, 1)]
+    nodes = [
+        stream(items=[3, 2, 4, 1]),
+        proc("repeat", remote.Repeat),
+        proc("fussy", remote.Picky, on_error="dead_letter", configuration={"bad": bad}),
+        story.trap([4, 3], 5),
+    ]
+    pipeline = story.pipeline(nodes, [("numbers", "repeat"), ("repeat", "fussy"), ("fussy", "trap"), ("trap", "file")])
+    run = story.fail(pipeline)
+    store = DeadLetters(story.folder / "kept" / "dead_letters")
+    before = store.find().letters
+    assert [store.message(letter).payload for letter in before] == bad
+    (journal,) = story.journals()
+    head = journal.read_bytes().splitlines(keepends=True)[0]
+    journal.write_bytes(head + b'{"through":{"numbers":[[1,1]]},"following":{}}\n')  # the first is not noted
+    story.go_on(pipeline, run)
+    after = store.find().letters
+    assert sorted(store.message(letter).payload for letter in after) == sorted(bad)
+    assert [each.name in {letter.name for letter in after} for each in before] == [False, False, True]
 
 
 def test_what_a_warped_node_gave_up_or_swallowed_is_through(story: Story) -> None:

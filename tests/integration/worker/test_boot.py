@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import redis
 
+from celerypipe import Message, Pipeline, Runner
 from celerypipe.celery.application import make_app
+from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import connect
 from tests.servers.task import send_task
@@ -187,13 +189,28 @@ def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
     assert "Traceback" not in worker.text()
 
 
-def test_the_broker_option_of_celery_says_where_redis_is(
-    start_worker: Callable[..., Any], workplace: Any, private_redis: Any, redis_url: str
+def test_what_another_project_says_neither_ends_nor_redirects_a_worker(
+    start_worker: Callable[..., Any], workplace: Any, redis_url: str
 ) -> None:
-    workplace.config("told", 'worker_pool = "solo"\n')
-    environment = {"CELERYPIPE_REDIS_URL": redis_url, "CELERY_BROKER_URL": private_redis.url}
-    worker = start_worker("told", cwd=workplace.folder, url=private_redis.url, env=environment)
-    assert worker.presence["queues"] == ["told"]
+    """A spawned pool reads all of it once more, in each child."""
+    workplace.module("tasks.aside", NODES)
+    workplace.module("celeryconfig", "raise RuntimeError('it was read')\n")
+    workplace.config("aside", 'imports = ["tasks.aside"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
+    elsewhere = "redis://:s3cret@localhost:1/0"
+    brokers = ("BROKER_URL", "CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+    backends = ("RESULT_BACKEND", "CELERY_RESULT_BACKEND", "CELERY_CACHE_BACKEND")
+    modules = ("CELERY_CONFIG_MODULE", "CONFIG_MODULE", "CELERY_LOADER", "LOADER", "DJANGO_SETTINGS_MODULE")
+    environment = {
+        **dict.fromkeys(brokers, elsewhere),
+        **dict.fromkeys(backends, "db+postgresql://me:s3cret@db/app"),
+        **dict.fromkeys(modules, "no.such_module"),
+    }
+    worker = start_worker("aside", cwd=workplace.folder, env=environment)
+    node = NodeDefinition(name="there", type="proc", mark="tasks.aside.Double", warped=True)
+    found = Runner(redis_url).stream(Pipeline(name="aside", nodes=[node], links=[]), [Message(1)])
+    assert [message.payload for message in found] == [2]
+    assert f"Redis: {redis_url}, named by CELERYPIPE_REDIS_URL" in worker.text()
+    assert "s3cret" not in worker.text()
 
 
 def test_a_worker_that_went_deaf_ends_so_that_another_can_start(

@@ -21,10 +21,9 @@ from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import Message
 from celerypipe.redis import script
 from celerypipe.redis.connection import Client
-from celerypipe.redis.url import broker_url
 from celerypipe.runner.carrier.holdings import Holdings
 from tests.servers import RunningWorker, StartWorker, Workplace, eventually
-from tests.servers.task import send_task
+from tests.servers.task import connection_to, send_task
 
 NODES = """
 from celerypipe import Proc
@@ -91,7 +90,7 @@ def test_a_task_that_names_anything_but_its_marks_is_refused(
     assert not (workplace.folder / "sprung").exists()
     assert worker.process.poll() is None
 
-    with app.connection(broker_url(redis_url)) as connection:
+    with connection_to(redis_url) as connection:
         app.send_task("tasks.open.Public", queue="open", connection=connection, retry=False, compression="gzip")
     worker.wait_for_text("a packed task: celerypipe sends none, and unpacks none")
     assert worker.process.poll() is None

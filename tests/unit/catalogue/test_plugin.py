@@ -148,6 +148,7 @@ def test_a_schema_says_all_that_another_machine_must_know(plugins: Path) -> None
         "mark": "label",
         "type": "proc",
         "stateful": True,
+        "writable": False,
         "snapshots": False,
         "batches": False,
         "version": "3",

@@ -13,7 +13,9 @@ from celerypipe.codec import CODEC_VERSION
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import ConfigError, NoWorker, RedisUnavailable
 from celerypipe.mailbox.protocol import SPOKEN
+from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
+from celerypipe.redis.url import read_address
 from celerypipe.version import VERSION
 
 MIB = 1024**2
@@ -62,7 +64,7 @@ def seen(*workers: dict[str, Any], server: dict[str, Any] | None = None, **chang
     )
     facts: dict[str, Any] = {"latency": 0.0002, "offset": 0.0, "budget": 256 * MIB, "declared": {}, **changes}
     info = SERVER if server is None else {**SERVER, **server}
-    return Scene(pipeline, "redis://:secret@box:6379/0", info, workers, **facts)
+    return Scene(pipeline, Address("box", 6379, password="secret"), info, workers, **facts)
 
 
 def found(look: Scene) -> list[tuple[str, str]]:
@@ -127,7 +129,7 @@ def test_a_wide_window_may_need_more_than_the_budget() -> None:
 
 def test_a_user_who_may_not_ask_info_is_told_what_is_not_known() -> None:
     look = seen(worker())
-    hidden = Scene(look.pipeline, look.url, {}, look.workers, 0.0, 0.0, look.budget)
+    hidden = Scene(look.pipeline, look.address, {}, look.workers, 0.0, 0.0, look.budget)
     assert found(hidden) == [("note", "redis")]
 
 
@@ -221,6 +223,23 @@ def test_what_a_worker_says_of_itself_is_judged(
     assert finding.mend
 
 
+def test_other_code_than_here_is_said_for_each_worker_and_else_that_workers_differ() -> None:
+    one, two = worker(schema={"code": "source aa"}), worker(id="gpubox.34.ab", pid=34, schema={"code": "source bb"})
+    assert found(seen(one, one, codes={"there": "source aa"})) == found(seen(one, codes={"there": ""})) == []
+    finding = the(seen(one, two, codes={"there": "source aa"}), "code")
+    assert finding.severity == "warning"
+    assert finding.text.startswith("the worker on gpubox (pid 34) has other code of far.away.Detect than this machine")
+    finding = the(seen(one, two), "code")
+    assert finding.text == (
+        "the workers of queue 'gpu' have different code of far.away.Detect: the worker on gpubox (pid 33); the worker "
+        "on gpubox (pid 34)"
+    )
+    # A declared version answers for the code, and what is not known is nothing to compare.
+    assert found(seen(one, worker(id="x", pid=35, schema={"code": ""}), codes={"there": "source aa"})) == []
+    assert found(seen(worker(schema={"code": "version 1"}), codes={"there": "source aa"})) == []
+    assert found(seen(one, codes={"there": "version 1"})) == []
+
+
 def test_the_version_of_a_node_must_be_the_same_here_and_there() -> None:
     assert found(seen(worker(schema={"version": "1"}), declared={"there": "1"})) == []
     finding = the(seen(worker(schema={"version": "1"}), declared={"there": "2"}), "version")
@@ -274,7 +293,7 @@ def test_the_commands_reach_the_redis_that_was_meant() -> None:
         ("unix:///run/r.sock?db=2", "redis-cli -s /run/r.sock -n 2"),
         ("unix:///r.sock", "redis-cli -s /r.sock"),
     ]:
-        assert Scene(look.pipeline, url, {}, (), 0.0, 0.0, 0).redis_cli == cli
+        assert Scene(look.pipeline, read_address(url), {}, (), 0.0, 0.0, 0).redis_cli == cli
 
 
 def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
@@ -285,3 +304,9 @@ def test_preflight_refuses_a_node_that_its_workers_know_as_stateful() -> None:
     assert finding.mend == "leave it out"
     assert not [each for each in preflight.inspect(seen(remembering)) if each.check == "cache"]
     assert not [each for each in preflight.inspect(seen(worker(), node={"cache": True})) if each.check == "cache"]
+
+
+def test_a_node_that_writes_is_a_note() -> None:
+    finding = the(seen(worker(schema={"writable": True})), "writable")
+    assert (finding.severity, finding.place) == ("note", "node 'there' (far.away.Detect)")
+    assert finding.text.startswith("it says writable = True, so all arrays that it is given are copied")

@@ -121,3 +121,16 @@ def test_a_part_of_an_array_goes_on_by_reference_too() -> None:
     result = codec.encode_apart((message.with_payload(message.payload[100:200]),), body)
     assert result.borrowed
     assert np.array_equal(codec.decode(result.head, body)[0].payload, FRAME[100:200])
+
+
+def test_an_array_that_may_be_written_is_written_anew_wherever_it_lies() -> None:
+    """A tool that does not ask, as torch does not, may have changed it there."""
+    body = bytearray(b"".join(codec.encode_apart((Message(FRAME),)).body))
+    within = memoryview(body).toreadonly()
+    given = np.frombuffer(within, np.uint8).reshape(FRAME.shape)
+    assert codec.encode_apart((Message(given),), within).borrowed
+    body[0] = 7
+    tensor = np.frombuffer(body, np.uint8).reshape(FRAME.shape)
+    apart = codec.encode_apart((Message(tensor),), within)
+    assert not apart.borrowed
+    assert codec.decode(apart.head, stored(apart))[0].payload[0, 0, 0] == 7

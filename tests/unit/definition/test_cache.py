@@ -126,7 +126,7 @@ def test_the_cache_can_be_switched_off_and_has_a_place_of_its_own() -> None:
     for wrong, cure in (
         ("/var/cache/x", "file:///var/cache/x"),
         ("cache", "s3://bucket"),
-        ("redis://:secret@host:6379/three", "its number"),
+        ("redis://:secret@host:6379/three", "a database is a number"),
         ("://:secret@x", "is no URL"),
     ):
         with pytest.raises(ConfigError) as refused:

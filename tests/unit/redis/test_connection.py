@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from celerypipe.errors import ConfigError, RedisUnavailable
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import WRITE_SIZE, connect, explained, knock, packed, said
 
 
@@ -45,7 +46,7 @@ def test_what_redis_says_is_told_with_a_cure(error: redis.RedisError, text: str)
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ("foo=bar", "'foo'"),
+        ("foo=bar", "leave foo out"),
         ("socket_timeout=soon", "socket_timeout"),
         ("ssl_ca_certs=ca.pem", "need rediss://, with two s"),
     ],
@@ -67,9 +68,9 @@ class Web(socketserver.StreamRequestHandler):
 def test_what_is_no_redis_is_said_in_a_line() -> None:
     with socketserver.ThreadingTCPServer(("localhost", 0), Web) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"redis://localhost:{server.server_address[1]}/0"
-        with pytest.raises(RedisUnavailable, match="is no Redis"), explained(url), connect(url) as client:
+        address = Address("localhost", server.server_address[1])
+        with pytest.raises(RedisUnavailable, match="is no Redis"), explained(address), connect(address) as client:
             client.ping()
         with pytest.raises(ConfigError, match="is no Redis"):
-            knock(url)
+            knock(address)
         server.shutdown()

@@ -56,6 +56,12 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
         ("worker_log_format = 3", ":1: 'worker_log_format' must be text, not 3"),
         ("broker_transport_options = 3", ":1: 'broker_transport_options' must be a table, not 3"),
         ("[broker_url]\na = 1", ":1: 'broker_url' is not decided here; give Redis with -b or CELERYPIPE_REDIS_URL"),
+        ("broker_password = 's3cret'", ":1: 'broker_password' is not decided here; give Redis with -b"),
+        ("result_backend = 'redis://'", "results go back to their run"),
+        (
+            "[broker_transport_options]\nglobal_keyprefix = 'x'",
+            "'global_keyprefix' in 'broker_transport",
+        ),
         ("task_acks_late = true", "a bell is acknowledged early"),
         ("a = ", "heavy.toml: Invalid value"),
     ],
@@ -117,3 +123,18 @@ def test_option_and_file_say_when_a_stuck_worker_exits(
 def test_an_option_that_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=f"--exit-when-stuck {text}: give seconds, 0 for a worker that stays"):
         exit_option(text)
+
+
+def test_a_file_that_cannot_be_read_is_none_that_is_not_there(tmp_path: Path) -> None:
+    for spoil, complaint in (
+        (lambda path: path.write_bytes(b"worker_pool = '\xff'"), "is not UTF-8 text (byte 15); save it as UTF-8"),
+        (lambda path: path.mkdir(), "cannot be read: Is a directory"),
+        (lambda path: path.symlink_to(tmp_path / "nowhere"), "cannot be read: No such file"),
+        (lambda path: path.write_text("a = " + "[" * 5000), ""),
+    ):
+        path = tmp_path / "odd.toml"
+        spoil(path)
+        with pytest.raises(ConfigError) as caught:
+            load("odd", tmp_path)
+        assert str(caught.value).startswith(f"{path}: {complaint}")
+        path.rmdir() if path.is_dir() else path.unlink()

@@ -22,13 +22,13 @@ from celerypipe import (
     Runner,
 )
 from celerypipe.celery.application import app
-from celerypipe.redis.url import broker_url
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.traces import keys_of
 from tests.servers import POOLS, StartWorker, eventually
 from tests.servers.extent import at_length
+from tests.servers.task import connection_to
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
@@ -321,7 +321,7 @@ def test_the_window_bounds_what_is_in_flight(
 
 def test_called_as_an_ordinary_task_a_mark_says_how_to_run_it(shared_worker: StartWorker, redis_url: str) -> None:
     worker = shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    with app.connection_for_write(broker_url(redis_url)) as connection:
+    with connection_to(redis_url) as connection:
         producer = app.amqp.Producer(connection, auto_declare=False)
         app.send_task("tests.nodes.remote.Echo", ["hello"], queue="tsolo", producer=producer)
     assert "is a node of celerypipe, not a function" in worker.wait_for_text("is a node of celerypipe")

@@ -14,6 +14,7 @@ from celerypipe.message.message import new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
 from celerypipe.redis.script import call
+from celerypipe.worker.activation import keeper
 from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Keeper, Lease
@@ -80,6 +81,25 @@ def test_a_bell_that_could_not_be_released_is_kept(held: Any, redis_client: redi
     assert not held.neighbours.release()
     redis_client.pexpire(held.lease.bell, 2_000)
     eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
+
+
+def test_the_bells_of_an_activation_that_broke_off_are_deleted_however_long_redis_is_away(
+    held: Any, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = held.lease.beside(Mailbox(held.mailbox.run, "other"))
+    assert call(redis_client, beside.mailbox.taking(0, beside.owner))
+    tried: list[object] = []
+
+    def away(*_: object) -> None:
+        tried.append(None)
+        raise redis.ConnectionError("away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(keeper, "drop", away)
+        held.keeper.take_back(held.lease)
+        eventually(lambda: len(tried) > 2, "several tries")
+    eventually(lambda: not redis_client.exists(held.lease.bell, beside.bell), "the end of its bells")
+    assert held.keeper.leases == []
 
 
 def test_one_bad_answer_does_not_end_the_keeper(

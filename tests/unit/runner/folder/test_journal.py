@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from celerypipe import forks
 from celerypipe.contract.positions import Positions
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
@@ -73,6 +75,27 @@ def test_it_is_written_again_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
         Journal.open(tmp_path / "one", "bbbb")
     journal.close()
     assert os.listdir(tmp_path / "one") == [FILE]
+
+
+def test_one_that_cannot_be_written_again_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celerypipe.runner.folder.journal.REWRITE", 2000)
+    journal = made(tmp_path / "one")
+    draft = tmp_path / "one" / f".{os.getpid()}.part"
+    draft.mkdir()  # in the way
+    for number in range(0, 600, 2):
+        journal.note({"lines": Positions([number])}, {})
+    assert parse((tmp_path / "one" / FILE).read_bytes()).count == 300
+    journal.close()
+    with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
+        Journal.open(tmp_path / "one", "bbbb")
+    del journal
+    gc.collect()
+    # A fork would close what has its number by then.
+    assert not [thing for thing in forks._kept if isinstance(thing, Journal)]
+    draft.rmdir()
+    again = Journal.open(tmp_path / "one", "bbbb")
+    assert again.content.runs == ["aaaa", "bbbb"]
+    again.close()
 
 
 def test_the_lock_dies_with_its_process_whatever_children_it_has(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""A worker's or a runner's side of its heartbeat: it starts the process that gives it, and another when that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import marshal
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from celerypipe.errors import ConfigError
+from celerypipe.redis.address import Address
+from celerypipe.redis.connection import Command
+from celerypipe.redis.endpoint import endpoint
+
+logger = logging.getLogger(__name__)
+
+SCRIPT = Path(__file__).with_name("monitor.py")
+#: What it gets of the environment: where Python finds its libraries, and TLS its certificates.
+ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+#: Seconds until the next try to start one, where that fails or where it ends at once.
+PAUSE = 0.5
+#: Seconds it gets to end.
+PATIENCE = 2.0
+
+
+class Words(NamedTuple):
+    """What a heartbeat says in Redis; see :mod:`celerypipe.heartbeat.monitor`. None stands for the living processes."""
+
+    beat: Sequence[Command]
+    full: Sequence[Command]
+    last: Sequence[Command]
+
+
+class Heartbeat:
+    """That of this process, and of others that it started and names. Forked children must leave it alone."""
+
+    def __init__(self, address: Address, words: Words, *, kin: bool = False) -> None:
+        """``kin``: all that comes of this process ends with it, where nothing else does that (a group, a session)."""
+        said = {name: _plain(commands) for name, commands in words._asdict().items()}
+        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), "kin": kin, **said})
+        self._others: set[int] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)
+        self._changed = threading.Lock()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin; :class:`ConfigError` says why that cannot be."""
+        try:
+            self._start()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot start the process that tells others that this one lives: {error}; it is {sys.executable} "
+                f"{SCRIPT}, which must be there and allowed to run"
+            ) from error
+        self._thread.start()
+
+    def watch(self, pid: int) -> None:
+        """This process started another one, which lives from now on, and ends with it."""
+        with self._changed:
+            self._others.add(pid)
+            self._tell(b"+%d\n" % pid)
+
+    def forget(self, pid: int) -> None:
+        """It ended."""
+        with self._changed:
+            self._others.discard(pid)
+
+    def end(self, *, last: bool) -> None:
+        """Say nothing any more; ``last``: but the last words, as if this process had ended."""
+        with self._changed:
+            self._ended.set()
+            self._tell(b"leave\n" if last else b"end\n")
+            process = self._process
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE)
+            if process.stdin is not None:
+                process.stdin.close()
+            self._thread.join(PATIENCE)
+
+    @property
+    def pid(self) -> int:
+        """The process that gives it now; 0: there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    def _tell(self, data: bytes) -> None:
+        # A pipe that nobody reads is one whose reader has ended: the next one is told everything.
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._process.stdin.fileno(), data)
+
+    def _start(self) -> None:
+        with self._changed:
+            if self._ended.is_set():
+                return
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.close()
+            self._process = None
+            self._process = subprocess.Popen(  # noqa: S603  # this interpreter and a file of this package
+                [sys.executable, "-I", "-S", str(SCRIPT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+                start_new_session=True,  # what ends this process, or its group, must not end the one that tells of it
+                bufsize=0,
+            )
+            self._tell(len(self._plan).to_bytes(4, "big") + self._plan)
+            for pid in sorted(self._others):
+                self._tell(b"+%d\n" % pid)
+
+    def _keep(self) -> None:
+        while not self._ended.is_set():
+            process = self._process
+            if process is not None:
+                status = process.wait()
+                if self._ended.is_set():
+                    return
+                logger.warning(
+                    "the process that tells others that this one lives ended (status %d); starting another", status
+                )
+            try:
+                self._start()
+            except OSError as error:  # no memory or no room for a process; the heartbeat lasts for seconds
+                logger.error("cannot start it: %s; trying again", error)  # noqa: TRY400  # its place says nothing
+            self._ended.wait(PAUSE)
+
+
+def _plain(commands: Sequence[Command]) -> list[list[bytes | None]]:
+    return [[None if part is None else str(part).encode() for part in command] for command in commands]

@@ -1,0 +1,183 @@
+"""What a process started, as far as /proc tells: looked at while it lives, ended once it is gone.
+
+A worker without pool processes runs its nodes itself. What they start has no group of its own, since Ctrl-C would not
+reach a worker that had made itself one, and when the worker is gone, nothing says any more whose children those were.
+So the monitor looks each second, and ends those that it saw, all that come of them, and the orphans in the worker's
+group. A process that made itself a session of its own did so to stay, and stays.
+"""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # what signal is made of; that costs 1 MB and several ms
+import os
+import time
+
+#: The clock of /proc: when a process began is said in these, since the machine did.
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Born:
+    """A process that is there, as /proc tells of it; ``began`` tells it from others that get its number."""
+
+    def __init__(self, pid: int, fields: list[bytes]) -> None:
+        self.pid = pid
+        self.runs = fields[0] not in (b"Z", b"X")
+        self.parent, self.group, self.session = (int(field) for field in fields[1:4])
+        self.began = int(fields[19])
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What it is known by."""
+        return self.pid, self.began
+
+    def send(self, number: int) -> None:
+        """Send it a signal, and nobody else who has its number by now."""
+        try:
+            fd = os.pidfd_open(self.pid)
+        except OSError:
+            return
+        try:
+            again = born(self.pid)
+            if again is not None and again.began == self.began:
+                _signal.pidfd_send_signal(fd, number)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+
+
+def born(pid: int) -> Born | None:
+    """Return a process; None: it is not there, or /proc does not say."""
+    text = _read(f"/proc/{pid}/stat")
+    try:
+        return Born(pid, text.rpartition(b")")[2].split())
+    except (IndexError, ValueError):
+        return None
+
+
+def now() -> int:
+    """Return the time by the clock of /proc."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
+
+
+class Kin:
+    """What comes of one process; this one, which watches it, does not count."""
+
+    def __init__(self, boss: int) -> None:
+        self._boss = boss
+        self._seen: dict[int, int] = {}
+        self._looked = now()
+        self._root = born(boss)
+        self._reaper = _reaper()
+        # Others in the group of the boss, such as the next command of a pipeline.
+        self._others = {one.key for one in _living() if self._is_orphan(one)}
+
+    def look(self) -> None:
+        """Note who is there, while the boss lives."""
+        looked, todo = now(), [self._boss]
+        seen = {
+            pid: began for pid, began in self._seen.items() if (one := born(pid)) is not None and one.began == began
+        }
+        while todo:
+            for pid in _children(todo.pop()):
+                one = born(pid)
+                if one is not None and pid != os.getpid() and self._is_ours(one):
+                    seen[pid] = one.began
+                    todo.append(pid)
+        self._seen, self._looked = seen, looked
+
+    def end(self) -> None:
+        """Kill all that came of the boss, which is gone or about to be; stopped first, so that none starts another."""
+        ended = now()
+        found: dict[int, Born] = {}
+        while new := self._found(found, ended):
+            for one in new:
+                found[one.pid] = one
+                one.send(_signal.SIGSTOP)
+        for one in found.values():
+            one.send(_signal.SIGKILL)
+
+    def _found(self, found: dict[int, Born], ended: int) -> list[Born]:
+        """Those that are not found yet."""
+        return [
+            one
+            for one in _living()
+            if one.pid not in found
+            and one.pid != self._boss
+            and self._is_ours(one)
+            and (one.key in self._seen.items() or one.parent in (self._boss, *found) or self._is_left(one, ended))
+        ]
+
+    def _is_ours(self, one: Born) -> bool:
+        return self._root is not None and one.session == self._root.session and one.began >= self._root.began
+
+    def _is_orphan(self, one: Born) -> bool:
+        """Is it in the group of the boss, and the one that started it no more?"""
+        return self._root is not None and one.group == self._root.group and one.parent == self._reaper
+
+    def _is_left(self, one: Born, ended: int) -> bool:
+        """Did it come of the boss, though nobody saw that?
+
+        A group that the boss leads has nobody else's orphans in it. In another one, only who was started since the last
+        look is taken for one; not where the boss was started by who gets the orphans, such as the shell of a container:
+        there it may be another child of that shell.
+        """
+        root = self._root
+        if root is None or not self._is_orphan(one) or one.key in self._others or one.began >= ended:
+            return False
+        return root.group == root.pid or (root.parent != self._reaper and one.began >= self._looked - 1)
+
+
+def _reaper() -> int:
+    """Return the process that gets the children of those that end around here; 0: nobody knows."""
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        parent = os.getpid()
+        if not os.fork():
+            until = time.monotonic() + 5.0
+            while os.getppid() == parent and time.monotonic() < until:
+                time.sleep(0.001)
+            os.write(tell, b"%d" % os.getppid())
+        os._exit(0)
+    os.close(tell)
+    os.waitpid(child, 0)
+    said = os.read(told, 32)
+    os.close(told)
+    return int(said or 0)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
+    return found
+
+
+def _living() -> list[Born]:
+    """Return all processes but this one."""
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    return [one for pid in pids if pid != os.getpid() and (one := born(pid)) is not None and one.runs]
+
+
+def _read(path: str) -> bytes:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        found = b""
+        while more := os.read(file, 65_536):
+            found += more
+        return found
+    except OSError:
+        return b""
+    finally:
+        os.close(file)

@@ -1,0 +1,133 @@
+"""What a process started is found once it is gone, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from celerypipe.heartbeat.kin import Kin, born, now
+from tests.servers import eventually
+from tests.servers.processes import alive
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a /proc")
+
+#: A boss; it starts what it is told to, each time it is told, and says the pids. All of them sleep on.
+BOSS = """
+import os, subprocess, sys, time
+SLEEP = ["sleep", "60"]
+
+def fork(nested=None):
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(tell, b"%d " % (nested() if nested else 0))
+        time.sleep(60)
+    return f"{child} {int(os.read(told, 9))}"
+
+def orphan():
+    return subprocess.check_output(["sh", "-c", "sleep 60 > /dev/null & echo $!"], text=True)
+
+WAYS = {
+    "process": lambda: subprocess.Popen(SLEEP).pid,
+    "grandchild": lambda: fork(lambda: subprocess.Popen(SLEEP).pid),
+    "group": lambda: subprocess.Popen(SLEEP, process_group=0).pid,
+    "session": lambda: subprocess.Popen(SLEEP, start_new_session=True).pid,
+    "orphan": orphan,
+}
+for line in sys.stdin:
+    print(*[WAYS[way]() for way in line.split()], flush=True)
+"""
+
+
+class Family:
+    """A boss, which leads its group or is in that of another process, and what it started."""
+
+    def __init__(self, *, leads: bool) -> None:
+        self.mate = subprocess.Popen(["sleep", "60"], start_new_session=not leads)
+        self.boss = subprocess.Popen(
+            [sys.executable, "-c", BOSS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            process_group=0 if leads else None,
+        )
+        self.pids: list[int] = []
+
+    def start(self, ways: str) -> list[int]:
+        assert self.boss.stdin is not None
+        assert self.boss.stdout is not None
+        self.boss.stdin.write(f"{ways}\n")
+        self.boss.stdin.flush()
+        found = [int(pid) for pid in self.boss.stdout.readline().split() if pid != "0"]
+        self.pids += found
+        return found
+
+    def kill(self) -> None:
+        self.boss.kill()
+        self.boss.wait()
+
+    def close(self) -> None:
+        for pid in filter(alive, self.pids):
+            os.kill(pid, 9)
+        for process in (self.boss, self.mate):
+            process.kill()
+            process.communicate()
+
+
+@pytest.fixture(params=[True, False], ids=["leads", "led"])
+def family(request: pytest.FixtureRequest) -> Iterator[Family]:
+    found = Family(leads=request.param)
+    yield found
+    found.close()
+
+
+def test_those_that_were_seen_end_with_it_and_those_with_a_session_of_their_own_stay(family: Family) -> None:
+    kin = Kin(family.boss.pid)
+    started = family.start("process grandchild group")
+    (stays,) = family.start("session")
+    kin.look()
+    family.kill()
+    assert all(map(alive, started))
+    kin.end()
+    eventually(lambda: not any(map(alive, started)), "the end of all that it started")
+    assert alive(stays)
+    assert alive(family.mate.pid)
+
+
+def test_those_that_were_started_since_end_with_it_too(family: Family) -> None:
+    kin = Kin(family.boss.pid)
+    kin.look()
+    started = family.start("process grandchild orphan")
+    eventually(lambda: _old(started), "a moment to pass")
+    family.kill()
+    kin.end()
+    eventually(lambda: not any(map(alive, started)), "the end of all that it started")
+    assert alive(family.mate.pid)
+
+
+def test_what_lost_its_parent_is_remembered(family: Family) -> None:
+    kin = Kin(family.boss.pid)
+    child, grandchild = family.start("grandchild")
+    kin.look()
+    os.kill(child, 9)
+    kin.look()
+    family.kill()
+    kin.end()
+    eventually(lambda: not alive(grandchild), "the end of the grandchild")
+
+
+def test_a_boss_that_is_about_to_go_is_left_alone(family: Family) -> None:
+    kin = Kin(family.boss.pid)
+    started = family.start("process grandchild")
+    kin.end()
+    eventually(lambda: not any(map(alive, started)), "the end of all that it started")
+    assert family.boss.poll() is None
+
+
+def _old(pids: list[int]) -> bool:
+    """Did all of them begin a tick ago?"""
+    return all((one := born(pid)) is not None and one.began < now() for pid in pids)
