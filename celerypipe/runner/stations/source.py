@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
+from celerypipe import forks
 from celerypipe.contract.contract import Source
 from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
@@ -106,11 +107,13 @@ class SourceStation(Station):
 
     def _live(self) -> None:
         try:
-            for found in self._messages():
-                if self._stopped or self.course.over.is_set():
-                    break
-                if found[0] is not None:
-                    self._send(found)
+            with forks.one_process(f"{self.name}: messages()"):
+                began = forks.generation
+                for found in self._messages():
+                    if self._stopped or self.course.over.is_set() or forks.generation != began:
+                        break
+                    if found[0] is not None:
+                        self._send(found)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source
             error = as_failure(raised, self.name, None)
             self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
