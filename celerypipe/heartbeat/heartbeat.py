@@ -51,8 +51,8 @@ class Heartbeat:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin, if it has not; :class:`ConfigError` says why that cannot be."""
-        if self._thread.is_alive():
+        """Begin, unless it has begun; :class:`ConfigError` says why that cannot be."""
+        if self._thread.ident is not None:  # the carrier of functions opens once for each of them
             return
         try:
             self._start()
