@@ -94,6 +94,8 @@ def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating
     child = beating.child().pid
     beating.wait_for(os.getpid(), child)
     first = beating.heartbeat.pid
+    beating.heartbeat.start()  # which it has
+    assert beating.heartbeat.pid == first
     os.kill(first, signal.SIGTERM)  # what ends all of a service tells it too; it has to stay until the end
     os.kill(first, signal.SIGKILL)
     eventually(lambda: beating.heartbeat.pid != first, "another one")
