@@ -148,7 +148,12 @@ def test_a_worker_that_is_killed_comes_back_and_so_does_redis(here: Any) -> None
         eventually(another, "a second worker")
         with connect(url) as client:
             death = client.get(keys.USUAL.death(first["id"]))
-            assert json.loads(death or "{}") == {"status": -signal.SIGKILL, "worker": "heavy", "short": False}
+            assert json.loads(death or "{}") == {
+                "status": -signal.SIGKILL,
+                "worker": "heavy",
+                "short": False,
+                "told": False,
+            }
             server = client.info("server")["process_id"]
         os.kill(server, signal.SIGKILL)
         eventually(lambda: not alive(server))
