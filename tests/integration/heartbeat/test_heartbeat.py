@@ -171,7 +171,9 @@ def tuned() -> Iterator[TunedRedis]:
     server.remove()
 
 
-def test_it_finds_redis_wherever_that_is_and_after_it_was_away(tuned: TunedRedis) -> None:
+def test_it_finds_redis_wherever_that_is_and_after_it_was_away(
+    tuned: TunedRedis, capfd: pytest.CaptureFixture[str]
+) -> None:
     port = tuned.settings["port"]
     with tuned.client() as admin:
         admin.execute_command("ACL", "SETUSER", "me", "on", ">p@ss", "allkeys", "allcommands")
@@ -186,9 +188,14 @@ def test_it_finds_redis_wherever_that_is_and_after_it_was_away(tuned: TunedRedis
         one.wait_for(os.getpid())
     tuned.stop()
     tuned.start(requirepass="w0rd", wait=False)
-    for one in made[::2]:  # the user is gone with the memory
+    for one in made[::2]:
         eventually(lambda one=one: _answers(one), "Redis")
         one.wait_for(os.getpid())
+    refused = f"celerypipe: Redis refuses the heartbeat of process {os.getpid()}: WRONGPASS"
+    said: list[str] = []
+    # Of the user, who is gone with the memory.
+    eventually(lambda: said.append(capfd.readouterr().err) or refused in "".join(said), "word of the refusal")
+    assert "p@ss" not in "".join(said)
     for one in made:
         one.heartbeat.end(last=False)
         one.client.close()
