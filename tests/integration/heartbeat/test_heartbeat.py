@@ -25,7 +25,7 @@ from celerypipe.redis.url import read_address
 from tests.servers import ROOT, RedisServer, eventually
 from tests.servers.certificates import Authority, Door
 from tests.servers.port import free_port
-from tests.servers.processes import alive, command_line
+from tests.servers.processes import alive, command_line, monitors_of
 from tests.servers.redis import TunedRedis
 from tests.servers.sentinels import Watched
 
@@ -279,3 +279,12 @@ def test_where_no_process_can_be_started_that_is_said(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ConfigError, match=r"cannot start the process that .* lives: .*nowhere"):
         Heartbeat(read_address(redis_url), liveness.words(keys.USUAL, Process("host", os.getpid(), "77aa"))).start()
+
+
+def test_who_begins_it_again_has_one(beating: Beating) -> None:
+    """A runner does, for each function that is submitted to it."""
+    first = beating.heartbeat.pid
+    beating.heartbeat.start()
+    assert beating.heartbeat.pid == first
+    assert monitors_of(os.getpid()).count(first) == 1
+    assert len(monitors_of(os.getpid())) == 1
