@@ -32,7 +32,7 @@ from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celerypipe import forks
 from celerypipe.celery.application import app, named_redis
 from celerypipe.celery.events import Patience
-from celerypipe.celery.prefork import TaskPool, child_began, child_ended
+from celerypipe.celery.prefork import TaskPool, child_began, child_ended, is_retiring
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
@@ -130,6 +130,8 @@ class Configured:
     served: Served
     exit_when_stuck: float | None
     autoscale: int
+    #: Seconds that what is at work has once the worker is told to end.
+    patience: float
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
@@ -161,7 +163,18 @@ class Configured:
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)
         autoscale = autoscale_option(options.get("autoscale"))
-        return cls(queues, redis, configs, served, exit_when_stuck, autoscale, settings.keyring, process, heartbeat)
+        return cls(
+            queues,
+            redis,
+            configs,
+            served,
+            exit_when_stuck,
+            autoscale,
+            float(conf.worker_soft_shutdown_timeout),
+            settings.keyring,
+            process,
+            heartbeat,
+        )
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -208,13 +221,18 @@ class Settled:
             life=configured.process.life,
             pool=pool,
             slots=slots,
-            shutting_down=self.flag.is_raised,
+            shutting_down=self._is_to_end,
+            urgent=self.flag.is_urgent,
+            patience=configured.patience,
             stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
             limits=limits,
         )
         self.present: Present | None = None
+
+    def _is_to_end(self) -> bool:
+        return self.flag.is_raised() or is_retiring()
 
     def connect(self) -> None:
         """Hear the signals of its life; also in forked children, which inherit all of this."""
@@ -304,8 +322,8 @@ class Present:
         self.worker = worker
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
-        self.watchdog = Watchdog(consumer.controller, withdraw)
-        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look)
+        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work)
+        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, self.watchdog.see_off)
 
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""

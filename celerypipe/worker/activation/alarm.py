@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from celerypipe import forks
 from celerypipe.worker.activation.deadman import DeadMan
 
+#: The reason for an interrupt by which a worker that was told to end gets a message back, for others to run.
+SHUTDOWN = "shutdown"
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 

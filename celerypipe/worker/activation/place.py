@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import secrets
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celerypipe.mailbox.deaths import say_birth
+from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.connection import Client, Trouble, connect
 from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
@@ -54,6 +57,10 @@ class Worker:
     pool: str
     slots: int
     shutting_down: Callable[[], bool]
+    #: Are messages at work handed back without any patience then?
+    urgent: Callable[[], bool] = bool
+    #: Seconds that a message at work has once the worker was told to end.
+    patience: float = 10.0
     #: Seconds after which a process with a stuck node exits; None: it stays.
     stuck_after: float | None = None
     #: What tells this worker from any other one, also from one of the same host and number.
@@ -65,6 +72,7 @@ class Worker:
     refusals: Refusals = field(default_factory=Refusals)
     #: How long each pool process works before another replaces it.
     limits: Limits = field(default_factory=Limits)
+    _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Brings the files here that messages come with.
@@ -114,7 +122,7 @@ class Worker:
                 place.known = True
                 grace = self.stuck_after or GRACE_AMONG_OTHERS
                 place.watch = StuckWatch(
-                    lambda: place.keeper.leases, grace, self._stuck, place.switch.renew, self._leaving
+                    lambda: place.keeper.leases, grace, self._stuck, place.switch.renew, self.end_of_work
                 )
 
     def alarm(self) -> Alarm | Unarmed:
@@ -122,11 +130,15 @@ class Worker:
         kind = Alarm if threading.current_thread() is threading.main_thread() else Unarmed
         return kind(self.place().switch)
 
-    def _leaving(self) -> bool:
-        return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
+    def end_of_work(self) -> float:
+        """When what is at work has to be through, by the monotonic clock; infinite: nobody told the worker to end."""
+        if not self.shutting_down():
+            return math.inf
+        self._told = min(self._told, time.monotonic())
+        return self._told + (0.0 if self.urgent() else self.patience)
 
     def _stuck(self, lease: Lease, text: str) -> None:
-        if self.stuck_after is None and not self._leaving():
+        if self.stuck_after is None and not self.shutting_down():
             logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
             return
         logger.critical("%s\nThis process exits with status %d, so that another can start", text, os.EX_TEMPFAIL)
@@ -138,6 +150,9 @@ class Worker:
 
         if self.leave is not None:
             self.leave(through)
+        if self.shutting_down():
+            with contextlib.suppress(*Trouble):  # where Redis is gone nobody will ask
+                say_death(self.client(), str(self.process(os.getpid())), Death(os.EX_TEMPFAIL, told=True))
         logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # so that its supervisor starts another
 
