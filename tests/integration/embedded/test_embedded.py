@@ -24,7 +24,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
-from tests.servers import ROOT, eventually
+from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.processes import alive, descendants
 
 NODES = """
@@ -277,7 +277,7 @@ def test_a_forked_child_neither_ends_it_nor_keeps_it() -> None:
         answer, url = process.stdout.readline().split()
         assert answer == "True"
         eventually(lambda: not folder_of(url).exists(), "the end of its supervisor")
-        assert process.poll() == -signal.SIGKILL
+        assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_machine_without_a_redis_server_is_told_what_to_install(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
