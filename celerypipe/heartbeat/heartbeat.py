@@ -40,10 +40,11 @@ class Words(NamedTuple):
 class Heartbeat:
     """That of this process, and of others that it started and names. Forked children must leave it alone."""
 
-    def __init__(self, address: Address, words: Words, *, kin: bool = False) -> None:
-        """``kin``: all that comes of this process ends with it, where nothing else does that (a group, a session)."""
+    def __init__(self, address: Address, words: Words, *, descendants: bool = False) -> None:
+        """``descendants``: what comes of this process ends with it, where nothing else does that, as a group would."""
         said = {name: _plain(commands) for name, commands in words._asdict().items()}
-        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), "kin": kin, **said})
+        plan = {"boss": os.getpid(), "endpoint": endpoint(address), "descendants": descendants, **said}
+        self._plan = marshal.dumps(plan)
         self._others: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)
