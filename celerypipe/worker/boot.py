@@ -56,7 +56,16 @@ from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import autoscale_option, exit_option, given, limits_of, listed, refuse, stuck_after
+from celerypipe.worker.options import (
+    autoscale_option,
+    exit_option,
+    given,
+    keeps_interrupted,
+    limits_of,
+    listed,
+    refuse,
+    stuck_after,
+)
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
 from celerypipe.worker.shutdown import Shutdown
@@ -121,6 +130,7 @@ class Configured:
     served: Served
     exit_when_stuck: float | None
     autoscale: int
+    keep_interrupted: bool
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
@@ -152,7 +162,10 @@ class Configured:
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)
         autoscale = autoscale_option(options.get("autoscale"))
-        return cls(queues, redis, configs, served, exit_when_stuck, autoscale, settings.keyring, process, heartbeat)
+        keep = bool(options.get("keep_interrupted")) or configs[0].keep_interrupted
+        return cls(
+            queues, redis, configs, served, exit_when_stuck, autoscale, keep, settings.keyring, process, heartbeat
+        )
 
     def settle(self, sender: Any, **_: Any) -> None:
         """Second: what Celery reads from its command line before any file is put right; the tasks are registered."""
@@ -192,6 +205,8 @@ class Settled:
         self.configured = configured
         self.flag = SharedFlag()
         self.shutdown = Shutdown(self.flag)
+        option, written = configured.exit_when_stuck, configured.configs[0].exit_when_stuck
+        keep = configured.keep_interrupted
         self.worker = Worker(
             redis=configured.redis.or_default,
             queues=configured.queues,
@@ -200,7 +215,8 @@ class Settled:
             pool=pool,
             slots=slots,
             shutting_down=self.flag.is_raised,
-            stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
+            stuck_after=stuck_after(pool, option, written),
+            keeps_interrupted=keeps_interrupted(pool, keep=keep, option=option, written=written),
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
             limits=limits,

@@ -17,6 +17,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from celerypipe.redis.connection import Client
+from celerypipe.worker import farewell
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -95,17 +96,16 @@ class Watchdog:
             time.sleep(0.05)
 
     def _end(self, client: Client) -> None:
-        logger.critical(
-            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for %.0f s; "
-            "exiting with status %d for its supervisor to start another",
-            time.monotonic() - self.last_received,
-            os.EX_TEMPFAIL,
+        text = (
+            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for "
+            f"{time.monotonic() - self.last_received:.0f} s; exiting with status {os.EX_TEMPFAIL} for its supervisor "
+            "to start another"
         )
+        farewell.say(logger, logging.CRITICAL, text)
         self.withdraw(client)
         deadline = time.monotonic() + LAST_SECONDS
         while state.active_requests and time.monotonic() < deadline:
             time.sleep(0.05)
         for child in billiard.active_children():
             child.terminate()
-        logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

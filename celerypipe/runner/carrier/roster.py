@@ -10,6 +10,7 @@ from celerypipe.check import preflight
 from celerypipe.check import workers as fitness
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.errors import ConfigError, NoWorker
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
@@ -101,7 +102,9 @@ class Roster:
                 self._said.discard(warp.queue)
                 self._check_fitness(warp, workers)
             else:
-                self._missing.setdefault(warp.queue, now)
+                # One that ended for its supervisor to start another is not missing yet.
+                freeing = hints.is_freeing(client, warp.queue)
+                self._missing[warp.queue] = now if freeing else self._missing.get(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(client, warp)
         return [warp for warp in self.warps if self._has_newcomers(warp)]

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from celerypipe.worker import farewell
 from celerypipe.worker.activation.keeper import Lease
 
 logger = logging.getLogger("celerypipe.worker")
@@ -62,8 +63,9 @@ class StuckWatch:
             try:
                 self._beat()
                 self._look()
-            except Exception:  # whatever went wrong this time, somebody has to look the next time
-                logger.exception("cannot look for stuck nodes this time")
+            except Exception:  # noqa: BLE001  # whatever went wrong this time, somebody has to look the next time
+                text = f"cannot look for stuck nodes this time: {traceback.format_exc()}"
+                farewell.say(logger, logging.ERROR, text)
 
     def _look(self) -> None:
         leases = list(self._leases())
