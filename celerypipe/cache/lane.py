@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.secret import hidden_in
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class Lane:
         try:
             found = work()
         except Exception as error:  # noqa: BLE001  # what a tier raises is its own; it is a miss, or is not kept
-            logger.debug("the result cache could not do it: %s", error)
+            logger.debug("the result cache could not do it: %s", hidden_in(str(error)))
         try:
             then(found)
         finally:

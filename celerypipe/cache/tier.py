@@ -16,6 +16,7 @@ from typing import Any
 from celerypipe.cache.entry import ENTRY_LIMIT, Bulk, SealedEntry, opened
 from celerypipe.cache.seal import Refused, Seal
 from celerypipe.codec import Content
+from celerypipe.redis.secret import hidden_in
 
 #: Failures in a row after which it is left alone, and for how many seconds.
 PATIENCE = 3
@@ -77,7 +78,8 @@ class Tier:
             self._failures += 1
             if self._failures >= PATIENCE or isinstance(error, ImportError):
                 self._rests_until = time.monotonic() + PAUSE
-                self._say(f"the second tier of the cache does not work, and is left alone for a while: {error}", "tier")
+                why = hidden_in(str(error))  # a store may quote its address
+                self._say(f"the second tier of the cache does not work, and is left alone for a while: {why}", "tier")
             raise
         self._failures = 0
         return found

@@ -20,7 +20,18 @@ _SAID = re.compile(
 
 
 def is_refused_write(error: BaseException) -> bool:
-    """Does an error say that memory is read-only?"""
+    """Does an error say that memory is read-only, or one that it was raised for?"""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        if _says_so(found):
+            return True
+        seen.append(found)
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return False
+
+
+def _says_so(error: BaseException) -> bool:
     try:
         return not isinstance(error, OSError) and _SAID.search(str(error)) is not None
     except Exception:  # noqa: BLE001  # the text of an error is user code

@@ -10,6 +10,7 @@ import faulthandler
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
@@ -35,11 +36,15 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
 
     #: Why this process is to end before its next task; empty: it is not.
     retiring = ""
+    #: Does it wait for a task?
+    idle = False
 
     def on_loop_start(self, pid: int) -> None:
         """Called in the new process; what its loop looks at is read after this."""
         super().on_loop_start(pid)
         _may_have_children()
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, _told)
         self.maxtasks = self.max_memory_per_child = None
         wait: Callable[[], Any] = getattr(self, "wait_for_job")  # noqa: B009  # billiard sets it where mypy cannot see
 
@@ -49,7 +54,11 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
                 faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
                 logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
                 sys.exit(EX_RECYCLE)  # what waits in its pipe is for the one that replaces it
-            return wait()
+            Child.idle = True
+            try:
+                return wait()
+            finally:
+                Child.idle = False
 
         self.wait_for_job = wait_for_job
 
@@ -68,6 +77,21 @@ def _may_have_children() -> None:
 def retire(why: str) -> None:
     """Let this pool process end before its next task, and another take its place."""
     Child.retiring = Child.retiring or why
+
+
+def is_retiring() -> bool:
+    """Is this pool process to end before its next task?"""
+    return bool(Child.retiring)
+
+
+def _told(number: int, _frame: object) -> None:
+    """Stand in for billiard's handler, which raises in the middle of whatever a node does.
+
+    A supervisor may tell all processes of a worker to end at once (systemd does), Flower one that is at work.
+    """
+    retire(f"because it got {signal.Signals(number).name}")
+    if Child.idle:
+        sys.exit(EX_RECYCLE)
 
 
 class Pool(asynpool.AsynPool):  # type: ignore[misc]  # celery ships no types

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from celerypipe.codec.cure import cure_of_dtype
 from celerypipe.codec.refusal import Refusal
 from celerypipe.errors import CodecError
 
@@ -35,44 +36,44 @@ def code_of(dtype: Dtype) -> str | bytes:
     """Return what stands for the dtype on the wire."""
     number = dtype.num
     if number == _VOID and dtype.names is not None:
-        code = msgspec.msgpack.encode(_record(dtype, 0))
+        code = msgspec.msgpack.encode(_record(dtype))
         if len(code) > _MAX_BYTES:
-            raise Refusal(f"an array with {len(dtype.names)} fields cannot travel; send fewer, or several arrays")
+            raise Refusal(f"an array with {len(dtype.names)} fields cannot travel; send {cure_of_dtype(dtype)}")
         if not _same(dtype_of(code), dtype):
-            raise Refusal(f"an array of dtype {dtype} cannot travel exactly; send its fields as arrays")
+            raise Refusal(f"an array of dtype {dtype} cannot travel exactly; send {cure_of_dtype(dtype)}")
         return code
-    return _word(dtype)
+    return _word(dtype, dtype)
 
 
-def _word(dtype: Dtype) -> str:
+def _word(dtype: Dtype, whole: Dtype) -> str:
+    """The code of a dtype that has no fields; ``whole`` has it in one of its own, or is it."""
     number = dtype.num
-    if number >= _NUMPY_TYPES or (number == _VOID and dtype.type is not np.void):
-        raise Refusal(f"an array of dtype {dtype} cannot travel; send it as a dtype of numpy's own, such as float32")
     if number == _OBJECT:
-        raise Refusal(
-            "an array of Python objects cannot travel; send a list, or an array of numbers or of text of fixed length"
-        )
+        raise Refusal(f"an array of Python objects cannot travel; send {cure_of_dtype(whole)}")
+    if number >= _NUMPY_TYPES or (number == _VOID and dtype.type is not np.void):
+        raise Refusal(f"an array of dtype {dtype} cannot travel; send {cure_of_dtype(whole)}")
     code = dtype.str
     if number in (_LONGLONG, _ULONGLONG):
         code = code[0] + dtype.char
     return code
 
 
-def _record(dtype: Dtype, depth: int) -> list[Any]:
-    names, fields = dtype.names, dtype.fields
+def _record(dtype: Dtype, whole: Dtype | None = None, depth: int = 0) -> list[Any]:
+    names, fields, whole = dtype.names, dtype.fields, whole or dtype
     if names is None or fields is None:
         raise TypeError(f"{dtype} is no record")
     if dtype.type is not np.void:
-        raise Refusal("a numpy.record cannot travel; view it as numpy.dtype((numpy.void, its dtype)) first")
+        cure = cure_of_dtype(whole) if depth else "it.view(numpy.dtype((numpy.void, it.dtype)))"
+        raise Refusal(f"an array of numpy.record cannot travel; send {cure}")
     if depth > _MAX_DEPTH:
-        raise Refusal(f"records nested more than {_MAX_DEPTH} deep cannot travel; send their fields as arrays")
+        raise Refusal(f"records nested more than {_MAX_DEPTH} deep cannot travel; send {cure_of_dtype(whole)}")
     parts: list[Any] = [dtype.itemsize, dtype.isalignedstruct]
     for name in names:
         part, offset, *title = fields[name]
         item, shape = part.subdtype or (part, ())
-        code = _record(item, depth + 1) if item.names is not None else _word(item)
+        code = _record(item, whole, depth + 1) if item.names is not None else _word(item, whole)
         if title and not isinstance(title[0], str):
-            raise Refusal(f"the field {name!r} has a title that is no str; give it another")
+            raise Refusal(f"the field {name!r} has a title that is no str; send {cure_of_dtype(whole)}")
         parts.append([name, title[0] if title else None, offset, code, list(shape)])
     return parts
 

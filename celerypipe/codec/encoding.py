@@ -35,6 +35,6 @@ def encoding(content: Callable[[W], Any], make: Callable[[bool], W]) -> tuple[W,
     if len(header) > MAX_HEADER:
         raise CodecError(
             f"what is no array and no bytes is {len(header):,} bytes long here, and {MAX_HEADER:,} travel together; "
-            "put large content into arrays or bytes"
+            "put large content into arrays or bytes: a long text as it.encode()"
         )
     return writer, header

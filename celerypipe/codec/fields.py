@@ -31,7 +31,9 @@ _values = attrgetter(*FIELDS)
 def fields_of(message: Message) -> list[Any]:
     """Return the fields of a message; a meta that is a MappingProxyType as a dict."""
     if type(message) is not Message:
-        raise Refusal(f"a {type(message).__qualname__} is no Message; send Message(it)")
+        cure = "celerypipe.Message(*[getattr(it, name) for name in celerypipe.Message.__match_args__])"
+        cure = cure if isinstance(message, Message) else "celerypipe.Message(it)"
+        raise Refusal(f"a {type(message).__qualname__} is no Message; send {cure}")
     fields = list(_values(message))
     wrong = _wrong(fields)
     if wrong is not None and type(message.meta) is MappingProxyType:

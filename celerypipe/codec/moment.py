@@ -11,6 +11,7 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from celerypipe.codec import tags
+from celerypipe.codec.cure import cure_of_zone
 from celerypipe.codec.refusal import Refusal
 from celerypipe.errors import CodecError
 
@@ -22,23 +23,26 @@ def _of_date(value: datetime.date) -> Ext:
 
 
 def _of_time(value: datetime.time) -> Ext:
-    zone = _of_zone(value.tzinfo)
+    zone = _zone_of(value)
     return Ext(tags.TIME, _pack((value.hour, value.minute, value.second, value.microsecond, zone, value.fold)))
 
 
 def _of_datetime(value: datetime.datetime) -> Ext:
     day = (value.year, value.month, value.day)
     clock = (value.hour, value.minute, value.second, value.microsecond)
-    return Ext(tags.DATETIME, _pack((*day, *clock, _of_zone(value.tzinfo), value.fold)))
+    return Ext(tags.DATETIME, _pack((*day, *clock, _zone_of(value), value.fold)))
 
 
 def _of_timedelta(value: datetime.timedelta) -> Ext:
     return Ext(tags.TIMEDELTA, _pack((value.days, value.seconds, value.microseconds)))
 
 
-def _of_zone(zone: datetime.tzinfo | None) -> Ext | None:
-    if zone is None:
-        return None
+def _zone_of(value: datetime.datetime | datetime.time) -> Ext | None:
+    zone = value.tzinfo
+    return None if zone is None else _of_zone(zone, value)
+
+
+def _of_zone(zone: datetime.tzinfo, value: datetime.datetime | datetime.time | None = None) -> Ext:
     if type(zone) is datetime.timezone:
         # The one way to ask a timezone whether it was given a name.
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
@@ -46,7 +50,7 @@ def _of_zone(zone: datetime.tzinfo | None) -> Ext | None:
     if type(zone) is zoneinfo.ZoneInfo and zone.key is not None:
         return Ext(tags.ZONE, zone.key.encode())
     name = f"{type(zone).__module__}.{type(zone).__qualname__}"
-    raise Refusal(f"a time zone of class {name} cannot travel; use zoneinfo.ZoneInfo(key) or datetime.timezone")
+    raise Refusal(f"a time zone of class {name} cannot travel; send {cure_of_zone(value or zone)}")
 
 
 #: Class → what makes an extension of it.

@@ -23,7 +23,8 @@ def _of_int(value: int) -> int | Ext:
         return value
     length = value.bit_length() // 8 + 1
     if length > tags.MAX_INTEGER:
-        raise Refusal(f"an int of {length} bytes cannot travel ({tags.MAX_INTEGER} do); send it.to_bytes(…)")
+        cure = "it.to_bytes(it.bit_length() // 8 + 1, 'little', signed=True)"
+        raise Refusal(f"an int of {length} bytes cannot travel ({tags.MAX_INTEGER} do); send {cure}")
     return Ext(tags.INTEGER, value.to_bytes(length, "little", signed=True))
 
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -168,6 +168,17 @@ def _environment(pipeline: Pipeline | None) -> dict[str, str]:
     folders = distinct([*(folder.absolute() for folder in plugins), *map(path_of, filter(None, named))])
     return {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(filter(None, [*known, *own]))),
-        "CELERYPIPE_ALLOW": os.pathsep.join(map(str, allowed if allowed is not None else ["/"])),
-        "CELERYPIPE_PLUGINS": os.pathsep.join(map(str, folders)),
+        "CELERYPIPE_ALLOW": _joined("CELERYPIPE_ALLOW", allowed if allowed is not None else [Path("/")]),
+        "CELERYPIPE_PLUGINS": _joined("CELERYPIPE_PLUGINS", folders),
     }
+
+
+def _joined(variable: str, folders: Iterable[Path]) -> str:
+    """Return the folders as the variable has them for the workers."""
+    names = [str(folder) for folder in folders]
+    for name in names:
+        if os.pathsep in name:  # its workers would take it for two, and neither was meant
+            raise ConfigError(
+                f"{name!r} has a {os.pathsep!r}, which parts the folders in {variable}; rename the folder"
+            )
+    return os.pathsep.join(names)

@@ -51,7 +51,9 @@ class Heartbeat:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin; :class:`ConfigError` says why that cannot be."""
+        """Begin, unless it has begun; :class:`ConfigError` says why that cannot be."""
+        if self._thread.ident is not None:  # the carrier of functions opens once for each of them
+            return
         try:
             self._start()
         except OSError as error:

@@ -12,8 +12,15 @@ import _signal  # type: ignore[import-not-found]  # what signal is made of; that
 import os
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: The clock of /proc: when a process began is said in these, since the machine did.
 TICKS = os.sysconf("SC_CLK_TCK")
+#: In the command of those that tidy up behind others (multiprocessing's, billiard's, loky's): they remove the shared
+#: memory of those that were killed, and end by themselves when nobody is left.
+TRACKERS = (b"resource_tracker", b"semaphore_tracker")
 
 
 class Born:
@@ -32,18 +39,28 @@ class Born:
 
     def send(self, number: int) -> None:
         """Send it a signal, and nobody else who has its number by now."""
-        try:
-            fd = os.pidfd_open(self.pid)
-        except OSError:
-            return
+        fd = _pidfd(self.pid)
         try:
             again = born(self.pid)
-            if again is not None and again.began == self.began:
+            if again is None or again.began != self.began:
+                return
+            if fd >= 0:
                 _signal.pidfd_send_signal(fd, number)
+            else:
+                os.kill(self.pid, number)
         except OSError:
             pass
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
+
+
+def _pidfd(pid: int) -> int:
+    """Return what holds a process; -1: a kernel before 5.3, or a container, knows nothing of the kind."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return -1
 
 
 def born(pid: int) -> Born | None:
@@ -89,24 +106,12 @@ class Kin:
     def end(self) -> None:
         """Kill all that came of the boss, which is gone or about to be; stopped first, so that none starts another."""
         ended = now()
-        found: dict[int, Born] = {}
-        while new := self._found(found, ended):
-            for one in new:
-                found[one.pid] = one
-                one.send(_signal.SIGSTOP)
-        for one in found.values():
-            one.send(_signal.SIGKILL)
 
-    def _found(self, found: dict[int, Born], ended: int) -> list[Born]:
-        """Those that are not found yet."""
-        return [
-            one
-            for one in _living()
-            if one.pid not in found
-            and one.pid != self._boss
-            and self._is_ours(one)
-            and (one.key in self._seen.items() or one.parent in (self._boss, *found) or self._is_left(one, ended))
-        ]
+        def is_one(one: Born, found: dict[int, Born]) -> bool:
+            came = one.key in self._seen.items() or one.parent in (self._boss, *found) or self._is_left(one, ended)
+            return came and one.pid != self._boss and self._is_ours(one)
+
+        _end(is_one)
 
     def _is_ours(self, one: Born) -> bool:
         return self._root is not None and one.session == self._root.session and one.began >= self._root.began
@@ -126,6 +131,34 @@ class Kin:
         if root is None or not self._is_orphan(one) or one.key in self._others or one.began >= ended:
             return False
         return root.group == root.pid or (root.parent != self._reaper and one.began >= self._looked - 1)
+
+
+def end_group(group: int) -> bool:
+    """Kill all that are in a group of processes; False: nobody is."""
+    if born(os.getpid()) is not None:
+        return _end(lambda one, _: one.group == group)
+    try:
+        os.killpg(group, _signal.SIGKILL)
+    except OSError:
+        return False
+    return True
+
+
+def _end(is_one: Callable[[Born, dict[int, Born]], bool]) -> bool:
+    """Kill those processes, which depend on those that were found before; False: there are none."""
+    found: dict[int, Born] = {}
+    while new := [one for one in _living() if one.pid not in found and is_one(one, found) and not _tidies(one.pid)]:
+        for one in new:
+            found[one.pid] = one
+            one.send(_signal.SIGSTOP)
+    for one in found.values():
+        one.send(_signal.SIGKILL)
+    return bool(found)
+
+
+def _tidies(pid: int) -> bool:
+    command = _read(f"/proc/{pid}/cmdline")
+    return any(tracker in command for tracker in TRACKERS)
 
 
 def _reaper() -> int:

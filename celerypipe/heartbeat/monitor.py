@@ -29,10 +29,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from celerypipe.heartbeat.kin import Kin
+    from celerypipe.heartbeat.kin import Kin, end_group
 else:  # without its package, which nobody needs here
     sys.path.insert(0, os.path.dirname(__file__))
-    from kin import Kin
+    from kin import Kin, end_group
 
 #: Seconds between two beats.
 BEAT = 1.0
@@ -41,6 +41,8 @@ BEAT = 1.0
 RETRY, CONNECT, ASK = 0.5, 3.0, 1.0
 #: Seconds without an answer after which a line counts as dead.
 SILENCE = 3.0
+#: Seconds without a beat that arrived after which that is said.
+UNHEARD = 10.0
 #: Seconds for the other processes to end.
 FAREWELL = 1.0
 #: States in /proc in which a process does nothing: stopped, traced, a zombie, gone.
@@ -97,10 +99,7 @@ class Watched:
 
     def end(self) -> None:
         """Kill it, and the group that it leads, if it leads one."""
-        try:
-            if self.ours:
-                os.killpg(self.pid, _signal.SIGKILL)
-        except OSError:  # it leads none
+        if not (self.ours and end_group(self.pid)):  # it leads none
             self._kill()
 
     def _kill(self) -> None:
@@ -303,6 +302,7 @@ class Monitor:
         self._next = 0.0
         self._full = False
         self._said: set[str] = set()
+        self._heard = time.monotonic()
         self._kin: Kin | None = None
 
     def run(self) -> None:
@@ -371,8 +371,8 @@ class Monitor:
             return
         try:
             self._wire.send(packed(beat, b"".join(b" %d " % pid for pid in running)), len(beat))
-        except OSError:
-            self._broken()
+        except OSError as error:
+            self._broken(error)
 
     def _look(self) -> None:
         """See what came of the boss, which is known of nobody once it is gone."""
@@ -382,27 +382,36 @@ class Monitor:
 
     def _receive(self) -> None:
         try:
-            self._wire.receive()
+            if self._wire.receive():
+                self._heard = time.monotonic()
+                self._said.discard("silence")
         except ErrorReply as refusal:
-            self._refused(str(refusal))
-        except OSError:
-            self._broken()
+            self._refused(refusal)
+        except OSError as error:
+            self._broken(error)
 
-    def _refused(self, text: str) -> None:
+    def _refused(self, refusal: ErrorReply) -> None:
         """Redis has no room (what is there can still live on), is no master any more, or lets us do nothing."""
-        kind = text.partition(" ")[0]
+        kind = str(refusal).partition(" ")[0]
         if kind == "OOM":
             self._full = True
             self._next = min(self._next, time.monotonic() + RETRY)
             return
-        if kind not in ("LOADING", "READONLY", "MASTERDOWN") and kind not in self._said:
-            self._said.add(kind)
-            sys.stderr.write(f"celerypipe: Redis refuses the heartbeat of process {self.boss.pid}: {text}\n")
-        self._broken()
+        if kind not in ("LOADING", "READONLY", "MASTERDOWN"):
+            self._say(kind, f"Redis refuses the heartbeat of process {self.boss.pid}: {refusal}")
+        self._broken(refusal)
 
-    def _broken(self) -> None:
+    def _broken(self, error: OSError) -> None:
+        """Try again, and say so once if that goes on: others take the boss for dead."""
         self._wire.close()
         self._next = time.monotonic() + RETRY
+        if time.monotonic() - self._heard > UNHEARD:
+            self._say("silence", f"no heartbeat of process {self.boss.pid} reaches Redis: {error}")
+
+    def _say(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            self._said.add(kind)
+            sys.stderr.write(f"celerypipe: {text}\n")
 
     def _farewell(self) -> None:
         """The boss is gone: so are the processes that it started; then say so."""

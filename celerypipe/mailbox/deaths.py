@@ -44,12 +44,13 @@ class Death:
     """The end of a process. ``status``: its exit status, or minus the signal that killed it; None: nobody saw it.
 
     ``worker``: Celery's name of the worker that it belonged to; ``short``: the kernel ended processes for want of
-    memory meanwhile.
+    memory meanwhile; ``told``: its worker was told to end, so it is the fault of no message.
     """
 
     status: int | None
     worker: str = ""
     short: bool = False
+    told: bool = False
 
     def __str__(self) -> str:
         if self.status is None:
@@ -73,6 +74,12 @@ def death_of(client: Client, holder: str) -> Death | None:
     """Return how the process of an activation died, if somebody left word of that."""
     text = client.get(client.names.death(str(Holder.read(holder).process)))
     return (said_in(text, Death) or Death(None)) if text else None
+
+
+def was_told(client: Client, holder: str) -> bool:
+    """Did the process of an activation end because its worker was told to?"""
+    death = death_of(client, holder)
+    return death is not None and death.told
 
 
 def say_birth(client: Client, place: str) -> None:

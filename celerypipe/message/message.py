@@ -74,7 +74,7 @@ class Message:
         """Return a copy with another payload, the same meta, timers, origin and sequence, and an id of its own."""
         return self.with_changes(payload=payload)
 
-    def with_meta(self, **meta: Any) -> Message:
+    def with_meta(self, /, **meta: Any) -> Message:
         """Return a copy whose meta has these entries added or replaced."""
         return self.with_changes(meta={**self.meta, **meta})
 

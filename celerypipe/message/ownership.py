@@ -65,6 +65,8 @@ def sealed(message: Message) -> Message:
 
     What it was made from has to be let go of: what the caller has, somebody has.
     """
+    if type(message.payload) in _ATOMS and not message.meta:
+        return message
     look = _Look()
     _replace(message, look.array)
     if look.views and (kept := _kept(look.views)):

@@ -205,7 +205,7 @@ def read_image(path: Path) -> Image:
     except cv2.error as error:
         raise ValueError(f"{path}: OpenCV cannot decode it: {error}") from error
     if pixels is None:
-        raise ValueError(f"{path}: no picture that OpenCV can decode; remove it, or leave it out with 'pattern'")
+        raise ValueError(f'{path}: no picture that OpenCV can decode; remove it, or skip it with "on_error": "skip"')
     height, width, depth = pixels.shape
     return Image(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), width, height, depth, "RGB")
 

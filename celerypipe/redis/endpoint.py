@@ -21,7 +21,8 @@ def endpoint(address: Address) -> dict[str, Any]:
     if address.path:
         return {**at, "path": address.path}
     tls = asdict(address.tls) if address.tls is not None else None
-    return {**at, "host": address.host, "port": address.port, "tls": tls}
+    host = address.host if address.host.isascii() else address.host.encode("idna").decode()
+    return {**at, "host": host, "port": address.port, "tls": tls}
 
 
 def _auth(user: str | None, password: str | None) -> list[bytes]:

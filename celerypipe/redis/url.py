@@ -98,10 +98,8 @@ class _Parts:
 
     def database(self, written: str = "") -> int:
         """The number of the database, from the path or from behind the question mark."""
-        found = {
-            text.strip("/") for text in (written, *(self.options.pop(name, "") for name in ("db", "virtual_host")))
-        }
-        numbers = found - {""}
+        said = [written, *(self.options.pop(name, "") for name in ("db", "virtual_host"))]
+        numbers = {text.strip("/") for text in said} - {""}
         if any(not (number.isascii() and number.isdigit()) for number in numbers):
             raise ValueError(f"a database is a number, as in redis://host:6379/0; {_ESCAPES}")
         if len({int(number) for number in numbers}) > 1:

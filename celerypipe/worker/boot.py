@@ -32,7 +32,7 @@ from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from celerypipe import forks
 from celerypipe.celery.application import app, named_redis
 from celerypipe.celery.events import Patience
-from celerypipe.celery.prefork import TaskPool, child_began, child_ended
+from celerypipe.celery.prefork import TaskPool, child_began, child_ended, is_retiring
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
@@ -65,6 +65,7 @@ from celerypipe.worker.options import (
     listed,
     refuse,
     stuck_after,
+    unasked,
 )
 from celerypipe.worker.presence import PresenceKeeper
 from celerypipe.worker.served import Served, presence_record, processes_of
@@ -111,7 +112,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     refuse_packed_tasks()
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
-    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard]):
+    for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
@@ -131,6 +132,8 @@ class Configured:
     exit_when_stuck: float | None
     autoscale: int
     keep_interrupted: bool
+    #: Seconds that what is at work has once the worker is told to end.
+    patience: float
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
@@ -164,7 +167,17 @@ class Configured:
         autoscale = autoscale_option(options.get("autoscale"))
         keep = bool(options.get("keep_interrupted")) or configs[0].keep_interrupted
         return cls(
-            queues, redis, configs, served, exit_when_stuck, autoscale, keep, settings.keyring, process, heartbeat
+            queues,
+            redis,
+            configs,
+            served,
+            exit_when_stuck,
+            autoscale,
+            keep,
+            float(conf.worker_soft_shutdown_timeout),
+            settings.keyring,
+            process,
+            heartbeat,
         )
 
     def settle(self, sender: Any, **_: Any) -> None:
@@ -214,7 +227,9 @@ class Settled:
             life=configured.process.life,
             pool=pool,
             slots=slots,
-            shutting_down=self.flag.is_raised,
+            shutting_down=self._is_to_end,
+            urgent=self.flag.is_urgent,
+            patience=configured.patience,
             stuck_after=stuck_after(pool, option, written),
             keeps_interrupted=keeps_interrupted(pool, keep=keep, option=option, written=written),
             leave=self.leave if pool != "prefork" else None,
@@ -222,6 +237,9 @@ class Settled:
             limits=limits,
         )
         self.present: Present | None = None
+
+    def _is_to_end(self) -> bool:
+        return self.flag.is_raised() or is_retiring()
 
     def connect(self) -> None:
         """Hear the signals of its life; also in forked children, which inherit all of this."""
@@ -311,8 +329,8 @@ class Present:
         self.worker = worker
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
-        self.watchdog = Watchdog(consumer.controller, withdraw)
-        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look)
+        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work)
+        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, self.watchdog.see_off)
 
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""

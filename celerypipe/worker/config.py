@@ -41,6 +41,9 @@ ELSEWHERE = {
     "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
 }
 
+#: What of ``broker_transport_options`` says where things are: runners would look elsewhere.
+PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_kwargs", "credential_provider")
+
 #: The keys that are not Celery's.
 OURS = ("imports", "plugins", "exit_when_stuck", "keep_interrupted")
 
@@ -143,6 +146,8 @@ def _complaint(key: str, value: Any) -> str:
     if key == "worker_concurrency":
         whole = isinstance(value, int) and not isinstance(value, bool) and value > 0
         return "" if whole or value == "auto" else f"{key!r} must be a whole number above 0 or 'auto', not {value!r}"
+    if key == "broker_transport_options" and isinstance(value, dict) and (places := value.keys() & set(PLACES)):
+        return f"{min(places)!r} in {key!r} is not decided here; runners would look in another place"
     wanted, name = _TYPES.get(_OPTIONS[key].type, ((object,), ""))
     if key in _ANY_TYPE or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
         return ""

@@ -7,10 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from celerypipe.errors import ConfigError
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.stuck import GRACE_ALONE, GRACE_AMONG_OTHERS
+
+#: Options of ``celery`` that say nothing to a worker of ours.
+UNHEARD = {
+    "config": "a worker runs by worker_configs/<queue>.toml",
+    "loader": "a worker runs by worker_configs/<queue>.toml",
+    "result_backend": "results go back to their run, and nowhere else",
+}
 
 
 def listed(value: Any) -> list[str]:
@@ -25,6 +33,25 @@ def given(parameter: str, options: Mapping[str, Any]) -> bool:
     if source is None:
         return options.get(parameter) is not None
     return source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+
+def unasked() -> list[str]:
+    """Say which options came from the environment, maybe for another project, and which typed ones are not heard."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return []
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    texts = [
+        f"--{name.replace('_', '-')} comes from the environment: unset CELERY_WORKER_{name.upper()} if it is not meant"
+        for name, source in sources.items()
+        if source is ParameterSource.ENVIRONMENT
+    ]
+    typed = [
+        f"--{name.replace('_', '-')} is not heard: {cure}"
+        for name, cure in UNHEARD.items()
+        if context.find_root().get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    return texts + typed
 
 
 def exit_option(text: str | None) -> float | None:

@@ -21,16 +21,27 @@ logger = logging.getLogger("celerypipe.worker")
 class PresenceKeeper:
     """A daemon thread that keeps one worker's presence alive through anything Redis does."""
 
-    def __init__(self, address: Address, record: Callable[[], Presence], look: Callable[[Client | None], None]) -> None:
-        """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away."""
+    def __init__(
+        self,
+        address: Address,
+        record: Callable[[], Presence],
+        look: Callable[[Client | None], None],
+        see_off: Callable[[], None],
+    ) -> None:
+        """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away.
+
+        ``see_off`` is called last, and may wait: the process ends meanwhile.
+        """
         self.record = record
         self.look = look
+        self.see_off = see_off
         self._client: Client | None = None
         self.address = address
         # A SimpleQueue may be written to inside a signal handler, an Event may not. None: end.
         self._told: queue.SimpleQueue[Callable[[Client], None] | None] = queue.SimpleQueue()
         self._unsaid: deque[Callable[[Client], None]] = deque()
         self._thread = threading.Thread(target=self._keep, name="celerypipe-presence", daemon=True)
+        self._removed = threading.Event()
         self._away = False
 
     def start(self) -> None:
@@ -48,7 +59,7 @@ class PresenceKeeper:
     def join(self, timeout: float) -> None:
         """Wait until the presence is removed."""
         if self._thread.is_alive():
-            self._thread.join(timeout)
+            self._removed.wait(timeout)
 
     def _keep(self) -> None:
         while True:
@@ -63,6 +74,8 @@ class PresenceKeeper:
             self._try(lambda client: remove_presence(client, self.record()["id"]))
             if self._client is not None:
                 self._client.close()
+            self._removed.set()
+            self.see_off()
             return
 
     def _listen(self) -> bool:

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from celerypipe.celery.prefork import is_retiring
 from celerypipe.redis.url import read_address
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
@@ -16,7 +17,7 @@ from celerypipe.worker.served import Served
 
 def written(served: Served, worker: Worker, flag: str) -> str:
     """Return what a spawned process of this worker is told, in its environment."""
-    names = ("queues", "host", "pool", "slots", "stuck_after", "keeps_interrupted", "life")
+    names = ("queues", "host", "pool", "slots", "stuck_after", "keeps_interrupted", "life", "patience")
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
     facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}
@@ -32,7 +33,8 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
     worker = Worker(
         redis=replace(read_address(facts.pop("redis")), namespace=facts.pop("namespace")),
         **{**facts, "queues": tuple(facts["queues"])},
-        shutting_down=flag.is_raised,
+        shutting_down=lambda: flag.is_raised() or is_retiring(),
+        urgent=flag.is_urgent,
         keyring=Settings.from_environment().keyring,
         limits=Limits(**plan["limits"]),
     )

@@ -6,8 +6,10 @@ connected and never take a task again (celery#10205, #8030, #8091, #10302).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +31,9 @@ DEAF_AFTER = 10.0
 DEAF_LOOKS = 3
 #: Seconds running activations get to come back before a deaf worker exits.
 LAST_SECONDS = 10.0
+#: Seconds after the time of its nodes by which a worker that was told to end is ended: those that hear no interrupt
+#: have two of them.
+LATEST = 5.0
 
 
 class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
@@ -48,10 +53,14 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no t
 class Watchdog:
     """Notices that the worker's queues have tasks and it gets none; ends the process so that another can start."""
 
-    def __init__(self, worker: Any, withdraw: Callable[[Client], None]) -> None:
-        """``worker``: Celery's; ``withdraw`` calls activations back and takes the presence away, before the end."""
+    def __init__(self, worker: Any, withdraw: Callable[[Client], None], end_of_work: Callable[[], float]) -> None:
+        """``worker``: Celery's; ``withdraw`` calls activations back and takes the presence away, before the end.
+
+        ``end_of_work``: when what is at work has to be through, by the monotonic clock.
+        """
         self.worker = worker
         self.withdraw = withdraw
+        self.end_of_work = end_of_work
         self.last_received = time.monotonic()
         self.suspicions = 0
 
@@ -95,6 +104,14 @@ class Watchdog:
         while not through() and time.monotonic() < deadline:
             time.sleep(0.05)
 
+    def see_off(self) -> None:
+        """The worker was told to end: end it, if something keeps it for longer than its nodes may take."""
+        while time.monotonic() < self.end_of_work() + LATEST:
+            time.sleep(BEAT)
+        text = f"something keeps this worker from ending; exiting with status {os.EX_TEMPFAIL}"
+        farewell.say(logger, logging.CRITICAL, text)
+        self._exit()
+
     def _end(self, client: Client) -> None:
         text = (
             "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for "
@@ -106,6 +123,10 @@ class Watchdog:
         deadline = time.monotonic() + LAST_SECONDS
         while state.active_requests and time.monotonic() < deadline:
             time.sleep(0.05)
+        self._exit()
+
+    def _exit(self) -> None:
         for child in billiard.active_children():
-            child.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)  # a node may hear nothing else
         os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from celerypipe import Message, Runner
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
-from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers import RedisServer, RunningWorker, StartWorker, eventually
+from tests.servers.extent import at_length
 from tests.servers.terminal import Terminal
+
+#: Further ways to say it twice, or with urgency.
+LATER = [pytest.param(each, marks=at_length) for each in [(signal.SIGINT,) * 2, (signal.SIGQUIT,)]]
+FAULTY = 'imports = ["tests.nodes.faulty"]\n'
 
 
 def at_work(redis_url: str, queue: str, folder: Path, seconds: float, messages: int = 1) -> Reading:
@@ -28,7 +36,7 @@ def another_life(worker: RunningWorker) -> bool:
     return any(each["id"] != worker.presence["id"] for each in worker.presences())
 
 
-@pytest.mark.parametrize("typed", [("celery", "-A", "celerypipe"), ("celerypipe",)], ids=" ".join)
+@pytest.mark.parametrize("typed", [("celerypipe",), pytest.param(("celery", "-A", "celerypipe"), marks=at_length)])
 def test_sighup_starts_it_anew_however_it_was_typed(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, typed: tuple[str, ...]
 ) -> None:
@@ -41,7 +49,7 @@ def test_sighup_starts_it_anew_however_it_was_typed(
     assert (tmp_path / "diary").read_text() == "1.0\n" * 3  # what was at work ended first
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGINT, marks=at_length)])
 def test_what_is_ignored_when_it_starts_stays_ignored(
     start_worker: StartWorker, redis_url: str, number: signal.Signals
 ) -> None:
@@ -67,3 +75,105 @@ def test_a_terminal_that_is_closed_ends_it_when_what_is_at_work_has_ended(
     assert reading.payloads() == [2.0]
     assert worker.wait_for_end() == 0
     assert (tmp_path / "diary").read_text() == "2.0\n"
+
+
+def run_on(client: Client, queue: str) -> str:
+    """The run whose node is on this queue."""
+    (run,) = {mailbox.run for mailbox in read_status(client).mailboxes if mailbox.queue == queue}
+    return run
+
+
+def hanging(runner: Runner, queue: str, folder: Path, way: str) -> Reading:
+    """A run whose first message hangs in that way where it is begun first."""
+    once = folder / "once"
+    pipeline = warped("tests.nodes.faulty.Hangs", queue, configuration={"once": str(once)})
+    reading = Reading(runner.stream(pipeline, [Message(way), Message("next")]))
+    eventually(once.exists, "a message at work")
+    return reading
+
+
+@pytest.mark.parametrize(
+    ("pool", "way", "status"),
+    [
+        ("prefork", "sleep", os.EX_OK),
+        ("prefork", "deaf", None),
+        pytest.param("solo", "sleep", os.EX_OK, marks=at_length),
+        pytest.param("threads", "sleep", os.EX_TEMPFAIL, marks=at_length),
+        pytest.param("prefork", "gil", None, marks=at_length),
+    ],
+)
+def test_what_is_at_work_for_too_long_is_handed_to_others(
+    start_worker: StartWorker,
+    redis_url: str,
+    redis_client: Client,
+    tmp_path: Path,
+    pool: str,
+    way: str,
+    status: int | None,
+) -> None:
+    queue = f"long{pool}{way}"
+    first = start_worker(queue, pool=pool, concurrency=1, config=FAULTY + "worker_soft_shutdown_timeout = 0.5\n")
+    reading = hanging(Runner(redis_url), queue, tmp_path, way)
+    run = run_on(redis_client, queue)
+    start_worker(queue, pool="threads", concurrency=1, config=FAULTY)
+    first.process.terminate()
+    assert reading.payloads() == [way, "next"]
+    counted = redis_client.hgetall(redis_client.names.attempts(run, "there"))
+    assert way == "gil" or not counted  # who says nothing before its end is taken for dead
+    ended = first.wait_for_end()
+    assert status is None or ended == status, first.text()
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGTERM,) * 2,
+        *(pytest.param(each, marks=at_length) for each in [(signal.SIGINT,) * 2, (signal.SIGQUIT,)]),
+    ],
+)
+def test_told_again_it_hands_back_at_once(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, signals: tuple[signal.Signals, ...]
+) -> None:
+    queue = f"again{signals[0]}"
+    patient = "worker_soft_shutdown_timeout = 3600\n"
+    worker = start_worker(queue, pool="prefork", concurrency=1, config=FAULTY + patient)
+    reading = hanging(Runner(redis_url), queue, tmp_path, "sleep")
+    for number in signals:
+        worker.process.send_signal(number)
+        worker.wait_for_text(number.name)
+    assert worker.wait_for_end() == 0
+    start_worker(queue, pool="threads", concurrency=1, config=FAULTY)
+    assert reading.payloads() == ["sleep", "next"]
+
+
+@pytest.mark.parametrize(
+    "pool", ["prefork", pytest.param("solo", marks=at_length), pytest.param("threads", marks=at_length)]
+)
+def test_it_ends_although_redis_is_gone_for_good(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, pool: str
+) -> None:
+    config = FAULTY + "worker_soft_shutdown_timeout = 0.5\n"
+    worker = start_worker("gone", url=private_redis.url, pool=pool, concurrency=1, config=config)
+    runner = Runner(private_redis.url)
+    hanging(runner, "gone", tmp_path, "sleep")
+    private_redis.stop()
+    worker.process.terminate()
+    assert worker.wait_for_end() in (os.EX_OK, os.EX_TEMPFAIL)
+    runner.cancel()
+
+
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=at_length)])
+def test_a_pool_process_that_is_told_to_end_fails_no_message(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path, alone: bool
+) -> None:
+    queue = f"told{alone}"
+    worker = start_worker(queue, pool="prefork", concurrency=1, config=CONFIG)
+    reading = at_work(redis_url, queue, tmp_path, 1.5)
+    (child,) = worker.presences()[0]["processes"]
+    if not alone:  # as systemd tells all processes of a unit
+        worker.process.terminate()
+    os.kill(child, signal.SIGTERM)
+    assert reading.payloads() == [1.5]
+    assert (tmp_path / "diary").read_text() == "1.5\n"
+    if alone:
+        eventually(lambda: worker.presences()[0]["processes"] != [child], "a process in its place")

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import Queue
 from multiprocessing.connection import Connection
 
-from celerypipe import Message, Proc, Runner, node
+from celerypipe import Message, Proc, Runner, Source, node
 
 #: What a worker of these nodes has in its configuration.
 CONFIG = 'imports = ["tests.nodes.forking"]\n'
@@ -137,6 +138,16 @@ def _forked(work: object) -> None:
         finally:
             os._exit(0)
     os.waitpid(child, 0)
+
+
+class Strays(Source):
+    """Forks a child that goes on as its parent does, and yields what became of it."""
+
+    def messages(self) -> Iterator[Message]:
+        child = os.fork()
+        if child == 0:
+            yield Message("child")
+        yield Message(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 class Terminates(Proc):

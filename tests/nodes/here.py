@@ -46,9 +46,12 @@ class Until(Source):
 
 
 class Tried(Source):
-    """Reads its items one by one; raises on each that is in ``bad``, the first ``times`` times or always."""
+    """Reads its items one by one; raises on those in ``bad``, so many times or always, and hangs on ``slow`` ones."""
 
-    def __init__(self, items: list[Any], bad: dict[Any, int | None], items_end: bool = False) -> None:
+    def __init__(
+        self, items: list[Any], bad: dict[Any, int | None], items_end: bool = False, slow: dict[Any, int] | None = None
+    ) -> None:
+        self.slow = slow or {}
         self.items = items
         self.bad = bad
         self.items_end = items_end
@@ -64,6 +67,8 @@ class Tried(Source):
 
     def read(self, item: Any) -> Message:
         self.tries[item] += 1
+        if self.tries[item] <= self.slow.get(item, 0):
+            threading.Event().wait(60)
         if item in self.bad and (self.bad[item] is None or self.tries[item] <= self.bad[item]):
             raise ValueError(f"{item!r} cannot be read")
         return item if isinstance(item, list) else Message(item)  # type: ignore[return-value]  # a list is a mistake

@@ -114,6 +114,42 @@ class Refill(Proc):
         self.buffer[:] = -1
 
 
+class Deeds(Proc):
+    """Does what ``deeds`` says: ``note`` adds to a list in the meta, ``refill`` sends one array twice, ``keep`` keeps
+    what it was given and says whether that stayed as it was.
+    """
+
+    def __init__(self, deeds: list[str], mine: int) -> None:
+        self.deeds = deeds
+        self.mine = mine
+        self.kept: list[tuple[NDArray[Any], float]] = []
+
+    def update(self, message: Message) -> Iterator[Message]:
+        array, notes = message.payload, message.meta["notes"]
+        stayed = all(array[0] == number for array, number in self.kept)
+        if "keep" in self.deeds:
+            self.kept.append((array, float(array[0])))
+        if "note" in self.deeds:
+            notes.append((self.mine, stayed))
+        if "write" in self.deeds:
+            array += self.mine
+            self.kept.clear()
+        yield message
+        if "refill" in self.deeds:
+            buffer = array * 2
+            for _ in range(2):
+                buffer += 1
+                yield message.with_payload(buffer)
+                notes.append("again")
+            buffer[:] = -1
+
+
+class WritingDeeds(Deeds):
+    """The same, with ``write``, into what it was given."""
+
+    writable = True
+
+
 class Refilling(Source):
     """Fills the same array and the same list for every message, as a camera does."""
 

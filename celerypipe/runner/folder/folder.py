@@ -46,25 +46,13 @@ class Folder:
         Then there is no ``config.json``, since another definition would be read from it. A folder that came with a
         pipeline file may hold links: none is followed out of its reach.
         """
-        own = ("config.json", REPORT, "dead_letters", "journals")
-        for name in (*nodes, *own):
+        for name in (*nodes, "config.json", REPORT, "dead_letters", "journals"):
             self._reach.require(self.path / name)
-        for name in nodes:
-            if name.casefold() in own:
-                raise ConfigError(
-                    f"pipeline.folder: {name!r} is the name of a node and of a part of it; rename the node"
-                )
         if self._telemetry_path is not None:
             self._reach.require(self._telemetry_path)
         try:
-            known: dict[tuple[int, int], str] = {}
             for name in nodes:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-                made = (self.path / name).stat()  # on some file systems A is a
-                if (twin := known.setdefault((made.st_dev, made.st_ino), name)) != name:
-                    raise ConfigError(
-                        f"pipeline.folder: nodes {twin!r} and {name!r} have one folder; rename one of them"
-                    )
             written = self.path / "config.json"
             text = _in_json(definition)
             if text is not None:

@@ -92,8 +92,9 @@ class Function:
             try:
                 encode_value(value)
             except CodecError as found:
-                text = str(found).removeprefix("value")
-                return CodecError(f"{self.name}(): the argument {name!r} cannot travel: {name}{text}")
+                text = str(found)
+                place = f"{name}{text.removeprefix('value')}" if text.startswith("value") else f"{name}: {text}"
+                return CodecError(f"{self.name}(): the argument {name!r} cannot travel: {place}")
         return CodecError(f"{self.name}(): its arguments cannot travel: {error}")
 
     def definition(self, name: str) -> CallDefinition:

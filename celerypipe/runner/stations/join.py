@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from keyword import iskeyword
 from typing import Any
 
 from celerypipe.errors import NodeFailed
@@ -115,13 +116,7 @@ class Keyed(Join):
             key = message.meta[self.field]
             waiting = self._by_key.setdefault(key, {})
         except (KeyError, TypeError):
-            raise NodeFailed(
-                f"{self.name}: a message from {link!r} has no usable meta field {self.field!r} to join by; "
-                f"it has {', '.join(map(repr, message.meta)) or 'none'}: "
-                f"add it with message.with_meta({self.field}=...)",
-                node=self.name,
-                message_id=message.id,
-            ) from None
+            raise NodeFailed(self._unusable(link, message), node=self.name, message_id=message.id) from None
         waiting.setdefault(link, deque()).append(message)
         if len(waiting) == len(self.links):
             parts = [waiting[each].popleft() for each in self.links]
@@ -135,6 +130,16 @@ class Keyed(Join):
             _, oldest = self._by_key.popitem(last=False)
             self._give_up(chain.from_iterable(oldest.values()))
         return ()
+
+    def _unusable(self, link: str, message: Message) -> str:
+        text = f"{self.name}: a message from {link!r} has no usable meta field {self.field!r} to join by"
+        if self.field in message.meta:
+            kind = type(message.meta[self.field]).__name__
+            return f"{text}: a {kind} is no key; put a number, a text or a tuple of those there"
+        named = self.field.isidentifier() and not iskeyword(self.field)
+        entry = f"{self.field}=..." if named else f"**{{{self.field!r}: ...}}"
+        has = ", ".join(map(repr, message.meta)) or "none"
+        return f"{text}; it has {has}: add it with message.with_meta({entry})"
 
     def left(self) -> int:
         return sum(len(messages) for waiting in self._by_key.values() for messages in waiting.values())

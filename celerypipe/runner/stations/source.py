@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+from celerypipe import forks
 from celerypipe.contract.contract import Source
 from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
@@ -28,6 +29,13 @@ UNMADE = "its source could not make it; mend what that reads, and run the pipeli
 CUT_SHORT = "the source cannot go on after that: what it had not sent yet is missing"
 
 
+class Reading(NamedTuple):
+    """One message that is made by itself, and the number of the attempt."""
+
+    make: Callable[[], Any]
+    attempt: int = 0
+
+
 class SourceStation(Station):
     """A source, or an iterable that feeds a pipeline from code."""
 
@@ -41,6 +49,11 @@ class SourceStation(Station):
         #: Says where in the source a message stands, if it can go on there.
         self._position: Callable[[Message], Position | None] | None = None
         self._since: float | None = None
+        #: What it is at work on since then, if that is one message by itself: the source can go on without it.
+        self._reading: Reading | None = None
+        #: Threads that hung in one message and were left behind; what they bring is nobody's.
+        self._left = 0
+        self._items: Iterator[Any] | None = None
         self._stopped_at = math.inf
         self._thread: threading.Thread | None = None
 
@@ -63,7 +76,7 @@ class SourceStation(Station):
             self.instance.destroy()
 
     def start(self) -> None:
-        self._thread = self.course.spawn(self.name, self._live)
+        self._thread = self.course.spawn(self.name, self._live, self._left)
 
     @property
     def _stopped(self) -> bool:
@@ -88,49 +101,64 @@ class SourceStation(Station):
         self.finish()
 
     def check(self, now: float) -> None:
-        since, timeout = self._since, self.node.timeout
+        since, timeout, reading = self._since, self.node.timeout, self._reading
         if self._stopped:
             if since is not None:
                 self._leave_behind()
             return
         if timeout is None or since is None or now - since <= timeout:
             return
-        self.tally.failed["timeout"] += 1
+        with self.lock:
+            if self._since != since:
+                return  # it came just now
+            self._since = self._reading = None
+            self._left += reading is not None
         self.course.forget(self._thread)
-        self._since = None
         text = f"{self.name}: {timeout} s exceeded ({now - since:.1f} s since its last message)"
-        self._cut_short(NodeTimeout(text, node=self.name))
+        error = NodeTimeout(text, node=self.name)
+        if reading is not None:
+            self._thread = self.course.spawn(self.name, self._live, self._left, reading, error)
+            return
+        self.tally.failed["timeout"] += 1
+        self._cut_short(error)
         if self.node.on_error != "stop":
             self._stopped_at = now
             self._leave_behind()
 
-    def _live(self) -> None:
+    def _live(self, era: int, reading: Reading | None = None, failed: NodeTimeout | None = None) -> None:
+        """Send its messages; ``reading``: from the one that a thread before this one ``failed`` to make in time."""
         try:
-            for found in self._messages():
-                if self._stopped or self.course.over.is_set():
-                    break
-                if found[0] is not None:
-                    self._send(found)
+            with forks.one_process(f"{self.name}: messages()"):
+                began = forks.generation
+                for found in self._messages(era, reading, failed):
+                    if self._stopped or self.course.over.is_set() or forks.generation != began or era != self._left:
+                        break
+                    if found[0] is not None:
+                        self._send(found)
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises ends the source
             error = as_failure(raised, self.name, None)
             self.tally.failed[error.kind if isinstance(error, NodeError) else "failed"] += 1
             self._cut_short(error)
         finally:
-            if self.instance is not None:
+            if self.instance is not None and not self._left:  # a thread that hangs may be in there
                 self.instance.destroy()
-        if not self.course.over.is_set():
+        if era == self._left and not self.course.over.is_set():
             self.finish()
 
-    def _messages(self) -> Iterator[list[Any]]:
+    def _messages(self, era: int, reading: Reading | None, failed: NodeTimeout | None) -> Iterator[list[Any]]:
         """Its messages, each by itself in a list, or None in the place of one that was given up.
 
         Who takes it out of the list has all of it, but for what the source keeps.
         """
         node = self.instance.node if self.instance is not None else None
-        messages = iter(node.messages() if isinstance(node, Source) else self._feed)
+        if reading is not None and failed is not None and (again := self._again(reading, failed)) is not None:
+            yield [self._made(era, again)]
+        if self._items is None:
+            self._items = iter(node.messages() if isinstance(node, Source) else self._feed)
+        messages = self._items
         apart = messages if isinstance(messages, Readings) else None
         items: Iterator[Any] = messages if apart is None else apart.items
-        while self._begins():
+        while self._begins(era):
             found: list[Any] = []
             try:
                 found.append(next(items))
@@ -139,36 +167,54 @@ class SourceStation(Station):
             finally:
                 self._since = None
             if apart is not None:
-                yield [self._made(partial(apart.make, found.pop()))]
+                yield [self._made(era, Reading(partial(apart.make, found.pop())))]
+            elif isinstance(found[0], Message):
+                yield found
             else:
-                yield found if isinstance(found[0], Message) else [self._made(partial(self._checked, found[0]))]
+                yield [self._made(era, Reading(partial(self._checked, found[0])))]
 
-    def _begins(self) -> bool:
-        """It is at work from now on, and has its timeout for that; False: no more is wanted."""
+    def _begins(self, era: int, reading: Reading | None = None) -> bool:
+        """It is at work from now on, and has its timeout for that; False: no more is wanted, or not of this thread."""
         with self.lock:
-            if self._stopped:
+            if self._stopped or era != self._left:
                 return False
-            self._since = time.monotonic()
+            self._since, self._reading = time.monotonic(), reading
         return True
 
-    def _made(self, make: Callable[[], Any]) -> Message | None:
+    def _ends(self, era: int) -> bool:
+        """It is not any more; False: nobody waited for that."""
+        with self.lock:
+            if era != self._left:
+                return False
+            self._since = self._reading = None
+        return True
+
+    def _made(self, era: int, reading: Reading) -> Message | None:
         """Make a message; None: it is given up, or nobody wants it any more."""
-        attempt = 0
-        while self._begins():
+        wanted: Reading | None = reading
+        while wanted is not None and self._begins(era, wanted):
+            error: BaseException | None = None
+            made: list[Message] = []
             try:
-                return self._checked(make())
+                made.append(self._checked(wanted.make()))
             except BaseException as raised:  # noqa: BLE001  # whatever user code raises is judged by on_error
                 error = as_failure(raised, self.name, None)
-            finally:
-                self._since = None
-            delay = self.judge(error, attempt)
-            if delay is None:
-                # There is no message: this stands for it, and says which one in what became of it.
-                self.give_up(Message(creator=self.name), error, attempt, not_kept=UNMADE)
+            if not self._ends(era):
                 return None
-            self.course.over.wait(delay)
-            attempt += 1
+            if error is None:
+                return made.pop()
+            wanted = self._again(wanted, error)
         return None
+
+    def _again(self, reading: Reading, error: BaseException) -> Reading | None:
+        """Wait until it is to be tried again; None: it is given up."""
+        delay = self.judge(error, reading.attempt)
+        if delay is None:
+            # There is no message: this stands for it, and says which one in what became of it.
+            self.give_up(Message(creator=self.name), error, reading.attempt, not_kept=UNMADE)
+            return None
+        self.course.over.wait(delay)
+        return Reading(reading.make, reading.attempt + 1)
 
     def _checked(self, message: Any) -> Message:
         if not isinstance(message, Message):

@@ -14,6 +14,8 @@ from celerypipe.worker.activation.deadman import DeadMan
 
 #: Seconds after which an interrupt that was not heard is raised again.
 AGAIN = 0.5
+#: The reason for an interrupt by which a worker that was told to end gets a message back, for others to run.
+SHUTDOWN = "shutdown"
 Given = TypeVar("Given")
 Returned = TypeVar("Returned")
 

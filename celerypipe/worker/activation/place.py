@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import secrets
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from celerypipe.celery.prefork import retire
 from celerypipe.mailbox import hints
-from celerypipe.mailbox.deaths import say_birth
+from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Broken, Client, connect
+from celerypipe.redis.connection import Broken, Client, Trouble, connect
 from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
@@ -71,6 +73,10 @@ class Worker:
     pool: str
     slots: int
     shutting_down: Callable[[], bool]
+    #: Are messages at work handed back without any patience then?
+    urgent: Callable[[], bool] = bool
+    #: Seconds that a message at work has once the worker was told to end.
+    patience: float = 10.0
     #: Seconds after which a process with a stuck node exits; None: it stays.
     stuck_after: float | None = None
     #: A process that was interrupted stays, and takes the next message.
@@ -85,6 +91,7 @@ class Worker:
     #: How long each pool process works before another replaces it.
     limits: Limits = field(default_factory=Limits)
     _said_interrupted: bool = False
+    _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     #: Brings the files here that messages come with.
@@ -136,7 +143,7 @@ class Worker:
                 place.known = True
                 grace = self.stuck_after or GRACE_AMONG_OTHERS
                 place.watch = StuckWatch(
-                    lambda: place.keeper.leases, grace, self._stuck, place.switch.renew, self._leaving
+                    lambda: place.keeper.leases, grace, self._stuck, place.switch.renew, self.end_of_work
                 )
 
     def alarm(self) -> Alarm | Unarmed:
@@ -150,6 +157,8 @@ class Worker:
         Such as a lock that is held for good, also one of the standard library.
         """
         process = str(self.process(os.getpid()))
+        if self.shutting_down():
+            return
         if self.keeps_interrupted:
             if self.pool != "prefork" and not self._said_interrupted:
                 self._said_interrupted = True
@@ -172,11 +181,15 @@ class Worker:
             hints.say_freeing(client, self.queues, str(self.process(os.getpid())))
         retire(why)
 
-    def _leaving(self) -> bool:
-        return self.shutting_down() and self.pool != "prefork"  # whose children the worker ends
+    def end_of_work(self) -> float:
+        """When what is at work has to be through, by the monotonic clock; infinite: nobody told the worker to end."""
+        if not self.shutting_down():
+            return math.inf
+        self._told = min(self._told, time.monotonic())
+        return self._told + (0.0 if self.urgent() else self.patience)
 
     def _stuck(self, lease: Lease, text: str) -> None:
-        if self.stuck_after is None and not self._leaving():
+        if self.stuck_after is None and not self.shutting_down():
             text += "\nThis worker stays, without that slot; --exit-when-stuck would end it"
             farewell.say(logger, logging.ERROR, text)
             return
@@ -190,6 +203,9 @@ class Worker:
 
         if self.leave is not None:
             self.leave(through)
+        if self.shutting_down():
+            with contextlib.suppress(*Trouble):  # where Redis is gone nobody will ask
+                say_death(self.client(), str(self.process(os.getpid())), Death(os.EX_TEMPFAIL, told=True))
         os._exit(os.EX_TEMPFAIL)  # so that its supervisor starts another
 
     def close(self) -> None:

@@ -39,7 +39,11 @@ PATIENT = keys.HEARTBEAT_TTL / 1000 + 2 * TICK
 
 
 class Unwanted(Exception):
-    """Nobody waits for this message any more."""
+    """Nobody waits for this message any more; ``reason``: why it was interrupted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Halt(NamedTuple):
@@ -149,7 +153,7 @@ class Relay:
         except Interrupted as interrupt:
             node.let_go()
             if interrupt.reason != "timeout":
-                raise Unwanted from interrupt
+                raise Unwanted(interrupt.reason) from interrupt
             return Step(FAILURE, time.perf_counter() - start, data=node.late(), console=node.printed)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers

@@ -159,7 +159,8 @@ class Running:
         for file in result.files:
             if isinstance(file.place, Origin):
                 raise CodecError(
-                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes"
+                    f"the file {file.name!r} was made on this worker, and files travel there; send its bytes: "
+                    "pathlib.Path(it).read_bytes()"
                 )
         size = len(result.head) + result.size
         if result.borrowed:

@@ -15,7 +15,7 @@ from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Contents, Gone, Store
 from celerypipe.mailbox.blob.inputs import with_inputs
 from celerypipe.mailbox.blob.shared_memory import watch
-from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far
+from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far, was_told
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
@@ -23,7 +23,7 @@ from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.worker.activation.alarm import Interrupted, Unarmed
+from celerypipe.worker.activation.alarm import SHUTDOWN, Interrupted, Unarmed
 from celerypipe.worker.activation.gathering import Gathering
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox
@@ -62,11 +62,12 @@ class Serving(Running):
     def claimed(self, entry: Entry) -> bool:
         """Count one more try at a message whose process died; False: it was given up instead.
 
-        One that was only taken over counts for nothing: its process lives, and may have held no bell for a while.
+        One that was only taken over counts for nothing: its process lives, and may have held no bell for a while. Nor
+        does one whose worker was told to end.
         """
-        if not entry.holder:
+        if not entry.holder or was_told(self.client, entry.holder):
             return True
-        name = self.mailbox.names.attempts(self.mailbox.run, self.mailbox.node)
+        name = self._attempts
         tried = count_death(self.client, name, str(entry.sequence))
         died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
         self.client.pexpire(name, keys.DATA_TTL)
@@ -76,6 +77,10 @@ class Serving(Running):
         self.printed = b""
         self._fail(entry, failure("lost", "WorkerLost", text, worker=entry.holder), 0.0, 0.0)
         return False
+
+    @property
+    def _attempts(self) -> str:
+        return self.mailbox.names.attempts(self.mailbox.run, self.mailbox.node)
 
     def handle(self, entries: Sequence[Entry], contents: Contents, store: Store, offset: float) -> list[Entry]:
         """Run what goes together; return what is to be run again by itself. ``offset``: Redis' clock less ours."""
@@ -100,6 +105,8 @@ class Serving(Running):
             answer, size = self._answer(entry, outputs, content, store, (waited, ran))
         except Interrupted as interrupt:
             self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
+            if interrupt.reason == SHUTDOWN:
+                self._hand_back(entry)
         except Gone as gone:
             self.lost(entry, gone)
         except (WorkerShutdown, WorkerTerminate):
@@ -121,6 +128,12 @@ class Serving(Running):
         for entry in entries:
             if not self.taking_over:  # what a dead one left is run by itself, and counted: it is left to be claimed
                 self.outbox.add(Answer(entry, UNBEGUN, 0.0, 0.0, "", b""))
+
+    def _hand_back(self, entry: Entry) -> None:
+        """Its worker ends, which is the fault of no message: others begin it again."""
+        if self.taking_over:  # it is claimed once more, which counts again
+            self.client.hincrby(self._attempts, str(entry.sequence), -1)
+        self.give_back([entry])
 
     def lost(self, entry: Entry, gone: Gone) -> None:
         """The payload of a message, or of its inputs, is gone: it will come again."""
@@ -144,8 +157,11 @@ class Serving(Running):
         try:
             answer = relay.run(self, message)
             self.outbox.add(answer, size + relay.size)
-        except Unwanted:
-            logger.info("message %s was dropped on its way: nobody waits for it", message.id)
+        except Unwanted as unwanted:
+            if unwanted.reason == SHUTDOWN:
+                self._hand_back(answer.entry)
+            else:
+                logger.info("message %s was dropped on its way: nobody waits for it", message.id)
         finally:
             self.lease.note = None
             self.beyond += relay.seconds

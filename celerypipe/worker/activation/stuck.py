@@ -1,5 +1,7 @@
 """Notices an ``update`` that goes on long after it should have ended, and that no interrupt ends.
 
+Where the worker was told to end it interrupts what is at work first, once that has had its time.
+
 A prefork child can be ended by itself. A solo worker or a thread takes the whole worker with it, so that is a choice
 (``--exit-when-stuck``); whoever supervises the worker starts another one.
 """
@@ -15,6 +17,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from celerypipe.worker import farewell
+from celerypipe.worker.activation.alarm import SHUTDOWN
 from celerypipe.worker.activation.keeper import Lease
 
 logger = logging.getLogger("celerypipe.worker")
@@ -26,8 +29,6 @@ BEAT = 0.5
 GRACE_ALONE, GRACE_AMONG_OTHERS = 2.0, 10.0
 #: Seconds that a message has which nobody waits for any more: its ``update`` may be about to end, and nobody is late.
 CALL_BACK_PATIENCE = 8.0
-#: Seconds that a worker which was told to end leaves to a message; Celery's own patience is ten.
-LEAVE_PATIENCE = 10.0
 #: The clock in C, for a GIL that is held, goes off so much later: who can still say what happened goes first.
 LATER = 1.0
 
@@ -35,8 +36,9 @@ LATER = 1.0
 class StuckWatch:
     """A daemon thread of a worker process. ``act`` is called with what is stuck, once for each message.
 
-    ``leases``: those of the activations of this process; ``beat`` is called at every look; ``leaving``: is this process
-    to end? A thread would be waited for, so who is late then is stuck, and so is who does not come back.
+    ``leases``: those of the activations of this process; ``beat`` is called at every look; ``end``: when what is at
+    work has to be through since the worker was told to end, infinite if it was not. A process is waited for, so who is
+    late then is stuck, and so is who does not come back.
     """
 
     def __init__(
@@ -45,11 +47,11 @@ class StuckWatch:
         grace: float,
         act: Callable[[Lease, str], None],
         beat: Callable[[], object],
-        leaving: Callable[[], bool] = bool,
+        end: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._leases = leases
-        self._leaving = leaving
-        self._left = math.inf
+        self._end_of_all = end
+        self._end = math.inf
         self._grace = grace
         self._act = act
         self._beat = beat
@@ -68,10 +70,13 @@ class StuckWatch:
                 farewell.say(logger, logging.ERROR, text)
 
     def _look(self) -> None:
-        leases = list(self._leases())
-        if self._left == math.inf and self._leaving():
-            self._left = time.monotonic()
+        leases, before = list(self._leases()), self._end
+        self._end = self._end_of_all()
+        if before == math.inf != self._end:
             self._said.clear()  # what stayed with it until now has to go
+        if time.monotonic() >= self._end:
+            for lease in leases:
+                _hand_back(lease)
         self._said = {(lease, entry) for lease, entry in self._said if lease.current == entry}
         for lease in leases:
             key, late = (lease, lease.current), self._late(lease)
@@ -81,7 +86,7 @@ class StuckWatch:
 
     @property
     def _patience(self) -> float:
-        return self._grace if self._left == math.inf else min(self._grace, GRACE_ALONE)
+        return self._grace if self._end == math.inf else min(self._grace, GRACE_ALONE)
 
     def _late(self, lease: Lease) -> float:
         """Seconds since it should have ended; below 0 or minus infinity if it may go on."""
@@ -90,8 +95,14 @@ class StuckWatch:
         if entry and entry == lease.current:
             end = min(end, called_back + CALL_BACK_PATIENCE)
         if lease.current:
-            end = min(end, self._left + LEAVE_PATIENCE)
+            end = min(end, self._end)
         return time.monotonic() - end if end != math.inf else -math.inf
+
+
+def _hand_back(lease: Lease) -> None:
+    if lease.current:  # once more, if it was not heard
+        lease.call_back(lease.current)
+        lease.alarm.interrupt(SHUTDOWN, lease.at_work)
 
 
 def as_text(lease: Lease, late: float) -> str:

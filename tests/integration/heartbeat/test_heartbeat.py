@@ -25,7 +25,7 @@ from celerypipe.redis.url import read_address
 from tests.servers import ROOT, RedisServer, eventually
 from tests.servers.certificates import Authority, Door
 from tests.servers.port import free_port
-from tests.servers.processes import alive, command_line
+from tests.servers.processes import alive, command_line, monitors_of
 from tests.servers.redis import TunedRedis
 from tests.servers.sentinels import Watched
 
@@ -94,6 +94,8 @@ def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating
     child = beating.child().pid
     beating.wait_for(os.getpid(), child)
     first = beating.heartbeat.pid
+    beating.heartbeat.start()  # which it has
+    assert beating.heartbeat.pid == first
     os.kill(first, signal.SIGTERM)  # what ends all of a service tells it too; it has to stay until the end
     os.kill(first, signal.SIGKILL)
     eventually(lambda: beating.heartbeat.pid != first, "another one")
@@ -171,7 +173,9 @@ def tuned() -> Iterator[TunedRedis]:
     server.remove()
 
 
-def test_it_finds_redis_wherever_that_is_and_after_it_was_away(tuned: TunedRedis) -> None:
+def test_it_finds_redis_wherever_that_is_and_after_it_was_away(
+    tuned: TunedRedis, capfd: pytest.CaptureFixture[str]
+) -> None:
     port = tuned.settings["port"]
     with tuned.client() as admin:
         admin.execute_command("ACL", "SETUSER", "me", "on", ">p@ss", "allkeys", "allcommands")
@@ -186,9 +190,14 @@ def test_it_finds_redis_wherever_that_is_and_after_it_was_away(tuned: TunedRedis
         one.wait_for(os.getpid())
     tuned.stop()
     tuned.start(requirepass="w0rd", wait=False)
-    for one in made[::2]:  # the user is gone with the memory
+    for one in made[::2]:
         eventually(lambda one=one: _answers(one), "Redis")
         one.wait_for(os.getpid())
+    refused = f"celerypipe: Redis refuses the heartbeat of process {os.getpid()}: WRONGPASS"
+    said: list[str] = []
+    # Of the user, who is gone with the memory.
+    eventually(lambda: said.append(capfd.readouterr().err) or refused in "".join(said), "word of the refusal")
+    assert "p@ss" not in "".join(said)
     for one in made:
         one.heartbeat.end(last=False)
         one.client.close()
@@ -270,3 +279,12 @@ def test_where_no_process_can_be_started_that_is_said(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ConfigError, match=r"cannot start the process that .* lives: .*nowhere"):
         Heartbeat(read_address(redis_url), liveness.words(keys.USUAL, Process("host", os.getpid(), "77aa"))).start()
+
+
+def test_who_begins_it_again_has_one(beating: Beating) -> None:
+    """A runner does, for each function that is submitted to it."""
+    first = beating.heartbeat.pid
+    beating.heartbeat.start()
+    assert beating.heartbeat.pid == first
+    assert monitors_of(os.getpid()).count(first) == 1
+    assert len(monitors_of(os.getpid())) == 1

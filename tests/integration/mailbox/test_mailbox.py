@@ -240,6 +240,36 @@ def test_an_outbox_that_the_keeper_just_emptied_does_not_stop_the_reading(
     assert len(published_in(redis_client, mailbox)) == 1
 
 
+@pytest.mark.parametrize("asks_more", [False, True])
+@pytest.mark.parametrize("method", ["ask", "answers"])
+def test_a_result_on_a_line_that_dies_is_published_once(
+    redis_url: str, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch, method: str, asks_more: bool
+) -> None:
+    """Before its command was written, or after that was done."""
+    with connect(redis_url) as client:
+        send(client, mailbox, 1, 2)
+        call(client, mailbox.taking(0, "me.0"))
+        (entry,) = mailbox.receive(client, "me.0", 1, None)
+        box = Outbox(mailbox, "me.0", room=9, budget=9)
+        box.add(Answer(entry, RESULT, 0.0, 0.0, "", b""))
+
+        def die(*given: Any) -> None:
+            if method == "answers":
+                getattr(Client, method)(client, *given)
+            monkeypatch.undo()
+            raise redis.ConnectionError("the line died")
+
+        monkeypatch.setattr(client, method, die)
+        if asks_more:
+            with pytest.raises(redis.ConnectionError, match="the line died"):
+                exchange(client, [box], reading([mailbox], "me.0", 1, 10))
+        else:
+            assert box.flush(client)
+        assert not box.waiting
+        (published,) = published_in(client, mailbox)
+        assert [result.sequence for result in published.results] == [1]
+
+
 def test_a_withdrawn_message_has_no_result(redis_client: Client, mailbox: Mailbox) -> None:
     send(redis_client, mailbox, 1)
     (entry,) = mailbox.receive(redis_client, "me.0", 1, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -93,15 +93,16 @@ def test_a_line_that_swallows_what_is_written_is_noticed_long_before_the_timeout
         assert time.monotonic() - began < 8.0
 
 
-@pytest.mark.parametrize("of", [lambda url: connect(url).connection_pool, lambda url: _kombu(url)])
-def test_the_sockets_of_all_lines_ask_whether_somebody_is_there(proxy: Proxy, of: Callable[[str], object]) -> None:
-    connection = of(proxy.url).get_connection()  # type: ignore[attr-defined]
-    found = {option: connection._sock.getsockopt(socket.IPPROTO_TCP, option) for option in line.KEEP_ALIVE}
-    assert found == line.KEEP_ALIVE
+def test_the_sockets_of_all_lines_ask_whether_somebody_is_there(proxy: Proxy) -> None:
+    with connect(proxy.url) as client:
+        assert _options(client.connection_pool) == line.KEEP_ALIVE
+    with make_app({"CELERYPIPE_REDIS_URL": proxy.url}).connection_for_write() as connection:
+        assert _options(connection.default_channel.pool) == line.KEEP_ALIVE
+
+
+def _options(pool: redis.ConnectionPool) -> dict[int, int]:
+    """What the sockets of this pool have of the options that all should have."""
+    connection = pool.get_connection()
+    pool.release(connection)
     assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-    connection.disconnect()
-
-
-def _kombu(url: str) -> object:
-    """The pool of Celery's own connections."""
-    return make_app({"CELERYPIPE_REDIS_URL": url}).connection_for_write().default_channel.pool
+    return {option: connection._sock.getsockopt(socket.IPPROTO_TCP, option) for option in line.KEEP_ALIVE}

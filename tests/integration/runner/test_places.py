@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import ConfigError, Image, Message, NodeDefinition, NodeFailed, Pipeline, Runner
+from celerypipe import Image, Message, NodeDefinition, NodeFailed, Pipeline, Runner
 from tests.nodes import here, remote
 from tests.nodes.remote import CONFIG
 from tests.servers import StartWorker
@@ -144,16 +144,3 @@ def test_what_a_node_sends_twice_is_dumped_twice(tmp_path: Path) -> None:
     pipeline = Pipeline(name="p", nodes=nodes, links=[], folder=tmp_path)
     assert len(list(Runner(local=True).stream(pipeline, [Message(1)]))) == 2
     assert len(list((tmp_path / "twice").glob("auto_*.json"))) == 2
-
-
-def test_no_node_has_the_folder_of_something_else(tmp_path: Path) -> None:
-    for name in ("dead_letters", "Journals", "config.json"):
-        pipeline = Pipeline(name="p", nodes=[NodeDefinition(name=name, mark=remote.Echo)], links=[], folder=tmp_path)
-        with pytest.raises(ConfigError, match=f"{name!r} is the name of a node and of a part of it; rename the node"):
-            list(Runner(local=True).stream(pipeline, [Message(1)]))
-    (tmp_path / "a").mkdir()
-    (tmp_path / "A").symlink_to("a")
-    nodes = [NodeDefinition(name=name, mark=remote.Echo) for name in "aA"]
-    pipeline = Pipeline(name="p", nodes=nodes, links=[("a", "A")], folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"nodes 'a' and 'A' have one folder; rename one of them"):
-        list(Runner(local=True).stream(pipeline, [Message(1)]))

@@ -115,6 +115,8 @@ def test_a_child_of_a_node_hears_terminate_and_goes_no_way_of_its_parent(
 ) -> None:
     nodes = [local("numbers", here.Numbers, configuration={"count": 2}), local("last", forking.Terminates)]
     assert collected(tmp_path, nodes, [("numbers", "last")]) == [-signal.SIGTERM] * 2
+    nodes = [local("strays", forking.Strays), local("last", remote.Echo)]
+    assert collected(tmp_path, nodes, [("strays", "last")]) == [1]
     with Runner(local=True) as runner:
         assert runner.submit(forking.strays, "raise").result(20) == ("parent", 1)
         assert runner.submit(forking.strays, "exit").result(20) == ("parent", 7)

@@ -98,6 +98,17 @@ def test_it_is_tried_again_before_it_is_given_up(tmp_path: Path) -> None:
     assert (found.source.failed, found.source.retried, found.source.skipped) == ({"failed": 5}, 4, 1)
 
 
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+def test_one_that_hangs_costs_itself_too(tmp_path: Path, on_error: str) -> None:
+    configuration = {"items": [1, 2, 3, 4], "bad": {}, "slow": {2: 1, 3: 9}}
+    options = {"retries": 1, "timeout": 0.2, "warp_configuration": {"backoff": 0.001}}
+    found = Reading(tmp_path, here.Tried, configuration=configuration, on_error=on_error, **options)
+    assert (found.source.failed, found.source.retried) == ({"timeout": 3}, 2)
+    assert found.lines == ([1, 2, 4] if on_error == "skip" else [1, 2])
+    assert isinstance(found.error, NodeTimeout if on_error == "stop" else type(None))
+    assert found.source.skipped == (on_error == "skip")
+
+
 def test_what_is_no_message_costs_itself(tmp_path: Path) -> None:
     found = Reading(tmp_path, here.Tried, configuration={"items": [1, ["odd"], 2], "bad": {}}, on_error="skip")
     assert (found.lines, found.source.skipped, found.error) == ([1, 2], 1, None)

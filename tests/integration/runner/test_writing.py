@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -231,3 +232,39 @@ def test_what_the_cache_has_is_given_in_the_same_way(
     assert found == [[("after", 2.0, meta), ("beside", 1.0, meta)]] * 2
     assert place.runner.report is not None
     assert place.runner.report.nodes[0].hits == 1
+
+
+def graph(seed: int, place: Place) -> Pipeline:
+    """A random pipeline of nodes that write, keep what they get and refill what they sent; some are warped."""
+    dice = random.Random(seed)  # noqa: S311  # graphs, no secrets
+    nodes, links = [], []
+    for number in range(7):
+        deeds = [deed for deed in ("keep", "note", "write", "refill") if dice.random() < 0.5]
+        above = dice.sample(range(number), min(number, dice.choice((0, 1, 1, 2))))
+        warped = dice.random() < 0.6
+        nodes.append(
+            (place if warped else Place("here", "")).node(
+                "WritingDeeds" if "write" in deeds else "Deeds",
+                name=f"n{number}",
+                configuration={"deeds": deeds, "mine": number},
+                retries=dice.choice((0, 1)),
+            )
+        )
+        links += [(f"n{each}", f"n{number}") for each in above]
+    return Pipeline(name="graph", nodes=nodes, links=links)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_graph_of_them_does_the_same_here_and_on_a_worker(
+    seed: int, redis_url: str, shared_worker: StartWorker
+) -> None:
+    shared_worker("writes", pool="solo", config=CONFIG)
+    found = []
+    for name in ("here", "loop", "there"):
+        place = Place(name, redis_url)
+        messages = [Message(np.full(3, float(number)), meta={"notes": []}) for number in range(4)]
+        outputs = place.outputs(graph(seed, place), messages)
+        found.append(sorted(repr((m.sequence, m.creator, m.payload.tolist(), m.meta["notes"])) for m in outputs))
+        assert [(m.payload[0], m.meta) for m in messages] == [(float(n), {"notes": []}) for n in range(4)]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) >= 4

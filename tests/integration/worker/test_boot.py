@@ -127,9 +127,11 @@ def test_a_spawned_pool_serves_like_a_forked_one(
 ) -> None:
     workplace.module("tasks.fresh", NODES)
     workplace.config("fresh", 'imports = ["tasks.fresh"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
-    worker = start_worker("fresh", cwd=workplace.folder)
+    worker = start_worker("fresh", cwd=workplace.folder, arguments=["--loglevel", "DEBUG"])
     send_task(redis_url, "tasks.fresh.half", "fresh")
     worker.wait_for_text(ANSWER)
+    assert "calling self.run()" in worker.text(), "billiard logs in the child before it knows anything of ours"
+    assert "at_work" not in worker.text()
 
 
 def test_a_pool_child_that_was_killed_is_replaced(

@@ -67,6 +67,18 @@ def test_the_cure_stands_beside_what_a_library_says(way: str) -> None:
     assert CURE in trace(error)
 
 
+def test_the_cure_stands_beside_an_error_that_one_of_them_led_to() -> None:
+    def write(given: Any) -> None:
+        try:
+            given[0] = 1
+        except ValueError as error:
+            raise RuntimeError("no frame") from error
+
+    error = _raised(write)
+    assert brief(error) == f"RuntimeError: no frame; {CURE}"
+    assert "assignment destination is read-only" in trace(error)
+
+
 @pytest.mark.parametrize(
     "error",
     [

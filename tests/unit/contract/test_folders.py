@@ -11,6 +11,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.contract.reach import Reach
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.embedded import Embedded
+from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
 from celerypipe.settings import Settings
 from celerypipe.worker.config import load
@@ -88,3 +89,12 @@ def test_a_disk_that_knows_no_case_has_one_folder_under_both_names(home: Path, m
 
 def test_the_home_of_nobody_is_a_name_like_any_other() -> None:
     assert path_of("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
+def test_a_folder_that_a_variable_would_part_in_two_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "a:b"
+    place.mkdir()
+    nodes = [{"name": "a", "type": "proc", "mark": "thing"}]
+    pipeline = Pipeline.from_dict({"pipeline": {"name": "p", "nodes": nodes}}, place)
+    with pytest.raises(ConfigError, match="has a ':', which parts the folders in CELERYPIPE_ALLOW; rename the folder"):
+        Embedded(pipeline)

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from celerypipe.heartbeat.kin import Kin, born, now
+from celerypipe.heartbeat.kin import Kin, born, end_group, now
 from tests.servers import eventually
 from tests.servers.processes import alive
 
@@ -18,7 +19,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 
 #: A boss; it starts what it is told to, each time it is told, and says the pids. All of them sleep on.
 BOSS = """
 import os, subprocess, sys, time
+from multiprocessing.shared_memory import SharedMemory
 SLEEP = ["sleep", "60"]
+kept = {}
 
 def fork(nested=None):
     told, tell = os.pipe()
@@ -37,6 +40,7 @@ WAYS = {
     "group": lambda: subprocess.Popen(SLEEP, process_group=0).pid,
     "session": lambda: subprocess.Popen(SLEEP, start_new_session=True).pid,
     "orphan": orphan,
+    "memory": lambda: kept.setdefault(0, SharedMemory(create=True, size=1)).name,
 }
 for line in sys.stdin:
     print(*[WAYS[way]() for way in line.split()], flush=True)
@@ -57,12 +61,15 @@ class Family:
         )
         self.pids: list[int] = []
 
-    def start(self, ways: str) -> list[int]:
+    def ask(self, ways: str) -> list[str]:
         assert self.boss.stdin is not None
         assert self.boss.stdout is not None
         self.boss.stdin.write(f"{ways}\n")
         self.boss.stdin.flush()
-        found = [int(pid) for pid in self.boss.stdout.readline().split() if pid != "0"]
+        return self.boss.stdout.readline().split()
+
+    def start(self, ways: str) -> list[int]:
+        found = [int(pid) for pid in self.ask(ways) if pid != "0"]
         self.pids += found
         return found
 
@@ -126,6 +133,21 @@ def test_a_boss_that_is_about_to_go_is_left_alone(family: Family) -> None:
     kin.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
     assert family.boss.poll() is None
+
+
+def test_what_tidies_up_behind_the_dead_does_so(family: Family) -> None:
+    kin = Kin(family.boss.pid)
+    kept = Path("/dev/shm", *family.ask("memory"))  # noqa: S108  # where multiprocessing keeps it
+    started = family.start("process")
+    kin.look()
+    assert kept.exists()
+    family.kill()
+    if os.getpgid(started[0]) == family.boss.pid:
+        assert end_group(family.boss.pid)
+    else:
+        kin.end()
+    eventually(lambda: not any(map(alive, started)), "the end of all that it started")
+    eventually(lambda: not kept.exists(), "the end of its memory")
 
 
 def _old(pids: list[int]) -> bool:

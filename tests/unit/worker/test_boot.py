@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from celery.bin.base import CLIContext
+from celery.bin.celery import celery
+from celery.bin.worker import worker
 from celery.utils.dispatch import Signal
 
+from celerypipe.celery.application import make_app
 from celerypipe.errors import ConfigError
 from celerypipe.worker.boot import ending
+from celerypipe.worker.options import unasked
 
 
 @pytest.mark.parametrize(
@@ -30,3 +35,18 @@ def test_a_handler_that_fails_ends_the_worker_with_its_reason(
         signal.send(sender=None)
     assert ended.value.code == status
     assert capsys.readouterr().err.endswith(said)
+
+
+def test_an_option_that_nobody_typed_is_told_and_so_is_one_that_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_WORKER_CONCURRENCY", "3")
+    monkeypatch.setenv("CONFIG_MODULE", "another.project")
+    words = ["--loader", "mine", "worker"]
+    with celery.make_context("celery", words, auto_envvar_prefix="CELERY") as above:
+        above.obj = CLIContext(app=make_app({}), no_color=True, workdir=None)
+        with worker.make_context("worker", ["-Q", "gpu"], parent=above):
+            said = unasked()
+    assert said == [
+        "--concurrency comes from the environment: unset CELERY_WORKER_CONCURRENCY if it is not meant",
+        "--loader is not heard: a worker runs by worker_configs/<queue>.toml",
+    ]
+    assert unasked() == []

@@ -56,6 +56,12 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
         ("worker_log_format = 3", ":1: 'worker_log_format' must be text, not 3"),
         ("broker_transport_options = 3", ":1: 'broker_transport_options' must be a table, not 3"),
         ("[broker_url]\na = 1", ":1: 'broker_url' is not decided here; give Redis with -b or CELERYPIPE_REDIS_URL"),
+        ("broker_password = 's3cret'", ":1: 'broker_password' is not decided here; give Redis with -b"),
+        ("result_backend = 'redis://'", "results go back to their run"),
+        (
+            "[broker_transport_options]\nglobal_keyprefix = 'x'",
+            "'global_keyprefix' in 'broker_transport",
+        ),
         ("task_acks_late = true", "a bell is acknowledged early"),
         ("a = ", "heavy.toml: Invalid value"),
     ],

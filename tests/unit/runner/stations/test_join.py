@@ -67,6 +67,18 @@ def test_a_message_without_the_key_is_an_error_that_says_how_to_add_it() -> None
     join = join_of("key:name", "both", ("a", "b"), 8)
     with pytest.raises(NodeFailed, match=r"no usable meta field 'name'.*'other'.*with_meta\(name=\.\.\.\)"):
         join.put("a", Message(1, meta={"other": 1}))
+    for field, value in (("a b", 1), ("class", 1), ("self", 1), ("name", [1])):
+        join = join_of(f"key:{field}", "both", ("a", "b"), 8)
+        message = Message(1, meta={field: value} if value != 1 else {})
+        with pytest.raises(NodeFailed) as caught:
+            join.put("a", message)
+        if value == 1:
+            code = str(caught.value).rpartition("add it with ")[2].replace("...", "1")
+            message = eval(code, {"message": message})  # noqa: S307  # the advice is ours
+        else:
+            assert str(caught.value).endswith(": a list is no key; put a number, a text or a tuple of those there")
+            message = message.with_meta(name=(1,))
+        assert list(join.put("a", message)) == []
 
 
 def test_within_pairs_by_time_and_drops_what_is_too_old() -> None:
