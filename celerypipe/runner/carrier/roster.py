@@ -178,14 +178,16 @@ class Roster:
             self.course.say(str(finding))
 
     def _nobody(self, client: Client, warp: Warp) -> None:
-        queue = warp.queue
+        queue, fails = warp.queue, warp.limits.on_no_worker == "fail"
+        flights = [flight for flight in list(warp.flights.values()) if flight.sent_at] if fails else []
+        if not flights if fails else queue in self._said:
+            return  # where else workers are is not asked for at each look
         missing = fitness.missing(warp.node, self._presences, elsewhere(client, queue))
-        if queue not in self._said and warp.limits.on_no_worker != "fail":
+        if not fails:
             self._said.add(queue)
             self.course.say(str(missing))
-        if warp.limits.on_no_worker == "fail":
+        else:
             text = f"{missing.text}; start one where it shall run: {missing.mend}"
-            flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
             mailbox = Mailbox(self.course.run_id, warp.name, names=client.names)
             if warp.retained is not None:
                 warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are
