@@ -3,6 +3,8 @@
 ======================================  ===========================================================================
 ``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://``, ``unix:///path/to.sock?db=0`` or
                                         ``sentinel://host:26379,host:26379/master/0``; else ``CELERY_BROKER_URL``
+``CELERYPIPE_NAMESPACE``                the name of a project that shares its Redis with others, and sees nothing of
+                                        theirs; letters, digits, ``-``, ``_`` and ``.`` (``celerypipe``)
 ``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
 ``CELERYPIPE_ALLOW``                    folders that pipeline files, and pipelines sent to a worker here, may read and
                                         write besides their own, separated by ``:``
@@ -25,12 +27,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
 from celerypipe.redis.address import Address
+from celerypipe.redis.namespace import DEFAULT, namespace
+from celerypipe.redis.namespace import VARIABLE as NAMESPACE_VARIABLE
 from celerypipe.redis.secret import hidden
 from celerypipe.redis.signing import VARIABLE, Keyring
 from celerypipe.redis.url import DEFAULT_ADDRESS, SCHEMES, read_address
@@ -50,11 +54,15 @@ REDIS_VARIABLE, BROKER_VARIABLE = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """Where Redis is, and who said so; ``unheard``: what others said that does not count, a sentence each."""
+    """Where Redis is, and who said so; ``unheard``: what others said that does not count, a sentence each.
+
+    ``namespace``: whose keys and queues are meant there; it is that of ``address``, too.
+    """
 
     address: Address | None = None
     said_by: str = ""
     unheard: tuple[str, ...] = ()
+    namespace: str = DEFAULT
 
     @classmethod
     def find(
@@ -79,16 +87,18 @@ class RedisSettings:
                 unheard.append(
                     f"{name} names another Redis, {hidden(text)}: it is not heard, {found.said_by} comes first"
                 )
-        return cls(found.address, found.said_by, tuple(unheard))
+        space = namespace(environment.get(NAMESPACE_VARIABLE))
+        return cls(found.address and replace(found.address, namespace=space), found.said_by, tuple(unheard), space)
 
     @property
     def or_default(self) -> Address:
         """Where it is, or where it usually is."""
-        return self.address or DEFAULT_ADDRESS
+        return self.address or replace(DEFAULT_ADDRESS, namespace=self.namespace)
 
     def __str__(self) -> str:
         by = f"named by {self.said_by}" if self.address is not None else "since nothing names another one"
-        return f"Redis: {self.or_default}, {by}"
+        where = "" if self.namespace == DEFAULT else f", namespace {self.namespace!r}"
+        return f"Redis: {self.or_default}, {by}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +112,20 @@ class CacheSettings:
     bytes: int = CACHE_BYTES
     url: str | None = field(default=None, repr=False)
     enabled: bool = True
+    namespace: str = DEFAULT
 
     @property
     def redis(self) -> Address | None:
         """The Redis of its own, if it has one."""
-        return read_address(self.url) if self.url and _scheme(self.url) in SCHEMES else None
+        is_redis = self.url and _scheme(self.url) in SCHEMES
+        return replace(read_address(self.url), namespace=self.namespace) if self.url and is_redis else None
+
+    @property
+    def beside(self) -> str:
+        """Where results are kept besides, each namespace in a folder of its own; empty: nowhere."""
+        if not self.url or self.redis is not None:
+            return ""
+        return self.url if self.namespace == DEFAULT else f"{self.url.rstrip('/')}/{self.namespace}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +148,17 @@ class Settings:
         plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
         configs = path_of(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
-        keyring = Keyring.parse(environment.get(VARIABLE, ""))
+        found = RedisSettings.find(None, environment)
+        keyring = Keyring.parse(environment.get(VARIABLE, ""), found.namespace)
         cache_url = environment.get("CELERYPIPE_CACHE_URL")
         cache = CacheSettings(
             _bytes("CELERYPIPE_CACHE_BYTES", environment, CACHE_BYTES),
             _cache_url(cache_url) if cache_url else None,
             _yes("CELERYPIPE_CACHE", environment),
+            found.namespace,
         )
         files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
-        found = RedisSettings.find(None, environment)
         return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
 
 

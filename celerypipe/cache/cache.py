@@ -64,7 +64,7 @@ class ResultCache:
     ) -> None:
         own = settings.redis
         self._address = (own or address) if settings.enabled else None
-        self._tier_url = (settings.url or "") if settings.enabled and own is None else ""
+        self._tier_url = settings.beside if settings.enabled else ""
         self._settings = settings
         self._keyring = keyring
         self._say = say

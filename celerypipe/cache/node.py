@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from celerypipe.cache.asked import Asked, Asker
@@ -23,6 +25,8 @@ from celerypipe.redis.signing import Keyring
 
 #: What is said of a dead letter that nobody ran.
 KNOWN = "the result cache had this failure; nothing was run"
+#: How many results of a worker that nobody has looked at wait for that, and for how many seconds each.
+EARLY, UNSEEN = 64, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class NodeCache:
         policy = node.cache
         assert policy is not None  # noqa: S101  # whoever makes it looked
         self.name = node.name
+        self.queue = node.queue
         self.mark = node.mark
         self.policy = policy
         self.refresh = node.name in use.refresh
@@ -195,6 +200,8 @@ class WarpedNodeCache(NodeCache):
         self._told: Sequence[Schema] = ()
         #: What each worker would ask, by what tells it from others in the names of its activations.
         self._askers: dict[str, Asker | None] = {}
+        #: Results of workers that were not looked at yet: since when, of whom, and what keeps each or not.
+        self._early: deque[tuple[float, str, Callable[[], None]]] = deque()
 
     def open(self, results: ResultCache) -> None:
         """Use this cache from now on; of a node that is made while the run goes on, once its workers were looked at."""
@@ -206,12 +213,38 @@ class WarpedNodeCache(NodeCache):
         """These workers serve its queue now; False: the same as before. No workers: :meth:`recall` is next."""
         ids = frozenset(worker["id"] for worker in workers)
         if ids == self._known or self._runs_here:
+            self._decide()
             return False
         self._known = ids
         told = [self._told_by(worker) for worker in workers if self.mark in worker["marks"]]
         if workers:
             self._tell([each for each in told if each is not None] if all(told) else [])
+        self._decide()
         return True
+
+    def keep(
+        self, claim: Claim, asked: Asked, outputs: Sequence[Message], parent: Message, *, seconds: float, by: str = ""
+    ) -> None:
+        """The same; a worker that came a moment ago may answer before anybody looked at it, so that has to wait."""
+        decide = partial(super().keep, claim, asked, outputs, parent, seconds=seconds, by=by)
+        life = Holder.read(by).process.life if by else ""
+        if by and life not in self._askers and len(self._early) < EARLY:
+            self._early.append((time.monotonic(), life, decide))
+        else:
+            decide()
+
+    @property
+    def is_early(self) -> bool:
+        """Do results wait for somebody to look at the worker that they came from?"""
+        return bool(self._early)
+
+    def _decide(self) -> None:
+        for _ in range(len(self._early)):
+            since, life, decide = early = self._early.popleft()
+            if life in self._askers or time.monotonic() - since > UNSEEN:
+                decide()
+            else:
+                self._early.append(early)
 
     def _told_by(self, worker: Presence) -> Schema | None:
         schema: Schema = worker["marks"][self.mark]

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ from redis import ConnectionError, Redis, TimeoutError
 
 from celerypipe.celery.refused import keep_apart
 from celerypipe.redis.address import Address, credentials, place
+from celerypipe.redis.keys import Names
 from celerypipe.redis.secret import hidden
 from celerypipe.redis.sentinel import asking
 
@@ -45,6 +46,26 @@ class Popper(Redis):
         if command_name == "BRPOP":
             self.popped = (answer[0], answer[1]) if answer else None
         return answer
+
+
+class NamespacePipeline(redis.PrefixedRedisPipeline):
+    """Commands together, in a namespace. kombu asks without it whether a queue is there."""
+
+    PREFIXED_SIMPLE_COMMANDS = [*redis.PrefixedRedisPipeline.PREFIXED_SIMPLE_COMMANDS, "EXISTS"]  # noqa: RUF012  # kombu declares it so
+
+
+class NamespacePopper(Popper, redis.PrefixedStrictRedis):
+    """The same in a namespace; what it popped it knows by the queue's own name."""
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        """Return commands to be sent together."""
+        return NamespacePipeline(  # type: ignore[no-untyped-call]  # kombu's
+            self.connection_pool,
+            self.response_callbacks,
+            transaction,
+            shard_hint,
+            global_keyprefix=self.global_keyprefix,
+        )
 
 
 class QoS(redis.QoS):
@@ -74,6 +95,8 @@ class Channel(redis.Channel):
     QoS = QoS
 
     def _get_client(self) -> Any:
+        if self.global_keyprefix:
+            return partial(NamespacePopper, global_keyprefix=self.global_keyprefix)
         found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
         return Popper if found is Redis else found
 
@@ -91,7 +114,9 @@ class Channel(redis.Channel):
             self.client.popped = None
 
     def _refuse(self, queue: bytes, item: bytes, error: BaseException) -> None:
-        keep_apart(self._kept_client, queue.decode(errors="replace"), item, error)
+        name = queue.decode(errors="replace")
+        plain: Any = Redis(connection_pool=self.pool)
+        keep_apart(plain, Names.of_broker(self.global_keyprefix).refused(name), name, item, error)
         with suppress(*Malformed):
             tag = json.loads(item)["properties"]["delivery_tag"]
             if tag in self.qos._delivered:  # it would come again in an hour
@@ -179,6 +204,8 @@ def kombu_form(address: Address) -> dict[str, Any]:
         url = replace(address, tls=None).url
         if address.tls is not None:  # kombu encrypts nothing unless it is told how
             url, tls = f"rediss{url.removeprefix('redis')}", address.tls.options()
+    if prefix := address.names.broker:
+        options["global_keyprefix"] = prefix
     return {"url": url, "ssl": tls, "transport_options": options}
 
 

@@ -20,9 +20,8 @@ KEEP_BYTES = 1024 * 1024
 SHOW_BYTES = 120
 
 
-def keep_apart(client: Any, queue: str, item: bytes, why: BaseException) -> None:
-    """Say once what came and why it is no task, and keep it; ``client``: redis-py's."""
-    where = keys.USUAL.refused(queue)
+def keep_apart(client: Any, where: str, queue: str, item: bytes, why: BaseException) -> None:
+    """Say once what came and why it is no task, and keep it in the list ``where``; ``client``: redis-py's."""
     logger.error(
         "queue %r: an item of %d bytes is no task (%s: %s) and is kept in the list %s; it begins with %r",
         queue,

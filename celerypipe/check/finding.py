@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,7 +42,8 @@ class Scene:
     ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
     seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
     their way at one time. ``declared``: node → version of its class here, for nodes whose class is here; ``codes``:
-    node → its code by its source here, as far as that is known. ``keyring``:
+    node → its code by its source here, as far as that is known. ``elsewhere``: queue without a worker → namespaces in
+    which there are some. ``keyring``:
     what the run signs with.
     """
 
@@ -55,6 +56,7 @@ class Scene:
     budget: int
     declared: Mapping[str, str] = field(default_factory=dict)
     codes: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
     keyring: Keyring | None = None
 
     def workers_of(self, queue: str) -> list[Presence]:

@@ -21,7 +21,7 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
-from celerypipe.mailbox.presence import foreign, read_presences
+from celerypipe.mailbox.presence import elsewhere, foreign, read_presences
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
@@ -42,7 +42,9 @@ def look(
     info = _info(client)
     workers = () if info.get("loading") else tuple(read_presences(client))
     codes = {node.name: code_here(node, catalogue) for node in pipeline.warped}
-    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, keyring)
+    missed = {node.queue for node in pipeline.warped} - {queue for worker in workers for queue in worker["queues"]}
+    others = {} if info.get("loading") else {queue: elsewhere(client, queue) for queue in missed}
+    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, others, keyring)
 
 
 def inspect(scene: Scene) -> list[Finding]:
@@ -75,7 +77,7 @@ def _of_workers(scene: Scene) -> Iterator[Finding]:
             yield from findings(node, ours, scene.declared.get(node.name), scene.pipeline.nodes)
             yield from code_findings(node, ours, scene.codes.get(node.name, ""))
         elif not workers:
-            yield missing(node, scene.workers)
+            yield missing(node, scene.workers, scene.elsewhere.get(node.queue, ()))
 
 
 def _of_strangers(scene: Scene) -> Iterator[Finding]:

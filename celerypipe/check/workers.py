@@ -26,13 +26,20 @@ SOURCE = "source "
 Workers = Sequence[Presence]
 
 
-def missing(node: NodeDefinition, live: Iterable[Presence]) -> Finding:
-    """Say that no live worker serves a node's queue; ``live``: all workers that live, for the nearest name."""
+def missing(node: NodeDefinition, live: Iterable[Presence], elsewhere: Sequence[str] = ()) -> Finding:
+    """Say that no live worker serves a node's queue; ``live``: all workers that live, for the nearest name.
+
+    ``elsewhere``: other namespaces in which workers serve a queue of that name.
+    """
     limits = node.warp_configuration
     names = sorted({name for worker in live for name in worker["queues"]})
     near = difflib.get_close_matches(node.queue, names, n=1, cutoff=0.0)
     text = f"no live worker serves queue {node.queue!r}"
     text += f" (nearest live queue: {near[0]!r})" if near else ""
+    if elsewhere:
+        where = " and ".join(map(repr, elsewhere))
+        text += f" in this namespace; workers of queue {node.queue!r} are in namespace {where}: "
+        text += f"CELERYPIPE_NAMESPACE={elsewhere[0]}, where the run is started, reaches them"
     command = f"celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
     if limits.on_no_worker == "local":
         return Finding("note", "worker", "workers", f"{text}; it will run here", command)
@@ -63,7 +70,7 @@ def code_findings(node: NodeDefinition, workers: Workers, here: str) -> list[Fin
     place, mark = f"node {node.name!r}", node.mark
     codes = {named(worker): str(worker["marks"].get(mark, {}).get("code", "")) for worker in workers}
     codes = {name: code for name, code in codes.items() if code.startswith(SOURCE)}
-    cure = "with this code"
+    cure = "with this code, or give each project a CELERYPIPE_NAMESPACE of its own"
     if here.startswith(SOURCE):
         why = f"has other code of {mark} than this machine: it was started before an edit, or with another project"
         others = [name for name, code in codes.items() if code != here]

@@ -27,6 +27,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import Client, Trouble, connect
+from celerypipe.settings import RedisSettings
 
 #: Deaths at boot, one after the other, after which a worker is given up while nobody waits for it yet.
 BOOT_DEATHS = 5
@@ -102,7 +103,9 @@ class Supervisor:
         logs.mkdir(parents=True, exist_ok=True)
         self.redis = Resident("redis", self.folder / "redis.log")
         self.workers = [Resident(queue, logs / f"worker-{queue}.log") for queue in plan.queues]
-        self.client: Client = connect(self.url, name="celerypipe-supervisor", timeout=2.0)
+        self.client: Client = connect(
+            RedisSettings.find(self.url).or_default, name="celerypipe-supervisor", timeout=2.0
+        )
         self.out_of_memory = OutOfMemory()
         self.ready = False
         self.stopped = False

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
+import redis
 
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.holder import Process
@@ -19,6 +21,8 @@ from celerypipe.mailbox.liveness import is_named
 from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.keys import USUAL, Names
+from celerypipe.redis.namespace import DEFAULT, is_namespace, name_in, named
 from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
@@ -77,18 +81,28 @@ class PresenceShape(msgspec.Struct):
     clock: float = 0.0
 
 
-def read_presences(client: Client) -> list[Presence]:
-    """Return what every live worker says of itself: those whose process is named by their heartbeat."""
-    names = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.workers, 0, -1)]
-    if not names:
+def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
+    """Return what every live worker says of itself: those whose process is named by their heartbeat.
+
+    Of another protocol those that said so lately: how they beat is not known here. ``called``: the keys of another
+    namespace than the client's.
+    """
+    called = called or client.names
+    listed, clock = accepted(client.together(("ZRANGE", called.workers, 0, -1, "WITHSCORES"), ("TIME",)))
+    if not listed:
         return []
+    names, lately = [name.decode(errors="replace") for name in listed[::2]], int(clock[0]) - keys.FOREIGN_TTL
     processes = [Process.read(name) for name in names]
-    beats = [client.names.heartbeat(process.host, process.life) for process in processes]
-    found = client.call("MGET", *map(client.names.presence, names), *beats)
+    beats = [called.heartbeat(process.host, process.life) for process in processes]
+    found = client.call("MGET", *map(called.presence, names), *beats)
     return [
         record
-        for process, text, beat in zip(processes, found[: len(names)], found[len(names) :], strict=True)
-        if text is not None and is_named(process, beat) and (record := _record(text)) is not None
+        for process, said, text, beat in zip(
+            processes, listed[1::2], found[: len(names)], found[len(names) :], strict=True
+        )
+        if text is not None
+        and (record := _record(text)) is not None
+        and (is_named(process, beat) or (float(said) > lately * 1000 and foreign(record)))
     ]
 
 
@@ -131,6 +145,27 @@ def write_presence(client: Client, record: Presence) -> None:
         together.zremrangebyscore(workers, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
         together.expire(workers, 10 * keys.PRESENCE_TTL)
         together.execute()
+
+    if client.names != USUAL:
+        with suppress(redis.exceptions.NoPermissionError):  # a user of this namespace alone
+            client.zadd(keys.NAMESPACES, {name_in(client.names): now})
+            client.expire(keys.NAMESPACES, 10 * keys.PRESENCE_TTL)
+
+
+def elsewhere(client: Client, queue: str) -> list[str]:
+    """Return the other namespaces of this Redis in which live workers serve a queue of that name."""
+    try:
+        since = int((client.now() - keys.PRESENCE_TTL) * 1000)
+        told: Any = client.zrangebyscore(keys.NAMESPACES, since, "+inf")
+        spaces = sorted({DEFAULT, *(name.decode(errors="replace") for name in told)})
+        found = [(space, named(space)) for space in spaces if is_namespace(space)]
+        return [
+            space
+            for space, names in found
+            if names != client.names and any(queue in each["queues"] for each in read_presences(client, names))
+        ]
+    except redis.exceptions.NoPermissionError:  # a user of one namespace alone
+        return []
 
 
 def removing_presence(names: keys.Names, worker_id: str) -> list[Command]:

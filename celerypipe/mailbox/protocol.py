@@ -1,11 +1,11 @@
 """Which protocol is spoken: the number of what stands in Redis between runners and workers, and who understands whom.
 
 Whoever changes entries, records, scripts or names of keys so that the other side would not understand it raises the
-number. Four things never change, whatever the number, so that each version can tell any other one that it does not
+number. Three things never change, whatever the number, so that each version can tell any other one that it does not
 understand it; ``protocol`` in them is the number that is spoken, and the oldest one that is understood:
 
-* a presence (:mod:`celerypipe.mailbox.presence`) is JSON with ``id``, ``host``, ``pid``, ``queues`` and ``protocol``;
-* a heartbeat (:mod:`celerypipe.mailbox.liveness`) is a key that names the processes of a worker, a blank on each side;
+* a presence (:mod:`celerypipe.mailbox.presence`) is JSON with ``id``, ``host``, ``pid``, ``queues`` and ``protocol``,
+  and stands in the set of workers with Redis' time in milliseconds, said anew every few seconds;
 * the arguments of a task (:mod:`celerypipe.mailbox.bell`) begin with ``protocol``, the run and the node;
 * a worker declines a task by an entry in the run's reply stream: one field ``declined``, its value JSON.
 """

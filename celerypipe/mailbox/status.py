@@ -133,7 +133,7 @@ def read_status(client: Client) -> Status:
     runs, nodes = read_runs(client, now)
     mailboxes, busy = _read_mailboxes(client, nodes, workers, now)
     names = sorted({name for worker in workers for name in worker["queues"]} | {each.queue for each in mailboxes})
-    tasks = client.together(*[("LLEN", name) for name in names]) if names else []
+    tasks = client.together(*[("LLEN", client.names.queue(name)) for name in names]) if names else []
     queues = tuple(
         _queue(name, 0 if isinstance(count, Exception) else count, mailboxes, workers)
         for name, count in zip(names, tasks, strict=True)

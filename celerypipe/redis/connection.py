@@ -30,13 +30,11 @@ logger = logging.getLogger(__name__)
 
 #: What redis-py raises when the server is away, frozen, loading or refusing: worth another try later.
 Trouble = (redis.ConnectionError, redis.TimeoutError, redis.BusyLoadingError, OSError)
-
 #: The same, and a server that answers with an error: nothing was done, whatever the reason.
 Broken = (*Trouble, redis.ResponseError)
 
 #: Seconds a call may take before the connection counts as broken; blocking reads add their own.
 CALL_TIMEOUT = 10.0
-
 
 #: Arguments above this size are written where they lie; below, copying them into one write costs less.
 COPY_BELOW = 16 * 1024
@@ -49,7 +47,6 @@ WRITE_SIZE = 256 * 1024
 
 #: A command and its arguments; one that is a list stands for its parts, one after the other.
 Command = Sequence[Any]
-
 T = TypeVar("T")
 
 

@@ -1,6 +1,7 @@
 """Every Redis key name and how long each lives.
 
 All of celerypipe's keys begin with ``celerypipe:`` and have a TTL; Celery's own (queue lists, ``_kombu.*``) do not.
+In another namespace than the usual one both begin with ``celerypipe@<namespace>:``.
 TTLs are milliseconds unless a name says otherwise.
 """
 
@@ -36,6 +37,8 @@ DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.
 PRESENCE_TTL = 600
 PRESENCE_REFRESH = 2
+#: How long the word of a worker of another protocol counts, in seconds: it is in no heartbeat that can be read here.
+FOREIGN_TTL = 15
 #: How long items of a queue that were no task are kept, in seconds, and how many of them.
 REFUSED_TTL = 7 * 24 * 3600
 REFUSED_MOST = 100
@@ -147,6 +150,20 @@ class Names:
         """A worker's own key."""
         return f"{self.prefix}:worker:{worker_id}"
 
+    @property
+    def broker(self) -> str:
+        """What the names of all that Celery has begin with, its channels too; in the usual namespace they are bare."""
+        return "" if self == USUAL else f"{self.prefix}:celery:"
+
+    @classmethod
+    def of_broker(cls, broker: str) -> Names:
+        """Return the names of the namespace in which those of Celery begin so."""
+        return cls(broker.partition(":")[0]) if broker else USUAL
+
+    def queue(self, name: str) -> str:
+        """The list of a queue, which is Celery's."""
+        return f"{self.broker}{name}"
+
     def refused(self, queue: str) -> str:
         """Items from a queue's list that were no task, the newest first."""
         return f"{self.prefix}:refused:{queue}"
@@ -206,5 +223,8 @@ class Names:
         return f"{self.prefix}:cache:schema:{mark}"
 
 
+#: Sorted set of the namespaces besides the usual one that workers live in; the score is Redis' time in milliseconds
+#: when one said so last. It is in none of them, so that who finds no worker can say where some are.
+NAMESPACES = "celerypipe:namespaces"
 #: Those of who says nothing about namespaces.
 USUAL = Names()

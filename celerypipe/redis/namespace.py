@@ -18,16 +18,26 @@ DEFAULT = "celerypipe"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
+def is_namespace(text: str) -> bool:
+    """Could somebody have that as a namespace?"""
+    return _NAME.fullmatch(text) is not None
+
+
 def namespace(text: str | None) -> str:
     """Return the namespace that the environment says; :class:`ConfigError` if that is no name of one."""
     if not text:
         return DEFAULT
-    if not _NAME.fullmatch(text):
+    if not is_namespace(text):
         raise ConfigError(
             f"{VARIABLE}: {text!r} is no namespace; write a name such as team-a: at most 64 letters (a to z, A to Z), "
             "digits, '-', '_' and '.', the first one a letter or a digit"
         )
     return text
+
+
+def name_in(names: Names) -> str:
+    """Return the namespace whose keys are called so."""
+    return names.prefix.partition("@")[2] or DEFAULT
 
 
 def named(name: str) -> Names:

@@ -1,8 +1,8 @@
 """Signatures: who has no key of ``CELERYPIPE_KEYS`` writes, alters or moves nothing on its way without being noticed.
 
-A signature binds bytes to a place: what kind of thing they are, in which run, of which node. The number and the try of
-a message are among its bytes. It is keyed BLAKE2b, whose state after the place is kept: a short message costs half a
-microsecond. Large bytes that lie apart have a digest, and what is signed holds that.
+A signature binds bytes to a place: what kind of thing they are, in which namespace and run, of which node. The number
+and the try of a message are among its bytes. It is keyed BLAKE2b, whose state after the place is kept: a short message
+costs half a microsecond. Large bytes that lie apart have a digest, and what is signed holds that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celerypipe.errors import BadSignature, ConfigError
+from celerypipe.redis.namespace import DEFAULT
 
 #: Bytes of a signature, which stands behind what it signs.
 SIGNATURE = 16
@@ -107,20 +108,23 @@ class Refusals:
 class Keyring:
     """The keys of a runner or a worker: the first one signs, all of them verify, so that keys can be exchanged.
 
+    What is signed in one namespace is not in another one.
+
     ``ids`` names them without giving them away. It is never shown with its keys.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], namespace: str = DEFAULT) -> None:
         # As many bytes as the hash takes, whatever the length of the key.
         derived = [hashlib.blake2b(key, person=b"celerypipe key").digest() for key in keys]
-        self._root = Signer([hashlib.blake2b(key=key, digest_size=SIGNATURE) for key in derived])
+        bare = Signer([hashlib.blake2b(key=key, digest_size=SIGNATURE) for key in derived])
+        self._root = bare if namespace == DEFAULT else bare.within("namespace", namespace)
         self.ids = [hashlib.blake2b(b"id", key=key, digest_size=4).hexdigest() for key in derived]
         self.refusals = Refusals()
         #: The signer of a kind of thing in a run and node.
         self.signer = functools.lru_cache(_SIGNERS)(self._root.within)
 
     @classmethod
-    def parse(cls, text: str) -> Keyring | None:
+    def parse(cls, text: str, namespace: str = DEFAULT) -> Keyring | None:
         """Read keys separated by commas; None if there are none. A :class:`ConfigError` does not show them."""
         if not text.strip():
             return None
@@ -130,7 +134,7 @@ class Keyring:
                 which = f"key {number} of {len(keys)}" if len(keys) > 1 else "the key"
                 has = f"has {len(key)} bytes" if key else "is empty"
                 raise ConfigError(f"{VARIABLE}: {which} {has}; each needs at least {SHORTEST}, {_MAKE_ONE}")
-        return cls(keys)
+        return cls(keys, namespace)
 
     def of_bell(self, mark: str, bell: Sequence[Any]) -> Signer:
         """Return the signer of a task of that mark with these arguments; it signs nothing but its place."""

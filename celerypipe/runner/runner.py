@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from celerypipe.cache.node import CacheUse
@@ -256,7 +257,7 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         for text in settings.redis.unheard:
             runner.on_event(text)
     return Provisions(
-        redis=runner.redis or settings.redis.address,
+        redis=replace(runner.redis, namespace=settings.redis.namespace) if runner.redis else settings.redis.address,
         local=runner.local,
         budget=runner.byte_budget,
         shared_memory=settings.shared_memory if runner.shared_memory is None else runner.shared_memory,

@@ -187,7 +187,8 @@ def worker_settings(queues: Sequence[str], leader: WorkerConfig, transport: Mapp
     """
     shown = "-".join(queues).replace("%", "%%")
     line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
-    options = {**transport, **leader.settings.get("broker_transport_options", {})}
+    own = leader.settings.get("broker_transport_options", {})
+    options = {**transport, **own}
     # Redis takes only these letters for it.
     options["client_name"] = re.sub(r"[^!-~]", "_", f"celerypipe-worker-{'-'.join(queues)}")
     lines = {"worker_log_format": line, "worker_task_log_format": line}

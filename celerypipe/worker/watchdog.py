@@ -94,7 +94,7 @@ class Watchdog:
         names = list(self.worker.app.amqp.queues.consume_from)
         with client.pipeline(transaction=False) as together:
             for name in names:
-                together.llen(name)
+                together.llen(client.names.queue(name))
             return any(together.execute())
 
     def leave(self, through: Callable[[], bool]) -> None:

@@ -15,10 +15,11 @@ import pytest
 import redis
 
 import celerypipe
-from celerypipe import ConfigError, Message, Runner
+from celerypipe import ConfigError, Message, NoWorker, Runner
 from celerypipe.redis.connection import Client, connect
 from tests.nodes import called, remote
 from tests.runs.pipelines import warped
+from tests.runs.reading import results
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.flower import running_flower
@@ -44,7 +45,8 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(private_redis: RedisServer) -> Iterator[Guarded]:
+def guarded(private_redis: RedisServer, request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """``param``: a namespace whose users these are, as docs/security.md says it."""
     admin = connect(private_redis.url)
     admin.ping()
     admin.execute_command("ACL", "LOG", "RESET")
@@ -52,6 +54,9 @@ def guarded(private_redis: RedisServer) -> Iterator[Guarded]:
         _, name, *rules = line.replace("~QUEUE", "~remote ~calls").split()
         password = PASSWORDS.get(name, "").replace("%21", "!")
         rules = [f">{password}" if rule.startswith(">") else rule for rule in rules]
+        if namespace := getattr(request, "param", ""):
+            channels = [f"&celerypipe@{namespace}:celery:{rule[1:]}" for rule in rules if rule[0] == "&"]
+            rules = [*(rule for rule in rules if rule[0] not in "~&"), f"~celerypipe@{namespace}:*", *channels]
         admin.execute_command("ACL", "SETUSER", name, *(rules if name != "default" else [">4dm1n"]))
     guard = Guarded(private_redis, admin)
     yield guard
@@ -93,6 +98,30 @@ def worker(guarded: Guarded, start_worker: StartWorker) -> RunningWorker:
     found = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False)
     found.wait_for_text("ready.")
     return found
+
+
+@pytest.mark.parametrize("guarded", ["team-a"], indirect=True)
+def test_the_users_of_a_namespace_do_with_what_begins_with_its_name(
+    guarded: Guarded, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERYPIPE_NAMESPACE", "team-a")
+    worker = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False)
+    worker.wait_for_text("ready.")
+    url, pipeline = guarded.url("runner"), warped("passthrough_identity", "remote")
+    assert results(Runner(url), pipeline, range(50)) == list(range(50))
+    with pytest.raises(NoWorker, match="no live worker serves queue 'elsewhere'"):
+        results(Runner(url), warped("x", "elsewhere", limits={"on_no_worker": "fail"}), [1])
+    asked = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", "ping", "--timeout", "3"],
+        cwd=ROOT,
+        env=environment(guarded, "dashboard"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert f"remote.{worker.process.pid}@" in asked.stdout, asked
+    beyond = [each for each in refused(guarded) if "celerypipe:namespaces" not in each]
+    assert beyond == []
 
 
 @pytest.mark.timeout(120)

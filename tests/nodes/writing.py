@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from celerypipe import Message, Proc, Source, node
+from celerypipe import Message, Proc, Readings, Source, node
 
 #: What a worker of these nodes has in its configuration.
 CONFIG = 'imports = ["tests.nodes.writing"]\n'
@@ -162,6 +162,33 @@ class Refilling(Source):
             frame[:] = notes[0] = number
             yield Message(frame, meta={"notes": notes})
         frame[:] = notes[0] = -1
+
+
+def _with_address(array: NDArray[Any]) -> Message:
+    return Message(array, meta={"address": array.ctypes.data})
+
+
+class Fresh(Source):
+    """Sends arrays that it does not keep, with where they lie; ``apart``: as readings."""
+
+    def __init__(self, count: int, apart: bool = False) -> None:
+        self.count = count
+        self.apart = apart
+
+    def messages(self) -> Iterator[Message]:
+        sizes = [1000 + number for number in range(self.count)]
+        return Readings(self.make, sizes) if self.apart else map(self.make, sizes)
+
+    def make(self, size: int) -> Message:
+        return _with_address(np.zeros(size))
+
+
+class FreshEach(Proc):
+    """Says whether an array lies where it was made, and sends a new one."""
+
+    def update(self, message: Message) -> Message:
+        there = message.payload.ctypes.data == message.meta["address"]
+        return _with_address(message.payload + 1).with_meta(there=[*message.meta.get("there", ()), there])
 
 
 class Tally(Proc):

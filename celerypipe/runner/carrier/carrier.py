@@ -73,7 +73,7 @@ class RedisCarrier:
         self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
-        self._closing = False
+        self._open = self._closing = False
         self._told: set[type[BaseException]] = set()
         self._client: Client = connect(address, name="celerypipe-post")
         doubts = Doubts(course, keyring, self.warps)
@@ -106,7 +106,7 @@ class RedisCarrier:
                 self.course.say(str(finding))
 
     def open(self, warps: Iterable[Warp], records: Mapping[str, Record]) -> None:
-        """Make the run's keys, look who is there. Raises :class:`RedisUnavailable`."""
+        """Make the run's keys, look who is there; again for further warps. Raises :class:`RedisUnavailable`."""
         for warp in warps:
             self.warps[warp.name] = warp
             warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
@@ -117,7 +117,9 @@ class RedisCarrier:
             self._share()
             self.holdings.make(self._client)
             self._watch_states()
-        self._heartbeat.start()
+        if not self._open:
+            self._open = True
+            self._heartbeat.start()
 
     def start(self) -> None:
         """Start both threads."""

@@ -14,7 +14,7 @@ from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, read_presences, stranger
+from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
@@ -181,14 +181,16 @@ class Roster:
             self.course.say(str(finding))
 
     def _nobody(self, client: Client, warp: Warp) -> None:
-        queue = warp.queue
-        missing = fitness.missing(warp.node, self._presences)
-        if queue not in self._said and warp.limits.on_no_worker != "fail":
+        queue, fails = warp.queue, warp.limits.on_no_worker == "fail"
+        flights = [flight for flight in list(warp.flights.values()) if flight.sent_at] if fails else []
+        if not flights if fails else queue in self._said:
+            return  # where else workers are is not asked for at each look
+        missing = fitness.missing(warp.node, self._presences, elsewhere(client, queue))
+        if not fails:
             self._said.add(queue)
             self.course.say(str(missing))
-        if warp.limits.on_no_worker == "fail":
+        else:
             text = f"{missing.text}; start one where it shall run: {missing.mend}"
-            flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
             mailbox = Mailbox(self.course.run_id, warp.name, names=client.names)
             if warp.retained is not None:
                 warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are

@@ -148,7 +148,7 @@ class Whereabouts:
             return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
         ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)
         if pending is None:
-            tasks: Any = self._client.llen(warp.queue)
+            tasks: Any = self._client.llen(self._client.names.queue(warp.queue))
             behind = f" behind {ahead} messages" if ahead else (f" behind {tasks} tasks" if tasks else "")
             return f"{spent:.1f} s waiting{behind} on {warp.queue!r}"
         consumer, seconds = pending

@@ -15,8 +15,8 @@ from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.node import NodeCache, WarpedNodeCache
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import schemas
-from celerypipe.mailbox.presence import Presence
-from celerypipe.redis.connection import Client
+from celerypipe.mailbox.presence import Presence, read_presences
+from celerypipe.redis.connection import Broken, Client, connect
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
 
@@ -131,4 +131,14 @@ class RunCache:
         """The run is over, and so are its claims: write what is still to be written."""
         self._unknown.put(None)
         if self._results is not None:
+            self._look_once_more()
             self._results.close()
+
+    def _look_once_more(self) -> None:
+        """Look at a worker that came in the last second, which may have computed what is not kept yet."""
+        early = [node for node in self._warped.values() if node.is_early]
+        if early and self._provisions.redis is not None:
+            with suppress(*Broken), connect(self._provisions.redis) as client:
+                workers = read_presences(client)
+                for node in early:
+                    node.see([worker for worker in workers if node.queue in worker["queues"]])

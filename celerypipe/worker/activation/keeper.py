@@ -87,7 +87,7 @@ class Lease:
 
     def others_wait(self, client: Client) -> bool:
         """Do the queues of its worker have tasks that this slot could take?"""
-        return any(client.together(*[("LLEN", queue) for queue in self.queues]))
+        return any(client.together(*[("LLEN", client.names.queue(queue)) for queue in self.queues]))
 
     @property
     def at_work(self) -> str:

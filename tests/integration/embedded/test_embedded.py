@@ -24,7 +24,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
-from tests.servers import ROOT, eventually
+from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.processes import alive, descendants
 
 NODES = """
@@ -148,7 +148,12 @@ def test_a_worker_that_is_killed_comes_back_and_so_does_redis(here: Any) -> None
         eventually(another, "a second worker")
         with connect(url) as client:
             death = client.get(keys.USUAL.death(first["id"]))
-            assert json.loads(death or "{}") == {"status": -signal.SIGKILL, "worker": "heavy", "short": False}
+            assert json.loads(death or "{}") == {
+                "status": -signal.SIGKILL,
+                "worker": "heavy",
+                "short": False,
+                "told": False,
+            }
             server = client.info("server")["process_id"]
         os.kill(server, signal.SIGKILL)
         eventually(lambda: not alive(server))
@@ -272,7 +277,7 @@ def test_a_forked_child_neither_ends_it_nor_keeps_it() -> None:
         answer, url = process.stdout.readline().split()
         assert answer == "True"
         eventually(lambda: not folder_of(url).exists(), "the end of its supervisor")
-        assert process.poll() == -signal.SIGKILL
+        assert process.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_machine_without_a_redis_server_is_told_what_to_install(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:

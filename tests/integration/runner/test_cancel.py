@@ -145,7 +145,7 @@ def test_the_command_stops_a_run_of_another_process(
     assert f"did you mean '{run.id}'?" in wrong.stderr
     assert f"{run.id} (endless)" in wrong.stderr
     done = celerypipe("cancel", run.id, "--redis", redis_url)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"Redis: {redis_url}, named by --redis\n")
     assert f"run {run.id} (endless) is cancelled\n" in done.stdout
     out, err = process.communicate(timeout=20)
     assert process.returncode == 1, err

@@ -16,6 +16,7 @@ from celerypipe.definition.parts import DeadLetterLimits
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.url import read_address
 from celerypipe.runner.carrier.requests import request_replay, taken_requests
 from celerypipe.runner.folder.letters import DeadLetters
 from tests.nodes import here, remote
@@ -327,8 +328,8 @@ def test_a_run_that_is_going_on_replays_what_it_is_asked_for(
     eventually(lambda: len(names(tmp_path)) == 2 and lines(tmp_path) == [0, 2, 3, 5], "two dead letters")
     run = running.id
     one, four = names(tmp_path)
-    request_replay(redis_url, run, [one, "nobody.pick", four])
-    request_replay(redis_url, run, [one])  # on its way already, or through
+    request_replay(read_address(redis_url), run, [one, "nobody.pick", four])
+    request_replay(read_address(redis_url), run, [one])  # on its way already, or through
     # Results leave in order: what is replayed waits behind the path, and so the letters are still there.
     eventually(lambda: any("no dead letter 'nobody.pick'" in line for line in running.said), "a word about nobody")
     with pytest.raises(ConfigError, match="being replayed already"), store(tmp_path).replaying():
@@ -340,7 +341,7 @@ def test_a_run_that_is_going_on_replays_what_it_is_asked_for(
     (tmp_path / "end").touch()
     assert running.end()["pick"].received == 9
     with pytest.raises(ConfigError, match=f"there is no run '{run}' going on"):
-        request_replay(redis_url, run, [one])
+        request_replay(read_address(redis_url), run, [one])
 
 
 def test_nonsense_that_is_asked_of_a_run_changes_nothing(
@@ -370,7 +371,7 @@ def test_a_letter_for_a_node_that_has_ended_stays(shared_worker: StartWorker, re
     run = running.runner._current
     assert run is not None
     eventually(lambda: run.stations["pick"].finished.is_set(), "the end of pick")
-    request_replay(redis_url, running.id, names(tmp_path))
+    request_replay(read_address(redis_url), running.id, names(tmp_path))
     eventually(lambda: any("pick takes no more" in line for line in running.said), "that it is too late")
     gate.touch()
     assert running.end().status == "done"

@@ -156,6 +156,18 @@ def test_a_source_that_fills_the_same_frame_again_changes_nothing_on_its_way(pla
     assert firsts(m for m in outputs if m.creator == "other") == [number + 1.0 for number in range(50)]
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_nobody_keeps_is_not_copied_between_nodes_here(apart: bool) -> None:
+    source = NodeDefinition(
+        name="source", type="source", mark="tests.nodes.writing.Fresh", configuration={"count": 5, "apart": apart}
+    )
+    row = Place("here", "").row("FreshEach", "FreshEach", "FreshEach")
+    pipeline = Pipeline(name="row", nodes=[source, *row.nodes], links=[("source", "FreshEach0"), *row.links])
+    outputs = list(Runner().stream(pipeline, ()))
+    assert [m.meta["there"] for m in outputs] == [[True] * 3] * 5
+    assert all(m.payload.ctypes.data == m.meta["address"] for m in outputs)
+
+
 def test_what_a_node_remembers_is_its_own(place: Place) -> None:
     """A warm instance begins anew with what it returned right after ``warmup``."""
     for _ in range(2):

@@ -9,6 +9,7 @@ from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
+from celerypipe.redis.url import read_address
 from celerypipe.runner.carrier import bells
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.roster import Roster
@@ -86,7 +87,8 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
 def test_a_bell_is_early_only_when_nobody_can_be_there(private_redis: RedisServer) -> None:
     course = Course("run", folder=None, say=print)
     roster = Roster(course)
-    ours = Bells(course, roster, Whereabouts(private_redis.url, roster), private_redis.url)
+    address = read_address(private_redis.url)
+    ours = Bells(course, roster, Whereabouts(address, roster), address)
     warps = [
         Warp(course, node(name, queue), ours, Downstream())  # type: ignore[arg-type]  # they are not asked to carry anything
         for name, queue in (("there", "woken"), ("beside", "woken"), ("elsewhere", "other"))
