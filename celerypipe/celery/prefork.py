@@ -53,9 +53,8 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
                 # What is interrupted may leave a lock held for good, and something on the way out may wait for it.
                 faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
                 logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
-                Child.idle = (
-                    True  # the pool sends SIGTERM when it hears of this, or the process sleeps for a second more
-                )
+                # When it hears of this end the pool sends SIGTERM: not heard, the process sleeps for a second first.
+                Child.idle = True
                 sys.exit(EX_RECYCLE)  # what waits in its pipe is for the one that replaces it
             Child.idle = True
             try:
