@@ -85,7 +85,8 @@ def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
     table = _table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
     for worker in workers:
         busy = ", ".join(f"{each.node} of {each.run} for {_age(each.seconds)}" for each in worker.busy)
-        facts = str(worker.pid), worker.pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
+        pool = f"{worker.pool}, keeps interrupted processes" if worker.keeps_interrupted else worker.pool
+        facts = str(worker.pid), pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
         _row(table, worker.host, *facts, busy or "-")
     return table
 

@@ -60,6 +60,7 @@ from celerypipe.worker.options import (
     autoscale_option,
     exit_option,
     given,
+    keeps_interrupted,
     limits_of,
     listed,
     refuse,
@@ -130,6 +131,7 @@ class Configured:
     served: Served
     exit_when_stuck: float | None
     autoscale: int
+    keep_interrupted: bool
     #: Seconds that what is at work has once the worker is told to end.
     patience: float
     keyring: Keyring | None
@@ -163,6 +165,7 @@ class Configured:
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)
         autoscale = autoscale_option(options.get("autoscale"))
+        keep = bool(options.get("keep_interrupted")) or configs[0].keep_interrupted
         return cls(
             queues,
             redis,
@@ -170,6 +173,7 @@ class Configured:
             served,
             exit_when_stuck,
             autoscale,
+            keep,
             float(conf.worker_soft_shutdown_timeout),
             settings.keyring,
             process,
@@ -214,6 +218,8 @@ class Settled:
         self.configured = configured
         self.flag = SharedFlag()
         self.shutdown = Shutdown(self.flag)
+        option, written = configured.exit_when_stuck, configured.configs[0].exit_when_stuck
+        keep = configured.keep_interrupted
         self.worker = Worker(
             redis=configured.redis.or_default,
             queues=configured.queues,
@@ -224,7 +230,8 @@ class Settled:
             shutting_down=self._is_to_end,
             urgent=self.flag.is_urgent,
             patience=configured.patience,
-            stuck_after=stuck_after(pool, configured.exit_when_stuck, configured.configs[0].exit_when_stuck),
+            stuck_after=stuck_after(pool, option, written),
+            keeps_interrupted=keeps_interrupted(pool, keep=keep, option=option, written=written),
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
             limits=limits,

@@ -125,3 +125,13 @@ def stuck_after(pool: str, option: float | None, written: float | bool | None) -
     if written is None:
         return usual if pool == "solo" else None
     return number or None if written else None
+
+
+def keeps_interrupted(pool: str, *, keep: bool, option: float | None, written: float | bool | None) -> bool:
+    """Return whether a process stays in which a node was interrupted.
+
+    ``keep``: so it was said; ``option`` and ``written``: as :func:`stuck_after`. A process of a pool is replaced; a
+    solo worker ends only where it was said that it may, since then somebody starts it again.
+    """
+    said = bool(option) if option is not None else bool(written)
+    return keep or (pool == "solo" and not said) or pool not in ("prefork", "solo")

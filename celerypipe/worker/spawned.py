@@ -17,7 +17,7 @@ from celerypipe.worker.served import Served
 
 def written(served: Served, worker: Worker, flag: str) -> str:
     """Return what a spawned process of this worker is told, in its environment."""
-    names = ("queues", "host", "pool", "slots", "stuck_after", "life", "patience")
+    names = ("queues", "host", "pool", "slots", "stuck_after", "keeps_interrupted", "life", "patience")
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
     facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}

@@ -19,6 +19,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from celerypipe.redis.connection import Client
+from celerypipe.worker import farewell
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -107,16 +108,17 @@ class Watchdog:
         """The worker was told to end: end it, if something keeps it for longer than its nodes may take."""
         while time.monotonic() < self.end_of_work() + LATEST:
             time.sleep(BEAT)
-        logger.critical("something keeps this worker from ending; exiting with status %d", os.EX_TEMPFAIL)
+        text = f"something keeps this worker from ending; exiting with status {os.EX_TEMPFAIL}"
+        farewell.say(logger, logging.CRITICAL, text)
         self._exit()
 
     def _end(self, client: Client) -> None:
-        logger.critical(
-            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for %.0f s; "
-            "exiting with status %d for its supervisor to start another",
-            time.monotonic() - self.last_received,
-            os.EX_TEMPFAIL,
+        text = (
+            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for "
+            f"{time.monotonic() - self.last_received:.0f} s; exiting with status {os.EX_TEMPFAIL} for its supervisor "
+            "to start another"
         )
+        farewell.say(logger, logging.CRITICAL, text)
         self.withdraw(client)
         deadline = time.monotonic() + LAST_SECONDS
         while state.active_requests and time.monotonic() < deadline:
@@ -127,5 +129,4 @@ class Watchdog:
         for child in billiard.active_children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)  # a node may hear nothing else
-        logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

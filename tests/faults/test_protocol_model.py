@@ -30,7 +30,7 @@ from hypothesis.stateful import (
 
 from celerypipe.mailbox import holder as names
 from celerypipe.mailbox.mailbox import Mailbox, drop
-from celerypipe.mailbox.wire import RESULT, Answer, Entry, as_published, packed_entry
+from celerypipe.mailbox.wire import FAILURE, RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.script import call
@@ -44,7 +44,7 @@ STEPS = {
     "runner": ["append", "look_around", "read_replies"],
     "celery": ["start", "start", "start_again", "deliver_twice", "lose_a_task"],
     "idle": ["read", "read", "release", "claim", "claim", "refresh", "hand_back", "give_up", "die", "stop"],
-    "busy": ["answer"],
+    "busy": ["answer", "answer", "be_interrupted", "take_back"],
     "fault": ["let_a_bell_expire", "let_a_bell_expire", "silence", "let_a_second_pass", "empty_redis"],
 }
 
@@ -75,6 +75,7 @@ class Protocol(RuleBasedStateMachine):
         #: The processes that live and run; and those that were missed, a second ago.
         self.living: set[int] = set()
         self.missed: set[int] = set()
+        self.interrupted: list[str] = []
         #: Something broke that the next round of the runner is there for.
         self.broken = False
         self._make()
@@ -119,17 +120,35 @@ class Protocol(RuleBasedStateMachine):
         """Make again what is missing, and send again what is neither in the mailbox nor answered."""
         self._make()
         there = {sequence for sequence, _ in self.box.waiting(self.client)}
-        self.read_replies()
-        if missing := sorted(self.out - there):
+        again = self.read_replies()
+        if missing := sorted(self.out - there - again):
             self._send(missing, 1)
 
-    def read_replies(self, *_: int) -> None:
+    def read_replies(self, *_: int) -> set[int]:
+        """Note what is answered; send again, and return, what was given back."""
+        again: set[int] = set()
         for item in self.client.call("XRANGE", keys.USUAL.reply(self.box.run), f"({self.last}", "+"):
             self.last = item[0].decode()
             published: Any = as_published(item)
             for result in published.results:
-                self.answers[result.sequence] += 1
-                self.out.discard(result.sequence)
+                if result.kind == UNBEGUN:
+                    again.add(result.sequence)
+                else:
+                    self.answers[result.sequence] += 1
+                    self.out.discard(result.sequence)
+        again &= self.out
+        if again:
+            self._send(sorted(again), 1)
+        return again
+
+    def take_back(self, which: int, _: int) -> None:
+        """A message is late, and may hear no interrupt: the ones behind it are sent to others."""
+        holder = self._holding(which)
+        mine = self._pending(holder)
+        behind = [entry for entry in holder.held[1:] if entry.id in mine and entry.sequence in self.out]
+        self.box.withdraw(self.client, [entry.id for entry in behind])
+        if behind:
+            self._send([entry.sequence for entry in behind], 1)
 
     def look_around(self, which: int, count: int) -> None:
         """The runner's round: an audit, and bells for what is out; at once when a worker appeared."""
@@ -190,10 +209,35 @@ class Protocol(RuleBasedStateMachine):
         else:
             self.holders.remove(holder)
 
+    def _holding(self, which: int) -> Holder:
+        holding = [holder for holder in self.holders if holder.held]
+        return holding[which % len(holding)]
+
+    def be_interrupted(self, which: int, count: int) -> None:
+        """It says so of one message, gives back the others, rings again if there is more, and its process ends."""
+        holder = self._holding(which)
+        late, *unbegun = holder.held
+        said = [
+            Answer(late, FAILURE, 0.0, 0.0, "", b""),
+            *(Answer(each, UNBEGUN, 0.0, 0.0, "", b"") for each in unbegun),
+        ]
+        self.holders.remove(holder)
+        try:
+            over = self.box.publish(self.client, holder.name, said) is None
+        except redis.ResponseError:  # the mailbox is gone: it breaks off
+            over = True
+        if not over:
+            self.interrupted.append(holder.name)
+        if not self.box.release(self.client, holder.slot, holder.name, force=over):
+            self.hand_back_bell(holder)
+        if count == 1:
+            process = names.Holder.read(holder.name).process
+            self.living.discard(process.pid)
+            self.client.set(self.client.names.death(str(process)), "ended", px=keys.DATA_TTL)
+
     def answer(self, which: int, count: int) -> None:
         """Publish: also by one that was frozen, and whose messages others have by now."""
-        holding = [holder for holder in self.holders if holder.held]
-        holder = holding[which % len(holding)]
+        holder = self._holding(which)
         if not self._publish(holder, count):
             self.holders.remove(holder)
         del holder.held[:count]
@@ -230,10 +274,13 @@ class Protocol(RuleBasedStateMachine):
     def hand_back(self, which: int, _: int) -> None:
         """Others wait, or the term is over: ring for the next one, and leave whatever is held to its claim."""
         holder = self._holder(which)
+        self.hand_back_bell(holder)
+        self.holders.remove(holder)
+
+    def hand_back_bell(self, holder: Holder) -> None:
         token = secrets.token_hex(4)
         if self.box.hand_back(self.client, holder.slot, holder.name, token):
             self.tasks.append((holder.slot, token))
-        self.holders.remove(holder)
 
     def give_up(self, which: int, _: int) -> None:
         """The worker shuts down."""
@@ -381,6 +428,11 @@ class Protocol(RuleBasedStateMachine):
     def who_was_given_a_message_knows_it(self) -> None:
         for holder in self.holders:
             assert self._pending(holder) <= {entry.id for entry in holder.held}
+
+    @invariant()
+    def who_was_interrupted_keeps_nothing(self) -> None:
+        for name in self.interrupted:
+            assert not self._pending(Holder(name, 0))
 
     @invariant()
     def each_message_is_answered_once(self) -> None:

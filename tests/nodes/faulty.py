@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -71,6 +73,10 @@ class Bounded(Proc):
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+#: What any node of the process may need.
+SHARED = threading.Lock()
+
+
 class Hangs(Proc):
     """Hangs for ``seconds`` in the way that its payload names; sends anything else on, with its process' number.
 
@@ -97,16 +103,25 @@ class Hangs(Proc):
                 _hold(self.seconds)
             case "deaf":
                 self.be_deaf()
-        return message.with_meta(pid=os.getpid())
+            case "mute":
+                for handler in logging.getLogger().handlers:
+                    handler.acquire()
+                self.be_deaf(quiet=True)
+            case "holds":
+                SHARED.acquire()
+                time.sleep(self.seconds)
+        with SHARED:
+            return message.with_meta(pid=os.getpid())
 
-    def be_deaf(self) -> None:
+    def be_deaf(self, *, quiet: bool = False) -> None:
         """What ignores interrupts: no exception gets out of here."""
         end = time.monotonic() + self.seconds
         while time.monotonic() < end:
             try:
                 time.sleep(0.1)
             except BaseException as interrupt:  # noqa: BLE001  # that is the fault
-                self.logger.warning("I do not listen to %r", interrupt)
+                if not quiet:
+                    self.logger.warning("I do not listen to %r", interrupt)
 
 
 def _hold(seconds: float) -> None:

@@ -73,10 +73,9 @@ class Whereabouts:
         try:
             pending = self._pending(mailbox, flight.entry)
             if pending is None:
-                if not flight.entry or not hints.is_freeing(self._client, warp.queue):
-                    return since
-                flight.held_up = True
-                return time.monotonic()
+                # Once more after the slot came back: it stood still until then, which was a moment ago.
+                stood_still, flight.held_up = flight.held_up, hints.is_freeing(self._client, warp.queue)
+                return time.monotonic() if stood_still or flight.held_up else since
             if flight.held_up:
                 since = max(since, time.monotonic() - pending[1])
             running, entry = self._running(nearby, pending[0])
@@ -141,7 +140,7 @@ class Whereabouts:
             _remember(self._heard, consumer, time.monotonic())
             _remember(self._stuck, consumer, queue)
         if self._roster.interrupts(queue):  # a thread that is stuck stays so
-            hints.say_freeing(self._client, queue, str(Holder.read(consumer).process))
+            hints.say_freeing(self._client, [queue], str(Holder.read(consumer).process))
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._roster.slots(warp.queue):

@@ -77,10 +77,10 @@ class Lease:
         """Why its activation has to end, which began ``age`` seconds ago; empty: it may go on."""
         if self.state != "held":
             return self.state
-        if self.alarm.interrupted:
-            return "interrupted"
         if self.shutting_down():
             return "shutdown"
+        if self.alarm.interrupted:
+            return "interrupted"
         if self.quota is not None and self.quota.used_up and term != math.inf:  # else its state would be lost
             return "recycle"
         return "term" if age > term else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import math
 import os
 import secrets
+import sys
 import tempfile
 import threading
 import time
@@ -14,13 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from celerypipe.celery.prefork import retire
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
+from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, Trouble, connect
+from celerypipe.redis.connection import Broken, Client, Trouble, connect
 from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
+from celerypipe.worker import farewell
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.files import FileFolder
@@ -30,6 +36,16 @@ from celerypipe.worker.activation.shelf import Shelf
 from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that a worker gets to end by itself after one of its nodes was interrupted.
+LAST_SECONDS = 20.0
+KEPT = (
+    "a node was interrupted in this process, which stays: what it left may stop later messages, such as a lock that is "
+    "held for good. A process that a supervisor starts again is better ended: --exit-when-stuck"
+)
+ENDS = (
+    f"a node was interrupted in this process: it ends with status {os.EX_TEMPFAIL}, for its supervisor to start another"
+)
 
 
 @dataclass(slots=True)
@@ -63,6 +79,8 @@ class Worker:
     patience: float = 10.0
     #: Seconds after which a process with a stuck node exits; None: it stays.
     stuck_after: float | None = None
+    #: A process that was interrupted stays, and takes the next message.
+    keeps_interrupted: bool = True
     #: What tells this worker from any other one, also from one of the same host and number.
     life: str = field(default_factory=lambda: secrets.token_hex(4))
     #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
@@ -72,6 +90,7 @@ class Worker:
     refusals: Refusals = field(default_factory=Refusals)
     #: How long each pool process works before another replaces it.
     limits: Limits = field(default_factory=Limits)
+    _said_interrupted: bool = False
     _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -116,7 +135,9 @@ class Worker:
         place = self.place()
         if place.known:
             return
-        say_birth(client, str(self.process(os.getpid())))  # a dead one may have had its number
+        process = self.process(os.getpid())
+        say_birth(client, str(process))  # a dead one may have had its number
+        hints.say_replaced(client, self.queues, process)
         with self._lock:
             if not place.known:
                 place.known = True
@@ -130,6 +151,36 @@ class Worker:
         kind = Alarm if threading.current_thread() is threading.main_thread() else Unarmed
         return kind(self.place().switch)
 
+    def after_interrupt(self, client: Client) -> None:
+        """Take no more messages in this process, if another comes for it: whatever was interrupted left may be there.
+
+        Such as a lock that is held for good, also one of the standard library.
+        """
+        process = str(self.process(os.getpid()))
+        if self.shutting_down():
+            return
+        if self.keeps_interrupted:
+            if self.pool != "prefork" and not self._said_interrupted:
+                self._said_interrupted = True
+                farewell.say(logger, logging.WARNING, KEPT)
+            with contextlib.suppress(*Broken):
+                hints.say_freed(client, self.queues, process)
+            return
+        if self.leave is None:
+            self.replace(client, "after an interrupt")
+            return
+        farewell.say(logger, logging.WARNING, ENDS)
+        with contextlib.suppress(*Broken):
+            hints.say_freeing(client, self.queues, process, keys.FREEING_MOST)
+        self.leave(lambda: True)
+        faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+
+    def replace(self, client: Client, why: str) -> None:
+        """Take no more messages in this process of a pool: another comes in a moment, and nobody is late meanwhile."""
+        with contextlib.suppress(*Broken):
+            hints.say_freeing(client, self.queues, str(self.process(os.getpid())))
+        retire(why)
+
     def end_of_work(self) -> float:
         """When what is at work has to be through, by the monotonic clock; infinite: nobody told the worker to end."""
         if not self.shutting_down():
@@ -139,9 +190,11 @@ class Worker:
 
     def _stuck(self, lease: Lease, text: str) -> None:
         if self.stuck_after is None and not self.shutting_down():
-            logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
+            text += "\nThis worker stays, without that slot; --exit-when-stuck would end it"
+            farewell.say(logger, logging.ERROR, text)
             return
-        logger.critical("%s\nThis process exits with status %d, so that another can start", text, os.EX_TEMPFAIL)
+        text += f"\nThis process exits with status {os.EX_TEMPFAIL}, so that another can start"
+        farewell.say(logger, logging.CRITICAL, text)
         place = self.place()
 
         def through() -> bool:
@@ -153,7 +206,6 @@ class Worker:
         if self.shutting_down():
             with contextlib.suppress(*Trouble):  # where Redis is gone nobody will ask
                 say_death(self.client(), str(self.process(os.getpid())), Death(os.EX_TEMPFAIL, told=True))
-        logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # so that its supervisor starts another
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ import celery
 from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.celery.prefork import retire
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
@@ -115,8 +114,10 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 place.keeper.remove(lease)
             else:
                 place.keeper.take_back(lease)
-            if place.quota is not None and place.quota.used_up:
-                retire(place.quota.used_up)
+            if lease.alarm.interrupted:
+                worker.after_interrupt(client)
+            elif place.quota is not None and place.quota.used_up:
+                worker.replace(client, place.quota.used_up)
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
         if beginning.record is None:  # also one that is of another type: the runner misses it then, and writes it anew
