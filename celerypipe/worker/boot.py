@@ -36,6 +36,7 @@ from celerypipe.celery.prefork import TaskPool, child_began, child_ended, is_ret
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
@@ -160,7 +161,7 @@ class Configured:
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         names = redis.or_default.names
         said = words(names, process, removing_presence(names, str(process)))
-        heartbeat = Heartbeat(redis.or_default, said, descendants=True)
+        heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)
@@ -230,6 +231,7 @@ class Settled:
             shutting_down=self._is_to_end,
             urgent=self.flag.is_urgent,
             patience=configured.patience,
+            deadlines=configured.heartbeat.deadlines,
             stuck_after=stuck_after(pool, option, written),
             keeps_interrupted=keeps_interrupted(pool, keep=keep, option=option, written=written),
             leave=self.leave if pool != "prefork" else None,
