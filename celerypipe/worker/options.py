@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import click
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as StockPrefork
+from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from click.core import ParameterSource
 
+from celerypipe.celery.prefork import TaskPool
 from celerypipe.errors import ConfigError
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.stuck import GRACE_ALONE, GRACE_AMONG_OTHERS
@@ -75,6 +80,30 @@ def autoscale_option(value: Any) -> int:
     """Read ``--autoscale``: how far a pool may grow; 0: it does not."""
     words = value.split(",") if isinstance(value, str) else value or ()
     return max((int(word) for word in words if word), default=0)
+
+
+def put_right(worker: Any, autoscale: int) -> tuple[str, int]:
+    """Put right what Celery's ``worker`` read from its command line before any file; return its pool, and the slots."""
+    conf = worker.app.conf
+    if not given("pool", {"pool": None}):
+        worker.pool_cls = conf.worker_pool
+    worker.pool_cls = get_implementation(worker.pool_cls)
+    if worker.pool_cls is StockPrefork:
+        worker.pool_cls = TaskPool
+    if not given("loglevel", {"loglevel": worker.loglevel}):
+        worker.loglevel = logging.INFO
+    if not given("prefetch_multiplier", {}):
+        worker.prefetch_multiplier = conf.worker_prefetch_multiplier
+    # The worker's user types no flags: gossip and mingle are switched off here.
+    worker.options.update(without_gossip=True, without_mingle=True)
+    module = worker.pool_cls.__module__.rpartition(".")[2]
+    pool = "threads" if module == "thread" else module
+    refuse(worker, pool, autoscale)
+    if pool == "solo":
+        worker.concurrency = 1
+    elif is_auto_concurrency(worker.concurrency):
+        worker.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
+    return pool, autoscale or worker.concurrency
 
 
 def refuse(worker: Any, pool: str, autoscale: int) -> None:
