@@ -8,8 +8,9 @@ if that had ended.
 
 The plan, as marshal writes it, behind four bytes with its length: ``boss``, that process; ``endpoint``, where Redis is
 (:mod:`celerypipe.redis.endpoint`); and commands: ``beat``, sent each second, in which None stands for the processes
-that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss; and ``descendants``:
-with the boss, all that comes of it is ended.
+that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss; ``descendants``: with
+the boss, all that comes of it is ended; and ``deadlines``, an open file that says by when processes have to let go of
+their interpreter lock.
 
 A process that is stopped (SIGSTOP, a debugger) does not count as living, since nobody can tell when it goes on. With
 the boss all others are ended that it started, and with each process its group, if it leads one.
@@ -29,6 +30,7 @@ import marshal
 import select
 import time
 
+from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.heartbeat.descendants import Descendants
 from celerypipe.heartbeat.watched import Watched
 from celerypipe.heartbeat.wire import RETRY, ErrorReply, Wire, packed
@@ -61,6 +63,9 @@ class Monitor:
         self._said: set[str] = set()
         self._heard = time.monotonic()
         self._descendants: Descendants | None = None
+        self._deadlines = Deadlines(plan["deadlines"]) if plan["deadlines"] >= 0 else None
+        #: Who has missed its deadline: when Python ran there last, and since when that is known.
+        self._late: dict[int, tuple[float, float]] = {}
 
     def run(self) -> None:
         """Beat until the boss is gone, or says that this is to end."""
@@ -122,6 +127,7 @@ class Monitor:
         running = [one.pid for one in (self.boss, *self.others.values()) if one.look()]
         for one in [one for one in self.others.values() if one.gone]:
             self._ended(one)
+        self._hold_to_deadlines(running)
         beat = self._plan["full" if self._full else "beat"]
         self._full = False
         if self.boss.gone or not (running or None in beat[0]):
@@ -130,6 +136,22 @@ class Monitor:
             self._wire.send(packed(beat, b"".join(b" %d " % pid for pid in running)), len(beat))
         except OSError as error:
             self._broken(error)
+
+    def _hold_to_deadlines(self, running: list[int]) -> None:
+        """End who has missed its deadline for a while in which it ran; who was stopped until a moment ago may go on."""
+        if self._deadlines is None:
+            return
+        before, now = self._late, time.monotonic()
+        self._late = {}
+        for pid in running:
+            ran = self._deadlines.missed(pid, now)
+            if ran is None:
+                continue
+            known, since = before.get(pid, (ran, now))
+            self._late[pid] = (ran, since if known == ran else now)
+            if now - self._late[pid][1] >= BEAT:
+                sys.stderr.write(f"celerypipe: process {pid} is ended: it holds its interpreter lock, and is here:\n")
+                (self.boss if pid == self.boss.pid else self.others[pid]).kill()
 
     def _look(self) -> None:
         """See what came of the boss, which is known of nobody once it is gone."""

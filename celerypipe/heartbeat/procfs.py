@@ -9,6 +9,10 @@ import time
 #: The clock of /proc: when a process began is said in these, since the machine did.
 TICKS = os.sysconf("SC_CLK_TCK")
 KILL, STOP = _signal.SIGKILL, _signal.SIGSTOP
+#: By which a process of a worker writes where its threads are: a signal that nobody else uses, heard without any lock.
+DUMP = _signal.SIGRTMIN + 7 if hasattr(_signal, "SIGRTMIN") else _signal.SIGUSR2
+#: Seconds it has for that.
+DUMPING = 0.3
 
 
 class LinuxProcess:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
 from celerypipe.heartbeat.descendants import end_group
-from celerypipe.heartbeat.procfs import KILL, pidfd, process_of, send
+from celerypipe.heartbeat.procfs import DUMP, DUMPING, KILL, pidfd, process_of, send
 
 #: States in which a process does nothing: stopped, traced, a zombie, gone.
 STILL = b"TtZX"
@@ -60,6 +61,15 @@ class Watched:
         try:
             if self.fd >= 0 or not self.gone:
                 send(self.pid, self.fd, KILL)
+        except OSError:
+            pass
+
+    def kill(self) -> None:
+        """Kill it, once it has said where its threads are."""
+        try:
+            send(self.pid, self.fd, DUMP)
+            time.sleep(DUMPING)
+            send(self.pid, self.fd, KILL)
         except OSError:
             pass
 

@@ -123,6 +123,7 @@ class Settled:
             shutting_down=self._is_to_end,
             urgent=self.flag.is_urgent,
             patience=configured.patience,
+            deadlines=configured.heartbeat.deadlines,
             stuck_after=stuck_after(pool, option, written),
             keeps_interrupted=keeps_interrupted(pool, keep=keep, option=option, written=written),
             leave=self.leave if pool != "prefork" else None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celerypipe.celery.application import app, named_redis
+from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -60,7 +61,7 @@ class Configured:
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         names = redis.or_default.names
         said = words(names, process, removing_presence(names, str(process)))
-        heartbeat = Heartbeat(redis.or_default, said, descendants=True)
+        heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         knock(redis.or_default)

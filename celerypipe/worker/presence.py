@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -21,7 +23,7 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import Presence, remove_presence, write_presence
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, Trouble, connect
+from celerypipe.redis.connection import Broken, Client, Trouble, connect
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.flag import SharedFlag
@@ -56,7 +58,7 @@ class Present:
         self.worker = worker
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
-        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work)
+        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work, self.forgive)
         self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, self.watchdog.see_off)
 
     def connect(self) -> None:
@@ -81,6 +83,13 @@ class Present:
         if status not in (EX_OK, EX_RECYCLE):
             logger.error("process %d of this worker ended: %s", pid, death)
         self.keeper.say(lambda client: say_death(client, place, death))
+
+    def forgive(self, pids: Sequence[int]) -> None:
+        """These were killed because the worker ends, which is the fault of no message that they were at work on."""
+        death = Death(-signal.SIGKILL, self.name, told=True)
+        with contextlib.suppress(*Broken), connect(self.worker.redis, timeout=LEAVE_SECONDS) as client:
+            for pid in pids:
+                say_death(client, str(self.worker.process(pid)), death)
 
     def leave_to_another(self, message: Any, **_: Any) -> None:
         """Every time a task names a mark that this worker does not know: another worker of the queue may."""

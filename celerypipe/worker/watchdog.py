@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import billiard
@@ -53,14 +53,22 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no t
 class Watchdog:
     """Notices that the worker's queues have tasks and it gets none; ends the process so that another can start."""
 
-    def __init__(self, worker: Any, withdraw: Callable[[Client], None], end_of_work: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        worker: Any,
+        withdraw: Callable[[Client], None],
+        end_of_work: Callable[[], float],
+        forgive: Callable[[Sequence[int]], None],
+    ) -> None:
         """``worker``: Celery's; ``withdraw`` calls activations back and takes the presence away, before the end.
 
-        ``end_of_work``: when what is at work has to be through, by the monotonic clock.
+        ``end_of_work``: when what is at work has to be through, by the monotonic clock; ``forgive`` is told which
+        processes were killed because the worker ends.
         """
         self.worker = worker
         self.withdraw = withdraw
         self.end_of_work = end_of_work
+        self.forgive = forgive
         self.last_received = time.monotonic()
         self.suspicions = 0
 
@@ -126,7 +134,9 @@ class Watchdog:
         self._exit()
 
     def _exit(self) -> None:
-        for child in billiard.active_children():
+        pids = [child.pid for child in billiard.active_children()]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)  # a node may hear nothing else
+                os.kill(pid, signal.SIGKILL)  # a node may hear nothing else
+        self.forgive(pids)
         os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

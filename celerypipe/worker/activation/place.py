@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from celerypipe.celery.prefork import retire
+from celerypipe.heartbeat.deadlines import Deadline, Deadlines
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
@@ -79,6 +80,8 @@ class Worker:
     patience: float = 10.0
     #: Seconds after which a process with a stuck node exits; None: it stays.
     stuck_after: float | None = None
+    #: By when its processes have to let go of their interpreter locks; None: nobody looks at that.
+    deadlines: Deadlines | None = None
     #: A process that was interrupted stays, and takes the next message.
     keeps_interrupted: bool = True
     #: What tells this worker from any other one, also from one of the same host and number.
@@ -112,11 +115,16 @@ class Worker:
         if pid not in self._places:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
-                switch = DeadMan(None if self.stuck_after is None else self.stuck_after + LATER)
+                switch = DeadMan(self._deadline(pid))
                 keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper"))
                 quota = Quota(self.limits) if self.limits else None
                 self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch, quota))
         return self._places[pid]
+
+    def _deadline(self, pid: int) -> Deadline | None:
+        if self.deadlines is None or self.stuck_after is None:
+            return None
+        return self.deadlines.line(pid, self.stuck_after + LATER)
 
     def process(self, pid: int) -> Process:
         """Return a process of this worker."""

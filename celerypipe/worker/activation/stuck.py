@@ -29,7 +29,7 @@ BEAT = 0.5
 GRACE_ALONE, GRACE_AMONG_OTHERS = 2.0, 10.0
 #: Seconds that a message has which nobody waits for any more: its ``update`` may be about to end, and nobody is late.
 CALL_BACK_PATIENCE = 8.0
-#: The clock in C, for a GIL that is held, goes off so much later: who can still say what happened goes first.
+#: The deadline for a GIL that is held is so much later: who can still say what happened goes first.
 LATER = 1.0
 
 
