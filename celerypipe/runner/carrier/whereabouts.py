@@ -72,7 +72,7 @@ class Whereabouts:
             return since
         try:
             pending = self._pending(mailbox, flight.entry)
-            if pending is None or self._is_over(mailbox, pending[0]):
+            if pending is None or not self._comes_to(mailbox, pending[0]):
                 # Once more after the slot came back: it stood still until then, which was a moment ago.
                 stood_still, flight.held_up = flight.held_up, hints.is_freeing(self._client, warp.queue)
                 if stood_still or flight.held_up:
@@ -168,9 +168,15 @@ class Whereabouts:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
 
-    def _is_over(self, mailbox: Mailbox, consumer: str) -> bool:
-        """Does an activation run nothing more, whatever it was given? Those of stateful nodes leave that to the next."""
-        return bool(self._client.get(f"{mailbox.bell}{Holder.read(consumer).slot}") != consumer.encode())
+    def _comes_to(self, mailbox: Mailbox, consumer: str) -> bool:
+        """Does an activation run what it was given? Those of stateful nodes give nothing back.
+
+        They leave it to the next one: when they are over, or behind a message that hears no interrupt.
+        """
+        with self._lock:
+            if consumer in self._stuck:
+                return False
+        return bool(self._client.get(f"{mailbox.bell}{Holder.read(consumer).slot}") == consumer.encode())
 
     def _company(self, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
         """The flights that an activation runs in one batch with this one, as it says itself."""
