@@ -53,10 +53,13 @@ def seconds_since_anew(client: Client, consumer: str) -> float:
 
 
 def say_freeing(client: Client, queues: Sequence[str], process: str, ttl: int = keys.FREEING_TTL) -> None:
-    """A process was late with a message, or called back: its slot comes back in a moment, there or in another one."""
+    """A process was late with a message, or called back: its slot comes back in a moment, there or in another one.
+
+    Whoever says the longest counts: a runner does not know that a whole worker ends.
+    """
     now = int(client.now() * 1000)
     for key in map(client.names.freeing, queues):
-        ours = ("ZADD", key, now + ttl, process)
+        ours = ("ZADD", key, "GT", now + ttl, process)
         accepted(client.together(ours, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.FREEING_MOST)))
 
 

@@ -38,7 +38,7 @@ ELSEWHERE = {
     "task_compression": "a worker unpacks no task: a few bytes would fill its memory",
     "task_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
     "task_soft_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
-    "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
+    "task_acks_late": "a task only says that there is work; messages stay in Redis until their results are back",
 }
 
 #: What of ``broker_transport_options`` says where things are: runners would look elsewhere.

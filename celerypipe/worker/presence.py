@@ -59,7 +59,7 @@ class Present:
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
         self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work, self.forgive)
-        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, self.watchdog.see_off)
+        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, withdraw, self.watchdog.see_off)
 
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""
@@ -108,14 +108,16 @@ class PresenceKeeper:
         address: Address,
         record: Callable[[], Presence],
         look: Callable[[Client | None], None],
+        withdraw: Callable[[Client], None],
         see_off: Callable[[], None],
     ) -> None:
         """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away.
 
-        ``see_off`` is called last, and may wait: the process ends meanwhile.
+        ``withdraw`` takes the presence away; ``see_off`` is called last, and may wait: the process ends meanwhile.
         """
         self.record = record
         self.look = look
+        self.withdraw = withdraw
         self.see_off = see_off
         self._client: Client | None = None
         self.address = address
@@ -153,7 +155,7 @@ class PresenceKeeper:
                 self._unsaid.popleft()
             if goes_on:
                 continue
-            self._try(lambda client: remove_presence(client, self.record()["id"]))
+            self._try(self.withdraw)
             if self._client is not None:
                 self._client.close()
             self._removed.set()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Message, Runner
+from celerypipe.celery.application import make_app
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
@@ -154,6 +155,20 @@ def test_told_again_it_hands_back_at_once(
         worker.wait_for_text(number.name)
     assert worker.wait_for_end() == 0
     start_worker(queue, pool="threads", concurrency=1, config=FAULTY)
+    assert reading.payloads() == ["sleep", "next"]
+
+
+def test_celerys_remote_control_ends_it_as_a_signal_does(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    patient = "worker_soft_shutdown_timeout = 0.5\n"
+    worker = start_worker("afar", pool="prefork", concurrency=1, config=FAULTY + patient, arguments=["-n", "afar@here"])
+    reading = hanging(Runner(redis_url), "afar", tmp_path, "sleep")
+    make_app({"CELERYPIPE_REDIS_URL": redis_url}).control.shutdown(destination=["afar@here"])
+    assert worker.wait_for_end() == 0
+    assert "Traceback" not in worker.text()
+    assert not worker.presences()
+    start_worker("afar", pool="threads", concurrency=1, config=FAULTY)
     assert reading.payloads() == ["sleep", "next"]
 
 

@@ -16,6 +16,7 @@ from celerypipe import Message, NodeTimeout, Runner
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.scripts import CLAIM
 from celerypipe.mailbox.status import read_status
+from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
 from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
@@ -139,6 +140,9 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
         assert "update() of node there, run " in first.text()
         assert "in be_deaf" in first.text()
         assert not first.presences()
+        with connect(redis_url) as client:  # those who wait for its queue have the time of the next one to start
+            (told,) = client.zrange(client.names.freeing(queue), 0, -1, withscores=True)
+            assert told[1] / 1000 - client.now() > keys.FREEING_TTL / 1000
     else:
         assert "it holds its interpreter lock, and is here:" in first.text()
         assert "in _hold" in first.text()  # the stacks of all threads
@@ -146,18 +150,28 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), ("solo", 1), ("prefork", 2), ("threads", 2)])
+@pytest.mark.parametrize(
+    ("pool", "slots", "kind"),
+    [
+        ("prefork", 1, "Hangs"),
+        ("solo", 1, "Hangs"),
+        ("prefork", 2, "Hangs"),
+        ("threads", 2, "Hangs"),
+        ("prefork", 1, "HangsInOrder"),
+    ],
+)
 def test_only_the_message_that_hears_no_interrupt_is_given_up(
-    start_doomed: StartWorker, redis_url: str, pool: str, slots: int
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int, kind: str
 ) -> None:
     """The ones behind it in the same activation have their time once somebody else, or the next process, has them."""
-    queue = f"sbehind{pool}{slots}"
+    queue = f"sbehind{pool}{slots}{kind}"
     start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG, arguments=["--exit-when-stuck", "0"])
     given = [0, "deaf", *range(1, 9)]
     seconds = 2.0 if pool == "solo" else 60.0  # nobody would start it again
     runner = Runner(redis_url)
-    out = results(runner, hanging(queue, timeout=0.6, configuration={"seconds": seconds}), given)
-    assert out == [0, *range(1, 9)]
+    mark = f"tests.nodes.faulty.{kind}"
+    pipeline = warped(mark, queue, timeout=0.6, on_error="skip", configuration={"seconds": seconds})
+    assert results(runner, pipeline, given) == [0, *range(1, 9)]
     assert [queue.opened for queue in runner.report.queues] == [0]
 
 

@@ -124,6 +124,18 @@ class Hangs(Proc):
                     self.logger.warning("I do not listen to %r", interrupt)
 
 
+class HangsInOrder(Hangs):
+    """The same, one message after the other: nobody else may run what is behind it."""
+
+    stateful = True
+
+    def snapshot(self) -> None:
+        pass
+
+    def restore(self, state: None) -> None:
+        pass
+
+
 def _hold(seconds: float) -> None:
     """Keep the GIL in C: a call through PyDLL does not let go of it, nor does a signal end it."""
     end = time.monotonic() + seconds

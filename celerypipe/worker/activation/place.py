@@ -178,10 +178,14 @@ class Worker:
             self.replace(client, "after an interrupt")
             return
         farewell.say(logger, logging.WARNING, ENDS)
-        with contextlib.suppress(*Broken):
-            hints.say_freeing(client, self.queues, process, keys.FREEING_MOST)
+        self._say_that_it_ends()
         self.leave(lambda: True)
         faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+
+    def _say_that_it_ends(self) -> None:
+        """The whole worker ends, for its supervisor to start another: nobody is late meanwhile."""
+        with contextlib.suppress(*Trouble):
+            hints.say_freeing(self.client(), self.queues, str(self.process(os.getpid())), keys.FREEING_MOST)
 
     def replace(self, client: Client, why: str) -> None:
         """Take no more messages in this process of a pool: another comes in a moment, and nobody is late meanwhile."""
@@ -210,6 +214,8 @@ class Worker:
             return all(other.owner == lease.owner for other in place.keeper.leases)
 
         if self.leave is not None:
+            if not self.shutting_down():
+                self._say_that_it_ends()
             self.leave(through)
         if self.shutting_down():
             with contextlib.suppress(*Trouble):  # where Redis is gone nobody will ask

@@ -62,7 +62,7 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
             "[broker_transport_options]\nglobal_keyprefix = 'x'",
             "'global_keyprefix' in 'broker_transport",
         ),
-        ("task_acks_late = true", "a bell is acknowledged early"),
+        ("task_acks_late = true", "a task only says that there is work"),
         ("a = ", "heavy.toml: Invalid value"),
     ],
 )
