@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import resource
 import signal
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 from celerypipe import Message, Proc
+
+logger = logging.getLogger(__name__)
 
 #: What a worker of these nodes has in its configuration.
 CONFIG = 'imports = ["tests.nodes.faulty"]\n'
@@ -94,24 +97,26 @@ class Hangs(Proc):
                 with here, there:
                     here.recv(1)
             case "gil":
-                _hold(self.seconds)
+                hold(self.seconds)
             case "deaf":
-                self.be_deaf()
+                be_deaf(self.seconds)
         return message.with_meta(pid=os.getpid())
 
-    def be_deaf(self) -> None:
-        """What ignores interrupts: no exception gets out of here."""
-        end = time.monotonic() + self.seconds
-        while time.monotonic() < end:
-            try:
-                time.sleep(0.1)
-            except BaseException as interrupt:  # noqa: BLE001  # that is the fault
-                self.logger.warning("I do not listen to %r", interrupt)
+
+def be_deaf(seconds: float) -> None:
+    """Ignore interrupts for so long: no exception gets out of here."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.1)
+        except BaseException as interrupt:  # noqa: BLE001  # that is the fault
+            logger.warning("I do not listen to %r", interrupt)
 
 
-def _hold(seconds: float) -> None:
+def hold(seconds: float) -> None:
     """Keep the GIL in C: a call through PyDLL does not let go of it, nor does a signal end it."""
     end = time.monotonic() + seconds
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     while (left := end - time.monotonic()) > 0:
         ctypes.PyDLL(None).usleep(int(min(left, 900.0) * 1e6))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
