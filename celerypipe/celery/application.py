@@ -82,6 +82,12 @@ EXIT_WHEN_STUCK = click.Option(
     metavar="[SECONDS]",
     help="Exit, for a supervisor to start another, when a node goes on so long after its time; 0: stay.",
 )
+#: Another one, for who would rather have a warm model than a process without a trace of what was interrupted.
+KEEP_INTERRUPTED = click.Option(
+    ["--keep-interrupted"],
+    is_flag=True,
+    help="Keep a process in which a node was interrupted; without, it ends and is replaced.",
+)
 
 
 class Loader(AppLoader):  # type: ignore[misc]  # celery ships no types
@@ -133,7 +139,7 @@ def make_app(environment: Mapping[str, str]) -> Application:
         fixups=(),  # a project of Django is another one, too
         set_as_current=False,
     )
-    app.user_options["worker"].add(EXIT_WHEN_STUCK)
+    app.user_options["worker"].update((EXIT_WHEN_STUCK, KEEP_INTERRUPTED))
     app.conf.update(SHARED)
     app.conf.update(WORKER)
     address = DEFAULT_ADDRESS

@@ -6,6 +6,7 @@ Celery itself only logs the end, and says it of a task ten seconds later; here s
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -19,6 +20,8 @@ from billiard.pool import EX_RECYCLE
 from celery.concurrency import asynpool, prefork
 from celery.utils.dispatch import Signal
 
+#: Seconds that a process gets to end by itself, with all that its nodes let go of.
+LAST_SECONDS = 30.0
 #: Sent in the worker's own process with the ``pid`` of a child that began.
 child_began = Signal(name="child_began", providing_args={"pid"})
 #: Sent in the worker's own process, in its event loop, with the ``pid`` and the exit ``status`` of a child that ended.
@@ -47,7 +50,11 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
 
         def wait_for_job() -> Any:
             if Child.retiring:
+                # What is interrupted may leave a lock held for good, and something on the way out may wait for it.
+                faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
                 logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
+                # When it hears of this end the pool sends SIGTERM: not heard, the process sleeps for a second first.
+                Child.idle = True
                 sys.exit(EX_RECYCLE)  # what waits in its pipe is for the one that replaces it
             Child.idle = True
             try:

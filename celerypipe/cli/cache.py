@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,8 +20,8 @@ from celerypipe.cache.explain import short
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
 from celerypipe.cli.options import ALLOW, JSON, QUIET, REDIS, REFRESH, named_redis, redis_option
-from celerypipe.cli.run import supervise
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.run import Wanted, supervise
+from celerypipe.cli.terminal import harmless, paper
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address
@@ -95,7 +93,7 @@ def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
     if not shown:
         click.echo("nothing is kept" if pattern == "*" else f"nothing is kept that matches {pattern!r}")
         return
-    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(_table(shown))
+    paper(FILE_WIDTH).print(_table(shown))
     if len(found) > limit:
         click.echo(f"and more; --limit {2 * limit} shows more of them", err=True)
 
@@ -178,8 +176,7 @@ def warm(
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
         return runner.run(definition, on_progress=show)
 
-    use = CacheUse(refresh=refresh)
-    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, cache=use, whole=whole)
+    supervise(definition, work, Wanted(redis, local, as_json, quiet, CacheUse(refresh=refresh)), whole=whole)
 
 
 def _look_for_a_place(redis: str | None) -> None:

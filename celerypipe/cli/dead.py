@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS, named_redis
-from celerypipe.cli.run import supervise
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.run import Wanted, supervise
+from celerypipe.cli.terminal import harmless, paper
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
@@ -24,6 +23,8 @@ from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.report import Report
 from celerypipe.runner.runner import Runner
 
+#: Columns of what goes into a file or a pipe.
+FILE_WIDTH = 200
 #: Lines about files that are no letters; the rest is a number.
 STRANGE = 10
 
@@ -52,7 +53,7 @@ def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool)
         click.echo(json.dumps({"letters": letters, "strange": found.strange}, indent=2, ensure_ascii=False))
         return
     if found.letters:
-        Console(width=None if sys.stdout.isatty() else 200).print(table(found.letters))
+        paper(FILE_WIDTH).print(table(found.letters))
     else:
         click.echo("no dead letters")
     tell_strange(found.strange)
@@ -128,7 +129,7 @@ def replay(
 
     try:
         fed = heads_of(pipeline)
-        supervise(pipeline, work, redis=redis, local=local, as_json=as_json, quiet=quiet, fed=fed)
+        supervise(pipeline, work, Wanted(redis, local, as_json, quiet), fed=fed)
     finally:
         there = {letter.name for letter in store.find().letters}
         stay = [name for name in names if name in there]

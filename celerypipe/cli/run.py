@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
@@ -18,7 +19,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
 from celerypipe.cli.printed import shown
-from celerypipe.cli.terminal import Screen, harmless
+from celerypipe.cli.terminal import Screen, harmless, paper
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
@@ -31,8 +32,17 @@ from celerypipe.settings import RedisSettings, Settings
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120
-#: The result cache as it is used when nobody says otherwise.
-USED = CacheUse()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a run is wanted: the options that all commands have which run something."""
+
+    redis: str | None
+    local: bool
+    as_json: bool
+    quiet: bool
+    cache: CacheUse = field(default_factory=CacheUse)
 
 
 @click.command()
@@ -89,19 +99,15 @@ def run(
         return runner.run(definition, resume=resume, on_progress=show)
 
     cache = CacheUse(not no_cache, refresh, rerun_failing)
-    supervise(definition, work, redis=redis, local=local, as_json=as_json, quiet=quiet, resume=resume, cache=cache)
+    supervise(definition, work, Wanted(redis, local, as_json, quiet, cache), resume=resume)
 
 
 def supervise(
     definition: Pipeline,
     work: Callable[[Runner, Callable[[Report], None] | None], Report],
+    wanted: Wanted,
     *,
-    redis: str | None,
-    local: bool,
-    as_json: bool,
-    quiet: bool,
     resume: str | None = None,
-    cache: CacheUse = USED,
     whole: Pipeline | None = None,
     fed: Sequence[str] = (),
 ) -> None:
@@ -109,6 +115,7 @@ def supervise(
 
     ``whole``: the pipeline that it is a part of, if it is one; ``fed``: nodes that need no link in.
     """
+    local, cache = wanted.local, wanted.cache
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local, fed=fed)
@@ -118,17 +125,17 @@ def supervise(
     console = Console(file=cast(IO[str], Screen(sys.stderr)))
 
     def say(text: str) -> None:
-        if not quiet:
+        if not wanted.quiet:
             console.print(f"[dim]·[/dim] {escape(harmless(text))}", highlight=False, soft_wrap=True)
 
-    found = RedisSettings.find(redis)
+    found = RedisSettings.find(wanted.redis)
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):
         say(text)
     try:
         with (
-            shown(console, quiet=quiet),
+            shown(console, quiet=wanted.quiet),
             redis_for(definition, found.address, local=local, say=say) as url,
-            progress(console, quiet=quiet) as show,
+            progress(console, quiet=wanted.quiet) as show,
         ):
             runner = Runner(
                 url,
@@ -141,11 +148,11 @@ def supervise(
             report = work(runner, show)
     except CelerypipeError as error:
         if error.report is not None:
-            publish(error.report, as_json=as_json)
+            publish(error.report, as_json=wanted.as_json)
         if isinstance(error, NodeError) and error.remote_traceback:
             click.echo(error.remote_traceback, err=True)
         raise
-    publish(report, as_json=as_json)
+    publish(report, as_json=wanted.as_json)
 
 
 def _warnings(
@@ -191,5 +198,4 @@ def publish(report: Report, *, as_json: bool) -> None:
     if as_json:
         click.echo(report.to_json(indent=2))
     else:
-        # A file or a pipe has no width of its own; rich would take 80 and cut.
-        Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH).print(report)
+        paper(FILE_WIDTH).print(report)

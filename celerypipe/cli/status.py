@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.terminal import harmless, paper
 from celerypipe.mailbox.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
 from celerypipe.redis.connection import connect, explained
 
@@ -41,7 +39,7 @@ def status(redis: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"redis": address.shown, **asdict(found)}, indent=2, ensure_ascii=False))
         return
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = paper(FILE_WIDTH)
     for table in _tables(found):
         console.print(table)
     for worker in found.workers:
@@ -85,7 +83,8 @@ def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
     table = _table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
     for worker in workers:
         busy = ", ".join(f"{each.node} of {each.run} for {_age(each.seconds)}" for each in worker.busy)
-        facts = str(worker.pid), worker.pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
+        pool = f"{worker.pool}, keeps interrupted processes" if worker.keeps_interrupted else worker.pool
+        facts = str(worker.pid), pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
         _row(table, worker.host, *facts, busy or "-")
     return table
 

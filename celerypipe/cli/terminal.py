@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from typing import IO, Any
+
+from rich.console import Console
 
 
 def harmless(text: str) -> str:
     """Return a text without characters that steer a terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
+def paper(width: int) -> Console:
+    """Return standard output for tables; a file or a pipe, which has no width of its own, gets this one."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width)
 
 
 class Screen:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from celerypipe.errors import ConfigError
+from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Command
 from celerypipe.redis.endpoint import endpoint
@@ -40,10 +41,17 @@ class Words(NamedTuple):
 class Heartbeat:
     """That of this process, and of others that it started and names. Forked children must leave it alone."""
 
-    def __init__(self, address: Address, words: Words, *, kin: bool = False) -> None:
-        """``kin``: all that comes of this process ends with it, where nothing else does that (a group, a session)."""
+    def __init__(
+        self, address: Address, words: Words, *, descendants: bool = False, deadlines: Deadlines | None = None
+    ) -> None:
+        """``descendants``: what comes of this process ends with it, where nothing else does that, as a group would.
+
+        ``deadlines``: those of its processes, each of which is ended that misses its own.
+        """
         said = {name: _plain(commands) for name, commands in words._asdict().items()}
-        self._plan = marshal.dumps({"boss": os.getpid(), "endpoint": endpoint(address), "kin": kin, **said})
+        self.deadlines = deadlines
+        about = {"boss": os.getpid(), "endpoint": endpoint(address), "descendants": descendants}
+        self._plan = marshal.dumps({**about, "deadlines": deadlines.fd if deadlines is not None else -1, **said})
         self._others: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)
@@ -113,6 +121,7 @@ class Heartbeat:
                 env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
                 start_new_session=True,  # what ends this process, or its group, must not end the one that tells of it
                 bufsize=0,
+                pass_fds=(self.deadlines.fd,) if self.deadlines is not None else (),
             )
             self._tell(len(self._plan).to_bytes(4, "big") + self._plan)
             for pid in sorted(self._others):

@@ -40,6 +40,8 @@ def bell_in(arguments: Sequence[Any]) -> Bell | None:
                 case [int(slot), str(token), *signature] if len(signature) <= 1 and protocol.SPOKEN.understands(spoken):
                     return Bell(run, node, slot, token, spoken)
             return Bell(run, node, protocol=spoken)
+        case [str(run), str(node), int(), str(), *signature] if len(signature) <= 1:  # before there was a number
+            return Bell(run, node)
     return None
 
 

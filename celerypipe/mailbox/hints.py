@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from celerypipe.mailbox.deaths import said_in
+from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, accepted
 
@@ -50,17 +52,30 @@ def seconds_since_anew(client: Client, consumer: str) -> float:
     return (keys.DATA_TTL - left) / 1000 if left > 0 else float("inf")
 
 
-def say_freeing(client: Client, queue: str, process: str) -> None:
-    """A process was late with a message: it hears the interrupt in a moment, or ends and is replaced."""
-    now, key = int(client.now() * 1000), client.names.freeing(queue)
-    known = ("ZADD", key, now + keys.FREEING_TTL, process)
-    accepted(client.together(known, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.FREEING_TTL)))
+def say_freeing(client: Client, queues: Sequence[str], process: str, ttl: int = keys.FREEING_TTL) -> None:
+    """A process was late with a message, or called back: its slot comes back in a moment, there or in another one.
+
+    Whoever says the longest counts: a runner does not know that a whole worker ends.
+    """
+    now = int(client.now() * 1000)
+    for key in map(client.names.freeing, queues):
+        ours = ("ZADD", key, "GT", now + ttl, process)
+        accepted(client.together(ours, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.FREEING_MOST)))
 
 
 def say_freed(client: Client, queues: Sequence[str], process: str) -> None:
-    """The process is at work on nothing of that any more."""
+    """The process is there again for the next message."""
     for queue in queues:
         client.zrem(client.names.freeing(queue), process)
+
+
+def say_replaced(client: Client, queues: Sequence[str], process: Process) -> None:
+    """A new process serves these queues: the first one of its host that ended has its slot back."""
+    for key in map(client.names.freeing, queues):
+        names: Any = client.zrange(key, 0, -1)
+        ended = [name for name in names if Process.read(name.decode()).host == process.host]
+        if ended:
+            client.zrem(key, ended[0])
 
 
 def is_freeing(client: Client, queue: str) -> bool:

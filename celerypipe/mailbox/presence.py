@@ -72,6 +72,7 @@ class PresenceShape(msgspec.Struct):
     marks: dict[str, MarkShape]
     versions: dict[str, Any]
     interrupts: bool = False
+    keeps_interrupted: bool = False
     shared: str = ""
     compressions: list[str] = []
     keys: list[str] = []

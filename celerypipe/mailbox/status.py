@@ -77,7 +77,10 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A live worker, and what it is busy with; ``age`` in seconds."""
+    """A live worker, and what it is busy with; ``age`` in seconds.
+
+    ``keeps_interrupted``: its processes stay after a node was interrupted in them.
+    """
 
     id: str
     host: str
@@ -89,6 +92,7 @@ class WorkerStatus:
     busy: tuple[Busy, ...]
     #: Why it serves no run of this celerypipe; empty if it does.
     stranger: str = ""
+    keeps_interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,4 +232,4 @@ def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
     facts = record["id"], record["host"], record["pid"], record["pool"], record["slots"]
-    return WorkerStatus(*facts, queues, age, own, foreign(record))
+    return WorkerStatus(*facts, queues, age, own, foreign(record), bool(record.get("keeps_interrupted")))

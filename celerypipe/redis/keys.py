@@ -30,6 +30,8 @@ RUNG_TTL_MAX = 60_000
 WARMING_TTL = 600_000
 #: The sign that a slot comes back in a moment: a stuck process ends two or three seconds after its message is late.
 FREEING_TTL = 5_000
+#: And where the whole worker ends for its supervisor to start another.
+FREEING_MOST = 15_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.

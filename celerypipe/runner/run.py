@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from celerypipe.catalogue.catalogue import Catalogue
@@ -40,44 +41,42 @@ from celerypipe.runner.warp.warp import Warp
 FAREWELL, PARTING = 3.0, 0.7
 
 
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What goes into a run besides what its sources send.
+
+    ``feed``: messages from code, for the nodes that are its ``heads``; ``letters``: dead letters to run again, and
+    no source runs then; ``resume``: the run that this one goes on from, whose messages that were through are left out.
+    """
+
+    feed: Iterable[Message] | None = None
+    heads: tuple[str, ...] = ()
+    letters: tuple[DeadLetter, ...] | None = None
+    resume: str | None = None
+
+
 class Run(CarrierListener):
     """The stations of one run."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        catalogue: Catalogue,
-        provisions: Provisions,
-        *,
-        feed: Iterable[Message] | None = None,
-        heads: tuple[str, ...] = (),
-        replay: tuple[DeadLetter, ...] | None = None,
-        resume: str | None = None,
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, catalogue: Catalogue, provisions: Provisions, intake: Intake) -> None:
         self.pipeline = pipeline
         self.keyring = provisions.keyring
-        self._letters = replay
-        self._resume = resume
+        self._intake = intake
         self.catalogue = catalogue
-        path = pipeline.folder_path
-        self.folder: Folder | None = None
-        if path:
-            letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=provisions.say)
-            self.folder = Folder(path, pipeline.telemetry, letters, pipeline.reach)
+        self.folder = _folder_of(pipeline, provisions.say)
         self.course = Course(secrets.token_hex(6), folder=self.folder, say=provisions.say, pipeline=pipeline.name)
         self.carrier: RedisCarrier | None = None
         if pipeline.warped and not provisions.local:
             self.carrier = RedisCarrier(self.course, provisions, self)
         self.cache = RunCache(self.course, provisions)
-        graph = Graph.of(pipeline, fed=heads)
         self._assembly = Assembly(
             pipeline,
             catalogue,
             self.course,
-            graph=graph,
+            graph=Graph.of(pipeline, fed=intake.heads),
             carrier=self.carrier,
             cache=self.cache,
-            adds=replay is not None,
+            adds=intake.letters is not None,
         )
         self.stations, self.loopbacks = self._assembly.stations, self._assembly.loopbacks
         self.outflow: Outflow | None = None
@@ -86,15 +85,19 @@ class Run(CarrierListener):
         self._seconds: float | None = None
         self._stopped = False
         self.replay: Replay | None = None
-        starts = starts_of(pipeline, replay or ())
-        names = frozenset(graph.order) if replay is None else concerned(graph, starts)
+        self._make_stations(intake)
+
+    def _make_stations(self, intake: Intake) -> None:
+        graph, feed, letters = self._assembly.graph, intake.feed, intake.letters
+        starts = starts_of(self.pipeline, letters or ())
+        names = frozenset(graph.order) if letters is None else concerned(graph, starts)
         self._assembly.make(names)
-        if replay is not None:
+        if letters is not None:
             if feed is None:
-                no_loose_ends(pipeline, graph, names)
+                no_loose_ends(self.pipeline, graph, names)
             self._replay(self.course.fail).hold(starts)
         if feed is not None:
-            self.outflow = self._assembly.add_feed(feed, heads if replay is None else ())
+            self.outflow = self._assembly.add_feed(feed, intake.heads if letters is None else ())
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class Run(CarrierListener):
         for station in reversed(self.stations.values()):
             station.start()
         if self.replay is not None:
-            self.replay.feed(self._letters or ())
+            self.replay.feed(self._intake.letters or ())
 
     def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
         if self.folder is None:
@@ -146,11 +149,11 @@ class Run(CarrierListener):
         if self.folder is not None:
             if not self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes]):
                 self.course.say("no config.json is written: its definition has values that JSON cannot say")
-            if self._letters is None:  # else one might go that is to be replayed
+            if self._intake.letters is None:  # else one might go that is to be replayed
                 self.folder.letters.expire()
-        if self.outflow is None and self._letters is None:  # what is fed from code cannot be asked for again
+        if self.outflow is None and self._intake.letters is None:  # what is fed from code cannot be asked for again
             local = self.carrier is None
-            open_journal(self.pipeline, self.catalogue, self.course, resume=self._resume, local=local)
+            open_journal(self.pipeline, self.catalogue, self.course, resume=self._intake.resume, local=local)
 
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""
@@ -272,3 +275,12 @@ class Run(CarrierListener):
         queues = tuple(circuit.report() for circuit in circuits)
         text = str(error) if error else ""
         return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, text, queues, refused)
+
+
+def _folder_of(pipeline: Pipeline, say: Callable[[str], None]) -> Folder | None:
+    """What the run leaves on disk, if its pipeline has a folder."""
+    path = pipeline.folder_path
+    if path is None:
+        return None
+    letters = DeadLetters(path / PLACE, limits=pipeline.dead_letters, say=say)
+    return Folder(path, pipeline.telemetry, letters, pipeline.reach)

@@ -25,7 +25,7 @@ from celerypipe.runner.functions.submitting import Submitting
 from celerypipe.runner.functions.transport import CallTransport
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.report import Report
-from celerypipe.runner.run import Run
+from celerypipe.runner.run import Intake, Run
 from celerypipe.runner.stopping import Stopping
 from celerypipe.settings import Settings
 
@@ -180,15 +180,8 @@ class Runner(Submitting):
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"
             )
-        return Run(
-            pipeline,
-            catalogue,
-            provisions,
-            feed=feed,
-            heads=heads,
-            replay=None if replay is False else self._letters(pipeline, replay),
-            resume=resume,
-        )
+        letters = None if replay is False else self._letters(pipeline, replay)
+        return Run(pipeline, catalogue, provisions, Intake(feed, heads, letters, resume))
 
     def _letters(self, pipeline: Pipeline, wanted: Iterable[str] | bool) -> tuple[DeadLetter, ...]:
         """The dead letters that are meant; what else is in their folder is said and left alone."""

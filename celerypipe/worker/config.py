@@ -1,8 +1,8 @@
 """How the workers of one queue run: ``worker_configs/<queue>.toml``, read and checked.
 
 Its keys are Celery's own setting names, besides ``imports`` (modules whose nodes the workers serve), ``plugins``
-(folders in juturna's layout) and ``exit_when_stuck``. Modules and relative plugin folders are seen from the folder the
-worker starts in.
+(folders in juturna's layout), ``exit_when_stuck`` and ``keep_interrupted``. Modules and relative plugin folders are
+seen from the folder the worker starts in.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ ELSEWHERE = {
     "task_compression": "a worker unpacks no task: a few bytes would fill its memory",
     "task_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
     "task_soft_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
-    "task_acks_late": "a bell is acknowledged early; messages are kept by their mailbox",
+    "task_acks_late": "a task only says that there is work; messages stay in Redis until their results are back",
 }
 
 #: What of ``broker_transport_options`` says where things are: runners would look elsewhere.
 PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_kwargs", "credential_provider")
 
 #: The keys that are not Celery's.
-OURS = ("imports", "plugins", "exit_when_stuck")
+OURS = ("imports", "plugins", "exit_when_stuck", "keep_interrupted")
 
 _OPTIONS = dict(flatten(NAMESPACES))
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -73,6 +73,8 @@ class WorkerConfig:
     plugins: tuple[Path, ...] = ()
     #: Whether the worker exits if a node is stuck; a number: after so many seconds. None: the file says nothing.
     exit_when_stuck: float | bool | None = None
+    #: Whether a process stays in which a node was interrupted.
+    keep_interrupted: bool = False
 
 
 def known_queues(folder: Path) -> list[str]:
@@ -106,6 +108,7 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         tuple(content.get("imports", ())),
         tuple(path_of(folder) for folder in content.get("plugins", ())),
         content.get("exit_when_stuck"),
+        content.get("keep_interrupted", False),
     )
 
 
@@ -133,6 +136,8 @@ def _complaint(key: str, value: Any) -> str:
     if key == "exit_when_stuck":
         fine = isinstance(value, bool) or (isinstance(value, (int, float)) and value > 0)
         return "" if fine else f"{key!r} must be true, false or a number of seconds above 0, not {value!r}"
+    if key == "keep_interrupted":
+        return "" if isinstance(value, bool) else f"{key!r} must be true or false, not {value!r}"
     if key not in _OPTIONS:
         return f"unknown setting {key!r}{did_you_mean(key, [*_OPTIONS, *OURS])}"
     if key == "worker_pool":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import click
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool as StockPrefork
+from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
 from click.core import ParameterSource
 
+from celerypipe.celery.prefork import TaskPool
 from celerypipe.errors import ConfigError
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.stuck import GRACE_ALONE, GRACE_AMONG_OTHERS
@@ -77,6 +82,30 @@ def autoscale_option(value: Any) -> int:
     return max((int(word) for word in words if word), default=0)
 
 
+def put_right(worker: Any, autoscale: int) -> tuple[str, int]:
+    """Put right what Celery's ``worker`` read from its command line before any file; return its pool, and the slots."""
+    conf = worker.app.conf
+    if not given("pool", {"pool": None}):
+        worker.pool_cls = conf.worker_pool
+    worker.pool_cls = get_implementation(worker.pool_cls)
+    if worker.pool_cls is StockPrefork:
+        worker.pool_cls = TaskPool
+    if not given("loglevel", {"loglevel": worker.loglevel}):
+        worker.loglevel = logging.INFO
+    if not given("prefetch_multiplier", {}):
+        worker.prefetch_multiplier = conf.worker_prefetch_multiplier
+    # The worker's user types no flags: gossip and mingle are switched off here.
+    worker.options.update(without_gossip=True, without_mingle=True)
+    module = worker.pool_cls.__module__.rpartition(".")[2]
+    pool = "threads" if module == "thread" else module
+    refuse(worker, pool, autoscale)
+    if pool == "solo":
+        worker.concurrency = 1
+    elif is_auto_concurrency(worker.concurrency):
+        worker.concurrency = cpu_budget(use_cgroup_quota=pool == "prefork").count
+    return pool, autoscale or worker.concurrency
+
+
 def refuse(worker: Any, pool: str, autoscale: int) -> None:
     """Raise :class:`ConfigError` where an option of Celery would not do what its user means; ``worker``: Celery's."""
     if pool not in POOLS:
@@ -125,3 +154,13 @@ def stuck_after(pool: str, option: float | None, written: float | bool | None) -
     if written is None:
         return usual if pool == "solo" else None
     return number or None if written else None
+
+
+def keeps_interrupted(pool: str, *, keep: bool, option: float | None, written: float | bool | None) -> bool:
+    """Return whether a process stays in which a node was interrupted.
+
+    ``keep``: so it was said; ``option`` and ``written``: as :func:`stuck_after`. A process of a pool is replaced; a
+    solo worker ends only where it was said that it may, since then somebody starts it again.
+    """
+    said = bool(option) if option is not None else bool(written)
+    return keep or (pool == "solo" and not said) or pool not in ("prefork", "solo")

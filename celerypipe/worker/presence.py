@@ -1,21 +1,103 @@
-"""The thread that keeps a worker's presence alive through anything Redis does."""
+"""A worker as runners know it, and the thread that keeps its presence alive through anything Redis does."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis
+from billiard.pool import EX_OK, EX_RECYCLE
+from celery import signals
 
+from celerypipe.celery.prefork import child_ended
+from celerypipe.mailbox.bell import bell_in, wrong_with
+from celerypipe.mailbox.blob.shared_memory import Proof
+from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
+from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import Presence, remove_presence, write_presence
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, Trouble, connect
+from celerypipe.redis.connection import Broken, Client, Trouble, connect
+from celerypipe.settings import Settings
+from celerypipe.worker.activation.place import Worker
+from celerypipe.worker.flag import SharedFlag
+from celerypipe.worker.served import Served, presence_record, processes_of
+from celerypipe.worker.watchdog import Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
+
+#: Seconds the end of a worker waits for its presence to be removed.
+LEAVE_SECONDS = 2.0
+
+
+class Present:
+    """A worker that runners know of, for as long as its keeper says so; what happens to it is said there too."""
+
+    def __init__(self, consumer: Any, worker: Worker, served: Served, flag: SharedFlag) -> None:
+        record = presence_record(worker, served)
+        self.proof: Proof | None = None
+        if Settings.from_environment().shared_memory:
+            self.proof = Proof()
+            record["shared"] = self.proof.text
+
+        def current() -> Presence:
+            pool, scaler = consumer.pool, getattr(consumer.controller, "autoscaler", None)
+            slots = scaler.max_concurrency if scaler is not None else pool.num_processes  # it grows with what is rung
+            return {**record, "slots": max(1, slots), "processes": processes_of(pool)}
+
+        def withdraw(client: Client) -> None:
+            flag.raise_it()
+            remove_presence(client, record["id"])
+
+        self.worker = worker
+        self.name = consumer.hostname
+        self.out_of_memory = OutOfMemory()
+        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work, self.forgive)
+        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, withdraw, self.watchdog.see_off)
+
+    def connect(self) -> None:
+        """Say that it is there, and hear what happens."""
+        child_ended.connect(self.say_how_it_died, weak=False)
+        signals.task_received.connect(lambda **_: self.watchdog.received(), weak=False)
+        signals.task_unknown.connect(self.leave_to_another, weak=False)
+        self.keeper.start()
+
+    def leave(self, through: Callable[[], bool] | None) -> None:
+        """Wait until its presence is removed, and for the others of a process of which a thread is stuck."""
+        self.keeper.join(LEAVE_SECONDS)
+        if through is not None:
+            self.watchdog.leave(through)
+        if self.proof is not None:
+            self.proof.remove()
+
+    def say_how_it_died(self, pid: int, status: int, **_: Any) -> None:
+        """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
+        place = str(self.worker.process(pid))
+        death = Death(status, self.name, self.out_of_memory.happened(), told=status == EX_RECYCLE)
+        if status not in (EX_OK, EX_RECYCLE):
+            logger.error("process %d of this worker ended: %s", pid, death)
+        self.keeper.say(lambda client: say_death(client, place, death))
+
+    def forgive(self, pids: Sequence[int]) -> None:
+        """These were killed because the worker ends, which is the fault of no message that they were at work on."""
+        death = Death(-signal.SIGKILL, self.name, told=True)
+        with contextlib.suppress(*Broken), connect(self.worker.redis, timeout=LEAVE_SECONDS) as client:
+            for pid in pids:
+                say_death(client, str(self.worker.process(pid)), death)
+
+    def leave_to_another(self, message: Any, **_: Any) -> None:
+        """Every time a task names a mark that this worker does not know: another worker of the queue may."""
+        arguments: Any = message.payload[0] if isinstance(message.payload, list | tuple) and message.payload else ()
+        bell = bell_in(arguments) if isinstance(arguments, list) else None
+        if bell is not None and not wrong_with(bell):
+            mailbox = Mailbox(bell.run, bell.node, names=self.worker.names)
+            self.keeper.say(lambda client: mailbox.unring(client, bell.slot, bell.token))
 
 
 class PresenceKeeper:
@@ -26,14 +108,16 @@ class PresenceKeeper:
         address: Address,
         record: Callable[[], Presence],
         look: Callable[[Client | None], None],
+        withdraw: Callable[[Client], None],
         see_off: Callable[[], None],
     ) -> None:
         """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away.
 
-        ``see_off`` is called last, and may wait: the process ends meanwhile.
+        ``withdraw`` takes the presence away; ``see_off`` is called last, and may wait: the process ends meanwhile.
         """
         self.record = record
         self.look = look
+        self.withdraw = withdraw
         self.see_off = see_off
         self._client: Client | None = None
         self.address = address
@@ -71,7 +155,7 @@ class PresenceKeeper:
                 self._unsaid.popleft()
             if goes_on:
                 continue
-            self._try(lambda client: remove_presence(client, self.record()["id"]))
+            self._try(self.withdraw)
             if self._client is not None:
                 self._client.close()
             self._removed.set()

@@ -85,6 +85,7 @@ def presence_record(worker: Worker, served: Served) -> Presence:
         },
         "started": time.time(),
         "interrupts": worker.pool in ("prefork", "solo"),
+        "keeps_interrupted": worker.pool in ("prefork", "solo") and worker.keeps_interrupted,
         "compressions": packing.installed(),
         "keys": worker.keyring.ids if worker.keyring is not None else [],
     }

@@ -1,4 +1,4 @@
-"""A worker is told to end: by SIGTERM, SIGINT, SIGQUIT, SIGHUP, or because its terminal was closed.
+"""A worker is told to end: by SIGTERM, SIGINT, SIGQUIT, SIGHUP, because its terminal was closed, or from afar.
 
 Celery's own handlers differ from signal to signal and from pool to pool: some wait without end, some for ten seconds
 although nothing is at work, one of them inside the handler; a second signal that interrupts the first may lock up for
@@ -14,10 +14,12 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from celery.apps.worker import safe_say
 from celery.platforms import close_open_fds
 from celery.worker import state
+from celery.worker.control import control_command
 
 from celerypipe.terminals import Terminals
 from celerypipe.worker.flag import SharedFlag
@@ -42,6 +44,12 @@ class Shutdown:
         self._call_back = call_back
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN if number in self._ignored else self._told)
+        control_command(name="shutdown")(self._told_from_afar)
+
+    def _told_from_afar(self, _panel: Any, **_: Any) -> dict[str, str]:
+        """Shut down this worker, as SIGTERM does."""  # which ``celery control --list`` shows
+        self._told(signal.SIGTERM, None)
+        return {"ok": "it ends when what is at work has ended; once more ends it now"}
 
     def _told(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._pid:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from celerypipe.celery.prefork import is_retiring
+from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.redis.url import read_address
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
@@ -17,10 +19,11 @@ from celerypipe.worker.served import Served
 
 def written(served: Served, worker: Worker, flag: str) -> str:
     """Return what a spawned process of this worker is told, in its environment."""
-    names = ("queues", "host", "pool", "slots", "stuck_after", "life", "patience")
+    names = ("queues", "host", "pool", "slots", "stuck_after", "keeps_interrupted", "life", "patience")
     facts = {name: getattr(worker, name) for name in names}
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
     facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}
+    facts["deadlines"] = worker.deadlines.path if worker.deadlines is not None else ""
     limits = asdict(worker.limits)
     return json.dumps({"worker": facts, "limits": limits, "imports": served.imports, **folders, "flag": flag})
 
@@ -30,11 +33,13 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
     plan = json.loads(text)
     flag = SharedFlag(plan["flag"])
     facts = plan["worker"]
+    path = facts.pop("deadlines")
     worker = Worker(
         redis=replace(read_address(facts.pop("redis")), namespace=facts.pop("namespace")),
         **{**facts, "queues": tuple(facts["queues"])},
         shutting_down=lambda: flag.is_raised() or is_retiring(),
         urgent=flag.is_urgent,
+        deadlines=Deadlines(os.open(path, os.O_RDWR)) if path else None,
         keyring=Settings.from_environment().keyring,
         limits=Limits(**plan["limits"]),
     )

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import billiard
@@ -19,6 +19,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from celerypipe.redis.connection import Client
+from celerypipe.worker import farewell
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -52,14 +53,22 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no t
 class Watchdog:
     """Notices that the worker's queues have tasks and it gets none; ends the process so that another can start."""
 
-    def __init__(self, worker: Any, withdraw: Callable[[Client], None], end_of_work: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        worker: Any,
+        withdraw: Callable[[Client], None],
+        end_of_work: Callable[[], float],
+        forgive: Callable[[Sequence[int]], None],
+    ) -> None:
         """``worker``: Celery's; ``withdraw`` calls activations back and takes the presence away, before the end.
 
-        ``end_of_work``: when what is at work has to be through, by the monotonic clock.
+        ``end_of_work``: when what is at work has to be through, by the monotonic clock; ``forgive`` is told which
+        processes were killed because the worker ends.
         """
         self.worker = worker
         self.withdraw = withdraw
         self.end_of_work = end_of_work
+        self.forgive = forgive
         self.last_received = time.monotonic()
         self.suspicions = 0
 
@@ -107,16 +116,17 @@ class Watchdog:
         """The worker was told to end: end it, if something keeps it for longer than its nodes may take."""
         while time.monotonic() < self.end_of_work() + LATEST:
             time.sleep(BEAT)
-        logger.critical("something keeps this worker from ending; exiting with status %d", os.EX_TEMPFAIL)
+        text = f"something keeps this worker from ending; exiting with status {os.EX_TEMPFAIL}"
+        farewell.say(logger, logging.CRITICAL, text)
         self._exit()
 
     def _end(self, client: Client) -> None:
-        logger.critical(
-            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for %.0f s; "
-            "exiting with status %d for its supervisor to start another",
-            time.monotonic() - self.last_received,
-            os.EX_TEMPFAIL,
+        text = (
+            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for "
+            f"{time.monotonic() - self.last_received:.0f} s; exiting with status {os.EX_TEMPFAIL} for its supervisor "
+            "to start another"
         )
+        farewell.say(logger, logging.CRITICAL, text)
         self.withdraw(client)
         deadline = time.monotonic() + LAST_SECONDS
         while state.active_requests and time.monotonic() < deadline:
@@ -124,8 +134,9 @@ class Watchdog:
         self._exit()
 
     def _exit(self) -> None:
-        for child in billiard.active_children():
+        pids = [child.pid for child in billiard.active_children()]
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)  # a node may hear nothing else
-        logging.shutdown()
+                os.kill(pid, signal.SIGKILL)  # a node may hear nothing else
+        self.forgive(pids)
         os._exit(os.EX_TEMPFAIL)  # its event loop may be stuck for good, so no orderly end

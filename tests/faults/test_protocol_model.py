@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 from celerypipe.mailbox import holder as names
 from celerypipe.mailbox.deaths import Death, say_death, was_told
 from celerypipe.mailbox.mailbox import Mailbox, drop
-from celerypipe.mailbox.wire import RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
+from celerypipe.mailbox.wire import FAILURE, RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.script import call
@@ -48,7 +48,7 @@ STEPS = {
     "celery": ["start", "start", "start_again", "deliver_twice", "lose_a_task"],
     "idle": ["read", "read", "release", "claim", "claim", "refresh", "hand_back", "exchange_unheard"],
     "gone": ["give_up", "retire", "retire", "die", "die", "stop"],
-    "busy": ["answer", "answer", "answer_unheard"],
+    "busy": ["answer", "answer", "answer_unheard", "be_interrupted", "take_back"],
     "fault": ["let_a_second_pass", "let_a_second_pass", *["let_a_bell_expire"] * 2, "silence", "empty_redis"],
 }
 
@@ -81,6 +81,7 @@ class Protocol(RuleBasedStateMachine):
         self.missed: set[int] = set()
         #: Those that ended in good order.
         self.retired: set[int] = set()
+        self.interrupted: list[str] = []
         #: Something broke that the next round of the runner is there for.
         self.broken = False
         self._make()
@@ -146,7 +147,16 @@ class Protocol(RuleBasedStateMachine):
                 else:
                     self.answers[result.sequence] += 1
                     self.out.discard(result.sequence)
-        return given_back
+        return sorted(self.out.intersection(given_back))
+
+    def take_back(self, which: int, _: int) -> None:
+        """A message is late, and may hear no interrupt: the ones behind it are sent to others."""
+        holder = self._holding(which)
+        mine = self._pending(holder)
+        behind = [entry for entry in holder.held[1:] if entry.id in mine and entry.sequence in self.out]
+        self.box.withdraw(self.client, [entry.id for entry in behind])
+        if behind:
+            self._send([entry.sequence for entry in behind], 1)
 
     def look_around(self, which: int, count: int) -> None:
         """The runner's round: an audit, and bells for what is out; at once when a worker appeared."""
@@ -210,10 +220,32 @@ class Protocol(RuleBasedStateMachine):
         else:
             self.holders.remove(holder)
 
+    def _holding(self, which: int) -> Holder:
+        holding = [holder for holder in self.holders if holder.held]
+        return holding[which % len(holding)]
+
+    def be_interrupted(self, which: int, _: int) -> None:
+        """It says so of one message, gives back the others, and rings again if there is more."""
+        holder = self._holding(which)
+        late, *unbegun = holder.held
+        said = [
+            Answer(late, FAILURE, 0.0, 0.0, "", b""),
+            *(Answer(each, UNBEGUN, 0.0, 0.0, "", b"") for each in unbegun),
+        ]
+        self.holders.remove(holder)
+        try:
+            over = self.box.publish(self.client, holder.name, said) is None
+        except redis.ResponseError:  # the mailbox is gone: it breaks off
+            over = True
+        if not over:
+            self.interrupted.append(holder.name)
+        if not self.box.release(self.client, holder.slot, holder.name, force=over):
+            self._hand_back_bell(holder)
+        self._retire(holder)
+
     def answer(self, which: int, count: int) -> None:
         """Publish: also by one that was frozen, and whose messages others have by now."""
-        holding = [holder for holder in self.holders if holder.held]
-        holder = holding[which % len(holding)]
+        holder = self._holding(which)
         if not self._publish(holder, count):
             self.holders.remove(holder)
         del holder.held[:count]
@@ -260,10 +292,13 @@ class Protocol(RuleBasedStateMachine):
     def hand_back(self, which: int, _: int) -> None:
         """Others wait, or the term is over: ring for the next one, and leave whatever is held to its claim."""
         holder = self._holder(which)
+        self._hand_back_bell(holder)
+        self.holders.remove(holder)
+
+    def _hand_back_bell(self, holder: Holder) -> None:
         token = secrets.token_hex(4)
         if self.box.hand_back(self.client, holder.slot, holder.name, token):
             self.tasks.append((holder.slot, token))
-        self.holders.remove(holder)
 
     def give_up(self, which: int, _: int) -> None:
         """The worker shuts down."""
@@ -272,19 +307,18 @@ class Protocol(RuleBasedStateMachine):
         self.holders.remove(holder)
         self.broken = True  # nobody takes over at once what it leaves behind
 
-    def retire(self, which: int, count: int) -> None:
-        """It was interrupted, or told to end: it gives back what it did not begin, and then its process ends.
-
-        Not while Redis is away, sometimes: then it leaves all that behind, and it still is the fault of no message.
-        """
+    def retire(self, which: int, _: int) -> None:
+        """It was told to end, and gives back what it did not begin; not while Redis is away, sometimes."""
         holder = self._holder(which)
         if which:
-            self._publish(holder, len(holder.held), begun=count - 1)
-            token = secrets.token_hex(4)
-            if self.box.hand_back(self.client, holder.slot, holder.name, token):
-                self.tasks.append((holder.slot, token))
-        process = names.Holder.read(holder.name).process
+            self._publish(holder, len(holder.held), begun=0)
+            self._hand_back_bell(holder)
         self.holders.remove(holder)
+        self._retire(holder)
+
+    def _retire(self, holder: Holder) -> None:
+        """Its process ends in good order: what it leaves is the fault of no message."""
+        process = names.Holder.read(holder.name).process
         self.living.discard(process.pid)
         self.retired.add(process.pid)
         say_death(self.client, str(process), Death(os.EX_TEMPFAIL, told=True))
@@ -299,8 +333,7 @@ class Protocol(RuleBasedStateMachine):
 
     def answer_unheard(self, which: int, count: int) -> None:
         """It is held on to, and comes once more with the next."""
-        holding = [holder for holder in self.holders if holder.held]
-        self._publish(holding[which % len(holding)], count)
+        self._publish(self._holding(which), count)
 
     def exchange_unheard(self, which: int, count: int) -> None:
         """Publish and read: the first is done again on a new line; what it was given nobody knows."""
@@ -433,6 +466,11 @@ class Protocol(RuleBasedStateMachine):
     def who_was_given_a_message_knows_it(self) -> None:
         for holder in self.holders:
             assert self._pending(holder) <= {entry.id for entry in holder.held}
+
+    @invariant()
+    def who_was_interrupted_keeps_nothing(self) -> None:
+        for name in self.interrupted:
+            assert not self._pending(Holder(name, 0))
 
     @invariant()
     def each_message_is_answered_once(self) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from celerypipe import Message, Runner
+from celerypipe.celery.application import make_app
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
-from tests.servers import RedisServer, RunningWorker, StartWorker, eventually
+from tests.servers import PATIENCE, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.extent import at_length
 from tests.servers.terminal import Terminal
 
@@ -84,11 +87,17 @@ def run_on(client: Client, queue: str) -> str:
     return run
 
 
-def hanging(runner: Runner, queue: str, folder: Path, way: str) -> Reading:
-    """A run whose first message hangs in that way where it is begun first."""
+def hanging(runner: Runner, queue: str, folder: Path, way: str, end: threading.Event | None = None) -> Reading:
+    """A run whose first message hangs in that way where it is begun first; ``end``: when the run may."""
+
+    def messages() -> Iterator[Message]:
+        yield from (Message(way), Message("next"))
+        if end is not None:
+            end.wait(PATIENCE)
+
     once = folder / "once"
     pipeline = warped("tests.nodes.faulty.Hangs", queue, configuration={"once": str(once)})
-    reading = Reading(runner.stream(pipeline, [Message(way), Message("next")]))
+    reading = Reading(runner.stream(pipeline, messages()))
     eventually(once.exists, "a message at work")
     return reading
 
@@ -137,13 +146,16 @@ def test_what_is_at_work_for_too_long_is_handed_to_others(
 ) -> None:
     queue = f"long{pool}{way}"
     first = start_worker(queue, pool=pool, concurrency=1, config=FAULTY + "worker_soft_shutdown_timeout = 0.5\n")
-    reading = hanging(Runner(redis_url), queue, tmp_path, way)
+    end = threading.Event()
+    reading = hanging(Runner(redis_url), queue, tmp_path, way, end)
     run = run_on(redis_client, queue)
     start_worker(queue, pool="threads", concurrency=1, config=FAULTY)
     first.process.terminate()
+    reading.wait_for(2)
+    counted = redis_client.hgetall(redis_client.names.attempts(run, "there"))  # which goes with the run
+    end.set()
     assert reading.payloads() == [way, "next"]
-    counted = redis_client.hgetall(redis_client.names.attempts(run, "there"))
-    assert way == "gil" or not counted  # who says nothing before its end is taken for dead
+    assert not counted
     ended = first.wait_for_end()
     assert status is None or ended == status, first.text()
 
@@ -167,6 +179,20 @@ def test_told_again_it_hands_back_at_once(
         worker.wait_for_text(number.name)
     assert worker.wait_for_end() == 0
     start_worker(queue, pool="threads", concurrency=1, config=FAULTY)
+    assert reading.payloads() == ["sleep", "next"]
+
+
+def test_celerys_remote_control_ends_it_as_a_signal_does(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    patient = "worker_soft_shutdown_timeout = 0.5\n"
+    worker = start_worker("afar", pool="prefork", concurrency=1, config=FAULTY + patient, arguments=["-n", "afar@here"])
+    reading = hanging(Runner(redis_url), "afar", tmp_path, "sleep")
+    make_app({"CELERYPIPE_REDIS_URL": redis_url}).control.shutdown(destination=["afar@here"])
+    assert worker.wait_for_end() == 0
+    assert "Traceback" not in worker.text()
+    assert not worker.presences()
+    start_worker("afar", pool="threads", concurrency=1, config=FAULTY)
     assert reading.payloads() == ["sleep", "next"]
 
 

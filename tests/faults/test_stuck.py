@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ import pytest
 from celerypipe import Message, NodeTimeout, Runner
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.scripts import CLAIM
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis import keys
+from celerypipe.redis.connection import connect
 from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Lease
@@ -54,11 +58,10 @@ def served_by(url: str, queue: str) -> int:
 def test_a_prefork_child_is_freed_or_replaced(start_doomed: StartWorker, redis_url: str) -> None:
     worker = start_doomed("stuckprefork", pool="prefork", concurrency=1, config=CONFIG)
     pids = [served_by(redis_url, "stuckprefork")]
-    for way in (*EASY, *HARD):
+    for way in (*EASY, *HARD, "mute"):
         hang(redis_url, "stuckprefork", way)
         pids.append(served_by(redis_url, "stuckprefork"))
-    assert pids[0] == pids[1] == pids[2]
-    assert len(set(pids[2:])) == 3
+    assert len(set(pids)) == len(pids)
     assert "update() of node there, run " in worker.text()
     assert worker.presences()
 
@@ -68,6 +71,43 @@ def test_a_solo_worker_frees_itself_where_it_can(start_doomed: StartWorker, redi
     for way in EASY:
         hang(redis_url, "stucksolo", way)
         assert served_by(redis_url, "stucksolo") == worker.process.pid
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), ("prefork", 2)])
+def test_what_an_interrupted_process_left_stops_nobody(
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int
+) -> None:
+    """Every second message is interrupted with a lock held that each message needs. The others have 1.5 s each."""
+    queue = f"slock{slots}"
+    start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG)
+    given = [each for number in range(4) for each in ("holds", number)]
+    runner = Runner(redis_url)
+    assert results(runner, hanging(queue), given) == list(range(4))
+    assert [queue.opened for queue in runner.report.queues] == [0]
+    runner = Runner(redis_url)  # another run, while the process of the last one is replaced
+    assert results(runner, hanging(queue), range(4)) == list(range(4))
+
+
+def test_a_solo_worker_that_was_interrupted_ends_for_its_supervisor(start_doomed: StartWorker, redis_url: str) -> None:
+    first = start_doomed("ssolo", pool="solo", config=CONFIG, arguments=["--exit-when-stuck"])
+    runner = Runner(redis_url)
+    reading = Reading(runner.stream(hanging("ssolo"), map(Message, ["holds", 1, 2])))
+    assert first.wait_for_end() == 75, first.text()
+    assert "a node was interrupted in this process: it ends with status 75" in first.text()
+    assert not first.presences()
+    start_doomed("ssolo", pool="solo", config=CONFIG)
+    assert reading.payloads() == [1, 2]
+
+
+def test_a_process_that_is_to_be_kept_stays(start_doomed: StartWorker, redis_url: str) -> None:
+    arguments = ["--keep-interrupted"]
+    worker = start_doomed("skept", pool="prefork", concurrency=1, config=CONFIG, arguments=arguments)
+    before = served_by(redis_url, "skept")
+    hang(redis_url, "skept", "sleep")
+    assert served_by(redis_url, "skept") == before
+    with connect(redis_url) as client:
+        (status,) = (each for each in read_status(client).workers if each.pid == worker.process.pid)
+        assert status.keeps_interrupted
 
 
 def test_a_threads_worker_that_is_to_stay_stays(start_doomed: StartWorker, redis_url: str) -> None:
@@ -81,10 +121,10 @@ def test_a_threads_worker_that_is_to_stay_stays(start_doomed: StartWorker, redis
 @pytest.mark.parametrize(
     ("pool", "slots", "way", "status"),
     [
-        ("threads", 2, "gil", 1),
+        ("threads", 2, "gil", -signal.SIGKILL),
         ("solo", 1, "deaf", 75),
         pytest.param("threads", 2, "deaf", 75, marks=at_length),
-        pytest.param("solo", 1, "gil", 1, marks=at_length),
+        pytest.param("solo", 1, "gil", -signal.SIGKILL, marks=at_length),
     ],
 )
 def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
@@ -100,24 +140,38 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
         assert "update() of node there, run " in first.text()
         assert "in be_deaf" in first.text()
         assert not first.presences()
+        with connect(redis_url) as client:  # those who wait for its queue have the time of the next one to start
+            (told,) = client.zrange(client.names.freeing(queue), 0, -1, withscores=True)
+            assert told[1] / 1000 - client.now() > keys.FREEING_TTL / 1000
     else:
-        assert "Timeout (" in first.text()  # faulthandler's word for it, with the stacks of all threads
+        assert "it holds its interpreter lock, and is here:" in first.text()
+        assert "in _hold" in first.text()  # the stacks of all threads
     start_doomed(queue, pool=pool, concurrency=slots, config=config)
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), ("solo", 1), ("prefork", 2), ("threads", 2)])
+@pytest.mark.parametrize(
+    ("pool", "slots", "kind"),
+    [
+        ("prefork", 1, "Hangs"),
+        ("solo", 1, "Hangs"),
+        ("prefork", 2, "Hangs"),
+        ("threads", 2, "Hangs"),
+        ("prefork", 1, "HangsInOrder"),
+    ],
+)
 def test_only_the_message_that_hears_no_interrupt_is_given_up(
-    start_doomed: StartWorker, redis_url: str, pool: str, slots: int
+    start_doomed: StartWorker, redis_url: str, pool: str, slots: int, kind: str
 ) -> None:
     """The ones behind it in the same activation have their time once somebody else, or the next process, has them."""
-    queue = f"sbehind{pool}{slots}"
+    queue = f"sbehind{pool}{slots}{kind}"
     start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG, arguments=["--exit-when-stuck", "0"])
     given = [0, "deaf", *range(1, 9)]
     seconds = 2.0 if pool == "solo" else 60.0  # nobody would start it again
     runner = Runner(redis_url)
-    out = results(runner, hanging(queue, timeout=0.6, configuration={"seconds": seconds}), given)
-    assert out == [0, *range(1, 9)]
+    mark = f"tests.nodes.faulty.{kind}"
+    pipeline = warped(mark, queue, timeout=0.6, on_error="skip", configuration={"seconds": seconds})
+    assert results(runner, pipeline, given) == [0, *range(1, 9)]
     assert [queue.opened for queue in runner.report.queues] == [0]
 
 

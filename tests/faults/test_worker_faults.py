@@ -117,7 +117,7 @@ def test_a_worker_whose_redis_went_while_it_worked_still_ends_when_told(
     reading = Reading(runner.stream(pipeline, [Message(4.0)]))
     eventually(diary.exists, "the beginning of the nap")
     private_redis.stop()
-    worker.wait_for_text("activation broken off")
+    worker.wait_for_text(": broken off: ")
     worker.process.terminate()
     worker.wait_for_end()
     runner.cancel()

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -74,6 +75,10 @@ class Bounded(Proc):
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+#: What any node of the process may need.
+SHARED = threading.Lock()
+
+
 class Hangs(Proc):
     """Hangs for ``seconds`` in the way that its payload names; sends anything else on, with its process' number.
 
@@ -100,17 +105,38 @@ class Hangs(Proc):
                 hold(self.seconds)
             case "deaf":
                 be_deaf(self.seconds)
-        return message.with_meta(pid=os.getpid())
+            case "mute":
+                for handler in logging.getLogger().handlers:
+                    handler.acquire()
+                be_deaf(self.seconds, quiet=True)
+            case "holds":
+                SHARED.acquire()
+                time.sleep(self.seconds)
+        with SHARED:
+            return message.with_meta(pid=os.getpid())
 
 
-def be_deaf(seconds: float) -> None:
+class HangsInOrder(Hangs):
+    """The same, one message after the other: nobody else may run what is behind it."""
+
+    stateful = True
+
+    def snapshot(self) -> None:
+        pass
+
+    def restore(self, state: None) -> None:
+        pass
+
+
+def be_deaf(seconds: float, *, quiet: bool = False) -> None:
     """Ignore interrupts for so long: no exception gets out of here."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             time.sleep(0.1)
         except BaseException as interrupt:  # noqa: BLE001  # that is the fault
-            logger.warning("I do not listen to %r", interrupt)
+            if not quiet:
+                logger.warning("I do not listen to %r", interrupt)
 
 
 def hold(seconds: float) -> None:

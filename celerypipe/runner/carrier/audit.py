@@ -56,6 +56,8 @@ class Audit:
                 flight.entry = flight.entry or there[place].encode()
             elif (warp.name, *place) not in answered and not flight.done:
                 missing.append(flight)
+        queued = self._sender.waits()  # what was given back meanwhile was read, and is about to be sent
+        missing = [flight for flight in missing if flight not in queued]
         if missing and retained is not None and not warp.limits.pinned:
             retained.doubtful = True  # its state may be past one of them: go back to where it was not
             return []

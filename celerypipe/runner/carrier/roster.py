@@ -10,6 +10,7 @@ from celerypipe.check import preflight
 from celerypipe.check import workers as fitness
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.errors import ConfigError, NoWorker
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
@@ -101,7 +102,9 @@ class Roster:
                 self._said.discard(warp.queue)
                 self._check_fitness(warp, workers)
             else:
-                self._missing.setdefault(warp.queue, now)
+                # One that ended for its supervisor to start another is not missing yet.
+                freeing = hints.is_freeing(client, warp.queue)
+                self._missing[warp.queue] = now if freeing else self._missing.get(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(client, warp)
         return [warp for warp in self.warps if self._has_newcomers(warp)]
@@ -178,14 +181,16 @@ class Roster:
             self.course.say(str(finding))
 
     def _nobody(self, client: Client, warp: Warp) -> None:
-        queue = warp.queue
+        queue, fails = warp.queue, warp.limits.on_no_worker == "fail"
+        flights = [flight for flight in list(warp.flights.values()) if flight.sent_at] if fails else []
+        if not flights if fails else queue in self._said:
+            return  # where else workers are is not asked for at each look
         missing = fitness.missing(warp.node, self._presences, elsewhere(client, queue))
-        if queue not in self._said and warp.limits.on_no_worker != "fail":
+        if not fails:
             self._said.add(queue)
             self.course.say(str(missing))
-        if warp.limits.on_no_worker == "fail":
+        else:
             text = f"{missing.text}; start one where it shall run: {missing.mend}"
-            flights = [flight for flight in list(warp.flights.values()) if flight.sent_at]
             mailbox = Mailbox(self.course.run_id, warp.name, names=client.names)
             if warp.retained is not None:
                 warp.retained.doubtful |= not all(flight.entry for flight in flights)  # nobody knows where those are

@@ -72,11 +72,13 @@ class Whereabouts:
             return since
         try:
             pending = self._pending(mailbox, flight.entry)
+            if pending is None or not self._comes_to(mailbox, pending[0]):
+                # Once more after the slot came back: it stood still until then, which was a moment ago.
+                stood_still, flight.held_up = flight.held_up, hints.is_freeing(self._client, warp.queue)
+                if stood_still or flight.held_up:
+                    return time.monotonic()
             if pending is None:
-                if not flight.entry or not hints.is_freeing(self._client, warp.queue):
-                    return since
-                flight.held_up = True
-                return time.monotonic()
+                return since
             if flight.held_up:
                 since = max(since, time.monotonic() - pending[1])
             running, entry = self._running(nearby, pending[0])
@@ -141,7 +143,7 @@ class Whereabouts:
             _remember(self._heard, consumer, time.monotonic())
             _remember(self._stuck, consumer, queue)
         if self._roster.interrupts(queue):  # a thread that is stuck stays so
-            hints.say_freeing(self._client, queue, str(Holder.read(consumer).process))
+            hints.say_freeing(self._client, [queue], str(Holder.read(consumer).process))
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._roster.slots(warp.queue):
@@ -165,6 +167,16 @@ class Whereabouts:
         if not found:
             return None
         return found[0]["consumer"].decode(), found[0]["time_since_delivered"] / 1000
+
+    def _comes_to(self, mailbox: Mailbox, consumer: str) -> bool:
+        """Does an activation run what it was given? Those of stateful nodes give nothing back.
+
+        They leave it to the next one: when they are over, or behind a message that hears no interrupt.
+        """
+        with self._lock:
+            if consumer in self._stuck:
+                return False
+        return bool(self._client.get(f"{mailbox.bell}{Holder.read(consumer).slot}") == consumer.encode())
 
     def _company(self, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
         """The flights that an activation runs in one batch with this one, as it says itself."""

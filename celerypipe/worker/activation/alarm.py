@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from celerypipe import forks
 from celerypipe.worker.activation.deadman import DeadMan
 
+#: Seconds after which an interrupt that was not heard is raised again.
+AGAIN = 0.5
 #: The reason for an interrupt by which a worker that was told to end gets a message back, for others to run.
 SHUTDOWN = "shutdown"
 Given = TypeVar("Given")
@@ -27,7 +29,7 @@ class Interrupted(BaseException):
 
 
 class Alarm:
-    """Interrupts ``update`` in the main thread: after its timeout, or when another thread says so.
+    """Interrupts ``update`` in the main thread: after its timeout, or when another thread says so; until it is heard.
 
     Installed around an activation on prefork and solo workers. ``switch`` ends a process that does not react to the
     interrupt, since C code holds the GIL.
@@ -73,12 +75,15 @@ class Alarm:
         self._until = time.monotonic() + timeout if timeout is not None else float("inf")
         self.switch.begin(timeout)
         try:
-            self._inside = True  # before the timer: a signal before it would be nobody's
-            if timeout is not None:
-                signal.setitimer(signal.ITIMER_REAL, timeout, 0.1)
-            return function(message)
+            try:
+                self._inside = True  # before the timer: a signal before it would be nobody's
+                if timeout is not None:
+                    signal.setitimer(signal.ITIMER_REAL, timeout, AGAIN)
+                return function(message)
+            finally:
+                self._inside = False
         finally:
-            self._inside = False
+            self._inside = False  # once more: an interrupt may come between a result and the line above
             if timeout is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             self.switch.end()
@@ -99,7 +104,7 @@ class Alarm:
             reason = "timeout"
         else:
             return  # meant for a message that ended a moment ago
-        self._inside, self.interrupted = False, True
+        self.interrupted = True
         raise Interrupted(reason)
 
 

@@ -1,47 +1,57 @@
-"""A dead man's switch for a worker process: it ends one in which no Python code gets to run any more.
+"""A dead man's switch for a worker process: it says until when Python code must get to run there again.
 
-Code in C that never lets go of the GIL stops all threads, and with them everything that could notice.
-:mod:`faulthandler` has a clock in C. It is set again and again while Python runs, and goes off when that stops: waiting
-for Redis, for a file or for another thread is no reason, however long it takes.
+Code in C that never lets go of the GIL stops all threads, and with them everything that could notice. Who notices is
+the monitor of the worker's heartbeat (:mod:`celerypipe.heartbeat.deadlines`). It ends a process that missed its
+deadline at two looks and ran between them: one that was stopped, or that waits for Redis, a file or another thread, may
+go on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import math
 import sys
 import threading
 import time
 from collections.abc import Iterator
 
+from celerypipe.heartbeat.deadlines import Deadline
+from celerypipe.heartbeat.procfs import DUMP
+
 #: Seconds that a node without a timeout, or one that warms up, may hold the GIL where others are at work.
 LONGEST = 300.0
-#: A clock that goes off so many seconds early is not set anew: that starts a thread (about 50 µs).
-SLACK = 1.0
 
 
 class DeadMan:
-    """The switch of one process. ``grace``: seconds beyond the timeouts of what runs there; None: it never goes off."""
+    """The switch of one process. ``deadline``: where it is set; None: nowhere, so that nobody ends the process."""
 
-    def __init__(self, grace: float | None) -> None:
-        self._grace = grace
-        #: Until when a thread is at work, by its number.
+    def __init__(self, deadline: Deadline | None) -> None:
+        self._deadline = deadline
+        #: Until when a thread is at work, by its number; infinite: nobody knows.
         self._calls: dict[int, float] = {}
-        self._goes_off = 0.0
-        self._lock = threading.Lock()
+        if deadline is not None:
+            faulthandler.register(DUMP, file=sys.__stderr__ or 2)  # what is sent to it first
 
     def begin(self, timeout: float | None) -> None:
         """This thread hands a message over, for that many seconds; None: nobody knows for how long."""
-        if self._grace is None:
-            return
-        until = time.monotonic() + (LONGEST if timeout is None else timeout)
-        self._calls[threading.get_ident()] = until
-        if timeout is None or not self._fits(until, self._grace):
-            self._arrange(self._grace, limited=timeout is not None)
+        if self._deadline is not None:
+            self._calls[threading.get_ident()] = math.inf if timeout is None else time.monotonic() + timeout
+            self._deadline.set(self._latest())
 
     def end(self) -> None:
-        """This thread has its result. The clock goes on: the next message may find it right, or Python puts it off."""
-        self._calls.pop(threading.get_ident(), None)
+        """This thread has its result."""
+        if self._deadline is not None:
+            self._calls.pop(threading.get_ident(), None)
+            self._deadline.set(self._latest())
+
+    def _latest(self) -> float:
+        """When the most patient of those at work has to be through."""
+        calls = list(self._calls.values())
+        latest = max(calls, default=0.0)
+        if latest != math.inf:
+            return latest
+        return 0.0 if len(calls) == 1 else time.monotonic() + LONGEST  # alone: nobody else waits for the GIL
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
@@ -53,35 +63,6 @@ class DeadMan:
             self.end()
 
     def renew(self) -> None:
-        """Python runs: called several times within ``grace``."""
-        if self._grace is None:
-            return
-        with self._lock:
-            calls = list(self._calls.values())
-            if calls and self._goes_off:
-                self._set(max(time.monotonic(), *calls) + self._grace + SLACK)
-            elif self._goes_off:
-                self._stop()
-
-    def _fits(self, until: float, grace: float) -> bool:
-        """Does the clock go off soon after that, and not before? That of a node with much more time is none of it."""
-        return until + grace <= self._goes_off <= until + 2 * grace + SLACK
-
-    def _arrange(self, grace: float, *, limited: bool) -> None:
-        """See to it that the clock is right for all who are at work, one of whom has just begun."""
-        with self._lock:
-            calls = list(self._calls.values())
-            if not limited and len(calls) == 1:
-                self._stop()  # left from the message before; nobody waits for the GIL
-            elif (limited or self._goes_off) and not self._fits(latest := max(calls), grace):
-                # For the most patient of those at work, and a little more, so that the next messages find it right.
-                self._set(latest + grace + SLACK)
-
-    def _set(self, when: float) -> None:
-        self._goes_off = when
-        faulthandler.dump_traceback_later(when - time.monotonic(), exit=True, file=sys.__stderr__ or 2)
-
-    def _stop(self) -> None:
-        if self._goes_off:
-            faulthandler.cancel_dump_traceback_later()
-            self._goes_off = 0.0
+        """Python runs: called several times within the grace."""
+        if self._deadline is not None:
+            self._deadline.put_off(time.monotonic())

@@ -77,10 +77,10 @@ class Lease:
         """Why its activation has to end, which began ``age`` seconds ago; empty: it may go on."""
         if self.state != "held":
             return self.state
-        if self.alarm.interrupted:
-            return "interrupted"
         if self.shutting_down():
             return "shutdown"
+        if self.alarm.interrupted:
+            return "interrupted"
         if self.quota is not None and self.quota.used_up and term != math.inf:  # else its state would be lost
             return "recycle"
         return "term" if age > term else ""
@@ -169,7 +169,7 @@ class Keeper:
                 try:
                     self._round(client, leases)
                 except Exception:  # one bad answer must not leave all leases to lapse
-                    logger.exception("cannot look after the bells this time")
+                    logger.exception("cannot look after what is at work this time")
         finally:
             client.close()
 
@@ -198,7 +198,7 @@ class Keeper:
         try:
             seen = lease.mailbox.refresh(client, lease.slot, lease.owner, current)
         except Broken as error:
-            logger.warning("cannot refresh the bell %s: %s", lease.bell, error)
+            logger.warning("cannot say in Redis that this is at work (%s): %s", lease.bell, error)
             return
         with self._changed:
             if lease not in self._leases:
@@ -223,7 +223,7 @@ class Keeper:
             self._left.discard((bell, owner))
         except Broken as error:
             self._left.add((bell, owner))
-            logger.warning("cannot release the bell %s, trying again: %s", bell, error)
+            logger.warning("cannot delete the key %s, trying again: %s", bell, error)
 
 
 def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:

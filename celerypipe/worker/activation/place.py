@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import math
 import os
 import secrets
+import sys
 import tempfile
 import threading
 import time
@@ -14,13 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from celerypipe.celery.prefork import retire
+from celerypipe.heartbeat.deadlines import Deadline, Deadlines
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
+from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, Trouble, connect
+from celerypipe.redis.connection import Broken, Client, Trouble, connect
 from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
+from celerypipe.worker import farewell
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.files import FileFolder
@@ -30,6 +37,16 @@ from celerypipe.worker.activation.shelf import Shelf
 from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that a worker gets to end by itself after one of its nodes was interrupted.
+LAST_SECONDS = 20.0
+KEPT = (
+    "a node was interrupted in this process, which stays: what it left may stop later messages, such as a lock that is "
+    "held for good. A process that a supervisor starts again is better ended: --exit-when-stuck"
+)
+ENDS = (
+    f"a node was interrupted in this process: it ends with status {os.EX_TEMPFAIL}, for its supervisor to start another"
+)
 
 
 @dataclass(slots=True)
@@ -63,6 +80,10 @@ class Worker:
     patience: float = 10.0
     #: Seconds after which a process with a stuck node exits; None: it stays.
     stuck_after: float | None = None
+    #: By when its processes have to let go of their interpreter locks; None: nobody looks at that.
+    deadlines: Deadlines | None = None
+    #: A process that was interrupted stays, and takes the next message.
+    keeps_interrupted: bool = True
     #: What tells this worker from any other one, also from one of the same host and number.
     life: str = field(default_factory=lambda: secrets.token_hex(4))
     #: How a process exits that is the whole worker: called with what tells whether its other activations are through.
@@ -72,6 +93,7 @@ class Worker:
     refusals: Refusals = field(default_factory=Refusals)
     #: How long each pool process works before another replaces it.
     limits: Limits = field(default_factory=Limits)
+    _said_interrupted: bool = False
     _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -93,11 +115,16 @@ class Worker:
         if pid not in self._places:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
-                switch = DeadMan(None if self.stuck_after is None else self.stuck_after + LATER)
+                switch = DeadMan(self._deadline(pid))
                 keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper"))
                 quota = Quota(self.limits) if self.limits else None
                 self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch, quota))
         return self._places[pid]
+
+    def _deadline(self, pid: int) -> Deadline | None:
+        if self.deadlines is None or self.stuck_after is None:
+            return None
+        return self.deadlines.line(pid, self.stuck_after + LATER)
 
     def process(self, pid: int) -> Process:
         """Return a process of this worker."""
@@ -116,7 +143,9 @@ class Worker:
         place = self.place()
         if place.known:
             return
-        say_birth(client, str(self.process(os.getpid())))  # a dead one may have had its number
+        process = self.process(os.getpid())
+        say_birth(client, str(process))  # a dead one may have had its number
+        hints.say_replaced(client, self.queues, process)
         with self._lock:
             if not place.known:
                 place.known = True
@@ -130,6 +159,40 @@ class Worker:
         kind = Alarm if threading.current_thread() is threading.main_thread() else Unarmed
         return kind(self.place().switch)
 
+    def after_interrupt(self, client: Client) -> None:
+        """Take no more messages in this process, if another comes for it: whatever was interrupted left may be there.
+
+        Such as a lock that is held for good, also one of the standard library.
+        """
+        process = str(self.process(os.getpid()))
+        if self.shutting_down():
+            return
+        if self.keeps_interrupted:
+            if self.pool != "prefork" and not self._said_interrupted:
+                self._said_interrupted = True
+                farewell.say(logger, logging.WARNING, KEPT)
+            with contextlib.suppress(*Broken):
+                hints.say_freed(client, self.queues, process)
+            return
+        if self.leave is None:
+            self.replace(client, "after an interrupt")
+            return
+        farewell.say(logger, logging.WARNING, ENDS)
+        self._say_that_it_ends()
+        self.leave(lambda: True)
+        faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+
+    def _say_that_it_ends(self) -> None:
+        """The whole worker ends, for its supervisor to start another: nobody is late meanwhile."""
+        with contextlib.suppress(*Trouble):
+            hints.say_freeing(self.client(), self.queues, str(self.process(os.getpid())), keys.FREEING_MOST)
+
+    def replace(self, client: Client, why: str) -> None:
+        """Take no more messages in this process of a pool: another comes in a moment, and nobody is late meanwhile."""
+        with contextlib.suppress(*Broken):
+            hints.say_freeing(client, self.queues, str(self.process(os.getpid())))
+        retire(why)
+
     def end_of_work(self) -> float:
         """When what is at work has to be through, by the monotonic clock; infinite: nobody told the worker to end."""
         if not self.shutting_down():
@@ -139,9 +202,11 @@ class Worker:
 
     def _stuck(self, lease: Lease, text: str) -> None:
         if self.stuck_after is None and not self.shutting_down():
-            logger.error("%s\nThis worker stays, without that slot; --exit-when-stuck would end it", text)
+            text += "\nThis worker stays, without that slot; --exit-when-stuck would end it"
+            farewell.say(logger, logging.ERROR, text)
             return
-        logger.critical("%s\nThis process exits with status %d, so that another can start", text, os.EX_TEMPFAIL)
+        text += f"\nThis process exits with status {os.EX_TEMPFAIL}, so that another can start"
+        farewell.say(logger, logging.CRITICAL, text)
         place = self.place()
 
         def through() -> bool:
@@ -149,11 +214,12 @@ class Worker:
             return all(other.owner == lease.owner for other in place.keeper.leases)
 
         if self.leave is not None:
+            if not self.shutting_down():
+                self._say_that_it_ends()
             self.leave(through)
         if self.shutting_down():
             with contextlib.suppress(*Trouble):  # where Redis is gone nobody will ask
                 say_death(self.client(), str(self.process(os.getpid())), Death(os.EX_TEMPFAIL, told=True))
-        logging.shutdown()
         os._exit(os.EX_TEMPFAIL)  # so that its supervisor starts another
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from celerypipe.message.files import Origin
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.worker.activation.alarm import Alarm, Given, Returned
+from celerypipe.worker.activation.alarm import Alarm, Given, Interrupted, Returned
 from celerypipe.worker.activation.keeper import Lease
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 #: handed what came out of the node before them.
 CHEAP = 0.005
 
+
+#: Seconds that an instance gets to let go of what it has, after it was interrupted.
+LET_GO = 10.0
 
 #: Run, node and message that the current thread works on.
 at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
@@ -132,12 +135,20 @@ class Running:
             self.client.delete(sign)
 
     def let_go(self) -> None:
-        """Destroy an instance that was left in the middle of a message; the next message gets a fresh one."""
-        self.doubtful = True
-        with self.preparing():
-            self.instance.destroy()
-        lease = self.lease
-        hints.say_freed(self.client, lease.queues, str(Holder.read(lease.owner).process))
+        """Destroy an instance that was left in the middle of a message; the next message gets a fresh one.
+
+        It may hold a lock that its ``destroy`` waits for, so that is not waited for without end.
+        """
+        self.doubtful, lease = True, self.lease
+        hints.say_freeing(self.client, lease.queues, str(Holder.read(lease.owner).process))
+        lease.until = time.monotonic() + LET_GO
+        try:
+            with self.preparing():
+                lease.alarm.call(LET_GO, lambda _: self.instance.destroy(), None)
+        except Interrupted as interrupt:
+            logger.warning("%s: its destroy() was interrupted too (%s)", self.name, interrupt.reason)
+        finally:
+            lease.until = math.inf
 
     def encoded(self, outputs: Sequence[Message], given: Content | None, blob: str, store: Store) -> tuple[Stowed, int]:
         """Encode what came out; return it with its size in bytes.

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from celerypipe.worker import farewell
 from celerypipe.worker.activation.alarm import SHUTDOWN
 from celerypipe.worker.activation.keeper import Lease
 
@@ -28,7 +29,7 @@ BEAT = 0.5
 GRACE_ALONE, GRACE_AMONG_OTHERS = 2.0, 10.0
 #: Seconds that a message has which nobody waits for any more: its ``update`` may be about to end, and nobody is late.
 CALL_BACK_PATIENCE = 8.0
-#: The clock in C, for a GIL that is held, goes off so much later: who can still say what happened goes first.
+#: The deadline for a GIL that is held is so much later: who can still say what happened goes first.
 LATER = 1.0
 
 
@@ -64,8 +65,9 @@ class StuckWatch:
             try:
                 self._beat()
                 self._look()
-            except Exception:  # whatever went wrong this time, somebody has to look the next time
-                logger.exception("cannot look for stuck nodes this time")
+            except Exception:  # noqa: BLE001  # whatever went wrong this time, somebody has to look the next time
+                text = f"cannot look for stuck nodes this time: {traceback.format_exc()}"
+                farewell.say(logger, logging.ERROR, text)
 
     def _look(self) -> None:
         leases, before = list(self._leases()), self._end
@@ -98,7 +100,7 @@ class StuckWatch:
 
 
 def _hand_back(lease: Lease) -> None:
-    if lease.current and lease.called_back[0] != lease.current:
+    if lease.current:  # once more, if it was not heard
         lease.call_back(lease.current)
         lease.alarm.interrupt(SHUTDOWN, lease.at_work)
 

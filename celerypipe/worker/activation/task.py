@@ -11,7 +11,6 @@ import celery
 from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.celery.prefork import retire
 from celerypipe.errors import BadSignature, CodecError
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
@@ -31,10 +30,11 @@ logger = logging.getLogger(__name__)
 
 #: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
 SAID = {
-    "lost": "its mailbox or bell is gone",
+    "lost": "another process goes on, or its messages are gone from Redis",
     "over": "the run is over",
     "recycle": "another process goes on",
     "interrupted": "a message was interrupted",
+    "term": "it was long enough, another task goes on",
 }
 
 
@@ -97,7 +97,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
             beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
-                reason = "the bell is held by another activation"
+                reason = "another task is at work on this already"
             else:
                 place.keeper.add(lease)
                 reason = self._serve(client, lease, beginning)
@@ -108,15 +108,17 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             client.close()
             if is_forbidden(error):  # the next one would be broken off too, and the one after that
                 return self._decline(client, mailbox, said(error))
-            logger.warning("run %s node %s: activation broken off: %s", mailbox.run, mailbox.node, error)
+            logger.warning("run %s node %s: broken off: %s", mailbox.run, mailbox.node, error)
             return f"broken off: {error}"
         finally:
             if through:
                 place.keeper.remove(lease)
             else:
                 place.keeper.take_back(lease)
-            if place.quota is not None and place.quota.used_up:
-                retire(place.quota.used_up)
+            if lease.alarm.interrupted:
+                worker.after_interrupt(client)
+            elif place.quota is not None and place.quota.used_up:
+                worker.replace(client, place.quota.used_up)
 
     def _serve(self, client: Client, lease: Lease, beginning: Beginning) -> str:
         if beginning.record is None:  # also one that is of another type: the runner misses it then, and writes it anew
@@ -190,4 +192,4 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         try:
             self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
         except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
-            logger.warning("run %s node %s: cannot ring for the next activation: %s", mailbox.run, mailbox.node, error)
+            logger.warning("run %s node %s: cannot send the next task: %s", mailbox.run, mailbox.node, error)

@@ -101,5 +101,18 @@ def test_a_bell_is_read_as_far_as_every_version_can(keyring: Keyring | None) -> 
     strange = bell_in([list(SPOKEN), "run", "node", "slot", "token"])
     assert strange is not None
     assert "does not have the arguments of protocol 1" in wrong_with(strange)
-    for other in ([], ["run", "node", 0, "token"], [[1], "run", "node"], [[1, 1], 5, "node"], ["1-1", "run", "node"]):
+    for nameless in (["run", "node", 0, "token"], ["run", "node", 0, "token", "signature"]):
+        before = bell_in(nameless)
+        assert before == Bell("run", "node")
+        assert "speaks a protocol without a number, and the worker protocol 1: update celerypipe where this run is" in (
+            wrong_with(before)
+        )
+    for other in (
+        [],
+        ["run", "node", 0],
+        ["run", "node", "token", 0],
+        [[1], "run", "node"],
+        [[1, 1], 5, "node"],
+        ["1-1", "run", "node"],
+    ):
         assert bell_in(other) is None

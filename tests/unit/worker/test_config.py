@@ -8,7 +8,7 @@ import pytest
 
 from celerypipe.errors import ConfigError
 from celerypipe.worker.config import WorkerConfig, known_queues, load, overruled
-from celerypipe.worker.options import exit_option, stuck_after
+from celerypipe.worker.options import exit_option, keeps_interrupted, stuck_after
 from tests.servers import ROOT
 
 
@@ -62,7 +62,7 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
             "[broker_transport_options]\nglobal_keyprefix = 'x'",
             "'global_keyprefix' in 'broker_transport",
         ),
-        ("task_acks_late = true", "a bell is acknowledged early"),
+        ("task_acks_late = true", "a task only says that there is work"),
         ("a = ", "heavy.toml: Invalid value"),
     ],
 )
@@ -117,6 +117,26 @@ def test_option_and_file_say_when_a_stuck_worker_exits(
     pool: str, option: str | None, written: float | None, seconds: float | None
 ) -> None:
     assert stuck_after(pool, exit_option(option), written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("pool", "keep", "option", "written", "stays"),
+    [
+        ("prefork", False, None, None, False),
+        ("prefork", False, "0", False, False),
+        ("prefork", True, None, None, True),
+        ("solo", False, None, None, True),
+        ("solo", False, None, True, False),
+        ("solo", False, "usual", False, False),
+        ("solo", False, "0", True, True),
+        ("solo", True, "usual", True, True),
+        ("threads", False, "usual", True, True),
+    ],
+)
+def test_option_and_file_say_whether_an_interrupted_process_stays(
+    pool: str, keep: bool, option: str | None, written: float | None, stays: bool
+) -> None:
+    assert keeps_interrupted(pool, keep=keep, option=exit_option(option), written=written) == stays
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan"])

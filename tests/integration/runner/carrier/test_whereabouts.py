@@ -8,6 +8,7 @@ import pytest
 
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import hints
+from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.message.message import Message, new_id
@@ -109,3 +110,41 @@ def test_what_runs_together_is_said_of_one_node_and_for_longer_than_its_timeout(
     assert hints.together(redis_client, "host.1.two.0", "there") == [b"1-0", b"1-1"]
     assert hints.together(redis_client, "host.1.two.0", "elsewhere") == []  # it may have an entry 1-0 too
     assert redis_client.pttl(keys.USUAL.together("host.1.two.0")) > 500_000
+
+
+def test_what_an_activation_left_stands_still_until_its_process_is_replaced(
+    redis_url: str, redis_client: Client
+) -> None:
+    """One of a stateful node gives nothing back: its messages stay its own until the next one takes them over."""
+    run, queue, process = new_id(), f"freed{new_id()}", Process("host", 1, "ab")
+    course = Course(run, folder=None, say=print)
+    there = Whereabouts(redis_url, Roster(course))
+    limits = {"queue": queue}
+    node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True, warp_configuration=limits)
+    warp = Warp(course, node, there, Downstream())  # type: ignore[arg-type]  # it is not asked to carry anything
+    mailbox = Mailbox(run, "there")
+    mailbox.make(redis_client)
+    me, bell = str(Holder(process, "one", 0)), f"{mailbox.bell}0"
+    answer = call(redis_client, mailbox.sending([packed_entry(1, 0, "", b"")], token="t", wanted=0, ttl=1000))
+    assert answer is not None
+    flight = warp.flights[1] = Flight(1, Message(1), sent_at=1.0, due_since=1.0, entry=answer[0][0])
+    redis_client.set(bell, me, px=60_000)
+    mailbox.receive(redis_client, me, 1, None)
+    hints.say_freeing(redis_client, [queue], str(process), keys.FREEING_MOST)
+    assert there.began({warp: mailbox}, warp, flight) == 1.0  # it runs
+    redis_client.delete(bell)
+    assert there.began({warp: mailbox}, warp, flight) > 1.0
+    hints.say_replaced(redis_client, [queue], Process("host", 2, "cd"))
+    assert there.began({warp: mailbox}, warp, flight) > 1.0  # until a moment ago
+    assert there.began({warp: mailbox}, warp, flight) == 1.0
+    there.close()
+
+
+def test_a_slot_comes_back_when_whoever_says_the_longest_says_so(redis_client: Client) -> None:
+    queue, process = f"freed{new_id()}", "host.1.ab"
+    hints.say_freeing(redis_client, [queue], process, keys.FREEING_MOST)
+    (told,) = redis_client.zrange(keys.USUAL.freeing(queue), 0, -1, withscores=True)
+    hints.say_freeing(redis_client, [queue], process)  # a runner, a moment later
+    assert redis_client.zrange(keys.USUAL.freeing(queue), 0, -1, withscores=True) == [told]
+    hints.say_freed(redis_client, [queue], process)
+    assert not hints.is_freeing(redis_client, queue)

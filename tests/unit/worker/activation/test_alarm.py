@@ -33,6 +33,23 @@ def test_time_is_over(alarm: Alarm) -> None:
     assert caught.value.reason == "timeout"
 
 
+def test_an_interrupt_that_is_swallowed_is_raised_again(alarm: Alarm) -> None:
+    swallowed: list[BaseException] = []
+
+    def deaf_at_first(message: Message) -> list[Message]:
+        try:
+            return wait(message)
+        except Interrupted as interrupt:
+            swallowed.append(interrupt)
+        return wait(message)
+
+    with pytest.raises(Interrupted) as caught:
+        alarm.call(0.05, deaf_at_first, Message(1), "m1")
+    assert swallowed
+    assert caught.value is not swallowed[0]
+    assert alarm.interrupted
+
+
 @pytest.mark.parametrize("name", ["m1", ""])
 def test_another_thread_interrupts(alarm: Alarm, name: str) -> None:
     timer = threading.Timer(0.05, alarm.interrupt, ("withdrawn", name))

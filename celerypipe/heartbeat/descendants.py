@@ -8,96 +8,43 @@ group. A process that made itself a session of its own did so to stay, and stays
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # what signal is made of; that costs 1 MB and several ms
 import os
 import time
+
+from celerypipe.heartbeat.procfs import KILL, STOP, LinuxProcess, children, now, others, process_of, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The clock of /proc: when a process began is said in these, since the machine did.
-TICKS = os.sysconf("SC_CLK_TCK")
 #: In the command of those that tidy up behind others (multiprocessing's, billiard's, loky's): they remove the shared
 #: memory of those that were killed, and end by themselves when nobody is left.
 TRACKERS = (b"resource_tracker", b"semaphore_tracker")
 
 
-class Born:
-    """A process that is there, as /proc tells of it; ``began`` tells it from others that get its number."""
-
-    def __init__(self, pid: int, fields: list[bytes]) -> None:
-        self.pid = pid
-        self.runs = fields[0] not in (b"Z", b"X")
-        self.parent, self.group, self.session = (int(field) for field in fields[1:4])
-        self.began = int(fields[19])
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """What it is known by."""
-        return self.pid, self.began
-
-    def send(self, number: int) -> None:
-        """Send it a signal, and nobody else who has its number by now."""
-        fd = _pidfd(self.pid)
-        try:
-            again = born(self.pid)
-            if again is None or again.began != self.began:
-                return
-            if fd >= 0:
-                _signal.pidfd_send_signal(fd, number)
-            else:
-                os.kill(self.pid, number)
-        except OSError:
-            pass
-        finally:
-            if fd >= 0:
-                os.close(fd)
-
-
-def _pidfd(pid: int) -> int:
-    """Return what holds a process; -1: a kernel before 5.3, or a container, knows nothing of the kind."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return -1
-
-
-def born(pid: int) -> Born | None:
-    """Return a process; None: it is not there, or /proc does not say."""
-    text = _read(f"/proc/{pid}/stat")
-    try:
-        return Born(pid, text.rpartition(b")")[2].split())
-    except (IndexError, ValueError):
-        return None
-
-
-def now() -> int:
-    """Return the time by the clock of /proc."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
-
-
-class Kin:
+class Descendants:
     """What comes of one process; this one, which watches it, does not count."""
 
     def __init__(self, boss: int) -> None:
         self._boss = boss
         self._seen: dict[int, int] = {}
         self._looked = now()
-        self._root = born(boss)
+        self._root = process_of(boss)
         self._reaper = _reaper()
         # Others in the group of the boss, such as the next command of a pipeline.
-        self._others = {one.key for one in _living() if self._is_orphan(one)}
+        self._others = {one.key for one in others() if self._is_orphan(one)}
 
     def look(self) -> None:
         """Note who is there, while the boss lives."""
         looked, todo = now(), [self._boss]
         seen = {
-            pid: began for pid, began in self._seen.items() if (one := born(pid)) is not None and one.began == began
+            pid: began
+            for pid, began in self._seen.items()
+            if (one := process_of(pid)) is not None and one.began == began
         }
         while todo:
-            for pid in _children(todo.pop()):
-                one = born(pid)
+            for pid in children(todo.pop()):
+                one = process_of(pid)
                 if one is not None and pid != os.getpid() and self._is_ours(one):
                     seen[pid] = one.began
                     todo.append(pid)
@@ -107,20 +54,20 @@ class Kin:
         """Kill all that came of the boss, which is gone or about to be; stopped first, so that none starts another."""
         ended = now()
 
-        def is_one(one: Born, found: dict[int, Born]) -> bool:
+        def is_one(one: LinuxProcess, found: dict[int, LinuxProcess]) -> bool:
             came = one.key in self._seen.items() or one.parent in (self._boss, *found) or self._is_left(one, ended)
             return came and one.pid != self._boss and self._is_ours(one)
 
         _end(is_one)
 
-    def _is_ours(self, one: Born) -> bool:
+    def _is_ours(self, one: LinuxProcess) -> bool:
         return self._root is not None and one.session == self._root.session and one.began >= self._root.began
 
-    def _is_orphan(self, one: Born) -> bool:
+    def _is_orphan(self, one: LinuxProcess) -> bool:
         """Is it in the group of the boss, and the one that started it no more?"""
         return self._root is not None and one.group == self._root.group and one.parent == self._reaper
 
-    def _is_left(self, one: Born, ended: int) -> bool:
+    def _is_left(self, one: LinuxProcess, ended: int) -> bool:
         """Did it come of the boss, though nobody saw that?
 
         A group that the boss leads has nobody else's orphans in it. In another one, only who was started since the last
@@ -135,29 +82,29 @@ class Kin:
 
 def end_group(group: int) -> bool:
     """Kill all that are in a group of processes; False: nobody is."""
-    if born(os.getpid()) is not None:
+    if process_of(os.getpid()) is not None:
         return _end(lambda one, _: one.group == group)
     try:
-        os.killpg(group, _signal.SIGKILL)
+        os.killpg(group, KILL)
     except OSError:
         return False
     return True
 
 
-def _end(is_one: Callable[[Born, dict[int, Born]], bool]) -> bool:
+def _end(is_one: Callable[[LinuxProcess, dict[int, LinuxProcess]], bool]) -> bool:
     """Kill those processes, which depend on those that were found before; False: there are none."""
-    found: dict[int, Born] = {}
-    while new := [one for one in _living() if one.pid not in found and is_one(one, found) and not _tidies(one.pid)]:
+    found: dict[int, LinuxProcess] = {}
+    while new := [one for one in others() if one.pid not in found and is_one(one, found) and not _tidies(one.pid)]:
         for one in new:
             found[one.pid] = one
-            one.send(_signal.SIGSTOP)
+            one.send(STOP)
     for one in found.values():
-        one.send(_signal.SIGKILL)
+        one.send(KILL)
     return bool(found)
 
 
 def _tidies(pid: int) -> bool:
-    command = _read(f"/proc/{pid}/cmdline")
+    command = read(f"/proc/{pid}/cmdline")
     return any(tracker in command for tracker in TRACKERS)
 
 
@@ -178,39 +125,3 @@ def _reaper() -> int:
     said = os.read(told, 32)
     os.close(told)
     return int(said or 0)
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for thread in threads:
-        found += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
-    return found
-
-
-def _living() -> list[Born]:
-    """Return all processes but this one."""
-    try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
-    return [one for pid in pids if pid != os.getpid() and (one := born(pid)) is not None and one.runs]
-
-
-def _read(path: str) -> bytes:
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
-        return b""
-    try:
-        found = b""
-        while more := os.read(file, 65_536):
-            found += more
-        return found
-    except OSError:
-        return b""
-    finally:
-        os.close(file)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe.heartbeat.kin import Kin, born, end_group, now
+from celerypipe.heartbeat.descendants import Descendants, end_group
+from celerypipe.heartbeat.procfs import now, process_of
 from tests.servers import eventually
 from tests.servers.processes import alive
 
@@ -93,63 +94,63 @@ def family(request: pytest.FixtureRequest) -> Iterator[Family]:
 
 
 def test_those_that_were_seen_end_with_it_and_those_with_a_session_of_their_own_stay(family: Family) -> None:
-    kin = Kin(family.boss.pid)
+    below = Descendants(family.boss.pid)
     started = family.start("process grandchild group")
     (stays,) = family.start("session")
-    kin.look()
+    below.look()
     family.kill()
     assert all(map(alive, started))
-    kin.end()
+    below.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
     assert alive(stays)
     assert alive(family.mate.pid)
 
 
 def test_those_that_were_started_since_end_with_it_too(family: Family) -> None:
-    kin = Kin(family.boss.pid)
-    kin.look()
+    below = Descendants(family.boss.pid)
+    below.look()
     started = family.start("process grandchild orphan")
     eventually(lambda: _old(started), "a moment to pass")
     family.kill()
-    kin.end()
+    below.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
     assert alive(family.mate.pid)
 
 
 def test_what_lost_its_parent_is_remembered(family: Family) -> None:
-    kin = Kin(family.boss.pid)
+    below = Descendants(family.boss.pid)
     child, grandchild = family.start("grandchild")
-    kin.look()
+    below.look()
     os.kill(child, 9)
-    kin.look()
+    below.look()
     family.kill()
-    kin.end()
+    below.end()
     eventually(lambda: not alive(grandchild), "the end of the grandchild")
 
 
 def test_a_boss_that_is_about_to_go_is_left_alone(family: Family) -> None:
-    kin = Kin(family.boss.pid)
+    below = Descendants(family.boss.pid)
     started = family.start("process grandchild")
-    kin.end()
+    below.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
     assert family.boss.poll() is None
 
 
 def test_what_tidies_up_behind_the_dead_does_so(family: Family) -> None:
-    kin = Kin(family.boss.pid)
+    below = Descendants(family.boss.pid)
     kept = Path("/dev/shm", *family.ask("memory"))  # noqa: S108  # where multiprocessing keeps it
     started = family.start("process")
-    kin.look()
+    below.look()
     assert kept.exists()
     family.kill()
     if os.getpgid(started[0]) == family.boss.pid:
         assert end_group(family.boss.pid)
     else:
-        kin.end()
+        below.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
     eventually(lambda: not kept.exists(), "the end of its memory")
 
 
 def _old(pids: list[int]) -> bool:
     """Did all of them begin a tick ago?"""
-    return all((one := born(pid)) is not None and one.began < now() for pid in pids)
+    return all((one := process_of(pid)) is not None and one.began < now() for pid in pids)

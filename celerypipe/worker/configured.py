@@ -1,0 +1,82 @@
+"""What the command line, the environment and the files of its queues say of a worker, as one frozen value."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celerypipe.celery.application import app, named_redis
+from celerypipe.heartbeat.deadlines import Deadlines
+from celerypipe.heartbeat.heartbeat import Heartbeat
+from celerypipe.mailbox.holder import Process
+from celerypipe.mailbox.liveness import words
+from celerypipe.mailbox.presence import removing_presence
+from celerypipe.redis.connection import knock
+from celerypipe.redis.signing import Keyring
+from celerypipe.settings import RedisSettings, Settings
+from celerypipe.worker import config as worker_config
+from celerypipe.worker.options import autoscale_option, exit_option, listed
+from celerypipe.worker.served import Served
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A worker as it was asked for. ``patience``: seconds that what is at work has once the worker is told to end."""
+
+    queues: tuple[str, ...]
+    redis: RedisSettings
+    configs: Sequence[worker_config.WorkerConfig]
+    served: Served
+    exit_when_stuck: float | None
+    autoscale: int
+    keep_interrupted: bool
+    patience: float
+    keyring: Keyring | None
+    process: Process
+    heartbeat: Heartbeat
+
+    @classmethod
+    def read(cls, conf: Any, options: Mapping[str, Any]) -> Configured:
+        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in.
+
+        The heartbeat begins before anything is imported that may hold the interpreter lock, or a GPU.
+        """
+        settings = Settings.from_environment()
+        queues = tuple(listed(options.get("queues")))
+        exit_when_stuck = exit_option(options.get("exit_when_stuck"))
+        worker_config.require_folders(settings)
+        configs = worker_config.load_all(queues, settings.worker_configs)
+        redis = named_redis(os.environ)
+        app.serve(redis.or_default)
+        conf.update(worker_config.worker_settings(queues, configs[0], app.conf.broker_transport_options))
+        served = Served(
+            tuple(name for config in configs for name in config.imports) + tuple(listed(options.get("include"))),
+            tuple(folder for config in configs for folder in config.plugins) + settings.plugins,
+            settings.allowed,
+        )
+        process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+        names = redis.or_default.names
+        said = words(names, process, removing_presence(names, str(process)))
+        heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
+        heartbeat.start()
+        served.load({name: config.path for config in configs for name in config.imports})
+        knock(redis.or_default)
+        autoscale = autoscale_option(options.get("autoscale"))
+        keep = bool(options.get("keep_interrupted")) or configs[0].keep_interrupted
+        return cls(
+            queues,
+            redis,
+            configs,
+            served,
+            exit_when_stuck,
+            autoscale,
+            keep,
+            float(conf.worker_soft_shutdown_timeout),
+            settings.keyring,
+            process,
+            heartbeat,
+        )
