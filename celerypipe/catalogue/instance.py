@@ -10,7 +10,7 @@ from typing import Any
 
 from celerypipe import forks
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.cure import CURE, is_refused_write
+from celerypipe.catalogue.refused_write import CURE, is_refused_write
 from celerypipe.catalogue.text import OURS
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed

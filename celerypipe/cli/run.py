@@ -115,11 +115,11 @@ def supervise(
 
     ``whole``: the pipeline that it is a part of, if it is one; ``fed``: nodes that need no link in.
     """
-    local, cache = wanted.local, wanted.cache
+    local = wanted.local
     settings = Settings.from_environment()
     catalogue = Catalogue((*definition.plugin_folders, *settings.plugins))
     require(definition, catalogue, local=local, fed=fed)
-    cache.check(definition.nodes)
+    wanted.cache.check(definition.nodes)
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(file=cast(IO[str], Screen(sys.stderr)))
@@ -137,15 +137,7 @@ def supervise(
             redis_for(definition, found.address, local=local, say=say) as url,
             progress(console, quiet=wanted.quiet) as show,
         ):
-            runner = Runner(
-                url,
-                local=local,
-                cache=cache.on,
-                refresh=cache.refresh,
-                rerun_failing=cache.rerun_failing,
-                on_event=say,
-            )
-            report = work(runner, show)
+            report = work(_runner(url, wanted, say), show)
     except CelerypipeError as error:
         if error.report is not None:
             publish(error.report, as_json=wanted.as_json)
@@ -153,6 +145,18 @@ def supervise(
             click.echo(error.remote_traceback, err=True)
         raise
     publish(report, as_json=wanted.as_json)
+
+
+def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None]) -> Runner:
+    cache = wanted.cache
+    return Runner(
+        url,
+        local=wanted.local,
+        cache=cache.on,
+        refresh=cache.refresh,
+        rerun_failing=cache.rerun_failing,
+        on_event=say,
+    )
 
 
 def _warnings(

@@ -44,7 +44,7 @@ class Death:
     """The end of a process. ``status``: its exit status, or minus the signal that killed it; None: nobody saw it.
 
     ``worker``: Celery's name of the worker that it belonged to; ``short``: the kernel ended processes for want of
-    memory meanwhile; ``told``: its worker was told to end, so it is the fault of no message.
+    memory meanwhile; ``told``: it was told to end, or its worker was, so it is the fault of no message.
     """
 
     status: int | None
@@ -77,7 +77,7 @@ def death_of(client: Client, holder: str) -> Death | None:
 
 
 def was_told(client: Client, holder: str) -> bool:
-    """Did the process of an activation end because its worker was told to?"""
+    """Did the process of an activation end because it, or its worker, was told to?"""
     death = death_of(client, holder)
     return death is not None and death.told
 

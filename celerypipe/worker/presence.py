@@ -79,7 +79,7 @@ class Present:
     def say_how_it_died(self, pid: int, status: int, **_: Any) -> None:
         """Every time a pool process ends: what it was at work on may be its fault, and others wait for that."""
         place = str(self.worker.process(pid))
-        death = Death(status, self.name, self.out_of_memory.happened())
+        death = Death(status, self.name, self.out_of_memory.happened(), told=status == EX_RECYCLE)
         if status not in (EX_OK, EX_RECYCLE):
             logger.error("process %d of this worker ended: %s", pid, death)
         self.keeper.say(lambda client: say_death(client, place, death))

@@ -1,15 +1,17 @@
 """A model check of bell, mailbox and claim: Hypothesis interleaves what runner, Celery and activations do.
 
 Each step is one atomic step of the protocol against a real Redis, or one thing that breaks: an activation dies or
-is stopped, its bell is lost although it lives, the heartbeat is not heard for a while, a task is lost or comes twice, a
-line dies with the answer of a command on it, Redis is emptied. After every step: no message waits with nobody coming,
-none is answered twice, nothing is taken from those who live and hold their bell, and a message counts as one that may
-have killed its process only if that is dead. At the end the faults stop; then, whatever state was reached, every
-message has its one answer within a few of the runner's rounds.
+is stopped, its process is interrupted or told to end and replaced, its bell is lost although it lives, the heartbeat
+is not heard for a while, a task is lost or comes twice, a line dies with the answer of a command on it, Redis is
+emptied. After every step: no message waits with nobody coming, none is answered twice, nothing is taken from those who
+live and hold their bell, and a message counts as one that may have killed its process only if that died, and of no
+order. At the end the faults stop; then, whatever state was reached, every message has its one answer within a few of
+the runner's rounds.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable
@@ -29,6 +31,7 @@ from hypothesis.stateful import (
 )
 
 from celerypipe.mailbox import holder as names
+from celerypipe.mailbox.deaths import Death, say_death, was_told
 from celerypipe.mailbox.mailbox import Mailbox, drop
 from celerypipe.mailbox.wire import FAILURE, RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
@@ -41,11 +44,12 @@ SLOTS = 3
 ROUNDS = 6
 #: What can happen, by who does it.
 STEPS = {
-    "runner": ["append", "look_around", "read_replies"],
+    "runner": ["append", "append", "append_unheard", "look_around", "read_replies"],
     "celery": ["start", "start", "start_again", "deliver_twice", "lose_a_task"],
-    "idle": ["read", "read", "release", "claim", "claim", "refresh", "hand_back", "give_up", "die", "stop"],
-    "busy": ["answer", "answer", "be_interrupted", "take_back"],
-    "fault": ["let_a_bell_expire", "let_a_bell_expire", "silence", "let_a_second_pass", "empty_redis"],
+    "idle": ["read", "read", "release", "claim", "claim", "refresh", "hand_back", "exchange_unheard"],
+    "gone": ["give_up", "retire", "retire", "die", "die", "stop"],
+    "busy": ["answer", "answer", "answer_unheard", "be_interrupted", "take_back"],
+    "fault": ["let_a_second_pass", "let_a_second_pass", *["let_a_bell_expire"] * 2, "silence", "empty_redis"],
 }
 
 
@@ -75,6 +79,8 @@ class Protocol(RuleBasedStateMachine):
         #: The processes that live and run; and those that were missed, a second ago.
         self.living: set[int] = set()
         self.missed: set[int] = set()
+        #: Those that ended in good order.
+        self.retired: set[int] = set()
         self.interrupted: list[str] = []
         #: Something broke that the next round of the runner is there for.
         self.broken = False
@@ -92,8 +98,8 @@ class Protocol(RuleBasedStateMachine):
     def step(self, data: st.DataObject, which: int, count: int) -> None:
         """Do one of the things that can happen now; one rule, since Hypothesis leaves whole rules out of a run."""
         holding = any(holder.held for holder in self.holders)
-        who = ["runner"] + ["celery"] * bool(self.tasks) + ["idle"] * bool(self.holders) + ["busy"] * 2 * holding
-        step = data.draw(st.sampled_from(STEPS[data.draw(st.sampled_from([*who, "fault"]))]))
+        who = ["celery"] * bool(self.tasks) + ["idle", "idle", "gone"] * bool(self.holders) + ["busy"] * 2 * holding
+        step = data.draw(st.sampled_from(STEPS[data.draw(st.sampled_from([*who, "runner", "fault"]))]))
         getattr(self, step)(which, count)
 
     # -- the runner -------------------------------------------------------------------------------------------------
@@ -120,26 +126,28 @@ class Protocol(RuleBasedStateMachine):
         """Make again what is missing, and send again what is neither in the mailbox nor answered."""
         self._make()
         there = {sequence for sequence, _ in self.box.waiting(self.client)}
-        again = self.read_replies()
-        if missing := sorted(self.out - there - again):
+        self._read()
+        if missing := sorted(self.out - there):
             self._send(missing, 1)
 
-    def read_replies(self, *_: int) -> set[int]:
-        """Note what is answered; send again, and return, what was given back."""
-        again: set[int] = set()
+    def read_replies(self, *_: int) -> None:
+        """What was given back is sent again at once."""
+        if given_back := self._read():
+            self._send(given_back, 1)
+
+    def _read(self) -> list[int]:
+        """Read what was answered; return what was given back."""
+        given_back = []
         for item in self.client.call("XRANGE", keys.USUAL.reply(self.box.run), f"({self.last}", "+"):
             self.last = item[0].decode()
             published: Any = as_published(item)
             for result in published.results:
                 if result.kind == UNBEGUN:
-                    again.add(result.sequence)
+                    given_back.append(result.sequence)
                 else:
                     self.answers[result.sequence] += 1
                     self.out.discard(result.sequence)
-        again &= self.out
-        if again:
-            self._send(sorted(again), 1)
-        return again
+        return sorted(self.out.intersection(given_back))
 
     def take_back(self, which: int, _: int) -> None:
         """A message is late, and may hear no interrupt: the ones behind it are sent to others."""
@@ -202,6 +210,9 @@ class Protocol(RuleBasedStateMachine):
     def _holder(self, which: int) -> Holder:
         return self.holders[which % len(self.holders)]
 
+    def _has_its_bell(self, holder: Holder) -> bool:
+        return self.client.get(f"{self.box.bell}{holder.slot}") == holder.name.encode()
+
     def read(self, which: int, count: int) -> None:
         holder = self._holder(which)
         if self.client.exists(self.box.stream):
@@ -213,8 +224,8 @@ class Protocol(RuleBasedStateMachine):
         holding = [holder for holder in self.holders if holder.held]
         return holding[which % len(holding)]
 
-    def be_interrupted(self, which: int, count: int) -> None:
-        """It says so of one message, gives back the others, rings again if there is more, and its process ends."""
+    def be_interrupted(self, which: int, _: int) -> None:
+        """It says so of one message, gives back the others, and rings again if there is more."""
         holder = self._holding(which)
         late, *unbegun = holder.held
         said = [
@@ -229,11 +240,8 @@ class Protocol(RuleBasedStateMachine):
         if not over:
             self.interrupted.append(holder.name)
         if not self.box.release(self.client, holder.slot, holder.name, force=over):
-            self.hand_back_bell(holder)
-        if count == 1:
-            process = names.Holder.read(holder.name).process
-            self.living.discard(process.pid)
-            self.client.set(self.client.names.death(str(process)), "ended", px=keys.DATA_TTL)
+            self._hand_back_bell(holder)
+        self._retire(holder)
 
     def answer(self, which: int, count: int) -> None:
         """Publish: also by one that was frozen, and whose messages others have by now."""
@@ -242,9 +250,12 @@ class Protocol(RuleBasedStateMachine):
             self.holders.remove(holder)
         del holder.held[:count]
 
-    def _publish(self, holder: Holder, count: int) -> bool:
-        """Publish the first of what it holds; False: the run is over, or the mailbox is gone, so that it breaks off."""
-        answers = [Answer(entry, RESULT, 0.0, 0.0, "", entry.data) for entry in holder.held[:count]]
+    def _publish(self, holder: Holder, count: int, *, begun: int = 1_000) -> bool:
+        """Publish the first of what it holds, or give back what was not ``begun``; False: the run is over, or the
+        mailbox is gone, so that it breaks off.
+        """
+        kinds = [RESULT if place < begun else UNBEGUN for place in range(len(holder.held[:count]))]
+        answers = [Answer(entry, kind, 0.0, 0.0, "", b"") for entry, kind in zip(holder.held, kinds, strict=False)]
         try:
             return not answers or self.box.publish(self.client, holder.name, answers) is not None
         except redis.ResponseError:
@@ -253,8 +264,11 @@ class Protocol(RuleBasedStateMachine):
     def claim(self, which: int, _: int) -> None:
         holder = self._holder(which)
         if self.client.exists(self.box.stream):
-            theirs = self._with_a_lease()
+            theirs, left = self._with_a_lease(), self._left_by_the_dead()
+            has_its_bell = self._has_its_bell(holder)
             claimed = self.box.claim(self.client, holder.name, 4)
+            assert has_its_bell or not claimed, "who lost its bell takes nothing over"
+            assert claimed or not (left and has_its_bell), "what the dead hold is taken over, also with their bells"
             assert theirs.isdisjoint(entry.id for entry in claimed), "only what the dead hold is claimed"
             self._only_deaths_count(claimed)
             holder.held += claimed
@@ -266,18 +280,22 @@ class Protocol(RuleBasedStateMachine):
             self.holders.remove(holder)
 
     def release(self, which: int, _: int) -> None:
-        """Idle: let go unless something came."""
+        """Idle: let go unless something came, as it may just now, for which nobody rings."""
         holder = self._holder(which)
+        if which % 2:
+            self.append(0, 1)
+        has_its_bell = self._has_its_bell(holder)
         if not holder.held and self.box.release(self.client, holder.slot, holder.name, force=False):
+            assert not (has_its_bell and self._undelivered()), "nobody lets go while a message waits"
             self.holders.remove(holder)
 
     def hand_back(self, which: int, _: int) -> None:
         """Others wait, or the term is over: ring for the next one, and leave whatever is held to its claim."""
         holder = self._holder(which)
-        self.hand_back_bell(holder)
+        self._hand_back_bell(holder)
         self.holders.remove(holder)
 
-    def hand_back_bell(self, holder: Holder) -> None:
+    def _hand_back_bell(self, holder: Holder) -> None:
         token = secrets.token_hex(4)
         if self.box.hand_back(self.client, holder.slot, holder.name, token):
             self.tasks.append((holder.slot, token))
@@ -289,31 +307,45 @@ class Protocol(RuleBasedStateMachine):
         self.holders.remove(holder)
         self.broken = True  # nobody takes over at once what it leaves behind
 
-    # -- lines that die after a command was done and before its answer came ------------------------------------------
+    def retire(self, which: int, _: int) -> None:
+        """It was told to end, and gives back what it did not begin; not while Redis is away, sometimes."""
+        holder = self._holder(which)
+        if which:
+            self._publish(holder, len(holder.held), begun=0)
+            self._hand_back_bell(holder)
+        self.holders.remove(holder)
+        self._retire(holder)
 
-    @rule(
-        lost=st.sampled_from(["append", "publish", "publish", "exchange"]),
-        which=st.integers(0, 5),
-        count=st.integers(1, 3),
-    )
-    def lose_an_answer(self, lost: str, which: int, count: int) -> None:
-        """What was done is done; who asked for it does not know."""
-        holding = [holder for holder in self.holders if holder.held]
-        if lost == "append":
-            first = len(self.out) + len(self.answers)
-            self.out.update(range(first, first + count))
-            self._append(range(first, first + count), which % SLOTS + 1)
-            self.broken = True  # nobody sends the tasks of what was rung
-        elif lost == "publish" and holding:
-            self._publish(holding[which % len(holding)], count)  # it is held on to, and comes once more with the next
-        elif lost == "exchange" and self.holders and self.client.exists(self.box.stream):
-            holder = self._holder(which)
-            self._publish(holder, count)
-            self.box.receive(self.client, holder.name, count, None)
-            self._publish(holder, len(holder.held))  # on a new line; what it was given nobody knows
-            drop(self.client, f"{self.box.bell}{holder.slot}", holder.name)  # its process lives: it would not lapse
-            self.holders.remove(holder)
-            self.broken = True
+    def _retire(self, holder: Holder) -> None:
+        """Its process ends in good order: what it leaves is the fault of no message."""
+        process = names.Holder.read(holder.name).process
+        self.living.discard(process.pid)
+        self.retired.add(process.pid)
+        say_death(self.client, str(process), Death(os.EX_TEMPFAIL, told=True))
+
+    # -- lines that die after a command was done and before its answer came: who asked for it does not know ----------
+
+    def append_unheard(self, which: int, count: int) -> None:
+        first = len(self.out) + len(self.answers)
+        self.out.update(range(first, first + count))
+        self._append(range(first, first + count), which % SLOTS + 1)
+        self.broken = True  # nobody sends the tasks of what was rung
+
+    def answer_unheard(self, which: int, count: int) -> None:
+        """It is held on to, and comes once more with the next."""
+        self._publish(self._holding(which), count)
+
+    def exchange_unheard(self, which: int, count: int) -> None:
+        """Publish and read: the first is done again on a new line; what it was given nobody knows."""
+        if not self.client.exists(self.box.stream):
+            return
+        holder = self._holder(which)
+        self._publish(holder, count)
+        self.box.receive(self.client, holder.name, count, None)
+        self._publish(holder, len(holder.held))
+        drop(self.client, f"{self.box.bell}{holder.slot}", holder.name)  # its process lives: it would not lapse
+        self.holders.remove(holder)
+        self.broken = True
 
     # -- what breaks ------------------------------------------------------------------------------------------------
 
@@ -323,17 +355,17 @@ class Protocol(RuleBasedStateMachine):
         process = names.Holder.read(holder.name).process
         self.holders.remove(holder)
         self.living.discard(process.pid)
+        if which % 2:
+            self.tasks.append((holder.slot, "late"))  # its task, once more, comes before anybody rings
         if count == 1:
-            self.client.set(keys.USUAL.death(str(process)), "killed", px=keys.DATA_TTL)
+            say_death(self.client, str(process), Death(-9))
         elif self.client.exists(self.heartbeat):
             self.beat()
-        self.broken = True
 
     def stop(self, which: int, _: int) -> None:
         """SIGSTOP: the heartbeat leaves it out; it wakes up when others may have gone on for it, and knows nothing."""
         self.living.discard(names.Holder.read(self._holder(which).name).process.pid)
         self.beat()
-        self.broken = True
 
     def silence(self, *_: int) -> None:
         """Redis stood still or was away for longer than a heartbeat lasts, or the one that gives it died."""
@@ -345,7 +377,6 @@ class Protocol(RuleBasedStateMachine):
         born = range(1, self.born + 1)
         signs = self.client.together(*[("EXISTS", self._sign(pid)) for pid in born])
         self.missed |= {pid for pid, there in zip(born, signs, strict=True) if there}
-        self.broken = True  # who was found dead holds a bell until somebody rings
 
     @property
     def heartbeat(self) -> str:
@@ -368,7 +399,10 @@ class Protocol(RuleBasedStateMachine):
 
     def _only_deaths_count(self, claimed: list[Entry]) -> None:
         for entry in claimed:
-            assert not entry.holder or self._is_dead(entry.holder), "a lapse is a take-over, no death"
+            if entry.holder and not was_told(self.client, entry.holder):
+                assert self._is_dead(entry.holder), "a lapse is a take-over, no death"
+                pid = names.Holder.read(entry.holder).process.pid
+                assert pid not in self.retired, "a process that ended in good order was killed by no message"
 
     def let_a_bell_expire(self, which: int, _: int) -> None:
         """Of a dead one, of one that lives and does not know it yet, or of nobody who came."""
@@ -413,6 +447,10 @@ class Protocol(RuleBasedStateMachine):
             return set()
         found = self.client.xpending_range(self.box.stream, keys.GROUP, "-", "+", 1_000, holder.name)
         return {each["message_id"].decode() for each in found}
+
+    def _left_by_the_dead(self) -> bool:
+        consumers = self.client.xinfo_consumers(self.box.stream, keys.GROUP)
+        return any(each["pending"] and self._is_dead(each["name"].decode()) for each in consumers)
 
     def _with_a_lease(self) -> set[str]:
         """What those hold who live and have their bell."""

@@ -13,6 +13,7 @@ import pytest
 from celerypipe import Message, Runner
 from celerypipe.celery.application import make_app
 from celerypipe.mailbox.status import read_status
+from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
@@ -99,6 +100,29 @@ def hanging(runner: Runner, queue: str, folder: Path, way: str, end: threading.E
     reading = Reading(runner.stream(pipeline, messages()))
     eventually(once.exists, "a message at work")
     return reading
+
+
+def test_what_it_has_read_and_not_begun_is_handed_back(
+    start_worker: StartWorker, redis_url: str, redis_client: Client, tmp_path: Path
+) -> None:
+    """Else it is claimed once the process is gone, and then nobody can tell that it did not die of one of them."""
+    gate, runner = tmp_path / "gate", Runner(redis_url)
+    quick = range(100)  # so that many are read at a time
+    pipeline = warped("tests.nodes.remote.Gate", "unbegun", limits={"window": 300})
+    reading = Reading(runner.stream(pipeline, map(Message, [*quick, str(gate), *quick])))
+    eventually(lambda: any(each.queue == "unbegun" for each in read_status(redis_client).mailboxes), "its mailbox")
+    (stream,) = redis_client.scan_iter(f"celerypipe:mailbox:{run_on(redis_client, 'unbegun')}:*")
+    eventually(lambda: redis_client.xlen(stream) == 2 * len(quick) + 1, "all of them waiting")
+    worker = start_worker("unbegun", pool="solo", config=CONFIG)
+    reading.wait_for(len(quick))
+    worker.process.terminate()
+    worker.wait_for_text("it ends when what is at work has ended")
+    gate.touch()
+    assert worker.wait_for_end() == 0
+    reading.wait_for(len(quick) + 1)
+    assert redis_client.xpending(stream, keys.GROUP)["pending"] == 0
+    eventually(lambda: redis_client.xlen(stream) == len(quick), "the others waiting again")
+    runner.cancel()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from celerypipe import Message, Proc
 
+logger = logging.getLogger(__name__)
+
 #: What a worker of these nodes has in its configuration.
 CONFIG = 'imports = ["tests.nodes.faulty"]\n'
 
@@ -100,28 +102,18 @@ class Hangs(Proc):
                 with here, there:
                     here.recv(1)
             case "gil":
-                _hold(self.seconds)
+                hold(self.seconds)
             case "deaf":
-                self.be_deaf()
+                be_deaf(self.seconds)
             case "mute":
                 for handler in logging.getLogger().handlers:
                     handler.acquire()
-                self.be_deaf(quiet=True)
+                be_deaf(self.seconds, quiet=True)
             case "holds":
                 SHARED.acquire()
                 time.sleep(self.seconds)
         with SHARED:
             return message.with_meta(pid=os.getpid())
-
-    def be_deaf(self, *, quiet: bool = False) -> None:
-        """What ignores interrupts: no exception gets out of here."""
-        end = time.monotonic() + self.seconds
-        while time.monotonic() < end:
-            try:
-                time.sleep(0.1)
-            except BaseException as interrupt:  # noqa: BLE001  # that is the fault
-                if not quiet:
-                    self.logger.warning("I do not listen to %r", interrupt)
 
 
 class HangsInOrder(Hangs):
@@ -136,9 +128,21 @@ class HangsInOrder(Hangs):
         pass
 
 
-def _hold(seconds: float) -> None:
+def be_deaf(seconds: float, *, quiet: bool = False) -> None:
+    """Ignore interrupts for so long: no exception gets out of here."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.1)
+        except BaseException as interrupt:  # noqa: BLE001  # that is the fault
+            if not quiet:
+                logger.warning("I do not listen to %r", interrupt)
+
+
+def hold(seconds: float) -> None:
     """Keep the GIL in C: a call through PyDLL does not let go of it, nor does a signal end it."""
     end = time.monotonic() + seconds
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     while (left := end - time.monotonic()) > 0:
         ctypes.PyDLL(None).usleep(int(min(left, 900.0) * 1e6))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})

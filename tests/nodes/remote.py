@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from celerypipe import Message, Object, Proc, Sink, Source, node
+from tests.nodes.faulty import hold
 
 #: What a worker of these nodes has in its configuration.
 CONFIG = 'imports = ["tests.nodes.remote"]\n'
@@ -258,9 +258,7 @@ class Trial(Proc):
         if payload in self.sleeps:
             time.sleep(self.seconds)
         if payload in self.grips:
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # which would end the sleep
-            ctypes.PyDLL(None).usleep(int(self.seconds * 1e6))  # a PyDLL call keeps the GIL
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            hold(self.seconds)
         if payload in self.dies:
             os.kill(os.getpid(), signal.SIGKILL)
         return message

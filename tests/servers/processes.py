@@ -20,25 +20,36 @@ def birth(pid: int) -> int:
     return 0
 
 
-def descendants(pid: int) -> set[int]:
-    """All processes below this one."""
+def parent(pid: int) -> int:
+    """The process that it is a child of; 0: it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def children_of(pid: int) -> set[int]:
+    """The processes that it started and that are its own still; a thread's are those of its process."""
     found: set[int] = set()
     with suppress(FileNotFoundError, ProcessLookupError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found |= {int(child), *descendants(int(child))}
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found |= {int(child) for child in (thread / "children").read_text().split()}
     return found
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes below this one."""
+    children = children_of(pid)
+    return children.union(*map(descendants, children))
 
 
 def monitors_of(pid: int) -> list[int]:
     """The processes that tell of a worker's life: one, or none for a moment."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return [child for child in children if "monitor.py" in command_line(child)]
-    return []
+    return [child for child in children_of(pid) if "monitor.py" in command_line(child)]
 
 
 def command_line(pid: int) -> str:
     """What ``ps`` shows to everyone."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/cmdline").read_text()
     return ""

@@ -131,7 +131,11 @@ class Proxy:
             if self._refusing:
                 writer.transport.abort()
                 return
-            there = await asyncio.open_unix_connection(str(self.target))
+            try:
+                there = await asyncio.open_unix_connection(str(self.target))
+            except OSError:
+                writer.transport.abort()
+                return
             ways = self._pass_on(reader, there[1], writer), self._pass_on(there[0], writer, writer)
             await asyncio.gather(*ways, self._watch(writer))
 

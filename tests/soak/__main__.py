@@ -34,13 +34,12 @@ HANGS = 180.0
 class Breaker(threading.Thread):
     """Does harm every now and then while a round goes on; ``failed``: a harm could not be done, which ends the soak."""
 
-    def __init__(self, world: World, dice: random.Random, folder: Path) -> None:
+    def __init__(self, world: World, dice: random.Random) -> None:
         super().__init__(daemon=True)
         self.done: list[tuple[float, str]] = []
         self.failed: BaseException | None = None
         self._world = world
         self._dice = dice
-        self._folder = folder
         self._over = threading.Event()
         self._began = time.monotonic()
 
@@ -55,7 +54,7 @@ class Breaker(threading.Thread):
         while not self._over.wait(self._dice.uniform(0.3, 4.0)):
             (harm,) = self._dice.choices(list(HARMS), weights=list(HARMS.values()))
             self.done.append((round(time.monotonic() - self._began, 2), harm.__name__))
-            harm(self._world, self._dice, self._folder)
+            harm(self._world, self._dice)
 
     def stop(self) -> None:
         """Break nothing any more; raises what kept it from breaking something."""
@@ -69,17 +68,17 @@ class Breaker(threading.Thread):
 def run_round(world: World, seed: str, folder: Path) -> tuple[str, Round | None, Breaker, dict[str, object]]:
     """Run one round; return what is wrong with it (empty: nothing), the round, what broke, and what was run."""
     dice = random.Random(seed)  # noqa: S311  # the same round for the same seed, as far as time allows
-    pipeline = random_pipeline(dice, QUEUE)
-    count, size = dice.choice([200, 1000, 3000]), dice.choice([0, 0, 100_000])
-    count = min(count, 400) if size else count
-    expected = run(Runner(local=True), pipeline, count, size)
+    count, size = dice.choice([200, 1000, 3000]), dice.choice([1, 1, 100_000])
+    count = count if size == 1 else min(count, 400)
+    pipeline = random_pipeline(dice, QUEUE, count)
+    expected = run(Runner(local=True), pipeline, folder / "here", count, size)
     about = {"seed": seed, "count": count, "size": size, "pipeline": pipeline.to_dict()}
-    runner = Runner(world.redis.url)
-    breaker = Breaker(world, dice, folder)
+    runner = Runner(dice.choice([world.redis.url, world.proxy.url]))
+    breaker = Breaker(world, dice)
     timer = threading.Timer(HANGS, runner.cancel)
     timer.start()
     try:
-        found = run(runner, pipeline, count, size, began=breaker.start)
+        found = run(runner, pipeline, folder / "there", count, size, began=breaker.start)
         text = complaint(expected, found)
     except Exception as error:  # noqa: BLE001  # no run may end with an error, whatever it is
         found, text = None, f"{type(error).__name__}: {error}"
@@ -87,6 +86,8 @@ def run_round(world: World, seed: str, folder: Path) -> tuple[str, Round | None,
         hung = not timer.is_alive()
         timer.cancel()
         breaker.stop()
+    false, world.witness.false = world.witness.false, []
+    text = text or "; ".join(false) or world.strangers() or world.orphans()
     return (f"it did not end within {HANGS:.0f} s" if hung else text), found, breaker, about
 
 
@@ -100,22 +101,24 @@ def main(seconds: float, seed: str) -> None:
     console = Console()
     seed = seed or f"{random.SystemRandom().getrandbits(32):08x}"
     broken: Counter[str] = Counter()
-    rounds = messages = lost = 0
+    rounds = messages = 0
+    lost: Counter[str] = Counter()
     problems: list[dict[str, object]] = []
-    world, start = World(), time.monotonic()
+    start = time.monotonic()
     columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), TimeRemainingColumn())
-    with tempfile.TemporaryDirectory(prefix="celerypipe-soak-") as folder, Progress(*columns, console=console) as bar:
-        shown = bar.add_task(f"seed {seed}", total=seconds)
+    with tempfile.TemporaryDirectory(prefix="celerypipe-soak-") as name, Progress(*columns, console=console) as bar:
+        shown, folder = bar.add_task(f"seed {seed}", total=seconds), Path(name)
+        world = World(folder)
         try:
             world.open()
             while (spent := time.monotonic() - start) < seconds:
                 bar.update(shown, completed=spent, description=f"{rounds} rounds, {broken.total()} faults")
-                text, found, breaker, about = run_round(world, f"{seed}-{rounds}", Path(folder))
+                text, found, breaker, about = run_round(world, f"{seed}-{rounds}", folder / str(rounds))
                 broken.update(name for _, name in breaker.done)
                 rounds += 1
                 if found is not None:
                     messages += found.found.total()
-                    lost += found.lost
+                    lost.update(found.kinds)
                 if text:
                     problems.append({"problem": text, "broken": breaker.done, **about})
                     console.print(f"[red]{about['seed']}: {text}")
@@ -126,6 +129,7 @@ def main(seconds: float, seed: str) -> None:
             world.close()
     left = world.left()
     _summary(console, rounds, messages, lost, broken)
+    console.print(f"counted as deaths, by how they ended: {dict(world.witness.counted)}")
     if left:
         problems.append({"problem": f"processes are left: {left}"})
         console.print(f"[red]processes are left: {left}")
@@ -136,8 +140,9 @@ def main(seconds: float, seed: str) -> None:
         sys.exit(1)
 
 
-def _summary(console: Console, rounds: int, messages: int, lost: int, broken: Counter[str]) -> None:
-    table = Table(title=f"{rounds} rounds, {messages} messages, {lost} failures reported as lost or late")
+def _summary(console: Console, rounds: int, messages: int, lost: Counter[str], broken: Counter[str]) -> None:
+    given_up = ", ".join(f"{count} {kind}" for kind, count in lost.items()) or "none"
+    table = Table(title=f"{rounds} rounds, {messages} messages out; given up for no fault of their own: {given_up}")
     table.add_column("what broke")
     table.add_column("times", justify="right")
     for name, times in broken.most_common():

@@ -34,6 +34,9 @@ READ_MOST = 256
 READ_UNKNOWN = 8
 #: While a batch fills and its wait ends soon, seconds between two reads: Redis itself ends a wait up to 100 ms late.
 BATCH_LOOK = 0.002
+#: Reasons to stop after which its process may end: what it did not begin goes back, since a claim would take it for
+#: what the dead left.
+ENDS = ("interrupted", "shutdown", "recycle")
 
 
 class Activation:
@@ -71,7 +74,7 @@ class Activation:
         if reason in ("others wait", "term"):  # what waits for company is not left to a claim
             self._leaving = True
             self._work([(serving, serving.gathering.take(everything=True)) for serving in self.servings])
-        if reason == "interrupted":
+        if reason in ENDS:
             for serving in self.servings:
                 serving.give_back(serving.gathering.take(everything=True))
         self._flush()
@@ -242,7 +245,7 @@ class Activation:
                         contents.forget(each.blob)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:
                     self._flush()
-            if serving.lease.alarm.interrupted:
+            if groups and self._must_stop(self._age) in ENDS:
                 serving.give_back([entry for group in groups for entry in group])
             if serving.done > before:
                 seconds = time.monotonic() - began - (serving.beyond - beyond)

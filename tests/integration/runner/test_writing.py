@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from celerypipe import Message, NodeDefinition, NodeFailed, Pipeline, Runner
-from celerypipe.catalogue.cure import CURE
+from celerypipe.catalogue.refused_write import CURE
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from tests.nodes.writing import CONFIG, counted, length, raised, raised_copy
 from tests.servers import StartWorker

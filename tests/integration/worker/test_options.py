@@ -8,13 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from billiard.pool import EX_RECYCLE
 
 from celerypipe import ConfigError, Message, Runner
+from celerypipe.mailbox.deaths import Death, said_in
+from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.options import autoscale_option, limits_of, refuse
 from tests.nodes import called
 from tests.runs.pipelines import warped
-from tests.servers import StartWorker
+from tests.servers import StartWorker, eventually
 
 
 def processes(runner: Runner, count: int) -> list[int]:
@@ -29,13 +32,20 @@ CONFIG = 'imports = ["tests.nodes.remote", "tests.nodes.called"]\nworker_concurr
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_process_is_replaced_after_so_many_messages(start_worker: StartWorker, redis_url: str, method: str) -> None:
+def test_a_process_is_replaced_after_so_many_messages(
+    start_worker: StartWorker, redis_url: str, redis_client: Client, method: str
+) -> None:
     config = f'{CONFIG}worker_pool_start_method = "{method}"\n'
     worker = start_worker("options", config=config, arguments=["--max-tasks-per-child", "10"])
     found = Counter(processes(Runner(redis_url), 25))
     assert sorted(found.values()) == [5, 10, 10]
     assert worker.text().count("is replaced after 10 messages") == 2
     assert "Logging error" not in worker.text()
+    for pid in (pid for pid, count in found.items() if count == 10):  # whatever it left behind, no message killed it
+        (key,) = eventually(lambda pid=pid: list(redis_client.scan_iter(f"celerypipe:death:*.{pid}.*")), "its end")
+        death = said_in(redis_client.get(key), Death)
+        assert death is not None
+        assert (death.status, death.told) == (EX_RECYCLE, True)
 
 
 def test_memory_is_looked_at_after_each_message(start_worker: StartWorker, redis_url: str) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.cure import CURE, is_refused_write
 from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.catalogue.refused_write import CURE, is_refused_write
 from celerypipe.contract.contract import Output, Proc
 from celerypipe.message.message import Message
 
