@@ -45,6 +45,7 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
         _may_have_children()
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, _told)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # held back where its worker starts anew
         self.maxtasks = self.max_memory_per_child = None
         wait: Callable[[], Any] = getattr(self, "wait_for_job")  # noqa: B009  # billiard sets it where mypy cannot see
 

@@ -44,6 +44,7 @@ class Shutdown:
         self._call_back = call_back
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN if number in self._ignored else self._told)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a worker that starts anew began with SIGHUP held back
         control_command(name="shutdown")(self._told_from_afar)
 
     def _told_from_afar(self, _panel: Any, **_: Any) -> dict[str, str]:
@@ -77,4 +78,5 @@ class Shutdown:
 def _again() -> None:
     """Become the worker that was typed, however it was typed; Celery's own restart knows only its own script."""
     close_open_fds([sys.__stdin__, sys.__stdout__, sys.__stderr__])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # until somebody hears it: it would end what comes up
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # the very command line of this process
