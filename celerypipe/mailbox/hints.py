@@ -60,7 +60,7 @@ def say_freeing(client: Client, queues: Sequence[str], process: str, ttl: int = 
     now = int(client.now() * 1000)
     for key in map(client.names.freeing, queues):
         ours = ("ZADD", key, "GT", now + ttl, process)
-        accepted(client.together(ours, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.FREEING_MOST)))
+        accepted(client.together(ours, ("ZREMRANGEBYSCORE", key, "-inf", now), ("PEXPIRE", key, keys.SPAWNING_TTL)))
 
 
 def say_freed(client: Client, queues: Sequence[str], process: str) -> None:

@@ -32,6 +32,8 @@ WARMING_TTL = 600_000
 FREEING_TTL = 5_000
 #: And where the whole worker ends for its supervisor to start another.
 FREEING_MOST = 15_000
+#: And where a process is spawned, which imports all that its nodes need; it says itself when it is there.
+SPAWNING_TTL = 60_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from celerypipe.celery.prefork import is_retiring
 from celerypipe.heartbeat.deadlines import Deadlines
+from celerypipe.redis import keys
 from celerypipe.redis.url import read_address
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
@@ -42,6 +43,7 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
         deadlines=Deadlines(os.open(path, os.O_RDWR)) if path else None,
         keyring=Settings.from_environment().keyring,
         limits=Limits(**plan["limits"]),
+        replacing=keys.SPAWNING_TTL,
     )
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
     return worker, Served(tuple(plan["imports"]), plugins, allowed), flag

@@ -25,7 +25,7 @@ from celerypipe.worker.activation.stuck import CALL_BACK_PATIENCE, StuckWatch
 from tests.nodes.faulty import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
-from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, Workplace, eventually
 from tests.servers.extent import at_length
 from tests.servers.proxy import Proxy
 
@@ -148,6 +148,18 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
         assert "in _hold" in first.text()  # the stacks of all threads
     start_doomed(queue, pool=pool, concurrency=slots, config=config)
     assert [message.payload for message in stream] == list(range(1, 200))
+
+
+@at_length
+def test_nothing_is_late_while_a_process_is_spawned_that_imports_for_long(
+    start_doomed: StartWorker, redis_url: str, workplace: Workplace
+) -> None:
+    seconds = keys.FREEING_TTL / 1000 + 2
+    workplace.module("slowly", f"import time\n\ntime.sleep({seconds})\nfrom tests.nodes.faulty import Hangs\n")
+    config = CONFIG.replace("]", ', "slowly"]') + 'worker_pool_start_method = "spawn"\n'
+    start_doomed("spawns", pool="prefork", concurrency=1, config=config, cwd=workplace.folder)
+    served_by(redis_url, "spawns")
+    assert results(Runner(redis_url), hanging("spawns"), ["sleep", *range(8)]) == list(range(8))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ class Worker:
     refusals: Refusals = field(default_factory=Refusals)
     #: How long each pool process works before another replaces it.
     limits: Limits = field(default_factory=Limits)
+    #: Milliseconds that this may take at most.
+    replacing: int = keys.FREEING_TTL
     _said_interrupted: bool = False
     _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
@@ -190,7 +192,7 @@ class Worker:
     def replace(self, client: Client, why: str) -> None:
         """Take no more messages in this process of a pool: another comes in a moment, and nobody is late meanwhile."""
         with contextlib.suppress(*Broken):
-            hints.say_freeing(client, self.queues, str(self.process(os.getpid())))
+            hints.say_freeing(client, self.queues, str(self.process(os.getpid())), self.replacing)
         retire(why)
 
     def end_of_work(self) -> float:
