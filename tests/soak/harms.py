@@ -60,7 +60,11 @@ def freeze_a_worker(world: World, dice: random.Random) -> None:
 
 def freeze_a_process(world: World, dice: random.Random) -> None:
     """The same of one process: a worker's own, one of its pool, what tells that they live, or one of a node."""
-    _freeze(world, dice, dice.choice(world.everything(dice.choice(world.workers))))
+    below = world.everything(dice.choice(world.workers))
+    pid = dice.choice(below)
+    if pid in monitors_of(below[0]):
+        world.stopped.update(below)  # nobody tells that they live
+    _freeze(world, dice, pid)
 
 
 def _freeze(world: World, dice: random.Random, *pids: int) -> None:

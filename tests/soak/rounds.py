@@ -73,6 +73,7 @@ def _node(dice: random.Random, name: str, queue: str, count: int) -> NodeDefinit
         "home": os.getpid(),
         **{hard: [dice.randrange(count)] for hard in ("holds", "starts") if dice.random() < 0.25},
     }
+    window = dice.choice([8, 64, 256, *[1] * (count <= 1000)])
     late = dice.choice(["", "", "", "sleeps", "deaf"])
     if late:
         doing[late] = [dice.randrange(count)]
@@ -85,7 +86,11 @@ def _node(dice: random.Random, name: str, queue: str, count: int) -> NodeDefinit
         retries=0 if late else RETRIES,
         timeout=TIMEOUT if late else None,
         warped=dice.random() < 0.85,
-        warp_configuration={"queue": queue, "window": dice.choice([1, 8, 64, 256]), "backoff": 0.001},
+        warp_configuration={
+            "queue": queue,
+            "window": window,
+            "backoff": 0.001,
+        },
     )
 
 
