@@ -19,9 +19,10 @@ from tests.servers.flower import running_flower
 from tests.servers.redis import DURABLE, TunedRedis
 from tests.servers.worker import WORKERS
 
-# A shell that starts the tests in the background has these ignored, and what the tests start would inherit that.
+# A shell that starts the tests in the background, or nohup, has these ignored; what the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
