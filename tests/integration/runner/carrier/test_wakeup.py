@@ -61,7 +61,7 @@ def test_each_message_after_a_pause_costs_one_task(private_redis: RedisServer, s
     worker = start_worker("woken", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
     assert len(run_with_pauses(private_redis.url, 6)) == 6
     assert worker.text().count(" received\n") == 6
-    assert "held by another" not in worker.text()
+    assert "at work on this already" not in worker.text()
 
 
 def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
@@ -79,8 +79,8 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
 
     took = run_with_pauses(private_redis.url, 5, hold)
     assert [seconds > 0.9 for seconds in took] == [False, True, False, True, False]
-    text = worker.wait_for_text("held by another")
-    assert text.count("held by another") == 1  # the second time the runner was not early, but asked Redis first
+    text = worker.wait_for_text("at work on this already")
+    assert text.count("at work on this already") == 1  # the second time the runner was not early, but asked Redis first
     assert text.count(" received\n") == 6
 
 
