@@ -152,10 +152,8 @@ class Settled:
         else:
             part(self.flag)
 
-    def announce(self, sender: str, conf: Any, **_: Any) -> None:
+    def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
-        # In a spawned child billiard logs before anything of ours is there that knows the field.
-        os.environ["_MP_FORK_LOGFORMAT_"] = conf.worker_log_format.replace("%(at_work)s", "")
         worker, served = self.worker, self.configured.served
         files = ", ".join(str(each.path or f"no file for {each.queue}") for each in self.configured.configs)
         logger.info("%s: %s pool of %d by %s", sender, worker.pool, worker.slots, files)

@@ -73,7 +73,7 @@ class RedisCarrier:
         self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
-        self._open = self._closing = False
+        self._closing = False
         self._told: set[type[BaseException]] = set()
         self._client: Client = connect(address, name="celerypipe-post")
         doubts = Doubts(course, keyring, self.warps)
@@ -117,9 +117,7 @@ class RedisCarrier:
             self._share()
             self.holdings.make(self._client)
             self._watch_states()
-        if not self._open:
-            self._open = True
-            self._heartbeat.start()
+        self._heartbeat.start()
 
     def start(self) -> None:
         """Start both threads."""

@@ -52,7 +52,6 @@ class Alarm:
 
     def __exit__(self, *_: object) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self.switch.renew()
         signal.signal(signal.SIGALRM, self._previous)
 
     def leave_to_parent(self) -> None:
