@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,24 @@ class Severed(Source):
         yield "no message"  # type: ignore[misc]
         yield Message(2)
         raise OSError("the line is cut")
+
+
+class Unsent(Source):
+    """Sends numbers, and between them a list that holds itself, and what has no position."""
+
+    def messages(self) -> Iterator[Message]:
+        endless: list[Any] = []
+        endless.append(endless)
+        for version, payload in enumerate((0, endless, 2, "nowhere", 4)):
+            yield Message(payload, version=version)
+
+    def position(self, message: Message) -> int:
+        if message.payload == "nowhere":
+            raise KeyError("nowhere")
+        return message.version
+
+    def seek(self, through: Container[int | str]) -> None:
+        """Leave nothing out."""
 
 
 class OnADisk(JsonLinesSource):
