@@ -258,8 +258,13 @@ class Station:
 
 
 def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:
-    """An exception out of user code as a :class:`NodeFailed` with its cause; our own typed errors stay."""
-    if isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
+    """An exception out of user code as a :class:`NodeFailed` with its cause; an error of this node stays.
+
+    Of no message, so does any other one of ours: a node that cannot be made says so itself.
+    """
+    if isinstance(raised, NodeError) and raised.node == name:
+        return raised
+    if message is None and isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
         return raised
     failure = NodeFailed(
         f"{name}: {brief(raised)}",
