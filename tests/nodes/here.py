@@ -132,6 +132,18 @@ class Notes(Sink):
         Path(self.place(message)).write_text(message.payload[1])
 
 
+class Paths(Notes):
+    """As Notes, by paths; cannot tell where ``odd`` goes, and writes that to ``a``."""
+
+    def place(self, message: Message) -> Path:  # type: ignore[override]  # as people write it
+        if message.payload[0] == "odd":
+            raise KeyError("odd")
+        return self.target / message.payload[0]
+
+    def update(self, message: Message) -> None:
+        (self.target / message.payload[0].replace("odd", "a")).write_text(message.payload[1])
+
+
 class Twice(Proc):
     """Sends what it gets two times."""
 
