@@ -150,14 +150,57 @@ class Quit(Proc):
         sys.exit("no more")
 
 
+class Labelled(Source):
+    """Sends a text for each label, with that and its number in the meta; None is no label."""
+
+    def __init__(self, labels: list[Any]) -> None:
+        self.labels = labels
+
+    def messages(self) -> Iterator[Message]:
+        for number, label in enumerate(self.labels):
+            meta = {"number": number} if label is None else {"number": number, "label": label}
+            yield Message(f"{self.name} {number}", meta=meta)
+
+
 class Torn(Proc):
-    """Has a broken ``next_batch``."""
+    """Joins by number, takes away what it is given, and its ``next_batch`` breaks while number 1 is in there."""
+
+    says = "both: KeyError: 'lost'"
 
     def next_batch(self, sources: dict[str, list[Message]]) -> dict[str, list[int]]:
+        found = [{message.meta["number"]: index for index, message in enumerate(each)} for each in sources.values()]
+        links = list(sources)
+        for messages in sources.values():
+            messages.clear()
+        sources.clear()
+        if any(1 in each for each in found):
+            return self.breaks()
+        common = set.intersection(*map(set, found)) if len(found) == 2 else set()
+        return {link: [each[min(common)]] for link, each in zip(links, found, strict=True)} if common else {}
+
+    def breaks(self) -> Any:
         raise KeyError("lost")
 
     def update(self, message: Message) -> Message:
         return message
+
+
+class Greedy(Torn):
+    """Wants what is not there."""
+
+    says = "both: LookupError: next_batch() wants 99 of 'left', where "
+
+    def breaks(self) -> Any:
+        return {"left": [99, 0]}
+
+
+class Shapeless(Torn):
+    """Wants nothing, and says it wrongly."""
+
+    says = "both: TypeError: next_batch() returned a NoneType; return {link: [indices]}"
+
+    def breaks(self) -> Any:
+        return None
 
 
 class Opened(Sink):

@@ -18,8 +18,8 @@ from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import sealed
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.local import MakeInstance, as_failure
-from celerypipe.runner.stations.station import Station
+from celerypipe.runner.stations.local import MakeInstance
+from celerypipe.runner.stations.station import Station, as_failure
 
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
 STOP_GRACE = 3.0

@@ -125,18 +125,6 @@ def test_a_child_of_a_node_hears_terminate_and_goes_no_way_of_its_parent(
     assert "was forked there and came back; it ends here" in said
 
 
-def test_a_broken_next_batch_names_its_node() -> None:
-    nodes = [
-        local("one", here.Numbers),
-        local("two", here.Numbers),
-        local("torn", here.Torn),
-        local("end", here.Opened),
-    ]
-    links = [("one", "torn"), ("two", "torn"), ("torn", "end")]
-    with pytest.raises(NodeFailed, match="torn: KeyError: 'lost'"):
-        Runner().run(Pipeline(name="test", nodes=nodes, links=links))
-
-
 def test_when_one_node_cannot_warm_up_the_others_let_go() -> None:
     here.events.clear()
     nodes = [local("numbers", here.Numbers), local("open", here.Opened), local("cold", here.Cold)]
