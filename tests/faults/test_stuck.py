@@ -170,19 +170,27 @@ def test_nothing_is_late_while_a_process_is_spawned_that_imports_for_long(
         ("prefork", 2, "Hangs"),
         ("threads", 2, "Hangs"),
         ("prefork", 1, "HangsInOrder"),
+        ("prefork", 1, "HangsTogether"),
+        ("threads", 3, "HangsTogether"),
+        pytest.param("solo", 1, "HangsTogether", marks=at_length),
     ],
 )
 def test_only_the_message_that_hears_no_interrupt_is_given_up(
     start_doomed: StartWorker, redis_url: str, pool: str, slots: int, kind: str
 ) -> None:
-    """The ones behind it in the same activation have their time once somebody else, or the next process, has them."""
+    """The ones behind it in the same activation have their time once somebody else, or the next process, has them.
+
+    So have those that came with it in a batch: each is run by itself then.
+    """
     queue = f"sbehind{pool}{slots}{kind}"
     start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG, arguments=["--exit-when-stuck", "0"])
     given = [0, "deaf", *range(1, 9)]
     seconds = 2.0 if pool == "solo" else 60.0  # nobody would start it again
     runner = Runner(redis_url)
     mark = f"tests.nodes.faulty.{kind}"
-    pipeline = warped(mark, queue, timeout=0.6, on_error="skip", configuration={"seconds": seconds})
+    limits = {"batch": {"size": 3, "wait": 0.2}} if kind == "HangsTogether" else {}
+    configuration = {"seconds": seconds}
+    pipeline = warped(mark, queue, timeout=0.6, on_error="skip", configuration=configuration, limits=limits)
     assert results(runner, pipeline, given) == [0, *range(1, 9)]
     assert [queue.opened for queue in runner.report.queues] == [0]
 
