@@ -64,6 +64,21 @@ def say_freed(client: Client, queues: Sequence[str], process: str) -> None:
         client.zrem(client.names.freeing(queue), process)
 
 
+def say_coming(client: Client, queues: Sequence[str], process: Process) -> None:
+    """A new process is on its way: its slot comes once it has imported all that its nodes need."""
+    say_freeing(client, queues, _coming(process), keys.SPAWNING_TTL)
+
+
+def say_arrived(client: Client, queues: Sequence[str], process: Process) -> None:
+    """It is there, or comes no more."""
+    say_freed(client, queues, _coming(process))
+
+
+def _coming(process: Process) -> str:
+    """What it is called on its way: nothing that is taken off for one that ended, in whose place another came."""
+    return f"coming {process}"
+
+
 def say_replaced(client: Client, queues: Sequence[str], process: Process) -> None:
     """A new process serves these queues: the first one of its host that ended has its slot back."""
     for key in map(client.names.freeing, queues):
