@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from celerypipe import Message, Proc
+from celerypipe import ConfigError, Message, Proc
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Noted(Dies):
                 return message.with_payload(len(bytearray(1 << 60)))
             case "hang":
                 time.sleep(600)
+            case "setting":
+                raise ConfigError("what it asks for is out of reach")
         return super().update(message)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 
+from celerypipe.catalogue.instance import brief, trace
 from celerypipe.contract.contract import Node, Sink
 from celerypipe.errors import NodeFailed
 from celerypipe.message.message import Message
@@ -47,9 +48,11 @@ class Places:
         """
         sink = self._sink()
         try:
-            place = sink.place(message)
-        except Exception:  # noqa: BLE001  # user code: its update() will say it better
-            return None
+            place = os.fsdecode(sink.place(message) or "")
+        except Exception as error:  # noqa: BLE001  # user code: nobody knows what it would replace
+            failure = self._refused(f"its place() failed: {brief(error)}", message)
+            failure.remote_traceback, failure.__cause__ = trace(error), error
+            return failure
         if not place:
             return None
         exact, alike = _digest(place), _digest(unicodedata.normalize("NFC", place).casefold())

@@ -111,7 +111,7 @@ class Warp(Station):
             return self._accept(message, full)
         with self._joining:
             try:
-                ready = self.join.put(link, message)
+                ready = self.joined(link, message)
             except NodeFailed as error:
                 self.course.fail(error)
                 return False

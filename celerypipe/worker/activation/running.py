@@ -171,7 +171,8 @@ class Running:
         """Say in the log, and return for the runner, what an ``update`` raised."""
         logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
         kind = "codec" if isinstance(error, CodecError) else "failed"
-        if isinstance(error, ConfigError) and self.record.configuration is not None:  # a call fails by itself, no run
+        unmade = self.instance.node is None and self.record.configuration is not None  # a call fails by itself, no run
+        if isinstance(error, ConfigError) and unmade:
             kind = "config"
         return failure(kind, type(error).__name__, brief(error), trace(error))
 
