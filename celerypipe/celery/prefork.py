@@ -24,6 +24,8 @@ from celery.utils.dispatch import Signal
 LAST_SECONDS = 30.0
 #: Sent in the worker's own process with the ``pid`` of a child that began.
 child_began = Signal(name="child_began", providing_args={"pid"})
+#: Sent in the worker's own process, in its event loop, with the ``pid`` of a child that can take tasks from now on.
+child_up = Signal(name="child_up", providing_args={"pid"})
 #: Sent in the worker's own process, in its event loop, with the ``pid`` and the exit ``status`` of a child that ended.
 child_ended = Signal(name="child_ended", providing_args={"pid", "status"})
 
@@ -106,6 +108,11 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]  # celery ships no types
         child = super()._create_worker_process(i)
         child_began.send(sender=self, pid=child.pid)
         return child
+
+    def on_process_alive(self, pid: int) -> None:
+        """Called when a child says that it waits for tasks."""
+        super().on_process_alive(pid)
+        child_up.send(sender=self, pid=pid)
 
     def _join_exited_workers(self, shutdown: bool = False) -> Any:
         children = list(self._pool)

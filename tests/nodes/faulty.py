@@ -111,11 +111,20 @@ class Hangs(Proc):
                 for handler in logging.getLogger().handlers:
                     handler.acquire()
                 be_deaf(self.seconds, quiet=True)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
             case "holds":
                 SHARED.acquire()
                 time.sleep(self.seconds)
         with SHARED:
             return message.with_meta(pid=os.getpid())
+
+
+class HangsTogether(Hangs):
+    """The same, several messages at once."""
+
+    def update_batch(self, messages: list[Message]) -> list[Message]:
+        return [self.update(message) for message in messages]
 
 
 class HangsInOrder(Hangs):

@@ -108,9 +108,9 @@ def test_a_run_that_no_runner_wrote_hides_no_other(private_redis: RedisServer, a
 
 @pytest.mark.parametrize("garbage", [*GARBAGE, b'["node", 5]', b'{"node": 5}'])
 def test_a_sign_that_no_activation_wrote_says_nothing(redis_client: Client, garbage: bytes) -> None:
-    for key in (keys.USUAL.together("stranger"), keys.USUAL.held("stranger")):
+    for key in (keys.USUAL.anew("stranger"), keys.USUAL.held("stranger")):
         redis_client.set(key, garbage, px=5000)
-    assert hints.together(redis_client, "stranger", "node") == []
+    assert hints.anew(redis_client, "stranger", "node") == []
     assert hints.held(redis_client, "stranger") == {}
 
 
