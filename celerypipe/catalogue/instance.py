@@ -132,14 +132,16 @@ def as_messages(output: Any, name: str) -> list[Message]:
         return [output]
     if isinstance(output, Iterable) and not isinstance(output, (str, bytes, Mapping)):
         # A generator may change what it has sent already before all of it is out.
-        messages = list(output) if isinstance(output, list | tuple) else [as_sent(item) for item in output]
-        for number, item in enumerate(messages):
+        lasts = isinstance(output, list | tuple)
+        messages: list[Message] = []
+        for number, item in enumerate(output):
             if not isinstance(item, Message):
                 raise NodeFailed(
                     f"{name}: output {number} is a {type(item).__name__}, not a Message; "
                     "return message.with_payload(...)",
                     node=name,
                 )
+            messages.append(item if lasts else as_sent(item))
         return messages
     raise NodeFailed(
         f"{name}: update() returned a {type(output).__name__}, not a Message; return None, a Message "

@@ -24,6 +24,8 @@ from celery.utils.dispatch import Signal
 LAST_SECONDS = 30.0
 #: Sent in the worker's own process with the ``pid`` of a child that began.
 child_began = Signal(name="child_began", providing_args={"pid"})
+#: Sent in the worker's own process, in its event loop, with the ``pid`` of a child that can take tasks from now on.
+child_up = Signal(name="child_up", providing_args={"pid"})
 #: Sent in the worker's own process, in its event loop, with the ``pid`` and the exit ``status`` of a child that ended.
 child_ended = Signal(name="child_ended", providing_args={"pid", "status"})
 
@@ -51,8 +53,7 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
 
         def wait_for_job() -> Any:
             if Child.retiring:
-                # What is interrupted may leave a lock held for good, and something on the way out may wait for it.
-                faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+                end_in_time()
                 logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
                 # When it hears of this end the pool sends SIGTERM: not heard, the process sleeps for a second first.
                 Child.idle = True
@@ -82,6 +83,14 @@ def retire(why: str) -> None:
     Child.retiring = Child.retiring or why
 
 
+def end_in_time() -> None:
+    """End this process, which is about to end by itself, from outside of Python if it does not.
+
+    What is interrupted may leave a lock held for good, and something on the way out may wait for it.
+    """
+    faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+
+
 def is_retiring() -> bool:
     """Is this pool process to end before its next task?"""
     return bool(Child.retiring)
@@ -106,6 +115,11 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]  # celery ships no types
         child = super()._create_worker_process(i)
         child_began.send(sender=self, pid=child.pid)
         return child
+
+    def on_process_alive(self, pid: int) -> None:
+        """Called when a child says that it waits for tasks."""
+        super().on_process_alive(pid)
+        child_up.send(sender=self, pid=pid)
 
     def _join_exited_workers(self, shutdown: bool = False) -> Any:
         children = list(self._pool)

@@ -180,8 +180,9 @@ class Sink(Node):
     def place(self, message: Message) -> str:
         """Return the path of the file that this message is written to, if it has one of its own; by default none.
 
-        A run gives a place to one message only: a second one would replace the first, so it fails. Called before
-        ``update``; for a warped sink by the runner, where its class is known there, of a node that is only made.
+        A run gives a place to one message only: a second one would replace the first, so it fails. So does one over
+        which this raises. Called before ``update``; for a warped sink by the runner, where its class is known there, of
+        a node that is only made.
         """
         return ""
 

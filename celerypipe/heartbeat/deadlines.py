@@ -18,23 +18,22 @@ LINES = 4096
 SIZE = LINE.size * LINES
 #: Lines that a process looks at for one of its own, from the one with its number on.
 TRIES = 16
-_UNTIL, _RAN, _TIME = 16, 24, struct.Struct("=d")
+_TIMES = 16
 
 
 class Deadline:
     """The line of one process, which alone writes it."""
 
     def __init__(self, memory: mmap.mmap, offset: int) -> None:
-        self._memory = memory
-        self._offset = offset
+        self._times = memoryview(memory)[offset + _TIMES : offset + LINE.size].cast("d")
 
     def set(self, until: float) -> None:
         """What is at work has to end by then; 0: nothing is, or it may take for ever."""
-        _TIME.pack_into(self._memory, self._offset + _UNTIL, until)
+        self._times[0] = until
 
     def put_off(self, now: float) -> None:
         """Python runs."""
-        _TIME.pack_into(self._memory, self._offset + _RAN, now)
+        self._times[1] = now
 
 
 class Deadlines:

@@ -1,4 +1,4 @@
-"""A worker's or a runner's side of its heartbeat: it starts the process that gives it, and another when that ends."""
+"""A worker's or a runner's side of its heartbeat: it starts the process that gives it, and another in its place."""
 
 from __future__ import annotations
 
@@ -131,6 +131,8 @@ class Heartbeat:
         while not self._ended.is_set():
             process = self._process
             if process is not None:
+                if _stops(process.pid):
+                    process.kill()  # nobody can tell when it goes on, and meanwhile others take this one for dead
                 status = process.wait()
                 if self._ended.is_set():
                     return
@@ -142,6 +144,15 @@ class Heartbeat:
             except OSError as error:  # no memory or no room for a process; the heartbeat lasts for seconds
                 logger.error("cannot start it: %s; trying again", error)  # noqa: TRY400  # its place says nothing
             self._ended.wait(PAUSE)
+
+
+def _stops(child: int) -> bool:
+    """Wait until a child ends, which is left for others to see, or is stopped; return whether it was stopped."""
+    try:
+        said = os.waitid(os.P_PID, child, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+    except ChildProcessError:  # it ended, and somebody saw that
+        return False
+    return said is not None and said.si_code == os.CLD_STOPPED
 
 
 def _plain(commands: Sequence[Command]) -> list[list[bytes | None]]:

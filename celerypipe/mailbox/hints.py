@@ -1,8 +1,8 @@
 """Hints: what an activation says that its mailboxes do not show, for a runner that asks where a late message is.
 
-A mailbox shows who was given an entry, and that the oldest one runs. It shows neither what runs as one batch, nor what
-is held back until a batch is full, nor that a batch failed and each of its messages begins once more, nor that nobody
-takes an entry since a process is about to be freed of the one before.
+A mailbox shows who was given an entry, and that the oldest one runs, in a batch with those behind it. It shows neither
+what is held back until a batch is full, nor that a batch failed and each of its messages begins once more, by itself,
+nor that nobody takes an entry since a process is about to be freed of the one before.
 """
 
 from __future__ import annotations
@@ -17,21 +17,10 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, accepted
 
 
-def say_together(client: Client, consumer: str, node: str, entries: Sequence[str], *, timeout: float) -> None:
-    """These entries of a node run as one batch. It is said for ``timeout`` seconds, and a while longer."""
-    client.call("SET", client.names.together(consumer), json.dumps([node, *entries]), "PX", _lasting(timeout))
-
-
-def together(client: Client, consumer: str, node: str) -> list[bytes]:
-    """Return the entries of a node that run as one batch; ids are unique within one mailbox only."""
-    said, *entries = said_in(client.get(client.names.together(consumer)), list[str]) or [""]
-    return [entry.encode() for entry in entries] if said == node else []
-
-
 def say_held(client: Client, consumer: str, first: Mapping[str, str], *, timeout: float) -> None:
     """Of these nodes the entries from that id on do not run: they wait for company."""
     if first:
-        client.call("SET", client.names.held(consumer), json.dumps(first), "PX", _lasting(timeout))
+        client.call("SET", client.names.held(consumer), json.dumps(first), "PX", int(timeout * 1000) + keys.DATA_TTL)
     else:
         client.call("DEL", client.names.held(consumer))
 
@@ -41,9 +30,15 @@ def held(client: Client, consumer: str) -> dict[str, str]:
     return said_in(client.get(client.names.held(consumer)), dict[str, str]) or {}
 
 
-def say_anew(client: Client, consumer: str) -> None:
-    """A batch brought nothing, and each of its messages is run by itself from now on."""
-    client.call("SET", client.names.anew(consumer), 1, "PX", keys.DATA_TTL)
+def say_anew(client: Client, consumer: str, node: str, entries: Sequence[str]) -> None:
+    """A batch brought nothing, and each of these entries of it is run by itself from now on."""
+    client.call("SET", client.names.anew(consumer), json.dumps([node, *entries]), "PX", keys.DATA_TTL)
+
+
+def anew(client: Client, consumer: str, node: str) -> list[bytes]:
+    """Return the entries of a node of which that was said last; ids are unique within one mailbox only."""
+    said, *entries = said_in(client.get(client.names.anew(consumer)), list[str]) or [""]
+    return [entry.encode() for entry in entries] if said == node else []
 
 
 def seconds_since_anew(client: Client, consumer: str) -> float:
@@ -69,6 +64,21 @@ def say_freed(client: Client, queues: Sequence[str], process: str) -> None:
         client.zrem(client.names.freeing(queue), process)
 
 
+def say_coming(client: Client, queues: Sequence[str], process: Process) -> None:
+    """A new process is on its way: its slot comes once it has imported all that its nodes need."""
+    say_freeing(client, queues, _coming(process), keys.SPAWNING_TTL)
+
+
+def say_arrived(client: Client, queues: Sequence[str], process: Process) -> None:
+    """It is there, or comes no more."""
+    say_freed(client, queues, _coming(process))
+
+
+def _coming(process: Process) -> str:
+    """What it is called on its way: nothing that is taken off for one that ended, in whose place another came."""
+    return f"coming {process}"
+
+
 def say_replaced(client: Client, queues: Sequence[str], process: Process) -> None:
     """A new process serves these queues: the first one of its host that ended has its slot back."""
     for key in map(client.names.freeing, queues):
@@ -81,7 +91,3 @@ def say_replaced(client: Client, queues: Sequence[str], process: Process) -> Non
 def is_freeing(client: Client, queue: str) -> bool:
     """Does a slot of this queue come back in a moment?"""
     return bool(client.zrangebyscore(client.names.freeing(queue), int(client.now() * 1000), "+inf"))
-
-
-def _lasting(timeout: float) -> int:
-    return int(timeout * 1000) + keys.DATA_TTL

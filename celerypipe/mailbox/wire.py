@@ -13,9 +13,9 @@ from celerypipe.mailbox.onward import LONGEST
 from celerypipe.redis.connection import Command
 from celerypipe.redis.signing import SIGNATURE, Signer
 
-#: A message on the wire: its number in the run, which try, and the length of the name of its blob, which follows;
-#: then its bytes.
-ENTRY = Struct("<QIH")
+#: A message on the wire: its number in the run, which try, whether it is run by itself, and the length of the name of
+#: its blob, which follows; then its bytes.
+ENTRY = Struct("<QI?H")
 #: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
 #: of its message may still be mapped, lengths of its blob's name, of its bytes and of what was printed; then all
 #: three, and what went on.
@@ -27,6 +27,8 @@ RESULT_HEAD = Struct("<QIcdd?HII")
 RESULT, FAILURE, LOST_BLOB, NOTE, REFUSED, UNBEGUN = b"r", b"f", b"l", b"n", b"x", b"u"
 #: What a lost blob's reply says of one whose bytes are there and not those that were signed.
 ALTERED = b"altered"
+#: What the reply of one that was given back says where its batch brought nothing: nobody knows whose fault that was.
+SUSPECT = b"suspect"
 #: The number that no message has.
 NOBODY = (1 << 64) - 1
 
@@ -34,7 +36,7 @@ NOBODY = (1 << 64) - 1
 class Entry(NamedTuple):
     """A message in a mailbox: the entry's id, its number in the run, which try, and its bytes or where they are.
 
-    ``holder``: the activation that it was taken over from.
+    ``holder``: the activation that it was taken over from. ``alone``: it is run by itself, and not in a batch.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Entry(NamedTuple):
     blob: str
     data: bytes
     holder: str = ""
+    alone: bool = False
 
 
 class Reply(NamedTuple):
@@ -112,10 +115,10 @@ def storing(answers: Sequence[Answer]) -> list[Command]:
     return [command for answer in answers for command in answer.storing]
 
 
-def packed_entry(sequence: int, attempt: int, blob: str, data: bytes) -> bytes:
+def packed_entry(sequence: int, attempt: int, blob: str, data: bytes, *, alone: bool = False) -> bytes:
     """Return a message as it stands in a mailbox."""
     name = blob.encode()
-    return b"%b%b%b" % (ENTRY.pack(sequence, attempt, len(name)), name, data)
+    return b"%b%b%b" % (ENTRY.pack(sequence, attempt, alone, len(name)), name, data)
 
 
 def entries_in(items: Sequence[Any], signer: Signer | None = None) -> list[Entry]:
@@ -131,10 +134,10 @@ def as_entry(item: Sequence[Any], signer: Signer | None = None) -> Entry | None:
         if signer is not None and not signer.verifies(raw):
             return None
         end = None if signer is None else -SIGNATURE
-        sequence, attempt, length = ENTRY.unpack_from(raw)
+        sequence, attempt, alone, length = ENTRY.unpack_from(raw)
         start = ENTRY.size + length
         blob, held_by = raw[ENTRY.size : start].decode(), holder[0].decode() if holder else ""
-        return Entry(entry_id.decode(), sequence, attempt, blob, raw[start:end], held_by)
+        return Entry(entry_id.decode(), sequence, attempt, blob, raw[start:end], held_by, alone)
     except (ValueError, TypeError, error):
         return None
 

@@ -40,6 +40,10 @@ class _Ids:
 new_id = _Ids()
 
 
+#: Bits of an int that Python writes in decimals, and reads again: 4,300 digits.
+LONGEST_INT = 14_000
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
     """What travels along a link.
@@ -99,17 +103,18 @@ class Message:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the message as plain JSON values (arrays as nested lists, bytes as base64), with juturna's keys."""
-        return {
+        fields = {
             "id": self.id,
             "created_at": self.created_at,
             "creator": self.creator,
             "version": self.version,
             "origin": self.origin,
             "sequence": self.sequence,
-            "payload": plain(self.payload),
-            "meta": plain(self.meta),
-            "timers": dict(self.timers),
+            "payload": self.payload,
+            "meta": self.meta,
+            "timers": self.timers,
         }
+        return {name: plain(value) for name, value in fields.items()}
 
     def to_json(self, indent: int | None = None) -> str:
         """Return :meth:`to_dict` as JSON text; NaN and the infinities, for which JSON has no word, become null."""
@@ -137,21 +142,21 @@ def plain(value: Any) -> Any:
     match value:
         case float():
             return value if math.isfinite(value) else None
+        case int() if value.bit_length() > LONGEST_INT:
+            return hex(value)
         case None | bool() | int() | str():
             return value
         case bytes() | bytearray() | memoryview():
             return _base64(bytes(value))
-        case np.ndarray():
+        case np.ndarray() | np.generic():
             return plain(value.tolist())
-        case np.generic():
-            return plain(value.item())
-        case Bytes():
-            return {"cnt": _base64(value.cnt)}
         case Batch():
-            return [message.to_dict() for message in value.messages]
+            return [plain(message) for message in value.messages]
+        case Message():
+            return value.to_dict()
         case File():
             return {"name": value.name, "size": value.size, "digest": value.digest}
-        case Audio() | Image() | Video() | Array():
+        case Audio() | Image() | Video() | Array() | Bytes():
             return {name: plain(getattr(value, name)) for name in value.__slots__}
         case Object() | dict() | Mapping():
             return {str(key): plain(item) for key, item in value.items()}

@@ -117,17 +117,17 @@ def size_bytes(payload: Any) -> int:
         case np.ndarray() | np.generic() | memoryview():
             return int(payload.nbytes)
         case Audio():
-            return int(payload.audio.nbytes)
+            return size_bytes(payload.audio)
         case Image():
-            return int(payload.image.nbytes)
+            return size_bytes(payload.image)
         case Array():
-            return int(payload.array.nbytes)
+            return size_bytes(payload.array)
         case Video():
-            return sum(size_bytes(image) for image in payload.video)
+            return size_bytes(payload.video)
         case Bytes():
-            return len(payload.cnt)
+            return size_bytes(payload.cnt)
         case Batch():
-            return sum(size_bytes(message.payload) for message in payload.messages)
+            return sum(size_bytes(getattr(each, "payload", each)) for each in payload.messages)
         case dict():
             return sum(size_bytes(key) + size_bytes(value) for key, value in payload.items())
         case list() | tuple():

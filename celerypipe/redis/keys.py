@@ -108,16 +108,12 @@ class Names:
         """There while an activation makes its node, warms it up or lets it go: no message it holds is in ``update``."""
         return f"{self.prefix}:warming:{consumer}"
 
-    def together(self, consumer: str) -> str:
-        """The ids of the entries that an activation runs as one batch, where that cannot be interrupted."""
-        return f"{self.prefix}:together:{consumer}"
-
     def held(self, consumer: str) -> str:
         """The first entry of each node that an activation holds back until a batch is full, where it serves several."""
         return f"{self.prefix}:held:{consumer}"
 
     def anew(self, consumer: str) -> str:
-        """There since an activation's batch brought nothing; its TTL says for how long."""
+        """The ids of the entries of the last batch of an activation that brought nothing; its TTL says since when."""
         return f"{self.prefix}:anew:{consumer}"
 
     def freeing(self, queue: str) -> str:

@@ -116,6 +116,10 @@ class Replay:
         if station is None or station.node.type == "source":
             self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it stays")
             return
+        link = known.link if station.join.links else ""
+        if link and link not in station.join.links:
+            self.course.say(f"dead letter {known.name}: no node {link!r} sends to {known.start!r} here; it stays")
+            return
         if not station.hold(REPLAY):
             self.course.say(f"dead letter {known.name}: {known.start} takes no more, its run is about to end; it stays")
             return
@@ -123,7 +127,7 @@ class Replay:
             self._held.append(station)
         self._descent.begin(known.name, message.id)
         self.course.sent(message, None)
-        station.offer(REPLAY, message)
+        station.offer(link or REPLAY, message)
         self._descent.begun(message.id)
 
     def _let_go(self) -> None:

@@ -37,6 +37,7 @@ from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
+from celerypipe.worker.arrivals import Arrivals
 from celerypipe.worker.configured import Configured
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
@@ -99,6 +100,7 @@ def settle(configured: Configured, sender: Any, **_: Any) -> None:
     settled.connect()
     configured.served.register(sender.app, settled.worker)
     if pool == "prefork" and sender.pool_start_method == "spawn":
+        settled.arrivals.connect()
         # Without it billiard imports the project of Django that somebody's DJANGO_SETTINGS_MODULE names.
         os.environ.setdefault("DJANGO_PROJECT_DIR", os.getcwd())
         os.environ[SPAWN_VARIABLE] = spawned.written(configured.served, settled.worker, settled.flag.move_to_file())
@@ -130,6 +132,7 @@ class Settled:
             keyring=configured.keyring,
             limits=limits,
         )
+        self.arrivals = Arrivals(configured.queues, self.worker.process)
         self.present: Present | None = None
 
     def _is_to_end(self) -> bool:
@@ -173,6 +176,7 @@ class Settled:
             return
         self.present = Present(sender, self.worker, self.configured.served, self.flag)
         self.present.connect()
+        self.arrivals.tell(self.present.keeper.say)
 
     def call_back(self, **_: Any) -> None:
         """Told to end, inside the signal handler: activations come back, no new bells."""

@@ -51,6 +51,7 @@ class Fault:
 
 FAULTS = {
     "exception": Fault("raise", NodeFailed, "there: ValueError: raise", "failed", RemoteTraceback, "in update"),
+    "setting of one message": Fault("setting", NodeFailed, "there: what it asks for is out of reach", "failed"),
     "refused memory": Fault("refused", NodeFailed, "there: MemoryError", "failed", RemoteTraceback, "in update"),
     "signal": Fault("segfault", WorkerLost, r"died 3 times: killed by SIGSEGV \(process \d+", "lost"),
     "exit": Fault("exit", WorkerLost, r"died 3 times: exit status 3 \(process \d+", "lost"),

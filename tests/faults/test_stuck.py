@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, NodeTimeout, Runner
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.scripts import CLAIM
 from celerypipe.mailbox.status import read_status
@@ -22,6 +23,7 @@ from celerypipe.worker.activation.alarm import Unarmed
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.stuck import CALL_BACK_PATIENCE, StuckWatch
+from celerypipe.worker.boot import SPAWN_VARIABLE
 from tests.nodes.faulty import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
@@ -150,16 +152,21 @@ def test_a_worker_that_stays_stuck_ends_and_the_next_one_goes_on(
     assert [message.payload for message in stream] == list(range(1, 200))
 
 
-@at_length
+@pytest.mark.parametrize(
+    ("seconds", "given"), [(2.5, [0]), pytest.param(keys.FREEING_TTL / 1000 + 2, [0, "sleep", 1], marks=at_length)]
+)
 def test_nothing_is_late_while_a_process_is_spawned_that_imports_for_long(
-    start_doomed: StartWorker, redis_url: str, workplace: Workplace
+    start_doomed: StartWorker, redis_url: str, workplace: Workplace, seconds: float, given: list[Any]
 ) -> None:
-    seconds = keys.FREEING_TTL / 1000 + 2
-    workplace.module("slowly", f"import time\n\ntime.sleep({seconds})\nfrom tests.nodes.faulty import Hangs\n")
+    """The first one of a worker, and one in the place of another. The worker itself imports the same, and is there."""
+    slowly = f'import os\nimport time\n\nif "{SPAWN_VARIABLE}" in os.environ:\n    time.sleep({seconds})\n'
+    workplace.module("slowly", slowly)
     config = CONFIG.replace("]", ', "slowly"]') + 'worker_pool_start_method = "spawn"\n'
-    start_doomed("spawns", pool="prefork", concurrency=1, config=config, cwd=workplace.folder)
-    served_by(redis_url, "spawns")
-    assert results(Runner(redis_url), hanging("spawns"), ["sleep", *range(8)]) == list(range(8))
+    queue = f"spawns{len(given)}"
+    start_doomed(queue, pool="prefork", concurrency=1, config=config, cwd=workplace.folder)
+    assert results(Runner(redis_url), hanging(queue), given) == [each for each in given if each != "sleep"]
+    with connect(redis_url) as client:
+        eventually(lambda: not hints.is_freeing(client, queue), "its slot, which is no more to come")
 
 
 @pytest.mark.parametrize(
@@ -170,19 +177,27 @@ def test_nothing_is_late_while_a_process_is_spawned_that_imports_for_long(
         ("prefork", 2, "Hangs"),
         ("threads", 2, "Hangs"),
         ("prefork", 1, "HangsInOrder"),
+        ("prefork", 1, "HangsTogether"),
+        ("threads", 3, "HangsTogether"),
+        pytest.param("solo", 1, "HangsTogether", marks=at_length),
     ],
 )
 def test_only_the_message_that_hears_no_interrupt_is_given_up(
     start_doomed: StartWorker, redis_url: str, pool: str, slots: int, kind: str
 ) -> None:
-    """The ones behind it in the same activation have their time once somebody else, or the next process, has them."""
+    """The ones behind it in the same activation have their time once somebody else, or the next process, has them.
+
+    So have those that came with it in a batch: each is run by itself then.
+    """
     queue = f"sbehind{pool}{slots}{kind}"
     start_doomed(queue, pool=pool, concurrency=slots, config=CONFIG, arguments=["--exit-when-stuck", "0"])
     given = [0, "deaf", *range(1, 9)]
     seconds = 2.0 if pool == "solo" else 60.0  # nobody would start it again
     runner = Runner(redis_url)
     mark = f"tests.nodes.faulty.{kind}"
-    pipeline = warped(mark, queue, timeout=0.6, on_error="skip", configuration={"seconds": seconds})
+    limits = {"batch": {"size": 3, "wait": 0.2}} if kind == "HangsTogether" else {}
+    configuration = {"seconds": seconds}
+    pipeline = warped(mark, queue, timeout=0.6, on_error="skip", configuration=configuration, limits=limits)
     assert results(runner, pipeline, given) == [0, *range(1, 9)]
     assert [queue.opened for queue in runner.report.queues] == [0]
 

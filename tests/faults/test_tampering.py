@@ -66,7 +66,7 @@ class Stranger(threading.Thread):
 
     def renumber(self) -> None:
         stream, _, raw = self._message()
-        self._put(stream, "m", ENTRY.pack(self._random.randrange(COUNT), 0, 0) + raw[ENTRY.size :])
+        self._put(stream, "m", ENTRY.pack(self._random.randrange(COUNT), 0, False, 0) + raw[ENTRY.size :])
 
     def move(self) -> None:
         _, entry_id, raw = self._message()

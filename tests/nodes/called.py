@@ -205,7 +205,7 @@ def fail_oddly(how: str) -> None:
 
 @node(queue="calls")
 def misconfigured(_: Any = None) -> None:
-    """Raise what ends a run of a pipeline, and only its own call here."""
+    """Raise what is known of nodes that cannot be made."""
     raise ConfigError("the threshold is too high")
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from pathlib import Path
 
-from celerypipe import Message, Proc
+from celerypipe import ConfigError, Message, Proc
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Noted(Dies):
                 return message.with_payload(len(bytearray(1 << 60)))
             case "hang":
                 time.sleep(600)
+            case "setting":
+                raise ConfigError("what it asks for is out of reach")
         return super().update(message)
 
 
@@ -109,11 +111,20 @@ class Hangs(Proc):
                 for handler in logging.getLogger().handlers:
                     handler.acquire()
                 be_deaf(self.seconds, quiet=True)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
             case "holds":
                 SHARED.acquire()
                 time.sleep(self.seconds)
         with SHARED:
             return message.with_meta(pid=os.getpid())
+
+
+class HangsTogether(Hangs):
+    """The same, several messages at once."""
+
+    def update_batch(self, messages: list[Message]) -> list[Message]:
+        return [self.update(message) for message in messages]
 
 
 class HangsInOrder(Hangs):

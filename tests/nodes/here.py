@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,24 @@ class Severed(Source):
         raise OSError("the line is cut")
 
 
+class Unsent(Source):
+    """Sends numbers, and between them a list that holds itself, and what has no position."""
+
+    def messages(self) -> Iterator[Message]:
+        endless: list[Any] = []
+        endless.append(endless)
+        for version, payload in enumerate((0, endless, 2, "nowhere", 4)):
+            yield Message(payload, version=version)
+
+    def position(self, message: Message) -> int:
+        if message.payload == "nowhere":
+            raise KeyError("nowhere")
+        return message.version
+
+    def seek(self, through: Container[int | str]) -> None:
+        """Leave nothing out."""
+
+
 class OnADisk(JsonLinesSource):
     """Raises after ten lines, as long as the file ``gate`` is not there."""
 
@@ -112,6 +130,18 @@ class Notes(Sink):
 
     def update(self, message: Message) -> None:
         Path(self.place(message)).write_text(message.payload[1])
+
+
+class Paths(Notes):
+    """As Notes, by paths; cannot tell where ``odd`` goes, and writes that to ``a``."""
+
+    def place(self, message: Message) -> Path:  # type: ignore[override]  # as people write it
+        if message.payload[0] == "odd":
+            raise KeyError("odd")
+        return self.target / message.payload[0]
+
+    def update(self, message: Message) -> None:
+        (self.target / message.payload[0].replace("odd", "a")).write_text(message.payload[1])
 
 
 class Twice(Proc):
@@ -150,14 +180,57 @@ class Quit(Proc):
         sys.exit("no more")
 
 
+class Labelled(Source):
+    """Sends a text for each label, with that and its number in the meta; None is no label."""
+
+    def __init__(self, labels: list[Any]) -> None:
+        self.labels = labels
+
+    def messages(self) -> Iterator[Message]:
+        for number, label in enumerate(self.labels):
+            meta = {"number": number} if label is None else {"number": number, "label": label}
+            yield Message(f"{self.name} {number}", meta=meta)
+
+
 class Torn(Proc):
-    """Has a broken ``next_batch``."""
+    """Joins by number, takes away what it is given, and its ``next_batch`` breaks while number 1 is in there."""
+
+    says = "both: KeyError: 'lost'"
 
     def next_batch(self, sources: dict[str, list[Message]]) -> dict[str, list[int]]:
+        found = [{message.meta["number"]: index for index, message in enumerate(each)} for each in sources.values()]
+        links = list(sources)
+        for messages in sources.values():
+            messages.clear()
+        sources.clear()
+        if any(1 in each for each in found):
+            return self.breaks()
+        common = set.intersection(*map(set, found)) if len(found) == 2 else set()
+        return {link: [each[min(common)]] for link, each in zip(links, found, strict=True)} if common else {}
+
+    def breaks(self) -> Any:
         raise KeyError("lost")
 
     def update(self, message: Message) -> Message:
         return message
+
+
+class Greedy(Torn):
+    """Wants what is not there."""
+
+    says = "both: LookupError: next_batch() wants 99 of 'left', where "
+
+    def breaks(self) -> Any:
+        return {"left": [99, 0]}
+
+
+class Shapeless(Torn):
+    """Wants nothing, and says it wrongly."""
+
+    says = "both: TypeError: next_batch() returned a NoneType; return {link: [indices]}"
+
+    def breaks(self) -> Any:
+        return None
 
 
 class Opened(Sink):

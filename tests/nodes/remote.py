@@ -114,7 +114,7 @@ class Deadly(Proc):
 
 
 class Odd(Proc):
-    """Returns what no proc may return: a ``number``, a ``list`` with one in it, an ``unknown`` class as payload."""
+    """Returns what no proc may return: a ``number``, a ``list`` or ``generator`` of one, an ``unknown`` payload."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -122,7 +122,8 @@ class Odd(Proc):
     def update(self, message: Message) -> Any:
         if self.what == "unknown":
             return message.with_payload(Object(inner=[object()]))
-        return [message, 3] if self.what == "list" else 7
+        outputs = [message, 3]
+        return {"list": outputs, "generator": iter(outputs)}.get(self.what, 7)
 
 
 class Broken(Proc):

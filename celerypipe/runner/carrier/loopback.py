@@ -18,7 +18,8 @@ from celerypipe.errors import CodecError, NodeError, NodeFailed
 from celerypipe.message.files import File, Here, arriving
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.local import MakeInstance, as_failure
+from celerypipe.runner.stations.local import MakeInstance
+from celerypipe.runner.stations.station import as_failure
 from celerypipe.runner.warp.flight import Done, Flight
 from celerypipe.runner.warp.warp import Warp
 
@@ -39,7 +40,6 @@ class Loopback:
         self._waiting: deque[tuple[Warp, Flight]] = deque()
         self._changed = threading.Condition()
         self._running: list[Flight] = []
-        self._alone = 0
         self._since = 0.0
         self._era = 0
         self._thread: threading.Thread | None = None
@@ -137,11 +137,10 @@ class Loopback:
                 size = 1
                 while self._waiting and len(taken) < size:
                     warp, flight = self._waiting.popleft()
-                    if taken and flight.attempt:  # it failed before: by itself, as on a worker
+                    if taken and flight.alone:
                         self._waiting.appendleft((warp, flight))
                         break
-                    size = 1 if self._alone or flight.attempt else warp.limits.batches.size
-                    self._alone = max(0, self._alone - 1)
+                    size = 1 if flight.alone else warp.limits.batches.size
                     if not flight.done:
                         taken.append(flight)
                 if taken:
@@ -162,9 +161,9 @@ class Loopback:
             self._running = []
             if outcomes is None:
                 for flight in flights:  # each begins once more
+                    flight.alone = True
                     flight.due_since = None if flight.due_since is None else time.monotonic()
                 self._waiting.extendleft((warp, flight) for flight in reversed(flights))
-                self._alone = len(flights)
                 return
         ran = (time.monotonic() - began) / len(flights)
         for flight, outcome in zip(flights, outcomes, strict=True):

@@ -12,7 +12,7 @@ from celerypipe.mailbox.blob.blob import Contents, Gone
 from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.onward import AT_WORK, Step, Steps
-from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, UNBEGUN, Reply
+from celerypipe.mailbox.wire import ALTERED, FAILURE, LOST_BLOB, NOTE, SUSPECT, UNBEGUN, Reply
 from celerypipe.message.console import console_of
 from celerypipe.message.message import Message, stamped
 from celerypipe.redis.connection import Client
@@ -50,7 +50,9 @@ class Failed(NamedTuple):
 
 
 class Unbegun(NamedTuple):
-    """Its activation ends, and gives it back without having begun it."""
+    """Its activation ends, and gives it back without having begun it; ``suspect``: but in a batch, which was late."""
+
+    suspect: bool
 
 
 #: What a reply is. A note of which nothing follows is None.
@@ -63,7 +65,7 @@ def opened(warp: Warp, message: Message, reply: Reply, steps: Steps, context: Co
     if kind == LOST_BLOB:
         return Altered(noted=False) if reply.data == ALTERED else Lost(unseen=True)
     if kind == UNBEGUN:
-        return Unbegun()
+        return Unbegun(suspect=reply.data == SUSPECT)
     if kind == FAILURE:
         return Failed(_error(warp, message, reply, reply.waited, context.worker))
     try:

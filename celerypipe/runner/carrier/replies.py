@@ -153,8 +153,8 @@ class Replies:
                 if unseen:
                     self._cargo.unseen(warp, flight)
                 send_again(self._cargo, warp, flight)
-            case Unbegun():
-                warp.send_unbegun(flight)
+            case Unbegun(suspect):
+                (warp.send_alone if suspect else warp.send_unbegun)(flight)
             case Altered(noted):
                 self._doubts.add(warp.name, "payload")
                 if not noted:

@@ -162,7 +162,8 @@ class Sender:
         data = flight.data or b""
         commands += flight.storing
         flight.data, flight.storing = None, ()
-        return packed_entry(flight.sequence, flight.attempt, flight.blob.reference if flight.blob else "", data)
+        blob = flight.blob.reference if flight.blob else ""
+        return packed_entry(flight.sequence, flight.attempt, blob, data, alone=flight.alone)
 
     def _sent(self, warp: Warp, flights: list[Flight], token: str, early: list[int], answer: Any) -> None:
         ids, rung = answer

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from celerypipe.mailbox import hints
@@ -100,7 +101,7 @@ class Whereabouts:
     def withdraw(
         self, nearby: Nearby, warp: Warp, flight: Flight
     ) -> tuple[str, list[Flight], list[tuple[Warp, Flight]]] | None:
-        """Take a message back; return where its time went, who is late with it, and what another one shall have.
+        """Take a message back; return where its time went, who runs together with it, and what another one shall have.
 
         None: its result is published; a stateful node's state has it then, so that it counts.
 
@@ -124,7 +125,7 @@ class Whereabouts:
                     return None
                 warp.retained.doubtful |= not flight.entry  # nobody knows whether it is there
             elif pending is not None:
-                company = self._company(warp, flight, pending[0])
+                company = self._company(mailbox, warp, flight, pending[0])
                 behind = self._take_behind(nearby, [flight, *company], pending[0])
             if flight.entry and warp.retained is None:
                 mailbox.withdraw(self._client, [each.entry for each in (flight, *company)])
@@ -178,14 +179,17 @@ class Whereabouts:
                 return False
         return bool(self._client.get(f"{mailbox.bell}{Holder.read(consumer).slot}") == consumer.encode())
 
-    def _company(self, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
-        """The flights that an activation runs in one batch with this one, as it says itself."""
-        if warp.limits.batches.size == 1:
+    def _company(self, mailbox: Mailbox, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
+        """The flights that an activation runs in one batch with this one: those behind it, as it divides them."""
+        size = warp.limits.batches.size
+        if size == 1 or flight.alone or flight.entry in hints.anew(self._client, consumer, warp.name):
             return []
-        together = hints.together(self._client, consumer, warp.name)
-        if flight.entry not in together:
-            return []
-        return [other for other in list(warp.flights.values()) if other.entry in together and other is not flight]
+        found: Any = self._client.xpending_range(
+            mailbox.stream, keys.GROUP, min=flight.entry, max="+", count=size, consumername=consumer
+        )
+        flights = {other.entry: other for other in list(warp.flights.values())}
+        group = [other for each in found if (other := flights.get(each["message_id"])) is not None]
+        return [other for other in takewhile(lambda other: not other.alone, group) if other is not flight]
 
     def _take_behind(self, nearby: Nearby, late: list[Flight], consumer: str) -> list[tuple[Warp, Flight]]:
         behind: list[tuple[Warp, Flight]] = []

@@ -19,8 +19,10 @@ class DeadLetter:
     """One message that was given up: which one, where, when, and why.
 
     ``attempts`` is how often it was tried (0: it was refused untried), ``replays`` how often it came back after a
-    replay; ``at`` Unix time in seconds; ``size`` the bytes of both files; ``not_kept`` says why its message is not
-    there, if it is not. ``key`` is the same in all runs that go on one from another; empty where none does.
+    replay; ``at`` Unix time in seconds; ``size`` the bytes of both files; ``note``: what else there is to say;
+    ``not_kept`` says why its message is not there, if it is not. ``link``: the node that it came from, if it could not
+    be joined; any other one is past the join. ``key`` is the same in all runs that go on one from another; empty where
+    none does.
     """
 
     name: str
@@ -40,6 +42,7 @@ class DeadLetter:
     replays: int = 0
     starts_at: str = ""
     key: str = ""
+    link: str = ""
 
     @property
     def start(self) -> str:
@@ -86,4 +89,5 @@ def letter_of(name: str, data: Any, at: float, size: int) -> DeadLetter | str:
         replays=int(number("replays", 0)),
         starts_at=text("starts_at"),
         key=text("key"),
+        link=text("link"),
     )

@@ -18,7 +18,7 @@ and whose meta is all of theirs.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from keyword import iskeyword
 from typing import Any
@@ -32,6 +32,16 @@ from celerypipe.runner.folder.descent import Descent
 NextBatch = Callable[[dict[str, list[Message]]], dict[str, list[int]]]
 #: Those who follow the messages of a run, as :class:`~celerypipe.runner.stations.course.Course` has them.
 Followers = Sequence[Descent[Any]]
+#: What ``next_batch`` returns.
+WANTED = "return {link: [indices]} of what is handed over now, {} for nothing"
+
+
+class Unjoinable(Exception):
+    """One message cannot be joined, and is left out: ``error`` is what is wrong with it. The others go on."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("a message cannot be joined")
+        self.error = error
 
 
 class Join:
@@ -47,7 +57,10 @@ class Join:
         self._waiting: dict[str, deque[Message]] = {link: deque() for link in links}
 
     def put(self, link: str, message: Message) -> Iterable[Message]:
-        """Take one message from a link and return the inputs that are complete now."""
+        """Take one message from a link and return the inputs that are complete now.
+
+        Raises :class:`Unjoinable` where it is that message, :class:`NodeFailed` where nothing can be joined any more.
+        """
         return (message,)
 
     def left(self) -> int:
@@ -116,7 +129,8 @@ class Keyed(Join):
             key = message.meta[self.field]
             waiting = self._by_key.setdefault(key, {})
         except (KeyError, TypeError):
-            raise NodeFailed(self._unusable(link, message), node=self.name, message_id=message.id) from None
+            text = self._unusable(link, message)
+            raise Unjoinable(NodeFailed(text, node=self.name, message_id=message.id)) from None
         waiting.setdefault(link, deque()).append(message)
         if len(waiting) == len(self.links):
             parts = [waiting[each].popleft() for each in self.links]
@@ -187,14 +201,31 @@ class Local(Join):
                 "or drop them by handing them over and ignoring them",
                 node=self.name,
             )
-        chosen: list[Message] = []
-        for origin, indices in self._next_batch(self._sources).items():
-            chosen.extend(self._sources[origin][index] for index in sorted(set(indices)))
-            for index in sorted(set(indices), reverse=True):
+        try:
+            taken = self._taken(self._next_batch({each: list(messages) for each, messages in self._sources.items()}))
+        except BaseException as error:  # user code, which the message that came last was too much for
+            mine.pop()
+            raise Unjoinable(error) from error
+        chosen = [self._sources[origin][index] for origin, indices in taken.items() for index in indices]
+        for origin, indices in taken.items():
+            for index in reversed(indices):
                 del self._sources[origin][index]
         if len(chosen) <= 1:
             return chosen
         return (self._together(chosen),)
+
+    def _taken(self, found: Any) -> dict[str, list[int]]:
+        """What ``next_batch`` wants, if all of that waits: nothing is taken before that is known."""
+        if not isinstance(found, Mapping):
+            raise TypeError(f"next_batch() returned a {type(found).__name__}; {WANTED}")
+        taken: dict[str, list[int]] = {}
+        for origin, indices in found.items():
+            there = range(len(self._sources.get(origin, ())))
+            for index in indices:
+                if index not in there:
+                    raise LookupError(f"next_batch() wants {index!r} of {origin!r}, where {len(there)} wait; {WANTED}")
+            taken[origin] = sorted({there[index] for index in indices})
+        return taken
 
     def left(self) -> int:
         return sum(map(len, self._sources.values()))

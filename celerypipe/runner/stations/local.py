@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 from celerypipe.cache.node import NodeCache
 from celerypipe.catalogue.capture import Recorder, captured, here
-from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.catalogue.instance import Instance
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.errors import CelerypipeError, CodecError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.errors import NodeError, NodeTimeout
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places
-from celerypipe.runner.stations.station import REPLAY, Full, Station
+from celerypipe.runner.stations.station import REPLAY, Full, Station, as_failure
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -62,7 +62,8 @@ class LocalStation(Station):
         self._warm(self.instance)
         if has_places(self.instance.listing.node):
             progress = self.course.progress
-            self.places = Places(self.name, self._sink, progress.record(f"{self.name}.places") if progress else None)
+            record = progress.record(f"{self.name}.places") if progress else None
+            self.places = Places(self.name, self._sink, self.course.taken, record)
 
     def _sink(self) -> Sink:
         node = self.instance.node
@@ -170,7 +171,7 @@ class LocalStation(Station):
                 self.changed.notify_all()
             self.received(message)
             self._letter = link == REPLAY
-            self._ready.extend((message,) if self._letter else self.join.put(link, message))
+            self._ready.extend((message,) if self._letter else self.joined(link, message))
         return None if self.course.over.is_set() else self._ready.popleft()
 
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
@@ -244,17 +245,3 @@ class LocalStation(Station):
         """Take what came out of its list, and return it stamped, as it was sent: what is kept of it is the node's."""
         outputs.reverse()
         return [sealed(stamped(outputs.pop(), self.name, parent)) for _ in range(len(outputs))]
-
-
-def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:
-    """An exception out of user code as a :class:`NodeFailed` with its cause; our own typed errors stay."""
-    if isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
-        return raised
-    failure = NodeFailed(
-        f"{name}: {brief(raised)}",
-        node=name,
-        message_id=message.id if message else "",
-        remote_traceback=trace(raised),
-    )
-    failure.__cause__ = raised
-    return failure

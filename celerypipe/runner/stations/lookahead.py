@@ -87,7 +87,7 @@ class Lookahead:
         new: list[Ahead] = []
         for link, message in taken:
             self._station.received(message)
-            joined = (message,) if link == REPLAY else self._station.join.put(link, message)
+            joined = (message,) if link == REPLAY else self._station.joined(link, message)
             new += [Ahead(one, self._cache.asked(one), link == REPLAY) for one in joined]
         alone = len(new) == 1 and not self._ahead
         with self._changed:
@@ -129,7 +129,7 @@ class Lookahead:
         else:
             error = self._cache.error_of(found.failure, message)
             station.tally.failed[error.kind] += 1
-            station.give_up(message, error, -1, KNOWN)
+            station.give_up(message, error, -1, note=KNOWN)
         station.course.left(message)
 
     # -- what came of it --------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import sealed
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.local import MakeInstance, as_failure
-from celerypipe.runner.stations.station import Station
+from celerypipe.runner.stations.local import MakeInstance
+from celerypipe.runner.stations.station import Station, as_failure
 
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
 STOP_GRACE = 3.0
@@ -210,11 +210,14 @@ class SourceStation(Station):
         """Wait until it is to be tried again; None: it is given up."""
         delay = self.judge(error, reading.attempt)
         if delay is None:
-            # There is no message: this stands for it, and says which one in what became of it.
-            self.give_up(Message(creator=self.name), error, reading.attempt, not_kept=UNMADE)
+            self._give_up(error, reading.attempt)
             return None
         self.course.over.wait(delay)
         return Reading(reading.make, reading.attempt + 1)
+
+    def _give_up(self, error: BaseException, attempt: int) -> None:
+        """There is no message: one stands for it, and says which one in what became of it."""
+        self.give_up(Message(creator=self.name), error, attempt, not_kept=UNMADE)
 
     def _checked(self, message: Any) -> Message:
         if not isinstance(message, Message):
@@ -225,24 +228,33 @@ class SourceStation(Station):
         return message
 
     def _send(self, found: list[Message]) -> None:
-        message = found[0]
-        number = self._count if message.sequence < 0 else None
+        number = self._count if found[0].sequence < 0 else None
         self._count += 1
         progress = self.course.progress
-        position = self._position(message) if self._position is not None else None
-        if not isinstance(position, int | str | None):
-            raise NodeFailed(
-                f"{self.name}: position() returned a {type(position).__name__}, not a number or a text",
-                node=self.name,
-            )
-        del message  # what the source lets go of is nobody's, and need not be copied
-        sent = sealed(stamped(found.pop(), self.name, None, number))
+        try:
+            position = self._position_of(found[0])
+            # What the source lets go of is nobody's, and need not be copied.
+            sent = sealed(stamped(found.pop(), self.name, None, number))
+        except BaseException as raised:  # noqa: BLE001  # whatever user code raises over one message is judged by on_error
+            error = as_failure(raised, self.name, None)
+            self.judge(error, self.node.retries)
+            self._give_up(error, 0)
+            return
         if progress is None or position is None:
             self.hand_on((sent,), None)
             return
         progress.begin(self.name, position, sent.sequence, sent.origin)
         self.hand_on((sent,), None)
         progress.begun(sent.origin)
+
+    def _position_of(self, message: Message) -> Position | None:
+        position = self._position(message) if self._position is not None else None
+        if not isinstance(position, int | str | None):
+            raise NodeFailed(
+                f"{self.name}: position() returned a {type(position).__name__}, not a number or a text",
+                node=self.name,
+            )
+        return position
 
     def _cut_short(self, error: BaseException) -> None:
         """It cannot go on: that is what the run fails of, at once or when all that was sent is out."""

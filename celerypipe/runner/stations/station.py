@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from celerypipe.catalogue.instance import brief, trace
 from celerypipe.definition.pipeline import Link, NodeDefinition
-from celerypipe.errors import CircuitOpen, NodeError, NoWorker
+from celerypipe.errors import CelerypipeError, CircuitOpen, CodecError, NodeError, NodeFailed, NoWorker
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own
 from celerypipe.runner.folder.letter import name_of
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.join import Join
+from celerypipe.runner.stations.join import Join, Unjoinable
 from celerypipe.runner.stations.places import Places
 from celerypipe.runner.stations.tally import Tally
 
@@ -140,6 +141,20 @@ class Station:
         if folder is not None and folder.telemetry:
             folder.record("rx", self.name, message, message.id)
 
+    def joined(self, link: str, message: Message) -> Iterable[Message]:
+        """Put a message into the join; return the inputs that are complete now. One that cannot be joined is given up.
+
+        Its dead letter says by which link it came: a replay puts it into the join once more.
+        """
+        try:
+            return self.join.put(link, message)
+        except Unjoinable as refused:
+            error = as_failure(refused.error, self.name, message)
+            self.judge(error, self.node.retries)
+            self.give_up(message, error, -1, link=link)
+            self.course.left(message)
+            return ()
+
     def printed(self, message: Message, console: Console, error: BaseException | None = None) -> None:
         """Give away what the node printed for a message: to its folder, or else to its logger."""
         if self.course.folder is not None:
@@ -194,11 +209,10 @@ class Station:
             return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
         return None
 
-    def give_up(self, message: Message, error: BaseException, attempt: int, note: str = "", not_kept: str = "") -> None:
+    def give_up(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
 
-        ``attempt``: the number of the last one, -1 if there was none; ``note``: what else to say of a dead letter;
-        ``not_kept``: why its message is not in it.
+        ``attempt``: the number of the last one, -1 if there was none; ``more``: as of :meth:`bury`.
         """
         self.course.hide(error)
         if self.node.on_error != "dead_letter" and self.course.replayed is not None:
@@ -209,10 +223,10 @@ class Station:
             self.tally.skipped += 1
             logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
         else:
-            self.bury(message, error, attempt, note=note, not_kept=not_kept)
+            self.bury(message, error, attempt, **more)
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
-        """Keep a message that is given up; ``more``: fields of its letter that are not empty."""
+        """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""
         self.course.hide(error)
         self.tally.dead += 1
         logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
@@ -241,3 +255,22 @@ class Station:
                 self.course.replayed.remove(name_of(message.id, self.name), message)
             else:
                 self.course.replayed.stays(message)
+
+
+def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:
+    """An exception out of user code as a :class:`NodeFailed` with its cause; an error of this node stays.
+
+    Of no message, so does any other one of ours: a node that cannot be made says so itself.
+    """
+    if isinstance(raised, NodeError) and raised.node == name:
+        return raised
+    if message is None and isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
+        return raised
+    failure = NodeFailed(
+        f"{name}: {brief(raised)}",
+        node=name,
+        message_id=message.id if message else "",
+        remote_traceback=trace(raised),
+    )
+    failure.__cause__ = raised
+    return failure

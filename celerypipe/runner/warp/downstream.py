@@ -37,7 +37,7 @@ class Downstream:
         """Do as ``on_error`` says; a payload that is elsewhere is fetched for a dead letter, or what it was made of."""
         payload = message.payload
         if warp.node.on_error != "dead_letter" or not isinstance(payload, codec.Elsewhere):
-            warp.give_up(message, error, attempt, note)
+            warp.give_up(message, error, attempt, note=note)
             return
 
         def fetch_and_bury() -> None:

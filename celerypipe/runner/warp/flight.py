@@ -65,6 +65,8 @@ class Flight:
     message: Message
     attempt: int = 0
     size: int = 0
+    #: It is run by itself, and in no batch: it failed before, or one that did had it in it.
+    alone: bool = False
     sent_at: float = 0.0
     due_since: float | None = None
     entry: bytes = b""

@@ -111,7 +111,7 @@ class Warp(Station):
             return self._accept(message, full)
         with self._joining:
             try:
-                ready = self.join.put(link, message)
+                ready = self.joined(link, message)
             except NodeFailed as error:
                 self.course.fail(error)
                 return False
@@ -232,6 +232,11 @@ class Warp(Station):
                 self._start_clocks()
         self.carrier.post(self, flight, wait=False)
 
+    def send_alone(self, flight: Flight) -> None:
+        """A batch with it in it was late: it is run by itself, which shows whose fault that was."""
+        flight.alone = True
+        self.send_unbegun(flight)
+
     def run_errand(self, message: Message, errand: Errand) -> None:
         """Run a message beside the others: it is nobody's turn, and its result goes nowhere else."""
         with self.changed:
@@ -351,7 +356,7 @@ class Warp(Station):
             if gone is not None:
                 self.carrier.post(self, gone, wait=False)
             return
-        again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size)
+        again = Flight(flight.sequence, flight.message, flight.attempt + 1, flight.size, alone=True)
         with self.changed:
             self.flights[again.sequence] = again
             self._clocks.later(again, delay)
@@ -410,8 +415,11 @@ class Warp(Station):
                 with self.changed:
                     self._handover.leave()
                 continue
+            if company:  # a batch is late, and nobody knows through which message
+                for each in (flight, *company):
+                    self.send_alone(each)
+                continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"
-            for each in (flight, *company):
-                error = NodeTimeout(text, node=self.name, message_id=each.message.id)
-                error.console = each.console
-                self.failed(each, error)
+            error = NodeTimeout(text, node=self.name, message_id=flight.message.id)
+            error.console = flight.console
+            self.failed(flight, error)

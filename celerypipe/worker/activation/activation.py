@@ -239,8 +239,10 @@ class Activation:
                 groups.extendleft([each] for each in reversed(again))  # else what is left comes back by claim
                 if serving.lease.quota is not None:
                     serving.lease.quota.spend(len(group) - len(again))
+                for each in again:
+                    readers[each.blob] += 1
                 for each in group:
-                    readers[each.blob] -= each not in again
+                    readers[each.blob] -= 1
                     if not readers[each.blob]:
                         contents.forget(each.blob)  # whether its memory is still mapped is part of the answer
                 if serving.outbox.due:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -71,8 +72,8 @@ class Alarm:
         ``name`` is what :meth:`interrupt` calls this message.
         """
         self._shot, self._running = None, name
-        self._until = time.monotonic() + timeout if timeout is not None else float("inf")
-        self.switch.begin(timeout)
+        self._until = time.monotonic() + timeout if timeout is not None else math.inf
+        self.switch.begin(self._until)
         try:
             try:
                 self._inside = True  # before the timer: a signal before it would be nobody's
@@ -132,7 +133,7 @@ class Unarmed:
         name: str = "",
     ) -> Returned:
         """Call the function, however long it takes."""
-        self.switch.begin(timeout)
+        self.switch.begin(time.monotonic() + timeout if timeout is not None else math.inf)
         try:
             return function(message)
         finally:

@@ -33,17 +33,20 @@ class DeadMan:
         if deadline is not None:
             faulthandler.register(DUMP, file=sys.__stderr__ or 2)  # what is sent to it first
 
-    def begin(self, timeout: float | None) -> None:
-        """This thread hands a message over, for that many seconds; None: nobody knows for how long."""
+    def begin(self, until: float) -> None:
+        """This thread hands a message over, until then by the monotonic clock; infinite: nobody knows for how long."""
         if self._deadline is not None:
-            self._calls[threading.get_ident()] = math.inf if timeout is None else time.monotonic() + timeout
-            self._deadline.set(self._latest())
+            calls = self._calls
+            calls[threading.get_ident()] = until
+            alone = until if until != math.inf else 0.0  # nobody else waits for the GIL
+            self._deadline.set(alone if len(calls) == 1 else self._latest())
 
     def end(self) -> None:
         """This thread has its result."""
         if self._deadline is not None:
-            self._calls.pop(threading.get_ident(), None)
-            self._deadline.set(self._latest())
+            calls = self._calls
+            calls.pop(threading.get_ident(), None)
+            self._deadline.set(self._latest() if calls else 0.0)
 
     def _latest(self) -> float:
         """When the most patient of those at work has to be through."""
@@ -51,12 +54,12 @@ class DeadMan:
         latest = max(calls, default=0.0)
         if latest != math.inf:
             return latest
-        return 0.0 if len(calls) == 1 else time.monotonic() + LONGEST  # alone: nobody else waits for the GIL
+        return 0.0 if len(calls) == 1 else time.monotonic() + LONGEST
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
         """For the length of a block this thread may hold the GIL for long."""
-        self.begin(None)
+        self.begin(math.inf)
         try:
             yield
         finally:

@@ -9,11 +9,11 @@ from celerypipe.mailbox.wire import Entry
 
 
 def groups_of(entries: Sequence[Entry], size: int) -> list[list[Entry]]:
-    """Divide entries into what is run together; one that is tried again is run by itself, since it is a suspect."""
+    """Divide entries into what is run together, without those that are run by themselves, since they are suspects."""
     groups: list[list[Entry]] = []
     for entry in entries:
         last = groups[-1] if groups else []
-        if 0 < len(last) < size and not entry.attempt and not last[0].attempt:
+        if 0 < len(last) < size and not entry.alone and not last[0].alone:
             last.append(entry)
         else:
             groups.append([entry])
@@ -51,12 +51,12 @@ class Gathering:
     def take(self, *, everything: bool = False) -> list[Entry]:
         """Return what is to be run now: whole batches, and at the end one that has waited long enough.
 
-        One that is tried again is run by itself, so it waits for nobody. Those before it leave with it: the runner
-        takes the oldest entry that is out for the one that runs.
+        One that is run by itself waits for nobody. Those before it leave with it: the runner takes the oldest entry
+        that is out for the one that runs.
         """
         held = self._entries
         count = len(held) if everything or not self.left else len(held) - len(held) % self.size
-        count = max([count, *(number + 1 for number, entry in enumerate(held) if entry.attempt)])
+        count = max([count, *(number + 1 for number, entry in enumerate(held) if entry.alone)])
         self._entries = held[count:]
         if count and self._entries:  # they came with the last ones
             self._until = time.monotonic() + self.wait

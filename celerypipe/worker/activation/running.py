@@ -13,7 +13,7 @@ from celerypipe import codec
 from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
-from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.errors import CelerypipeError, CodecError, ConfigError, NodeFailed
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
@@ -109,6 +109,8 @@ class Running:
         call = self._recorded if self.record.console else self.lease.alarm.call
         try:
             return call(timeout, function, given, name)
+        except ConfigError as error:  # of these messages: the node itself could be made
+            raise NodeFailed(f"{self.name}: {error}", node=self.name, remote_traceback=trace(error)) from error
         finally:
             self.lease.until = math.inf
 

@@ -15,15 +15,15 @@ from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Contents, Gone, Store
 from celerypipe.mailbox.blob.inputs import with_inputs
 from celerypipe.mailbox.blob.shared_memory import watch
-from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far, was_told
+from celerypipe.mailbox.deaths import Death, as_text, count_death, death_of, deaths_so_far
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT, UNBEGUN, Answer, Entry
+from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT, SUSPECT, UNBEGUN, Answer, Entry
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.worker.activation.alarm import SHUTDOWN, Interrupted, Unarmed
+from celerypipe.worker.activation.alarm import SHUTDOWN, Interrupted
 from celerypipe.worker.activation.gathering import Gathering
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox
@@ -65,11 +65,14 @@ class Serving(Running):
         One that was only taken over counts for nothing: its process lives, and may have held no bell for a while. Nor
         does one whose worker was told to end.
         """
-        if not entry.holder or was_told(self.client, entry.holder):
+        if not entry.holder:
+            return True
+        death = death_of(self.client, entry.holder) or Death(None)
+        if death.told:
             return True
         name = self._attempts
         tried = count_death(self.client, name, str(entry.sequence))
-        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
+        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder, death)
         self.client.pexpire(name, keys.DATA_TTL)
         if tried <= LONE_ATTEMPTS:
             return True
@@ -104,8 +107,10 @@ class Serving(Running):
             ran = time.perf_counter() - start
             answer, size = self._answer(entry, outputs, content, store, (waited, ran))
         except Interrupted as interrupt:
-            self._interrupted(interrupt.reason, [(entry, waited)], time.perf_counter() - start)
-            if interrupt.reason == SHUTDOWN:
+            self.let_go()
+            if interrupt.reason == "timeout":
+                self._fail(entry, self.late(), waited, time.perf_counter() - start)
+            elif interrupt.reason == SHUTDOWN:
                 self._hand_back(entry)
         except Gone as gone:
             self.lost(entry, gone)
@@ -127,7 +132,7 @@ class Serving(Running):
         """The runner gets what was not begun, and sends it to whoever comes next."""
         for entry in entries:
             if not self.taking_over:  # what a dead one left is run by itself, and counted: it is left to be claimed
-                self.outbox.add(Answer(entry, UNBEGUN, 0.0, 0.0, "", b""))
+                self.outbox.add(Answer(entry, UNBEGUN, 0.0, 0.0, "", SUSPECT if entry.alone else b""))
 
     def _hand_back(self, entry: Entry) -> None:
         """Its worker ends, which is the fault of no message: others begin it again."""
@@ -180,15 +185,11 @@ class Serving(Running):
         start = time.perf_counter()
         outcomes = self._outcomes(ready)
         if outcomes is None:
-            self._say_together(())
-            if self.record.timeout is not None:
-                hints.say_anew(self.client, self.lease.owner)
-            there = self.mailbox.still(self.client, [entry.id for entry in entries])
-            return [entry for entry in entries if entry.id in there]
+            return self._one_by_one(entries)
         # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
         # at a time and for how many slots the runner rings.
         ran = (time.perf_counter() - start) / len(entries)
-        for (entry, _, content, waited), outcome in zip(ready, outcomes, strict=False):  # none after a timeout
+        for (entry, _, content, waited), outcome in zip(ready, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 self._fail(entry, self.failure(outcome), waited, ran)
                 continue
@@ -199,11 +200,18 @@ class Serving(Running):
         self.done += len(entries)
         return []
 
+    def _one_by_one(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return what is still wanted of a batch that brought nothing: each is run by itself, here or elsewhere."""
+        ids = [entry.id for entry in entries]
+        if self.record.timeout is not None:
+            hints.say_anew(self.client, self.lease.owner, self.name, ids)
+        there = self.mailbox.still(self.client, ids)
+        alone = not self.lease.shutting_down()  # then none of them is to blame
+        return [entry._replace(alone=alone) for entry in entries if entry.id in there]
+
     def _outcomes(self, ready: Sequence[Ready]) -> list[Produced] | None:
         """Run a batch. None: each is to be run by itself, for one of them made it fail, or was withdrawn meanwhile."""
         entries, messages = [each.entry for each in ready], [each.message for each in ready]
-        self._say_together(entries)
-        start = time.perf_counter()
         # The keeper looks after one entry: a batch is interrupted when its first message is withdrawn. The result of
         # another one that is withdrawn meanwhile is refused when it is published.
         self.lease.current = entries[0].id
@@ -212,8 +220,11 @@ class Serving(Running):
         try:
             return self.call(lambda given: update_batch(self.instance, given), messages, self.lease.at_work)
         except Interrupted as interrupt:
-            times = [(each.entry, each.waited) for each in ready]
-            return [] if self._interrupted(interrupt.reason, times, time.perf_counter() - start) else None
+            self.let_go()
+            if interrupt.reason == "timeout":
+                said = "%s s exceeded by a batch of %d, so each is run by itself"
+                logger.warning(said, self.record.timeout, len(entries))
+            return None
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # nobody knows whose fault it is; who fails again says so
@@ -224,12 +235,6 @@ class Serving(Running):
         finally:
             self.lease.current = ""
             at_work.set("")
-
-    def _say_together(self, entries: Sequence[Entry]) -> None:
-        """Who cannot be interrupted says what it runs together: all of that is late when one message of it is."""
-        if isinstance(self.lease.alarm, Unarmed) and self.record.timeout is not None:
-            ids = [entry.id for entry in entries]
-            hints.say_together(self.client, self.lease.owner, self.mailbox.node, ids, timeout=self.record.timeout)
 
     def _answer(
         self,
@@ -246,16 +251,6 @@ class Serving(Running):
         (data, blob, storing), size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
         printed = self._printed()
         return Answer(entry, RESULT, *times, blob, data, storing, kept, console=printed), size + len(printed)
-
-    def _interrupted(self, reason: str, entries: Sequence[tuple[Entry, float]], ran: float) -> bool:
-        """Let go of the node; return whether its time was over, which has then been answered."""
-        self.let_go()
-        if reason != "timeout":
-            return False
-        said = self.late()
-        for entry, waited in entries:
-            self._fail(entry, said, waited, ran)
-        return True
 
     def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
         self.doubtful = True

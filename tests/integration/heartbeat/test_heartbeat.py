@@ -107,6 +107,12 @@ def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating
     eventually(lambda: beating.heartbeat.pid != first, "another one")
     beating.client.delete(keys.USUAL.heartbeat("host", beating.process.life))
     beating.wait_for(os.getpid(), child)
+    second = beating.heartbeat.pid
+    os.kill(second, signal.SIGSTOP)  # nobody else is stopped
+    eventually(lambda: beating.heartbeat.pid != second, "one in the place of that")
+    assert not alive(second)
+    beating.client.delete(keys.USUAL.heartbeat("host", beating.process.life))
+    beating.wait_for(os.getpid(), child)
 
 
 def test_with_a_process_its_group_ends_if_it_leads_one(beating: Beating) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.mailbox import hints
-from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far
+from celerypipe.mailbox.deaths import Death, as_text, count_death, death_of, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.status import read_status
@@ -108,9 +108,9 @@ def test_a_run_that_no_runner_wrote_hides_no_other(private_redis: RedisServer, a
 
 @pytest.mark.parametrize("garbage", [*GARBAGE, b'["node", 5]', b'{"node": 5}'])
 def test_a_sign_that_no_activation_wrote_says_nothing(redis_client: Client, garbage: bytes) -> None:
-    for key in (keys.USUAL.together("stranger"), keys.USUAL.held("stranger")):
+    for key in (keys.USUAL.anew("stranger"), keys.USUAL.held("stranger")):
         redis_client.set(key, garbage, px=5000)
-    assert hints.together(redis_client, "stranger", "node") == []
+    assert hints.anew(redis_client, "stranger", "node") == []
     assert hints.held(redis_client, "stranger") == {}
 
 
@@ -120,10 +120,11 @@ def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: byt
     redis_client.set(keys.USUAL.death("host.7.ab"), garbage, px=5000)
     redis_client.hset(attempts, "deaths 3", garbage)
     try:
-        found = deaths_so_far(redis_client, attempts, "3", holder)
+        death = death_of(redis_client, holder) or Death(None)
+        found = deaths_so_far(redis_client, attempts, "3", holder, death)
         assert found[-1][0] == "host.7.ab"
         assert "process 7" in as_text(found) or "7 on host" in as_text(found)
-        assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
+        assert len(deaths_so_far(redis_client, attempts, "3", holder, death)) == len(found) + 1
     finally:
         redis_client.delete(attempts, keys.USUAL.death("host.7.ab"))
 

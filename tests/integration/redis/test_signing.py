@@ -12,7 +12,7 @@ from celerypipe import ConfigError, Message, NodeFailed, Runner, codec
 from celerypipe.celery.application import app
 from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.wire import RESULT, Answer, Entry, packed_entry
+from celerypipe.mailbox.wire import ENTRY, RESULT, Answer, Entry, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
@@ -96,7 +96,7 @@ def drown_a_message(client: Client, run: str) -> None:
     """Somebody takes all that waits for others."""
     entry_id, raw = a_waiting_message(client, run, "n0")
     client.xdel(keys.USUAL.mailbox(run, "n0"), entry_id)
-    moved = packed_entry(1000, 0, "", b"")[:14] + raw[14:]
+    moved = packed_entry(1000, 0, "", b"") + raw[ENTRY.size :]
     client.xadd(keys.USUAL.mailbox(run, "n0"), {"m": moved})
 
 

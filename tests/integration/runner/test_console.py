@@ -21,7 +21,9 @@ from tests.servers.command import celerypipe
 
 
 def lines_of(folder: Path, node: str = "there") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / node / "console.jsonl").read_text().splitlines()]
+    """The lines in the order of the messages: one that is held up is overtaken by those behind it."""
+    lines = [json.loads(line) for line in (folder / node / "console.jsonl").read_text().splitlines()]
+    return sorted(lines, key=lambda line: int(line["sequence"]))
 
 
 def text_of(console: dict[str, Any], stream: str = "stdout") -> str:

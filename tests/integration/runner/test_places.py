@@ -21,7 +21,8 @@ def notes(folder: Path, *items: tuple[str, str], **options: Any) -> Pipeline:
     (folder / "out").mkdir(exist_ok=True)
     configuration = {"items": list(map(list, items)), "rate": 0}
     source = NodeDefinition(name="in", type="source", mark="data_streamer", configuration=configuration)
-    sink = NodeDefinition(name="out", mark=here.Notes, configuration={"folder": str(folder / "out")}, **options)
+    mark = options.pop("mark", here.Notes)
+    sink = NodeDefinition(name="out", mark=mark, configuration={"folder": str(folder / "out")}, **options)
     return Pipeline(name="p", nodes=[source, sink], links=[("in", "out")], folder=folder / "kept")
 
 
@@ -44,6 +45,33 @@ def test_the_second_fails_and_the_first_stays(tmp_path: Path) -> None:
     assert (report["out"].skipped, report["out"].failed, report["out"].retried) == (1, {"failed": 1}, 0)
     Runner(local=True).run(notes(tmp_path, ("a", "5")))
     assert written(tmp_path)["a"] == "5"
+
+
+def test_one_whose_place_cannot_be_told_fails_and_replaces_nothing(tmp_path: Path) -> None:
+    items = [("a", "1"), ("odd", "2"), ("b", "3"), ("b", "4")]
+    report = Runner(local=True).run(notes(tmp_path, *items, mark=here.Paths, on_error="skip", retries=3))
+    assert written(tmp_path) == {"a": "1", "b": "3"}
+    assert (report["out"].skipped, report["out"].failed, report["out"].retried) == (2, {"failed": 2}, 0)
+    with pytest.raises(NodeFailed, match=r"^out: its place\(\) failed: KeyError: 'odd'$") as caught:
+        Runner(local=True).run(notes(tmp_path, *items, mark=here.Paths))
+    assert "in place" in caught.value.remote_traceback
+
+
+def test_two_sinks_that_write_to_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+
+    def pipeline(on_error: str) -> Pipeline:
+        source, sink = notes(tmp_path, ("a", "1"), ("b", "2"), on_error=on_error).nodes
+        other = sink.model_copy(update={"name": "other", "configuration": {"folder": str(tmp_path / "link")}})
+        return Pipeline(name="p", nodes=[source, sink, other], links=[("in", "out"), ("in", "other")])
+
+    report = Runner(local=True).run(pipeline("skip"))
+    assert (report["out"].skipped + report["other"].skipped, written(tmp_path)) == (2, {"a": "1", "b": "2"})
+    already = (
+        r"has message \d of '(out|other)' already, and message \d would replace it; let one of the two nodes write"
+    )
+    with pytest.raises(NodeFailed, match=already):
+        Runner(local=True).run(pipeline("stop"))
 
 
 def test_a_letter_of_it_replaces_nothing_when_it_is_replayed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from celerypipe import (
     Runner,
 )
 from celerypipe.definition.pipeline import NodeDefinition
-from tests.nodes import forking, here, remote
+from tests.nodes import faulty, forking, here, remote
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, StartWorker, eventually
@@ -110,6 +110,15 @@ def test_sys_exit_in_a_node_is_its_failure_and_no_hang() -> None:
         Runner().run(pipeline)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_error_of_ours_that_a_node_raises_names_the_node(tmp_path: Path, elsewhere: bool) -> None:
+    limits = {"warped": True, "warp_configuration": {"queue": "nobody"}} if elsewhere else {}
+    node = local("far", faulty.Noted, configuration={"diary": str(tmp_path / "diary")}, **limits)
+    with pytest.raises(NodeFailed, match=r"^far: what it asks for is out of reach$") as caught:
+        list(Runner(local=True).stream(Pipeline(name="test", nodes=[node], links=[]), [Message("setting")]))
+    assert isinstance(caught.value.__cause__, ConfigError)
+
+
 def test_a_child_of_a_node_hears_terminate_and_goes_no_way_of_its_parent(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,18 +132,6 @@ def test_a_child_of_a_node_hears_terminate_and_goes_no_way_of_its_parent(
     said = capfd.readouterr().err
     assert "ValueError: in the child" in said
     assert "was forked there and came back; it ends here" in said
-
-
-def test_a_broken_next_batch_names_its_node() -> None:
-    nodes = [
-        local("one", here.Numbers),
-        local("two", here.Numbers),
-        local("torn", here.Torn),
-        local("end", here.Opened),
-    ]
-    links = [("one", "torn"), ("two", "torn"), ("torn", "end")]
-    with pytest.raises(NodeFailed, match="torn: KeyError: 'lost'"):
-        Runner().run(Pipeline(name="test", nodes=nodes, links=links))
 
 
 def test_when_one_node_cannot_warm_up_the_others_let_go() -> None:

@@ -114,6 +114,15 @@ def test_what_is_no_message_costs_itself(tmp_path: Path) -> None:
     assert (found.lines, found.source.skipped, found.error) == ([1, 2], 1, None)
 
 
+def test_what_cannot_be_sent_costs_itself(tmp_path: Path) -> None:
+    found = Reading(tmp_path, here.Unsent, on_error="dead_letter")
+    assert (found.lines, found.error, found.source.failed) == ([0, 2, 4], None, {"failed": 2})
+    assert [letter.text for letter in found.letters.find().letters] == [
+        "in: it is nested too deep, or holds itself; flatten it",
+        "in: KeyError: 'nowhere'",
+    ]
+
+
 @pytest.mark.parametrize("on_error", ["stop", "skip", "dead_letter"])
 @pytest.mark.parametrize(
     ("mark", "configuration", "rest", "why"),

@@ -113,9 +113,13 @@ def test_a_message_is_json_whatever_it_carries() -> None:
         "audio": Audio(np.zeros(1)),
         "payload bytes": Bytes(b"abc"),
         "payload array": Array(np.array(["2026-01-01"], "M8[D]")),
-        "batch": Batch((Message(1, id="inner", created_at=0.0),)),
+        "batch": Batch((Message(1, id="inner", created_at=0.0), 2)),
+        "message": Message(1, id="inner", created_at=0.0),
+        "no bytes": Bytes("abc"),  # type: ignore[arg-type]  # a mistake, and no reason to fail
+        "long": 1 << 20_000,
     }
-    message = Message(payload, {"k": (1,)}, "node", 2, {"t": 0.5}, "source-1", 3, "the id", 1.5)
+    version: Any = np.int64(2)
+    message = Message(payload, {"k": (1,)}, "node", version, {"t": np.float32(0.5)}, "source-1", 3, "the id", 1.5)
     back = json.loads(message.to_json())
     assert {name: value for name, value in back.items() if name != "payload"} == {
         "id": "the id",
@@ -128,6 +132,7 @@ def test_a_message_is_json_whatever_it_carries() -> None:
         "timers": {"t": 0.5},
     }
     inner = back["payload"].pop("batch")
+    assert inner == [back["payload"].pop("message"), 2]
     assert inner[0]["id"] == "inner"
     assert back["payload"] == {
         "array": [[0, 1], [2, 3]],
@@ -144,6 +149,8 @@ def test_a_message_is_json_whatever_it_carries() -> None:
         "image": {"image": [[0, 0]], "width": 2, "height": 1, "depth": -1, "pixel_format": "", "timestamp": -1.0},
         "audio": {"audio": [0.0], "sampling_rate": -1, "audio_format": "", "channels": -1, "start": -1.0, "end": -1.0},
         "payload bytes": {"cnt": "YWJj"},
+        "no bytes": {"cnt": "abc"},
+        "long": f"0x1{5000 * '0'}",
         "payload array": {"array": ["2026-01-01"]},
     }
     assert "è" in message.to_json(indent=2)

@@ -100,16 +100,50 @@ def test_what_gathers_does_not_run_and_what_failed_together_begins_anew(redis_ur
     assert there.began(nearby, runs, running) == 1.0
     hints.say_held(redis_client, me, {}, timeout=5.0)
     assert there.began(nearby, gathers, held) == 1.0
-    hints.say_anew(redis_client, me)
+    hints.say_anew(redis_client, me, "gathers", [held.entry.decode()])
     assert there.began(nearby, gathers, held) > 1.0
     there.close()
 
 
-def test_what_runs_together_is_said_of_one_node_and_for_longer_than_its_timeout(redis_client: Client) -> None:
-    hints.say_together(redis_client, "host.1.two.0", "there", ["1-0", "1-1"], timeout=500.0)
-    assert hints.together(redis_client, "host.1.two.0", "there") == [b"1-0", b"1-1"]
-    assert hints.together(redis_client, "host.1.two.0", "elsewhere") == []  # it may have an entry 1-0 too
-    assert redis_client.pttl(keys.USUAL.together("host.1.two.0")) > 500_000
+def test_with_a_late_message_its_batch_is_taken_back_as_its_activation_divides_what_it_has(
+    redis_url: str, redis_client: Client
+) -> None:
+    run, me = new_id(), "host.1.one.0"
+    course = Course(run, folder=None, say=print)
+    there = Whereabouts(redis_url, Roster(course))
+    limits = {"batch": {"size": 3}}
+    node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True, warp_configuration=limits)
+    warp = Warp(course, node, there, Downstream())  # type: ignore[arg-type]  # it is not asked to carry anything
+    mailbox = Mailbox(run, "there")
+    nearby = {warp: mailbox}
+    mailbox.make(redis_client)
+
+    def given(*alone: int) -> list[Flight]:
+        """Five messages that an activation holds, some of which are run by themselves."""
+        entries = [packed_entry(number, 0, "", b"", alone=number in alone) for number in range(5)]
+        answer = call(redis_client, mailbox.sending(entries, token="t", wanted=0, ttl=1000))
+        assert answer is not None
+        for number, entry in enumerate(answer[0]):
+            warp.flights[number] = Flight(number, Message(number), alone=number in alone, sent_at=1.0, entry=entry)
+        assert [entry.alone for entry in mailbox.receive(redis_client, me, 5, None)] == [n in alone for n in range(5)]
+        return list(warp.flights.values())
+
+    def taken(flights: list[Flight]) -> tuple[list[int], list[int]]:
+        """Those that go with the first one, and those behind them."""
+        _, company, behind = there.withdraw(nearby, warp, flights[0]) or ("", [], [])
+        assert not mailbox.given_ids(redis_client, 9)
+        return [flight.sequence for flight in company], [flight.sequence for _, flight in behind]
+
+    assert taken(given()) == ([1, 2], [3, 4])
+    assert taken(given(2)) == ([1], [2, 3, 4])
+    assert taken(given(0)) == ([], [1, 2, 3, 4])
+    flights = given()
+    hints.say_anew(redis_client, me, "elsewhere", [flights[0].entry.decode()])  # it may have an entry of that id too
+    assert taken(flights) == ([1, 2], [3, 4])
+    flights = given()
+    hints.say_anew(redis_client, me, "there", [flight.entry.decode() for flight in flights[:3]])
+    assert taken(flights) == ([], [1, 2, 3, 4])
+    there.close()
 
 
 def test_what_an_activation_left_stands_still_until_its_process_is_replaced(

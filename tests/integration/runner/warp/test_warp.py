@@ -106,10 +106,11 @@ def test_skip_goes_on_and_retries_come_first(shared_worker: StartWorker, redis_u
     assert results(runner, retrying, [1, 2, 3]) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("what", ["number", "list", "unknown"])
+@pytest.mark.parametrize("what", ["number", "list", "generator", "unknown"])
 def test_what_is_no_message_is_refused_with_the_cure(shared_worker: StartWorker, redis_url: str, what: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    cure = {"number": "with_payload", "list": "output 1 is a int", "unknown": "inner"}[what]
+    second = "output 1 is a int, not a Message; return message.with_payload"
+    cure = {"number": "with_payload", "list": second, "generator": second, "unknown": "inner"}[what]
     with pytest.raises(NodeFailed, match=cure) as caught:
         results(Runner(redis_url), warped("tests.nodes.remote.Odd", "tsolo", configuration={"what": what}), [1])
     assert caught.value.remote_traceback == "", "a sentence says it all"

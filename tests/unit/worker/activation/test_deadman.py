@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -32,15 +33,15 @@ def missed_in(table: Deadlines, seconds: float) -> bool:
     return table.missed(os.getpid(), time.monotonic() + seconds) is not None
 
 
-def elsewhere(switch: DeadMan, timeout: float | None) -> None:
+def elsewhere(switch: DeadMan, timeout: float) -> None:
     """Another thread hands a message over, and has not got its result."""
-    thread = threading.Thread(target=switch.begin, args=(timeout,))
+    thread = threading.Thread(target=switch.begin, args=(time.monotonic() + timeout,))
     thread.start()
     thread.join()
 
 
 def test_it_goes_off_after_timeout_and_grace(table: Deadlines, switch: DeadMan) -> None:
-    switch.begin(10.0)
+    switch.begin(time.monotonic() + 10.0)
     assert not missed_in(table, 10.0 + GRACE - 1.0)
     assert missed_in(table, 10.0 + GRACE + 1.0)
     assert not Deadlines(table.fd).missed(os.getpid() + 1, time.monotonic() + 100.0)
@@ -48,29 +49,29 @@ def test_it_goes_off_after_timeout_and_grace(table: Deadlines, switch: DeadMan) 
 
 
 def test_it_is_off_when_nothing_is_at_work(table: Deadlines, switch: DeadMan) -> None:
-    switch.begin(0.5)
+    switch.begin(time.monotonic() + 0.5)
     switch.end()
     assert not missed_in(table, 3600.0)
 
 
 def test_it_is_put_off_while_python_runs(table: Deadlines, switch: DeadMan) -> None:
-    switch.begin(0.0)
+    switch.begin(time.monotonic())
     switch.renew()
     assert not missed_in(table, GRACE - 1.0)
     assert missed_in(table, GRACE + 1.0)
 
 
 def test_who_has_no_limit_sets_it_for_nobody_and_puts_it_off_for_all(table: Deadlines, switch: DeadMan) -> None:
-    elsewhere(switch, None)
+    elsewhere(switch, math.inf)
     assert not missed_in(table, 3600.0)
-    switch.begin(0.5)
+    switch.begin(time.monotonic() + 0.5)
     assert not missed_in(table, LONGEST)
     assert missed_in(table, LONGEST + GRACE + 1.0)
 
 
 def test_the_most_patient_of_those_at_work_decides(table: Deadlines, switch: DeadMan) -> None:
     elsewhere(switch, 30.0)
-    switch.begin(0.5)
+    switch.begin(time.monotonic() + 0.5)
     assert not missed_in(table, 30.0 + GRACE - 1.0)
     switch.end()
     assert missed_in(table, 30.0 + GRACE + 1.0)
@@ -83,7 +84,7 @@ def test_what_is_prepared_may_take_its_time(table: Deadlines, switch: DeadMan) -
 
 def test_without_a_deadline_nothing_is_set() -> None:
     switch = DeadMan(None)
-    switch.begin(0.5)
+    switch.begin(time.monotonic() + 0.5)
     switch.renew()
     switch.end()
 

@@ -52,8 +52,9 @@ def warm(node: type[Any], **configuration: Any) -> Instance:
     return instance
 
 
-def letters(*attempts: int) -> list[Letter]:
-    return [Letter(f"1-{number}", number, attempt, "", b"") for number, attempt in enumerate(attempts)]
+def letters(*alone: int) -> list[Letter]:
+    """One for each number; 1: it is run by itself."""
+    return [Letter(f"1-{number}", number, 0, "", b"", alone=one == 1) for number, one in enumerate(alone)]
 
 
 class Clock:
@@ -122,8 +123,8 @@ def test_what_is_not_one_output_for_each_is_the_failure_of_all(outputs: Any, fou
     assert f"node: update_batch() returned {found} for 2 messages; return a list with one output" in str(outcomes[0])
 
 
-def test_what_is_tried_again_is_run_by_itself() -> None:
-    groups = groups_of(letters(0, 0, 0, 1, 0, 2, 3, 0, 0), 2)
+def test_a_suspect_is_run_by_itself() -> None:
+    groups = groups_of(letters(0, 0, 0, 1, 0, 1, 1, 0, 0), 2)
     assert [[letter.sequence for letter in group] for group in groups] == [[0, 1], [2], [3], [4], [5], [6], [7, 8]]
     assert groups_of([], 2) == []
     assert [len(group) for group in groups_of(letters(0, 0), 1)] == [1, 1]
@@ -145,7 +146,7 @@ def test_whole_batches_leave_at_once_and_the_rest_after_its_wait(clock: Clock) -
     assert not gathering
 
 
-def test_what_is_tried_again_waits_for_nobody_and_takes_along_what_is_before_it(clock: Clock) -> None:
+def test_a_suspect_waits_for_nobody_and_takes_along_what_is_before_it(clock: Clock) -> None:
     gathering = Gathering(4, 9.0)
     found = letters(0, 1, 0)
     gathering.add(found)
