@@ -28,6 +28,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from celerypipe.errors import ConfigError
@@ -101,7 +102,7 @@ class RedisSettings:
         return f"Redis: {self.or_default}, {by}{where}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CacheSettings:
     """What the environment says about kept results.
 
@@ -114,7 +115,7 @@ class CacheSettings:
     enabled: bool = True
     namespace: str = DEFAULT
 
-    @property
+    @cached_property
     def redis(self) -> Address | None:
         """The Redis of its own, if it has one."""
         is_redis = self.url and _scheme(self.url) in SCHEMES

@@ -19,7 +19,7 @@ import msgspec
 
 from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client, accepted
+from celerypipe.redis.connection import Client
 from celerypipe.redis.script import Script
 
 #: Where Linux counts how often it ended a process for its memory, or for that of its control group.
@@ -76,12 +76,6 @@ def death_of(client: Client, holder: str) -> Death | None:
     return (said_in(text, Death) or Death(None)) if text else None
 
 
-def was_told(client: Client, holder: str) -> bool:
-    """Did the process of an activation end because it, or its worker, was told to?"""
-    death = death_of(client, holder)
-    return death is not None and death.told
-
-
 def say_birth(client: Client, place: str) -> None:
     """A new process serves: forget one that had the same number."""
     client.delete(client.names.death(place))
@@ -92,12 +86,11 @@ def count_death(client: Client, attempts: str, number: str) -> int:
     return int(COUNT(client, (attempts,), number))
 
 
-def deaths_so_far(client: Client, attempts: str, number: str, holder: str) -> list[tuple[str, Death]]:
-    """Note that ``holder`` died with a message; return all who did, with how. ``attempts``: a hash of its node."""
-    field, place = f"deaths {number}", str(Holder.read(holder).process)
-    found = client.together(("GET", client.names.death(place)), ("HGET", attempts, field))
-    latest, before = accepted(found)
-    said = [*(said_in(before, list[tuple[str, Death]]) or []), (place, said_in(latest, Death) or Death(None))]
+def deaths_so_far(client: Client, attempts: str, number: str, holder: str, death: Death) -> list[tuple[str, Death]]:
+    """Note that ``holder`` died with a message, and how; return all who did. ``attempts``: a hash of its node."""
+    field = f"deaths {number}"
+    before = said_in(client.hget(attempts, field), list[tuple[str, Death]]) or []
+    said = [*before, (str(Holder.read(holder).process), death)]
     client.hset(attempts, field, msgspec.json.encode(said))
     return said
 

@@ -147,9 +147,9 @@ def write_presence(client: Client, record: Presence) -> None:
         together.execute()
 
     if client.names != USUAL:
+        said = ("ZADD", keys.NAMESPACES, now, name_in(client.names))
         with suppress(redis.exceptions.NoPermissionError):  # a user of this namespace alone
-            client.zadd(keys.NAMESPACES, {name_in(client.names): now})
-            client.expire(keys.NAMESPACES, 10 * keys.PRESENCE_TTL)
+            accepted(client.together(said, ("EXPIRE", keys.NAMESPACES, 10 * keys.PRESENCE_TTL)))
 
 
 def elsewhere(client: Client, queue: str) -> list[str]:

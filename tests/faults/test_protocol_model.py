@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 from celerypipe.mailbox import holder as names
-from celerypipe.mailbox.deaths import Death, say_death, was_told
+from celerypipe.mailbox.deaths import Death, death_of, say_death
 from celerypipe.mailbox.mailbox import Mailbox, drop
 from celerypipe.mailbox.wire import FAILURE, RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
@@ -399,7 +399,7 @@ class Protocol(RuleBasedStateMachine):
 
     def _only_deaths_count(self, claimed: list[Entry]) -> None:
         for entry in claimed:
-            if entry.holder and not was_told(self.client, entry.holder):
+            if entry.holder and not (death_of(self.client, entry.holder) or Death(None)).told:
                 assert self._is_dead(entry.holder), "a lapse is a take-over, no death"
                 pid = names.Holder.read(entry.holder).process.pid
                 assert pid not in self.retired, "a process that ended in good order was killed by no message"

@@ -13,7 +13,7 @@ from celerypipe import codec
 from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
-from celerypipe.errors import CelerypipeError, CodecError, ConfigError
+from celerypipe.errors import CelerypipeError, CodecError, ConfigError, NodeFailed
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
@@ -109,6 +109,8 @@ class Running:
         call = self._recorded if self.record.console else self.lease.alarm.call
         try:
             return call(timeout, function, given, name)
+        except ConfigError as error:  # of these messages: the node itself could be made
+            raise NodeFailed(f"{self.name}: {error}", node=self.name, remote_traceback=trace(error)) from error
         finally:
             self.lease.until = math.inf
 
@@ -171,8 +173,7 @@ class Running:
         """Say in the log, and return for the runner, what an ``update`` raised."""
         logger.warning("%s", brief(error), exc_info=not isinstance(error, CelerypipeError))
         kind = "codec" if isinstance(error, CodecError) else "failed"
-        unmade = self.instance.node is None and self.record.configuration is not None  # a call fails by itself, no run
-        if isinstance(error, ConfigError) and unmade:
+        if isinstance(error, ConfigError) and self.record.configuration is not None:  # a call fails by itself, no run
             kind = "config"
         return failure(kind, type(error).__name__, brief(error), trace(error))
 

@@ -15,7 +15,7 @@ from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Contents, Gone, Store
 from celerypipe.mailbox.blob.inputs import with_inputs
 from celerypipe.mailbox.blob.shared_memory import watch
-from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far, was_told
+from celerypipe.mailbox.deaths import Death, as_text, count_death, death_of, deaths_so_far
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
@@ -65,11 +65,14 @@ class Serving(Running):
         One that was only taken over counts for nothing: its process lives, and may have held no bell for a while. Nor
         does one whose worker was told to end.
         """
-        if not entry.holder or was_told(self.client, entry.holder):
+        if not entry.holder:
+            return True
+        death = death_of(self.client, entry.holder) or Death(None)
+        if death.told:
             return True
         name = self._attempts
         tried = count_death(self.client, name, str(entry.sequence))
-        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder)
+        died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder, death)
         self.client.pexpire(name, keys.DATA_TTL)
         if tried <= LONE_ATTEMPTS:
             return True

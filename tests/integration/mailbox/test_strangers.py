@@ -9,7 +9,7 @@ import pytest
 
 from celerypipe import Message, Runner
 from celerypipe.mailbox import hints
-from celerypipe.mailbox.deaths import as_text, count_death, deaths_so_far
+from celerypipe.mailbox.deaths import Death, as_text, count_death, death_of, deaths_so_far
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.mailbox.status import read_status
@@ -120,10 +120,11 @@ def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: byt
     redis_client.set(keys.USUAL.death("host.7.ab"), garbage, px=5000)
     redis_client.hset(attempts, "deaths 3", garbage)
     try:
-        found = deaths_so_far(redis_client, attempts, "3", holder)
+        death = death_of(redis_client, holder) or Death(None)
+        found = deaths_so_far(redis_client, attempts, "3", holder, death)
         assert found[-1][0] == "host.7.ab"
         assert "process 7" in as_text(found) or "7 on host" in as_text(found)
-        assert len(deaths_so_far(redis_client, attempts, "3", holder)) == len(found) + 1
+        assert len(deaths_so_far(redis_client, attempts, "3", holder, death)) == len(found) + 1
     finally:
         redis_client.delete(attempts, keys.USUAL.death("host.7.ab"))
 
