@@ -5,6 +5,8 @@ PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+# Where it is set, each of the processes of the tests would compile everything anew: a minute of a core in all.
+unexport PYTHONDONTWRITEBYTECODE
 
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 VENV := .venv-$(VERSION)
@@ -43,10 +45,10 @@ floors: $(DEV_READY)
 
 unit: $(DEV_READY)
 	@echo "== pytest"
-	@$(BIN)/python -m pytest -n 6 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(DEV_READY) ## break things at length: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/faults tests/integration/{check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{pages,plain_installation}.py} tests/integration/{check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## random pipelines while things break at random, for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

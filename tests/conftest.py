@@ -18,6 +18,7 @@ from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Wr
 from tests.servers.flower import running_flower
 from tests.servers.redis import DURABLE, TunedRedis
 from tests.servers.worker import WORKERS
+from tests.servers.zygote import zygote
 
 # A shell that starts the tests in the background, or nohup, has these ignored; what the tests start would inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,9 +34,10 @@ def _clean_environment() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _clean_folders() -> Iterator[None]:
-    """Workers' logs go when the session ends."""
+def _clean_workers() -> Iterator[None]:
+    """Workers' logs, and what they were forked from, go when the session ends."""
     yield
+    zygote.close()
     shutil.rmtree(WORKERS, ignore_errors=True)
 
 

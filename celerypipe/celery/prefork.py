@@ -53,8 +53,7 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
 
         def wait_for_job() -> Any:
             if Child.retiring:
-                # What is interrupted may leave a lock held for good, and something on the way out may wait for it.
-                faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+                end_in_time()
                 logger.info("process %d is replaced %s", os.getpid(), Child.retiring)
                 # When it hears of this end the pool sends SIGTERM: not heard, the process sleeps for a second first.
                 Child.idle = True
@@ -82,6 +81,14 @@ def _may_have_children() -> None:
 def retire(why: str) -> None:
     """Let this pool process end before its next task, and another take its place."""
     Child.retiring = Child.retiring or why
+
+
+def end_in_time() -> None:
+    """End this process, which is about to end by itself, from outside of Python if it does not.
+
+    What is interrupted may leave a lock held for good, and something on the way out may wait for it.
+    """
+    faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
 
 def is_retiring() -> bool:

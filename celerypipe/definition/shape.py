@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, Wrap
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from celerypipe.errors import Complaint, DefinitionError, did_you_mean
-from celerypipe.redis.secret import hidden
+from celerypipe.redis.secret import hidden, hidden_in
 
 #: Where a value stands: keys and list indices, outermost first.
 Location = tuple[int | str, ...]
@@ -99,12 +99,14 @@ def path(location: Location) -> str:
 
 
 def shown(value: Any) -> str:
-    """Return a value as it stands in JSON, shortened; a Python object as its type, an address without its secrets."""
+    """Return a value as it stands in JSON, shortened; an address without its secrets, what may hold one as its type."""
     if isinstance(value, str) and "://" in value:
         return json.dumps(hidden(value), ensure_ascii=False)
     try:
         text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
+        text = ""
+    if not text or hidden_in(text) != text:
         return f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 

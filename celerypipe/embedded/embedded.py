@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import shutil
@@ -33,6 +34,8 @@ from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
+
+logger = logging.getLogger(__name__)
 
 #: Seconds beyond its own grace that the supervisor gets to end.
 LEAVE_SECONDS = GRACE + 5.0
@@ -70,7 +73,7 @@ class Embedded:
             queues=slots,
             imports={name: sorted(filter(None, modules)) for name, modules in imports.items()},
             environment=_environment(pipeline),
-            log=str(log.absolute()) if log is not None else None,
+            log=str(path_of(log).absolute()) if log is not None else None,
         )
         self._on_event = on_event or (lambda text: None)
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -129,16 +132,24 @@ class Embedded:
         assert supervisor.stdout is not None  # noqa: S101  # it is a pipe
         with supervisor.stdout as lines:
             for line in lines:
+                if not line.endswith("\n"):
+                    break  # it was killed over it
                 fact = json.loads(line)
                 if "event" in fact:
-                    self._on_event(fact["event"])
+                    self._tell(fact["event"])
                 else:
                     self._answers.put(fact)
         self._answers.put({"failed": ""})
         if self._folder and self._supervisor is not None:
             # Without its folder nobody waits for this Redis to come back.
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._on_event("the embedded Redis and its workers were killed")
+            self._tell("the embedded Redis and its workers were killed")
+
+    def _tell(self, text: str) -> None:
+        try:
+            self._on_event(text)
+        except Exception:  # the caller's, and somebody waits for what comes next
+            logger.exception("on_event failed over: %s", text)
 
     def _stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None

@@ -37,8 +37,8 @@ BOOT_SECONDS = 120.0
 GRACE = 3.0
 #: Seconds before a process that died is started again: first, and at most.
 BACKOFF, BACKOFF_MAX = 0.2, 5.0
-#: Lines of a log that an error shows.
-TAIL = 12
+#: Lines of a log that an error shows, and how many bytes they may have.
+TAIL, TAIL_BYTES = 12, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,9 @@ class Resident:
         """The last lines of its log."""
         if not self.log.is_file():
             return "(it wrote no log)"
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-TAIL:])
+        with self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
 
 
 class Supervisor:
@@ -97,10 +99,11 @@ class Supervisor:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.server = find_redis_server()
+        if plan.log:
+            Path(plan.log).mkdir(parents=True, exist_ok=True)
         self.folder = private_folder()
         self.url = redis_url(self.folder)
         logs = Path(plan.log) if plan.log else self.folder
-        logs.mkdir(parents=True, exist_ok=True)
         self.redis = Resident("redis", self.folder / "redis.log")
         self.workers = [Resident(queue, logs / f"worker-{queue}.log") for queue in plan.queues]
         self.client: Client = connect(

@@ -188,12 +188,12 @@ class ImageFilesSink(Sink):
 
 
 def _apart(paths: Sequence[Path]) -> list[str]:
-    """Return the paths as texts, one that is there several times with a number."""
+    """Return the paths as texts, one that is there several times with a number, behind what no path has."""
     seen: Counter[str] = Counter()
     names = []
     for path in map(str, paths):
         seen[path] += 1
-        names.append(path if seen[path] == 1 else f"{path}#{seen[path]}")
+        names.append(path if seen[path] == 1 else f"{path}\0{seen[path]}")
     return names
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -48,6 +50,7 @@ class NotifierHttp(Sink):
     def warmup(self) -> None:
         """Make the client; it keeps its connection from message to message."""
         self._client = httpx.Client(timeout=self.timeout, trust_env=not is_here(self.endpoint))
+        logging.getLogger("httpx").addFilter(self._is_of_others)
 
     def update(self, message: Message) -> None:
         """Post the message."""
@@ -65,9 +68,14 @@ class NotifierHttp(Sink):
 
     def destroy(self) -> None:
         """Close the connection."""
+        logging.getLogger("httpx").removeFilter(self._is_of_others)
         if self._client:
             self._client.close()
             self._client = None
+
+    def _is_of_others(self, record: logging.LogRecord) -> bool:
+        """Drop the line that httpx logs for each message, which has the endpoint with all that is secret in it."""
+        return not (isinstance(record.args, tuple) and httpx.URL(self.endpoint) in record.args)
 
     def set_on_config(self, prop: str, value: Any) -> None:
         """Post to another ``endpoint`` from the next message on."""
@@ -83,7 +91,10 @@ class NotifierHttp(Sink):
             asked = response.headers.get("Retry-After", "")
             raise BusyError(answer, wait=float(asked) if asked.isascii() and asked.isdigit() else 0.0)
         cure = "correct 'endpoint'"
-        if response.is_redirect:
-            cure = f'write "endpoint": "{response.headers["Location"]}"'
+        if response.has_redirect_location:
+            place = urljoin(self.endpoint, response.headers["Location"])
+            cure = f'write "endpoint": "{shown(place)}"'
+            if urlsplit(place).query:
+                cure += ", and behind it the ? with what followed it"
         detail = f" ({response.text[:200]!r})" if response.text else ""
         raise ValueError(f"{shown(self.endpoint)} {answer}{detail}; {cure}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -81,13 +82,15 @@ class NotifierWebsocket(Sink):
             raise
 
     def _connect(self) -> ClientConnection:
+        logger = self.logger.getChild("connection")
+        logger.setLevel(logging.INFO)  # at DEBUG it shows the request, with all that is secret in it
         self._connection = self._open.enter_context(
             connect(
                 self.endpoint,
                 open_timeout=self.timeout,
                 close_timeout=1,
                 proxy=None if is_here(self.endpoint) else True,
-                logger=self.logger,
+                logger=logger,
             )
         )
         return self._connection

@@ -117,7 +117,7 @@ class Assembly:
         if not has_places(listing.node):
             return None
         sink = listing.create(self.configuration(node), name=node.name)
-        return Places(node.name, lambda: sink) if isinstance(sink, Sink) else None
+        return Places(node.name, lambda: sink, self.course.taken) if isinstance(sink, Sink) else None
 
     def _connect(self) -> None:
         """Join the stations as the links say."""

@@ -30,7 +30,7 @@ DEAF_AFTER = 10.0
 #: Looks in a row that must agree; a look is taken whenever the presence is refreshed.
 DEAF_LOOKS = 3
 #: Seconds running activations get to come back before a deaf worker exits.
-LAST_SECONDS = 10.0
+COME_BACK = 10.0
 #: Seconds after the time of its nodes by which a worker that was told to end is ended: those that hear no interrupt
 #: have two of them.
 LATEST = 5.0
@@ -108,7 +108,7 @@ class Watchdog:
     def leave(self, through: Callable[[], bool]) -> None:
         """Before the end of a process of which a thread is stuck: take no more tasks, let the others finish."""
         state.should_stop = os.EX_TEMPFAIL  # the event loop looks at it, unless it is what is stuck
-        deadline = time.monotonic() + LAST_SECONDS
+        deadline = time.monotonic() + COME_BACK
         while not through() and time.monotonic() < deadline:
             time.sleep(0.05)
 
@@ -128,7 +128,7 @@ class Watchdog:
         )
         farewell.say(logger, logging.CRITICAL, text)
         self.withdraw(client)
-        deadline = time.monotonic() + LAST_SECONDS
+        deadline = time.monotonic() + COME_BACK
         while state.active_requests and time.monotonic() < deadline:
             time.sleep(0.05)
         self._exit()

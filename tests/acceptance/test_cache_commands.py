@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from celerypipe.cli import main
 from tests.servers import RedisServer, launch_worker
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 NODES = """
 from celerypipe import Message, Proc

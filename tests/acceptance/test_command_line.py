@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.servers import PATIENCE, ROOT, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.processes import alive, descendants
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from tests.servers import eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 SECRET = "payload-bytes-" * 200
 

@@ -1,4 +1,7 @@
-"""Pages and faces as shipped: a real model, real pictures, two real workers and a private Redis, run by both twins."""
+"""Pages and faces as shipped: a real model, real pictures, two real workers and a private Redis.
+
+The twin in Python is the same definition (``tests/unit/examples/test_pages.py``), and is run only at length.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,13 @@ import pytest
 
 from tests.runs.pictures import PROSE
 from tests.servers import ROOT
+from tests.servers.extent import LONG, at_length
 
 EXAMPLE = ROOT / "examples" / "pages"
 NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")
 NAMES = ["page", "text", "astronaut", "grace_hopper"]
-#: Seconds that both runs together may take: a model on a loaded machine.
-LONG = 55.0
+#: Seconds that they may take together: a model on a loaded machine.
+PATIENCE = 55.0
 
 
 @dataclass
@@ -65,17 +69,17 @@ def start(folder: Path, *words: object) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def outcomes(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
-    """Both twins, run at the same time, unchanged. ``redis_url``: only for its answer to a missing redis-server."""
+    """One twin or both, run at the same time, unchanged. ``redis_url``: for its answer to a missing redis-server."""
     require_vision()
     folder = tmp_path_factory.mktemp("pages")
     processes = {
         "json": start(folder / "json", "-m", "celerypipe", "run", EXAMPLE / "pipeline.json", "--json"),
-        "python": start(folder / "python", EXAMPLE / "pipeline.py"),
+        **({"python": start(folder / "python", EXAMPLE / "pipeline.py")} if LONG else {}),
     }
     try:
         found = {}
         for name, process in processes.items():
-            printed, said = process.communicate(timeout=LONG)
+            printed, said = process.communicate(timeout=PATIENCE)
             found[name] = Outcome(process.returncode, printed, said, folder / name / "examples" / "pages" / "out")
         yield found
     finally:
@@ -84,7 +88,7 @@ def outcomes(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
                 process.kill()
 
 
-@pytest.mark.parametrize("twin", ["json", "python"])
+@pytest.mark.parametrize("twin", ["json", pytest.param("python", marks=at_length)])
 def test_four_pictures_are_written_with_the_right_faces_and_words(outcomes: dict[str, Outcome], twin: str) -> None:
     from PIL import Image
 
@@ -107,8 +111,11 @@ def test_four_pictures_are_written_with_the_right_faces_and_words(outcomes: dict
             assert picture.height >= records[name]["height"]
 
 
+@at_length
 def test_both_twins_find_the_same(outcomes: dict[str, Outcome]) -> None:
     assert outcomes["json"].records() == outcomes["python"].records()
+    assert "pages_and_faces: done" in outcomes["python"].printed
+    assert "The pictures are in examples/pages/out" in outcomes["python"].printed
 
 
 def test_the_report_says_what_ran_where(outcomes: dict[str, Outcome]) -> None:
@@ -116,5 +123,3 @@ def test_the_report_says_what_ran_where(outcomes: dict[str, Outcome]) -> None:
     assert (nodes["text"]["queue"], nodes["faces"]["queue"]) == ("gpu", "cpu")
     assert (nodes["describe"]["received"], nodes["describe"]["sent"]) == (8, 4)
     assert nodes["pictures"]["received"] == nodes["records"]["received"] == 4
-    assert "pages_and_faces: done" in outcomes["python"].printed
-    assert "The pictures are in examples/pages/out" in outcomes["python"].printed

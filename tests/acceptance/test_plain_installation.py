@@ -1,4 +1,7 @@
-"""What ``pip install .`` brings is enough: no extra, and nothing that this checkout's environment has besides."""
+"""What ``pip install .`` brings is enough: no extra, and nothing that this checkout's environment has besides.
+
+At length: pip needs half a minute of a core. ``tests/unit/test_house.py`` compares imports with what is declared.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ import pytest
 
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, launch_worker
+from tests.servers.extent import at_length
 
-pytestmark = pytest.mark.timeout(400)  # most of it is pip's
+pytestmark = [at_length, pytest.mark.timeout(400)]  # most of it is pip's
 
 #: Seconds for one installation on a slow line.
 DOWNLOADS = 300.0

@@ -14,14 +14,14 @@ import httpx
 import pytest
 import redis
 
-import celerypipe
-from celerypipe import ConfigError, Message, NoWorker, Runner
+from celerypipe import ConfigError, Message, NoWorker, Runner, file
 from celerypipe.redis.connection import Client, connect
 from tests.nodes import called, remote
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
+from tests.servers.command import celerypipe
 from tests.servers.flower import running_flower
 from tests.servers.processes import command_line, descendants
 
@@ -95,7 +95,7 @@ def environment(guarded: Guarded, user: str) -> dict[str, str]:
 
 @pytest.fixture
 def worker(guarded: Guarded, start_worker: StartWorker) -> RunningWorker:
-    found = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False)
+    found = start_worker("remote", url=guarded.url("worker"), concurrency=2, wait=False, fresh=True)
     found.wait_for_text("ready.")
     return found
 
@@ -212,20 +212,17 @@ def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp
     body = {"name": "kept", "nodes": nodes, "links": [{"from": "src", "to": "frames"}]}
     (tmp_path / "kept.json").write_text(json.dumps({"version": "1", "pipeline": body}))
 
-    def celerypipe(*words: str) -> str:
-        command = [sys.executable, "-m", "celerypipe", *words]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment(guarded, "runner"), capture_output=True, text=True, check=False
-        )
+    def as_runner(*words: str) -> str:
+        done = celerypipe(*words, cwd=tmp_path, CELERYPIPE_REDIS_URL=guarded.url("runner"))
         assert done.returncode == 0, (done.stdout, done.stderr, refused(guarded))
         return done.stdout
 
-    reports = [json.loads(celerypipe("run", "kept.json", "--json")) for _ in range(2)]
+    reports = [json.loads(as_runner("run", "kept.json", "--json")) for _ in range(2)]
     assert [report["nodes"][1]["hits"] for report in reports] == [0, 5]
-    assert "5 results" in celerypipe("cache", "stats")
-    assert "Frames" in celerypipe("cache", "ls")
-    assert "the input: another payload" in celerypipe("cache", "explain", reports[0]["run"], "frames", "3")
-    assert "forgot 5 results" in celerypipe("cache", "rm", "tests.*", "--yes")
+    assert "5 results" in as_runner("cache", "stats")
+    assert "Frames" in as_runner("cache", "ls")
+    assert "the input: another payload" in as_runner("cache", "explain", reports[0]["run"], "frames", "3")
+    assert "forgot 5 results" in as_runner("cache", "rm", "tests.*", "--yes")
     assert refused(guarded) == []
 
 
@@ -253,7 +250,7 @@ def test_functions_are_called_under_the_documented_users(
     with Runner(guarded.url("runner"), shared_memory=False) as runner:
         large = runner.submit(called.large, 2)
         assert runner.submit(called.add, large, large).result(30)[0] == 4
-        assert runner.submit(called.size, celerypipe.file(tmp_path / "file")).result(30) == 7
+        assert runner.submit(called.size, file(tmp_path / "file")).result(30) == 7
         assert [runner.submit(called.exact, "tuple", "").result(30) for _ in range(2)] == [(1, 2, 3)] * 2
         held = runner.submit(called.gate, str(begun), str(tmp_path / "never"))
         eventually(begun.exists, "the call at work")

@@ -45,7 +45,7 @@ def test_sighup_starts_it_anew_however_it_was_typed(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, typed: tuple[str, ...]
 ) -> None:
     queue = f"hup{len(typed)}"
-    worker = start_worker(queue, pool="solo", config=CONFIG, typed=typed)
+    worker = start_worker(queue, pool="solo", config=CONFIG, typed=typed, fresh=True)
     reading = at_work(redis_url, queue, tmp_path, 1.0, 3)
     worker.process.send_signal(signal.SIGHUP)
     eventually(lambda: not worker.presences(), "the end of the first life")

@@ -19,6 +19,7 @@ from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import connect
 from tests.servers.checkout import ROOT
 from tests.servers.patience import PATIENCE, eventually
+from tests.servers.zygote import Forked, zygote
 
 #: Where the workers of this session have their configuration and their logs.
 WORKERS = Path(tempfile.gettempdir()) / f"celerypipe-tests-{os.getpid()}"
@@ -33,7 +34,7 @@ SIGNED = {"CELERYPIPE_KEYS": KEY}
 class RunningWorker:
     """One ``celery worker`` process."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     log: Path
     url: str
     presence: dict[str, Any] = field(default_factory=dict)
@@ -118,12 +119,15 @@ def launch_worker(
     python: Path = Path(sys.executable),
     typed: Sequence[str] = ("celery", "-A", "celerypipe"),
     wait: bool = True,
+    fresh: bool = False,
     **how: Any,
 ) -> RunningWorker:
     """Start ``celery -A celerypipe worker -Q <queue>``.
 
     ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``python``: of which environment.
     ``typed``: the module, and what is before ``worker``. ``wait``: for its presence. ``how``: as ``Popen`` has it.
+    ``fresh``: in an interpreter of its own; without, it is forked from a process that has imported all it needs, unless
+    something else of the interpreter's own is asked for.
     """
     WORKERS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
@@ -132,13 +136,18 @@ def launch_worker(
     if config is not None:
         (folder / f"{queue}.toml").write_text(config)
         environment["CELERYPIPE_WORKER_CONFIGS"] = str(folder)
-    command = [str(python), "-m", *typed, "worker", "-Q", queue, *arguments]
-    command += ["-P", pool] if pool else []
-    command += ["-c", str(concurrency)] if concurrency else []
+    environment |= env or {}
+    words = [*typed, "worker", "-Q", queue, *arguments]
+    words += ["-P", pool] if pool else []
+    words += ["-c", str(concurrency)] if concurrency else []
     log = folder / "log"
+    process: subprocess.Popen[bytes] | Forked
     with log.open("wb") as file:
-        streams: dict[str, Any] = {"stdout": file, "stderr": file, "start_new_session": True}
-        process = subprocess.Popen(command, cwd=cwd, env={**environment, **(env or {})}, **{**streams, **how})
+        if fresh or how or str(python) != sys.executable or any(name.startswith("PYTHON") for name in env or ()):
+            streams: dict[str, Any] = {"stdout": file, "stderr": file, "start_new_session": True}
+            process = subprocess.Popen([str(python), "-m", *words], cwd=cwd, env=environment, **{**streams, **how})
+        else:
+            process = zygote.fork(words, cwd=cwd, environment=environment, streams=(file, file))
     worker = RunningWorker(process, log, url)
     if wait:
         try:

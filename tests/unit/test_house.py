@@ -6,7 +6,9 @@ import ast
 import pkgutil
 import pydoc
 import re
+import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,35 @@ def test_other_ways_in_are_seen() -> None:
         "celerypipe.errors",
         "celerypipe.runner.run",
     ]
+
+
+def _imported() -> set[str]:
+    """The packages of others whose modules ours import, wherever in a file."""
+    found: set[str] = set()
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Import(names=names):
+                    found |= {each.name.partition(".")[0] for each in names}
+                case ast.ImportFrom(module=str(module), level=0):
+                    found.add(module.partition(".")[0])
+    return found - sys.stdlib_module_names - {"celerypipe"}
+
+
+def test_only_what_is_declared_is_imported() -> None:
+    """In an environment of its own: ``tests/acceptance/test_plain_installation.py``, at length."""
+    lists = [node for node in ast.parse((ROOT / "setup.py").read_text()).body if isinstance(node, ast.Assign)]
+    told = {ast.unparse(each.targets[0]): each.value for each in lists if isinstance(each.value, ast.List)}
+    del told["DEV"]
+    declared = {_plain(re.split(r"[<>=;]", text)[0]) for each in told.values() for text in ast.literal_eval(each)}
+    owners = packages_distributions()
+    found = {name: set(map(_plain, owners.get(name, [name]))) for name in _imported()}
+    assert len(found) > 10
+    assert {name: owners for name, owners in found.items() if not owners & declared} == {}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_the_door_shows_public_names_and_nothing_else() -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from celerypipe.redis.secret import hidden
+from celerypipe.redis.secret import hidden, hidden_in
 
 #: The longest that a server's own ``Retry-After`` is obeyed, in seconds.
 LONGEST_WAIT = 30.0
@@ -26,7 +26,8 @@ def address(endpoint: str, schemes: tuple[str, ...]) -> str:
     """Return the endpoint; ValueError unless it is a URL with one of the schemes and a host."""
     try:
         parts = urlsplit(endpoint)
-        good = parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        is_there = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        good = parts.scheme in schemes and is_there and "#" not in endpoint
     except (ValueError, AttributeError, TypeError):
         good = False
     if not good:
@@ -70,10 +71,11 @@ def deliver(
         except passing as error:
             if attempt == retries:
                 tries = "1 try" if attempt == 0 else f"{attempt + 1} tries"
+                said = hidden_in(str(error))  # it may quote a proxy, with its password
                 raise ConnectionError(
-                    f"{shown(endpoint)} did not take the message in {tries}: {str(error) or type(error).__name__}; "
+                    f"{shown(endpoint)} did not take the message in {tries}: {said or type(error).__name__}; "
                     f"start the server there, change 'endpoint', or give it longer with 'retries' and 'backoff'"
-                ) from error
+                ) from (error if said == str(error) else None)
             jitter = random.uniform(0.5, 1.5)  # noqa: S311  # spreads retries, keeps no secret
             asked = error.wait if isinstance(error, BusyError) else 0.0
             time.sleep(max(backoff * 2**attempt * jitter, min(asked, LONGEST_WAIT)))

@@ -15,6 +15,7 @@ from celerypipe.redis.secret import HIDDEN
 from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
+from celerypipe.runner.stations.places import Taken
 
 
 class Course:
@@ -37,6 +38,8 @@ class Course:
         self.replayed: Descent[str] | None = None
         #: Those two, as far as there are any: they are told of each message that is sent on.
         self.followers: list[Descent[Any]] = []
+        #: Where the messages of its sinks went.
+        self.taken = Taken()
         #: Dead letters that there was no time to write.
         self.unwritten = 0
         self._lock = threading.Lock()

@@ -62,7 +62,8 @@ class LocalStation(Station):
         self._warm(self.instance)
         if has_places(self.instance.listing.node):
             progress = self.course.progress
-            self.places = Places(self.name, self._sink, progress.record(f"{self.name}.places") if progress else None)
+            record = progress.record(f"{self.name}.places") if progress else None
+            self.places = Places(self.name, self._sink, self.course.taken, record)
 
     def _sink(self) -> Sink:
         node = self.instance.node

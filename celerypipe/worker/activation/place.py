@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import logging
 import math
 import os
 import secrets
-import sys
 import tempfile
 import threading
 import time
@@ -16,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celerypipe.celery.prefork import retire
+from celerypipe.celery.prefork import end_in_time, retire
 from celerypipe.heartbeat.deadlines import Deadline, Deadlines
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, say_birth, say_death
@@ -38,8 +36,6 @@ from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckW
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a worker gets to end by itself after one of its nodes was interrupted.
-LAST_SECONDS = 20.0
 KEPT = (
     "a node was interrupted in this process, which stays: what it left may stop later messages, such as a lock that is "
     "held for good. A process that a supervisor starts again is better ended: --exit-when-stuck"
@@ -182,7 +178,7 @@ class Worker:
         farewell.say(logger, logging.WARNING, ENDS)
         self._say_that_it_ends()
         self.leave(lambda: True)
-        faulthandler.dump_traceback_later(LAST_SECONDS, exit=True, file=sys.__stderr__ or 2)
+        end_in_time()
 
     def _say_that_it_ends(self) -> None:
         """The whole worker ends, for its supervisor to start another: nobody is late meanwhile."""

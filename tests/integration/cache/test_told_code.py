@@ -37,7 +37,7 @@ def test_a_worker_tells_the_code_that_is_here_and_another_one_is_found_out(
     start_worker: StartWorker, workplace: Workplace, redis_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = workplace.module("told_there", NODES)
-    start_worker("told", cwd=workplace.folder, config=CONFIG)
+    start_worker("told", cwd=workplace.folder, config=CONFIG, fresh=True)
     monkeypatch.syspath_prepend(str(workplace.folder))
     sys.modules.pop("told_there", None)
     importlib.invalidate_caches()

@@ -13,7 +13,7 @@ from celerypipe import Message, Runner
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
 from tests.servers import RunningWorker, StartWorker, Workplace, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 NODES = """
 from celerypipe import node

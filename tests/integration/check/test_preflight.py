@@ -23,7 +23,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.extent import LONG
 
 #: What is promised of a look, in seconds; more on a machine that runs other tests at the same time.

@@ -19,7 +19,7 @@ from celerypipe.errors import DefinitionError
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from tests.servers import StartWorker, Write
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 NUMBERS = {"name": "src", "type": "source", "mark": "data_streamer", "configuration": {"count": 2, "rate": 0}}
 LABEL = """

@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
+from celerypipe.embedded.supervisor import Resident
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis import keys
@@ -238,10 +239,34 @@ def test_a_worker_that_cannot_boot_is_shown_with_its_last_words(here: Any, start
     assert started() == []
 
 
-def test_logs_are_kept_where_they_were_asked_for(here: Any) -> None:
-    with Embedded(queues=["heavy"], log=Path("logs")):
+def test_logs_are_kept_where_they_were_asked_for(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here.folder))
+    with Embedded(queues=["heavy"], log=Path("~/logs")):
         pass
     assert "solo pool of 1" in Path("logs/worker-heavy.log").read_text()
+
+
+def test_who_fails_over_an_event_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str] = []
+
+    def on_event(text: str) -> None:
+        heard.append(text)
+        raise RuntimeError("no place to show it")
+
+    with Embedded(on_event=on_event) as url, connect(url) as client:
+        assert client.ping()
+    assert "on_event failed over: starting redis-server" in caplog.text
+    assert "no place to show it" in caplog.text
+
+
+def test_the_last_words_of_a_worker_are_bounded(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_text("first\n" * 20 + "last\n")
+    assert Resident("worker", log).tail() == "\n".join(["first"] * 11 + ["last"])
+    log.write_text("x" * 1_000_000 + "\nlast\n")
+    said = Resident("worker", log).tail()
+    assert len(said) < 10_000
+    assert said.endswith("x\nlast")
 
 
 def test_redis_alone_is_enough_for_who_wants_no_workers(here: Any) -> None:

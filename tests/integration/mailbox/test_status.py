@@ -20,7 +20,7 @@ from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.streaming import endless, lines, start_run
 from tests.servers import POOLS, RedisServer, StartWorker, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.task import connection_to
 
 

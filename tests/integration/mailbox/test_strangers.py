@@ -20,7 +20,7 @@ from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.runs.traces import run_of
 from tests.servers import RedisServer, StartWorker, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 GARBAGE = [b"", b"\xff\xfe", b"not json", b"5", b"null", b'"text"', b"[[", b"[" * 100_000, b"{}", b'{"id": 7}', b"NaN"]
 

@@ -74,6 +74,14 @@ def test_a_folder_is_read_in_order_of_names_and_by_pattern(tmp_path):
     assert [m.meta["name"] for m in load(folder=str(tmp_path), pattern="*.png")] == ["b", "c"]
 
 
+def test_each_of_several_is_known_by_a_position_of_its_own(tmp_path):
+    for name in ("a.png", "a.png#2"):
+        (tmp_path / name).touch()
+    source = image_files.ImageFilesSource(paths=[str(tmp_path / name) for name in ("a.png", "a.png", "a.png#2")])
+    source.configure()
+    assert len({source.position(Message(version=version)) for version in range(3)}) == 3
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     (tmp_path / "empty.png").touch()

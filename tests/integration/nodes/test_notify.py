@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -170,10 +172,33 @@ def test_a_server_that_is_down_is_named_with_the_cure_and_no_password(node, sche
 
 
 @pytest.mark.parametrize(("node", "scheme"), SINKS)
-@pytest.mark.parametrize("endpoint", ["127.0.0.1:8080", "ftp://127.0.0.1", "", None, "{scheme}://", "{scheme}://h:0/"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["127.0.0.1:8080", "ftp://127.0.0.1", "", None, "{scheme}://", "{scheme}://h:0/", "{scheme}://me:secret@h/#a"],
+)
 def test_an_endpoint_that_is_no_address_is_refused_at_once(node, scheme, endpoint):
-    with pytest.raises(ValueError, match=f"endpoint: .* is no address; write something like {scheme}://"):
+    with pytest.raises(ValueError, match=f"endpoint: .* is no address; write something like {scheme}://") as raised:
         node(endpoint and endpoint.format(scheme=scheme))
+    assert "secret" not in str(raised.value)
+
+
+def test_no_log_and_no_error_shows_what_is_secret(monkeypatch, caplog):
+    monkeypatch.setenv("https_proxy", "odd://me:hushed@127.0.0.1:1")
+    quiet = logging.getLogger("tests.server")
+    quiet.setLevel(logging.CRITICAL)
+    with (
+        caplog.at_level(logging.DEBUG),
+        websocket_server(listener := Listener(), logger=quiet) as port,
+        living(NotifierWebsocket(f"ws://me:hushed@127.0.0.1:{port}/?token=hushed")) as sink,
+    ):
+        sink.update(Message(1))
+        assert listener.next()["payload"] == 1
+    with (
+        living(NotifierWebsocket("wss://192.0.2.1/", retries=0)) as sink,
+        pytest.raises(ConnectionError, match="did not take") as raised,
+    ):
+        sink.update(Message(1))
+    assert "hushed" not in caplog.text + "".join(traceback.format_exception(raised.value))
 
 
 @pytest.mark.parametrize(("node", "scheme"), SINKS)

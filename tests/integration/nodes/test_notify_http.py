@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 
 from celerypipe.message.message import Message
@@ -104,13 +106,35 @@ def test_a_refusal_fails_at_once_with_the_servers_words(status):
         assert len(server.posted) == 1
 
 
-def test_a_redirect_says_where_to():
-    with (
-        Recorder((301, {"Location": "http://127.0.0.1:1/new"})) as server,
-        living(NotifierHttp(server.endpoint)) as sink,
-        pytest.raises(ValueError, match=r'answered 301 .*write "endpoint": "http://127.0.0.1:1/new"'),
-    ):
-        sink.update(Message(1))
+@pytest.mark.parametrize(
+    ("headers", "cure"),
+    [
+        ({"Location": "http://127.0.0.1:1/new"}, r'write "endpoint": "http://127.0.0.1:1/new"$'),
+        (
+            {"Location": "/new?token=secret"},
+            r'write "endpoint": "{place}/new", and behind it the \? with what followed it$',
+        ),
+        ({}, "correct 'endpoint'$"),
+    ],
+)
+def test_a_redirect_says_where_to(headers, cure):
+    with Recorder((301, headers)) as server, living(NotifierHttp(f"{server.endpoint}?token=secret")) as sink:
+        with pytest.raises(
+            ValueError, match="answered 301 .*" + cure.format(place=server.endpoint.removesuffix("/in"))
+        ) as raised:
+            sink.update(Message(1))
+        assert "secret" not in str(raised.value)
+
+
+def test_no_log_shows_what_is_secret(caplog):
+    with Recorder() as server, Recorder() as another, caplog.at_level(logging.DEBUG):
+        endpoint = f"{server.endpoint}?token=secret".replace("//", "//me:secret@")
+        with living(NotifierHttp(endpoint)) as sink:
+            sink.update(Message(1))
+            httpx.post(another.endpoint, json={}, trust_env=False)
+        assert len(server.posted) == len(another.posted) == 1
+    assert "secret" not in caplog.text
+    assert another.endpoint in caplog.text, "what others log of httpx is theirs"
 
 
 def test_a_server_that_stays_in_trouble_is_given_up():

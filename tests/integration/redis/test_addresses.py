@@ -16,7 +16,7 @@ from celerypipe.redis.connection import connect
 from celerypipe.redis.url import read_address
 from tests.nodes.remote import CONFIG
 from tests.servers import RedisServer, StartWorker
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 PASSWORD, QUEUE = "p@s/s#w:r d?%41&=é[;", "odd"
 

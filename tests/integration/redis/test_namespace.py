@@ -19,7 +19,7 @@ from celerypipe.settings import RedisSettings, Settings
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
 from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.worker import KEY
 
 NODES = """

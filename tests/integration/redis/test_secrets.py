@@ -14,7 +14,7 @@ import pytest
 from celerypipe.redis.connection import connect
 from tests.nodes.remote import CONFIG
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.processes import command_line, descendants
 from tests.servers.task import send_task
 
@@ -39,6 +39,7 @@ def worker(start_worker: StartWorker, url: str) -> RunningWorker:
         config=CONFIG,
         env={"CELERYPIPE_KEYS": KEY},
         arguments=["--loglevel", "DEBUG"],
+        fresh=True,  # what ``ps`` shows of it is looked at
     )
 
 
@@ -48,7 +49,7 @@ def definition(folder: Path, **configuration: object) -> Path:
         "name": "there",
         "type": "proc",
         "mark": "tests.nodes.remote.Trial",
-        "timeout": 2.0,
+        "timeout": 6.0,
         "on_error": "dead_letter",
     }
     there |= {"warped": True, "warp_configuration": {"queue": QUEUE}}

@@ -18,7 +18,7 @@ from celerypipe.embedded.server import private_folder
 from celerypipe.redis.connection import connect
 from tests.servers import RedisServer, StartWorker, eventually
 from tests.servers.certificates import Authority, Door
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.port import free_port
 from tests.servers.redis import redis_binary
 

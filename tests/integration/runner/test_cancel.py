@@ -19,7 +19,7 @@ from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.streaming import endless, lines, start_run
 from tests.servers import StartWorker, eventually
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 from tests.servers.extent import LONG
 
 #: What is promised, in seconds; a machine that runs other tests at the same time gets more, and what is at work here

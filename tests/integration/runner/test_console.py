@@ -17,7 +17,7 @@ from tests.nodes.printing import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.servers import POOLS, StartWorker
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 
 def lines_of(folder: Path, node: str = "there") -> list[dict[str, Any]]:

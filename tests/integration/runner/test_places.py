@@ -57,6 +57,23 @@ def test_one_whose_place_cannot_be_told_fails_and_replaces_nothing(tmp_path: Pat
     assert "in place" in caught.value.remote_traceback
 
 
+def test_two_sinks_that_write_to_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+
+    def pipeline(on_error: str) -> Pipeline:
+        source, sink = notes(tmp_path, ("a", "1"), ("b", "2"), on_error=on_error).nodes
+        other = sink.model_copy(update={"name": "other", "configuration": {"folder": str(tmp_path / "link")}})
+        return Pipeline(name="p", nodes=[source, sink, other], links=[("in", "out"), ("in", "other")])
+
+    report = Runner(local=True).run(pipeline("skip"))
+    assert (report["out"].skipped + report["other"].skipped, written(tmp_path)) == (2, {"a": "1", "b": "2"})
+    already = (
+        r"has message \d of '(out|other)' already, and message \d would replace it; let one of the two nodes write"
+    )
+    with pytest.raises(NodeFailed, match=already):
+        Runner(local=True).run(pipeline("stop"))
+
+
 def test_a_letter_of_it_replaces_nothing_when_it_is_replayed(tmp_path: Path) -> None:
     pipeline = notes(tmp_path, ("a", "1"), ("a", "2"), on_error="dead_letter")
     Runner(local=True).run(pipeline)

@@ -47,7 +47,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
 ) -> None:
     workplace.module("tasks.heavy", NODES)
     workplace.config("heavy", f'imports = ["tasks.heavy"]\nworker_pool = "{pool}"\nworker_concurrency = {slots}\n')
-    worker = start_worker("heavy", cwd=workplace.folder)
+    worker = start_worker("heavy", cwd=workplace.folder, fresh=True)
 
     presence = worker.presence
     assert (presence["pool"], presence["slots"], presence["interrupts"]) == (pool, slots, interrupts)
@@ -76,7 +76,7 @@ def test_a_worker_of_two_queues_runs_by_the_first_and_serves_both(
     workplace.module("tasks.right", NODES)
     workplace.config("left", 'imports = ["tasks.left"]\nworker_pool = "solo"\n')
     workplace.config("right", 'imports = ["tasks.right"]\nworker_pool = "threads"\nworker_concurrency = 7\n')
-    worker = start_worker("left,right", cwd=workplace.folder)
+    worker = start_worker("left,right", cwd=workplace.folder, fresh=True)
 
     assert worker.presence["pool"] == "solo"
     assert worker.presence["queues"] == ["left", "right"]
@@ -127,7 +127,7 @@ def test_a_spawned_pool_serves_like_a_forked_one(
 ) -> None:
     workplace.module("tasks.fresh", NODES)
     workplace.config("fresh", 'imports = ["tasks.fresh"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
-    worker = start_worker("fresh", cwd=workplace.folder, arguments=["--loglevel", "DEBUG"])
+    worker = start_worker("fresh", cwd=workplace.folder, arguments=["--loglevel", "DEBUG"], fresh=True)
     send_task(redis_url, "tasks.fresh.half", "fresh")
     worker.wait_for_text(ANSWER)
     assert "calling self.run()" in worker.text(), "billiard logs in the child before it knows anything of ours"
@@ -207,7 +207,7 @@ def test_what_another_project_says_neither_ends_nor_redirects_a_worker(
         **dict.fromkeys(backends, "db+postgresql://me:s3cret@db/app"),
         **dict.fromkeys(modules, "no.such_module"),
     }
-    worker = start_worker("aside", cwd=workplace.folder, env=environment)
+    worker = start_worker("aside", cwd=workplace.folder, env=environment, fresh=True)
     node = NodeDefinition(name="there", type="proc", mark="tasks.aside.Double", warped=True)
     found = Runner(redis_url).stream(Pipeline(name="aside", nodes=[node], links=[]), [Message(1)])
     assert [message.payload for message in found] == [2]
@@ -273,7 +273,7 @@ def test_a_worker_that_cannot_serve_ends_with_one_line(
 def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..., Any], workplace: Any) -> None:
     workplace.config("cpu", "")
     workplace.config("gpu", "")
-    worker = start_worker("", cwd=workplace.folder, wait=False)
+    worker = start_worker("", cwd=workplace.folder, wait=False, fresh=True)
     assert worker.wait_for_end() == 78
     assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
 

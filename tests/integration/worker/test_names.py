@@ -8,7 +8,7 @@ from pathlib import Path
 
 from celerypipe import Pipeline
 from tests.servers import StartWorker
-from tests.servers.checkout import celerypipe
+from tests.servers.command import celerypipe
 
 QUEUES = ["Ünïcødé", "日本", "سلام", "🚀", "a:b", "a{b}", "100%", "a@b", "[bold]", "it's"]
 

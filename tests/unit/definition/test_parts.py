@@ -10,6 +10,23 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import DefinitionError
 
 
+def test_no_complaint_shows_a_password_or_ends_in_something_else() -> None:
+    deep: list[Any] = []
+    for _ in range(20_000):
+        deep = [deep]
+    address = "redis://:hushed@host:6379/0"
+    for value, shown in (
+        ([address], "a list"),
+        ({"url": address}, "a dict"),
+        ("me:hushed@host", "a str"),
+        (deep, "a list"),
+    ):
+        with pytest.raises(DefinitionError) as caught:
+            NodeDefinition(name="n", type="proc", mark="tasks.gpu.Detect", timeout=value)
+        assert f"must be a number, not {shown}" in str(caught.value)
+        assert "hushed" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("limits", "place"),
     [

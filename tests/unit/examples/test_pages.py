@@ -9,6 +9,7 @@ import pytest
 
 from celerypipe import Batch, ConfigError, Image, Message, Object
 from celerypipe.catalogue.catalogue import Catalogue
+from tests.runs.twins import both_twins, said
 from tests.servers import ROOT
 
 pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
@@ -38,6 +39,13 @@ def joined(*payloads: Any, **meta: Any) -> Message:
 def grey_image(width: int, height: int) -> Image:
     """A picture of one colour."""
     return Image(np.full((height, width, 3), 128, np.uint8), width, height, 3, "RGB")
+
+
+def test_the_json_and_its_twin_are_one_definition() -> None:
+    twins = from_json, from_python = both_twins(PLUGINS.parent)
+    assert said(from_json) == said(from_python)
+    for pipeline in twins:
+        assert [path.resolve() for path in pipeline.plugin_folders] == [PLUGINS]
 
 
 def test_the_sample_pictures_are_found_inside_their_packages() -> None:

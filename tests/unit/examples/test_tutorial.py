@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import check
-from celerypipe.definition.pipeline import Pipeline
 from celerypipe.message.message import Message
 from celerypipe.nodes.data_streamer import DataStreamer
 from celerypipe.nodes.notifier_websocket import NotifierWebsocket
+from tests.runs.twins import both_twins, said
 from tests.servers import ROOT
 
 TUTORIAL = ROOT / "examples" / "tutorial"
-
-
-def module_at(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"tutorial_{path.stem}", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def start_server(*arguments: str) -> tuple[subprocess.Popen[str], str]:
@@ -39,11 +27,10 @@ def start_server(*arguments: str) -> tuple[subprocess.Popen[str], str]:
 
 
 def test_the_json_and_its_twin_are_one_definition():
-    from_json = Pipeline.load(TUTORIAL / "pipeline.json")
-    from_python = module_at(TUTORIAL / "pipeline.py").pipeline
-    assert (from_json.nodes, from_json.links) == (from_python.nodes, from_python.links)
-    assert (from_json.name, from_json.id, from_json.version) == (from_python.name, from_python.id, from_python.version)
-    for pipeline in (from_json, from_python):
+    twins = from_json, from_python = both_twins(TUTORIAL)
+    assert said(from_json) == said(from_python)
+    assert from_json.version == from_python.version
+    for pipeline in twins:
         assert [path.resolve() for path in pipeline.plugin_folders] == [TUTORIAL / "plugins"]
         assert pipeline.folder_path.resolve() == TUTORIAL / "pipe"
         assert check(pipeline) == []

@@ -1,0 +1,107 @@
+"""The script of a zygote (:mod:`tests.servers.zygote`): imports what workers and commands need, and forks them.
+
+It imports nothing that reads the environment or keeps what belongs to one process: the Celery application, and all that
+imports it, is imported in each fork, as in any other process.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import socket
+import sys
+import threading
+from typing import Any
+
+PRELOADED = (
+    "celery.bin.celery",
+    "celery.apps.worker",
+    "celery.concurrency.prefork",
+    "celery.concurrency.solo",
+    "celery.concurrency.thread",
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.events",
+    "celery.backends.base",
+    "celery.events.state",
+    "celery.loaders.app",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer.tasks",
+    "celery.worker.pidbox",
+    "celery.worker.strategy",
+    "kombu.asynchronous.hub",
+    "kombu.transport.redis",
+    "celerypipe.cache.desk",
+    "celerypipe.check.preflight",
+    "celerypipe.cli.commands",
+    "celerypipe.cli.status",
+    "celerypipe.embedded.embedded",
+    "celerypipe.nodes.image_files",
+    "celerypipe.nodes.json_lines",
+    "celerypipe.runner.stations",
+    "celerypipe.runner.warp.warp",
+    "celerypipe.worker.activation.activation",
+    "celerypipe.worker.streams",
+    "celerypipe.worker.watchdog",
+)
+#: The longest order; it has an environment in it.
+LONGEST = 1 << 18
+
+
+def main() -> None:
+    """Import, and answer orders until nobody gives any more. A fork leaves the loop, and ends as any process does."""
+    del sys.path[0]  # this script's folder, in which ``redis`` is another thing
+    known = len([path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path])
+    libraries = sys.path[known:]
+    for name in PRELOADED:
+        importlib.import_module(name)
+    assert "celerypipe.celery.application" not in sys.modules
+    assert threading.active_count() == 1
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as orders:
+        order, streams = serve(orders)
+    if order is not None:
+        become(order, streams, libraries)
+
+
+def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return in a fork, with what it is to become, and where the orders end, with None."""
+    while True:
+        data, streams, _, _ = socket.recv_fds(orders, LONGEST, 2)
+        if not data:
+            return None, []
+        order = json.loads(data)
+        if "reap" in order:
+            pid, status = os.waitpid(order["reap"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        elif not (answer := os.fork()):
+            return order, streams
+        for stream in streams:
+            os.close(stream)
+        orders.send(json.dumps(answer).encode())
+
+
+def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> None:
+    """Be what ``python -m`` makes of this order."""
+    os.setsid()
+    for number, stream in zip((1, 2), streams, strict=True):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [order["cwd"], *named, *libraries]
+    module, *words = order["words"]
+    sys.orig_argv = [sys.executable, "-m", module, *words]  # a worker that starts anew becomes that
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

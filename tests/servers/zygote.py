@@ -1,0 +1,112 @@
+"""Processes that begin with everything imported: forked from one that waits for orders, the zygote.
+
+A ``celery worker`` needs 0.7 s of a core before it says anything, nearly all of it to import, and the suite starts
+hundreds. What is forked has a session, folder, environment, streams and ``sys.argv`` of its own and runs the same
+``__main__`` as ``python -m``, to the same end of an interpreter; the Celery application is made in it. What differs:
+its parent is the zygote; ``ps`` and ``/proc`` show the zygote's command line and environment; options and variables of
+the interpreter itself are not heard; and some modules are there before they are asked for.
+
+Who tests that, or the boot itself, starts an interpreter: ``launch_worker(..., fresh=True)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from tests.servers.checkout import ROOT
+
+SCRIPT = Path(__file__).with_name("preloaded.py")
+
+
+class Zygote:
+    """Started when it is first asked, and ends when it is closed, or with this process. What it forked goes on."""
+
+    def __init__(self) -> None:
+        self._asking = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def fork(
+        self, words: Sequence[str], *, cwd: Path, environment: Mapping[str, str], streams: Sequence[IO[Any]]
+    ) -> Forked:
+        """Start ``python -m`` with these words. ``streams``: its standard output and standard error."""
+        order = {"words": words, "cwd": str(cwd.absolute()), "environment": dict(environment)}
+        return Forked(self, self._ask(order, [stream.fileno() for stream in streams]), words)
+
+    def reap(self, pid: int) -> int | None:
+        """Return the exit status of one that ended, once; None: it lives."""
+        status: int | None = self._ask({"reap": pid})
+        return status
+
+    def close(self) -> None:
+        """Let it end."""
+        if self._process is not None:
+            self._orders.close()
+            self._process.wait()
+
+    def _start(self) -> None:
+        self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), str(theirs.fileno())],
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+
+    def _ask(self, order: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
+        with self._asking:
+            if self._process is None:
+                self._start()
+            socket.send_fds(self._orders, [json.dumps(order).encode()], list(descriptors))
+            answer = self._orders.recv(100)
+        return json.loads(answer)
+
+
+class Forked:
+    """A process that a zygote forked, which leads a session, with what tests need of :class:`subprocess.Popen`."""
+
+    def __init__(self, zygote: Zygote, pid: int, words: Sequence[str]) -> None:
+        self._zygote = zygote
+        self.pid = pid
+        self.args = words
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self._zygote.reap(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float = float("inf")) -> int:
+        deadline, pause = time.monotonic() + timeout, 0.001
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+#: That of this process.
+zygote = Zygote()
