@@ -15,6 +15,8 @@ from celerypipe.redis.secret import hidden, hidden_in
 #: Where a value stands: keys and list indices, outermost first.
 Location = tuple[int | str, ...]
 
+#: Characters of a value, or of a key that is no name, that a complaint shows.
+SHOWN = 60
 #: Seconds: more than a century. Timers of the operating system end before three.
 LONGEST = 4e9
 
@@ -91,10 +93,10 @@ def path(location: Location) -> str:
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part.replace("$", "_").isidentifier():
+        elif len(part) <= SHOWN and part.replace("$", "_").isidentifier():
             text += f".{part}" if text else part
         else:
-            text += f"[{json.dumps(part, ensure_ascii=False)}]"
+            text += f"[{shown(part)}]"
     return text
 
 
@@ -108,7 +110,7 @@ def shown(value: Any) -> str:
         text = ""
     if not text or hidden_in(text) != text:
         return f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _complaint(model: type[Shape], details: ErrorDetails, data: Mapping[str, Any]) -> Complaint:

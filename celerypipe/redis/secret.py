@@ -49,7 +49,10 @@ def _option(text: str) -> str:
 
 def hidden_in(text: str) -> str:
     """Return a sentence in which somebody quotes an address, without what may be a secret in it."""
-    return re.sub(r"(?:[\w+.-]+://|\S*:.*@).*", lambda found: hidden(found[0]), text, flags=re.DOTALL)
+    # Looked for at the beginning of a word only: from each of its letters on, a long one would take minutes.
+    return re.sub(
+        r"(?:(?<![\w+.-])[\w+.-]+://|(?<!\S)\S*:.*@).*", lambda found: hidden(found[0]), text, flags=re.DOTALL
+    )
 
 
 def seen_in_ps(words: Iterable[str]) -> str:

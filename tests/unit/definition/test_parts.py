@@ -25,6 +25,12 @@ def test_no_complaint_shows_a_password_or_ends_in_something_else() -> None:
             NodeDefinition(name="n", type="proc", mark="tasks.gpu.Detect", timeout=value)
         assert f"must be a number, not {shown}" in str(caught.value)
         assert "hushed" not in str(caught.value)
+    for key in ("redis://:hushed@host", 50_000 * "a", 50_000 * "a b"):
+        with pytest.raises(DefinitionError) as caught:
+            NodeDefinition(**{"name": "n", "type": "proc", "mark": "tasks.gpu.Detect", key: 1})
+        assert "is no known key" in str(caught.value)
+        assert "hushed" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(
