@@ -130,7 +130,7 @@ def test_no_secret_is_seen_in_the_list_of_processes(beating: Beating, monkeypatc
         Address("127.0.0.1", 1, password="s3cret"), liveness.words(keys.USUAL, Process("host", os.getpid(), "11ab"))
     )
     other.start()
-    assert command_line(other.pid).endswith("monitor.py\0")
+    eventually(lambda: command_line(other.pid).endswith("monitor.py\0"), "its command line")
     assert "s3cret" not in command_line(other.pid)
     assert b"s3cret" not in Path(f"/proc/{other.pid}/environ").read_bytes()
     other.end(last=False)
