@@ -18,6 +18,7 @@ import pytest
 
 from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.command import celerypipe
+from tests.servers.extent import at_length
 from tests.servers.processes import alive, descendants
 
 
@@ -260,7 +261,7 @@ def test_killed_it_leaves_nothing_either(runs: dict[str, EmbeddedRun]) -> None:
 
 
 @pytest.mark.usefixtures("_can_look")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=at_length)])
 def test_ended_while_its_worker_boots_it_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     ending = EmbeddedRun(tmp_path)
     try:

@@ -45,7 +45,7 @@ def test_a_call_that_kills_its_process_is_lost_and_the_others_are_not(
         assert [call.result(40) for call in calls] == list(range(100))
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), ("solo", 1)])
+@pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), pytest.param("solo", 1, marks=at_length)])
 def test_twenty_seconds_cancelled_after_one(
     start_worker: StartWorker, private_redis: RedisServer, pool: str, slots: int
 ) -> None:

@@ -6,8 +6,6 @@ import json
 import random
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ import pytest
 
 from celerypipe.runner.folder.journal import FILE, parse
 from tests.nodes.remote import CONFIG
-from tests.servers import ROOT, StartWorker, eventually
+from tests.servers import StartWorker, eventually
+from tests.servers.command import RunningCommand, begin
 from tests.servers.extent import at_length
 
 #: How many lines the source has. Some of them are the paths of gates, which hold the run up until they are there.
@@ -61,20 +60,13 @@ class Place:
         path.write_text(json.dumps({"version": "1", "pipeline": self.pipeline}))
         return path
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "celerypipe", "run", str(self.definition), "--json", *options],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *options: str) -> RunningCommand:
+        return begin("run", self.definition, "--json", *options)
 
     def finish(self, *options: str) -> dict[str, Any]:
-        process = self.start(*options)
-        out, err = process.communicate(timeout=50)
-        assert process.returncode == 0, err
-        report: dict[str, Any] = json.loads(out)
+        done = self.start(*options).finish()
+        assert done.returncode == 0, done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
         return report
 
     def lines(self) -> list[Any]:
@@ -97,14 +89,13 @@ class Place:
 
     def killed_when(self, condition: Callable[[], bool], *options: str) -> None:
         """Run until the condition holds, and kill it with ``-9``."""
-        process = self.start(*options)
+        run = self.start(*options)
         try:
-            eventually(lambda: condition() or process.poll() is not None, "the moment to kill the run")
-            lives = process.poll() is None
+            eventually(lambda: condition() or run.process.poll() is not None, "the moment to kill the run")
+            lives = run.process.poll() is None
         finally:
-            process.kill()
-            _, err = process.communicate()
-        assert lives, err
+            run.kill()
+        assert lives, run.err.read_text()
 
     def run_id(self) -> str:
         """The last run that wrote to the one journal there is."""
@@ -159,15 +150,15 @@ def test_with_warped_nodes_too(start_worker: StartWorker, redis_url: str, tmp_pa
 
 def test_after_ctrl_c_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    process = place.start()
+    run = place.start()
     eventually(lambda: len(place.lines()) == 100, "the first lines")
-    process.send_signal(signal.SIGINT)
+    run.process.send_signal(signal.SIGINT)
     place.gates[100].touch()
     place.gates[200].touch()
-    out, err = process.communicate(timeout=30)
-    assert json.loads(out)["status"] == "stopped", err
-    through = re.search(r"(\d+) source messages are through; to go on from there: --resume (\w+)", err)
-    assert through, err
+    done = run.finish()
+    assert json.loads(done.stdout)["status"] == "stopped", done.stderr
+    through = re.search(r"(\d+) source messages are through; to go on from there: --resume (\w+)", done.stderr)
+    assert through, done.stderr
     assert int(through[1]) == len(place.lines())
     report = place.finish("--resume", through[2])
     assert report["nodes"][0]["sent"] == COUNT - int(through[1])
@@ -177,10 +168,9 @@ def test_after_ctrl_c_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_a_run_that_failed_goes_on_with_the_message_that_it_failed_over(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.pipeline["nodes"][1] = {**node("gate", "proc", "tests.nodes.remote.Gate"), "timeout": 0.2}
-    process = place.start()
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "gate: 0.2 s exceeded" in err
+    done = place.start().finish()
+    assert done.returncode == 1
+    assert "gate: 0.2 s exceeded" in done.stderr
     run = place.run_id()
     place.pipeline["nodes"][1]["timeout"] = 30  # what time a node has may change
     for gate in place.gates.values():

@@ -23,12 +23,12 @@ from tests.servers.extent import LONG
 
 def test_ctrl_c_once_drains_and_reports(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     start_worker("drain", pool="solo", config=CONFIG)
-    process = start_run(endless(tmp_path, "drain"), redis_url)
+    run = start_run(endless(tmp_path, "drain"), redis_url)
     eventually(lambda: len(lines(tmp_path)) > 20, "output")
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
-    report = json.loads(out)
-    assert process.returncode == 0, err
+    run.process.send_signal(signal.SIGINT)
+    done = run.finish()
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
     assert report["status"] == "stopped"
     nodes = {node["name"]: node for node in report["nodes"]}
     assert nodes["numbers"]["sent"] == nodes["there"]["received"] == nodes["file"]["received"] == len(lines(tmp_path))
@@ -41,16 +41,15 @@ def test_told_twice_it_stops_now(
 ) -> None:
     shared_worker("twice", pool="solo", config=CONFIG)
     # A second of work in each message, and a window full of them: to drain would take a minute.
-    process = start_run(endless(tmp_path, "twice", delay=1.0), redis_url)
+    run = start_run(endless(tmp_path, "twice", delay=1.0), redis_url)
     eventually(lambda: len(lines(tmp_path)) > 1, "output")
-    process.send_signal(signal.Signals[first])
-    assert process.stderr is not None
-    assert any(f"{first}: the sources stop" in line for line in process.stderr)
-    process.send_signal(signal.Signals[second])
-    out, err = process.communicate(timeout=30)
-    report = json.loads(out)
-    assert (process.returncode, report["status"]) == (1, "cancelled"), err
-    assert f"stopped by a second {second}" in err
+    run.process.send_signal(signal.Signals[first])
+    eventually(lambda: f"{first}: the sources stop" in run.err.read_text(), "its word")
+    run.process.send_signal(signal.Signals[second])
+    done = run.finish()
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["status"]) == (1, "cancelled"), done.stderr
+    assert f"stopped by a second {second}" in done.stderr
     assert redis_client.get(keys.USUAL.run(report["run"])) == b"cancelled"
     assert lines(tmp_path) == list(range(len(lines(tmp_path))))  # what was written is whole
 
@@ -59,12 +58,12 @@ def test_sigterm_drains_for_a_while_and_then_stops(
     start_worker: StartWorker, redis_url: str, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     worker = start_worker("term", pool="solo", config=CONFIG)
-    process = start_run(endless(tmp_path, "term"), redis_url)
+    run = start_run(endless(tmp_path, "term"), redis_url)
     eventually(lambda: len(lines(tmp_path)) > 20, "output")
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
-    report = json.loads(out)
-    assert (process.returncode, report["status"]) == (0, "stopped"), err
+    run.process.send_signal(signal.SIGTERM)
+    done = run.finish()
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["status"]) == (0, "stopped"), done.stderr
     assert lines(tmp_path) == list(range(next(n["sent"] for n in report["nodes"] if n["name"] == "numbers")))
     assert redis_client.get(keys.USUAL.run(report["run"])) == b"finished"
     worker.stop()

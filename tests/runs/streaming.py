@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.servers import ROOT
+from tests.servers.command import RunningCommand, begin
 
 
 def endless(folder: Path, queue: str, delay: float = 0.01) -> Path:
@@ -48,15 +46,9 @@ def endless(folder: Path, queue: str, delay: float = 0.01) -> Path:
     return path
 
 
-def start_run(pipeline: Path, url: str) -> subprocess.Popen[str]:
+def start_run(pipeline: Path, url: str) -> RunningCommand:
     """Start it; the report is what it prints."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "celerypipe", "run", str(pipeline), "--redis", url, "--json"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return begin("run", pipeline, "--redis", url, "--json")
 
 
 def lines(folder: Path) -> list[int]:

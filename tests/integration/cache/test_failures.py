@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ from tests.nodes import remembered
 from tests.nodes.remembered import CONFIG
 from tests.runs.cached import QUEUE, computed, node, outputs, payloads, pipeline
 from tests.runs.traces import report_of
-from tests.servers import ROOT, StartWorker, eventually
+from tests.servers import StartWorker, eventually
+from tests.servers.command import begin, celerypipe
 
 FAILURES = {"failures": True}
 
@@ -164,13 +162,11 @@ def test_a_run_that_was_killed_goes_on_and_computes_what_is_left(redis_url: str,
     body = {"name": "resumed", "folder": str(tmp_path / "run"), "nodes": nodes, "links": links}
     path = tmp_path / "pipeline.json"
     path.write_text(json.dumps({"version": "1", "pipeline": body}))
-    command = [sys.executable, "-m", "celerypipe", "run", str(path), "--redis", redis_url]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CELERYPIPE_ALLOW": str(tmp_path)}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    command: list[Any] = ["run", path, "--redis", redis_url]
+    doomed = begin(*command, cwd=tmp_path, CELERYPIPE_ALLOW=str(tmp_path))
     eventually(lambda: out.exists() and out.read_text().count("\n") > 3, "four lines")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    doomed.kill()
     gate.touch()
-    subprocess.run([*command], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=40)
+    assert celerypipe(*command, cwd=tmp_path, CELERYPIPE_ALLOW=str(tmp_path)).returncode == 0
     assert len(set(computed(diary))) == 40
     assert len(computed(diary)) <= 41, "at most the one that was at work when it died"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from tests.nodes.remembered import CONFIG
 from tests.runs.cached import QUEUE, UNSEEN, computed, node, payloads, pipeline
 from tests.runs.reading import Reading
 from tests.runs.traces import report_of
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import begin
 from tests.servers.extent import at_length
 from tests.servers.redis import TunedRedis
 
@@ -197,12 +196,10 @@ def test_a_runner_that_is_killed_leaves_its_claims_to_others(
     pipe = Pipeline(name="killed", nodes=[numbers, one], links=[("src", "node")])
     path = tmp_path / "killed.json"
     path.write_text(json.dumps(pipe.to_dict()))
-    command = [sys.executable, "-m", "celerypipe", "run", str(path), "--redis", redis_url, "--quiet"]
-    doomed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    doomed = begin("run", path, "--redis", redis_url, "--quiet")
     eventually(lambda: computed(diary), "the first message at work")
     waiting = Reading(Runner(redis_url).stream(Pipeline(name="w", nodes=[one], links=[]), map(Message, range(6))))
     doomed.kill()
-    doomed.wait()
     eventually(lambda: len(computed(diary)) > 1, "another one computes")
     gate.touch()
     assert waiting.payloads() == [n * n for n in range(6)]

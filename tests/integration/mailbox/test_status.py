@@ -100,13 +100,12 @@ def test_a_run_whose_runner_was_killed_is_lost_and_then_gone(
 ) -> None:
     url = private_redis.url
     start_worker("lost", pool="solo", url=url, config=CONFIG)
-    process = start_run(endless(tmp_path, "lost"), url)
+    started = start_run(endless(tmp_path, "lost"), url)
     eventually(lambda: len(lines(tmp_path)) > 5, "output")
-    process.kill()
-    process.communicate()
+    started.kill()
     with connect(url) as client:
         (run,) = read_status(client).runs
-        assert run.pid == process.pid
+        assert run.pid == started.process.pid
         client.delete(f"celerypipe:run:{run.id}")  # ten seconds later
         (run,) = read_status(client).runs
         assert run.state == "lost"

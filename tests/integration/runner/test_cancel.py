@@ -136,9 +136,9 @@ def test_the_command_stops_a_run_of_another_process(
     start_worker: StartWorker, redis_url: str, redis_client: Client, tmp_path: Path
 ) -> None:
     start_worker("stopped", pool="solo", config=CONFIG)
-    process = start_run(endless(tmp_path, "stopped"), redis_url)
+    started = start_run(endless(tmp_path, "stopped"), redis_url)
     eventually(lambda: len(lines(tmp_path)) > 20, "output")
-    (run,) = [each for each in read_status(redis_client).runs if each.pid == process.pid]
+    (run,) = [each for each in read_status(redis_client).runs if each.pid == started.process.pid]
     assert (run.pipeline, run.state) == ("endless", "running")
     wrong = celerypipe("cancel", run.id[:-1] + "x", "--redis", redis_url)
     assert (wrong.returncode, wrong.stdout) == (2, "")
@@ -147,10 +147,10 @@ def test_the_command_stops_a_run_of_another_process(
     done = celerypipe("cancel", run.id, "--redis", redis_url)
     assert (done.returncode, done.stderr) == (0, f"Redis: {redis_url}, named by --redis\n")
     assert f"run {run.id} (endless) is cancelled\n" in done.stdout
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 1, err
-    assert json.loads(out)["status"] == "cancelled"
-    assert f"RunCancelled: run {run.id} was cancelled from outside" in err
+    ended = started.finish()
+    assert ended.returncode == 1, ended.stderr
+    assert json.loads(ended.stdout)["status"] == "cancelled"
+    assert f"RunCancelled: run {run.id} was cancelled from outside" in ended.stderr
 
 
 def test_a_run_that_is_over_is_left_as_it_is_and_an_unknown_one_is_named(

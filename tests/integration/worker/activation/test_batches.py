@@ -32,6 +32,7 @@ from tests.nodes.remote import CONFIG, Together
 from tests.runs.pipelines import chain, warped
 from tests.runs.reading import Reading, results
 from tests.servers import POOLS, StartWorker, eventually
+from tests.servers.extent import at_length
 
 #: Payloads without those that ``Together`` treats in a way of their own.
 NUMBERS = range(2, 302)
@@ -129,6 +130,11 @@ def test_a_batch_that_is_late_costs_only_who_is_late_alone(
         results(runner, together(queue, wait=0.2, timeout=0.6), [0.0, 5.0, 0.0])
 
 
+@pytest.mark.parametrize(
+    "runner",
+    ["local", "solo", *(pytest.param(pool, marks=at_length) for pool in ("prefork", "threads"))],
+    indirect=True,
+)
 def test_the_time_of_a_batch_that_raised_is_not_that_of_its_messages(runner: Runner, queue: str) -> None:
     # The whole batch takes most of the timeout, and so does each message alone.
     pipeline = together(queue, wait=0.2, timeout=2.0, on_error="skip", configuration={"bad": [4], "delay": 1.3})
