@@ -264,7 +264,7 @@ class Protocol(RuleBasedStateMachine):
     def claim(self, which: int, _: int) -> None:
         holder = self._holder(which)
         if self.client.exists(self.box.stream):
-            theirs, left = self._with_a_lease(), self._left_by_the_dead()
+            theirs, left = self._with_a_lease(), self._left_by_other_dead(holder)
             has_its_bell = self._has_its_bell(holder)
             claimed = self.box.claim(self.client, holder.name, 4)
             assert has_its_bell or not claimed, "who lost its bell takes nothing over"
@@ -448,9 +448,11 @@ class Protocol(RuleBasedStateMachine):
         found = self.client.xpending_range(self.box.stream, keys.GROUP, "-", "+", 1_000, holder.name)
         return {each["message_id"].decode() for each in found}
 
-    def _left_by_the_dead(self) -> bool:
+    def _left_by_other_dead(self, holder: Holder) -> bool:
+        """Is there something to be taken over? Not what a stopped one holds itself, which wakes up and claims."""
         consumers = self.client.xinfo_consumers(self.box.stream, keys.GROUP)
-        return any(each["pending"] and self._is_dead(each["name"].decode()) for each in consumers)
+        left = {each["name"].decode() for each in consumers if each["pending"]}
+        return any(self._is_dead(name) for name in left - {holder.name})
 
     def _with_a_lease(self) -> set[str]:
         """What those hold who live and have their bell."""
