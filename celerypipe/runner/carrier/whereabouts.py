@@ -34,9 +34,7 @@ T = TypeVar("T")
 
 #: The warped nodes of a run that one activation may serve together, upstream ones first, with their mailboxes.
 Nearby = Mapping[Warp, Mailbox]
-#: Messages that an activation runs together; none if there is only one.
-Batch = list[Flight]
-#: Messages that it holds besides.
+#: Messages that another activation shall have.
 Behind = list[tuple[Warp, Flight]]
 
 
@@ -102,7 +100,7 @@ class Whereabouts:
         with self._lock:
             return max(since, self._heard.get(pending[0], 0.0))
 
-    def withdraw(self, nearby: Nearby, warp: Warp, flight: Flight) -> tuple[str, Batch, Behind] | None:
+    def withdraw(self, nearby: Nearby, warp: Warp, flight: Flight) -> tuple[str, list[Flight], Behind] | None:
         """Take a message back; return where its time went, the batch that it runs in, and what another one shall have.
 
         None: it has its answer, which counts.
@@ -116,7 +114,7 @@ class Whereabouts:
             if warp.retained is not None:
                 warp.retained.doubtful = True
             return f"{spent:.1f} s waiting; Redis does not answer", [], []
-        batch: Batch = []
+        batch: list[Flight] = []
         behind: Behind = []
         try:
             pending = self._pending(mailbox, entry)
@@ -196,7 +194,7 @@ class Whereabouts:
         together = dict(takewhile(lambda each: not each[1].alone, held.items()))
         return together if len(together) > 1 else {}
 
-    def _take_batch(self, mailbox: Mailbox, together: Mapping[bytes, Flight], batch: Batch) -> None:
+    def _take_batch(self, mailbox: Mailbox, together: Mapping[bytes, Flight], batch: list[Flight]) -> None:
         """Take the others of a batch too, of which the first one is taken."""
         batch += list(together.values())[:1]
         taken = mailbox.withdraw(self._client, list(together)[1:])
