@@ -18,10 +18,12 @@ from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.check.loading import load
-from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
+from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
 from celerypipe.cli.printed import shown
-from celerypipe.cli.terminal import Screen, harmless, paper
+from celerypipe.cli.tables import paper
+from celerypipe.cli.terminal import Screen, harmless
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.definition.shape import LONGEST
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.redis.address import Address
@@ -50,7 +52,12 @@ class Wanted:
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
 @REDIS
 @LOCAL
-@TIMEOUT
+@click.option(
+    "--timeout",
+    type=Duration(LONGEST),
+    metavar="SECONDS",
+    help="End the run after so long; wins over the pipeline's deadline.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
 @click.option(
     "--resume",
