@@ -35,6 +35,9 @@ SERVER: dict[str, Any] = {
 }
 
 
+SIZE = {"name": "size", "required": False, "default": 1, "annotation": "int"}
+
+
 def worker(**changes: Any) -> dict[str, Any]:
     """What a worker says of itself that serves the queue ``gpu`` and knows one mark."""
     schema = {"mark": "far.away.Detect", "type": "proc", "stateful": False, "batches": False, "version": ""}
@@ -176,6 +179,8 @@ def test_a_mark_that_nobody_knows_is_an_error_one_that_somebody_knows_a_warning(
     [
         ({"configuration": {"sice": 2}}, {}, "error", "arguments", "did you mean 'size'?"),
         ({}, {"schema": {"stateful": True}}, "error", "stateful", "stateful"),
+        ({}, {"schema": {"awaits": ["update"]}}, "error", "async", "update() is async"),
+        ({"configuration": {"size": "a"}}, {"schema": {"arguments": [SIZE]}}, "error", "arguments", "a whole number"),
         ({"warp_configuration": {"queue": "gpu", "batch": {"size": 4}}}, {}, "error", "batch", "no update_batch"),
         (
             {"warp_configuration": {"queue": "gpu", "compression": "zstd"}},
