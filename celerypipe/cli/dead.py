@@ -13,7 +13,8 @@ import click
 from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS, named_redis
 from celerypipe.cli.run import Wanted, supervise
-from celerypipe.cli.terminal import harmless, paper
+from celerypipe.cli.tables import paper
+from celerypipe.cli.terminal import harmless
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
