@@ -17,6 +17,7 @@ from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
 from celerypipe.check.complaints import remarks
 from celerypipe.check.finding import Finding, Scene
+from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, named_redis, redis_option
 from celerypipe.cli.terminal import plural
 from celerypipe.definition.pipeline import Pipeline
@@ -92,8 +93,9 @@ def _named(redis: str | None) -> RedisSettings:
 
 
 def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline | None, Sequence[Complaint], list[str]]:
+    plugins = Settings.from_environment().plugins
     try:
-        pipeline = Pipeline.load(file, allow)
+        pipeline = load(file, allow, plugins, local=local)
     except DefinitionError as error:
         return None, error.complaints, []
     catalogue = _catalogue(pipeline)

@@ -17,6 +17,7 @@ from rich.markup import escape
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
+from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
 from celerypipe.cli.printed import shown
 from celerypipe.cli.tables import paper
@@ -98,7 +99,7 @@ def run(
 
     Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
     """
-    definition = Pipeline.load(pipeline, allow)
+    definition = load(pipeline, allow, Settings.from_environment().plugins, local=local)
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
 
