@@ -152,6 +152,8 @@ class Heartbeat:
 
 def _stops(child: int) -> bool:
     """Wait until a child ends, which is left for others to see, or is stopped; return whether it was stopped."""
+    if not hasattr(os, "waitid"):  # on macOS before Python 3.13
+        return False
     try:
         said = os.waitid(os.P_PID, child, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
     except ChildProcessError:  # it ended, and somebody saw that

@@ -31,6 +31,7 @@ from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
 from celerypipe.redis.secret import seen_in_ps
+from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
@@ -84,6 +85,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     refuse_packed_tasks()
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
+    warnings += worker_config.absent_plugins(configured.configs, Settings.from_environment())
     for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):

@@ -48,7 +48,6 @@ class Configured:
         settings = Settings.from_environment()
         queues = tuple(listed(options.get("queues")))
         exit_when_stuck = exit_option(options.get("exit_when_stuck"))
-        worker_config.require_folders(settings)
         configs = worker_config.load_all(queues, settings.worker_configs)
         redis = named_redis(os.environ)
         app.serve(redis.or_default)

@@ -78,6 +78,7 @@ def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays(
             {"name": "out", "type": "sink", "mark": "console"},
         ],
         links=[("numbers", "half"), ("half", "out")],
+        plugins=["./plugins"],  # as in every definition of juturna's manual; there need not be such a folder
     )
     events: list[str] = []
     with Embedded(pipeline, on_event=events.append) as url:

@@ -127,6 +127,16 @@ def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating
     beating.wait_for(os.getpid(), child)
 
 
+def test_one_that_ends_is_replaced_where_a_stop_cannot_be_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.waitid")
+    heartbeat = Heartbeat(Address("127.0.0.1", 1), liveness.words(keys.USUAL, Process("host", os.getpid(), "12ab")))
+    heartbeat.start()
+    first = heartbeat.pid
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: heartbeat.pid not in (0, first), "one in the place of that")
+    heartbeat.end(last=False)
+
+
 def test_with_a_process_its_group_ends_if_it_leads_one(beating: Beating) -> None:
     child = beating.child(LEADER)
     assert child.stdout is not None

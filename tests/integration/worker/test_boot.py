@@ -278,10 +278,23 @@ def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..
     assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
 
 
-@pytest.mark.parametrize("variable", ["CELERYPIPE_WORKER_CONFIGS", "CELERYPIPE_PLUGINS"])
-def test_a_folder_that_is_named_and_not_there_ends_the_worker(
-    start_worker: Callable[..., Any], workplace: Any, variable: str
+def test_a_folder_of_files_for_workers_that_is_not_there_ends_the_worker(
+    start_worker: Callable[..., Any], workplace: Any
 ) -> None:
-    worker = start_worker("gone", cwd=workplace.folder, env={variable: "/no/such/folder"}, wait=False)
+    env = {"CELERYPIPE_WORKER_CONFIGS": "/no/such/folder"}
+    worker = start_worker("gone", cwd=workplace.folder, env=env, wait=False)
     assert worker.wait_for_end() == 78
-    assert f"{variable}: there is no folder '/no/such/folder'" in worker.text()
+    assert "CELERYPIPE_WORKER_CONFIGS: there is no folder '/no/such/folder'" in worker.text()
+
+
+def test_a_plugin_folder_that_is_not_there_is_said_and_ends_nothing(
+    start_worker: Callable[..., Any], workplace: Any
+) -> None:
+    """As on the runner's side: a definition may name one out of habit."""
+    workplace.config("bare", 'plugins = ["./mine"]\nworker_pool = "solo"\n')
+    worker = start_worker("bare", cwd=workplace.folder, env={"CELERYPIPE_PLUGINS": "/no/such/folder"})
+    for who, folder in (
+        ("worker_configs/bare.toml: plugins", workplace.folder / "mine"),
+        ("CELERYPIPE_PLUGINS", "/no/such/folder"),
+    ):
+        assert f"warning: {who}: there is no folder {folder}; no plugin is found there\n" in worker.text()
