@@ -31,11 +31,15 @@ PATIENCE = 2.0
 
 
 class Words(NamedTuple):
-    """What a heartbeat says in Redis; see :mod:`celerypipe.heartbeat.monitor`. None stands for the living processes."""
+    """What a heartbeat says in Redis; see :mod:`celerypipe.heartbeat.monitor`. None stands for the living processes.
+
+    ``last`` once its process is gone, ``left`` before that if it said that it ends.
+    """
 
     beat: Sequence[Command]
     full: Sequence[Command]
     last: Sequence[Command]
+    left: Sequence[Command] = ()
 
 
 class Heartbeat:
