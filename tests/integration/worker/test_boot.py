@@ -251,6 +251,10 @@ def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
         ('worker_concurrency = "four"\n', "heavy.toml:1: 'worker_concurrency' must be a whole number above 0"),
         ("imports = [\n", "heavy.toml: "),
         ('imports = ["tasks.nothing"]\n', "heavy.toml: module 'tasks.nothing' does not import: ModuleNotFoundError"),
+        (
+            'imports = ["tusks.heavy"]\n',
+            "No module named 'tusks'; start in the folder that holds it, or install its package",
+        ),
         ('imports = ["tasks.broken"]\n', "broken.py:2: ModuleNotFoundError: No module named 'no_such_library'"),
         ('imports = ["tasks.crooked"]\n', "crooked.py:1: SyntaxError"),
         ('broker_url = "redis://elsewhere"\n', "heavy.toml:1: 'broker_url' is not decided here"),
