@@ -167,6 +167,28 @@ def absent_plugins(configs: Iterable[WorkerConfig], settings: Settings) -> list[
     return [f"{where}: {text}" for where, folder in named if (text := absence(folder))]
 
 
+def unserved(configs: Sequence[WorkerConfig], settings: Settings, *, own: bool) -> list[str]:
+    """Say of which queues nothing is served but what is built in: a slip of the pen, or another folder.
+
+    ``own``: the worker serves something of its own, and then another queue may be meant for the same nodes.
+    """
+    folder, known = settings.worker_configs, {path.stem for path in Path("tasks").glob("[!_]*.py")}
+    known.update(known_queues(folder))
+    texts = []
+    for config in configs:
+        file, queue = f"{folder}/{config.queue}.toml", config.queue
+        near = did_you_mean(queue, known - {queue})
+        if own and (config.path is not None or config.imports or not near):
+            continue
+        why = f"there is no {file} and no tasks/{queue}.py in {Path.cwd()}"
+        if config.path is not None:
+            why = f"{file} names no module or plugin folder that has nodes for a worker"
+        cure = f"start it in the folder of your project, or name a module: -I MODULE, or imports = [...] in {file}"
+        start = f"{near} Or " if near else "; "
+        texts.append(f"nothing is served of queue {queue!r} itself, only what is built in: {why}{start}{cure}")
+    return texts
+
+
 def load_all(queues: Sequence[str], folder: Path) -> list[WorkerConfig]:
     """Read the files of a worker's queues; :class:`ConfigError` without a queue.
 

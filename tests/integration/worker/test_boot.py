@@ -278,6 +278,21 @@ def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..
     assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
 
 
+def test_a_worker_of_a_misspelt_queue_without_redis_says_both(start_worker: Callable[..., Any], workplace: Any) -> None:
+    workplace.module("tasks.slow", NODES)
+    worker = start_worker("slwo", cwd=workplace.folder, pool="solo", url="redis://localhost:1/0", wait=False)
+    log = worker.wait_for_text("Trying again")
+    assert "warning: Redis is not there: redis://localhost:1/0 (Error 111 connecting to" in log
+    cure = "start it, or give its address with --broker or CELERYPIPE_REDIS_URL; this worker waits for it\n"
+    assert f"; {cure}" in log
+    assert "Cannot connect to redis://localhost:1/0:" in log
+    assert "*@" not in log, "no password that nobody set"
+    assert "nothing is served of queue 'slwo' itself, only what is built in" in log
+    assert f"no worker_configs/slwo.toml and no tasks/slwo.py in {workplace.folder}; did you mean 'slow'?" in log
+    worker.process.terminate()
+    assert worker.wait_for_end() == 0
+
+
 def test_a_folder_of_files_for_workers_that_is_not_there_ends_the_worker(
     start_worker: Callable[..., Any], workplace: Any
 ) -> None:
