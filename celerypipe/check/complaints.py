@@ -11,13 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
+from celerypipe.catalogue.plugin import absence
 from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
 from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
-from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, did_you_mean
+from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, UnknownMark, did_you_mean
 from celerypipe.mailbox.blob import packing
 
 SYNCS = ("passthrough", "local", "zip", "latest")
@@ -41,11 +42,13 @@ def check(
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"
         listing: Listing | None = None
-        if is_known_here(node, known, local=local):
+        type = str(node.type) or None  # of a draft it may not be known
+        if node.mark and is_known_here(node, known, local=local):
             try:
-                listing = known.find(node.mark, node.type)
+                listing = known.find(node.mark, type)
             except ConfigError as error:
-                found.append(Complaint(f"{place}.mark", str(error)))
+                if type or isinstance(error, UnknownMark):  # else one of several types is meant
+                    found.append(Complaint(f"{place}.mark", str(error)))
         found += _of_node(node, place, local=local)
         found += _of_class(node, place, listing) if listing else ()
         found += _of_environment(node, place, listing)
@@ -71,9 +74,9 @@ def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
     senders = {link.source for link in pipeline.links}
     own = set(pipeline.plugin_folders)
     found = [
-        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: there is no folder {folder}; no plugin is found there"
+        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: {text}"
         for folder in known.plugins
-        if not folder.is_dir()
+        if (text := absence(folder))
     ]
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"
@@ -141,7 +144,7 @@ def _of_sync(node: NodeDefinition, place: str) -> Iterator[Complaint]:
 
 def _of_class(node: NodeDefinition, place: str, listing: Listing) -> Iterator[Complaint]:
     """What a node's definition says wrong about its class."""
-    if listing.type != node.type:
+    if node.type not in (listing.type, ""):
         text = f"{node.mark} is a {listing.type}, not a {node.type}; write {listing.type}"
         yield Complaint(f"{place}.type", text)
     for key, text in demands(listing.schema(), node.warp_configuration) if node.warped else ():

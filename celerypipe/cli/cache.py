@@ -21,7 +21,8 @@ from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
 from celerypipe.cli.options import ALLOW, JSON, QUIET, REDIS, REFRESH, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
-from celerypipe.cli.terminal import harmless, paper
+from celerypipe.cli.tables import paper
+from celerypipe.cli.terminal import harmless
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address

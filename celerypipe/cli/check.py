@@ -17,7 +17,9 @@ from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
 from celerypipe.check.complaints import remarks
 from celerypipe.check.finding import Finding, Scene
+from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, named_redis, redis_option
+from celerypipe.cli.terminal import plural
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
 from celerypipe.redis.address import Address
@@ -71,7 +73,7 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
 
 def _print(pipeline: Path, complaints: Sequence[Complaint], notes: Sequence[str]) -> None:
     if complaints:
-        click.echo(f"{pipeline}: {_plural(len(complaints), 'complaint')}", err=True)
+        click.echo(f"{pipeline}: {plural(len(complaints), 'complaint')}", err=True)
         for complaint in complaints:
             click.echo(f"  {complaint}", err=True)
     else:
@@ -91,8 +93,9 @@ def _named(redis: str | None) -> RedisSettings:
 
 
 def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline | None, Sequence[Complaint], list[str]]:
+    plugins = Settings.from_environment().plugins
     try:
-        pipeline = Pipeline.load(file, allow)
+        pipeline = load(file, allow, plugins, local=local)
     except DefinitionError as error:
         return None, error.complaints, []
     catalogue = _catalogue(pipeline)
@@ -161,7 +164,7 @@ def _seen(seen: Scene) -> Iterator[str]:
         hosts = ", ".join(dict.fromkeys(worker["host"] for worker in workers))
         slots = sum(worker["slots"] for worker in workers)
         where = f" on {hosts}" if hosts else ""
-        yield f"queue {queue!r}: {_plural(len(workers), 'worker')}, {_plural(slots, 'slot')}{where}"
+        yield f"queue {queue!r}: {plural(len(workers), 'worker')}, {plural(slots, 'slot')}{where}"
 
 
 def _is_wrong(findings: Sequence[Finding]) -> bool:
@@ -170,8 +173,4 @@ def _is_wrong(findings: Sequence[Finding]) -> bool:
 
 def _count(findings: Sequence[Finding]) -> str:
     counted = [(each, sum(finding.severity == each for finding in findings)) for each in ("error", "warning", "note")]
-    return ", ".join(_plural(count, severity) for severity, count in counted if count) or "ok"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    return ", ".join(plural(count, severity) for severity, count in counted if count) or "ok"

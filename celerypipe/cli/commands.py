@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "Check a pipeline without running it.",
     "graph": "Draw a pipeline: mermaid, dot or text.",
     "status": "Show runs, queues, mailboxes and workers.",
+    "health": "Say whether a worker lives, by an exit code.",
     "cancel": "Stop a run from anywhere.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",

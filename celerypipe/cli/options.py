@@ -6,29 +6,26 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from celerypipe.definition.shape import LONGEST
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import RedisSettings
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, value: float | None) -> float | None:
-    """Refuse what click takes for a number in any range."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("nan is no number of seconds")
-    return value
+class Duration(click.FloatRange):
+    """A number of seconds: above 0, and at most so many."""
 
+    def __init__(self, most: float) -> None:
+        super().__init__(min=0, min_open=True, max=most)
 
-TIMEOUT = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True, max=LONGEST),
-    callback=_seconds,
-    metavar="SECONDS",
-    help="End the run after so long; wins over the pipeline's deadline.",
-)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Refuse nan, which click takes for a number in any range."""
+        if math.isnan(found := super().convert(value, param, ctx)):
+            self.fail("nan is no number of seconds", param, ctx)
+        return found
 
 
 def redis_option(otherwise: str, first: str = "") -> Callable[[click.decorators.FC], click.decorators.FC]:

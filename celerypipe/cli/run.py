@@ -16,11 +16,14 @@ from rich.markup import escape
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
-from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, TIMEOUT
+from celerypipe.check.loading import load
+from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
 from celerypipe.cli.printed import shown
 from celerypipe.cli.progress import progress
-from celerypipe.cli.terminal import Screen, harmless, paper
+from celerypipe.cli.tables import paper
+from celerypipe.cli.terminal import Screen, harmless
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.definition.shape import LONGEST
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.redis.address import Address
@@ -49,7 +52,12 @@ class Wanted:
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
 @REDIS
 @LOCAL
-@TIMEOUT
+@click.option(
+    "--timeout",
+    type=Duration(LONGEST),
+    metavar="SECONDS",
+    help="End the run after so long; wins over the pipeline's deadline.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
 @click.option(
     "--resume",
@@ -91,7 +99,7 @@ def run(
 
     Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
     """
-    definition = Pipeline.load(pipeline, allow)
+    definition = load(pipeline, allow, Settings.from_environment().plugins, local=local)
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
 

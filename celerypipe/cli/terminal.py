@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from typing import IO, Any
-
-from rich.console import Console
 
 
 def harmless(text: str) -> str:
@@ -13,9 +10,9 @@ def harmless(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
 
 
-def paper(width: int) -> Console:
-    """Return standard output for tables; a file or a pipe, which has no width of its own, gets this one."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width)
+def plural(count: int, word: str) -> str:
+    """Return a number of things, in words."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 class Screen:

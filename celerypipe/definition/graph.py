@@ -70,7 +70,10 @@ def reached(starts: Iterable[str], onward: Callable[[str], Iterable[str]]) -> fr
 
 
 def complaints(pipeline: Pipeline, fed: Sequence[str] = ()) -> list[Complaint]:
-    """Return everything that is wrong with the links of a pipeline; an empty list when it has a graph."""
+    """Return everything that is wrong with the links of a pipeline; an empty list when it has a graph.
+
+    A name that is empty could not be read: it may be any that is missed elsewhere.
+    """
     return [
         *_of_links(pipeline),
         *_of_types(pipeline),
@@ -85,16 +88,16 @@ def _of_links(pipeline: Pipeline) -> Iterable[Complaint]:
     for index, link in enumerate(pipeline.links):
         place = f"pipeline.links[{index}]"
         for key, name in (("from", link.source), ("to", link.target)):
-            if name not in names:
+            if name and name not in names and "" not in names:
                 cure = did_you_mean(name, names) or f"; there are {', '.join(names)}"
                 yield Complaint(f"{place}.{key}", f"there is no node {name!r}{cure}")
         twin = first.setdefault((link.source, link.target), index)
-        if twin != index:
+        if twin != index and link.source and link.target:
             yield Complaint(place, f"{link} is links[{twin}] again; a message would arrive twice: remove one of them")
 
 
 def _of_types(pipeline: Pipeline) -> Iterable[Complaint]:
-    types = {node.name: node.type for node in pipeline.nodes}
+    types = {node.name: node.type for node in pipeline.nodes if node.name in _unique(pipeline)}
     for index, link in enumerate(pipeline.links):
         if types.get(link.source) == "sink":
             text = f"{link.source!r} is a sink and sends nothing; make it a proc, or let the link begin before it"
@@ -107,8 +110,8 @@ def _of_types(pipeline: Pipeline) -> Iterable[Complaint]:
 def _of_inputs(pipeline: Pipeline, fed: Sequence[str]) -> Iterable[Complaint]:
     targets = {link.target for link in pipeline.links}
     types = {node.name: node.type for node in pipeline.nodes}
-    for index, node in enumerate(pipeline.nodes):
-        if node.type != "source" and node.name not in targets and node.name not in fed:
+    for index, node in enumerate(pipeline.nodes if "" not in targets else ()):
+        if node.type in ("proc", "sink") and node.name and node.name not in (*targets, *fed):
             text = f'the {node.type} {node.name!r} has no input; write a link: {{"from": ..., "to": "{node.name}"}}'
             yield Complaint(f"pipeline.nodes[{index}]", text)
     for name in fed:
@@ -120,12 +123,18 @@ def _of_inputs(pipeline: Pipeline, fed: Sequence[str]) -> Iterable[Complaint]:
 
 def _of_cycles(pipeline: Pipeline) -> Iterable[Complaint]:
     """One complaint a cycle: each is cut open where it closes, and then the rest is looked at again."""
-    names = [node.name for node in pipeline.nodes]
+    names = _unique(pipeline)
     links = [link for link in pipeline.links if link.source in names and link.target in names]
     while cycle := _cycle(names, links):
         text = f"{' → '.join(cycle)} is a cycle, in which messages would run round for ever; remove one of these links"
         yield Complaint("pipeline.links", text)
         links = [link for link in links if (link.source, link.target) != (cycle[-2], cycle[-1])]
+
+
+def _unique(pipeline: Pipeline) -> list[str]:
+    """The names by which it is known which node a link means."""
+    names = [node.name for node in pipeline.nodes]
+    return [name for name in names if name and names.count(name) == 1]
 
 
 def _cycle(names: Sequence[str], links: Iterable[Link]) -> list[str]:

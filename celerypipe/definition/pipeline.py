@@ -181,7 +181,7 @@ class Pipeline(Body):
             document = Document(**data)
         except DefinitionError as error:
             twins = duplicate_names(inner.get("nodes")) if isinstance(inner, Mapping) else []
-            raise DefinitionError([*error.complaints, *twins]) from None
+            raise DefinitionError([*error.complaints, *twins]) from error.__cause__
         body = document.pipeline
         root = place or Path.cwd()
         reach = Reach.of((root, Path.cwd(), *allow, *allowed_folders()), CURE)

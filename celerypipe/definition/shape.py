@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, WrapValidator
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from celerypipe.errors import Complaint, DefinitionError, did_you_mean
+from celerypipe.errors import Complaint, DefinitionError, did_you_mean, nearest
 from celerypipe.redis.secret import hidden, hidden_in
 
 #: Where a value stands: keys and list indices, outermost first.
@@ -48,7 +48,8 @@ class Shape(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise DefinitionError(_complaint(type(self), details, data) for details in error.errors()) from error
+            found = mistakes(type(self), error)
+            raise DefinitionError(_complaint(type(self), details, data) for details in found) from error
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other values, by the names of fields or as they are written; they are not checked."""
@@ -113,6 +114,27 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
+def mistakes(model: type[Shape], error: ValidationError) -> list[ErrorDetails]:
+    """Return what is wrong; a key that is missing because it is misspelt is wrong once."""
+    found = error.errors()
+    meant = {
+        (*details["loc"][:-1], meant_key(model, details["loc"]))
+        for details in found
+        if details["type"] == "extra_forbidden"
+    }
+    return [details for details in found if details["type"] != "missing" or details["loc"] not in meant]
+
+
+def meant_key(model: type[Shape], location: Location) -> str:
+    """Return the known key that an unknown one at a location is nearest to; empty if it is near none."""
+    owner, key = _shape_at(model, location[:-1]), str(location[-1])
+    return "" if key in owner.foreign else nearest(key, _keys(owner))
+
+
+def _keys(owner: type[Shape]) -> list[str]:
+    return [field.alias or name for name, field in owner.model_fields.items() if not field.exclude]
+
+
 def _complaint(model: type[Shape], details: ErrorDetails, data: Mapping[str, Any]) -> Complaint:
     location = details["loc"]
     kind = details["type"]
@@ -165,7 +187,7 @@ def _choice(details: ErrorDetails) -> str:
 def _unknown(owner: type[Shape], key: str) -> str:
     if key in owner.foreign:
         return owner.foreign[key]
-    known = [field.alias or name for name, field in owner.model_fields.items() if not field.exclude]
+    known = _keys(owner)
     return f"is no known key{did_you_mean(key, known) or '; known are ' + ', '.join(known)}"
 
 

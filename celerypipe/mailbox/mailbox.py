@@ -113,11 +113,9 @@ class Mailbox:
         rung: list[int] = scripts.RING(client, (self.bell,), token, ttl, wanted, int(force))
         return rung
 
-    def withdraw(self, client: Client, ids: Sequence[bytes | str]) -> None:
-        """Take messages back: nobody starts them, and a result of them is refused."""
-        if ids:
-            client.xack(self.stream, keys.GROUP, *ids)
-            client.xdel(self.stream, *ids)
+    def withdraw(self, client: Client, ids: Sequence[bytes | str]) -> set[bytes]:
+        """Take messages back: nobody starts them, and a result of them is refused. Return those that had no answer."""
+        return set(scripts.WITHDRAW(client, (self.stream,), keys.GROUP, *ids)) if ids else set()
 
     def still(self, client: Client, ids: Sequence[str]) -> set[str]:
         """Return those of the entries that were not withdrawn."""

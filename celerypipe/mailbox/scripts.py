@@ -241,6 +241,17 @@ if not leave() then return false end
 return redis.call('XLEN', KEYS[2])
 """)
 
+# Take messages back: nobody starts them, and a result of them is refused. Those that were there are returned: what has
+# its answer is there no more.
+WITHDRAW = Script("""
+local taken = {}
+for i = 2, #ARGV do
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  if redis.call('XDEL', KEYS[1], ARGV[i]) == 1 then taken[#taken+1] = ARGV[i] end
+end
+return taken
+""")
+
 # Tell how far a message is, if it is still pending with me: after its result, or once somebody else has it, the runner
 # would take that for news.
 NOTING = Script("""

@@ -154,9 +154,9 @@ class Protocol(RuleBasedStateMachine):
         holder = self._holding(which)
         mine = self._pending(holder)
         behind = [entry for entry in holder.held[1:] if entry.id in mine and entry.sequence in self.out]
-        self.box.withdraw(self.client, [entry.id for entry in behind])
-        if behind:
-            self._send([entry.sequence for entry in behind], 1)
+        taken = self.box.withdraw(self.client, [entry.id for entry in behind])
+        if taken:
+            self._send([entry.sequence for entry in behind if entry.id.encode() in taken], 1)
 
     def look_around(self, which: int, count: int) -> None:
         """The runner's round: an audit, and bells for what is out; at once when a worker appeared."""

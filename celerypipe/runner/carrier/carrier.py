@@ -183,10 +183,10 @@ class RedisCarrier:
         taken = self.whereabouts.withdraw(self._nearby(warp), warp, flight)
         if taken is None:
             return None
-        where, company, behind = taken
+        where, batch, behind = taken
         for other, held_up in behind:
             other.send_unbegun(held_up)
-        return where, company
+        return where, batch
 
     def began(self, warp: Warp, flight: Flight) -> float:
         return self.whereabouts.began(self._nearby(warp), warp, flight)

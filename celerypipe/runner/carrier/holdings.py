@@ -124,9 +124,10 @@ class Holdings:
 
 
 def take_back(client: Client, mailbox: Mailbox, flights: Sequence[Flight], *, stateful: bool) -> list[Flight]:
-    """Take messages back, so that nobody starts them; return them without those of a state that has them already."""
+    """Take messages back, so that nobody starts them; return them without those that have their answer already."""
     if stateful:
         fence = Fence(mailbox)
         return [flight for flight in flights if fence.withdraw(client, flight.entry, flight.sequence)]
-    mailbox.withdraw(client, [flight.entry for flight in flights if flight.entry])
-    return list(flights)
+    entries = [b"" if flight.remaking else flight.entry for flight in flights]  # it has none, or no more
+    taken = mailbox.withdraw(client, [entry for entry in entries if entry])
+    return [flight for flight, entry in zip(flights, entries, strict=True) if not entry or entry in taken]

@@ -115,10 +115,10 @@ class Loopback:
             flight.console = self._recorder.console(here()) if self._recorder is not None else None
             self.course.forget(self._thread)
             self._era += 1  # the thread that hangs is nobody's any more
-            company = [other for other in self._running if other is not flight]
+            batch = self._running if len(self._running) > 1 else []
             self._running, self._instance = [], None
         self.start()
-        return f"{max(0.0, spent - ran):.1f} s waiting, {ran:.1f} s running here", company
+        return f"{max(0.0, spent - ran):.1f} s waiting, {ran:.1f} s running here", batch
 
     def _live(self, era: int) -> None:
         instance = self._instance

@@ -16,7 +16,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Broken, connect
+from celerypipe.redis.connection import Broken, Client, connect
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 #: The warped nodes of a run that one activation may serve together, upstream ones first, with their mailboxes.
 Nearby = Mapping[Warp, Mailbox]
+#: Messages that another activation shall have.
+Behind = list[tuple[Warp, Flight]]
 
 
 class Whereabouts:
@@ -98,45 +100,45 @@ class Whereabouts:
         with self._lock:
             return max(since, self._heard.get(pending[0], 0.0))
 
-    def withdraw(
-        self, nearby: Nearby, warp: Warp, flight: Flight
-    ) -> tuple[str, list[Flight], list[tuple[Warp, Flight]]] | None:
-        """Take a message back; return where its time went, who runs together with it, and what another one shall have.
+    def withdraw(self, nearby: Nearby, warp: Warp, flight: Flight) -> tuple[str, list[Flight], Behind] | None:
+        """Take a message back; return where its time went, the batch that it runs in, and what another one shall have.
 
-        None: its result is published; a stateful node's state has it then, so that it counts.
+        None: it has its answer, which counts.
 
         Its activation may stay with the message, and with those that it runs together with it: on threads, or where
         the interrupt is not heard. What it holds behind them is taken back too, and given to another activation.
         """
-        mailbox = nearby[warp]
+        mailbox, entry = nearby[warp], flight.entry  # it has another one when it was given back and sent again
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         if time.monotonic() < self._silent_until:
             if warp.retained is not None:
                 warp.retained.doubtful = True
             return f"{spent:.1f} s waiting; Redis does not answer", [], []
-        behind: list[tuple[Warp, Flight]] = []
-        company: list[Flight] = []
+        batch: list[Flight] = []
+        behind: Behind = []
         try:
-            pending = self._pending(mailbox, flight.entry)
+            pending = self._pending(mailbox, entry)
             text = self._where(warp, flight, pending, spent)
-            flight.unserved = pending is None and bool(flight.entry)
             if warp.retained is not None:
-                if not Fence(mailbox).withdraw(self._client, flight.entry, flight.sequence):
+                if not Fence(mailbox).withdraw(self._client, entry, flight.sequence):
                     return None
-                warp.retained.doubtful |= not flight.entry  # nobody knows whether it is there
-            elif pending is not None:
-                company = self._company(mailbox, warp, flight, pending[0])
-                behind = self._take_behind(nearby, [flight, *company], pending[0])
-            if flight.entry and warp.retained is None:
-                mailbox.withdraw(self._client, [each.entry for each in (flight, *company)])
+                warp.retained.doubtful |= not entry  # nobody knows whether it is there
+            else:
+                together = self._batch(pending[0], mailbox, warp, flight, entry) if pending is not None else {}
+                if entry and not mailbox.withdraw(self._client, [entry]) and not flight.remaking:
+                    return None
+                self._take_batch(mailbox, together, batch)
+                if pending is not None:
+                    self._take_behind(pending[0], nearby, behind)
+            flight.unserved = pending is None and bool(entry)
             if pending is not None:
                 self._may_be_stuck(warp.queue, pending[0])
         except Broken as error:
             self._fell_silent()
             if warp.retained is not None:
                 warp.retained.doubtful = True  # it may be answered, or not
-            return f"{spent:.1f} s waiting; Redis does not answer: {error}", company, behind
-        return text, company, behind
+            return f"{spent:.1f} s waiting; Redis does not answer: {error}", batch, behind
+        return text, batch, behind
 
     def _may_be_stuck(self, queue: str, consumer: str) -> None:
         """An activation is late with a message, and is interrupted for that if its pool can: it may not hear it."""
@@ -179,29 +181,34 @@ class Whereabouts:
                 return False
         return bool(self._client.get(f"{mailbox.bell}{Holder.read(consumer).slot}") == consumer.encode())
 
-    def _company(self, mailbox: Mailbox, warp: Warp, flight: Flight, consumer: str) -> list[Flight]:
-        """The flights that an activation runs in one batch with this one: those behind it, as it divides them."""
+    def _batch(self, consumer: str, mailbox: Mailbox, warp: Warp, flight: Flight, entry: bytes) -> dict[bytes, Flight]:
+        """What an activation runs in one batch with this one, the first: as it divides what it has."""
         size = warp.limits.batches.size
-        if size == 1 or flight.alone or flight.entry in hints.anew(self._client, consumer, warp.name):
-            return []
-        found: Any = self._client.xpending_range(
-            mailbox.stream, keys.GROUP, min=flight.entry, max="+", count=size, consumername=consumer
-        )
-        flights = {other.entry: other for other in list(warp.flights.values())}
-        group = [other for each in found if (other := flights.get(each["message_id"])) is not None]
-        return [other for other in takewhile(lambda other: not other.alone, group) if other is not flight]
+        if size == 1 or flight.alone:
+            return {}
+        if entry in hints.anew(self._client, consumer, warp.name):
+            # It is run by itself; but not if that was said after it was found to be late.
+            began_now = hints.seconds_since_anew(self._client, consumer) < (warp.node.timeout or 0.0)
+            return {entry: flight} if began_now else {}
+        held = _held(self._client, mailbox, warp, consumer, first=entry, most=size)
+        together = dict(takewhile(lambda each: not each[1].alone, held.items()))
+        return together if len(together) > 1 else {}
 
-    def _take_behind(self, nearby: Nearby, late: list[Flight], consumer: str) -> list[tuple[Warp, Flight]]:
-        behind: list[tuple[Warp, Flight]] = []
+    def _take_batch(self, mailbox: Mailbox, together: Mapping[bytes, Flight], batch: list[Flight]) -> None:
+        """Take the others of a batch too, of which the first one is taken."""
+        batch += list(together.values())[:1]
+        taken = mailbox.withdraw(self._client, list(together)[1:])
+        batch += [flight for entry, flight in together.items() if entry in taken]
+
+    def _take_behind(self, consumer: str, nearby: Nearby, behind: Behind) -> None:
         for warp, mailbox in nearby.items():
-            found: Any = self._client.xpending_range(
-                mailbox.stream, keys.GROUP, min="-", max="+", count=1000, consumername=consumer
-            )
-            entries = {each["message_id"] for each in found}
-            flights = [other for other in list(warp.flights.values()) if other.entry in entries and other not in late]
-            mailbox.withdraw(self._client, [other.entry for other in flights])
-            behind += [(warp, other) for other in flights]
-        return behind
+            held = _held(self._client, mailbox, warp, consumer)
+            suspects = hints.anew(self._client, consumer, warp.name) if warp.limits.batches.size > 1 else ()
+            taken = mailbox.withdraw(self._client, list(held))
+            for entry, flight in held.items():
+                if entry in taken:
+                    flight.alone |= entry in suspects
+                    behind.append((warp, flight))
 
     def _fell_silent(self) -> None:
         """The thread that watches time must not wait for each message anew."""
@@ -227,6 +234,17 @@ class Whereabouts:
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
+
+
+def _held(
+    client: Client, mailbox: Mailbox, warp: Warp, consumer: str, *, first: bytes = b"-", most: int = 1000
+) -> dict[bytes, Flight]:
+    """The messages of a node that an activation has and has not answered, by their entries, the oldest first."""
+    found: Any = client.xpending_range(
+        mailbox.stream, keys.GROUP, min=first, max="+", count=most, consumername=consumer
+    )
+    flights = {flight.entry: flight for flight in list(warp.flights.values())}
+    return {entry: flights[entry] for each in found if (entry := each["message_id"]) in flights}
 
 
 def _remember(known: OrderedDict[str, T], consumer: str, value: T) -> None:

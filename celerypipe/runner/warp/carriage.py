@@ -51,7 +51,7 @@ class Carrier(Protocol[S]):
     def withdraw(self, warp: S, flight: Flight) -> tuple[str, Sequence[Flight]] | None:
         """Take it back, so that nobody starts it. None: its result is on its way, and counts.
 
-        Return where its time went, for the error's text, and who was taken back with it: they run as one batch.
+        Return where its time went, for the error's text, and the batch that was taken back with it, if it runs in one.
         """
 
     def settled(self, warp: S, flight: Flight) -> None:

@@ -415,14 +415,14 @@ class Warp(Station):
             taken = self.carrier.withdraw(self, flight)
             if taken is None:
                 continue
-            where, company = taken
+            where, batch = taken
             if note is not None:
                 self.returned(flight, note.done)
                 with self.changed:
                     self._handover.leave()
                 continue
-            if company:  # a batch is late, and nobody knows through which message
-                for each in (flight, *company):
+            if batch:  # it is late, and nobody knows through which message
+                for each in batch:
                     self.send_alone(each)
                 continue
             text = f"{self.name}: {self.node.timeout} s exceeded ({where})"

@@ -57,7 +57,7 @@ class Running:
         self.lease = lease
         self.record = record
         self.instance = instance
-        self.done = 0
+        self.done = self.failed = 0
         #: Seconds that its instances warmed up so far, which is no message's time.
         self.warmed = 0.0
         #: Nobody knows what the last message did to the instance; whoever runs a stateful node asks, and takes it back.

@@ -260,6 +260,7 @@ class Serving(Running):
 
     def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
         self.doubtful = True
+        self.failed += 1
         self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said, console=self._printed()))
 
     def _printed(self) -> bytes:

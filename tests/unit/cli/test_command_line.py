@@ -40,7 +40,7 @@ def test_the_help_loads_no_command() -> None:
 def test_the_help_lists_every_command() -> None:
     done = python("-m", "celerypipe", "--help")
     assert done.returncode == 0
-    for command in ("run", "check", "graph", "status", "cancel", "worker", "nodes", "schema"):
+    for command in ("run", "check", "graph", "status", "health", "cancel", "worker", "nodes", "schema"):
         assert f"  {command} " in done.stdout
 
 

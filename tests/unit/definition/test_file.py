@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celerypipe.check.complaints import check, notes
+from celerypipe.definition.draft import draft_of
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline, WarpConfiguration
 from celerypipe.errors import DefinitionError
 
@@ -84,8 +85,13 @@ def test_no_definition_makes_the_reader_stumble() -> None:
 @settings(deadline=None)
 @given(NODES | VALUES, LINKS | VALUES)
 def test_whatever_is_written_is_either_a_pipeline_or_complained_about(nodes: Any, links: Any) -> None:
+    definition = {"pipeline": {"name": "p", "nodes": nodes, "links": links}}
+    draft = draft_of(definition, Path.cwd())
+    assert draft.pipeline is None or all(complaint.text for complaint in check(draft.pipeline))
     with suppress(DefinitionError):
-        pipeline = Pipeline.from_dict({"pipeline": {"name": "p", "nodes": nodes, "links": links}})
+        pipeline = Pipeline.from_dict(definition)
+        assert draft.complaints == ()
+        assert draft.pipeline == pipeline
         assert Pipeline.from_dict(pipeline.to_dict()) == pipeline
         assert all(complaint.place and complaint.text for complaint in check(pipeline))
         notes(pipeline)

@@ -167,12 +167,11 @@ def test_all_complaints_come_at_once_each_with_its_place() -> None:
     assert "is missing" in found["pipeline.nodes[3].mark"]
     assert found["pipeline.nodes[4]"] == "must be an object {...}, not 5"
     assert found["pipeline.links[2].form"] == "is no known key; did you mean 'from'?"
-    assert "is missing" in found["pipeline.links[2].from"]
     assert found["pipeline.links[3]"].startswith("must be an object {...}")
     assert found["pipeline.deadline"] == "must be greater than 0, not -1"
     assert "not built yet" in found["pipeline.schedule"]
     assert found["plugin"] == "is no known key; did you mean 'plugins'?"
-    assert len(found) == 19
+    assert len(found) == 18
 
 
 def test_a_batch_has_a_size_and_a_wait_and_fits_the_window() -> None:

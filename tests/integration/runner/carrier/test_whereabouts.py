@@ -10,7 +10,7 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.wire import packed_entry
+from celerypipe.mailbox.wire import UNBEGUN, Answer, packed_entry
 from celerypipe.message.message import Message, new_id
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -111,7 +111,7 @@ def test_with_a_late_message_its_batch_is_taken_back_as_its_activation_divides_w
     run, me = new_id(), "host.1.one.0"
     course = Course(run, folder=None, say=print)
     there = Whereabouts(redis_url, Roster(course))
-    limits = {"batch": {"size": 3}}
+    limits = {"batch": {"size": 3}, "timeout": 1.0}
     node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True, warp_configuration=limits)
     warp = Warp(course, node, there, Downstream())  # type: ignore[arg-type]  # it is not asked to carry anything
     mailbox = Mailbox(run, "there")
@@ -129,20 +129,50 @@ def test_with_a_late_message_its_batch_is_taken_back_as_its_activation_divides_w
         return list(warp.flights.values())
 
     def taken(flights: list[Flight]) -> tuple[list[int], list[int]]:
-        """Those that go with the first one, and those behind them."""
-        _, company, behind = there.withdraw(nearby, warp, flights[0]) or ("", [], [])
+        """The batch of the first one, and what is behind that."""
+        _, batch, behind = there.withdraw(nearby, warp, flights[0]) or ("", [], [])
         assert not mailbox.given_ids(redis_client, 9)
-        return [flight.sequence for flight in company], [flight.sequence for _, flight in behind]
+        return [flight.sequence for flight in batch], [flight.sequence for _, flight in behind]
 
-    assert taken(given()) == ([1, 2], [3, 4])
-    assert taken(given(2)) == ([1], [2, 3, 4])
+    assert taken(given()) == ([0, 1, 2], [3, 4])
+    assert taken(given(2)) == ([0, 1], [2, 3, 4])
     assert taken(given(0)) == ([], [1, 2, 3, 4])
     flights = given()
     hints.say_anew(redis_client, me, "elsewhere", [flights[0].entry.decode()])  # it may have an entry of that id too
-    assert taken(flights) == ([1, 2], [3, 4])
+    assert taken(flights) == ([0, 1, 2], [3, 4])
     flights = given()
     hints.say_anew(redis_client, me, "there", [flight.entry.decode() for flight in flights[:3]])
+    redis_client.pexpire(redis_client.names.anew(me), keys.DATA_TTL - 1500)  # 1.5 s ago
     assert taken(flights) == ([], [1, 2, 3, 4])
+    assert [flight.alone for flight in flights] == [False, True, True, False, False]
+    flights = given()
+    hints.say_anew(redis_client, me, "there", [flight.entry.decode() for flight in flights[:3]])
+    assert taken(flights) == ([0], [1, 2, 3, 4])  # it begins this moment, after it was found to be late
+    there.close()
+
+
+def test_what_has_its_answer_is_not_taken_back(redis_url: str, redis_client: Client) -> None:
+    """It was answered, or given back, since it was found to be late; the runner has not read that yet."""
+    run, me = new_id(), "host.1.one.0"
+    there = Whereabouts(redis_url, Roster(Course(run, folder=None, say=print)))
+    node = NodeDefinition(name="there", type="proc", mark="tasks.gpu.Detect", warped=True)
+    warp = Warp(Course(run, folder=None, say=print), node, there, Downstream())  # type: ignore[arg-type]  # it carries nothing
+    mailbox = Mailbox(run, "there")
+    mailbox.make(redis_client)
+    redis_client.xadd(mailbox.reply, {"n": ""})
+    entries = [packed_entry(number, 0, "", b"") for number in range(3)]
+    ids, _ = call(redis_client, mailbox.sending(entries, token="t", wanted=0, ttl=1000))
+    for number, entry in enumerate(ids):
+        warp.flights[number] = Flight(number, Message(number), sent_at=1.0, entry=entry)
+    first, *_ = mailbox.receive(redis_client, me, 3, None)
+    mailbox.publish(redis_client, me, [Answer(first, UNBEGUN, 0.0, 0.0, "", b"")])
+    assert there.withdraw({warp: mailbox}, warp, warp.flights[0]) is None
+    assert mailbox.given_ids(redis_client, 9) == set(ids[1:])
+    assert mailbox.withdraw(redis_client, ids) == set(ids[1:])
+    warp.flights[
+        0
+    ].remaking = True  # its answer was read: its payload is lost, and somebody may hang who makes it again
+    assert there.withdraw({warp: mailbox}, warp, warp.flights[0]) is not None
     there.close()
 
 
