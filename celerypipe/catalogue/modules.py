@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
 from celerypipe.contract.contract import Node, node_class
 from celerypipe.errors import ConfigError, UnknownMark, did_you_mean
+
+#: What to do about a module that is not there.
+_CURE = "start in the folder that holds it, or install its package"
 
 
 def object_at(path: str) -> object:
@@ -20,10 +27,23 @@ def object_at(path: str) -> object:
         module = _module_or_none(name)
         if module is not None:
             return _attribute(module, rest, path)
+    raise _absence(path)
+
+
+def require_top(path: str) -> None:
+    """Raise :class:`UnknownMark` if a process that starts in this folder does not find where a dotted path begins.
+
+    Nothing is imported.
+    """
     top = path.partition(".")[0]
-    raise UnknownMark(
-        f"{path}: there is no module {top!r} here; start in the folder that holds it, or install its package"
-    )
+    with suppress(ValueError):  # a module that was made by hand
+        if importlib.util.find_spec(top) is None and PathFinder.find_spec(top, [os.getcwd()]) is None:
+            raise _absence(path)
+
+
+def _absence(path: str) -> UnknownMark:
+    top = path.partition(".")[0]
+    return UnknownMark(f"{path}: there is no module {top!r} here; {_CURE}")
 
 
 def splits(path: str) -> Iterator[tuple[str, list[str]]]:
@@ -65,7 +85,8 @@ def failure(what: str, error: BaseException) -> ConfigError:
         where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
     if where.startswith(f"{what}:"):
         where = f"line {where[len(what) + 1 :]}"
-    return ConfigError(f"{what} does not import: {where}{lines[-1].strip()}")
+    cure = f"; {_CURE}" if isinstance(error, ModuleNotFoundError) and not where else ""
+    return ConfigError(f"{what} does not import: {where}{lines[-1].strip()}{cure}")
 
 
 def nodes_in(module: ModuleType) -> dict[str, type[Node]]:

@@ -78,6 +78,11 @@ class Plugin:
         return file
 
 
+def absence(folder: Path) -> str:
+    """Say that a plugin folder is not there; nothing if it is. A pipeline may name one and need nothing of it."""
+    return "" if folder.is_dir() else f"there is no folder {folder.absolute()}; no plugin is found there"
+
+
 def plugins_in(folders: Iterable[Path]) -> Iterator[Plugin]:
     """Yield every node in the folders, in order; a folder that is not there has none."""
     for folder in folders:

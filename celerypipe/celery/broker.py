@@ -24,10 +24,12 @@ from kombu.transport import redis
 from redis import ConnectionError, Redis, TimeoutError
 
 from celerypipe.celery.refused import keep_apart
+from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address, credentials, place
 from celerypipe.redis.keys import Names
 from celerypipe.redis.secret import hidden
 from celerypipe.redis.sentinel import asking
+from celerypipe.redis.url import read_address
 
 logger = logging.getLogger("celerypipe.worker")
 
@@ -175,6 +177,16 @@ class Connection(StockConnection):
         """Return the class of the transport."""
         found = super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu's
         return OURS.get(found, found)
+
+    def as_uri(self, include_password: bool = False, *how: Any, **more: Any) -> str:
+        """Return its URL; kombu shows a password where there is none, and a user that may be one."""
+        url = str(super().as_uri(True, *how, **more))
+        if include_password:
+            return url
+        try:
+            return read_address(url).shown
+        except ConfigError:  # one of several Sentinels, without the name of their master
+            return hidden(url)
 
     def info(self) -> dict[str, Any]:
         """Return what ``inspect stats`` and Flower show, without what is secret in it.

@@ -13,6 +13,7 @@ from typing import Any
 
 from celerypipe.catalogue.catalogue import Catalogue, built_in_marks
 from celerypipe.catalogue.outline import Outline, not_awaited
+from celerypipe.catalogue.plugin import absence
 from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
@@ -74,9 +75,9 @@ def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
     senders = {link.source for link in pipeline.links}
     own = set(pipeline.plugin_folders)
     found = [
-        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: there is no folder {folder}; no plugin is found there"
+        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: {text}"
         for folder in known.plugins
-        if not folder.is_dir()
+        if (text := absence(folder))
     ]
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"

@@ -14,6 +14,7 @@ from typing import Any
 
 from celerypipe import codec
 from celerypipe.catalogue.arguments import complaints_from_schema
+from celerypipe.catalogue.catalogue import built_in_marks
 from celerypipe.catalogue.outline import not_awaited
 from celerypipe.check.demands import WRITES, cannot_keep, demands, lacks_slots
 from celerypipe.check.finding import Finding
@@ -90,16 +91,27 @@ def code_findings(node: NodeDefinition, workers: Workers, here: str) -> list[Fin
 def _of_marks(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     place, queue = f"node {node.name!r}", node.queue
     strangers = [worker for worker in workers if node.mark not in worker["marks"]]
-    cure = f"name its module in worker_configs/{queue}.toml and restart the worker: celery -A celerypipe worker -Q "
     if strangers and len(strangers) == len(workers):
-        known = sorted({known for worker in workers for known in worker["marks"]})
+        known = {known for worker in workers for known in worker["marks"]}
+        own = sorted(known.difference(built_in_marks()))
         text = f"no worker of queue {queue!r} knows the mark {node.mark!r}{did_you_mean(node.mark, known)}"
-        text += f" (its workers know: {', '.join(known)})"
-        yield Finding("error", "mark", place, text, cure + queue)
+        text += f" (its workers know {', '.join(own)})" if own else " (its workers know built-in nodes alone)"
+        yield Finding("error", "mark", place, text, _cure_of_mark(node, known))
         return
     for worker in strangers:
-        text = f"{named(worker)} does not know the mark {node.mark!r}; bells that it takes are rung in vain"
-        yield Finding("warning", "mark", place, text, cure + queue)
+        text = f"{named(worker)} does not know the mark {node.mark!r}; tasks that it takes wait for another one"
+        yield Finding("warning", "mark", place, text, _cure_of_mark(node, worker["marks"]))
+
+
+def _cure_of_mark(node: NodeDefinition, known: Iterable[str]) -> str:
+    """``known``: the marks that its workers know."""
+    command = f"celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
+    module, _, name = node.mark.rpartition(".")
+    if not module:
+        return f"give the worker the plugin folder that has it: CELERYPIPE_PLUGINS=FOLDER {command}"
+    if module in {each.rpartition(".")[0] for each in known}:
+        return f"correct the mark, or, if {name} is new in {module}, restart the worker: {command}"
+    return f"restart the worker where {module} can be imported, and name that: {command} -I {module}"
 
 
 def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:

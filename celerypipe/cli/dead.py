@@ -109,7 +109,8 @@ def replay(
     """Run dead letters again, those named or all: each goes to the node where it died, and on from there.
 
     Sources do not run, and file sinks add to their files. A letter is removed once all that came of it is through; it
-    stays when it dies again, when something of it is skipped, and when the run fails.
+    stays when it dies again, when it finds nobody in the join where it died, when something of it is skipped, and when
+    the run fails.
 
     Exit status: 0 all are through (with --run: that run was told of them), 1 some stay, 2 something is wrong before.
     """

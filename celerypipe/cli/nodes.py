@@ -13,6 +13,7 @@ from rich.text import Text
 
 from celerypipe.catalogue.arguments import Argument
 from celerypipe.catalogue.catalogue import Catalogue, Listing
+from celerypipe.catalogue.plugin import absence
 from celerypipe.check.complaints import is_known_here
 from celerypipe.cli.options import ALLOW
 from celerypipe.definition.pipeline import Pipeline
@@ -45,6 +46,8 @@ def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, 
         click.echo(json.dumps(schemas, indent=2, ensure_ascii=False))
     else:
         Console().print(_details(listings) if mark else _table(listings))
+    for text in filter(None, map(absence, catalogue.plugins)):
+        click.echo(f"note: {text}", err=True)
     for error in refused:
         click.echo(f"left out: {error}", err=True)
 

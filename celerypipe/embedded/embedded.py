@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from celerypipe import forks
+from celerypipe.catalogue.modules import require_top
 from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.server import find_redis_server
@@ -72,10 +73,12 @@ class Embedded:
         for node in pipeline.warped if pipeline is not None else ():
             slots.setdefault(node.queue, None)
             # The module of a dotted mark; a short mark is found without one.
-            imports.setdefault(node.queue, set()).add(node.mark.rpartition(".")[0])
+            if module := node.mark.rpartition(".")[0]:
+                require_top(node.mark)  # else its worker would end, seconds later
+                imports.setdefault(node.queue, set()).add(module)
         self._plan = Plan(
             queues=slots,
-            imports={name: sorted(filter(None, modules)) for name, modules in imports.items()},
+            imports={name: sorted(modules) for name, modules in imports.items()},
             environment=_environment(pipeline),
             log=str(path_of(log).absolute()) if log is not None else None,
         )

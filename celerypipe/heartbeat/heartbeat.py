@@ -31,11 +31,15 @@ PATIENCE = 2.0
 
 
 class Words(NamedTuple):
-    """What a heartbeat says in Redis; see :mod:`celerypipe.heartbeat.monitor`. None stands for the living processes."""
+    """What a heartbeat says in Redis; see :mod:`celerypipe.heartbeat.monitor`. None stands for the living processes.
+
+    ``last`` once its process is gone, ``left`` before that if it said that it ends.
+    """
 
     beat: Sequence[Command]
     full: Sequence[Command]
     last: Sequence[Command]
+    left: Sequence[Command] = ()
 
 
 class Heartbeat:
@@ -148,6 +152,8 @@ class Heartbeat:
 
 def _stops(child: int) -> bool:
     """Wait until a child ends, which is left for others to see, or is stopped; return whether it was stopped."""
+    if not hasattr(os, "waitid"):  # on macOS before Python 3.13
+        return False
     try:
         said = os.waitid(os.P_PID, child, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
     except ChildProcessError:  # it ended, and somebody saw that

@@ -70,16 +70,18 @@ class Monitor:
     def run(self) -> None:
         """Beat until the boss is gone, or says that this is to end."""
         os.set_blocking(self._told, False)
+        last = self._plan["last"]
         while not self.boss.gone:
             match self._wait(max(0.0, self._next - time.monotonic())):
                 case b"end":
                     return
                 case b"leave":
+                    last = [*self._plan["left"], *last]
                     break
             if time.monotonic() >= self._next:
                 self._beat()
                 self._look()
-        self._farewell()
+        self._farewell(last)
 
     def _wait(self, seconds: float) -> bytes:
         """Wait until something happens; return how this is to end, if it is."""
@@ -192,8 +194,8 @@ class Monitor:
             self._said.add(kind)
             sys.stderr.write(f"celerypipe: {text}\n")
 
-    def _farewell(self) -> None:
-        """The boss is gone: so are the processes that it started; then say so."""
+    def _farewell(self, last: list[list[bytes | None]]) -> None:
+        """The boss is gone: so are the processes that it started; then say so, in these words."""
         for one in self.others.values():
             one.end()
         if self._descendants is not None:
@@ -208,10 +210,9 @@ class Monitor:
                     self._ended(one)
         for one in self.others.values():
             one.close()
-        _ = self._said_last() or self._said_last()  # on a new line, if the old one broke
+        _ = self._say_last(last) or self._say_last(last)  # on a new line, if the old one broke
 
-    def _said_last(self) -> bool:
-        last = self._plan["last"]
+    def _say_last(self, last: list[list[bytes | None]]) -> bool:
         try:
             self._wire.send(packed(last), len(last))
             while not self._wire.receive():

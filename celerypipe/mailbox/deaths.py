@@ -19,7 +19,7 @@ import msgspec
 
 from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, Command
 from celerypipe.redis.script import Script
 
 #: Where Linux counts how often it ended a process for its memory, or for that of its control group.
@@ -65,9 +65,17 @@ class Death:
         return f"killed by {name}{memory}"
 
 
+def saying_death(names: keys.Names, place: str, death: Death) -> Command:
+    """Return the command that leaves word of the end of a process; ``place`` is what it is called.
+
+    The first word stands: who told it to end knows more than who sees it end.
+    """
+    return "SET", names.death(place), json.dumps(asdict(death)), "NX", "PX", keys.DEATH_TTL
+
+
 def say_death(client: Client, place: str, death: Death) -> None:
-    """Leave word of the end of a process; ``place`` is what it is called."""
-    client.set(client.names.death(place), json.dumps(asdict(death)), px=keys.DEATH_TTL)
+    """Leave word of the end of a process, see :func:`saying_death`."""
+    client.call(*saying_death(client.names, place, death))
 
 
 def death_of(client: Client, holder: str) -> Death | None:

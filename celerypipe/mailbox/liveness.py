@@ -11,9 +11,11 @@ once (:mod:`celerypipe.mailbox.deaths`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from celerypipe.heartbeat.heartbeat import Words
+from celerypipe.mailbox.deaths import Death, saying_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
@@ -24,12 +26,16 @@ OVER = "over"
 
 
 def words(names: keys.Names, process: Process, last: Sequence[Command] = ()) -> Words:
-    """Return what is said of a worker, whose own process this is; ``last``: when it is gone, besides that it is."""
+    """Return what is said of a worker, whose own process this is; ``last``: when it is gone, besides that it is.
+
+    One that ends in good order may leave messages that it could not hand back: that is the fault of none of them.
+    """
     name = names.heartbeat(process.host, process.life)
     return Words(
         beat=[("SET", name, None, "PX", keys.HEARTBEAT_TTL)],
         full=[("PEXPIRE", name, keys.HEARTBEAT_TTL)],  # what may lie in a full Redis may live on there
         last=[("SET", name, OVER, "PX", keys.DEATH_TTL), *last],
+        left=[saying_death(names, str(process), Death(os.EX_OK, told=True))],
     )
 
 

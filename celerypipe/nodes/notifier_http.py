@@ -75,7 +75,9 @@ class NotifierHttp(Sink):
 
     def _is_of_others(self, record: logging.LogRecord) -> bool:
         """Drop the line that httpx logs for each message, which has the endpoint with all that is secret in it."""
-        return not (isinstance(record.args, tuple) and httpx.URL(self.endpoint) in record.args)
+        said = record.args if isinstance(record.args, tuple) else ()
+        urls = [each for each in said if isinstance(each, httpx.URL)]  # a text is compared as one, which may raise
+        return httpx.URL(self.endpoint) not in urls
 
     def set_on_config(self, prop: str, value: Any) -> None:
         """Post to another ``endpoint`` from the next message on."""

@@ -211,15 +211,19 @@ def is_gone(address: Address) -> bool:
     return bool(address.path) and not Path(address.path).parent.is_dir()
 
 
-def knock(address: Address) -> None:
-    """Raise :class:`ConfigError` if Redis refuses us: a wrong password stays wrong. One that is not there may come."""
+def knock(address: Address, option: str) -> str:
+    """Say that Redis is not there, which may change, and the cure; nothing if it is. ``option`` gives its address.
+
+    :class:`ConfigError` if Redis refuses us: a wrong password stays wrong.
+    """
     try:
         with connect(address, name="celerypipe-boot", timeout=2.0) as client:
             client.ping()
     except (*Broken, redis.exceptions.InvalidResponse) as error:
         if text := _refusal(address, error):
             raise ConfigError(text) from None
-        logger.debug("Redis is not there yet: %s", error)
+        return _absence(address, error, option)
+    return ""
 
 
 @contextmanager
@@ -231,11 +235,11 @@ def explained(address: Address) -> Iterator[None]:
         raise RedisUnavailable(_refusal(address, error) or _absence(address, error)) from None
 
 
-def _absence(address: Address, error: BaseException) -> str:
+def _absence(address: Address, error: BaseException, option: str = "--redis") -> str:
     if isinstance(error, redis.TimeoutError) and "reading" in str(error):
         cure = "it is busy or stands still: look at its log, or wait"
         return f"Redis is there and does not answer: {address} ({error}); {cure}"
-    cure = "start it, or give its address with --redis or CELERYPIPE_REDIS_URL"
+    cure = f"start it, or give its address with {option} or CELERYPIPE_REDIS_URL"
     return f"Redis is not there: {address} ({error}); {cure}"
 
 

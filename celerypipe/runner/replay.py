@@ -10,6 +10,7 @@ from operator import attrgetter
 from celerypipe.definition.graph import Graph, reached
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
+from celerypipe.message.message import Message
 from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import DeadLetters
@@ -40,6 +41,8 @@ class Replay:
         self._trouble = trouble
         self._waiting: deque[DeadLetter | str] = deque()
         self._held: list[Station] = []
+        #: What was put into a join, in which it died before.
+        self._joining: list[tuple[DeadLetter, Message]] = []
         self._lock = threading.Lock()
         self._at_work = False
         self._descent = course.replayed = Descent(attrgetter("id"), self._through, inherited=False)
@@ -68,6 +71,12 @@ class Replay:
     def close(self) -> None:
         """The run is over, and all that was to be written is written."""
         if self.course.error is None and not self.course.unwritten:
+            for letter, message in self._joining:
+                if self._descent.stands(message):
+                    self._descent.stays(message)
+                    self.course.say(
+                        f"dead letter {letter.name}: nothing came that {letter.start} joins it with; it stays"
+                    )
             self._descent.end()
 
     # -- the thread -------------------------------------------------------------------------------------------------
@@ -127,6 +136,8 @@ class Replay:
             self._held.append(station)
         self._descent.begin(known.name, message.id)
         self.course.sent(message, None)
+        if link:
+            self._joining.append((known, message))
         station.offer(link or REPLAY, message)
         self._descent.begun(message.id)
 

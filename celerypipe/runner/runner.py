@@ -112,8 +112,8 @@ class Runner(Submitting):
         """Run dead letters again: each goes to the node where it died, and on from there. Sources do not run.
 
         ``letters``: their names, or the beginnings of them; None: all. A letter is removed once all that came of it is
-        through. It stays when it dies again, is skipped, or the run fails. A file sink adds to its file. Otherwise as
-        :meth:`run`.
+        through. It stays when it dies again, is skipped, finds nobody in the join where it died, or the run fails. A
+        file sink adds to its file. Otherwise as :meth:`run`.
         """
         return self._run(self._make(pipeline, replay=True if letters is None else letters), on_progress)
 

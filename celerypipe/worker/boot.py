@@ -31,6 +31,7 @@ from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
 from celerypipe.redis.secret import seen_in_ps
+from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
@@ -84,6 +85,8 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     refuse_packed_tasks()
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
+    warnings += worker_config.absent_plugins(configured.configs, Settings.from_environment())
+    warnings += [f"{configured.absence}; this worker waits for it"] if configured.absence else []
     for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
         sys.stderr.write(f"warning: {text}\n")
     if not given("hostname", options):
@@ -164,6 +167,8 @@ class Settled:
         if worker.keyring is not None:
             logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))
         logger.info("serving %d marks: %s", len(served.listings), ", ".join(sorted(served.listings)))
+        for text in worker_config.unserved(self.configured.configs, Settings.from_environment(), own=served.has_own):
+            logger.warning("%s", text)
 
     def take_over(self, sender: Any, **_: Any) -> None:
         """Fourth: Celery has installed its signal handlers; ours stand in their place."""

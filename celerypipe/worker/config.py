@@ -19,6 +19,7 @@ from typing import Any
 from celery.app.defaults import NAMESPACES, flatten
 from celery.concurrency import get_available_pool_names
 
+from celerypipe.catalogue.plugin import absence
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
@@ -159,18 +160,42 @@ def _line_of(key: str, text: str) -> int:
     return text.count("\n", 0, match.start() + match.group().index(key)) + 1 if match else 1
 
 
-def require_folders(settings: Settings) -> None:
-    """A folder that somebody named is there: without its files a worker would run by the defaults, and nobody know."""
-    named = [("CELERYPIPE_PLUGINS", folder) for folder in settings.plugins]
-    if settings.worker_configs != Settings().worker_configs:
-        named.append(("CELERYPIPE_WORKER_CONFIGS", settings.worker_configs))
-    for variable, folder in named:
-        if not folder.is_dir():
-            raise ConfigError(f"{variable}: there is no folder {str(folder)!r}")
+def absent_plugins(configs: Iterable[WorkerConfig], settings: Settings) -> list[str]:
+    """Say which plugin folders are not there, and who names them; a runner says it of its own in the same words."""
+    named = [(f"{config.path}: plugins", folder) for config in configs for folder in config.plugins]
+    named += [("CELERYPIPE_PLUGINS", folder) for folder in settings.plugins]
+    return [f"{where}: {text}" for where, folder in named if (text := absence(folder))]
+
+
+def unserved(configs: Sequence[WorkerConfig], settings: Settings, *, own: bool) -> list[str]:
+    """Say of which queues nothing is served but what is built in: a slip of the pen, or another folder.
+
+    ``own``: the worker serves something of its own, and then another queue may be meant for the same nodes.
+    """
+    folder, known = settings.worker_configs, {path.stem for path in Path("tasks").glob("[!_]*.py")}
+    known.update(known_queues(folder))
+    texts = []
+    for config in configs:
+        file, queue = f"{folder}/{config.queue}.toml", config.queue
+        near = did_you_mean(queue, known - {queue})
+        if own and (config.path is not None or config.imports or not near):
+            continue
+        why = f"there is no {file} and no tasks/{queue}.py in {Path.cwd()}"
+        if config.path is not None:
+            why = f"{file} names no module or plugin folder that has nodes for a worker"
+        cure = f"start it in the folder of your project, or name a module: -I MODULE, or imports = [...] in {file}"
+        start = f"{near} Or " if near else "; "
+        texts.append(f"nothing is served of queue {queue!r} itself, only what is built in: {why}{start}{cure}")
+    return texts
 
 
 def load_all(queues: Sequence[str], folder: Path) -> list[WorkerConfig]:
-    """Read the files of a worker's queues; :class:`ConfigError` without a queue."""
+    """Read the files of a worker's queues; :class:`ConfigError` without a queue.
+
+    A folder that somebody named is there: without its files a worker would run by the defaults, and nobody know.
+    """
+    if folder != Settings().worker_configs and not folder.is_dir():
+        raise ConfigError(f"CELERYPIPE_WORKER_CONFIGS: there is no folder {str(folder)!r}")
     if not queues:
         known = ", ".join(known_queues(folder)) or f"none, {folder}/ has no <queue>.toml"
         raise ConfigError(f"a worker of celerypipe needs to know its queues: add -Q QUEUE (known here: {known})")

@@ -38,6 +38,8 @@ class Configured:
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
+    #: That Redis is not there yet, and what to do about it; empty: it is.
+    absence: str
 
     @classmethod
     def read(cls, conf: Any, options: Mapping[str, Any]) -> Configured:
@@ -48,7 +50,6 @@ class Configured:
         settings = Settings.from_environment()
         queues = tuple(listed(options.get("queues")))
         exit_when_stuck = exit_option(options.get("exit_when_stuck"))
-        worker_config.require_folders(settings)
         configs = worker_config.load_all(queues, settings.worker_configs)
         redis = named_redis(os.environ)
         app.serve(redis.or_default)
@@ -64,7 +65,7 @@ class Configured:
         heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
-        knock(redis.or_default)
+        absence = knock(redis.or_default, "--broker")
         autoscale = autoscale_option(options.get("autoscale"))
         keep = bool(options.get("keep_interrupted")) or configs[0].keep_interrupted
         return cls(
@@ -79,4 +80,5 @@ class Configured:
             settings.keyring,
             process,
             heartbeat,
+            absence,
         )

@@ -14,7 +14,7 @@ import celery
 import redis
 
 from celerypipe import codec
-from celerypipe.catalogue.catalogue import Catalogue, Listing
+from celerypipe.catalogue.catalogue import BUILT_IN, Catalogue, Listing
 from celerypipe.catalogue.modules import imported
 from celerypipe.contract.reach import Reach
 from celerypipe.mailbox import protocol
@@ -50,6 +50,11 @@ class Served:
         # A later one wins: a module that was asked for goes before what happens to be installed.
         reach = Reach.of(self.allowed, CURE)
         self.listings = {listing.mark: replace(listing, reach=reach) for listing in found if listing.type != "source"}
+
+    @property
+    def has_own(self) -> bool:
+        """Does it serve more than what is built in?"""
+        return any(listing.origin != BUILT_IN for listing in self.listings.values())
 
     def register(self, app: Any, worker: Worker) -> None:
         """Make each node a task of the application, named after its mark.

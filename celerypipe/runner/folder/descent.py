@@ -108,6 +108,12 @@ class Descent(Generic[Root]):
         if self._inherited:
             self.left(message)
 
+    def stands(self, message: Message) -> bool:
+        """Is a message where it was handed to, and was nothing made of it?"""
+        name = self._name(message)
+        tree = self._trees.get(name)
+        return tree is not None and tree.names == [name]
+
     def stays(self, message: Message) -> None:
         """A message is lost: no root that it came of is ever through."""
         with self._lock:

@@ -17,6 +17,7 @@ and whose meta is all of theirs.
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -64,7 +65,7 @@ class Join:
         return (message,)
 
     def left(self) -> int:
-        """How many messages wait for a partner."""
+        """How many messages wait for a partner; asked by any thread."""
         return sum(map(len, self._waiting.values()))
 
     def _one_of_each(self) -> Message:
@@ -156,7 +157,7 @@ class Keyed(Join):
         return f"{text}; it has {has}: add it with message.with_meta({entry})"
 
     def left(self) -> int:
-        return sum(len(messages) for waiting in self._by_key.values() for messages in waiting.values())
+        return sum(len(messages) for waiting in list(self._by_key.values()) for messages in list(waiting.values()))
 
 
 class Within(Join):
@@ -221,14 +222,11 @@ class Local(Join):
         taken: dict[str, list[int]] = {}
         for origin, indices in found.items():
             there = range(len(self._sources.get(origin, ())))
-            for index in indices:
-                if index not in there:
-                    raise LookupError(f"next_batch() wants {index!r} of {origin!r}, where {len(there)} wait; {WANTED}")
-            taken[origin] = sorted({there[index] for index in indices})
+            taken[origin] = sorted({_place(there, index, origin) for index in indices})
         return taken
 
     def left(self) -> int:
-        return sum(map(len, self._sources.values()))
+        return sum(map(len, list(self._sources.values())))
 
 
 def join_of(
@@ -279,3 +277,12 @@ def moment(message: Message) -> float:
         if isinstance(value, (int, float)) and value >= 0:
             return float(value)
     return message.created_at
+
+
+def _place(there: range, index: Any, origin: str) -> int:
+    """Where a message waits that ``next_batch`` wants; from the end, if that is below zero, as in any list."""
+    try:
+        return there[operator.index(index)]
+    except (IndexError, TypeError):
+        text = f"next_batch() wants {index!r} of {origin!r}, where {len(there)} wait; {WANTED}"
+        raise LookupError(text) from None

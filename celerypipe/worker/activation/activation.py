@@ -34,9 +34,9 @@ READ_MOST = 256
 READ_UNKNOWN = 8
 #: While a batch fills and its wait ends soon, seconds between two reads: Redis itself ends a wait up to 100 ms late.
 BATCH_LOOK = 0.002
-#: Reasons to stop after which its process may end: what it did not begin goes back, since a claim would take it for
-#: what the dead left.
-ENDS = ("interrupted", "shutdown", "recycle")
+#: Reasons to stop after which its process may end, or what it holds is with others: what it did not begin goes back,
+#: since a claim would take it for what the dead left.
+ENDS = ("interrupted", "overran", "shutdown", "recycle")
 
 
 class Activation:
@@ -127,7 +127,8 @@ class Activation:
             entries += serving.mailbox.receive(self.client, serving.lease.owner, more, None)
 
     def _must_stop(self, age: float) -> str:
-        return self.home.lease.must_stop(age, self.home.record.term)
+        lease = self.home.lease
+        return lease.must_stop(age, self.home.record.term) or ("overran" if lease.alarm.overran else "")
 
     @property
     def _age(self) -> float:
@@ -232,6 +233,7 @@ class Activation:
         for serving, batch in batches:
             serving.outbox.begin()
             began, before, beyond = time.monotonic(), serving.done, serving.beyond
+            warmed = serving.warmed
             groups = deque(groups_of(batch, serving.gathering.size))
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
@@ -250,7 +252,7 @@ class Activation:
             if groups and self._must_stop(self._age) in ENDS:
                 serving.give_back([entry for group in groups for entry in group])
             if serving.done > before:
-                seconds = time.monotonic() - began - (serving.beyond - beyond)
+                seconds = time.monotonic() - began - (serving.beyond - beyond) - (serving.warmed - warmed)
                 serving.spent(seconds, serving.done - before)
 
     # -- results ----------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ class Alarm:
     interrupt, since C code holds the GIL.
     """
 
+    overran = False
+
     def __init__(self, switch: DeadMan) -> None:
         self.switch = switch
         #: It interrupted something: whatever that held may be half done, so its activation comes to an end.
@@ -118,6 +120,8 @@ class Unarmed:
 
     def __init__(self, switch: DeadMan) -> None:
         self.switch = switch
+        #: Something took longer than it may: what waits behind that has been given to others.
+        self.overran = False
 
     def __enter__(self) -> Unarmed:
         return self
@@ -133,11 +137,14 @@ class Unarmed:
         name: str = "",
     ) -> Returned:
         """Call the function, however long it takes."""
-        self.switch.begin(time.monotonic() + timeout if timeout is not None else math.inf)
+        until = time.monotonic() + timeout if timeout is not None else math.inf
+        self.switch.begin(until)
         try:
             return function(message)
         finally:
             self.switch.end()
+            if timeout is not None:
+                self.overran |= time.monotonic() > until
 
     def interrupt(self, reason: str, name: str = "") -> None:
         """Nothing to be done from here; the result will be dropped."""

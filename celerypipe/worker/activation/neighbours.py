@@ -46,8 +46,8 @@ class Neighbours:
     ) -> None:
         self.home = home
         self.servings = [home]
-        #: Messages handled for nodes that are served no more.
-        self.done = 0
+        #: Messages handled for nodes that are served no more, and how many of them failed.
+        self.done = self.failed = 0
         self._client = client
         self._shelf = shelf
         self._keeper = keeper
@@ -195,6 +195,7 @@ class Neighbours:
         self.servings.remove(serving)
         self._connect()
         self.done += serving.done
+        self.failed += serving.failed
         self._keeper.remove(serving.lease)
         if self._equal(serving.record) is not None:
             return

@@ -154,11 +154,11 @@ class Relay:
             node.let_go()
             if interrupt.reason != "timeout":
                 raise Unwanted(interrupt.reason) from interrupt
-            return Step(FAILURE, time.perf_counter() - start, data=node.late(), console=node.printed)
+            return self._failed(node, node.late(), start)
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
-            return Step(FAILURE, time.perf_counter() - start, data=node.failure(error), console=node.printed)
+            return self._failed(node, node.failure(error), start)
         finally:
             node.done += 1
             node.spent(time.perf_counter() - start, 1)  # also what fails slowly makes a node slow
@@ -166,3 +166,7 @@ class Relay:
         self.size += size
         onward = self._go_on(node, message, result, ran, halts)
         return Step(RESULT, ran, result.blob, result.data, onward, node.printed)
+
+    def _failed(self, node: Running, said: bytes, start: float) -> Step:
+        node.failed += 1
+        return Step(FAILURE, time.perf_counter() - start, data=said, console=node.printed)

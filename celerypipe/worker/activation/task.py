@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -28,13 +29,16 @@ from celerypipe.worker.activation.stateful import StatefulActivation
 
 logger = logging.getLogger(__name__)
 
-#: What Celery's log calls the reasons for an end that would sound as if messages were lost, or something was wrong.
+#: What Celery's log and Flower call the reasons for an end.
 SAID = {
-    "lost": "another process goes on, or its messages are gone from Redis",
-    "over": "the run is over",
+    "idle": "nothing left to do",
+    "others wait": "other tasks wait",
+    "term": "another task goes on",
     "recycle": "another process goes on",
+    "lost": "another process goes on",
     "interrupted": "a message was interrupted",
-    "term": "it was long enough, another task goes on",
+    "shutdown": "the worker ends",
+    "trouble": "its state cannot be used",
 }
 
 
@@ -175,8 +179,9 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         finally:
             neighbours.close()
         refused = self._refused() - refused
-        more = f", {refused} refused" if refused else ""
-        return f"{neighbours.done} messages in {time.monotonic() - start:.2f} s ({SAID.get(reason, reason)}){more}"
+        counts = [f"{neighbours.done} message{'s' * (neighbours.done != 1)}", f"{neighbours.failed} failed"]
+        counts += [f"{refused} refused"] if refused else []
+        return f"{', '.join(counts)}, {time.monotonic() - start:.2f} s; {_why(client, lease.mailbox, reason)}"
 
     def _refused(self) -> int:
         """How many messages this process has refused."""
@@ -193,3 +198,16 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
         except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
             logger.warning("run %s node %s: cannot send the next task: %s", mailbox.run, mailbox.node, error)
+
+
+def _why(client: Client, mailbox: Mailbox, reason: str) -> str:
+    """Say why it ended. A run that ends takes its messages away, and is then either seen or missed."""
+    if reason not in ("over", "lost"):
+        return SAID.get(reason, reason)
+    with contextlib.suppress(*Broken):
+        state = client.call("GET", mailbox.names.run(mailbox.run))
+        if state is None:
+            return "the run is over"
+        if state != b"running":
+            return f"run {state.decode(errors='replace')}"
+    return SAID["lost"]

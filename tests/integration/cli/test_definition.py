@@ -144,6 +144,11 @@ def test_a_plugin_folder_of_the_environment_that_is_not_there_is_said(
     result = call("check", file)
     assert result.exit_code == 0
     assert f"CELERYPIPE_PLUGINS: there is no folder {tmp_path / 'gone'}" in result.stdout
+    result = call("nodes", "--plugins", tmp_path / "nowhere")
+    assert result.exit_code == 0
+    assert [line.partition(";")[0] for line in result.stderr.splitlines()] == [
+        f"note: there is no folder {tmp_path / name}" for name in ("nowhere", "gone")
+    ]
 
 
 @pytest.mark.parametrize("seconds", ["nan", "0", "-1", "inf", "soon"])

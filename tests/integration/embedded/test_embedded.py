@@ -78,6 +78,7 @@ def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays(
             {"name": "out", "type": "sink", "mark": "console"},
         ],
         links=[("numbers", "half"), ("half", "out")],
+        plugins=["./plugins"],  # as in every definition of juturna's manual; there need not be such a folder
     )
     events: list[str] = []
     with Embedded(pipeline, on_event=events.append) as url:
@@ -117,6 +118,13 @@ def test_a_module_without_a_queue_of_its_name_is_served_all_the_same(here: Any) 
     )
     with Embedded(pipeline) as url:
         assert "mine.nodes.half" in workers_at(url)["anywhere"]["marks"]
+
+
+def test_a_module_that_is_not_here_is_said_before_anything_starts(here: Any) -> None:
+    """Its worker would end over it, seconds later. One that begins in the current folder is found by workers."""
+    node = {"name": "half", "type": "proc", "mark": "gone.heavy.half", "warped": True}
+    with pytest.raises(ConfigError, match=r"gone\.heavy\.half: there is no module 'gone' here; start in the folder"):
+        Embedded(Pipeline(name="gone", nodes=[node]))
 
 
 def test_an_error_in_the_block_ends_everything_too(here: Any, started: Callable[[], list[int]]) -> None:

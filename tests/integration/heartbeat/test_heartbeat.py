@@ -17,6 +17,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.heartbeat import heartbeat as starting
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox import liveness
+from celerypipe.mailbox.deaths import Death, death_of, say_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
@@ -96,6 +97,17 @@ def test_it_names_what_lives_and_runs(beating: Beating) -> None:
     starter.communicate()
 
 
+def test_who_says_that_it_ends_was_killed_by_no_message(redis_url: str) -> None:
+    """One of them may be left with it, since a line broke before it was handed back."""
+    ending = Beating(redis_url, "22bb")
+    ending.wait_for(os.getpid())
+    ending.heartbeat.end(last=True)
+    with connect(redis_url) as client:
+        say_death(client, str(ending.process), Death(-signal.SIGKILL))  # who sees it end says so too, and knows less
+        assert death_of(client, f"host.{os.getpid()}.token-22bb-33cc.0") == Death(os.EX_OK, told=True)
+    ending.client.close()
+
+
 def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating) -> None:
     child = beating.child().pid
     beating.wait_for(os.getpid(), child)
@@ -113,6 +125,16 @@ def test_another_one_takes_its_place_and_knows_all_that_it_knew(beating: Beating
     assert not alive(second)
     beating.client.delete(keys.USUAL.heartbeat("host", beating.process.life))
     beating.wait_for(os.getpid(), child)
+
+
+def test_one_that_ends_is_replaced_where_a_stop_cannot_be_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.waitid")
+    heartbeat = Heartbeat(Address("127.0.0.1", 1), liveness.words(keys.USUAL, Process("host", os.getpid(), "12ab")))
+    heartbeat.start()
+    first = heartbeat.pid
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: heartbeat.pid not in (0, first), "one in the place of that")
+    heartbeat.end(last=False)
 
 
 def test_with_a_process_its_group_ends_if_it_leads_one(beating: Beating) -> None:
@@ -140,6 +162,7 @@ WORKER = """
 import os, subprocess, sys, threading
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox import liveness
+from celerypipe.mailbox.deaths import Death, death_of, say_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
 from celerypipe.redis.url import read_address

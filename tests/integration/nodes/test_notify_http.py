@@ -164,3 +164,11 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch):
     with Recorder() as server, living(NotifierHttp(server.endpoint, retries=0)) as sink:
         sink.update(Message(1))
         assert len(server.posted) == 1
+
+
+def test_what_others_log_is_let_through_whatever_it_is() -> None:
+    node = NotifierHttp(endpoint="http://127.0.0.1:1/?key=s3cret")
+    node.warmup()
+    args = ("GET", httpx.URL("http://elsewhere/"), "a reason\twith a tab")
+    assert logging.getLogger("httpx").filter(logging.makeLogRecord({"msg": "%s %s %s", "args": args}))
+    node.destroy()

@@ -140,7 +140,7 @@ def test_what_a_stranger_writes_is_refused_and_every_message_comes_out_once(
     if kind == "message":
         first = f"run {run} node n0: refused a message that nobody with our keys signed"
         assert worker.wait_for_text(first).count(first) == 1  # more are counted
-        worker.wait_for_text(" refused'")  # so says the activation at its end
+        worker.wait_for_text(" refused, ")  # so says the activation at its end
 
 
 def overwrite_blobs(client: Client, run: str) -> None:

@@ -79,7 +79,8 @@ def test_cancelled_from_outside_a_run_is_over_in_two_seconds(
         (busy,) = done.busy
         assert (busy.run, busy.node, busy.pid) == (going.id, "there", worker.presence["pid"])
         gate.touch()
-        assert "broken off" not in worker.wait_for_text("1 messages in")
+        assert "broken off" not in worker.wait_for_text("; run cancelled'")
+        assert "'1 message, 0 failed, " in worker.text()
         assert not redis_client.exists(f"celerypipe:reply:{going.id}")
     else:
         assert done.busy == ()

@@ -65,7 +65,8 @@ def test_one_without_a_key_costs_itself(tmp_path: Path, where: dict[str, Any], o
     assert (both.skipped, both.dead) == ((2, 0) if on_error == "skip" else (0, 2))
 
 
-def test_a_replay_puts_it_into_the_join_once_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [{}, WARPED], ids=["here", "warped"])
+def test_a_replay_puts_it_into_the_join_once_more(tmp_path: Path, where: dict[str, Any]) -> None:
     joining = Joining(tmp_path)
     joining.run(sync="key:label", on_error="dead_letter")
     found = joining.letters.find().letters
@@ -73,13 +74,15 @@ def test_a_replay_puts_it_into_the_join_once_more(tmp_path: Path) -> None:
         ("left", 0, "left 1"),
         ("right", 0, "right 1"),
     ]
-    assert joining.runner.replay(joining.pipeline(sync="key:label", on_error="dead_letter")).status == "done"
+    again = joining.pipeline(sync="key:label", on_error="dead_letter", **where)
+    assert joining.runner.replay(again).status == "done"
     assert len(joining.letters.find().letters) == 2, "its key is still none"
-    joining.runner.replay(joining.pipeline(left="other", sync="key:number"))
-    assert [each.link for each in joining.letters.find().letters] == ["left"]
+    report = joining.runner.replay(joining.pipeline(left="other", sync="key:number", **where))
+    assert report["both"].unmatched == 1
+    assert len(joining.letters.find().letters) == 2, "nobody came for either"
     assert any("no node 'left' sends to 'both' here; it stays" in line for line in joining.said)
-    joining.run(sync="key:label", on_error="dead_letter")
-    joining.runner.replay(joining.pipeline(sync="key:number"))
+    assert any("nothing came that both joins it with; it stays" in line for line in joining.said)
+    joining.runner.replay(joining.pipeline(sync="key:number", **where))
     assert joining.letters.find().letters == []
     assert ["left 1", "right 1"] in joining.pairs
 

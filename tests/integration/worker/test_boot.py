@@ -251,6 +251,10 @@ def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
         ('worker_concurrency = "four"\n', "heavy.toml:1: 'worker_concurrency' must be a whole number above 0"),
         ("imports = [\n", "heavy.toml: "),
         ('imports = ["tasks.nothing"]\n', "heavy.toml: module 'tasks.nothing' does not import: ModuleNotFoundError"),
+        (
+            'imports = ["tusks.heavy"]\n',
+            "No module named 'tusks'; start in the folder that holds it, or install its package",
+        ),
         ('imports = ["tasks.broken"]\n', "broken.py:2: ModuleNotFoundError: No module named 'no_such_library'"),
         ('imports = ["tasks.crooked"]\n', "crooked.py:1: SyntaxError"),
         ('broker_url = "redis://elsewhere"\n', "heavy.toml:1: 'broker_url' is not decided here"),
@@ -278,10 +282,38 @@ def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..
     assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
 
 
-@pytest.mark.parametrize("variable", ["CELERYPIPE_WORKER_CONFIGS", "CELERYPIPE_PLUGINS"])
-def test_a_folder_that_is_named_and_not_there_ends_the_worker(
-    start_worker: Callable[..., Any], workplace: Any, variable: str
+def test_a_worker_of_a_misspelt_queue_without_redis_says_both(start_worker: Callable[..., Any], workplace: Any) -> None:
+    workplace.module("tasks.slow", NODES)
+    worker = start_worker("slwo", cwd=workplace.folder, pool="solo", url="redis://localhost:1/0", wait=False)
+    log = worker.wait_for_text("Trying again")
+    assert "warning: Redis is not there: redis://localhost:1/0 (Error 111 connecting to" in log
+    cure = "start it, or give its address with --broker or CELERYPIPE_REDIS_URL; this worker waits for it\n"
+    assert f"; {cure}" in log
+    assert "Cannot connect to redis://localhost:1/0:" in log
+    assert "*@" not in log, "no password that nobody set"
+    assert "nothing is served of queue 'slwo' itself, only what is built in" in log
+    assert f"no worker_configs/slwo.toml and no tasks/slwo.py in {workplace.folder}; did you mean 'slow'?" in log
+    worker.process.terminate()
+    assert worker.wait_for_end() == 0
+
+
+def test_a_folder_of_files_for_workers_that_is_not_there_ends_the_worker(
+    start_worker: Callable[..., Any], workplace: Any
 ) -> None:
-    worker = start_worker("gone", cwd=workplace.folder, env={variable: "/no/such/folder"}, wait=False)
+    env = {"CELERYPIPE_WORKER_CONFIGS": "/no/such/folder"}
+    worker = start_worker("gone", cwd=workplace.folder, env=env, wait=False)
     assert worker.wait_for_end() == 78
-    assert f"{variable}: there is no folder '/no/such/folder'" in worker.text()
+    assert "CELERYPIPE_WORKER_CONFIGS: there is no folder '/no/such/folder'" in worker.text()
+
+
+def test_a_plugin_folder_that_is_not_there_is_said_and_ends_nothing(
+    start_worker: Callable[..., Any], workplace: Any
+) -> None:
+    """As on the runner's side: a definition may name one out of habit."""
+    workplace.config("bare", 'plugins = ["./mine"]\nworker_pool = "solo"\n')
+    worker = start_worker("bare", cwd=workplace.folder, env={"CELERYPIPE_PLUGINS": "/no/such/folder"})
+    for who, folder in (
+        ("worker_configs/bare.toml: plugins", workplace.folder / "mine"),
+        ("CELERYPIPE_PLUGINS", "/no/such/folder"),
+    ):
+        assert f"warning: {who}: there is no folder {folder}; no plugin is found there\n" in worker.text()

@@ -19,6 +19,7 @@ from celerypipe.redis.url import read_address
 from celerypipe.version import VERSION
 
 MIB = 1024**2
+COMMAND = "celery -A celerypipe worker -Q gpu"
 #: What a plain Redis on a machine with room says of itself.
 SERVER: dict[str, Any] = {
     "redis_version": "7.0.15",
@@ -61,10 +62,9 @@ def worker(**changes: Any) -> dict[str, Any]:
 
 def seen(*workers: dict[str, Any], server: dict[str, Any] | None = None, **changes: Any) -> Scene:
     """One warped node on the queue ``gpu``; ``node``: more of its definition."""
-    node = {"configuration": {}, "warp_configuration": {"queue": "gpu"}, **changes.pop("node", {})}
-    pipeline = Pipeline(
-        name="p", nodes=[NodeDefinition(name="there", type="proc", mark="far.away.Detect", warped=True, **node)]
-    )
+    node = {"mark": "far.away.Detect", "configuration": {}, "warp_configuration": {"queue": "gpu"}}
+    node |= changes.pop("node", {})
+    pipeline = Pipeline(name="p", nodes=[NodeDefinition(name="there", type="proc", warped=True, **node)])
     facts: dict[str, Any] = {"latency": 0.0002, "offset": 0.0, "budget": 256 * MIB, "declared": {}, **changes}
     info = SERVER if server is None else {**SERVER, **server}
     return Scene(pipeline, Address("box", 6379, password="secret"), info, workers, **facts)
@@ -168,10 +168,20 @@ def test_a_mark_that_nobody_knows_is_an_error_one_that_somebody_knows_a_warning(
     finding = the(seen(ignorant), "mark")
     assert finding.severity == "error"
     assert "no worker of queue 'gpu' knows the mark 'far.away.Detect'; did you mean 'far.away.Detekt'?" in finding.text
-    assert "worker_configs/gpu.toml" in finding.mend
+    assert finding.text.endswith("(its workers know far.away.Detekt)")
+    assert finding.mend == f"correct the mark, or, if Detect is new in far.away, restart the worker: {COMMAND}"
     finding = the(seen(worker(), ignorant), "mark")
     assert finding.severity == "warning"
     assert "pid 34" in finding.text
+
+
+def test_what_mends_an_unknown_mark_fits_what_the_worker_has() -> None:
+    bare = worker(marks={"console": {}})
+    finding = the(seen(bare), "mark")
+    assert finding.text.endswith("(its workers know built-in nodes alone)")
+    assert finding.mend == f"restart the worker where far.away can be imported, and name that: {COMMAND} -I far.away"
+    finding = the(seen(bare, node={"mark": "detect"}), "mark")
+    assert finding.mend == f"give the worker the plugin folder that has it: CELERYPIPE_PLUGINS=FOLDER {COMMAND}"
 
 
 @pytest.mark.parametrize(

@@ -72,5 +72,5 @@ def test_what_is_no_redis_is_said_in_a_line() -> None:
         with pytest.raises(RedisUnavailable, match="is no Redis"), explained(address), connect(address) as client:
             client.ping()
         with pytest.raises(ConfigError, match="is no Redis"):
-            knock(address)
+            knock(address, "--broker")
         server.shutdown()

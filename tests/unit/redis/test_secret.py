@@ -63,6 +63,22 @@ def test_an_address_of_any_password_comes_back_and_kombu_hides_it(password: str)
     ("url", "shown"),
     [
         ("redis://h:1/0", "redis://h:1/0"),
+        ("redis://pw@h:1/0", "redis://***@h:1/0"),
+        ("redis://me:pw@h:1/0", "redis://me:***@h:1/0"),
+        ("rediss://h:1/0", "rediss://h:1/0"),
+        ("unix:///r.sock", "unix:///r.sock?db=0"),
+        ("sentinel://h:1,i:2/m/0", "sentinel://h:1/0"),
+        ("sentinel://:pw@h:1/m/0", "sentinel://***@h:1/0"),
+    ],
+)
+def test_celery_shows_a_password_where_there_is_one(url: str, shown: str) -> None:
+    assert make_app({"CELERYPIPE_REDIS_URL": url}).connection_for_write().as_uri() == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:1/0", "redis://h:1/0"),
         ("redis://me:pw@h:1/0", "redis://***@h:1/0"),
         ("redis://h/0?password=pw&db=1", "redis://h/0?password=***&db=1"),
         ("rediss://:pw@h/0?ssl_keyfile=/k&ssl_password=pw", "rediss://***@h/0?ssl_keyfile=/k&ssl_password=***"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from celerypipe.errors import ConfigError
-from celerypipe.worker.config import WorkerConfig, known_queues, load, overruled
+from celerypipe.settings import Settings
+from celerypipe.worker.config import WorkerConfig, known_queues, load, overruled, unserved
 from celerypipe.worker.options import exit_option, keeps_interrupted, stuck_after
 from tests.servers import ROOT
 
@@ -71,6 +72,30 @@ def test_a_mistake_is_told_with_its_line_and_its_cure(tmp_path: Path, text: str,
         load("heavy", write(tmp_path, text))
     assert complaint in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "heavy.toml:")[:-1])
+
+
+def test_a_queue_that_nothing_is_served_of_is_said_with_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    for name in ("slow", "__init__"):
+        (tmp_path / "tasks" / f"{name}.py").touch()
+    folder = Path("worker_configs")
+    folder.mkdir()
+    write(folder, 'worker_pool = "solo"')
+    typed = {queue: load(queue, folder) for queue in ("slwo", "slow", "urgent", "heavy")}
+
+    def said(*queues: str, own: bool) -> list[str]:
+        return unserved([typed[queue] for queue in queues], Settings(), own=own)
+
+    (text,) = said("slwo", own=False)
+    assert text.startswith("nothing is served of queue 'slwo' itself, only what is built in: there is no ")
+    assert f"worker_configs/slwo.toml and no tasks/slwo.py in {tmp_path}; did you mean 'slow'? Or start it in" in text
+    (text,) = said("heavy", own=False)
+    assert "worker_configs/heavy.toml names no module or plugin folder that has nodes for a worker; start it" in text
+    assert said("slow", "urgent", "heavy", own=True) == [], "further queues may be meant for the same nodes"
+    assert len(said("slow", "slwo", own=True)) == 1
 
 
 def test_the_first_queue_leads_and_what_the_others_lose_is_said(tmp_path: Path) -> None:

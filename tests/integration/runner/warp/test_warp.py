@@ -48,6 +48,22 @@ def test_no_output_one_and_many(shared_worker: StartWorker, redis_url: str) -> N
     assert outputs == [(1, 0), (3, 0), (3, 1), (3, 2), (2, 0), (2, 1)]
 
 
+def test_the_log_of_a_worker_says_how_many_messages_there_were_and_that_the_run_finished(
+    shared_worker: StartWorker, redis_url: str
+) -> None:
+    worker = shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    limits = {"linger": 30}  # until the run ends, however slow this machine is
+    pipeline = warped(
+        "tests.nodes.remote.Picky", "tsolo", configuration={"bad": [3, 5]}, on_error="skip", limits=limits
+    )
+    assert results(Runner(redis_url), pipeline, range(7)) == [0, 1, 2, 4, 6]
+    worker.wait_for_text("'7 messages, 2 failed, ")
+    assert re.search(
+        r"tests\.nodes\.remote\.Picky.* succeeded in .*: '7 messages, 2 failed, \d+\.\d\d s; run finished'",
+        worker.text(),
+    )
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_large_arrays_travel_as_blobs_and_leave_nothing_behind(
     shared_worker: StartWorker, redis_url: str, redis_client: redis.Redis, shared: bool

@@ -141,6 +141,25 @@ def test_the_time_of_a_batch_that_raised_is_not_that_of_its_messages(runner: Run
     assert results(runner, pipeline, [2, 3, 4]) == [4, 6]
 
 
+def test_a_thread_that_was_late_leaves_to_others_what_waited_behind(
+    start_worker: StartWorker, redis_url: str, redis_client: Client, tmp_path: Path
+) -> None:
+    start_worker("bbehind", pool="threads", concurrency=3, config=CONFIG)
+    diary = tmp_path / "diary"
+    runner = Runner(redis_url)
+
+    def messages() -> Iterator[Message]:
+        yield from map(Message, [1.5, 2, 3, 4])
+        eventually(lambda: diary.exists() and [4] in calls(diary), "each by itself")
+        assert runner._current is not None
+        bells = f"{Mailbox(runner._current.course.run_id, 'there').bell}*"
+        eventually(lambda: not redis_client.keys(bells), "the end of those who were late")
+
+    pipeline = together("bbehind", size=4, wait=0.2, timeout=0.5, on_error="skip", configuration={"diary": str(diary)})
+    assert Reading(runner.stream(pipeline, messages())).payloads() == [4, 6, 8]
+    assert sorted(calls(diary)) == [[1.5], [1.5, 2, 3, 4], [2], [3], [4]]
+
+
 def test_what_gathers_is_not_late_while_another_node_runs(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     pipeline = chain("tsolo", ("Together", {"batch": {"size": 2, "wait": 0.5}}), "Nap", n0={"timeout": 1.0})

@@ -110,3 +110,10 @@ def test_local_with_one_message_is_that_message() -> None:
     join = join_of("local", "both", ("a", "b"), 8, lambda sources: {link: [0] for link in sources if sources[link]})
     message = Message(1)
     assert list(join.put("a", message)) == [message]
+
+
+def test_local_may_count_from_the_end() -> None:
+    join = join_of("local", "both", ("a", "b"), 8, lambda sources: {"a": [-1, 0]} if len(sources["a"]) == 2 else {})
+    assert payloads(join.put("a", Message(1))) == []
+    assert payloads(join.put("a", Message(2))) == [(1, 2)]
+    assert join.left() == 0

@@ -22,7 +22,8 @@ class Stand:
     """Stands for a node that is served: ``update`` is called with each message."""
 
     def __init__(self, name: str, update: Callable[[Message], list[Message]], following: Stand | None = None) -> None:
-        self.name, self.next, self.runs_on, self.done = name, following, True, 0
+        self.name, self.next, self.runs_on = name, following, True
+        self.done = self.failed = 0
         self.instance = SimpleNamespace(update=update)
         self.spends: list[float] = []
         self.printed = b""
@@ -110,7 +111,7 @@ def test_the_time_of_a_failure_counts_for_the_mean() -> None:
 
     failing = Stand("next", raises)
     relay_of(Message(1)).run(Stand("head", raises, failing), Message(0))  # type: ignore[arg-type]
-    assert len(failing.spends) == failing.done == 1
+    assert len(failing.spends) == failing.done == failing.failed == 1
 
 
 def test_what_cannot_be_read_is_left_to_the_runner() -> None:
