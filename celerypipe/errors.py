@@ -121,6 +121,12 @@ class NodeError(CelerypipeError):
         self.worker = worker
         self.remote_traceback = remote_traceback
 
+    @property
+    def place(self) -> str:
+        """Which message it was, and at which worker, as far as that is known: ``message 4f1c…, worker gpubox-1, …``."""
+        facts = {"message": self.message_id, "worker": self.worker}
+        return ", ".join(f"{what} {fact}" for what, fact in facts.items() if fact)
+
 
 class NodeFailed(NodeError):
     """``update`` raised, or returned something that is no message."""

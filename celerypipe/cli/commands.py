@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import celerypipe
-from celerypipe.errors import CelerypipeError, ConfigError, DefinitionError, RedisUnavailable, did_you_mean
+from celerypipe.errors import CelerypipeError, ConfigError, DefinitionError, NodeError, RedisUnavailable, did_you_mean
 from celerypipe.redis.secret import hidden_in
 
 #: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
@@ -73,6 +73,8 @@ class LazyGroup(click.Group):
                 raise
             kind = "" if isinstance(error, WRONG_BEFORE_RUNNING) else f"{type(error).__name__}: "
             click.echo(f"{ctx.command_path}: {kind}{error}", err=True)
+            if isinstance(error, NodeError) and error.place:
+                click.echo(f"  {error.place}", err=True)
             sys.exit(2 if isinstance(error, WRONG_BEFORE_RUNNING) else 1)
 
 

@@ -33,9 +33,10 @@ class Printed(logging.Handler):
             return
         if console.worker != here():
             name = escape(record.name.removeprefix(f"{NODES.name}."))
+            bar = "|" if self._terminal.options.ascii_only else "│"
             for line in console.lines:
                 text = escape(harmless(line.text.rstrip("\r\n")))
-                self._terminal.print(f"[dim]{name} │[/dim] {text}", highlight=False, soft_wrap=True)
+                self._terminal.print(f"[dim]{name} {bar}[/dim] {text}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

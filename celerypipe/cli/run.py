@@ -11,7 +11,6 @@ from typing import IO, cast
 
 import click
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
 
 from celerypipe.cache.node import CacheUse
@@ -20,6 +19,7 @@ from celerypipe.check.complaints import notes, require
 from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
 from celerypipe.cli.printed import shown
+from celerypipe.cli.progress import progress
 from celerypipe.cli.tables import paper
 from celerypipe.cli.terminal import Screen, harmless
 from celerypipe.definition.pipeline import Pipeline
@@ -132,9 +132,11 @@ def supervise(
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(file=cast(IO[str], Screen(sys.stderr)))
 
+    dot = "-" if console.options.ascii_only else "·"
+
     def say(text: str) -> None:
         if not wanted.quiet:
-            console.print(f"[dim]·[/dim] {escape(harmless(text))}", highlight=False, soft_wrap=True)
+            console.print(f"[dim]{dot}[/dim] {escape(harmless(text))}", highlight=False, soft_wrap=True)
 
     found = RedisSettings.find(wanted.redis)
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):
@@ -193,16 +195,6 @@ def redis_for(
         return
     with Embedded(pipeline, on_event=say) as private:
         yield private
-
-
-@contextmanager
-def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Report], None] | None]:
-    """On a terminal, the report as it grows."""
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda report: live.update(report.__rich__(), refresh=True)
 
 
 def publish(report: Report, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
 from celerypipe.cli.tables import paper
 from celerypipe.cli.terminal import harmless
-from celerypipe.mailbox.status import MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
+from celerypipe.mailbox.status import Busy, MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
 from celerypipe.redis.connection import connect, explained
 
 #: Seconds that Redis has for one answer.
@@ -83,11 +83,16 @@ def _mailboxes(mailboxes: tuple[MailboxStatus, ...]) -> Table:
 def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
     table = _table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
     for worker in workers:
-        busy = ", ".join(f"{each.node} of {each.run} for {_age(each.seconds)}" for each in worker.busy)
+        busy = ", ".join(map(_at_work, worker.busy))
         pool = f"{worker.pool}, keeps interrupted processes" if worker.keeps_interrupted else worker.pool
         facts = str(worker.pid), pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
         _row(table, worker.host, *facts, busy or "-")
     return table
+
+
+def _at_work(busy: Busy) -> str:
+    doing = "warms up" if busy.warming else "works"
+    return f"{busy.node} of {busy.run}, {doing} for {_age(busy.seconds)}"
 
 
 def _table(*columns: str) -> Table:

@@ -123,6 +123,13 @@ class Source(Node):
         """Called after ``warmup`` by a run that goes on from another: leave out the messages at these positions."""
         raise NotImplementedError(f"{type(self).__name__} has no seek() method")
 
+    def total(self) -> int | None:
+        """Return how many messages it is going to yield, or None where it does not know: shown as a bar with time left.
+
+        Called once, after ``warmup`` and ``seek``: messages that are left out do not count. An estimate will do.
+        """
+        return None
+
     def stop(self) -> None:
         """Called from another thread when no more messages are wanted: make a waiting ``messages`` return."""
 

@@ -23,13 +23,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """A message that is worked on: of which run and node, for how many seconds, by which process."""
+    """A message that is worked on: of which run and node, for how many seconds, by which process.
+
+    ``warming``: its node warms up, so that its time has not begun.
+    """
 
     run: str
     node: str
     seconds: float
     pid: int
     consumer: str
+    warming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +213,13 @@ def _busy(client: Client, given: Sequence[tuple[str, str, str]]) -> list[Busy]:
         ("XPENDING", client.names.mailbox(run, node), keys.GROUP, "-", "+", 1, consumer)
         for run, node, consumer in given
     ]
+    signs = [("EXISTS", client.names.warming(consumer)) for _, _, consumer in given]
+    answers = client.together(*commands, *signs) if given else []
     busy = []
-    for (run, node, consumer), pending in zip(given, client.together(*commands) if given else (), strict=True):
+    for (run, node, consumer), pending, sign in zip(given, answers[: len(given)], answers[len(given) :], strict=True):
         if pending and not isinstance(pending, redis.ResponseError):
-            busy.append(Busy(run, node, pending[0][2] / 1000, Holder.read(consumer).process.pid, consumer))
+            pid, seconds = Holder.read(consumer).process.pid, pending[0][2] / 1000
+            busy.append(Busy(run, node, seconds, pid, consumer, warming=sign == 1))
     return busy
 
 

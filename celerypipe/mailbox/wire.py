@@ -16,10 +16,10 @@ from celerypipe.redis.signing import SIGNATURE, Signer
 #: A message on the wire: its number in the run, which try, whether it is run by itself, and the length of the name of
 #: its blob, which follows; then its bytes.
 ENTRY = Struct("<QI?H")
-#: A result: number and try of its message, kind, seconds it waited in the mailbox and ``update`` ran, whether the blob
-#: of its message may still be mapped, lengths of its blob's name, of its bytes and of what was printed; then all
-#: three, and what went on.
-RESULT_HEAD = Struct("<QIcdd?HII")
+#: A result: number and try of its message, kind, seconds it waited in the mailbox, ``update`` ran, and the node warmed
+#: up for it, whether the blob of its message may still be mapped, lengths of its blob's name, of its bytes and of what
+#: was printed; then all three, and what went on.
+RESULT_HEAD = Struct("<QIcddd?HII")
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
 #: another one comes while the node it names is at work; how many messages, or what else, were refused; "nobody began it
@@ -61,6 +61,7 @@ class Reply(NamedTuple):
     data: bytes
     onward: bytes
     console: bytes = b""
+    warmed: float = 0.0
 
 
 class Published(NamedTuple):
@@ -94,13 +95,16 @@ class Answer(NamedTuple):
     onward: bytes = b""
     #: What was printed, see :mod:`celerypipe.message.console`.
     console: bytes = b""
+    #: Seconds that the node warmed up before it; they are no part of the other times.
+    warmed: float = 0.0
 
     def packed(self) -> bytes:
         """Return it as it stands in a reply."""
-        entry, kind, waited, ran, blob, data, _, kept, onward, console = self
+        entry, kind, waited, ran, blob, data, _, kept, onward, console, warmed = self
         name = blob.encode()
         lengths = len(name), len(data), len(console)
-        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, waited, ran, kept() is not None, *lengths)
+        times = waited, ran, warmed
+        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, *times, kept() is not None, *lengths)
         return b"%b%b%b%b%b" % (head, name, data, console, onward)
 
 
@@ -163,14 +167,17 @@ def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None 
 
 
 def _result(raw: bytes, stop: int | None = None) -> Reply:
-    sequence, attempt, kind, waited, ran, kept, name, size, printed = RESULT_HEAD.unpack_from(raw)
-    if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST):
-        raise ValueError(f"{waited} s and {ran} s are no times")
+    sequence, attempt, kind, waited, ran, warmed, kept, name, size, printed = RESULT_HEAD.unpack_from(raw)
+    if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST and 0.0 <= warmed <= LONGEST):
+        raise ValueError(f"{waited} s, {ran} s and {warmed} s are no times")
     start = RESULT_HEAD.size + name
     end = start + size
     last = end + printed
     blob = raw[RESULT_HEAD.size : start].decode()
-    return Reply(sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[last:stop], raw[end:last])
+    printed_bytes = raw[end:last]
+    return Reply(
+        sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[last:stop], printed_bytes, warmed
+    )
 
 
 #: Errands are numbered from here, so that they are nobody's turn.

@@ -40,6 +40,10 @@ class DataStreamer(Source):
         """Leave out these items, and the time that they would take."""
         self._through = through
 
+    def total(self) -> int:
+        """Return the number of items, without those that are left out."""
+        return sum(index not in self._through for index in range(len(self.items))) if self._through else len(self.items)
+
     def messages(self) -> Iterator[Message]:
         """Yield one message an item, each at its time."""
         start = time.monotonic()

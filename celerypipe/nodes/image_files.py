@@ -78,6 +78,10 @@ class ImageFilesSource(Source):
         """Leave out these files."""
         self._through = through
 
+    def total(self) -> int:
+        """Return the number of files, without those that are left out."""
+        return sum(name not in self._through for name in self._names)
+
     def messages(self) -> Iterator[Message]:
         """Yield one message a picture."""
         return Readings(self.message, self._wanted())

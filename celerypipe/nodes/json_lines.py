@@ -9,7 +9,7 @@ import selectors
 import socket
 import stat
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sized
 from io import FileIO
 
 from celerypipe.contract.contract import Sink, Source
@@ -23,6 +23,8 @@ from celerypipe.nodes.parts.arguments import choice
 from celerypipe.nodes.parts.written import Written
 
 CHUNK_BYTES = 64 * 1024
+#: Bytes of a file whose lines are counted one by one, in about 20 ms, and how many of them at a time.
+COUNTED_BYTES, COUNTED_CHUNK = 16 * 1024 * 1024, 1024 * 1024
 
 
 class JsonLinesSource(Source):
@@ -65,6 +67,35 @@ class JsonLinesSource(Source):
         if not self._is_plain:
             raise ConfigError(f"{self.path}: cannot be read a second time, so the run cannot be resumed")
         self._through = through
+
+    def total(self) -> int | None:
+        """Return the number of lines that are not empty; of a large file by the length of the first ones.
+
+        None where the lines cannot be read twice.
+        """
+        if not self._is_plain or self._file is None:
+            return None
+        lines = left_out = end = 0
+        for number, line in enumerate(self._first_lines(self._file.fileno()), start=1):
+            end += len(line) + 1
+            if line.strip():
+                lines += 1
+                left_out += number in self._through
+        size = os.fstat(self._file.fileno()).st_size
+        if size <= COUNTED_BYTES or not lines:
+            return lines - left_out
+        through = len(self._through) if isinstance(self._through, Sized) else left_out
+        return max(0, round(lines * size / end) - through)
+
+    @staticmethod
+    def _first_lines(descriptor: int) -> Iterator[bytes]:
+        """Yield the lines of the first bytes, the last one perhaps in part; where the file is read stays as it is."""
+        rest, position = b"", 0
+        while position < COUNTED_BYTES and (chunk := os.pread(descriptor, COUNTED_CHUNK, position)):
+            position += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        yield rest
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a line."""

@@ -6,17 +6,21 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-#: Columns of the table behind the node and its queue.
-HEADINGS = ("in", "out", "failed", "given up", "waiting", "running", "transfer")
+from celerypipe.runner.table import Column, fitted
+
+#: How a run may be going, or have ended.
+State = Literal["running", "stopping", "done", "stopped", "cancelled", "failed"]
+#: Seconds of a warm-up that is worth a column.
+LEAST_WARMUP = 0.1
+#: In which colour that is shown.
+COLOURS = {"done": "green", "stopped": "yellow", "stopping": "yellow", "cancelled": "yellow", "failed": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,10 @@ class NodeReport:
 
     ``failed`` counts failures by kind (``failed``, ``timeout``, ``lost``, ``codec``, ``config``, ``no_worker``,
     ``circuit``), attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were
-    refused by a full link that says so; ``unmatched`` found no partner in a join. ``waiting`` is the time before
-    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back. ``bytes`` is what went to a
-    worker and came back, before any compression.
+    refused by a full link that says so; ``unmatched`` found no partner in a join; ``unfinished`` are neither through
+    nor given up: while the run goes on, on their way, and afterwards what it left. ``waiting`` is the time before
+    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back; the longest ``warmup`` of
+    the node, in seconds, is in none of them. ``bytes`` is what went to a worker and came back, before any compression.
 
     ``hits`` were answered by the result cache, ``misses`` asked for in vain; ``hit_rate`` is None where nothing was
     asked. ``bytes_saved`` and ``seconds_saved`` are what the hits did not have to be computed for: the size of their
@@ -62,6 +67,13 @@ class NodeReport:
     hit_rate: float | None = None
     bytes_saved: int = 0
     seconds_saved: float = 0.0
+    unfinished: int = 0
+    warmup: float = 0.0
+
+    @property
+    def given_up(self) -> int:
+        """Messages that it gave up, or a link out of it did."""
+        return self.skipped + self.dead + self.dropped + self.unmatched
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +91,53 @@ class QueueReport:
         return f"queue {self.queue!r} failed {times}, {given_up}; its circuit is {self.circuit}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """One run: its id, how it ended, and what each node did.
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
-    ``cancelled`` or ``failed``; ``error`` is the text of what ended it. ``seconds`` is its whole length.
-    ``queues``: the circuit breakers of the queues that its warped nodes run on. ``refused`` counts by kind what was not
-    signed with our keys (``message``, ``result``, ``payload``, ``record``).
+    ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``. ``error`` is the text of what ended
+    it, ``stopped_by`` the signal that told its sources to stop. ``seconds`` is its whole length. ``queues``: the
+    circuit breakers of the queues that its warped nodes run on. ``refused`` counts by kind what was not signed with our
+    keys (``message``, ``result``, ``payload``, ``record``). ``through``: messages of its sources that are through all
+    nodes, of ``total``, which is None where a source does not know how many it has.
     """
 
     run: str
     pipeline: str
-    status: Literal["done", "stopped", "cancelled", "failed"]
+    status: State
     seconds: float
     nodes: tuple[NodeReport, ...]
     error: str = ""
     queues: tuple[QueueReport, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
+    through: int = 0
+    total: int | None = None
+    stopped_by: str = ""
 
     def __getitem__(self, name: str) -> NodeReport:
         for one in self.nodes:
             if one.name == name:
                 return one
         raise KeyError(name)
+
+    def __repr__(self) -> str:
+        return f"<Report of {self.pipeline!r}, run {self.run}: {self.headline}>"
+
+    @property
+    def unfinished(self) -> int:
+        """Messages on their way; once the run is over, those that it left."""
+        return sum(one.unfinished for one in self.nodes)
+
+    @property
+    def headline(self) -> str:
+        """How it goes or ended, and after how long."""
+        so_far = f"{self.seconds:.1f} s" if self.seconds < 120 else long_span(self.seconds)
+        if self.status == "running":
+            return f"running for {so_far}"
+        if self.status == "stopping":
+            return f"finishing {counted(self.unfinished)}, after {so_far}"
+        return f"{self.status} in {self.seconds:.2f} s"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -112,36 +147,25 @@ class Report:
         """Return it as JSON text."""
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
 
-    def __rich__(self) -> Table:
-        table = Table(
-            title=Text(f"{self.pipeline}: {self.status} in {self.seconds:.2f} s", "table.title"),
-            caption=Text(
-                "\n".join([f"run {self.run}; times are p50 / p99" + self._refusals(), *self._notes()]), "table.caption"
-            ),
-            title_justify="left",
-            caption_justify="left",
-            box=SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        table.add_column("node", no_wrap=True)
-        table.add_column("queue", no_wrap=True)
-        cached = any(one.hit_rate is not None for one in self.nodes)
-        for heading in (*HEADINGS[:2], *(("cached",) if cached else ()), *HEADINGS[2:]):
-            table.add_column(heading, justify="right", no_wrap=heading != "failed")
-        for one in self.nodes:
-            failed = ", ".join(f"{count} {kind}" for kind, count in one.failed.items() if count)
-            given_up = one.skipped + one.dead + one.dropped + one.unmatched
-            table.add_row(
-                Text(one.name),
-                Text(one.queue),
-                str(one.received),
-                str(one.sent),
-                *((_hits(one),) if cached else ()),
-                failed + (f" ({one.retried} retried)" if one.retried else ""),
-                str(given_up or ""),
-                *(f"{span(q.p50)} / {span(q.p99)}" if q else "" for q in (one.waiting, one.running, one.transfer)),
-            )
-        return table
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text.assemble(f"{self.pipeline}: ", (self.headline, COLOURS.get(self.status, "")))
+        yield fitted(list(_columns(self.nodes, over=self.status not in ("running", "stopping"))), console, options)
+        for line in (f"run {self.run}; times are p50 / p99" + self._refusals(), *self._notes()):
+            yield Text(line, "dim")
+        if losses := self.losses:
+            yield Text(losses, "yellow")
+
+    @property
+    def losses(self) -> str:
+        """What did not come through, in words; empty if all did."""
+        counts = {
+            "skipped": sum(one.skipped for one in self.nodes),
+            "kept as dead letters": sum(one.dead for one in self.nodes),
+            "dropped by full links": sum(one.dropped for one in self.nodes),
+            "without a partner": sum(one.unmatched for one in self.nodes),
+            "unfinished": self.unfinished if self.status not in ("running", "stopping") else 0,
+        }
+        return ", ".join(f"{counted(count)} {what}" for what, count in counts.items() if count)
 
     def _notes(self) -> list[str]:
         """What the result cache was good for, and which circuits opened."""
@@ -161,11 +185,64 @@ class Report:
         console = Console(file=io.StringIO(), width=width)
         console.print(self)
         text = console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
-        return str(text).rstrip()
+        return "\n".join(line.rstrip() for line in str(text).splitlines())
+
+
+def _columns(nodes: Sequence[NodeReport], *, over: bool) -> Iterator[Column]:
+    """Return what went wrong at the nodes, then counts, then times, which give way first."""
+    yield Column("node", [Text(one.name) for one in nodes])
+    brief = [_red(str(lasting)) if (lasting := _lasting(one)) else "" for one in nodes]
+    yield Column("failed", [_failures(one) for one in nodes], brief=brief)
+    yield Column("given up", [Text(str(one.given_up or ""), "yellow") for one in nodes])
+    yield Column("in", [str(one.received) for one in nodes])
+    yield Column("out", [str(one.sent) for one in nodes])
+    if any(one.unfinished for one in nodes):
+        style = "yellow" if over else ""
+        yield Column("unfinished" if over else "at work", [Text(str(one.unfinished or ""), style) for one in nodes], 1)
+    if any(one.hit_rate is not None for one in nodes):
+        yield Column("cached", [_hits(one) for one in nodes], 2)
+    if any(one.queue for one in nodes):
+        yield Column("queue", [Text(one.queue) for one in nodes], 3)
+    if any(one.warmup >= LEAST_WARMUP for one in nodes):
+        yield Column("warm-up", [span(one.warmup) if one.warmup >= LEAST_WARMUP else "" for one in nodes], 4)
+    for rank, heading in enumerate(("running", "waiting", "transfer"), start=5):
+        if any(cells := [_spans(getattr(one, heading)) for one in nodes]):
+            yield Column(heading, cells, rank)
+
+
+def _lasting(one: NodeReport) -> int:
+    """How many attempts failed for good."""
+    return max(0, sum(one.failed.values()) - one.retried)
+
+
+def _failures(one: NodeReport) -> Text | str:
+    """Return what failed for good, by kind, and what was tried again."""
+    kinds = {kind: count for kind, count in one.failed.items() if count}
+    lasting = _lasting(one)
+    if not one.retried:
+        return _red(", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+    if not lasting:
+        return Text(f"{one.retried} retried")
+    if len(kinds) == 1:
+        return _red(f"{lasting} {next(iter(kinds))}, {one.retried} retried")
+    return _red(", ".join(f"{count} {kind}" for kind, count in kinds.items()) + f"; {one.retried} of them retried")
+
+
+def _red(text: str) -> Text:
+    return Text(text, "bold red")
+
+
+def _spans(times: Quantiles | None) -> str:
+    return f"{span(times.p50)} / {span(times.p99)}" if times else ""
 
 
 def _hits(one: NodeReport) -> str:
     return "" if one.hit_rate is None else f"{one.hits} ({one.hit_rate:.0%})"
+
+
+def counted(count: int) -> str:
+    """Return ``1 message``, ``2 messages``."""
+    return "1 message" if count == 1 else f"{count:,} messages"
 
 
 def volume(size: float) -> str:

@@ -7,13 +7,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.errors import ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.errors import ConfigError, DeadlineExceeded, NodeError, RunCancelled
 from celerypipe.mailbox.presence import Presence
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Client
@@ -26,8 +25,9 @@ from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
-from celerypipe.runner.report import Report
+from celerypipe.runner.report import Report, State, counted
 from celerypipe.runner.resume import close_journal, open_journal
+from celerypipe.runner.stations.advance import advance
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.reader import Outflow
@@ -38,6 +38,8 @@ from celerypipe.runner.warp.warp import Warp
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
 FAREWELL, PARTING = 3.0, 0.7
+#: Seconds of a warm-up after which it is said.
+LONG_WARMUP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ class Run(CarrierListener):
         self._pid = os.getpid()
         self._started = time.monotonic()
         self._seconds: float | None = None
-        self._stopped = False
+        #: The signal that told the sources to stop.
+        self._stopped_by = ""
         self.replay: Replay | None = None
         self._make_stations(intake)
 
@@ -168,14 +171,20 @@ class Run(CarrierListener):
             except BaseException as error:  # noqa: BLE001  # raised again below, in the thread that waits
                 failures.append(as_failure(error, name, None))
 
+        began, told = time.monotonic(), False
+        names = [getattr(each, "name", "warped node") for each in self._nodes()]
         threads = [
-            self.course.spawn("warmup", warm, each.prepare, getattr(each, "name", "warped node"))
-            for each in self._nodes()
+            self.course.spawn("warmup", warm, each.prepare, name)
+            for each, name in zip(self._nodes(), names, strict=True)
         ]
         deadline = self.pipeline.deadline
         while any(thread.is_alive() for thread in threads) and not failures:
             if deadline is not None and time.monotonic() - self._started > deadline:
                 failures.append(DeadlineExceeded(f"the pipeline's deadline of {deadline} s passed during warm-up"))
+            if not told and time.monotonic() - began > LONG_WARMUP:
+                told = True
+                slow = ", ".join(name for name, thread in zip(names, threads, strict=True) if thread.is_alive())
+                self.course.say(f"warming up: {slow}; no message's time runs yet")
             if self.course.over.wait(0.02):
                 break
         if failures or self.course.over.is_set():
@@ -225,13 +234,15 @@ class Run(CarrierListener):
 
     def stop_sources(self, reason: str) -> None:
         """Want no more messages; what is on its way still comes out."""
-        self._stopped = True
-        self.course.say(f"{reason}: the sources stop, what is on its way comes out; once more stops at once")
+        self._stopped_by = reason
         for station in self.stations.values():
             if isinstance(station, SourceStation):
                 station.stop()
         if self.replay is not None:
             self.replay.stop()
+        left = counted(sum(station.unfinished for station in self.stations.values()))
+        press = "press Ctrl-C again to abort" if reason == "SIGINT" else f"{reason} once more aborts"
+        self.course.say(f"{reason}: finishing {left}; {press}")
 
     def close(self) -> None:
         """Take everything apart. Nodes get a moment to let go; nothing keeps the process. In a fork: nothing."""
@@ -247,7 +258,7 @@ class Run(CarrierListener):
         self.course.settle(patience)
         if self.replay is not None:
             self.replay.close()
-        close_journal(self.course, done=self.course.error is None and not self._stopped)
+        close_journal(self.course, done=self.course.error is None and not self._stopped_by)
         if self.carrier is not None:
             error = self.course.error
             ending = "cancelled" if isinstance(error, RunCancelled) else "failed"
@@ -261,19 +272,32 @@ class Run(CarrierListener):
         """What happened so far."""
         seconds = self._seconds if self._seconds is not None else time.monotonic() - self._started
         error = self.course.error
-        status: Literal["done", "stopped", "cancelled", "failed"] = "stopped" if self._stopped else "done"
+        status: State = "stopped" if self._stopped_by else "done"
         if error is not None:
             status = "cancelled" if isinstance(error, RunCancelled) else "failed"
-        nodes = tuple(
-            station.tally.report(name, station.node.mark, (station.node.queue or "") if station.node.warped else "")
-            for name, station in self.stations.items()
-            if not name.startswith("(")
-        )
+        elif self._seconds is None:
+            status = "stopping" if self._stopped_by else "running"
+        nodes = tuple(station.report() for name, station in self.stations.items() if not name.startswith("("))
+        through, total = advance(self.stations.values())
         refused = dict(self.keyring.refusals.counts) if self.keyring is not None else {}
         circuits = self.carrier.circuits.values() if self.carrier is not None else ()
         queues = tuple(circuit.report() for circuit in circuits)
         text = str(error) if error else ""
-        return Report(self.course.run_id, self.pipeline.name, status, seconds, nodes, text, queues, refused)
+        if isinstance(error, NodeError) and error.place:
+            text += f" ({error.place})"
+        return Report(
+            self.course.run_id,
+            self.pipeline.name,
+            status,
+            seconds,
+            nodes,
+            text,
+            queues,
+            refused,
+            through=through,
+            total=total,
+            stopped_by=self._stopped_by,
+        )
 
 
 def _folder_of(pipeline: Pipeline, say: Callable[[str], None]) -> Folder | None:

@@ -245,7 +245,7 @@ def test_told_to_end_it_drains_reports_and_leaves_nothing(runs: dict[str, Embedd
     status = ending.end_by(signal.Signals[name])
     assert status == 0, ending.events.read_text()
     ending.expect_nothing_left(processes)
-    assert f"{name}: the sources stop" in ending.events.read_text()
+    assert f"{name}: finishing" in ending.events.read_text()
     report = json.loads(ending.report.read_text())
     assert report["status"] == "stopped"
     nodes = {node["name"]: node for node in report["nodes"]}

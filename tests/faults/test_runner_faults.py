@@ -44,7 +44,7 @@ def test_told_twice_it_stops_now(
     run = start_run(endless(tmp_path, "twice", delay=1.0), redis_url)
     eventually(lambda: len(lines(tmp_path)) > 1, "output")
     run.process.send_signal(signal.Signals[first])
-    eventually(lambda: f"{first}: the sources stop" in run.err.read_text(), "its word")
+    eventually(lambda: f"{first}: finishing" in run.err.read_text(), "its word")
     run.process.send_signal(signal.Signals[second])
     done = run.finish()
     report = json.loads(done.stdout)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import struct
 import termios
 import threading
 from typing import Any
 
 
 class Terminal:
-    """A pseudo-terminal; what is written to it is read and forgotten, for it holds a few pages only."""
+    """A pseudo-terminal of some width; what is written to it is read at once, for it holds a few pages only."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 80) -> None:
         self._ours, self.theirs = os.openpty()
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+        self._seen = bytearray()
         self._stop, self._stopping = os.pipe()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -23,6 +26,11 @@ class Terminal:
     def how(self) -> dict[str, Any]:
         """What makes ``Popen`` start a process on it, which leads a session of its own there."""
         return {"stdin": self.theirs, "stdout": self.theirs, "start_new_session": True, "preexec_fn": self._own}
+
+    @property
+    def text(self) -> str:
+        """All that was written to it so far."""
+        return self._seen.decode(errors="replace")
 
     def close(self) -> None:
         """Close its window."""
@@ -37,4 +45,4 @@ class Terminal:
     def _read(self) -> None:
         while self._stop not in (readable := select.select([self._ours, self._stop], [], [])[0]):
             if readable:
-                os.read(self._ours, 65536)
+                self._seen += os.read(self._ours, 65536)

@@ -45,11 +45,18 @@ class Loopback:
         self._thread: threading.Thread | None = None
         self._files: dict[str, File] = {}
         self._recorder: Recorder | None = None
+        #: Seconds that its node warmed up, until the first message has said so.
+        self._warmed = 0.0
 
     def prepare(self) -> None:
         """Warm the node up before the first message."""
-        self._instance = self._make()
-        self._instance.warm()
+        self._instance = self._warm()
+
+    def _warm(self) -> Instance:
+        instance, began = self._make(), time.monotonic()
+        instance.warm()
+        self._warmed = time.monotonic() - began
+        return instance
 
     def discard(self) -> None:
         """The run could not begin."""
@@ -118,9 +125,7 @@ class Loopback:
         arriving.set(lambda file: Here(self._files[file.digest].path))
         try:
             if instance is None:
-                instance = self._make()
-                instance.warm()
-                self._instance = instance
+                self._instance = instance = self._warm()
             while (batch := self._next(era)) is not None:
                 self._run(era, instance, *batch)
         except BaseException as error:  # noqa: BLE001  # a node that cannot warm up, or a defect: never a hang
@@ -173,7 +178,9 @@ class Loopback:
                     error.console = console
                 warp.failed(flight, error)
             else:
-                warp.returned(flight, Done(flight.message, outcome, ran, began - flight.sent_at, console=console))
+                warmed, self._warmed = self._warmed, 0.0
+                times = ran, began - flight.sent_at
+                warp.returned(flight, Done(flight.message, outcome, *times, console=console, warmed=warmed))
             console = None  # nobody knows for which message of a batch: the first one has it
         warp.hand_over()
 

@@ -84,18 +84,19 @@ def _done(warp: Warp, message: Message, result: Reply | Step, steps: Steps, cont
     outputs = context.cargo.unload(context.client, warp, message, result, context.fetched)
     if steps and (warp.onward is None or len(steps) != len(outputs)):
         raise CodecError(f"malformed reply: {len(steps)} messages went on, {len(outputs)} came out")
-    waited = result.waited if isinstance(result, Reply) else 0.0
+    waited, warmed = (result.waited, result.warmed) if isinstance(result, Reply) else (0.0, 0.0)
     size = len(result.data) + (context.fetched.plain_size(result.blob) if result.blob else 0)
     console = console_of(result.console, Holder.read(context.worker).process.where) if result.console else None
     if not steps or warp.onward is None:
-        return Done(message, outputs, result.ran, waited, size, console=console, by=context.worker)
+        return Done(message, outputs, result.ran, waited, size, console=console, by=context.worker, warmed=warmed)
     after: list[Done | None] = []
     beyond = 0.0
     for output, step in zip(outputs, steps, strict=True):
         done = _after(warp.onward, stamped(output, warp.name, message), step, context) if step else None
         after.append(done)
         beyond += done.ran + done.beyond if done is not None else 0.0
-    return Done(message, outputs, result.ran, waited, size, after, beyond, console=console, by=context.worker)
+    times = result.ran, waited, size, after, beyond
+    return Done(message, outputs, *times, console=console, by=context.worker, warmed=warmed)
 
 
 def _after(warp: Warp, message: Message, step: Step, context: Context) -> Done | None:

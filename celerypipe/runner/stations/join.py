@@ -65,7 +65,7 @@ class Join:
         return (message,)
 
     def left(self) -> int:
-        """How many messages wait for a partner."""
+        """How many messages wait for a partner; asked by any thread."""
         return sum(map(len, self._waiting.values()))
 
     def _one_of_each(self) -> Message:
@@ -157,7 +157,7 @@ class Keyed(Join):
         return f"{text}; it has {has}: add it with message.with_meta({entry})"
 
     def left(self) -> int:
-        return sum(len(messages) for waiting in self._by_key.values() for messages in waiting.values())
+        return sum(len(messages) for waiting in list(self._by_key.values()) for messages in list(waiting.values()))
 
 
 class Within(Join):
@@ -226,7 +226,7 @@ class Local(Join):
         return taken
 
     def left(self) -> int:
-        return sum(map(len, self._sources.values()))
+        return sum(map(len, list(self._sources.values())))
 
 
 def join_of(

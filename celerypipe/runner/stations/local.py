@@ -53,6 +53,8 @@ class LocalStation(Station):
         #: A message is needed as it came after the node had it: to try again, as a dead letter, to remember its result.
         self._keeps = cache is not None or node.retries > 0 or node.on_error == "dead_letter"
         self._turn = Turn()
+        #: A message was taken out, and is neither through nor given up: another attempt may be due.
+        self._working = False
         self._key = ""
         #: Is what is worked on a dead letter of this node?
         self._letter = False
@@ -73,7 +75,7 @@ class LocalStation(Station):
     def _warm(self, instance: Instance) -> None:
         if self.course.progress is not None:
             instance.record = self.course.progress.record(self.name)
-        instance.warm()
+        self.warm_up(instance)
 
     def discard(self) -> None:
         self.instance.destroy()
@@ -95,6 +97,14 @@ class LocalStation(Station):
 
     def has_room(self, count: int) -> bool:
         return self._waiting() + count <= INBOX
+
+    @property
+    def in_hand(self) -> int:
+        return self._waiting() + len(self._ready) + self._working
+
+    @property
+    def unseen(self) -> int:
+        return len(self._inbox) + self.at_door
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self.changed:
@@ -177,6 +187,7 @@ class LocalStation(Station):
     def _work(self, turn: Turn, instance: Instance, message: Message, attempt: int) -> None:
         if not attempt and self.node.type == "sink" and not self._may_go(message):
             return
+        self._working = True
         while True:
             with self.changed:
                 turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
@@ -197,6 +208,7 @@ class LocalStation(Station):
             if error is None:
                 if self._lookahead is not None:
                     self._lookahead.computed(outputs, time.monotonic() - turn.since)
+                self._working = False  # from here on what came out is counted where it waits
                 self.hand_on(outputs, message)
                 self.course.left(message)
                 return
@@ -220,6 +232,7 @@ class LocalStation(Station):
         """Return the seconds until the next attempt; None: there is none, and the message is given up."""
         delay = self.judge(error, attempt)
         if delay is None:
+            self._working = False
             self.give_up(message, error, attempt)
             if self._lookahead is not None:
                 self._lookahead.gave_up(error)

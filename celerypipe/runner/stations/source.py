@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from typing import Any, NamedTuple
 
 from celerypipe import forks
-from celerypipe.contract.contract import Source
+from celerypipe.contract.contract import Node, Source
 from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.definition.pipeline import NodeDefinition
@@ -56,11 +56,20 @@ class SourceStation(Station):
         self._items: Iterator[Any] | None = None
         self._stopped_at = math.inf
         self._thread: threading.Thread | None = None
+        self._total: int | None = None
 
     def prepare(self) -> None:
         if self.instance is None:
+            self._total = len(self._feed) if isinstance(self._feed, Sized) else None
             return
-        node, progress = self.instance.warm(), self.course.progress
+        node = self.warm_up(self.instance)
+        self._seek(node)
+        if isinstance(node, Source):
+            self._total = self._counted(node)
+
+    def _seek(self, node: Node) -> None:
+        """Let it leave out what was through before, in a run that goes on from another."""
+        progress = self.course.progress
         if progress is None or not isinstance(node, Source) or type(node).seek is Source.seek:
             return
         self._position = node.position
@@ -70,6 +79,26 @@ class SourceStation(Station):
             except ConfigError as error:
                 raise ConfigError(f"{self.name}: {error}") from None
             self._count = progress.following(self.name)
+
+    def _counted(self, node: Source) -> int | None:
+        """Ask it how many messages it is going to yield; an attribute of that name is its own affair."""
+        ask: object = type(node).total
+        total = ask(node) if callable(ask) else None
+        if total is None or (isinstance(total, int) and not isinstance(total, bool) and total >= 0):
+            return total
+        raise ConfigError(f"{self.name}: total() returned {total!r}; return how many messages it yields, or None")
+
+    @property
+    def total(self) -> int | None:
+        """How many messages it yields in this run, if that is known: once it ended, or was told to, it is."""
+        ended = self.finished.is_set() or self._stopped
+        sent = self.through
+        return sent if ended else max(self._total, sent) if self._total is not None else None
+
+    @property
+    def through(self) -> int:
+        """How many messages it is through with: sent, or given up."""
+        return self.tally.sent + self.tally.skipped + self.tally.dead
 
     def discard(self) -> None:
         if self.instance is not None:

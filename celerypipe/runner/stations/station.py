@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from celerypipe.catalogue.instance import brief, trace
+from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.contract.contract import Node
 from celerypipe.definition.pipeline import Link, NodeDefinition
 from celerypipe.errors import CelerypipeError, CircuitOpen, CodecError, NodeError, NodeFailed, NoWorker
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own
 from celerypipe.runner.folder.letter import name_of
+from celerypipe.runner.report import NodeReport
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import Join, Unjoinable
 from celerypipe.runner.stations.places import Places
@@ -58,9 +61,18 @@ class Station:
         #: No more messages will come.
         self.ended = False
         self.finished = threading.Event()
+        #: Messages whose sender waits, or waited when the run ended, for room in here.
+        self.at_door = 0
         self._end_lock = threading.Lock()
 
     # -- what subclasses do -----------------------------------------------------------------------------------------
+
+    def warm_up(self, instance: Instance) -> Node:
+        """Warm its node up, and note how long that took: it is no message's time."""
+        began = time.monotonic()
+        node = instance.warm()
+        self.tally.warmed(time.monotonic() - began)
+        return node
 
     def prepare(self) -> None:
         """Get ready for the first message; raise when that cannot be."""
@@ -98,6 +110,16 @@ class Station:
     def discard(self) -> None:
         """Called when the run could not begin: let go of what :meth:`prepare` made."""
 
+    @property
+    def in_hand(self) -> int:
+        """How many messages are in here: they wait for their turn, are worked on, or are out with a worker."""
+        return 0
+
+    @property
+    def unseen(self) -> int:
+        """How many of those in hand the tally does not count as received yet."""
+        return 0
+
     # -- what all do ------------------------------------------------------------------------------------------------
 
     def hold(self, link: str) -> bool:
@@ -126,13 +148,42 @@ class Station:
             outlet.station.end(self.name)
         self.course.ended(self)
 
-    def wait_for_room(self, lacks: Callable[[], bool], full: Full) -> bool:
-        """Hold the caller, who has the lock, until there is room; False: it is not to wait, or the run is over."""
-        while full != "crowd" and lacks():
-            if full == "refuse" or self.course.over.is_set():
+    def wait_for_room(self, lacks: Callable[[], bool], full: Full, *, inside: bool = False) -> bool:
+        """Hold the caller, who has the lock, until there is room; False: it is not to wait, or the run is over.
+
+        ``inside``: its message has a place in here already, and is counted with those.
+        """
+        if full == "crowd" or not lacks():
+            return True
+        if full == "refuse":
+            return False
+        self.at_door += not inside
+        while lacks():
+            if self.course.over.is_set():
                 return False
             self.changed.wait(0.1)
+        self.at_door -= not inside
         return True
+
+    @property
+    def unfinished(self) -> int:
+        """How many messages came, and are neither through nor given up: those that wait for a partner too."""
+        return 0 if self.finished.is_set() else self.in_hand + self.at_door + self.join.left()
+
+    def report(self) -> NodeReport:
+        """What the node did so far."""
+        with self.lock:
+            unfinished = self.unfinished
+            queue = self.node.queue or "" if self.node.warped else ""
+            report = self.tally.report(self.name, self.node.mark, queue)
+            unseen = 0 if self.finished.is_set() else self.unseen
+            unmatched = 0 if self.finished.is_set() else self.join.unmatched
+        return replace(
+            report,
+            received=report.received + unseen,
+            unfinished=unfinished,
+            unmatched=report.unmatched + unmatched,
+        )
 
     def received(self, message: Message) -> None:
         """Note that a message came in."""
@@ -221,7 +272,7 @@ class Station:
             self.course.fail(error)
         elif self.node.on_error == "skip":
             self.tally.skipped += 1
-            logger.warning("%s: message %s skipped: %s", self.name, message.id, error)
+            logger.warning("%s: message %s skipped: %s", self.name, message.id, _with_worker(error))
         else:
             self.bury(message, error, attempt, **more)
 
@@ -229,7 +280,7 @@ class Station:
         """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""
         self.course.hide(error)
         self.tally.dead += 1
-        logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, error)
+        logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, _with_worker(error))
         if self.course.folder is None:
             return
         why = {
@@ -255,6 +306,11 @@ class Station:
                 self.course.replayed.remove(name_of(message.id, self.name), message)
             else:
                 self.course.replayed.stays(message)
+
+
+def _with_worker(error: BaseException) -> str:
+    worker = error.worker if isinstance(error, NodeError) else ""
+    return f"{error} (worker {worker})" if worker else str(error)
 
 
 def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:

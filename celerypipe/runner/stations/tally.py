@@ -53,6 +53,8 @@ class Tally:
         self.bytes_saved = 0
         self.seconds_saved = 0.0
         self.failed: Counter[str] = Counter()
+        #: Seconds of the longest warm-up of its node.
+        self.warmup = 0.0
         self.waiting = Histogram()
         self.running = Histogram()
         self.transfer = Histogram()
@@ -62,6 +64,10 @@ class Tally:
         self.waiting.add(waited)
         self.running.add(ran)
         self.transfer.add(travelled)
+
+    def warmed(self, seconds: float) -> None:
+        """Note how long the node took to warm up, in one process."""
+        self.warmup = max(self.warmup, seconds)
 
     def hit(self, size: int, seconds: float) -> None:
         """Count a result that was in the result cache: its bytes, and the seconds that computing it took."""
@@ -87,6 +93,7 @@ class Tally:
             waiting=self.waiting.quantiles(),
             running=self.running.quantiles(),
             transfer=self.transfer.quantiles(),
+            warmup=self.warmup,
             hits=self.hits,
             misses=self.misses,
             hit_rate=self.hits / (self.hits + self.misses) if self.hits + self.misses else None,

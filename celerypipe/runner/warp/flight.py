@@ -20,7 +20,8 @@ class Done(NamedTuple):
 
     ``beyond``: seconds that the nodes after it ran; ``onward``: what the next node made of each output before the
     runner heard of it, or None for nothing yet; ``console``: what it printed, if that was asked for. ``by``: the
-    activation that answered, empty where it ran here; ``known``: it was in the result cache, and nothing ran.
+    activation that answered, empty where it ran here; ``known``: it was in the result cache, and nothing ran;
+    ``warmed``: seconds that its node warmed up before it.
     """
 
     message: Message
@@ -34,6 +35,7 @@ class Done(NamedTuple):
     console: Console | None = None
     by: str = ""
     known: bool = False
+    warmed: float = 0.0
 
     @property
     def last(self) -> int:

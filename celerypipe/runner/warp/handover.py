@@ -36,8 +36,16 @@ class Handover(Generic[W]):
         self._results: dict[int, Done] = {}
         self._arrived: deque[Done] = deque()
         self._next_out = 0
+        #: One that is being passed on, by a thread that may wait for room.
+        self._passing = 0
         self._handing = False
         self._stuck = False
+
+    @property
+    def unfinished(self) -> int:
+        """How many of those were neither given up nor wait for room further on; the caller has the lock."""
+        given_up = sum(done.error is not None for done in (*self._results.values(), *self._arrived))
+        return self.held - given_up - self._passing
 
     def take_place(self) -> int:
         """Count one more message in here, and return its number; the caller has the lock."""
@@ -74,9 +82,11 @@ class Handover(Generic[W]):
 
     def _pass_on_all(self, *, wait: bool) -> None:
         while ready := self._ready(1 if wait else self._limits.window):
+            self._passing = int(wait)
             count = self._recipient.deliver(self._warp, ready, wait=wait)
             with self._changed:
                 self.held -= count
+                self._passing = 0
                 self._changed.notify_all()
                 if count < len(ready):
                     self._arrived.extendleft(reversed(ready[count:]))

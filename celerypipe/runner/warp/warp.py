@@ -94,6 +94,10 @@ class Warp(Station):
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def in_hand(self) -> int:
+        return self._handover.unfinished
+
     def has_room(self, count: int) -> bool:
         # Behind the lock of a join somebody may be waiting.
         return not self.may_hold_up and not self.lacks_room(count=count)
@@ -169,7 +173,7 @@ class Warp(Station):
             self._end(flight, Done(message))
             return
         with self.changed:
-            if not self.wait_for_room(lambda: not self.carrier.room(flight.size), "wait"):
+            if not self.wait_for_room(lambda: not self.carrier.room(flight.size), "wait", inside=True):
                 return
             self._take_off(flight)
             refusal = self.refusal(flight)
@@ -328,7 +332,9 @@ class Warp(Station):
         total = done.ran + done.beyond
         self.mean = 0.8 * self.mean + 0.2 * total if self.mean else total
         self.tally.bytes += done.size
-        self.tally.came_back(done.waited, done.ran, max(0.0, seconds - done.waited - total))
+        self.tally.came_back(done.waited, done.ran, max(0.0, seconds - done.waited - total - done.warmed))
+        if done.warmed:
+            self.tally.warmed(done.warmed)
 
     def noted(self, flight: Flight, note: Note) -> None:
         """A message is through here, and a node further on is at work on what came out: its time counts now."""

@@ -233,6 +233,7 @@ class Activation:
         for serving, batch in batches:
             serving.outbox.begin()
             began, before, beyond = time.monotonic(), serving.done, serving.beyond
+            warmed = serving.warmed
             groups = deque(groups_of(batch, serving.gathering.size))
             while groups and serving.lease.state == "held" and not self._must_stop(self._age):
                 group = groups.popleft()
@@ -251,7 +252,7 @@ class Activation:
             if groups and self._must_stop(self._age) in ENDS:
                 serving.give_back([entry for group in groups for entry in group])
             if serving.done > before:
-                seconds = time.monotonic() - began - (serving.beyond - beyond)
+                seconds = time.monotonic() - began - (serving.beyond - beyond) - (serving.warmed - warmed)
                 serving.spent(seconds, serving.done - before)
 
     # -- results ----------------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class Running:
         self.record = record
         self.instance = instance
         self.done = self.failed = 0
+        #: Seconds that its instances warmed up so far, which is no message's time.
+        self.warmed = 0.0
         #: Nobody knows what the last message did to the instance; whoever runs a stateful node asks, and takes it back.
         self.doubtful = False
         #: What it printed for the message that was handed to it last, as it travels.
@@ -99,8 +101,12 @@ class Running:
         instance = self.instance
         instance.name = self.name  # equal nodes share one
         if instance.node is None:
-            with self.preparing():
-                instance.warm()
+            began = time.perf_counter()
+            try:
+                with self.preparing():
+                    instance.warm()
+            finally:
+                self.warmed += time.perf_counter() - began
         else:
             instance.node.name = self.name
         timeout = self.record.timeout

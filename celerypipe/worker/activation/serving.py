@@ -96,7 +96,7 @@ class Serving(Running):
         if entry.blob and (gone := contents.gone(entry.blob)):
             self.lost(entry, gone)
             return
-        waited, start = _waited(entry, offset), time.perf_counter()
+        waited, start, before = _waited(entry, offset), time.perf_counter(), self.warmed
         self.lease.current, self.printed = entry.id, b""
         try:
             (message,), content = contents.read(entry.data, entry.blob)
@@ -104,12 +104,15 @@ class Serving(Running):
                 message = with_inputs(message, self.client, store)
             self.sign(message.id)
             outputs = self.call(self.instance.update, message, self.lease.at_work)
-            ran = time.perf_counter() - start
+            warmed = self.warmed - before
+            ran = time.perf_counter() - start - warmed
             answer, size = self._answer(entry, outputs, content, store, (waited, ran))
+            if warmed:
+                answer = answer._replace(warmed=warmed)
         except Interrupted as interrupt:
             self.let_go()
             if interrupt.reason == "timeout":
-                self._fail(entry, self.late(), waited, time.perf_counter() - start)
+                self._fail(entry, self.late(), waited, time.perf_counter() - start - (self.warmed - before))
             elif interrupt.reason == SHUTDOWN:
                 self._hand_back(entry)
         except Gone as gone:
@@ -117,7 +120,7 @@ class Serving(Running):
         except (WorkerShutdown, WorkerTerminate):
             raise  # Celery's own, out of its signal handlers
         except BaseException as error:  # noqa: BLE001  # what user code raises, sys.exit too, fails this message
-            self._fail(entry, self.failure(error), waited, time.perf_counter() - start)
+            self._fail(entry, self.failure(error), waited, time.perf_counter() - start - (self.warmed - before))
         else:
             if self._goes_on(answer):
                 self._go_on(message, answer, size, content, store)
@@ -182,19 +185,22 @@ class Serving(Running):
         if not ready:
             return []
         entries = [each.entry for each in ready]
-        start = time.perf_counter()
+        start, before = time.perf_counter(), self.warmed
         outcomes = self._outcomes(ready)
         if outcomes is None:
             return self._one_by_one(entries)
         # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
         # at a time and for how many slots the runner rings.
-        ran = (time.perf_counter() - start) / len(entries)
+        warmed = self.warmed - before
+        ran = (time.perf_counter() - start - warmed) / len(entries)
         for (entry, _, content, waited), outcome in zip(ready, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 self._fail(entry, self.failure(outcome), waited, ran)
                 continue
             try:
-                self.outbox.add(*self._answer(entry, outcome, content, store, (waited, ran)))
+                answer, size = self._answer(entry, outcome, content, store, (waited, ran))
+                self.outbox.add(answer._replace(warmed=warmed) if warmed else answer, size)
+                warmed = 0.0
             except Exception as error:  # noqa: BLE001  # a missing package too: the others have their results
                 self._fail(entry, self.failure(error), waited, ran)
         self.done += len(entries)

@@ -11,7 +11,7 @@ from celerypipe.mailbox.wire import RESULT_HEAD, as_published
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
 def test_a_time_that_is_none_is_no_reply(seconds: float) -> None:
-    for times in ((seconds, 0.0), (0.0, seconds)):
+    for times in ((seconds, 0.0, 0.0), (0.0, seconds, 0.0), (0.0, 0.0, seconds)):
         reply = RESULT_HEAD.pack(1, 0, b"r", *times, False, 0, 0, 0)
         published = as_published((b"1-0", [b"n", b"node", b"w", b"worker", b"r", reply]))
         assert published is not None
