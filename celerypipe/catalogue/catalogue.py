@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -193,7 +193,9 @@ class Catalogue:
         plugin = self.plugin(mark, type)
         if plugin is not None:
             return outline_of_plugin(plugin)
-        return outline_of_mark(mark) if "." in mark else None
+        paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
+        found = outline_of_mark(mark if "." in mark else "".join(paths[:1]))
+        return replace(found, mark=mark) if found is not None else None
 
     def marks(self) -> list[str]:
         """Return all short marks, without importing anything."""

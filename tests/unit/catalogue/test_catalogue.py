@@ -135,7 +135,10 @@ def test_an_installed_package_offers_nodes_by_entry_point(
     write(f"{name}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     points = write(f"{name}-1.dist-info/entry_points.txt", f"[celerypipe.nodes]\ndrain-it = {name}:Drain\n")
     monkeypatch.syspath_prepend(tmp_path)
+    read = Catalogue().outline("drain-it", "sink")
+    assert name not in sys.modules
     listing = Catalogue().find("drain-it", "sink")
+    assert read == listing.outline()
     assert (listing.origin, listing.doc) == (f"entry point {name}", "Drains.")
     assert listing in Catalogue().listings()
     points.write_text(f"[celerypipe.nodes]\ndrain-it = {name}:Gone\n")

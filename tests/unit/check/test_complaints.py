@@ -111,7 +111,6 @@ def test_links_marks_and_arguments_are_all_said_at_once() -> None:
     found = check(pipeline)
     assert [complaint.place for complaint in found] == [
         "pipeline.links[2].to",
-        "pipeline.nodes[2]",
         "pipeline.links",
         "pipeline.nodes[0].mark",
         "pipeline.nodes[1].configuration",
