@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from celerypipe.catalogue.annotation import misfit, scalar
 from celerypipe.contract.contract import Node
-from celerypipe.errors import did_you_mean
+from celerypipe.errors import Complaint, did_you_mean, nearest
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -25,6 +26,24 @@ class Argument:
 
     def __str__(self) -> str:
         return self.name if self.required else f"{self.name}={self.default!r}"
+
+    @property
+    def annotated(self) -> str:
+        """The argument as it is declared."""
+        return f"{self.name}: {self.annotation}"
+
+    @property
+    def scalar(self) -> type | None:
+        """The one of bool, int and float that a text from the environment is turned into; None: it stays a text."""
+        wanted = scalar(self.annotation)
+        if wanted is None and type(self.default) in (bool, int, float):
+            return type(self.default)
+        return wanted
+
+    def misfit(self, value: Any) -> str:
+        """Say what is wrong with a value for it, by its annotation; empty: it fits, or that says nothing."""
+        is_default = not self.required and type(value) is type(self.default) and value == self.default
+        return "" if is_default else misfit(self.annotation, self.name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values; a default that JSON cannot say exactly becomes its ``repr``."""
@@ -59,30 +78,52 @@ def takes_anything(node: type[Node]) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in _parameters(node).values())
 
 
-def complaints_from_schema(schema: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[str]:
+def complaints_from_schema(
+    schema: Mapping[str, Any], configuration: Mapping[str, Any], unsettled: Container[str] = ()
+) -> list[Complaint]:
     """Return what is wrong with a configuration by the schema of its node, which may have come over the wire."""
     arguments = [
-        Argument(str(argument["name"]), bool(argument["required"]), argument.get("default"))
+        Argument(
+            str(argument["name"]),
+            bool(argument["required"]),
+            argument.get("default"),
+            str(argument.get("annotation", "")),
+        )
         for argument in schema["arguments"]
     ]
-    return complaints(str(schema["mark"]), arguments, bool(schema.get("open")), configuration)
+    return complaints(str(schema["mark"]), arguments, bool(schema.get("open")), configuration, unsettled)
 
 
-def complaints(mark: str, arguments: Iterable[Argument], is_open: bool, configuration: Mapping[str, Any]) -> list[str]:
-    """Return one sentence an argument that is missing or unknown; ``is_open``: unknown ones are welcome."""
+def complaints(
+    mark: str,
+    arguments: Iterable[Argument],
+    is_open: bool,
+    configuration: Mapping[str, Any],
+    unsettled: Container[str] = (),
+) -> list[Complaint]:
+    """Return what is wrong with the arguments: missing, unknown, or of another type than is annotated.
+
+    The place is an argument's name, or empty for what concerns them all. ``is_open``: unknown ones are welcome;
+    ``unsettled``: arguments whose value is not known yet.
+    """
     known = {argument.name: argument for argument in arguments}
     takes = f"it takes {', '.join(map(str, known.values()))}" if known else "it takes no arguments"
+    unknown = [name for name in configuration if name not in known and not is_open]
+    meant = {nearest(name, known) for name in unknown}
     missing = [
-        f"the argument {argument.name!r} of {mark} is missing; {takes}"
+        Complaint("", f"the argument {argument.name!r} of {mark} is missing; {takes}")
         for argument in known.values()
-        if argument.required and argument.name not in configuration
+        if argument.required and argument.name not in configuration and argument.name not in meant
     ]
-    unknown = [
-        f"{mark} has no argument {name!r}; {takes}{did_you_mean(name, known)}"
-        for name in configuration
-        if name not in known and not is_open
+    strange = [
+        Complaint("", f"{mark} has no argument {name!r}; {takes}{did_you_mean(name, known)}") for name in unknown
     ]
-    return missing + unknown
+    wrong = [
+        Complaint(name, f"the argument {text}; {mark} takes {known[name].annotated}")
+        for name, value in configuration.items()
+        if name in known and name not in unsettled and (text := known[name].misfit(value))
+    ]
+    return missing + strange + wrong
 
 
 def _parameters(node: type[Node]) -> Mapping[str, inspect.Parameter]:

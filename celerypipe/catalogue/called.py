@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from celerypipe.catalogue.outline import awaited, not_awaited
 from celerypipe.contract.contract import Node, Output, Proc
 from celerypipe.contract.function import FunctionNode
 from celerypipe.errors import ConfigError, NodeFailed
@@ -32,4 +33,6 @@ def called(mark: str, node: type[Node]) -> CalledFunction:
     if node.takes_message or node.stateful:
         what = "takes a Message" if node.takes_message else "is stateful"
         raise ConfigError(f"{mark} {what}: it is a node of pipelines, and not called; write a function of plain values")
+    if found := not_awaited(awaited(node)):
+        raise ConfigError(f"{mark}: {found[0]}")
     return CalledFunction(node.__dict__["function"])

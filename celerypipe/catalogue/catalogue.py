@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -17,11 +17,13 @@ from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, c
 from celerypipe.catalogue.called import called
 from celerypipe.catalogue.code import code_of, meta_of
 from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at
+from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_of
 from celerypipe.catalogue.plugin import Plugin, plugins_in
 from celerypipe.catalogue.told import default_digest
+from celerypipe.catalogue.unimported import outline_of_mark, outline_of_plugin
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
 from celerypipe.contract.reach import ANYWHERE, Reach
-from celerypipe.errors import CelerypipeError, ConfigError, UnknownMark, did_you_mean
+from celerypipe.errors import CelerypipeError, Complaint, ConfigError, UnknownMark, did_you_mean
 from celerypipe.folders import distinct
 
 __all__ = ["Argument", "Catalogue", "Listing", "complaints_from_schema"]
@@ -72,8 +74,12 @@ class Listing:
         """Return what its configuration may say."""
         return arguments_of(self.node, self.defaults)
 
-    def complaints(self, configuration: Mapping[str, Any]) -> list[str]:
-        """Return one sentence an argument that is missing or unknown."""
+    def outline(self) -> Outline:
+        """Return what there is to say of it before it runs."""
+        return outline_of(self.mark, self.node, self.defaults)
+
+    def complaints(self, configuration: Mapping[str, Any]) -> list[Complaint]:
+        """Return what is wrong with its arguments: missing, unknown, of another type than is annotated."""
         return complaints(self.mark, self.arguments(), self.open, configuration)
 
     def schema(self) -> dict[str, Any]:
@@ -94,6 +100,7 @@ class Listing:
                 for argument in self.arguments()
             ],
             "open": self.open,
+            "awaits": list(awaited(self.node)),
         }
 
     def create(self, configuration: Mapping[str, Any] | None, name: str = "", folder: Path | None = None) -> Node:
@@ -105,7 +112,9 @@ class Listing:
             function = called(self.mark, self.node)
             function.name = name
             return function
-        found = self.complaints(configuration)
+        # What a variable says is a text where nobody knew the type, and many a node makes a number of it.
+        found = [each.text for each in self.complaints(configuration) if not each.place]
+        found += [f"{self.mark}: {text}" for text in not_awaited(awaited(self.node))]
         if found:
             raise ConfigError("\n".join(found))
         try:
@@ -178,6 +187,15 @@ class Catalogue:
     def plugin(self, mark: str, type: str) -> Plugin | None:
         """Return the plugin of a mark without importing it; None if no plugin folder has one."""
         return next((plugin for plugin in plugins_in(self.plugins) if (plugin.mark, plugin.kind) == (mark, type)), None)
+
+    def outline(self, mark: str, type: str) -> Outline | None:
+        """Return what its source says of a node, without importing it; None: that is not here, or not readable."""
+        plugin = self.plugin(mark, type)
+        if plugin is not None:
+            return outline_of_plugin(plugin)
+        paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
+        found = outline_of_mark(mark if "." in mark else "".join(paths[:1]))
+        return replace(found, mark=mark) if found is not None else None
 
     def marks(self) -> list[str]:
         """Return all short marks, without importing anything."""

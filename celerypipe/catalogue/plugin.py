@@ -38,9 +38,14 @@ class Plugin:
         file = self.home / "requirements.txt"
         return self._own(file) if file.is_file() else None
 
+    @property
+    def file(self) -> Path:
+        """The file of its class."""
+        return self._own(self.home / f"{self.mark}.py")
+
     def node_class(self) -> type[Node]:
         """Import its file and return the one node class in it, of the type that its folder says."""
-        file = self._own(self.home / f"{self.mark}.py")
+        file = self.file
         found = leaves(nodes_in(module_of_file(file)))
         if len(found) != 1:
             names = ", ".join(node.__name__ for node in found) or "none"

@@ -39,6 +39,14 @@ class SourceText:
     imports: tuple[Import, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What celerypipe's own classes and ``node`` are called in a file, and what celerypipe is."""
+
+    names: frozenset[str]
+    modules: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """A statement at the top of a file: its lines, the names in it, its imports; ``node``: the name of one."""
@@ -103,7 +111,7 @@ def _parts(text: bytes) -> tuple[Part, ...]:
     """The statements at the top of a file; a worker asks for its marks in order, so for one file after the other."""
     found = []
     statements = _parsed(text)
-    contract = _contract(statements)
+    contract = contract_in(statements)
     for each in statements:
         first = min([each.lineno, *(decorator.lineno for decorator in getattr(each, "decorator_list", []))])
         imports = tuple(_imports([each], text))
@@ -119,8 +127,8 @@ def _parsed(text: bytes) -> list[ast.stmt]:
         return []
 
 
-def _contract(statements: Sequence[ast.stmt]) -> tuple[set[str], set[str]]:
-    """What celerypipe's own classes and ``node`` are called in a file, and what celerypipe is."""
+def contract_in(statements: Sequence[ast.stmt]) -> Contract:
+    """Return the contract as the statements of a file know it."""
     names, modules, others = set[str](), set[str](), set[str]()
     for each in statements:
         match each:
@@ -135,30 +143,31 @@ def _contract(statements: Sequence[ast.stmt]) -> tuple[set[str], set[str]]:
                 others.add(each.name)
             case ast.Assign():
                 others |= {target.id for target in each.targets if isinstance(target, ast.Name)}
-    return names - others, modules - others
+    return Contract(frozenset(names - others), frozenset(modules - others))
 
 
-def _is_node(statement: ast.stmt, contract: tuple[set[str], set[str]]) -> bool:
-    def is_ours(expression: ast.expr) -> bool:
-        names, modules = contract
-        match expression:
-            case ast.Call():
-                return is_ours(expression.func)
-            case ast.Name():
-                return expression.id in names
-            case ast.Attribute(value=ast.Name(id=module)):
-                return module in modules and expression.attr in CONTRACT
-        return False
+def is_ours(expression: ast.expr, contract: Contract) -> bool:
+    """Does an expression name something of the contract, or call it?"""
+    match expression:
+        case ast.Call():
+            return is_ours(expression.func, contract)
+        case ast.Name():
+            return expression.id in contract.names
+        case ast.Attribute(value=ast.Name(id=module)):
+            return module in contract.modules and expression.attr in CONTRACT
+    return False
 
+
+def _is_node(statement: ast.stmt, contract: Contract) -> bool:
     match statement:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            return len(statement.decorator_list) == 1 and is_ours(statement.decorator_list[0])
+            return len(statement.decorator_list) == 1 and is_ours(statement.decorator_list[0], contract)
         case ast.ClassDef():
             plain = not (statement.decorator_list or statement.keywords)
             idle = all(
                 not isinstance(each, ast.Expr) or isinstance(each.value, ast.Constant) for each in statement.body
             )
-            return plain and idle and bool(statement.bases) and all(map(is_ours, statement.bases))
+            return plain and idle and bool(statement.bases) and all(is_ours(base, contract) for base in statement.bases)
     return False
 
 

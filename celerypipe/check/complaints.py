@@ -6,17 +6,20 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from celerypipe.catalogue.catalogue import Catalogue, Listing, built_in_marks
+from celerypipe.catalogue.catalogue import Catalogue, built_in_marks
+from celerypipe.catalogue.outline import Outline, not_awaited
 from celerypipe.catalogue.plugin import absence
 from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
-from celerypipe.definition.environment import resolve_environment
+from celerypipe.definition.environment import from_environment, resolve_environment
+from celerypipe.definition.parts import home_of
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, UnknownMark, did_you_mean
 from celerypipe.mailbox.blob import packing
@@ -35,23 +38,21 @@ def check(
     """Return everything that is wrong with a pipeline, links first, then node by node.
 
     The module of a warped node is never imported, unless ``local`` says that warped nodes run here too: what its
-    class takes is then known only to its worker. ``fed``: nodes that receive messages from code.
+    class takes is read from its source, if that is here. ``fed``: nodes that receive messages from code.
     """
     known = catalogue or Catalogue(pipeline.plugin_folders)
     found = [*graph.complaints(pipeline, fed), *of_files(pipeline)]
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"
-        listing: Listing | None = None
-        type = str(node.type) or None  # of a draft it may not be known
-        if node.mark and is_known_here(node, known, local=local):
-            try:
-                listing = known.find(node.mark, type)
-            except ConfigError as error:
-                if type or isinstance(error, UnknownMark):  # else one of several types is meant
-                    found.append(Complaint(f"{place}.mark", str(error)))
+        outline: Outline | None = None
+        try:
+            outline = outline_here(node, known, local=local) if node.mark else None
+        except ConfigError as error:
+            if str(node.type) or isinstance(error, UnknownMark):  # else one of several types is meant
+                found.append(Complaint(f"{place}.mark", str(error)))
         found += _of_node(node, place, local=local)
-        found += _of_class(node, place, listing) if listing else ()
-        found += _of_environment(node, place, listing)
+        found += _of_class(node, place, outline) if outline else ()
+        found += _of_arguments(node, f"{place}.configuration", outline)
     return found
 
 
@@ -98,6 +99,13 @@ def remarks(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) ->
     return found
 
 
+def outline_here(node: NodeDefinition, catalogue: Catalogue, *, local: bool = False) -> Outline | None:
+    """Return what is known here of a node; :class:`ConfigError` if it is to run here, and cannot."""
+    if is_known_here(node, catalogue, local=local):
+        return catalogue.find(node.mark, str(node.type) or None).outline()
+    return catalogue.outline(node.mark, node.type)
+
+
 def is_known_here(node: NodeDefinition, catalogue: Catalogue, *, local: bool = False) -> bool:
     """True when the class of a node is to be looked at here: it runs here, or is part of celerypipe itself."""
     return (
@@ -142,31 +150,40 @@ def _of_sync(node: NodeDefinition, place: str) -> Iterator[Complaint]:
         yield Complaint(place, text)
 
 
-def _of_class(node: NodeDefinition, place: str, listing: Listing) -> Iterator[Complaint]:
+def _of_class(node: NodeDefinition, place: str, outline: Outline) -> Iterator[Complaint]:
     """What a node's definition says wrong about its class."""
-    if node.type not in (listing.type, ""):
-        text = f"{node.mark} is a {listing.type}, not a {node.type}; write {listing.type}"
+    if str(node.type) not in (outline.kind, ""):
+        text = f"{node.mark} is a {outline.kind}, not a {node.type}; write {outline.kind}"
         yield Complaint(f"{place}.type", text)
-    for key, text in demands(listing.schema(), node.warp_configuration) if node.warped else ():
+    for text in not_awaited(outline.awaits):
+        yield Complaint(f"{place}.mark", f"{node.mark}: {text}")
+    limits, memory = node.warp_configuration, {"stateful": outline.stateful, "snapshots": outline.snapshots}
+    for key, text in demands(limits, **memory) if node.warped else ():
         where = f"warp_configuration.{key}" if key else "warped"
         yield Complaint(f"{place}.{where}", text)
-    size = node.warp_configuration.batches.size
-    if node.warped and size > 1 and not listing.batches:
+    size = limits.batches.size
+    if node.warped and size > 1 and not outline.batches:
         text = f"is {size}, but {node.mark} has no update_batch(messages); write one, or leave batch out"
         yield Complaint(f"{place}.warp_configuration.batch.size", text)
-    if node.cache is not None and (text := cannot_keep(stateful=listing.node.stateful)):
+    if node.cache is not None and (text := cannot_keep(stateful=outline.stateful)):
         yield Complaint(f"{place}.cache", text)
-    for text in listing.complaints(node.configuration):
-        yield Complaint(f"{place}.configuration", text)
 
 
-def _of_environment(node: NodeDefinition, place: str, listing: Listing | None) -> Iterable[Complaint]:
-    defaults = {argument.name: argument.default for argument in listing.arguments()} if listing else {}
+def _of_arguments(node: NodeDefinition, place: str, outline: Outline | None) -> Iterator[Complaint]:
+    """What is wrong with a configuration; a variable stands for its text, as the type that the argument needs."""
+    configuration: Mapping[str, Any] = node.configuration
+    unsettled = set[str]()
     try:
-        resolve_environment(node.configuration, os.environ, f"{place}.configuration", defaults)
+        configuration = resolve_environment(configuration, os.environ, place, outline.scalars() if outline else {})
     except DefinitionError as error:
-        return error.complaints
-    return ()
+        unsettled = from_environment(configuration)
+        yield from error.complaints
+    homes = {name: home for name in configuration if outline and not outline.takes(name) and (home := home_of(name))}
+    for name, home in homes.items():
+        yield Complaint(f"{place}.{name}", f"is no argument of {node.mark}: {home}")
+    configuration = {name: value for name, value in configuration.items() if name not in homes}
+    for found in outline.complaints(configuration, unsettled) if outline else ():
+        yield Complaint(f"{place}.{found.place}" if found.place else place, found.text)
 
 
 def _notes_of_warped(node: NodeDefinition, place: str, catalogue: Catalogue) -> Iterator[str]:

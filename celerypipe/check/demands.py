@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from celerypipe.definition.parts import WarpConfiguration
 
 
-def demands(schema: Mapping[str, Any], limits: WarpConfiguration) -> Iterator[tuple[str, str]]:
-    """Say what of ``limits`` a node of this schema cannot be warped with: the key it concerns, and a sentence.
+def demands(limits: WarpConfiguration, *, stateful: bool, snapshots: bool) -> Iterator[tuple[str, str]]:
+    """Say what of ``limits`` such a node cannot be warped with: the key it concerns, and a sentence.
 
     The key is empty where it is the node itself.
     """
-    if not schema.get("stateful"):
+    if not stateful:
         if limits.pinned:
             yield "pinned", "is for a node that is stateful, and this one is not; leave it out"
         return
-    if not limits.pinned and not schema.get("snapshots"):
+    if not limits.pinned and not snapshots:
         yield (
             "",
             "it is stateful and has no snapshot() and restore(state), so its state would die with its process; write "

@@ -38,7 +38,7 @@ def _file(node: NodeDefinition) -> tuple[str, bool]:
     """The file of a node, links followed, and whether it appends; no file if that is no plain one, or not known yet."""
     defaults = {"path": "", "append": False}
     try:
-        found = {**defaults, **resolve_environment(node.configuration, os.environ, "", defaults)}
+        found = {**defaults, **resolve_environment(node.configuration, os.environ, "", {"append": bool})}
         path = os.path.realpath(found["path"]) if found["path"] not in ("", "-") else ""
     except (DefinitionError, TypeError, ValueError, OSError):  # said elsewhere
         return "", False

@@ -40,11 +40,17 @@ def look(
     latency, offset = _measured(client)
     declared = {node.name: found for node in pipeline.warped if (found := _declared(node, catalogue)) is not None}
     info = _info(client)
-    workers = () if info.get("loading") else tuple(read_presences(client))
+    shut = _is_shut(info)
+    workers = () if shut else tuple(read_presences(client))
     codes = {node.name: code_here(node, catalogue) for node in pipeline.warped}
     missed = {node.queue for node in pipeline.warped} - {queue for worker in workers for queue in worker["queues"]}
-    others = {} if info.get("loading") else {queue: elsewhere(client, queue) for queue in missed}
+    others = {} if shut else {queue: elsewhere(client, queue) for queue in missed}
     return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, others, keyring)
+
+
+def _is_shut(info: Mapping[str, Any]) -> bool:
+    """Does this Redis tell nothing of its workers? One that loads its data does not, nor does one of a cluster."""
+    return bool(info.get("loading")) or info.get("redis_mode") == "cluster"
 
 
 def inspect(scene: Scene) -> list[Finding]:
@@ -69,8 +75,8 @@ def error_of(found: Sequence[Finding]) -> CelerypipeError | None:
 def _of_workers(scene: Scene) -> Iterator[Finding]:
     """Every queue has a worker, and all workers of it fit the node."""
     for node in scene.pipeline.warped:
-        if scene.server.get("loading"):
-            return  # it tells nothing about them yet
+        if _is_shut(scene.server):
+            return
         workers = scene.workers_of(node.queue)
         ours = [worker for worker in workers if not scene.stranger(worker)]
         if ours:

@@ -15,8 +15,10 @@ from typing import Any
 from celerypipe import codec
 from celerypipe.catalogue.arguments import complaints_from_schema
 from celerypipe.catalogue.catalogue import built_in_marks
+from celerypipe.catalogue.outline import not_awaited
 from celerypipe.check.demands import WRITES, cannot_keep, demands, lacks_slots
 from celerypipe.check.finding import Finding
+from celerypipe.definition.environment import from_environment
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
 from celerypipe.mailbox.presence import Presence
@@ -113,16 +115,26 @@ def _cure_of_mark(node: NodeDefinition, known: Iterable[str]) -> str:
 
 
 def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    unsettled = from_environment(node.configuration)
     for worker in workers if not node.called else ():
-        for text in complaints_from_schema(worker["marks"][node.mark], node.configuration):
+        for found in complaints_from_schema(worker["marks"][node.mark], node.configuration, unsettled):
             cure = f"celerypipe nodes {node.mark}"
-            yield Finding("error", "arguments", f"node {node.name!r} ({node.mark})", text, cure)
+            yield Finding("error", "arguments", f"node {node.name!r} ({node.mark})", found.text, cure)
+
+
+def _of_awaiting(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    for worker in workers:
+        for text in not_awaited(worker["marks"][node.mark].get("awaits", ())):
+            said, _, cure = text.rpartition("; ")
+            yield Finding("error", "async", f"node {node.name!r} ({node.mark})", said, cure)
 
 
 def _of_state(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     place, limits = f"node {node.name!r} ({node.mark})", node.warp_configuration
     for worker in workers:
-        for key, text in demands(worker["marks"][node.mark], limits):
+        told = worker["marks"][node.mark]
+        stateful, snapshots = bool(told.get("stateful")), bool(told.get("snapshots"))
+        for key, text in demands(limits, stateful=stateful, snapshots=snapshots):
             said, _, cure = text.rpartition("; ")
             yield Finding("error", "stateful", place, f"warp_configuration.{key} {said}" if key else said, cure)
 
@@ -215,6 +227,7 @@ def named(worker: Presence) -> str:
 CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_codecs,
     _of_arguments,
+    _of_awaiting,
     _of_state,
     _of_writing,
     _of_batches,

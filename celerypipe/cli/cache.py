@@ -20,11 +20,11 @@ from celerypipe.cache import index
 from celerypipe.cache.explain import short
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
+from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, JSON, QUIET, REDIS, REFRESH, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
 from celerypipe.cli.tables import paper
 from celerypipe.cli.terminal import harmless
-from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
@@ -171,7 +171,7 @@ def warm(
 
     Exit status: as of `celerypipe run`.
     """
-    whole = Pipeline.load(pipeline, allow)
+    whole = load(pipeline, allow, Settings.from_environment().plugins, local=local)
     definition = up_to_cached(whole)
     _look_for_a_place(redis)
 

@@ -23,7 +23,8 @@ PATIENCE = 2.0
 @REDIS_OR_USUAL
 @click.option("--json", "as_json", is_flag=True, help="Print what became of it as JSON.")
 def cancel(run: str, redis: str | None, as_json: bool) -> None:
-    """Cancel RUN, whoever started it, at once; `celerypipe status` and the report show the ids of runs.
+    """Cancel RUN, whoever started it, at once; `celerypipe status` and the report show the ids of runs, and the
+    beginning of one will do.
 
     Its runner ends with exit status 1 and reports how far it came; what is on its way is dropped. Workers are free
     within two seconds: prefork and solo workers stop in the middle of a message; a worker with threads goes on with the

@@ -42,6 +42,8 @@ PATIENCE = 1.0
 def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: bool, allow: tuple[Path, ...]) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
+    The class of a warped node is not imported: what it takes is read from its source, if that is here.
+
     Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
     free) is found by `celerypipe run`, before anything runs.
 

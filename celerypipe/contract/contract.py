@@ -23,6 +23,11 @@ from celerypipe.message.message import Message
 #: A dotted path, or the short name of a built-in, an installed or a plugin node.
 MARK = re.compile(r"[^\W\d][\w-]*(\.[^\W\d]\w*)*")
 
+#: The methods of nodes that are called.
+CALLED = (
+    *("configure", "warmup", "destroy", "set_on_config", "snapshot", "restore", "messages", "position", "seek", "stop"),
+    *("update", "update_batch", "update_once", "place", "next_batch"),
+)
 
 #: What ``Proc.update`` may return: nothing, one message, or any number of them.
 Output = Message | Iterable[Message] | None

@@ -16,17 +16,17 @@ _SECRET = re.compile(r"pass|secret|token|key|auth|cred|header|cookie|sign|dsn", 
 
 
 def resolve_environment(
-    configuration: Mapping[str, Any], environment: Mapping[str, str], place: str, defaults: Mapping[str, Any]
+    configuration: Mapping[str, Any], environment: Mapping[str, str], place: str, kinds: Mapping[str, type | None]
 ) -> dict[str, Any]:
     """Return the configuration with each ``"$JT_ENV_NAME"``, however deep, replaced by the variable's text.
 
-    An argument whose value in ``defaults`` is a bool, int or float receives the text as that type.
+    An argument that is a bool, int or float by ``kinds`` receives the text as that type.
     Raises :class:`DefinitionError` with one complaint a variable that is missing or is no such number; ``place``
     says where the configuration stands. Values never appear in a complaint: they may be secrets.
     """
     complaints: list[Complaint] = []
     resolved = {
-        key: _resolved(value, environment, f"{place}.{key}", type(defaults.get(key)), complaints)
+        key: _resolved(value, environment, f"{place}.{key}", kinds.get(key) or str, complaints)
         for key, value in configuration.items()
     }
     if complaints:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
 from celerypipe.definition.pipeline import Link, Pipeline
-from celerypipe.errors import Complaint, DefinitionError, did_you_mean
+from celerypipe.errors import Complaint, DefinitionError, did_you_mean, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,11 @@ def _of_types(pipeline: Pipeline) -> Iterable[Complaint]:
 
 
 def _of_inputs(pipeline: Pipeline, fed: Sequence[str]) -> Iterable[Complaint]:
-    targets = {link.target for link in pipeline.links}
     types = {node.name: node.type for node in pipeline.nodes}
-    for index, node in enumerate(pipeline.nodes if "" not in targets else ()):
+    # A link to a name that is misspelt is complained about already.
+    targets = {link.target if link.target in types else nearest(link.target, types) for link in pipeline.links}
+    unread = any(not link.target for link in pipeline.links)
+    for index, node in enumerate(pipeline.nodes if not unread else ()):
         if node.type in ("proc", "sink") and node.name and node.name not in (*targets, *fed):
             text = f'the {node.type} {node.name!r} has no input; write a link: {{"from": ..., "to": "{node.name}"}}'
             yield Complaint(f"pipeline.nodes[{index}]", text)

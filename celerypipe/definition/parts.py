@@ -70,11 +70,18 @@ class Link(Shape, init=False):
 class BatchLimits(Shape):
     """How many messages a node takes at once."""
 
+    foreign: ClassVar = dict.fromkeys(("timeout", "window", "parallel", "linger"), 'is written beside "batch"')
+
     size: Positive = Field(
         1, le=MOST_IN_FLIGHT, description="At most so many messages at once; above 1 the node needs update_batch."
     )
     wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
 
+
+#: What a node has beside its configuration and its warp_configuration, and these do not have.
+NODE_KEYS = ("sync", "auto_dump", "warped", "on_error", "console", "cache")
+#: What the whole pipeline has.
+PIPELINE_KEYS = ("folder", "telemetry", "nodes", "links", "schedule", "deadline", "dead_letters")
 
 #: One message at a time; asked for with every message that is sent.
 ALONE = BatchLimits(size=1, wait=0.0)
@@ -130,11 +137,14 @@ class WarpConfiguration(Shape, init=False):
         """What ``batch`` says; without it one message at a time."""
         return self.batch or ALONE
 
-    foreign: ClassVar = dict.fromkeys(
-        ("grpc_host", "grpc_port"),
-        'is juturna\'s; there is no service to address here: write "queue": "<name>" instead '
-        "and start `celery -A celerypipe worker -Q <name>` on the other machine",
-    )
+    foreign: ClassVar = {
+        **dict.fromkeys(NODE_KEYS, 'is a key of the node; write it beside "warp_configuration"'),
+        **dict.fromkeys(
+            ("grpc_host", "grpc_port"),
+            'is juturna\'s; there is no service to address here: write "queue": "<name>" instead '
+            "and start `celery -A celerypipe worker -Q <name>` on the other machine",
+        ),
+    }
 
 
 class NodeDefinition(Shape, init=False):
@@ -175,6 +185,10 @@ class NodeDefinition(Shape, init=False):
     #: A function that is called: its arguments come with its messages.
     called: ClassVar[bool] = False
 
+    foreign: ClassVar = {
+        **dict.fromkeys(WarpConfiguration.model_fields, 'belongs into "warp_configuration": {...}'),
+        **dict.fromkeys(PIPELINE_KEYS, 'is a key of the whole pipeline; write it beside "nodes"'),
+    }
     wanted: ClassVar = {
         "name": "give the node a name of its own",
         "type": "write source, proc or sink",
@@ -217,6 +231,15 @@ class NodeDefinition(Shape, init=False):
     def _agrees(self) -> Self:
         refuse(type(self).__name__, _contradictions(self))
         return self
+
+
+def home_of(key: str) -> str:
+    """Say where a key belongs that stands among the arguments of a node; empty: it may well be meant as one."""
+    if key in (*NODE_KEYS, "timeout", "retries"):
+        return 'it is a key of the node; write it beside "configuration"'
+    if key in WarpConfiguration.model_fields:
+        return 'it belongs into "warp_configuration": {...}'
+    return ""
 
 
 def _queue_of(mark: str) -> str:

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.definition.file import read_definition
 from celerypipe.definition.names import IN_A_FOLDER
-from celerypipe.definition.parts import DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
+from celerypipe.definition.parts import PIPELINE_KEYS, DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
 from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
 from celerypipe.errors import Complaint, DefinitionError
 from celerypipe.folders import path_of
@@ -53,6 +53,11 @@ class Body(Shape):
         default_factory=lambda: DeadLetterLimits(), description="How many messages that were given up are kept."
     )
 
+    foreign: ClassVar = {
+        **dict.fromkeys(NodeDefinition.model_fields, 'is a key of a node; write it in one of "nodes"'),
+        **dict.fromkeys(("timeout", "retries"), 'is a key of a node; write it in one of "nodes"'),
+        **dict.fromkeys(("version", "plugins"), 'is written beside "pipeline"'),
+    }
     wanted: ClassVar = {"name": "give the pipeline a name", "nodes": "write the list of nodes"}
 
     @field_validator("schedule", mode="before")
@@ -107,6 +112,7 @@ class Document(Shape):
     plugins: Annotated[tuple[PathText, ...], Field(description="Plugin folders, relative to the file's folder.")] = ()
     pipeline: Annotated[Body, Inside] = Field(description="The pipeline itself.")
 
+    foreign: ClassVar = dict.fromkeys(("name", "id", *PIPELINE_KEYS), 'belongs into "pipeline": {...}')
     wanted: ClassVar = {"pipeline": 'write "pipeline": {"name": ..., "nodes": [...], "links": [...]}'}
 
 

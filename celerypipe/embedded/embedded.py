@@ -42,29 +42,33 @@ logger = logging.getLogger(__name__)
 LEAVE_SECONDS = GRACE + 5.0
 
 
+#: Queues by name; a mapping gives the number of slots of their workers.
+Queues = Mapping[str, int] | Sequence[str]
+
+
 class Embedded:
     """A context manager: entering starts Redis and workers and returns Redis' URL, leaving stops all of it."""
 
     def __init__(
         self,
-        pipeline: Pipeline | None = None,
+        pipeline: Pipeline | Queues | None = None,
         *,
-        queues: Mapping[str, int] | Sequence[str] = (),
+        queues: Queues = (),
         log: Path | None = None,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         """Say what will be needed; nothing starts before the block is entered. With no queue that is Redis alone.
 
-        ``pipeline``: one worker for each queue of its warped nodes, which know its plugins.
+        ``pipeline``: one worker for each queue of its warped nodes, which know its plugins. Without a pipeline, for
+        functions that are called, the queues themselves: ``Embedded(["fns"])``.
         ``queues``: further queues; a mapping gives the number of slots of their workers.
         ``log``: a folder to keep the workers' logs in; else they are removed in the end.
         ``on_event``: receives a line of text whenever something starts, or ends unasked; from another thread.
         """
-        slots: dict[str, int | None] = {}
-        slots.update(queues if isinstance(queues, Mapping) else dict.fromkeys(queues))
-        for name in slots:
-            if complaint := wrong_queue(name):
-                raise ConfigError(f"queues: {complaint}")
+        slots = _slots(queues)
+        if pipeline is not None and not isinstance(pipeline, Pipeline):
+            slots |= _slots(pipeline)
+            pipeline = None
         imports: dict[str, set[str]] = {}
         for node in pipeline.warped if pipeline is not None else ():
             slots.setdefault(node.queue, None)
@@ -169,6 +173,17 @@ class Embedded:
         self._reader.join(LEAVE_SECONDS)
         if self._folder:  # it removed its folder itself, unless it was killed
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _slots(queues: Queues) -> dict[str, int | None]:
+    """Queue → slots of its worker; None: as many as there are processors."""
+    names = [queues] if isinstance(queues, str) else queues
+    if not isinstance(names, Mapping | Sequence) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f'a pipeline, or names of queues such as ["gpu", "io"], is wanted, not {queues!r}')
+    for name in names:
+        if complaint := wrong_queue(name):
+            raise ConfigError(f"queues: {complaint}")
+    return dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
 
 
 def _environment(pipeline: Pipeline | None) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from celerypipe.errors import UnknownRun
+from celerypipe.errors import ConfigError, UnknownRun
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import cancelling
 from celerypipe.mailbox.status import Busy, RunStatus, read_busy, read_runs
@@ -30,12 +30,14 @@ class Cancelled:
     busy: tuple[Busy, ...]
 
 
-def cancel(client: Client, run_id: str) -> Cancelled:
-    """Cancel a run; return when nothing works for it any more, after ``PATIENCE`` seconds at most.
+def cancel(client: Client, word: str) -> Cancelled:
+    """Cancel the run of this id, or the only one whose id begins so.
 
-    :class:`UnknownRun` names the runs there are. One that is over already is left as it is.
+    Returns when nothing works for it any more, after ``PATIENCE`` seconds at most. :class:`UnknownRun` names the runs
+    there are. One that is over already is left as it is.
     """
-    run = _known(client, run_id)
+    run = _known(client, word)
+    run_id = run.id
     busy = read_busy(client, run_id)
     before = call(client, cancelling(client.names, run_id))
     if before in (b"finished", b"failed"):
@@ -51,12 +53,15 @@ def cancel(client: Client, run_id: str) -> Cancelled:
         time.sleep(0.05)
 
 
-def _known(client: Client, run_id: str) -> RunStatus:
+def _known(client: Client, word: str) -> RunStatus:
     runs, _ = read_runs(client, client.now())
-    for run in runs:
-        if run.id == run_id:
-            return run
-    raise UnknownRun(run_id, {run.id: run.pipeline for run in runs if run.state == "running"})
+    near = [run for run in runs if run.id == word] or [run for run in runs if word and run.id.startswith(word)]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        names = ", ".join(run.id for run in near)
+        raise ConfigError(f"{word!r} begins the ids of {len(near)} runs ({names}); write more of it")
+    raise UnknownRun(word, {run.id: run.pipeline for run in runs if run.state == "running"})
 
 
 def _still(client: Client, busy: list[Busy]) -> list[Busy]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import redis
 
-from celerypipe.mailbox.holder import Holder
+from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.mailbox.presence import Presence, foreign, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
@@ -40,7 +40,8 @@ class Busy:
 class MailboxStatus:
     """The mailbox of a warped node: ``out`` messages are on their way, ``waiting`` of them were given to nobody yet.
 
-    ``oldest``: seconds since the oldest of them was sent, None without one. ``slots``: activations that hold its bells.
+    ``oldest``: seconds since the oldest of them was sent, None without one. ``slots``: activations of live
+    workers that hold its bells.
     """
 
     run: str
@@ -184,6 +185,7 @@ def _read_mailboxes(
 ) -> tuple[tuple[MailboxStatus, ...], list[Busy]]:
     if not nodes:
         return (), []
+    lives = {Process.read(worker["id"]).life for worker in workers}
     commands: list[Command] = []
     for run, name, node in nodes:
         stream = client.names.mailbox(run, name)
@@ -196,6 +198,7 @@ def _read_mailboxes(
     for place, (run, name, node) in enumerate(nodes):
         length, pending, first, bells = answers[4 * place : 4 * place + 4]
         held = {bell.decode(errors="replace") for bell in bells if bell is not None and not bell.startswith(b"r:")}
+        held = {name for name in held if Holder.read(name).process.life in lives}  # who is dead holds it for a moment
         if isinstance(length, Exception) or isinstance(pending, Exception):  # it is gone, its run ended
             length, pending, first = 0, (0, None, None, None), ()
         sent = int(first[0][0].partition(b"-")[0]) / 1000 if first else None

@@ -10,7 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,11 +214,14 @@ def is_gone(address: Address) -> bool:
 def knock(address: Address, option: str) -> str:
     """Say that Redis is not there, which may change, and the cure; nothing if it is. ``option`` gives its address.
 
-    :class:`ConfigError` if Redis refuses us: a wrong password stays wrong.
+    :class:`ConfigError` if Redis refuses us, or is a cluster: a wrong password stays wrong.
     """
     try:
         with connect(address, name="celerypipe-boot", timeout=2.0) as client:
             client.ping()
+            with suppress(redis.exceptions.NoPermissionError):  # this user may not ask
+                if client.info("cluster").get("cluster_enabled"):
+                    raise ConfigError(_cluster(address))
     except (*Broken, redis.exceptions.InvalidResponse) as error:
         if text := _refusal(address, error):
             raise ConfigError(text) from None
@@ -243,6 +246,10 @@ def _absence(address: Address, error: BaseException, option: str = "--redis") ->
     return f"Redis is not there: {address} ({error}); {cure}"
 
 
+def _cluster(address: Address) -> str:
+    return f"Redis at {address} is part of a cluster, for which Celery has no broker; give the address of one Redis"
+
+
 def _refusal(address: Address, error: BaseException) -> str:
     """What stays wrong until somebody mends it, with the cure; empty for trouble that may pass."""
     match error:
@@ -250,6 +257,10 @@ def _refusal(address: Address, error: BaseException) -> str:
             return f"Redis at {address} needs a password, or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
         case redis.exceptions.NoPermissionError():
             return f"Redis at {address} does not allow this user what a pipeline needs: {error}"
+        case redis.exceptions.ClusterDownError() if not isinstance(error, redis.exceptions.MasterDownError):
+            return _cluster(address)
+        case redis.exceptions.AskError() | redis.exceptions.ClusterCrossSlotError():
+            return _cluster(address)
         case redis.ResponseError():
             return f"Redis at {address} refuses: {error}"
         case redis.exceptions.InvalidResponse():

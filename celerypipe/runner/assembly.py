@@ -10,7 +10,7 @@ from typing import Any
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
-from celerypipe.check.complaints import is_known_here
+from celerypipe.check.complaints import is_known_here, outline_here
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.environment import resolve_environment, secrets_in
 from celerypipe.definition.graph import Graph
@@ -70,13 +70,10 @@ class Assembly:
     def configuration(self, node: NodeDefinition, *, again: bool = False) -> dict[str, Any]:
         """A node's arguments; ``again``: it takes the place of one that hung."""
         place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
-        defaults: dict[str, Any] = {}
-        if is_known_here(node, self.catalogue, local=self.carrier is None):
-            arguments = self.catalogue.find(node.mark, node.type).arguments()
-            defaults = {argument.name: argument.default for argument in arguments}
-        resolved = resolve_environment(node.configuration, os.environ, place, defaults)
+        outline = outline_here(node, self.catalogue, local=self.carrier is None)
+        resolved = resolve_environment(node.configuration, os.environ, place, outline.scalars() if outline else {})
         self.course.secrets |= secrets_in(node.configuration, os.environ)
-        if (again or self.adds) and defaults.get("append") is False:
+        if (again or self.adds) and outline is not None and outline.default("append") is False:
             resolved["append"] = True  # a file sink that empties its file would lose what was written before
         return resolved
 

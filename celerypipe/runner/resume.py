@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue
@@ -12,6 +13,7 @@ from celerypipe.codec.identity import identity
 from celerypipe.contract.contract import Source
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
+from celerypipe.runner.folder.folder import REPORT
 from celerypipe.runner.folder.journal import Journal, JournalContent
 from celerypipe.runner.folder.journals import KeptJournal, kept, prune
 from celerypipe.runner.folder.progress import REMEMBERS, Progress
@@ -81,7 +83,7 @@ def changes(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
 
 
 def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool = False) -> KeptJournal:
-    """Return the journal of this run of the pipeline.
+    """Return the journal of this run of the pipeline; the beginning of its id will do.
 
     :class:`ConfigError` when there is none, which lists those there are; when the definition changed since; when the
     run is still going on.
@@ -90,7 +92,7 @@ def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool
         raise ConfigError(f"no run of pipeline {pipeline.name!r} can be resumed: {reason}")
     place = _place(pipeline)
     found, strange = kept(place)
-    one = next((each for each in found if run in each.content.runs), None)
+    one = _meant(found, run)
     if one is None:
         known = [name for each in found for name in each.content.runs]
         asked = f"there is no journal of a run {run!r}{did_you_mean(run, known)}" if run else "--resume needs a run"
@@ -107,6 +109,16 @@ def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool
     return one
 
 
+def _meant(found: Sequence[KeptJournal], run: str) -> KeptJournal | None:
+    """The journal of this run, or the only one with a run whose id begins so."""
+    near = [each for each in found if run in each.content.runs]
+    near = near or [each for each in found if run and any(name.startswith(run) for name in each.content.runs)]
+    if len(near) > 1:
+        names = ", ".join(each.content.runs[-1] for each in near)
+        raise ConfigError(f"{run!r} begins the ids of {len(near)} runs ({names}); write more of it")
+    return near[0] if near else None
+
+
 def _place(pipeline: Pipeline) -> Path:
     return (pipeline.folder_path or Path()) / PLACE
 
@@ -115,15 +127,32 @@ def _with_list(text: str, place: Path, pipeline: Pipeline, found: Iterable[KeptJ
     now = parts_of(pipeline)
     lines = [_line(each, changes(now, each.content.parts)) for each in found]
     if not lines:
-        return f"{text}; no run can be resumed, there is nothing in {place} (a run that ended well leaves no journal)"
+        return f"{text}; no run can be resumed, there is nothing in {place}: {_ending(pipeline)}"
     more = [f"  … and {len(lines) - LISTED} older ones"] if len(lines) > LISTED else []
     return "\n".join([f"{text}; these are in {place}:", *lines[:LISTED], *more])
+
+
+def _ending(pipeline: Pipeline) -> str:
+    """Why there is no journal: how the last run ended, as its report has it."""
+    file = (pipeline.folder_path or Path()) / REPORT
+    try:
+        last = json.loads(file.read_bytes()) if not pipeline.reach.complaint(file) else None
+    except (OSError, ValueError, RecursionError):
+        last = None
+    match last:
+        case {"run": str(run), "status": "failed" | "cancelled" | "stopped" as status}:
+            return (
+                f"the last run, {run!r}, {'was ' if status != 'failed' else ''}{status} before anything of its sources "
+                "was through, so there is nothing to go on from; run it again without --resume"
+            )
+    return "a run that ended well leaves no journal"
 
 
 def _line(each: KeptJournal, changed: list[str]) -> str:
     content = each.content
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content.started))
     note = ", still going on" if each.busy else f", {', '.join(changed)} changed since" if changed else ""
+    note = f", cannot be resumed: {content.obstacle}" if content.obstacle else note
     return f"  {content.runs[-1]}  {content.pipeline}, begun {began}, {content.count:,} source messages through{note}"
 
 
@@ -164,5 +193,7 @@ def close_journal(course: Course, *, done: bool) -> None:
     except OSError as error:
         course.say(f"the journal of this run cannot be closed: {error}")
         return
-    if count:
+    if count and (reason := course.progress.obstacle):
+        course.say(f"this run cannot be resumed: {reason}")
+    elif count:
         course.say(f"{count:,} source messages are through; to go on from there: --resume {course.run_id}")

@@ -266,7 +266,8 @@ def _session(runner: Runner) -> Session:
     provisions = _provided(runner, settings)
     if provisions.redis is None and not provisions.local:
         raise ConfigError(
-            "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL; "
-            "Runner(local=True) calls it here"
+            "a function needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
+            "`with Embedded(['gpu']) as url: Runner(redis=url)`, with the names of its queues; Runner(local=True) "
+            "calls it here"
         )
     return Session(CallTransport(provisions, settings.plugins))

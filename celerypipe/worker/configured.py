@@ -43,7 +43,7 @@ class Configured:
 
     @classmethod
     def read(cls, conf: Any, options: Mapping[str, Any]) -> Configured:
-        """Read all of it into Celery's settings too, import what is to be served, and see that Redis lets us in.
+        """Read all of it into Celery's settings too, see that Redis lets us in, and import what is to be served.
 
         The heartbeat begins before anything is imported that may hold the interpreter lock, or a GPU.
         """
@@ -53,6 +53,7 @@ class Configured:
         configs = worker_config.load_all(queues, settings.worker_configs)
         redis = named_redis(os.environ)
         app.serve(redis.or_default)
+        absence = knock(redis.or_default, "--broker")  # before the heartbeat, which would say it in a second line
         conf.update(worker_config.worker_settings(queues, configs[0], app.conf.broker_transport_options))
         served = Served(
             tuple(name for config in configs for name in config.imports) + tuple(listed(options.get("include"))),
@@ -65,7 +66,6 @@ class Configured:
         heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
-        absence = knock(redis.or_default, "--broker")
         autoscale = autoscale_option(options.get("autoscale"))
         keep = bool(options.get("keep_interrupted")) or configs[0].keep_interrupted
         return cls(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import billiard
 import click
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool as StockPrefork
@@ -123,9 +124,22 @@ def refuse(worker: Any, pool: str, autoscale: int) -> None:
                 f"{option} {value:g} would end a task of Celery, which works on many messages; "
                 f'write "timeout": {value:g} in the node\'s "warp_configuration", or @node(timeout={value:g})'
             )
+    if pool == "prefork":
+        _require_locks()
     if autoscale and pool != "prefork":
         cure = "write -P prefork, or leave it out" if pool == "solo" else f"write -c {autoscale}"
         raise ConfigError(f"--autoscale: the {pool} pool cannot grow; {cure}")
+
+
+def _require_locks() -> None:
+    try:
+        billiard.Lock()
+    except (OSError, ImportError) as error:
+        raise ConfigError(
+            f"-P prefork: its processes share locks in /dev/shm, and none can be made there ({error}): mount it "
+            "(mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm), or take another pool: -P threads, or worker_pool in "
+            "the file of the queue"
+        ) from None
 
 
 def limits_of(worker: Any, pool: str) -> Limits:

@@ -246,6 +246,12 @@ def unserved(value: Any) -> Any:
     return value
 
 
+@node
+async def awaiting(value: Any) -> Any:
+    """Nobody awaits it."""
+    return value
+
+
 def undecorated(value: Any) -> Any:
     """No node."""
     return value

@@ -36,14 +36,19 @@ def kill_a_machine(world: World, dice: random.Random) -> None:
 
 def kill_a_monitor(world: World, dice: random.Random) -> None:
     """The process that tells of a worker's life is killed."""
-    if monitors := [pid for worker in world.workers for pid in monitors_of(worker.process.pid)]:
-        _send(signal.SIGKILL, dice.choice(monitors))
+    worker = dice.choice(world.workers)
+    if worker is not world.workers[0]:  # while one of its nodes holds the interpreter lock, nobody starts another
+        world.stopped.add(worker.process.pid)
+    _send(signal.SIGKILL, *monitors_of(worker.process.pid))
 
 
 def tell_a_worker(world: World, dice: random.Random) -> None:
     """It is told to end, or to start anew, and hands over what it has."""
     number = dice.choice([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP])
-    _send(number, dice.choice(world.workers).process.pid)
+    pid = dice.choice(world.workers).process.pid
+    if number == signal.SIGHUP:  # it has its number again, and may have found no Redis to say farewell to
+        world.stopped.add(pid)
+    _send(number, pid)
 
 
 def tell_a_child(world: World, dice: random.Random) -> None:

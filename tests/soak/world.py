@@ -39,7 +39,7 @@ class World:
     bystanders: list[subprocess.Popen[bytes]] = field(default_factory=list)
     #: Pid and birth of every process that belonged to it.
     born: set[tuple[int, int]] = field(default_factory=set)
-    #: Pids of those that stood still for a while, and may have been taken for dead meanwhile.
+    #: Pids of those that stood still for a while, or began anew, and may have been taken for dead meanwhile.
     stopped: set[int] = field(default_factory=set)
     #: How often Redis was started.
     lives: int = 0

@@ -138,17 +138,22 @@ class Progress:
             except OSError as error:
                 self._say(f"the journal of this run cannot be written: {error}")
 
+    @property
+    def obstacle(self) -> str:
+        """Why the run cannot be resumed after all; empty: it can."""
+        return self._journal.content.obstacle
+
     def close(self, *, done: bool) -> int:
         """Write the last, and let go of the file; return how many source messages are through.
 
-        A run that is ``done``, or of which nothing is through, or that cannot go on, leaves no journal behind.
+        A run that is ``done``, or of which nothing is through, leaves no journal behind.
         """
         with self.descent.still():  # what is through by now is noted
             self.flush()
             self._closed = True
         with self._writing:
             count = self._journal.content.count
-            if done or not count or self._journal.content.obstacle:
+            if done or not count:
                 self._journal.remove()
                 return 0
             self._journal.close()

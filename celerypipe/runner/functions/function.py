@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from celerypipe.catalogue.outline import awaited, not_awaited
 from celerypipe.codec import encode_value
 from celerypipe.contract.contract import means_another, node_class
 from celerypipe.contract.function import FunctionNode
@@ -53,6 +54,8 @@ class Function:
         if node.takes_message:
             text = "its first parameter is a Message: it is a node of pipelines; write a function of plain values"
             raise ConfigError(f"{name} cannot be submitted: {text}")
+        if found := not_awaited(awaited(node)):
+            raise ConfigError(f"{name} cannot be submitted: {found[0]}")
         if node.stateful:
             text = "it is stateful, and calls come in any order; leave stateful out, or put it into a pipeline"
             raise ConfigError(f"{name} cannot be submitted: {text}")

@@ -261,12 +261,13 @@ def test_a_look_at_a_busy_solo_worker_takes_no_time(
     assert (status, said["queues"]) == (0, {"busysolo": {"workers": 1, "slots": 1}})
 
 
-def test_workers_that_come_later_are_looked_at_too(start_worker: StartWorker, redis_url: str) -> None:
+def test_workers_that_come_later_are_looked_at_too(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    (tmp_path / "only_there.py").write_text("from tests.nodes.remote import Echo as Base\nclass Echo(Base): ...\n")
     said: list[str] = []
     stream = Runner(redis_url, on_event=said.append).stream(
-        warped("tests.nodes.remote.Echo", "later", configuration={"dellay": 1}), [Message(1)]
+        warped("only_there.Echo", "later", configuration={"dellay": 1}), [Message(1)]
     )
-    start_worker("later", pool="solo", config=CONFIG, wait=False)
+    start_worker("later", pool="solo", config='imports = ["only_there"]', cwd=tmp_path, wait=False)
     with pytest.raises(ConfigError, match="did you mean 'delay'"):
         list(stream)
     assert len([text for text in said if "no live worker serves queue 'later'" in text]) == 1

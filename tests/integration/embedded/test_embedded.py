@@ -131,7 +131,7 @@ def test_an_error_in_the_block_ends_everything_too(here: Any, started: Callable[
     seen: list[Any] = []
 
     def block() -> None:
-        with Embedded(queues=["heavy"]) as url:
+        with Embedded(["heavy"]) as url:
             seen.extend((url, *started()))
             raise RuntimeError("mine")
 
@@ -144,7 +144,7 @@ def test_an_error_in_the_block_ends_everything_too(here: Any, started: Callable[
 
 def test_a_worker_that_is_killed_comes_back_and_so_does_redis(here: Any) -> None:
     events: list[str] = []
-    with Embedded(queues={"heavy": 1}, on_event=events.append) as url:
+    with Embedded({"heavy": 1}, on_event=events.append) as url:
         first = workers_at(url)["heavy"]
         os.kill(first["pid"], signal.SIGKILL)
 

@@ -65,6 +65,29 @@ def test_it_says_what_each_worker_is_busy_with(
     assert after.workers[0].busy == ()
 
 
+def test_a_slot_of_a_worker_that_is_gone_is_not_at_work(
+    private_redis: RedisServer, start_doomed: StartWorker, tmp_path: Path
+) -> None:
+    url, gate = private_redis.url, tmp_path / "open"
+    worker = start_doomed("killed", url=url, pool="solo", config=CONFIG)
+    runner = Runner(url)
+
+    def read() -> None:
+        with pytest.raises(RunCancelled):
+            results(runner, warped("tests.nodes.remote.Gate", "killed"), [str(gate), 1])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with connect(url) as client:
+        eventually(lambda: [box.slots for box in read_status(client).mailboxes] == [1], "a busy worker")
+        worker.kill()
+        eventually(lambda: not read_status(client).workers, "the end of the worker")
+        (box,) = read_status(client).mailboxes
+        assert (box.out, box.slots) == (2, 0)
+    runner.cancel()
+    reader.join(20)
+
+
 def test_a_queue_that_nobody_serves_shows_what_waits_in_it(private_redis: RedisServer) -> None:
     url = private_redis.url
     runner = Runner(url)

@@ -285,6 +285,26 @@ def test_an_unknown_run_is_answered_with_those_there_are(story: Story) -> None:
     assert strange.read_text() == "shopping list\n"
     with pytest.raises(ConfigError, match=rf"--resume needs a run; these are in \S+:\n  {run}"):
         story.runner.run(pipeline, resume="")
+    later = story.fail(pipeline)
+    same = next(size for size in range(12) if run[: size + 1] != later[: size + 1])
+    if same:
+        with pytest.raises(ConfigError, match=rf"begins the ids of 2 runs \({later}, {run}\); write more of it"):
+            story.runner.run(pipeline, resume=run[:same])
+    story.gate.touch()
+    assert story.runner.run(pipeline, resume=run[: same + 1]).status == "done"
+
+
+def test_a_run_of_which_nothing_was_through_says_so(story: Story) -> None:
+    pipeline = story.pipeline([stream(), story.trap(0)], [("numbers", "trap"), ("trap", "file")])
+    run = story.fail(pipeline)
+    said = rf"the last run, '{run}', failed before anything of its sources was through, .* without --resume"
+    for wanted in ("", run):
+        with pytest.raises(ConfigError, match=said):
+            story.runner.run(pipeline, resume=wanted)
+    story.gate.touch()
+    assert story.runner.run(pipeline).status == "done"
+    with pytest.raises(ConfigError, match="a run that ended well leaves no journal"):
+        story.runner.run(pipeline, resume="")
 
 
 def test_a_run_that_is_still_going_on_is_not_resumed(story: Story) -> None:
@@ -426,9 +446,13 @@ def test_what_only_its_worker_knows_to_be_stateful_cannot_be_resumed_either(
     assert not obstacle(pipeline, Catalogue())
     said: list[str] = []
     story.runner = Runner(redis_url, on_event=said.append)
-    story.fail(pipeline)
-    assert not story.journals()
+    run = story.fail(pipeline)
     assert not [text for text in said if "--resume" in text]
+    assert said[-1] == "this run cannot be resumed: 'sum' is stateful, and what it remembers is lost with its run"
+    with pytest.raises(ConfigError, match=rf"run '{run}' cannot be resumed: 'sum' is stateful"):
+        story.runner.run(pipeline, resume=run)
+    with pytest.raises(ConfigError, match=rf"{run}  story, .* cannot be resumed: 'sum' is stateful"):
+        story.runner.run(pipeline, resume="")
     pinned = summing.model_copy(update={"warp_configuration": WarpConfiguration(queue="ssolo", pinned=True)})
     assert obstacle(story.pipeline([stream(), pinned], []), Catalogue()).startswith("'sum' is stateful")
 

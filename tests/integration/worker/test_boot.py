@@ -11,12 +11,17 @@ from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 
-from celerypipe import Message, Pipeline, Runner
+from celerypipe import Message, Pipeline, RedisUnavailable, Runner
 from celerypipe.celery.application import make_app
+from celerypipe.cli.commands import main
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import connect
+from celerypipe.redis.url import read_address
+from tests.servers.port import free_port_of_cluster
+from tests.servers.redis import TunedRedis
 from tests.servers.task import send_task
 
 NODES = """
@@ -65,7 +70,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
     assert " INFO [heavy] " in log
 
     worker.process.terminate()
-    assert worker.wait_for_end() == 0
+    assert worker.wait_for_end() == 0, worker.text()
     assert worker.presences() == []
 
 
@@ -187,8 +192,8 @@ def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
     url = private_redis.url.replace("unix://", f"unix://{password}")
     worker = start_worker("shut", config='worker_pool = "solo"\n', url=url, wait=False)
     assert worker.wait_for_end() == 78
-    assert re.search("Redis at unix://[^ ]+ needs a password, or refuses this one", worker.text())
-    assert "Traceback" not in worker.text()
+    (line,) = worker.text().splitlines()
+    assert re.match("celerypipe: Redis at unix://[^ ]+ needs a password, or refuses this one", line)
 
 
 def test_what_another_project_says_neither_ends_nor_redirects_a_worker(
@@ -272,6 +277,41 @@ def test_a_worker_that_cannot_serve_ends_with_one_line(
     lines = worker.text().strip().splitlines()
     assert len(lines) == 1, worker.text()
     assert complaint in lines[0]
+
+
+def test_a_machine_where_processes_cannot_share_locks_is_said(start_worker: Callable[..., Any], workplace: Any) -> None:
+    """As in a container without /dev/shm, or where it is full or may not be written."""
+    workplace.module(
+        "sabotage",
+        "import types\n"
+        "from billiard import synchronize\n"
+        "def missing(*_): raise FileNotFoundError(2, 'No such file or directory')\n"
+        "synchronize._billiard = types.SimpleNamespace(SemLock=missing)\n",
+    )
+    workplace.config("bare", 'imports = ["sabotage"]\n')
+    worker = start_worker("bare", cwd=workplace.folder, wait=False)
+    assert worker.wait_for_end() == 78
+    assert "celerypipe: -P prefork: its processes share locks in /dev/shm, and none can be made there" in worker.text()
+    assert "Traceback" not in worker.text()
+
+
+def test_a_cluster_ends_a_worker_and_a_run_with_one_line(start_worker: Callable[..., Any], workplace: Any) -> None:
+    workplace.config("apart", 'worker_pool = "solo"\n')
+    port = str(free_port_of_cluster())
+    cluster = TunedRedis(settings={"port": port, "bind": "127.0.0.1", "cluster-enabled": "yes"}).start()
+    try:
+        worker = start_worker("apart", cwd=workplace.folder, url=cluster.url, wait=False)
+        assert worker.wait_for_end() == 78
+        (line,) = [line for line in worker.text().splitlines() if line]
+        assert line.startswith(f"celerypipe: Redis at {read_address(cluster.url)} is part of a cluster, for which ")
+        node = NodeDefinition(name="there", type="proc", mark="tasks.apart.Double", warped=True)
+        with pytest.raises(RedisUnavailable, match="it is a cluster"):
+            list(Runner(cluster.url).stream(Pipeline(name="apart", nodes=[node], links=[]), [Message(1)]))
+        done = CliRunner().invoke(main, ["status", "--redis", cluster.url])
+        assert done.exit_code == 2
+        assert "is part of a cluster, for which Celery has no broker; give the address of one Redis" in done.stderr
+    finally:
+        cluster.remove()
 
 
 def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..., Any], workplace: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing, complaints_from_schema
 from celerypipe.contract.contract import Proc
-from celerypipe.errors import ConfigError, UnknownMark
+from celerypipe.errors import Complaint, ConfigError, UnknownMark
 from celerypipe.message.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink, JsonLinesSource
 from tests.servers import Write
@@ -38,6 +38,10 @@ class _Private(Proc):
 def double(value: int, by: int = 2) -> int:
     '''Doubles.'''
     return value * by
+
+@node
+async def later(value):
+    return value
 
 def plain(value):
     return value
@@ -89,7 +93,7 @@ def test_a_dotted_path_finds_a_class_a_nested_class_and_a_function(module: str) 
 
 def test_a_module_offers_what_it_defines_and_not_what_it_imports(module: str) -> None:
     offered = [listing.mark for listing in Catalogue.of_module(importlib.import_module(module))]
-    assert offered == [f"{module}.{name}" for name in ("Shared", "Detect", "Detect.Fast", "double")]
+    assert offered == [f"{module}.{name}" for name in ("Shared", "Detect", "Detect.Fast", "double", "later")]
 
 
 def test_what_a_dotted_path_may_lead_to_besides_a_node_is_said(module: str) -> None:
@@ -131,7 +135,10 @@ def test_an_installed_package_offers_nodes_by_entry_point(
     write(f"{name}-1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     points = write(f"{name}-1.dist-info/entry_points.txt", f"[celerypipe.nodes]\ndrain-it = {name}:Drain\n")
     monkeypatch.syspath_prepend(tmp_path)
+    read = Catalogue().outline("drain-it", "sink")
+    assert name not in sys.modules
     listing = Catalogue().find("drain-it", "sink")
+    assert read == listing.outline()
     assert (listing.origin, listing.doc) == (f"entry point {name}", "Drains.")
     assert listing in Catalogue().listings()
     points.write_text(f"[celerypipe.nodes]\ndrain-it = {name}:Gone\n")
@@ -143,20 +150,20 @@ def test_missing_and_unknown_arguments_are_named_with_what_it_takes(module: str)
     detect = Catalogue().find(f"{module}.double")
     assert detect.complaints({"by": 3}) == []
     assert detect.complaints({"bye": 3}) == [
-        f"{module}.double has no argument 'bye'; it takes by=2; did you mean 'by'?"
+        Complaint("", f"{module}.double has no argument 'bye'; it takes by=2; did you mean 'by'?")
     ]
     missing = Catalogue().find(f"{module}.Detect").complaints({"anything": 1})
-    assert missing == [f"the argument 'model' of {module}.Detect is missing; it takes model, size=3"]
+    assert missing == [Complaint("", f"the argument 'model' of {module}.Detect is missing; it takes model, size=3")]
 
 
 def test_the_same_complaints_come_from_a_schema_that_travelled_as_json(module: str) -> None:
-    configurations: tuple[Mapping[str, Any], ...] = ({}, {"appendd": 1}, {"model": 1, "x": 2}, {"by": 1}, {"path": "x"})
+    configurations: tuple[Mapping[str, Any], ...] = ({}, {"appendd": 1}, {"model": 1, "x": 2}, {"by": 1}, {"path": 5})
     for listing in [*Catalogue().listings(), *Catalogue.of_module(importlib.import_module(module))]:
         schema = json.loads(json.dumps(listing.schema(), allow_nan=False))
         for configuration in configurations:
             found = complaints_from_schema(schema, configuration)
-            assert [text.partition("; it takes")[0] for text in found] == [
-                text.partition("; it takes")[0] for text in listing.complaints(configuration)
+            assert [str(each).partition("; it takes")[0] for each in found] == [
+                str(each).partition("; it takes")[0] for each in listing.complaints(configuration)
             ]
 
 
@@ -176,3 +183,11 @@ def test_entries_are_values() -> None:
     first, second = Catalogue().find("console", "sink"), Catalogue().find("console", "sink")
     assert first == second
     assert isinstance(first, Listing)
+
+
+def test_a_node_that_nobody_awaits_is_not_made(module: str) -> None:
+    listing = Catalogue().find(f"{module}.later")
+    with pytest.raises(ConfigError, match=r"later: later\(\) is async, .*; write def, and asyncio.run"):
+        listing.create({})
+    with pytest.raises(ConfigError, match=r"later\(\) is async"):
+        listing.create(None)

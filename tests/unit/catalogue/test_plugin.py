@@ -135,7 +135,7 @@ def test_a_plugin_that_takes_anything_takes_what_its_config_lists(tmp_path: Path
     assert Catalogue([tmp_path / "p"]).find("free").complaints({"anything": 1}) == []
     write("p/nodes/proc/_free/config.toml", "[arguments]\nrate = 16000\n")
     entry = Catalogue([tmp_path / "p"]).find("free")
-    assert "did you mean 'rate'" in entry.complaints({"rat": 1})[0]
+    assert "did you mean 'rate'" in entry.complaints({"rat": 1})[0].text
     assert vars(entry.create({}))["all"] == {"rate": 16000}
 
 
@@ -161,6 +161,7 @@ def test_a_schema_says_all_that_another_machine_must_know(plugins: Path) -> None
             {"name": "shape", "required": False, "default": "(2, 3)", "annotation": "tuple[int, int]"},
         ],
         "open": False,
+        "awaits": [],
     }
 
 

@@ -36,6 +36,9 @@ SERVER: dict[str, Any] = {
 }
 
 
+SIZE = {"name": "size", "required": False, "default": 1, "annotation": "int"}
+
+
 def worker(**changes: Any) -> dict[str, Any]:
     """What a worker says of itself that serves the queue ``gpu`` and knows one mark."""
     schema = {"mark": "far.away.Detect", "type": "proc", "stateful": False, "batches": False, "version": ""}
@@ -186,6 +189,8 @@ def test_what_mends_an_unknown_mark_fits_what_the_worker_has() -> None:
     [
         ({"configuration": {"sice": 2}}, {}, "error", "arguments", "did you mean 'size'?"),
         ({}, {"schema": {"stateful": True}}, "error", "stateful", "stateful"),
+        ({}, {"schema": {"awaits": ["update"]}}, "error", "async", "update() is async"),
+        ({"configuration": {"size": "a"}}, {"schema": {"arguments": [SIZE]}}, "error", "arguments", "a whole number"),
         ({"warp_configuration": {"queue": "gpu", "batch": {"size": 4}}}, {}, "error", "batch", "no update_batch"),
         (
             {"warp_configuration": {"queue": "gpu", "compression": "zstd"}},

@@ -15,24 +15,26 @@ def test_variables_are_looked_up_however_deep_and_never_kept() -> None:
     given = {"delay": "$JT_ENV_DELAY", "deep": [{"key": "$JT_ENV_KEY"}, ("x$JT_ENV_KEY",)]}
     pipeline = Pipeline(name="p", nodes=[{"name": "n", "type": "proc", "mark": "m", "configuration": given}])
     configuration = pipeline.nodes[0].configuration
-    resolved = resolve_environment(configuration, {"DELAY": "2", "KEY": "s3cret"}, "here", {"delay": 1.0})
+    resolved = resolve_environment(configuration, {"DELAY": "2", "KEY": "s3cret"}, "here", {"delay": float})
     assert resolved == {"delay": 2.0, "deep": [{"key": "s3cret"}, ("x$JT_ENV_KEY",)]}
     assert "s3cret" not in repr(pipeline)
     assert configuration == given
 
 
 @pytest.mark.parametrize(
-    ("default", "text", "value"),
-    [(1, "7", 7), (1.5, "7", 7.0), (False, "Yes", True), (True, "0", False), ("x", "7", "7"), (None, "7", "7")],
+    ("kind", "text", "value"),
+    [(int, "7", 7), (float, "7", 7.0), (bool, "Yes", True), (bool, "0", False), (str, "7", "7"), (None, "7", "7")],
 )
-def test_a_variable_takes_the_type_of_the_arguments_default(default: Any, text: str, value: Any) -> None:
-    resolved = resolve_environment({"a": "$JT_ENV_A"}, {"A": text}, "here", {"a": default})["a"]
+def test_a_variable_takes_the_type_that_the_argument_needs(kind: type | None, text: str, value: Any) -> None:
+    resolved = resolve_environment({"a": "$JT_ENV_A"}, {"A": text}, "here", {"a": kind})["a"]
     assert (resolved, type(resolved)) == (value, type(value))
 
 
 def test_all_missing_variables_are_named_and_no_value_is_shown() -> None:
     configuration = {"a": "$JT_ENV_A", "b": ["$JT_ENV_B"], "c": "$JT_ENV_C"}
-    found = complaints(resolve_environment, configuration, {"C": "s3cret"}, "pipeline.nodes[0].configuration", {"c": 1})
+    found = complaints(
+        resolve_environment, configuration, {"C": "s3cret"}, "pipeline.nodes[0].configuration", {"c": int}
+    )
     assert "'A'" in found["pipeline.nodes[0].configuration.a"]
     assert "'B'" in found["pipeline.nodes[0].configuration.b[0]"]
     assert "is no int" in found["pipeline.nodes[0].configuration.c"]

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.definition.parts import NODE_KEYS, PIPELINE_KEYS, home_of
+from celerypipe.definition.pipeline import Body, NodeDefinition, Pipeline, WarpConfiguration
+from celerypipe.definition.shape import Shape
 from celerypipe.errors import DefinitionError
+from tests.unit.definition.sample import complaints, tutorial
 
 
 def test_no_complaint_shows_a_password_or_ends_in_something_else() -> None:
@@ -46,3 +49,34 @@ def test_a_definition_asks_for_no_more_than_there_can_be(limits: dict[str, Any],
     with pytest.raises(DefinitionError) as caught:
         NodeDefinition(name="n", type="proc", mark="tasks.gpu.Detect", warped=True, warp_configuration=limits)
     assert place in str(caught.value)
+
+
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs() -> None:
+    data = tutorial(
+        window=3, folder="x", warp_configuration={"queue": "q", "on_error": "skip", "batch": {"timeout": 1}}
+    )
+    data["pipeline"] |= {"retries": 3, "on_error": "skip", "plugins": []}
+    data["nodes"] = []
+    found = complaints(Pipeline.from_dict, data)
+    node = "pipeline.nodes[1]"
+    assert found == {
+        f"{node}.window": 'belongs into "warp_configuration": {...}',
+        f"{node}.folder": 'is a key of the whole pipeline; write it beside "nodes"',
+        f"{node}.warp_configuration.on_error": 'is a key of the node; write it beside "warp_configuration"',
+        f"{node}.warp_configuration.batch.timeout": 'is written beside "batch"',
+        "pipeline.retries": 'is a key of a node; write it in one of "nodes"',
+        "pipeline.on_error": 'is a key of a node; write it in one of "nodes"',
+        "pipeline.plugins": 'is written beside "pipeline"',
+        "nodes": 'belongs into "pipeline": {...}',
+    }
+
+
+def test_every_key_has_a_home() -> None:
+    def written(shape: type[Shape]) -> set[str]:
+        return {field.alias or name for name, field in shape.model_fields.items()}
+
+    own = written(NodeDefinition) - {"name", "type", "mark", "configuration", "warp_configuration"}
+    assert own == {*NODE_KEYS, "timeout", "retries"}
+    assert written(Body) == {"name", "id", *PIPELINE_KEYS}
+    assert all(home_of(key) for key in own | written(WarpConfiguration))
+    assert not home_of("path")

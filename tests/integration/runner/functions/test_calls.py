@@ -265,6 +265,7 @@ REFUSED = [
     (called.undecorated, "put @node above it"),
     (called.of_message, "a node of pipelines"),
     (called.remembering, "it is stateful"),
+    (called.awaiting, "is async, .* without awaiting it"),
     (len, "put @node above it"),
 ]
 
@@ -334,7 +335,7 @@ def test_a_function_that_the_workers_do_not_know(shared_worker: StartWorker, red
 
 
 def test_without_a_redis() -> None:
-    with Runner() as runner, pytest.raises(ConfigError, match="a function needs a Redis"):
+    with Runner() as runner, pytest.raises(ConfigError, match=r"a function needs a Redis: .*Embedded"):
         runner.submit(called.same, 1)
     with Runner("redis://localhost:1/0") as runner, pytest.raises(RedisUnavailable, match="Redis is not there"):
         runner.submit(called.same, 1)

@@ -219,12 +219,6 @@ def test_waiting_behind_ones_own_window_costs_no_time(shared_worker: StartWorker
     assert results(Runner(redis_url), pipeline, [0.05] * 40) == [0.05] * 40
 
 
-def test_wrong_arguments_are_found_from_what_the_worker_says(shared_worker: StartWorker, redis_url: str) -> None:
-    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    with pytest.raises(ConfigError, match=r"there.*dellay.*did you mean 'delay'"):
-        results(Runner(redis_url), warped("tests.nodes.remote.Echo", "tsolo", configuration={"dellay": 1}), [1])
-
-
 def test_a_mark_its_workers_do_not_know_is_said_at_once(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     with pytest.raises(ConfigError, match=r"no worker of queue 'tsolo' knows the mark 'tests.nodes.remote.Ecko'.*Echo"):

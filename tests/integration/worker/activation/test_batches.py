@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, codec
+from celerypipe import Message, NodeFailed, NodeTimeout, Pipeline, Runner, codec
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.pipeline import NodeDefinition
@@ -327,15 +327,6 @@ def test_a_chain_on_one_slot_fills_its_batches_meanwhile(shared_worker: StartWor
     outputs = stream(Runner(redis_url), pipeline, NUMBERS)
     assert [message.payload for message in outputs] == [4 * number for number in NUMBERS]
     assert max(message.meta["size"] for message in outputs) <= 5
-
-
-def test_a_batch_for_a_node_without_update_batch_is_refused_by_its_worker(
-    shared_worker: StartWorker, redis_url: str
-) -> None:
-    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    pipeline = warped("tests.nodes.remote.Echo", "tsolo", limits={"batch": {"size": 4}})
-    with pytest.raises(ConfigError, match=r"'there' .*batch.size is 4, but it has no update_batch"):
-        results(Runner(redis_url), pipeline, [1])
 
 
 def test_log_lines_name_the_first_message_and_how_many_others(start_worker: StartWorker, redis_url: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import redis
 
-from celerypipe import ConfigError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, WorkerLost
+from celerypipe import ConfigError, DefinitionError, Message, NodeFailed, NodeTimeout, Pipeline, Runner, WorkerLost
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis import keys
 from tests.nodes.stateful import CONFIG, sums
@@ -124,22 +124,22 @@ def test_a_worker_that_shuts_down_hands_its_state_over(start_worker: StartWorker
     [
         ("Forgetful", {}, r"it is stateful and has no snapshot\(\) and restore\(state\).*\"pinned\": true"),
         ("Forgetful", {"pinned": True}, r"1 of its worker's slots for the whole run, and .* has 1.*prefork -c 2"),
-        ("RunningSum", {"parallel": 2}, r"warp_configuration.parallel is 2, but a stateful node runs in one place"),
-        ("RunningSum", {"batch": {"size": 4}}, r"warp_configuration.batch is not for a stateful node"),
-        ("RunningSum", {"on_no_worker": "local"}, r"warp_configuration.on_no_worker is 'local', but the state"),
+        ("RunningSum", {"parallel": 2}, r"warp_configuration.parallel: is 2, but a stateful node runs in one place"),
+        ("RunningSum", {"batch": {"size": 4}}, r"warp_configuration.batch: is not for a stateful node"),
+        ("RunningSum", {"on_no_worker": "local"}, r"warp_configuration.on_no_worker: is 'local', but the state"),
     ],
 )
 def test_what_a_stateful_node_cannot_do_is_refused(
     shared_worker: StartWorker, redis_url: str, node: str, limits: dict[str, Any], said: str
 ) -> None:
     shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises((ConfigError, DefinitionError), match=said):
         payloads(Runner(redis_url).stream(summing("ssolo", node, limits=limits), [Message(1)]))
 
 
 def test_only_a_stateful_node_is_pinned(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("ssolo", pool="solo", concurrency=1, config=CONFIG)
-    with pytest.raises(ConfigError, match=r"warp_configuration.pinned is for a node that is stateful"):
+    with pytest.raises(DefinitionError, match=r"warp_configuration.pinned: is for a node that is stateful"):
         payloads(
             Runner(redis_url).stream(warped("tests.nodes.remote.Echo", "ssolo", limits={"pinned": True}), [Message(1)])
         )
