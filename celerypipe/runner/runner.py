@@ -82,6 +82,12 @@ class Runner(Submitting):
         self.report: Report | None = None
         self._current: Run | None = None
 
+    def __repr__(self) -> str:
+        where = f"on {self.redis.shown}" if self.redis is not None else "where the environment says"
+        run = self._current
+        doing = f", in run {run.course.run_id} of {run.pipeline.name!r}" if run is not None else ""
+        return f"<Runner {'here' if self.local else where}{doing}>"
+
     def run(
         self,
         pipeline: Pipeline,

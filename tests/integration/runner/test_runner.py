@@ -248,3 +248,18 @@ def test_ctrl_c_twice_ends_a_run_that_still_warms_up(tmp_path: Path) -> None:
     assert process.wait(20) == 1
     assert "RunCancelled: stopped by a second SIGINT" in process.stderr.read()
     process.stderr.close()
+
+
+def test_runners_and_pipelines_have_a_short_repr() -> None:
+    pipeline = Pipeline(name="p", nodes=[NodeDefinition(name="there", mark=remote.Echo, warped=True)], links=[])
+    assert repr(pipeline) == str(pipeline) == "<Pipeline 'p': 1 node, 1 warped>"
+    assert repr(Runner(local=True)) == "<Runner here>"
+    assert repr(Runner()) == "<Runner where the environment says>"
+    runner = Runner("redis://:s3cret@somewhere:6379/1", local=False)
+    assert repr(runner) == "<Runner on redis://:***@somewhere:6379/1>"
+    runner = Runner(local=True)
+    stream = runner.stream(pipeline, [Message(1)])
+    next(stream)
+    assert repr(runner).startswith("<Runner here, in run ")
+    stream.close()
+    assert repr(runner) == "<Runner here>"
