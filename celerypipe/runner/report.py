@@ -97,10 +97,11 @@ class Report:
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
     ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``. ``error`` is the text of what ended
-    it, ``stopped_by`` the signal that told its sources to stop. ``seconds`` is its whole length. ``queues``: the
-    circuit breakers of the queues that its warped nodes run on. ``refused`` counts by kind what was not signed with our
-    keys (``message``, ``result``, ``payload``, ``record``). ``through``: messages of its sources that are through all
-    nodes, of ``total``, which is None where a source does not know how many it has.
+    it, ``place`` the message and the worker where that happened, ``stopped_by`` the signal that told its sources to
+    stop. ``seconds`` is its whole length. ``queues``: the circuit breakers of the queues that its warped nodes run on.
+    ``refused`` counts by kind what was not signed with our keys (``message``, ``result``, ``payload``, ``record``).
+    ``through``: messages of its sources that are through all nodes, of ``total``, which is None where a source does
+    not know how many it has.
     """
 
     run: str
@@ -114,6 +115,7 @@ class Report:
     through: int = 0
     total: int | None = None
     stopped_by: str = ""
+    place: str = ""
 
     def __getitem__(self, name: str) -> NodeReport:
         for one in self.nodes:
