@@ -70,6 +70,7 @@ class Run(CarrierListener):
         if pipeline.warped and not provisions.local:
             self.carrier = RedisCarrier(self.course, provisions, self)
         self.cache = RunCache(self.course, provisions)
+        self._explained = provisions.named_for_all
         self._assembly = Assembly(
             pipeline,
             catalogue,
@@ -297,6 +298,7 @@ class Run(CarrierListener):
             total=total,
             stopped_by=self._stopped_by,
             place=place,
+            explained=self._explained,
         )
 
 
