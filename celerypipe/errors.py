@@ -3,20 +3,20 @@
 ::
 
     CelerypipeError
-    ├── DefinitionError          the pipeline is wrong before it runs; carries every complaint (exit code 2)
-    ├── ConfigError              settings, a worker config or a node's arguments are wrong (exit code 2)
+    ├── DefinitionError          the pipeline is wrong before it runs; carries every complaint (exit status 2)
+    ├── ConfigError              settings, a worker config or a node's arguments are wrong (exit status 2)
     │   ├── UnknownMark          no node class answers to this mark
     │   └── UnknownRun           no run of this id goes on
     ├── CodecError               bytes that are no message, or a payload that cannot become bytes
     │   └── BadSignature         bytes that nobody with our keys signed for the place they are in
-    ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit code 2)
-    ├── RunError                 a run that could not finish (exit code 1)
-    │   ├── RunCancelled         somebody stopped it: Ctrl-C twice, SIGTERM twice, ``Runner.cancel``
+    ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit status 69)
+    ├── RunError                 a run that could not finish (exit status 1)
+    │   ├── RunCancelled         somebody stopped it: Ctrl-C twice (exit status 130), ``Runner.cancel``
     │   └── DeadlineExceeded     the pipeline's ``deadline`` passed
-    └── NodeError                one node failed on one message (exit code 1)
+    └── NodeError                one node failed on one message (exit status 1)
         ├── NodeFailed           its ``update`` raised, or returned something that is no message
         ├── NodeTimeout          it took longer than its ``timeout``
-        ├── NoWorker             no live worker serves its queue
+        ├── NoWorker             no live worker serves its queue (exit status 69)
         │   └── CircuitOpen      one message after another waited there in vain, so this one was not sent
         └── WorkerLost           its process died on the message: a signal, out of memory, ``os._exit``
 """
@@ -92,7 +92,11 @@ class RunError(CelerypipeError):
 
 
 class RunCancelled(RunError):
-    """A run that was told to stop before it was done."""
+    """A run that was told to stop before it was done; ``signal`` is the name of the signal, if one told it."""
+
+    def __init__(self, text: str, *, signal: str = "") -> None:
+        super().__init__(text)
+        self.signal = signal
 
 
 class DeadlineExceeded(RunError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ def warm(
     Nodes after the last one with a cache do not run, and no sink does; nothing is written to the pipeline's folder.
     What is known already is not computed again, unless --refresh says so.
 
-    Exit status: 0 done, 1 the run failed or was cancelled, 2 something is wrong before it runs.
+    Exit status: as of `celerypipe run`.
     """
     whole = load(pipeline, allow, Settings.from_environment().plugins, local=local)
     definition = up_to_cached(whole)
@@ -177,7 +178,8 @@ def warm(
     def work(runner: Runner, show: Callable[[Report], None] | None) -> Report:
         return runner.run(definition, on_progress=show)
 
-    supervise(definition, work, Wanted(redis, local, as_json, quiet, CacheUse(refresh=refresh)), whole=whole)
+    wanted = Wanted(redis, local, as_json, quiet, CacheUse(refresh=refresh))
+    sys.exit(supervise(definition, work, wanted, whole=whole))
 
 
 def _look_for_a_place(redis: str | None) -> None:

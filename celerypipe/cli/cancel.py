@@ -30,7 +30,8 @@ def cancel(run: str, redis: str | None, as_json: bool) -> None:
     within two seconds: prefork and solo workers stop in the middle of a message; a worker with threads goes on with the
     message that it is at, and drops the result.
 
-    Exit status: 0 nothing more will come of the run, also when it was over already; 2 there is no such run.
+    Exit status: 0 nothing more will come of the run, also when it was over already; 2 there is no such run; 69 Redis
+    is not there.
     """
     address = named_redis(redis).or_default
     with explained(address), connect(address, name="celerypipe-cancel", timeout=PATIENCE) as client:

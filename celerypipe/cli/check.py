@@ -18,6 +18,7 @@ from celerypipe.check.complaints import notes as notes_on
 from celerypipe.check.complaints import remarks
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.loading import load
+from celerypipe.cli.endings import Ending, ending_of
 from celerypipe.cli.options import ALLOW, named_redis, redis_option
 from celerypipe.cli.terminal import plural
 from celerypipe.definition.pipeline import Pipeline
@@ -53,7 +54,8 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
     has Redis the memory, the settings and the clock for it. Each finding comes with what mends it: an error keeps a run
     from beginning, a warning is said by `celerypipe run` too, a note is good to know.
 
-    Exit status: 0 nothing is wrong (there may be warnings and notes), 2 something is.
+    Exit status: 0 nothing is wrong (there may be warnings and notes); 2 something is; 69 only that with --live Redis
+    is not there, or no worker.
     """
     definition, complaints, notes = _look(pipeline, allow, local=local)
     findings: list[Finding] | None = None
@@ -70,7 +72,8 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
         _print(pipeline, complaints, notes)
         if findings is not None and named is not None:
             _print_live(named, findings, seen)
-    sys.exit(2 if complaints or _is_wrong(findings or ()) else 0)
+    error = preflight.error_of(findings or ())
+    sys.exit(Ending.WRONG if complaints else ending_of(error) if error is not None else Ending.DONE)
 
 
 def _print(pipeline: Path, complaints: Sequence[Complaint], notes: Sequence[str]) -> None:

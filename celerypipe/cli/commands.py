@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 import sys
 from typing import Any
 
 import click
 
 import celerypipe
-from celerypipe.errors import CelerypipeError, ConfigError, DefinitionError, NodeError, RedisUnavailable, did_you_mean
+from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
+from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
 from celerypipe.redis.secret import hidden_in
 
 #: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
@@ -29,9 +31,6 @@ COMMANDS = {
     "nodes": "List the nodes there are, with their arguments.",
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }
-
-#: What is wrong before anything runs ends with 2, all else with 1.
-WRONG_BEFORE_RUNNING = (DefinitionError, ConfigError, RedisUnavailable)
 
 
 class LazyGroup(click.Group):
@@ -61,6 +60,8 @@ class LazyGroup(click.Group):
         """Write the table."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+        with formatter.section("Exit status"):
+            formatter.write_dl([(str(int(ending)), meaning) for ending, meaning in MEANINGS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our own errors become text on standard error and an exit code."""
@@ -75,17 +76,18 @@ class LazyGroup(click.Group):
             click.echo(f"{ctx.command_path}: {kind}{error}", err=True)
             if isinstance(error, NodeError) and error.place:
                 click.echo(f"  {error.place}", err=True)
-            sys.exit(2 if isinstance(error, WRONG_BEFORE_RUNNING) else 1)
+            sys.exit(ending_of(error))
+        except KeyboardInterrupt:  # before a run begins, and after it
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, and the interpreter would not end in good order
+            click.echo(f"{ctx.command_path}: stopped by Ctrl-C", err=True)
+            sys.exit(Ending.INTERRUPTED)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(celerypipe.__version__, prog_name="celerypipe")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
-    """Run the heavy stages of a Python pipeline on other machines.
-
-    Exit codes: 0 done, 1 the run failed, 2 something is wrong before it runs.
-    """
+    """Run the heavy stages of a Python pipeline on other machines."""
     # Names and texts may have letters that this terminal, or the encoding of a pipe, does not.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

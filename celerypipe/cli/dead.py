@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from celerypipe.cli.endings import Ending
 from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS, named_redis
 from celerypipe.cli.run import Wanted, supervise
@@ -112,7 +113,8 @@ def replay(
     stays when it dies again, when it finds nobody in the join where it died, when something of it is skipped, and when
     the run fails.
 
-    Exit status: 0 all are through (with --run: that run was told of them), 1 some stay, 2 something is wrong before.
+    Exit status: 0 all are through (with --run: that run was told of them), 3 some stay, 1 the run failed; else as of
+    `celerypipe run`.
     """
     store = store_of(place, allow)
     found = chosen(store, letters, node)
@@ -131,12 +133,12 @@ def replay(
 
     try:
         fed = heads_of(pipeline)
-        supervise(pipeline, work, Wanted(redis, local, as_json, quiet), fed=fed)
+        ending = supervise(pipeline, work, Wanted(redis, local, as_json, quiet), fed=fed)
     finally:
         there = {letter.name for letter in store.find().letters}
         stay = [name for name in names if name in there]
         click.echo(f"{counted(len(names) - len(stay))} came through, {len(stay)} stay", err=True)
-    sys.exit(1 if stay else 0)
+    sys.exit(ending or (Ending.DEAD_LETTERS if stay else Ending.DONE))
 
 
 def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) -> None:

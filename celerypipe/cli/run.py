@@ -17,10 +17,11 @@ from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.check.loading import load
+from celerypipe.cli.endings import Ending
 from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
+from celerypipe.cli.output import output_for
 from celerypipe.cli.printed import shown
 from celerypipe.cli.progress import progress
-from celerypipe.cli.tables import paper
 from celerypipe.cli.terminal import Screen, harmless
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.definition.shape import LONGEST
@@ -33,9 +34,6 @@ from celerypipe.runner.resume import resumable
 from celerypipe.runner.runner import Runner
 from celerypipe.settings import RedisSettings, Settings
 
-#: Columns of a report that goes into a file or a pipe.
-FILE_WIDTH = 120
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -46,6 +44,7 @@ class Wanted:
     as_json: bool
     quiet: bool
     cache: CacheUse = field(default_factory=CacheUse)
+    fail_on_skip: bool = False
 
 
 @click.command()
@@ -58,7 +57,12 @@ class Wanted:
     metavar="SECONDS",
     help="End the run after so long; wins over the pipeline's deadline.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON; everything else goes to stderr.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the report as JSON; all else goes to stderr, also what nodes print.",
+)
 @click.option(
     "--resume",
     metavar="RUN",
@@ -70,6 +74,7 @@ class Wanted:
 @REFRESH
 @RERUN_FAILING
 @ALLOW
+@click.option("--fail-on-skip", is_flag=True, help="End with 1 when a message was skipped (on_error: skip).")
 @QUIET
 def run(
     pipeline: Path,
@@ -83,6 +88,7 @@ def run(
     rerun_failing: bool,
     quiet: bool,
     allow: tuple[Path, ...],
+    fail_on_skip: bool,
 ) -> None:
     """Run PIPELINE, a JSON file.
 
@@ -97,7 +103,9 @@ def run(
 
     A node with "cache" computes what the result cache does not know, and keeps it there: `celerypipe cache --help`.
 
-    Exit status: 0 done, 1 the run failed or was cancelled, 2 the pipeline, the settings, Redis or a worker are wrong.
+    Exit status: 0 done, also when messages were skipped (--fail-on-skip: 1); 1 the run failed or was cancelled; 2 the
+    command line, the pipeline or the settings are wrong; 3 dead letters were kept; 69 Redis or workers are missing; 130
+    after Ctrl-C.
     """
     definition = load(pipeline, allow, Settings.from_environment().plugins, local=local)
     if timeout is not None:
@@ -107,7 +115,8 @@ def run(
         return runner.run(definition, resume=resume, on_progress=show)
 
     cache = CacheUse(not no_cache, refresh, rerun_failing)
-    supervise(definition, work, Wanted(redis, local, as_json, quiet, cache), resume=resume)
+    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip)
+    sys.exit(supervise(definition, work, wanted, resume=resume))
 
 
 def supervise(
@@ -118,8 +127,10 @@ def supervise(
     resume: str | None = None,
     whole: Pipeline | None = None,
     fed: Sequence[str] = (),
-) -> None:
+) -> Ending:
     """Do the work with a runner for this pipeline: check it, find or start Redis, show events, print the report.
+
+    Return how the command ends, where no error says so.
 
     ``whole``: the pipeline that it is a part of, if it is one; ``fed``: nodes that need no link in.
     """
@@ -131,7 +142,6 @@ def supervise(
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(file=cast(IO[str], Screen(sys.stderr)))
-
     dot = "-" if console.options.ascii_only else "·"
 
     def say(text: str) -> None:
@@ -141,20 +151,33 @@ def supervise(
     found = RedisSettings.find(wanted.redis)
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):
         say(text)
-    try:
-        with (
-            shown(console, quiet=wanted.quiet),
-            redis_for(definition, found.address, local=local, say=say) as url,
-            progress(console, quiet=wanted.quiet) as show,
-        ):
-            report = work(_runner(url, wanted, say), show)
-    except CelerypipeError as error:
-        if error.report is not None:
-            publish(error.report, as_json=wanted.as_json)
-        if isinstance(error, NodeError) and error.remote_traceback:
-            click.echo(error.remote_traceback, err=True)
-        raise
-    publish(report, as_json=wanted.as_json)
+    with (
+        output_for(definition, as_json=wanted.as_json) as publish,
+        shown(console, quiet=wanted.quiet),
+        redis_for(definition, found.address, local=local, say=say) as url,
+    ):
+        try:
+            with progress(console, quiet=wanted.quiet) as show:
+                report = work(_runner(url, wanted, say), show)
+        except CelerypipeError as error:
+            if error.report is not None:
+                publish(error.report)
+            if isinstance(error, NodeError) and error.remote_traceback:
+                click.echo(error.remote_traceback, err=True)
+            raise
+        publish(report)
+    return _ending_after(report, fail_on_skip=wanted.fail_on_skip)
+
+
+def _ending_after(report: Report, *, fail_on_skip: bool = False) -> Ending:
+    """Return how a command ends over a run that did not fail."""
+    if report.stopped_by == "SIGINT":
+        return Ending.INTERRUPTED
+    if any(node.dead for node in report.nodes):
+        return Ending.DEAD_LETTERS
+    if fail_on_skip and any(node.skipped for node in report.nodes):
+        return Ending.FAILED
+    return Ending.DONE
 
 
 def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None]) -> Runner:
@@ -195,11 +218,3 @@ def redis_for(
         return
     with Embedded(pipeline, on_event=say) as private:
         yield private
-
-
-def publish(report: Report, *, as_json: bool) -> None:
-    """Print the report: a table, or JSON."""
-    if as_json:
-        click.echo(report.to_json(indent=2))
-    else:
-        paper(FILE_WIDTH).print(report)

@@ -54,7 +54,7 @@ class Stopping:
         name, grace = signal.Signals(number).name, ASKS[signal.Signals(number)]
         # A handler must not wait for a lock that the interrupted code holds: a thread does.
         if self._asked or grace == 0:
-            stopped = RunCancelled(f"stopped by a second {name}" if self._asked else f"stopped by {name}")
+            stopped = RunCancelled(f"stopped by {'a second ' if self._asked else ''}{name}", signal=name)
             threading.Thread(target=self._run.course.fail, args=(stopped,), daemon=True).start()
             return
         self._asked = True

@@ -107,12 +107,12 @@ def test_a_broken_definition_exits_2_with_every_complaint(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
-def test_what_is_wrong_before_it_runs_exits_2(tmp_path: Path) -> None:
+def test_what_is_wrong_before_it_runs_exits_2_and_without_redis_69(tmp_path: Path) -> None:
     missing = run(tmp_path, tmp_path / "none.json")
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "none.json" in missing.stderr
     nobody = run(tmp_path, definition(tmp_path), "--redis", f"unix://{tmp_path}/nobody.sock")
-    assert nobody.returncode == 2
+    assert nobody.returncode == 69
     assert "Redis is not there" in nobody.stderr
     assert "Traceback" not in nobody.stderr
 
@@ -243,7 +243,7 @@ def test_told_to_end_it_drains_reports_and_leaves_nothing(runs: dict[str, Embedd
     ending = runs[name]
     processes = ending.wait_for_results()
     status = ending.end_by(signal.Signals[name])
-    assert status == 0, ending.events.read_text()
+    assert status == (130 if name == "SIGINT" else 0), ending.events.read_text()
     ending.expect_nothing_left(processes)
     assert f"{name}: finishing" in ending.events.read_text()
     report = json.loads(ending.report.read_text())

@@ -28,7 +28,7 @@ def test_ctrl_c_once_drains_and_reports(start_worker: StartWorker, redis_url: st
     run.process.send_signal(signal.SIGINT)
     done = run.finish()
     report = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 130, done.stderr
     assert report["status"] == "stopped"
     nodes = {node["name"]: node for node in report["nodes"]}
     assert nodes["numbers"]["sent"] == nodes["there"]["received"] == nodes["file"]["received"] == len(lines(tmp_path))
@@ -48,7 +48,8 @@ def test_told_twice_it_stops_now(
     run.process.send_signal(signal.Signals[second])
     done = run.finish()
     report = json.loads(done.stdout)
-    assert (done.returncode, report["status"]) == (1, "cancelled"), done.stderr
+    ending = 130 if second == "SIGINT" else 1
+    assert (done.returncode, report["status"]) == (ending, "cancelled"), done.stderr
     assert f"stopped by a second {second}" in done.stderr
     assert redis_client.get(keys.USUAL.run(report["run"])) == b"cancelled"
     assert lines(tmp_path) == list(range(len(lines(tmp_path))))  # what was written is whole

@@ -95,9 +95,9 @@ def test_a_queue_without_a_worker_is_no_error_while_the_node_waits(redis_url: st
     assert missing["mend"] == "celery -A celerypipe worker -Q nobody"
     status, said = live(definition(tmp_path, "nobody", limits={"on_no_worker": "fail"}), redis_url)
     (missing,) = [finding for finding in said["findings"] if finding["check"] == "worker"]
-    assert (status, missing["severity"]) == (2, "error")
+    assert (status, missing["severity"]) == (69, "error")
     done = celerypipe("run", definition(tmp_path, "nobody", limits={"on_no_worker": "fail"}), "--redis", redis_url)
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert "NoWorker: workers: no live worker serves queue 'nobody'" in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -225,7 +225,7 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
             assert float(seconds) < PROMISE
             assert said in finding
         status, found = live(path, private_redis.url)
-        assert (status, [finding["check"] for finding in found["findings"]]) == (2, ["redis"])
+        assert (status, [finding["check"] for finding in found["findings"]]) == (69, ["redis"])
     finally:
         os.kill(private_redis.process.pid, signal.SIGCONT)
 

@@ -61,14 +61,14 @@ def test_replay_says_what_came_through_and_what_stays(file: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "1 dead letter came through, 0 stay\n")
     definition(file.parent, [4])
     done = dead("replay", file, "--json", "--quiet")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert done.stderr.endswith("0 dead letters came through, 1 stay\n")
     assert json.loads(done.stdout)["status"] == "done"
     assert [(letter["name"], letter["replays"]) for letter in listed(file)] == [(four, 1)]
     definition(file.parent, [])
     assert dead("replay", file.parent / "run").exit_code == 2  # what it writes is not below that folder
     assert (
-        dead("replay", file.parent / "run", "--allow", file.parent).exit_code == 1
+        dead("replay", file.parent / "run", "--allow", file.parent).exit_code == 3
     )  # config.json of the folder still refuses it
     assert dead("replay", file, "--node", "pick").exit_code == 0
     assert (file.parent / "out.jsonl").read_text().split() == ["0", "1", "3", "5", "2", "4"]
@@ -176,7 +176,7 @@ def test_replay_brings_its_own_redis_and_worker_where_nobody_names_one(tmp_path:
     path = definition(tmp_path, [2, 4], **there)
     Runner(local=True).run(Pipeline.load(path))
     done = dead("replay", definition(tmp_path, [4], **there))
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == 3, done.output
     assert "1 dead letter came through, 1 stay" in done.stderr
     (letter,) = listed(path)
     assert "process" in letter["worker"]

@@ -107,6 +107,17 @@ def test_the_worker_of_another_machine_does_not_hide_that_the_one_here_is_dead(
     assert done.stderr.startswith("farther: no live worker (there are workers of ")
 
 
+def test_the_workers_of_another_namespace_are_none_and_named(
+    redis_url: str, far: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERYPIPE_NAMESPACE", "another")
+    done = health(redis_url, "-Q", "far-away")
+    assert done.exit_code == 1
+    assert "far-away: no live worker in this namespace, but in namespace 'celerypipe': " in done.stderr
+    monkeypatch.setenv("CELERYPIPE_NAMESPACE", done.stderr.partition("CELERYPIPE_NAMESPACE=")[2].split()[0])
+    assert health(redis_url, "-Q", "far-away").exit_code == 0, "the cure"
+
+
 def test_a_worker_that_is_not_understood_is_none(
     redis_url: str, redis_client: Client, far: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,11 +104,11 @@ def test_what_is_secret_is_shown_nowhere(worker: RunningWorker, url: str, tmp_pa
     assert "has other keys" in said
     ask("run", "pipeline.json", status=2, CELERYPIPE_KEYS="another-key-of-signatures")
     wrong = url.replace(PASSWORD, f"wrong-{PASSWORD}")
-    assert "password" in ask("run", "pipeline.json", status=2, CELERYPIPE_REDIS_URL=wrong)
+    assert "password" in ask("run", "pipeline.json", status=69, CELERYPIPE_REDIS_URL=wrong)
     definition(tmp_path, nmae=TOKEN)
     assert "did you mean 'name'" in ask("run", "pipeline.json", status=2)
     definition(tmp_path, seconds="$JT_ENV_TOKEN")
-    assert "TypeError" in ask("run", "pipeline.json", status=0)
+    assert "TypeError" in ask("run", "pipeline.json", status=3)
 
     send_task(url, "tests.nodes.remote.Trial", QUEUE, 1)
     worker.wait_for_text("is a node of celerypipe, not a function")

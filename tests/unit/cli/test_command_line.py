@@ -56,7 +56,7 @@ def test_an_unknown_command_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [("ConfigError", 2), ("RedisUnavailable", 2), ("RunError", 1), ("NodeFailed", 1)],
+    [("ConfigError", 2), ("RedisUnavailable", 69), ("NoWorker", 69), ("RunError", 1), ("NodeFailed", 1)],
 )
 def test_our_errors_are_text_and_an_exit_code(error: str, status: int) -> None:
     program = (
@@ -69,7 +69,7 @@ def test_our_errors_are_text_and_an_exit_code(error: str, status: int) -> None:
     )
     done = python("-c", program.replace("ARGUMENTS", "['run']"))
     assert done.returncode == status
-    kind = "" if status == 2 else f"{error}: "
+    kind = "" if error in ("ConfigError", "RedisUnavailable") else f"{error}: "
     assert done.stderr == f"celerypipe: {kind}the place: the cure\n"
     with_traceback = python("-c", program.replace("ARGUMENTS", "['--debug', 'run']"))
     assert "Traceback" in with_traceback.stderr
