@@ -145,7 +145,9 @@ def _ending(pipeline: Pipeline) -> str:
                 f"the last run, {run!r}, {'was ' if status != 'failed' else ''}{status} before anything of its sources "
                 "was through, so there is nothing to go on from; run it again without --resume"
             )
-    return "a run that ended well leaves no journal"
+        case {"run": str(run), "status": "done"}:
+            return f"the last run, {run!r}, is done"
+    return "no run has ended there yet"
 
 
 def _line(each: KeptJournal, changed: list[str]) -> str:
