@@ -72,7 +72,7 @@ def test_an_activation_comes_back_to_celery_under_load(start_worker: StartWorker
     assert len(list(Runner(redis_url).stream(second, (Message(number) for number in range(50))))) == 50
     assert slow.is_alive()
     assert slow.payloads() == list(range(1500))
-    eventually(lambda: "(others wait)" in worker.text(), "an activation that gave way")
+    eventually(lambda: "other tasks wait" in worker.text(), "an activation that gave way")
 
 
 def test_a_hung_update_ends_in_time_and_its_process_is_usable_again(
