@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +22,8 @@ STAND_INS: dict[str, Any] = {"type": "proc", "mark": "unread.Node"}
 TEXTS = ("name", "from", "to", "folder", "queue")
 #: So often a definition is mended: shapes first, then what its parts mean to each other, for the whole after that.
 PASSES = 12
+#: Containers around the innermost key of a definition, ``pipeline.nodes[1].warp_configuration.batch.size``.
+DEPTH = 6
 _NODES, _LINKS = ("pipeline", "nodes"), ("pipeline", "links")
 
 
@@ -45,7 +46,7 @@ class Draft:
 
 def draft_of(data: Any, root: Path, allow: Iterable[Path] = ()) -> Draft:
     """Return the draft of a definition in which :meth:`Pipeline.from_dict` finds mistakes."""
-    work = _Mending(copy.deepcopy(data))
+    work = _Mending(_copied(data, DEPTH))
     for _ in range(PASSES):
         try:
             pipeline = Pipeline.from_dict(work.data, root, allow)
@@ -96,7 +97,7 @@ class _Mending:
         first = location not in self.lost
         self._lose(location if _stand_in(location) is not None else location[: depth + 1])
         if isinstance(value, str) and first:
-            with suppress(ValueError):  # a number or a flag in quotes is what stands in them
+            with suppress(ValueError, RecursionError):  # a number or a flag in quotes is what stands in them
                 within[location[-1]] = json.loads(value)
 
     def _reached(self, location: Location) -> tuple[Any, int]:
@@ -154,6 +155,13 @@ class _Mending:
         return link.model_copy(
             update={key: _text(self.lost[*place, key]) for key in ("from", "to") if (*place, key) in self.lost}
         )
+
+
+def _copied(value: Any, depth: int) -> Any:
+    """A copy down to the innermost keys; what a configuration holds stays as it is, however deep."""
+    if isinstance(value, dict) and depth:
+        return {key: _copied(item, depth - 1) for key, item in value.items()}
+    return [_copied(item, depth - 1) for item in value] if isinstance(value, list) and depth else value
 
 
 def _stand_in(location: Location) -> Any:

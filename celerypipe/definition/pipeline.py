@@ -157,6 +157,12 @@ class Pipeline(Body):
         if twins:
             raise DefinitionError(twins)
 
+    def __repr__(self) -> str:
+        warped = f", {len(self.warped)} warped" if self.warped else ""
+        return f"<Pipeline {self.name!r}: {len(self.nodes)} {'node' if len(self.nodes) == 1 else 'nodes'}{warped}>"
+
+    __str__ = __repr__
+
     @classmethod
     def at(cls, location: Location, data: Mapping[str, Any]) -> str:
         """Return the place as it is in a file, where most keys stand under ``pipeline``."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from celerypipe.cache.node import CacheUse
 from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
-from celerypipe.settings import CacheSettings
+from celerypipe.settings import CacheSettings, RedisSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +27,9 @@ class Provisions:
     cache: CacheSettings
     use: CacheUse
     say: Callable[[str], None]
+
+    @property
+    def named_for_all(self) -> bool:
+        """Does a command that is typed later find what this run asked the result cache, without being told where?"""
+        there = RedisSettings.find().or_default
+        return self.cache.redis is not None or (self.redis is not None and self.redis == there)

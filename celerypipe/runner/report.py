@@ -97,10 +97,12 @@ class Report:
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
     ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``. ``error`` is the text of what ended
-    it, ``stopped_by`` the signal that told its sources to stop. ``seconds`` is its whole length. ``queues``: the
-    circuit breakers of the queues that its warped nodes run on. ``refused`` counts by kind what was not signed with our
-    keys (``message``, ``result``, ``payload``, ``record``). ``through``: messages of its sources that are through all
-    nodes, of ``total``, which is None where a source does not know how many it has.
+    it, ``place`` the message and the worker where that happened, ``stopped_by`` the signal that told its sources to
+    stop. ``seconds`` is its whole length. ``queues``: the circuit breakers of the queues that its warped nodes run on.
+    ``refused`` counts by kind what was not signed with our keys (``message``, ``result``, ``payload``, ``record``).
+    ``through``: messages of its sources that are through all nodes, of ``total``, which is None where a source does
+    not know how many it has. ``explained``: ``celerypipe cache explain`` finds why a message was computed; not so where
+    the Redis of the run ends with it, or another one is meant when nobody names one.
     """
 
     run: str
@@ -114,6 +116,8 @@ class Report:
     through: int = 0
     total: int | None = None
     stopped_by: str = ""
+    place: str = ""
+    explained: bool = False
 
     def __getitem__(self, name: str) -> NodeReport:
         for one in self.nodes:
@@ -172,7 +176,7 @@ class Report:
         hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
         seconds = long_span(sum(one.seconds_saved for one in self.nodes))
         saved = [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
-        missed = any(one.misses for one in self.nodes)
+        missed = self.explained and any(one.misses for one in self.nodes)
         why = [f"why a message was computed: celerypipe cache explain {self.run} NODE MESSAGE"] if missed else []
         return [*saved, *why, *(str(each) for each in self.queues if each.opened)]
 

@@ -70,6 +70,7 @@ class Run(CarrierListener):
         if pipeline.warped and not provisions.local:
             self.carrier = RedisCarrier(self.course, provisions, self)
         self.cache = RunCache(self.course, provisions)
+        self._explained = provisions.named_for_all
         self._assembly = Assembly(
             pipeline,
             catalogue,
@@ -283,8 +284,7 @@ class Run(CarrierListener):
         circuits = self.carrier.circuits.values() if self.carrier is not None else ()
         queues = tuple(circuit.report() for circuit in circuits)
         text = str(error) if error else ""
-        if isinstance(error, NodeError) and error.place:
-            text += f" ({error.place})"
+        place = error.place if isinstance(error, NodeError) else ""
         return Report(
             self.course.run_id,
             self.pipeline.name,
@@ -297,6 +297,8 @@ class Run(CarrierListener):
             through=through,
             total=total,
             stopped_by=self._stopped_by,
+            place=place,
+            explained=self._explained,
         )
 
 

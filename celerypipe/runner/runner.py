@@ -55,7 +55,7 @@ class Runner(Submitting):
         everything, and keep it. Failures that were kept are no answer
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
-        what it raises is logged, and ends nothing
+        what it raises is logged, and ends nothing. Without it, each is logged as a warning
     """
 
     def __init__(
@@ -75,12 +75,18 @@ class Runner(Submitting):
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
-        self.on_event = partial(_tell, on_event or (lambda text: None))
+        self.on_event = partial(_tell, on_event or partial(logger.warning, "%s"))
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
         self.report: Report | None = None
         self._current: Run | None = None
+
+    def __repr__(self) -> str:
+        where = f"on {self.redis.shown}" if self.redis is not None else "where the environment says"
+        run = self._current
+        doing = f", in run {run.course.run_id} of {run.pipeline.name!r}" if run is not None else ""
+        return f"<Runner {'here' if self.local else where}{doing}>"
 
     def run(
         self,

@@ -100,6 +100,10 @@ def test_a_run_tells_what_the_cache_was_good_for_and_options_overrule_it(desk: D
     assert desk.figures(CELERYPIPE_CACHE="no") == (0, 0)
     assert desk.computed == 30
     assert "celerypipe cache explain" in desk.celerypipe("run", "shift.json", "--refresh", "shift").stdout
+    # A command that is typed later, without --redis, would not find it there.
+    named = ("--redis", desk.environment["CELERYPIPE_REDIS_URL"])
+    there = desk.celerypipe("run", "shift.json", "--refresh", "shift", *named, CELERYPIPE_REDIS_URL="")
+    assert "celerypipe cache explain" not in there.stdout
     wrong = desk.celerypipe("run", "shift.json", "--refresh", "shft", status=2)
     assert "there is no node 'shft' to refresh; did you mean 'shift'?; nodes with a cache: shift" in wrong.stderr
     assert (desk.folder / "out.jsonl").read_text().splitlines()[:2] == ["0.5", "1.5"]

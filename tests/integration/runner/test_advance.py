@@ -183,7 +183,7 @@ def test_a_run_that_fails_says_where_all_its_messages_are(is_warped: bool) -> No
     assert (one.sent, one.failed, one.given_up) == (3, {"failed": 1}, 0)
     assert one.unfinished > 0
     assert one.received == one.sent + 1 + one.unfinished == report["src"].sent
-    assert f"message {failed.value.message_id}" in report.error
+    assert f"message {failed.value.message_id}" in report.place
     assert f"{report.unfinished} messages unfinished" in report.losses
 
 

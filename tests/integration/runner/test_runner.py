@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from celerypipe.definition.pipeline import NodeDefinition
 from tests.nodes import faulty, forking, here, remote
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
-from tests.servers import ROOT, StartWorker, eventually
+from tests.servers import ROOT, RedisServer, StartWorker, eventually
 
 
 def local(name: str, mark: type, **options: Any) -> NodeDefinition:
@@ -242,9 +243,48 @@ def test_ctrl_c_twice_ends_a_run_that_still_warms_up(tmp_path: Path) -> None:
     said = ""
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    while "once more stops at once" not in said:
+    while "press Ctrl-C again to abort" not in said:
         said += process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 1
+    assert process.wait(20) == 130
     assert "RunCancelled: stopped by a second SIGINT" in process.stderr.read()
     process.stderr.close()
+
+
+def test_runners_and_pipelines_have_a_short_repr() -> None:
+    pipeline = Pipeline(name="p", nodes=[NodeDefinition(name="there", mark=remote.Echo, warped=True)], links=[])
+    assert repr(pipeline) == str(pipeline) == "<Pipeline 'p': 1 node, 1 warped>"
+    assert repr(Runner(local=True)) == "<Runner here>"
+    assert repr(Runner()) == "<Runner where the environment says>"
+    runner = Runner("redis://:s3cret@somewhere:6379/1", local=False)
+    assert repr(runner) == "<Runner on redis://:***@somewhere:6379/1>"
+    runner = Runner(local=True)
+    stream = runner.stream(pipeline, [Message(1)])
+    next(stream)
+    assert repr(runner).startswith("<Runner here, in run ")
+    stream.close()
+    assert repr(runner) == "<Runner here>"
+
+
+def test_without_a_worker_a_warning_is_logged_unless_somebody_listens(
+    private_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, heard = "no live worker serves queue 'nowhere'", list[str]()
+    pipeline = warped("tests.nodes.remote.Echo", "nowhere")
+    for runner, said in ((Runner(private_redis.url), True), (Runner(private_redis.url, on_event=heard.append), False)):
+        caplog.clear()
+        stream = runner.stream(pipeline, [Message(1)])
+        reader = threading.Thread(target=pytest.raises, args=(RunCancelled, next, stream))
+        reader.start()
+        if said:
+            eventually(lambda: text in caplog.text, "a warning")
+        else:
+            eventually(lambda: any(text in each for each in heard), "a word")
+        runner.cancel()
+        reader.join()
+        assert (text in caplog.text) == said
+    caplog.clear()
+    runner = Runner(private_redis.url)
+    call = runner.submit(remote.add, 1)
+    eventually(lambda: "no live worker serves queue 'remote'" in caplog.text, "a warning about a call")
+    call.cancel()

@@ -13,6 +13,7 @@ import pytest
 
 from celerypipe.check.complaints import check
 from celerypipe.check.loading import load
+from celerypipe.definition.draft import draft_of
 from celerypipe.errors import DefinitionError
 
 SOUND: dict[str, Any] = {
@@ -165,6 +166,20 @@ def test_what_cannot_be_read_in_the_large_is_one_complaint(tmp_path: Path) -> No
         {"pipeline": {"name": "p", "nodes": [3]}},
     ):
         assert len(said(wrong, tmp_path)) == 1
+
+
+def test_what_is_nested_deeply_is_no_mistake(tmp_path: Path) -> None:
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    definition = copy.deepcopy(SOUND)
+    definition["pipeline"]["nodes"][0]["configuration"] = {"items": [deep], "rat": 1}
+    definition["pipeline"]["nodes"][1]["timeout"] = "[" * 100_000
+    wanted = {"pipeline.nodes[0].configuration", "pipeline.nodes[1].timeout"}
+    before = copy.deepcopy(definition)
+    assert set(said(definition, tmp_path)) - USUAL == wanted
+    assert draft_of(definition, tmp_path).complaints
+    assert definition == before
 
 
 def test_plugin_folders_out_of_reach_are_not_looked_into(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""The warm-up of a node on a worker: a time of its own, in the report and in what a status says."""
+
+from __future__ import annotations
+
+import threading
+
+from celerypipe import Message, Runner
+from celerypipe.mailbox.status import read_status
+from celerypipe.redis.connection import connect
+from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import warped
+from tests.servers import StartWorker, eventually
+
+
+def test_the_warm_up_on_a_worker_is_no_messages_time(start_worker: StartWorker, redis_url: str) -> None:
+    start_worker("heavy", pool="solo", config=CONFIG)
+    pipeline = warped("tests.nodes.remote.Heavy", "heavy", configuration={"load": 2.0}, timeout=1.0)
+    runner = Runner(redis_url)
+    reader = threading.Thread(target=lambda: list(runner.stream(pipeline, [Message(0.0), Message(0.0)])))
+    reader.start()
+    with connect(redis_url) as client:
+
+        def warms_up() -> bool:
+            return any(each.warming for worker in read_status(client).workers for each in worker.busy)
+
+        eventually(warms_up, "a status that says so")
+    reader.join()
+    assert runner.report is not None
+    one = runner.report["there"]
+    assert (one.sent, one.failed) == (2, {})
+    assert one.warmup >= 2.0
+    assert one.running is not None
+    assert one.running.p99 < 1.0
