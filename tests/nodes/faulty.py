@@ -141,7 +141,7 @@ class HangsInOrder(Hangs):
 
 
 def be_deaf(seconds: float, *, quiet: bool = False) -> None:
-    """Ignore interrupts for so long: no exception gets out of here, not even one that comes while another is ignored."""
+    """Ignore interrupts for so long: no exception gets out, nor does one that comes while another is ignored."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(BaseException):
