@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
@@ -22,6 +23,8 @@ from celery.utils.dispatch import Signal
 
 #: Seconds that a process gets to end by itself, with all that its nodes let go of.
 LAST_SECONDS = 30.0
+#: Seconds that a process that ends waits for its worker to read its answers.
+READ_SECONDS = 1.0
 #: Sent in the worker's own process with the ``pid`` of a child that began.
 child_began = Signal(name="child_began", providing_args={"pid"})
 #: Sent in the worker's own process, in its event loop, with the ``pid`` of a child that can take tasks from now on.
@@ -65,6 +68,17 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
                 Child.idle = False
 
         self.wait_for_job = wait_for_job
+
+    def _ensure_messages_consumed(self, completed: int) -> bool:
+        """Called last: let the worker read what this process answered.
+
+        A worker that ends reads nothing of a task that it gave up before it heard that it began, for which billiard
+        waits 30 s. One that goes on reads what is left once it sees this process end.
+        """
+        until = time.monotonic() + READ_SECONDS
+        while (left := self.on_ready_counter.value < completed) and time.monotonic() < until:
+            time.sleep(0.02)
+        return not left
 
 
 def _may_have_children() -> None:

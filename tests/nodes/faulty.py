@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -140,8 +141,14 @@ class HangsInOrder(Hangs):
 
 
 def be_deaf(seconds: float, *, quiet: bool = False) -> None:
-    """Ignore interrupts for so long: no exception gets out of here."""
+    """Ignore interrupts for so long: no exception gets out, nor does one that comes while another is ignored."""
     end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(BaseException):
+            _ignore_until(end, quiet=quiet)
+
+
+def _ignore_until(end: float, *, quiet: bool) -> None:
     while time.monotonic() < end:
         try:
             time.sleep(0.1)

@@ -137,7 +137,7 @@ class World:
 
     def left(self) -> list[int]:
         """Those of its processes that live."""
-        return [pid for pid, born in self.born if alive(pid) and birth(pid) == born]
+        return [pid for pid, born in tuple(self.born) if alive(pid) and birth(pid) == born]
 
     def orphans(self) -> str:
         """Say which of its processes live on after who started them; they have a while to end."""
