@@ -43,7 +43,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], str
     for width, encoding in TERMINALS:
         terminal = Terminal(width)
         around = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
             "PYTHONIOENCODING": encoding,
             "PYTHONUTF8": "0",
             "TERM": "xterm",

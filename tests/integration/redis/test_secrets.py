@@ -108,7 +108,7 @@ def test_what_is_secret_is_shown_nowhere(worker: RunningWorker, url: str, tmp_pa
     definition(tmp_path, nmae=TOKEN)
     assert "did you mean 'name'" in ask("run", "pipeline.json", status=2)
     definition(tmp_path, seconds="$JT_ENV_TOKEN")
-    assert "TypeError" in ask("run", "pipeline.json", status=3)
+    assert "is no float" in ask("run", "pipeline.json", status=2)
 
     send_task(url, "tests.nodes.remote.Trial", QUEUE, 1)
     worker.wait_for_text("is a node of celerypipe, not a function")

@@ -355,8 +355,9 @@ def test_a_configuration_is_no_place_for_a_file(tmp_path: Path) -> None:
     node = NodeDefinition(
         name="n", mark="tests.nodes.filing.Read", type="proc", warped=True, configuration=configuration
     )
-    found = {each.place: each.text for each in check(Pipeline(name="p", nodes=[node], links=[]), Catalogue())}
-    assert "has the file 'a.bin', and the content of files travels" in found["pipeline.nodes[0].configuration"]
+    said = "has the file 'a.bin', and the content of files travels"
+    (found,) = [each for each in check(Pipeline(name="p", nodes=[node], links=[]), Catalogue()) if said in each.text]
+    assert found.place == "pipeline.nodes[0].configuration"
 
 
 def test_a_place_that_cannot_be_is_named_with_the_cure(sender: FileSender, redis_url: str, tmp_path: Path) -> None:
