@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import IO, Any
 
 
@@ -37,7 +39,16 @@ class Screen:
                 write(*text)
             except (OSError, ValueError):  # ValueError: the stream was closed on our side
                 self._closed = True
+                _lead_nowhere(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         """What else a console asks: whether this is a terminal, which encoding it has."""
         return getattr(self._stream, name)
+
+
+def _lead_nowhere(stream: IO[str]) -> None:
+    """Let what is left in its buffer be written to nowhere: Python would fail over it at its end, with status 120."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

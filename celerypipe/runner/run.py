@@ -236,14 +236,14 @@ class Run(CarrierListener):
     def stop_sources(self, reason: str) -> None:
         """Want no more messages; what is on its way still comes out."""
         self._stopped_by = reason
+        press = "press Ctrl-C again to abort" if reason == "SIGINT" else f"{reason} once more aborts"
+        # Said first: a run that has little left may be over a moment later.
+        self.course.say(f"{reason}: finishing {counted(self.report().unfinished)}; {press}")
         for station in self.stations.values():
             if isinstance(station, SourceStation):
                 station.stop()
         if self.replay is not None:
             self.replay.stop()
-        left = counted(sum(station.unfinished for station in self.stations.values()))
-        press = "press Ctrl-C again to abort" if reason == "SIGINT" else f"{reason} once more aborts"
-        self.course.say(f"{reason}: finishing {left}; {press}")
 
     def close(self) -> None:
         """Take everything apart. Nodes get a moment to let go; nothing keeps the process. In a fork: nothing."""
