@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from celerypipe.catalogue import syntax
 from celerypipe.errors import did_you_mean
 
 _PLAIN = (type(None), bool, int, float, str, list, tuple, dict)
@@ -61,7 +62,7 @@ def scalar(annotation: str) -> type | None:
 @functools.lru_cache(maxsize=1024)
 def _parsed(annotation: str) -> ast.expr | None:
     try:
-        return ast.parse(annotation, mode="eval").body if annotation else None
+        return syntax.expression(annotation) if annotation else None
     except (SyntaxError, ValueError, RecursionError):
         return None
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from celerypipe.catalogue import syntax
 from celerypipe.catalogue.modules import splits
 from celerypipe.catalogue.text import name_of
 from celerypipe.contract.contract import node_class
@@ -101,7 +102,7 @@ def definitions_in(file: Path) -> list[Definition]:
 @functools.lru_cache(maxsize=64)
 def _parsed(file: Path, _changed: int) -> list[Definition]:
     """A service starts the same pipeline again and again, and parsing takes milliseconds."""
-    return _in(ast.parse(file.read_bytes()).body)
+    return _in(syntax.statements(file.read_bytes()))
 
 
 def _in(body: Iterable[ast.stmt]) -> list[Definition]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from celerypipe.catalogue import syntax
+
 #: Above this a file is data, whatever it is called.
 LARGEST = 64 * 1024 * 1024
 #: Modules of celerypipe itself, which are as old as it is.
@@ -122,7 +124,7 @@ def _parts(text: bytes) -> tuple[Part, ...]:
 
 def _parsed(text: bytes) -> list[ast.stmt]:
     try:
-        return ast.parse(text).body
+        return syntax.statements(text)
     except (SyntaxError, ValueError, RecursionError):  # what imports it says so
         return []
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from celerypipe.catalogue import syntax
 from celerypipe.catalogue.arguments import Argument
 from celerypipe.catalogue.declaration import file_of_mark
 from celerypipe.catalogue.modules import splits
@@ -88,7 +89,7 @@ def _read(file: Path) -> list[ast.stmt]:
 
 @functools.lru_cache(maxsize=64)
 def _parsed(file: Path, _changed: int) -> list[ast.stmt]:
-    return ast.parse(file.read_bytes()).body
+    return syntax.statements(file.read_bytes())
 
 
 def _defined(body: Iterable[ast.stmt], name: str) -> ast.ClassDef | FunctionText:
