@@ -8,7 +8,6 @@ is not known.
 from __future__ import annotations
 
 import ast
-import functools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -93,16 +92,7 @@ def _file_of(module: str) -> Path | None:
 
 def definitions_in(file: Path) -> list[Definition]:
     """Return the classes and functions at the top of a file; none of one that cannot be read."""
-    try:
-        return _parsed(file, file.stat().st_mtime_ns)
-    except (OSError, SyntaxError, ValueError):  # its worker says what is wrong with it
-        return []
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(file: Path, _changed: int) -> list[Definition]:
-    """A service starts the same pipeline again and again, and parsing takes milliseconds."""
-    return _in(syntax.statements(file.read_bytes()))
+    return _in(syntax.statements_of(file))
 
 
 def _in(body: Iterable[ast.stmt]) -> list[Definition]:

@@ -8,19 +8,18 @@ celerypipe's own.
 from __future__ import annotations
 
 import ast
-import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from celerypipe.catalogue import syntax
 from celerypipe.catalogue.arguments import Argument
 from celerypipe.catalogue.declaration import file_of_mark
 from celerypipe.catalogue.modules import splits
 from celerypipe.catalogue.outline import Outline, outline_of
 from celerypipe.catalogue.plugin import Plugin
+from celerypipe.catalogue.syntax import statements_of
 from celerypipe.catalogue.text import Contract, contract_in, is_ours, name_of
 from celerypipe.contract.contract import CALLED, node_class
 
@@ -49,12 +48,14 @@ def outline_of_mark(mark: str) -> Outline | None:
 
 def outline_of_plugin(plugin: Plugin) -> Outline | None:
     """Return the outline of a plugin's node by its source; None: it is not readable."""
-    public = [each.name for each in _read(plugin.file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
+    public = [
+        each.name for each in statements_of(plugin.file) if isinstance(each, ast.ClassDef) and each.name[0] != "_"
+    ]
     return _outline(plugin.mark, plugin.file, public, plugin.defaults()) if len(public) == 1 else None
 
 
 def _outline(mark: str, file: Path, path: Sequence[str], defaults: Mapping[str, Any]) -> Outline | None:
-    body = _read(file)
+    body = statements_of(file)
     try:
         contract, definition = contract_in(body), _defined(body, path[0])
         for name in path[1:]:
@@ -78,18 +79,6 @@ def _outline(mark: str, file: Path, path: Sequence[str], defaults: Mapping[str, 
 
 class _Unreadable(Exception):
     """It cannot be read off the text."""
-
-
-def _read(file: Path) -> list[ast.stmt]:
-    try:
-        return _parsed(file, file.stat().st_mtime_ns)
-    except (OSError, SyntaxError, ValueError, RecursionError):  # its worker says what is wrong with it
-        return []
-
-
-@functools.lru_cache(maxsize=64)
-def _parsed(file: Path, _changed: int) -> list[ast.stmt]:
-    return syntax.statements(file.read_bytes())
 
 
 def _defined(body: Iterable[ast.stmt], name: str) -> ast.ClassDef | FunctionText:
