@@ -15,7 +15,9 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 #: What users would make, or what runs leave in a pipeline's folder.
-EXAMPLES = frozenset({"pipeline.json", "tasks/text.py", "src/", "config.json", "report.json", "journals/"})
+EXAMPLES = frozenset(
+    {"pipeline.json", "tasks/sound.py", "tasks/text.py", "src/", "config.json", "report.json", "journals/"}
+)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 IN_BACKTICKS = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^()#\s]+)[^()\s]*\)")
