@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+import io
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,113 +11,94 @@ import numpy as np
 from numpy.typing import NDArray
 
 from celerypipe.contract.contract import Sink, Source
-from celerypipe.contract.positions import Position, Positions
+from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
-from celerypipe.errors import ConfigError
-from celerypipe.folders import path_of
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
-from celerypipe.nodes.parts.arguments import placeholders
+from celerypipe.nodes.parts.listed import Listed
+from celerypipe.nodes.parts.naming import Naming, write_whole
 
 try:
-    import cv2
+    import PIL.Image
+    import PIL.ImageOps
 except ImportError as error:
-    raise ImportError(f"image_files needs OpenCV ({error}): pip install celerypipe[vision]", name="cv2") from error
+    raise ImportError(f"image_files needs Pillow ({error}): pip install 'celerypipe[images]'", name="PIL") from error
 
 #: What is taken from a folder when no pattern says otherwise.
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-#: How OpenCV must see the pixels, by how the payload holds them.
-TO_OPENCV = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA, "BGR": None, "BGRA": None, "GRAY": None}
+#: What the letters of a pixel format become for Pillow, which knows no BGR: the order of the channels.
+ORDERS = {"RGB": (0, 1, 2), "RGBA": (0, 1, 2, 3), "BGR": (2, 1, 0), "BGRA": (2, 1, 0, 3), "GRAY": ()}
+
+#: How well JPEG and WebP keep a picture, from 1 to 100.
+QUALITY = 95
 
 
 class ImageFilesSource(Source):
     """Reads pictures and sends each as an :class:`Image` (RGB, uint8), turned upright as its EXIF data say.
 
-    ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts from 0. A file that is
-    no picture, or cannot be read, is an error that names it: ``on_error`` of the node decides, and with ``skip`` the
-    others are sent. A run of it can be resumed: files are known by their paths, so that some may come or go meanwhile.
+    ``meta``: ``name`` (the file's name without its suffix), ``path``, and ``page``: each page of a TIFF is a message,
+    the first is page 1, as is any other picture. ``version`` counts files from 0. A file that is no picture, or cannot
+    be read, is an error that names it: ``on_error`` of the node decides, and with ``skip`` the others are sent. A run
+    of it can be resumed: files are known by their paths, so that some may come or go meanwhile.
 
     ``paths``: the files, in this order
     ``folder``: instead of ``paths``: a folder, its pictures sorted by name
     ``pattern``: which files of the folder, such as ``"*.png"`` or ``"**/*.jpg"``; default: those with a suffix that
-    pictures have (bmp, jpeg, jpg, png, ppm, tif, tiff, webp)
+    pictures have (bmp, jpeg, jpg, png, ppm, tif, tiff, webp), hidden ones left out
     """
 
     def __init__(self, paths: list[str] | None = None, folder: str | None = None, pattern: str | None = None) -> None:
-        if (paths is None) == (folder is None):
-            raise ValueError("paths and folder: give one of them")
-        if isinstance(paths, str):
-            raise TypeError(f"paths: {paths!r} is one text; write a list of paths")
-        if pattern is not None and folder is None:
-            raise ValueError("pattern: goes with 'folder', not with 'paths'")
-        self.paths = [path_of(path) for path in paths or ()]
-        self.source_folder = None if folder is None else path_of(folder)
-        self.pattern = pattern
-        self._names: list[str] = []
-        self._through: Container[Position] = Positions()
-        self._stopped = False
+        self.files = Listed(paths, folder, pattern, what="picture", suffixes=SUFFIXES)
 
     def configure(self) -> None:
         """Find the files; :class:`ConfigError` names those that are missing."""
-        if self.source_folder is not None:
-            self.paths = self._found(self.source_folder)
-        for path in self.paths:
-            self.reach.require(path)
-        if missing := [str(path) for path in self.paths if not path.is_file()]:
-            raise ConfigError(f"no such file: {', '.join(missing)} (from {Path.cwd()}); correct 'paths'")
-        self._names = _apart(self.paths)
+        self.files.find(self.reach)
 
     def position(self, message: Message) -> str:
-        """Return the path of the file."""
-        return self._names[message.version]
+        """Return the path of the file, and from the second page on its number."""
+        return self._position(message.version, message.meta.get("page", 1))
 
     def seek(self, through: Container[Position]) -> None:
-        """Leave out these files."""
-        self._through = through
+        """Leave out these files and pages."""
+        self.files.seek(through)
 
     def total(self) -> int:
-        """Return the number of files, without those that are left out."""
-        return sum(name not in self._through for name in self._names)
+        """Return the number of files, without those that are left out; nobody looks how many pages they have."""
+        return self.files.total()
 
     def messages(self) -> Iterator[Message]:
         """Yield one message a picture."""
         return Readings(self.message, self._wanted())
 
-    def _wanted(self) -> Iterator[int]:
-        for index, name in enumerate(self._names):
-            if self._stopped:
-                return
-            if name not in self._through:
-                yield index
-
-    def message(self, index: int) -> Message:
-        """Read a picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
-        path = self.paths[index]
-        return Message(read_image(path), meta={"name": path.stem, "path": str(path)}, version=index)
+    def message(self, wanted: tuple[int, int]) -> Message:
+        """Read a file's page; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
+        index, page = wanted
+        path = self.files.paths[index]
+        return Message(read_image(path, page), meta={"name": path.stem, "path": str(path), "page": page}, version=index)
 
     def stop(self) -> None:
         """Read no further file."""
-        self._stopped = True
+        self.files.stop()
 
-    def _found(self, folder: Path) -> list[Path]:
-        self.reach.require(folder)
-        if not folder.is_dir():
-            raise ConfigError(f"no such folder: {folder} (from {Path.cwd()}); correct 'folder'")
-        paths = sorted(path for path in folder.glob(self.pattern or "*") if path.is_file())
-        if self.pattern is None:
-            paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        if not paths:
-            raise ConfigError(f"{folder}: no picture in it matches {self.pattern or 'a known suffix'!r}")
-        return paths
+    def _wanted(self) -> Iterator[tuple[int, int]]:
+        for index in range(len(self.files.names)):
+            if self.files.stopped:
+                return
+            for page in range(1, pages_of(self.files.paths[index]) + 1):
+                if not self.files.left_out(self._position(index, page)):
+                    yield index, page
+
+    def _position(self, index: int, page: int) -> str:
+        return self.files.names[index] if page == 1 else f"{self.files.names[index]}\0page {page}"
 
 
 class ImageFilesSink(Sink):
     """Writes each :class:`Image` to a file of its own, which appears whole or not at all.
 
     A file of that name that was there before is replaced; one that this run wrote is not: the second message fails.
-    Takes uint8, and uint16 where the file format does; RGB, RGBA, BGR, BGRA or GRAY, and without ``pixel_format``
-    by the number of channels: 1 GRAY, 3 RGB, 4 RGBA.
+    Takes uint8, and uint16 where it is GRAY and the file format takes it; RGB, RGBA, BGR, BGRA or GRAY, and without
+    ``pixel_format`` by the number of channels: 1 GRAY, 3 RGB, 4 RGBA.
 
     ``folder``: where to; a relative one starts at the current folder; missing folders are made. Default: the node's
     own folder in the pipeline's folder
@@ -131,87 +110,74 @@ class ImageFilesSink(Sink):
     tell_apart = "write a 'pattern' that tells them apart, such as '{sequence}-{name}.png'"
 
     def __init__(self, folder: str | None = None, pattern: str = "{name}.png") -> None:
-        self.target_folder = None if folder is None else path_of(folder)
-        self.pattern = pattern
-        self.suffix = Path(pattern).suffix
-        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise ValueError(f"pattern: {pattern!r} leads out of the folder; write a name such as '{{name}}.png'")
-        if not self.suffix.isascii() or "{" in self.suffix or not cv2.haveImageWriter(f"x{self.suffix}"):
+        self.naming = Naming("image_files", folder, pattern)
+        self.suffix = Path(pattern).suffix.lower()
+        if not self.suffix.isascii() or "{" in self.suffix or self.suffix not in written_suffixes():
             raise ValueError(f"pattern: {pattern!r} has no suffix of a picture; write '{{name}}.png' or '{{name}}.jpg'")
-        self.fields = _fields(pattern)
 
     def configure(self) -> None:
         """Settle where to; :class:`ConfigError` when nobody says it."""
-        self.target_folder = self.target_folder or self.folder
-        if self.target_folder is None:
-            raise ConfigError("image_files: give 'folder', or give the pipeline one")
-        self.reach.require(self.target_folder)
+        self.naming.settle(self.folder, self.reach)
 
     def warmup(self) -> None:
         """Make the folder; :class:`ConfigError` when that cannot be done."""
-        folder = self._settled()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{folder}: cannot be made: {error.strerror}; correct 'folder'") from error
+        self.naming.make()
 
     def update(self, message: Message) -> None:
         """Write the picture; TypeError for another payload, LookupError when ``meta`` lacks an entry of ``pattern``."""
-        target = self._settled() / self._name_for(message)
-        self.reach.require(target.parent)  # a link below the folder may lead out of it
         content = encoded(message.payload, self.suffix)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{os.getpid()}-{_safe(message.id)}.part")
-        try:
-            draft.write_bytes(content)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(self.naming.target(message, self.reach), content, message)
 
     def place(self, message: Message) -> str:
         """Return the file that the message goes to."""
-        return str((self.target_folder or Path()) / self._name_for(message))
-
-    def _name_for(self, message: Message) -> str:
-        known = {
-            **message.meta,
-            "id": message.id,
-            "origin": message.origin,
-            "sequence": message.sequence,
-            "version": message.version,
-        }
-        if missing := sorted(self.fields - known.keys()):
-            had = ", ".join(map(repr, message.meta)) or "nothing"
-            raise LookupError(f"pattern: {self.pattern!r} asks for {missing[0]!r}; this message's meta has {had}")
-        return self.pattern.format(**{field: _safe(known[field]) for field in self.fields})
-
-    def _settled(self) -> Path:
-        if self.target_folder is None:
-            raise RuntimeError("image_files: no folder yet; call configure() first")
-        return self.target_folder
+        return self.naming.place(message)
 
 
-def _apart(paths: Sequence[Path]) -> list[str]:
-    """Return the paths as texts, one that is there several times with a number, behind what no path has."""
-    seen: Counter[str] = Counter()
-    names = []
-    for path in map(str, paths):
-        seen[path] += 1
-        names.append(path if seen[path] == 1 else f"{path}\0{seen[path]}")
-    return names
+def written_suffixes() -> set[str]:
+    """The suffixes of the file formats that can be written."""
+    PIL.Image.init()
+    return {suffix for suffix, form in PIL.Image.EXTENSION.items() if form in PIL.Image.SAVE}
 
 
-def read_image(path: Path) -> Image:
-    """Read one picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
-    content = np.frombuffer(path.read_bytes(), np.uint8)
+def pages_of(path: Path) -> int:
+    """Return how many pages a TIFF has; 1 for any other file, and for one that cannot be read."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return 1
     try:
-        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except cv2.error as error:
-        raise ValueError(f"{path}: OpenCV cannot decode it: {error}") from error
-    if pixels is None:
-        raise ValueError(f'{path}: no picture that OpenCV can decode; remove it, or skip it with "on_error": "skip"')
+        with PIL.Image.open(path) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # noqa: BLE001  # decoders of broken files raise anything; whoever reads it says what is wrong
+        return 1
+
+
+def read_image(path: Path, page: int = 1) -> Image:
+    """Read one picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
+    content = path.read_bytes()
+    try:
+        with PIL.Image.open(io.BytesIO(content)) as picture:
+            picture.seek(page - 1)
+            pixels = _rgb(PIL.ImageOps.exif_transpose(picture))
+    except PIL.UnidentifiedImageError as error:
+        raise ValueError(
+            f'{path}: no picture that Pillow can read; remove it, or skip it with "on_error": "skip"'
+        ) from error
+    except Exception as error:  # the decoders of broken files raise whatever they run into
+        where = "" if page == 1 else f" (page {page})"
+        raise ValueError(
+            f'{path}{where}: no picture that Pillow can read ({error}); remove it, or skip it with "on_error": "skip"'
+        ) from error
     height, width, depth = pixels.shape
-    return Image(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), width, height, depth, "RGB")
+    return Image(pixels, width, height, depth, "RGB")
+
+
+def _rgb(picture: PIL.Image.Image) -> NDArray[Any]:
+    """Return its pixels as RGB of 8 bits; of 16 bits the higher ones are kept, and what is see-through is not."""
+    if picture.mode.startswith("I"):
+        deep = np.asarray(picture).astype(np.int64).clip(0, 0xFFFF) >> 8
+        return np.repeat(deep.astype(np.uint8)[:, :, None], 3, axis=2)
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: convert it to 8 or 16 bits first")
+    return np.array(picture.convert("RGB"))
 
 
 def encoded(payload: Any, suffix: str) -> bytes:
@@ -226,34 +192,20 @@ def encoded(payload: Any, suffix: str) -> bytes:
         )
     depth = 1 if pixels.ndim == 2 else pixels.shape[2]
     form = payload.pixel_format.upper() or {1: "GRAY", 3: "RGB", 4: "RGBA"}.get(depth, "")
-    if form not in TO_OPENCV or depth != {"GRAY": 1}.get(form, len(form)):
-        raise ValueError(f"pixel_format {payload.pixel_format!r} with {depth} channels; use {', '.join(TO_OPENCV)}")
-    conversion = TO_OPENCV[form]
-    pixels = np.ascontiguousarray(pixels)
-    return _file_content(pixels if conversion is None else cv2.cvtColor(pixels, conversion), suffix)
+    if form not in ORDERS or depth != max(1, len(ORDERS[form])):
+        raise ValueError(f"pixel_format {payload.pixel_format!r} with {depth} channels; use {', '.join(ORDERS)}")
+    pixels = pixels.reshape(pixels.shape[:2]) if form == "GRAY" else pixels[:, :, ORDERS[form]]
+    return _file_content(np.ascontiguousarray(pixels), suffix)
 
 
 def _file_content(pixels: NDArray[Any], suffix: str) -> bytes:
+    content = io.BytesIO()
     try:
-        done, content = cv2.imencode(suffix, pixels)
-    except cv2.error as error:
-        raise ValueError(f"OpenCV cannot write this image as {suffix}: {error}") from error
-    if not done:
-        raise ValueError(f"OpenCV cannot write {pixels.dtype} of shape {pixels.shape} as {suffix}; try .png")
-    return bytes(content)
-
-
-def _fields(pattern: str) -> set[str]:
-    """Return the names of the fields in a pattern; ValueError unless they are plain names."""
-    names = placeholders("pattern", pattern)
-    if odd := sorted(name for name in names if not name.isidentifier()):
-        raise ValueError(f"pattern: {pattern!r} has the field {odd[0]!r}; write the name of an entry of meta")
-    return names
-
-
-def _safe(value: Any) -> Any:
-    """Return a number as it is (for ``{sequence:04d}``), anything else as a text that is one part of a file name."""
-    if isinstance(value, int | float):
-        return value
-    text = re.sub(r"[^\w.-]", "_", str(value))[:150]
-    return re.sub(r"^\.+", lambda dots: "_" * len(dots.group()), text) or "_"
+        picture = PIL.Image.fromarray(pixels)
+        picture.save(content, format=PIL.Image.EXTENSION[suffix], quality=QUALITY)
+    except (TypeError, ValueError, OSError, KeyError) as error:
+        raise ValueError(
+            f"Pillow cannot write {pixels.dtype} of shape {pixels.shape} as {suffix} ({error}); try .png, or convert "
+            "it in a node before"
+        ) from error
+    return content.getvalue()

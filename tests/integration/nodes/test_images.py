@@ -10,8 +10,9 @@ from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
 
 image_files = pytest.importorskip(
-    "celerypipe.nodes.image_files", reason="needs OpenCV: pip install celerypipe[vision]", exc_type=ImportError
+    "celerypipe.nodes.image_files", reason="needs Pillow: pip install celerypipe[images]", exc_type=ImportError
 )
+PIL = image_files.PIL
 
 
 def picture() -> np.ndarray:
@@ -47,7 +48,7 @@ def test_a_picture_written_and_read_again_is_the_same(tmp_path):
     assert np.array_equal(message.payload.image, picture())
     assert (message.payload.width, message.payload.height, message.payload.depth) == (30, 20, 3)
     assert message.payload.pixel_format == "RGB"
-    assert message.meta == {"name": "flag", "path": str(tmp_path / "out" / "flag.png")}
+    assert message.meta == {"name": "flag", "path": str(tmp_path / "out" / "flag.png"), "page": 1}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["flag.png"]
 
 
@@ -95,7 +96,7 @@ def test_missing_files_and_folders_are_named_before_the_run(tmp_path):
         load(paths=[str(tmp_path / "x.png"), str(tmp_path / "y.png")])
     with pytest.raises(ConfigError, match=r"no such folder: .*nowhere"):
         load(folder=str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="no picture in it matches"):
+    with pytest.raises(ConfigError, match=r"no file with a suffix of pictures \(\.bmp"):
         load(folder=str(tmp_path))
 
 
@@ -153,3 +154,52 @@ def test_what_is_no_image_is_refused_with_the_cure(tmp_path):
     with pytest.raises(LookupError, match="asks for 'name'; this message's meta has 'page'"):
         save(tmp_path, Message(Image(picture()), meta={"page": 1}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_page_of_a_tiff_is_a_message_and_a_run_goes_on_at_the_next(tmp_path):
+    pages = [PIL.Image.new("RGB", (4, 3), (number, 0, 0)) for number in (10, 20, 30)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "broken.tif").write_bytes(b"II*\0rubbish")
+    arguments = {"folder": str(tmp_path)}
+    source = image_files.ImageFilesSource(**arguments)
+    source.configure()
+    messages = source.messages()
+    with pytest.raises(ValueError, match=r"broken\.tif: no picture that Pillow can read"):
+        next(messages)
+    found = list(messages)
+    assert [(m.meta["name"], m.meta["page"], m.payload.image[0, 0, 0]) for m in found] == [
+        ("scan", 1, 10),
+        ("scan", 2, 20),
+        ("scan", 3, 30),
+    ]
+    again = image_files.ImageFilesSource(**arguments)
+    again.configure()
+    again.seek({source.position(message) for message in found[:2]} | {str(tmp_path / "broken.tif")})
+    assert [message.meta["page"] for message in again.messages()] == [3]
+
+
+def test_hidden_files_are_left_out_unless_asked_for(tmp_path):
+    for name in ("._a.png", ".b.png", "c.png"):
+        save(tmp_path, Message(Image(picture()), meta={"name": "x"}), pattern="x.png")
+        (tmp_path / "x.png").rename(tmp_path / name)
+    assert [message.meta["name"] for message in load(folder=str(tmp_path))] == ["c"]
+    assert len(load(folder=str(tmp_path), pattern="*.png")) == 3
+
+
+@pytest.mark.parametrize(("mode", "value", "seen"), [("I;16", 0x4321, 0x43), ("L", 7, 7), ("P", 0, 0), ("LA", 9, 9)])
+def test_pictures_of_other_kinds_become_rgb(tmp_path, mode, value, seen):
+    pixels = np.full((2, 2), value, np.uint16 if mode == "I;16" else np.uint8)
+    drawn = PIL.Image.fromarray(pixels)
+    (drawn if mode == "I;16" else drawn.convert(mode)).save(tmp_path / "a.png")
+    (message,) = load(folder=str(tmp_path))
+    assert message.payload.image.dtype == np.uint8
+    assert (message.payload.image == seen).all()
+
+
+def test_sixteen_bits_are_written_in_grey_and_refused_in_colour(tmp_path):
+    save(tmp_path, Message(Image(np.full((2, 2), 0x1234, np.uint16), pixel_format="GRAY"), meta={"name": "deep"}))
+    assert (np.asarray(PIL.Image.open(tmp_path / "deep.png")) == 0x1234).all()
+    with pytest.raises(ValueError, match=r"cannot write uint16 of shape \(2, 2, 3\) as \.png"):
+        save(tmp_path, Message(Image(np.zeros((2, 2, 3), np.uint16)), meta={"name": "x"}))
+    with pytest.raises(ValueError, match=r"as \.jpg .*try \.png"):
+        save(tmp_path, Message(Image(np.zeros((2, 2, 4), np.uint8)), meta={"name": "x"}), pattern="{name}.jpg")

@@ -21,15 +21,15 @@ class SamplePages(image_files.ImageFilesSource):
 
     def configure(self) -> None:
         """Find the files; :class:`ConfigError` names the package or the file that is missing."""
-        self.paths = [inside_package(picture) for picture in self.pictures]
+        self.files.paths = [inside_package(picture) for picture in self.pictures]
         # Packages are installed by the user of this machine: their pictures are within reach, and nothing beside them.
         packages = [package_folder(picture) for picture in self.pictures]
         self.reach = Reach.of(packages, "name a file inside the package")
         super().configure()
 
-    def message(self, index: int) -> Message:
+    def message(self, wanted: tuple[int, int]) -> Message:
         """Read a picture, and name it."""
-        message = super().message(index)
+        message = super().message(wanted)
         return message.with_meta(image=message.meta["name"])
 
 

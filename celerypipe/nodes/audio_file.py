@@ -1,0 +1,124 @@
+"""``audio_file``: a source that decodes recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from celerypipe.contract.contract import Source
+from celerypipe.contract.positions import Position
+from celerypipe.contract.readings import Readings
+from celerypipe.message.message import Message
+from celerypipe.message.payload import Audio
+from celerypipe.nodes.parts.arguments import whole
+from celerypipe.nodes.parts.listed import Listed
+from celerypipe.nodes.parts.package import required
+
+#: What is taken from a folder when no pattern says otherwise.
+SUFFIXES = frozenset(
+    {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".ogg", ".opus", ".wav", ".webm"}
+)
+
+SKIP = 'remove it, or skip it with "on_error": "skip"'
+
+
+class AudioFileSource(Source):
+    """Decodes recordings, and the sound of films, and sends each as one :class:`Audio`: float32 from -1 to 1.
+
+    ``audio`` has the shape ``(samples,)`` with one channel, else ``(samples, channels)``; ``start`` is 0 and ``end``
+    the length in seconds. ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts
+    files from 0. A file without sound, or one that cannot be decoded to its end, is an error that names it:
+    ``on_error`` of the node decides, and with ``skip`` the others are sent. A run of it can be resumed: files are known
+    by their paths, so that some may come or go meanwhile. An hour takes 230 MB at 16 kHz.
+
+    Needs ``pip install 'celerypipe[speech]'`` (PyAV, which is FFmpeg).
+
+    ``paths``: the files, in this order
+    ``folder``: instead of ``paths``: a folder, its recordings sorted by name; hidden files are left out
+    ``pattern``: which files of the folder, such as ``"*.mp3"`` or ``"**/*.wav"``; default: those with a suffix that
+    recordings and films have
+    ``rate``: samples a second (Hz) of what is sent, whatever the file has; 0: as the file has it
+    ``channels``: 1 mixes all channels into one, 2 makes two of them; 0: as the file has them
+    """
+
+    def __init__(
+        self,
+        paths: list[str] | None = None,
+        folder: str | None = None,
+        pattern: str | None = None,
+        rate: int = 16000,
+        channels: int = 1,
+    ) -> None:
+        self.files = Listed(paths, folder, pattern, what="recording", suffixes=SUFFIXES)
+        self.rate = whole("rate", rate)
+        self.channels = whole("channels", channels)
+        if self.channels > 2:
+            raise ValueError(f"channels: {channels} is none of 0 (as in the file), 1 (mono) and 2 (stereo)")
+
+    def configure(self) -> None:
+        """Find the files; :class:`ConfigError` names those that are missing, or the package that is."""
+        required("av", "audio_file", "speech")
+        self.files.find(self.reach)
+
+    def position(self, message: Message) -> str:
+        """Return the path of the file."""
+        return self.files.names[message.version]
+
+    def seek(self, through: Container[Position]) -> None:
+        """Leave out these files."""
+        self.files.seek(through)
+
+    def total(self) -> int:
+        """Return the number of files, without those that are left out."""
+        return self.files.total()
+
+    def messages(self) -> Iterator[Message]:
+        """Yield one message a recording."""
+        return Readings(self.message, self.files.wanted())
+
+    def message(self, index: int) -> Message:
+        """Decode a recording; OSError when it cannot be read, ValueError when it has no sound, both naming it."""
+        path = self.files.paths[index]
+        audio = decoded(path, rate=self.rate, channels=self.channels)
+        return Message(audio, meta={"name": path.stem, "path": str(path)}, version=index)
+
+    def stop(self) -> None:
+        """Read no further file."""
+        self.files.stop()
+
+
+def decoded(path: Path, *, rate: int = 16000, channels: int = 1) -> Audio:
+    """Return the sound of a file; OSError when it cannot be read, ValueError when it has none, both naming it.
+
+    ``rate`` in Hz and ``channels`` are those of the result, 0 means those of the file.
+    """
+    av = required("av", "audio_file", "speech")
+    path.open("rb").close()  # what keeps it from being read is said by the system, not by the decoder
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise ValueError(f"{path}: no sound in it; {SKIP}")
+            stream = container.streams.audio[0]
+            rate = rate or stream.rate
+            layout = {0: stream.layout, 1: "mono", 2: "stereo"}[channels]
+            pieces = list(_pieces(container, stream, av.AudioResampler(format="flt", layout=layout, rate=rate)))
+            number = channels or stream.channels
+    except av.FFmpegError as error:
+        raise ValueError(f"{path}: no recording that FFmpeg can decode ({error.strerror}); {SKIP}") from error
+    samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
+    if not samples.size:
+        raise ValueError(f"{path}: a recording of 0 s; {SKIP}")
+    shaped = samples if number == 1 else samples.reshape(-1, number)
+    return Audio(shaped, rate, "flt", number, 0.0, len(shaped) / rate)
+
+
+def _pieces(container: Any, stream: Any, resampler: Any) -> Iterator[Any]:
+    for frame in container.decode(stream):
+        frame.pts = None  # gaps and jumps of the clock in the file are none in the sound
+        for piece in resampler.resample(frame):
+            yield piece.to_ndarray()[0]
+    for piece in resampler.resample(None):
+        yield piece.to_ndarray()[0]
