@@ -18,6 +18,8 @@
 ``CELERYPIPE_FILES``                    where a worker makes its folder for files that are sent to it; default: the
                                         machine's temporary folder
 ``CELERYPIPE_FILES_BYTES``              how much of them it keeps there, as above (4GiB)
+``CELERYPIPE_LOG_FORMAT``               how workers and ``celerypipe run`` write their log: ``text``, or ``json``, an
+                                        object a line (text)
 ``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
 ======================================  ===========================================================================
 """
@@ -33,6 +35,8 @@ from pathlib import Path
 
 from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
+from celerypipe.log import FORMATS
+from celerypipe.log import VARIABLE as LOG_VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.namespace import DEFAULT, namespace
 from celerypipe.redis.namespace import VARIABLE as NAMESPACE_VARIABLE
@@ -142,6 +146,7 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     files: Path | None = None
     files_bytes: int = FILES_BYTES
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -160,7 +165,8 @@ class Settings:
         )
         files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
-        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
+        wanted = _log_format(environment)
+        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes, wanted)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -179,6 +185,13 @@ def _yes(name: str, environment: Mapping[str, str]) -> bool:
     if said in ("", "yes", "1", "on", "true"):
         return True
     raise ConfigError(f"{name}: {said!r} is neither yes nor no")
+
+
+def _log_format(environment: Mapping[str, str]) -> str:
+    wanted = environment.get(LOG_VARIABLE, "").strip().lower() or FORMATS[0]
+    if wanted not in FORMATS:
+        raise ConfigError(f"{LOG_VARIABLE}: {wanted!r} is neither {' nor '.join(FORMATS)}")
+    return wanted
 
 
 def _bytes(name: str, environment: Mapping[str, str], default: int) -> int:
