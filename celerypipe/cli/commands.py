@@ -64,6 +64,9 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
         with formatter.section("Exit status"):
             formatter.write_dl([(str(int(ending)), meaning) for ending, meaning in MEANINGS.items()])
+        variables = importlib.import_module("celerypipe.settings").VARIABLES  # no other command needs them
+        with formatter.section("Environment variables"):
+            formatter.write_dl([(each.name, each.meaning) for each in variables])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our own errors become text on standard error and an exit code."""
