@@ -62,7 +62,7 @@ bench-peers: $(DEV_READY) ## compare with Ray, Dask, dramatiq, taskiq and juturn
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 fuzz: $(DEV_READY) ## fuzz the codec and the pipeline files (about twenty minutes)
-	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q --timeout 0 tests/fuzz $(ARGS)
+	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
 
 audit: $(DEV_READY) ## look up known vulnerabilities of the installed packages
 	@$(PIP) --quiet 'pip-audit>=2.7'

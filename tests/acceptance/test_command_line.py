@@ -153,7 +153,7 @@ class EmbeddedRun:
 
     def __init__(self, home: Path) -> None:
         # Short, for a socket lies in it; every process of the run has it in its environment.
-        self.temporary = Path(tempfile.mkdtemp(prefix="left-"))
+        self.temporary = Path(tempfile.mkdtemp(prefix="left-", dir="/tmp"))
         self.output = home / "out.jsonl"
         self.events = home / "events"
         self.report = home / "report"

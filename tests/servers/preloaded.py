@@ -55,14 +55,15 @@ LONGEST = 1 << 18
 def main() -> None:
     """Import, and answer orders until nobody gives any more. A fork leaves the loop, and ends as any process does."""
     del sys.path[0]  # this script's folder, in which ``redis`` is another thing
+    gc.disable()  # all that is imported stays
     known = len([path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path])
     libraries = sys.path[known:]
     for name in PRELOADED:
         importlib.import_module(name)
     assert "celerypipe.celery.application" not in sys.modules
     assert threading.active_count() == 1
-    gc.collect()
     gc.freeze()
+    gc.enable()
     with socket.socket(fileno=int(sys.argv[1])) as orders:
         order, streams = serve(orders)
     if order is not None:
