@@ -25,7 +25,9 @@ EXAMPLE = ROOT / "examples" / "pages"
 NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")
 NAMES = ["page", "text", "astronaut", "grace_hopper"]
 #: Seconds that they may take together: a model on a loaded machine.
-PATIENCE = 55.0
+PATIENCE = 150.0
+
+pytestmark = pytest.mark.timeout(PATIENCE + 30)
 
 
 @dataclass
