@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
-from tests.servers.command import celerypipe
+from tests.servers.command import celerypipe, start
 from tests.servers.extent import LONG
 
 #: What is promised of a look, in seconds; more on a machine that runs other tests at the same time.
@@ -218,8 +217,7 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
             (private_redis.url, "Redis does not answer"),
             (f"unix://{tmp_path}/none.sock", "Redis is not there"),
         ):
-            command = [sys.executable, "-c", program.format(str(path), url)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            done = start("-c", program.format(str(path), url)).finish()
             assert done.returncode == 0, done.stderr
             seconds, _, finding = done.stdout.partition(" ")
             assert float(seconds) < PROMISE
