@@ -102,7 +102,7 @@ def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays_but_the_log
     assert not folder.exists()
     assert not any(alive(pid) for pid in processes)
     assert [event for event in events if "heavy" in event] == ["starting worker heavy", "worker heavy is ready"]
-    assert "solo pool of 1" in (here.folder / "logs" / "worker-heavy.log").read_text()
+    assert "(solo, 1 process)" in (here.folder / "logs" / "worker-heavy.log").read_text()
 
 
 def test_a_module_that_is_not_here_is_said_before_anything_starts(here: Any) -> None:
