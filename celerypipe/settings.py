@@ -208,7 +208,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says."""
+    """The settings, read from the environment variables."""
 
     redis: RedisSettings = RedisSettings()
     plugins: tuple[Path, ...] = ()

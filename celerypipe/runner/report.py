@@ -95,7 +95,7 @@ class QueueReport:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """One run: its id, how it ended, and what each node did.
+    """The report of a run: its id, how it ended, and what each node did.
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
     ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``. ``error`` is the text of what ended
