@@ -71,7 +71,7 @@ class UnknownRun(ConfigError):
     def __init__(self, run_id: str, runs: Mapping[str, str]) -> None:
         self.runs = dict(runs)
         shown = ", ".join(f"{each} ({name})" for each, name in runs.items())
-        cure = f"; there are {shown}" if shown else "; no run with warped nodes goes on in this Redis"
+        cure = f"; there are {shown}" if shown else "; no run with warped nodes is active in this Redis"
         super().__init__(f"there is no run {run_id!r}{did_you_mean(run_id, runs)}{cure}")
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
-from celerypipe.check.complaints import require
+from celerypipe.check.complaints import absences, require
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
@@ -186,6 +186,8 @@ class Runner(Submitting):
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"
             )
+        for text in absences(pipeline, catalogue):
+            self.on_event(text)
         letters = None if replay is False else self._letters(pipeline, replay)
         return Run(pipeline, catalogue, provisions, Intake(feed, heads, letters, resume))
 
