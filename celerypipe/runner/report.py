@@ -41,8 +41,9 @@ class NodeReport:
     ``circuit``), attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were
     refused by a full link that says so; ``unmatched`` found no partner in a join; ``unfinished`` are neither through
     nor given up: while the run goes on, on their way, and afterwards what it left. ``waiting`` is the time before
-    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back; the longest ``warmup`` of
-    the node, in seconds, is in none of them. ``bytes`` is what went to a worker and came back, before any compression.
+    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back; of the time of a batch each
+    message has its share, and waited for the rest. The longest ``warmup`` of the node, in seconds, is in none of them.
+    ``bytes`` is what went to a worker and came back, before any compression.
 
     ``hits`` were answered by the result cache, ``misses`` asked for in vain; ``hit_rate`` is None where nothing was
     asked. ``bytes_saved`` and ``seconds_saved`` are what the hits did not have to be computed for: the size of their
