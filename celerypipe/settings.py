@@ -11,6 +11,8 @@ from pathlib import Path
 
 from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
+from celerypipe.log import FORMATS
+from celerypipe.log import VARIABLE as LOG_VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.namespace import DEFAULT, namespace
 from celerypipe.redis.namespace import VARIABLE as NAMESPACE_VARIABLE
@@ -103,6 +105,13 @@ VARIABLES = (
     ),
     Variable("CELERYPIPE_FILES_BYTES", "How much of those files a worker keeps.", "4GiB", "bytes", "20GiB"),
     Variable(
+        LOG_VARIABLE,
+        "How workers and commands write what they log: Celery's layout and lines for people, or a JSON object a line.",
+        FORMATS[0],
+        " or ".join(FORMATS),
+        "json",
+    ),
+    Variable(
         BROKER_VARIABLE,
         "Celery's own variable: the address of Redis where CELERYPIPE_REDIS_URL is not set. An address that is none of "
         "Redis is ignored, with a warning.",
@@ -151,10 +160,10 @@ class RedisSettings:
                 found = cls(_address(name, text), name)
             elif found.address is None:
                 cure = f"if it is meant, write {REDIS_VARIABLE}=redis://host:6379/0"
-                unheard.append(f"{name} names no Redis and is left to the project that it belongs to; {cure}")
+                unheard.append(f"{name} is no address of Redis, and is ignored; {cure}")
             elif not foreign and not _names(text, found.address):
                 unheard.append(
-                    f"{name} names another Redis, {hidden(text)}: it is not heard, {found.said_by} comes first"
+                    f"{name} names another Redis, {hidden(text)}: it is ignored, {found.said_by} comes first"
                 )
         space = namespace(environment.get(NAMESPACE_VARIABLE))
         return cls(found.address and replace(found.address, namespace=space), found.said_by, tuple(unheard), space)
@@ -165,7 +174,7 @@ class RedisSettings:
         return self.address or replace(DEFAULT_ADDRESS, namespace=self.namespace)
 
     def __str__(self) -> str:
-        by = f"named by {self.said_by}" if self.address is not None else "since nothing names another one"
+        by = f"named by {self.said_by}" if self.address is not None else "the default"
         where = "" if self.namespace == DEFAULT else f", namespace {self.namespace!r}"
         return f"Redis: {self.or_default}, {by}{where}"
 
@@ -199,7 +208,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says."""
+    """The settings, read from the environment variables."""
 
     redis: RedisSettings = RedisSettings()
     plugins: tuple[Path, ...] = ()
@@ -210,6 +219,7 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     files: Path | None = None
     files_bytes: int = FILES_BYTES
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -228,7 +238,8 @@ class Settings:
         )
         files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
-        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
+        wanted = _log_format(environment)
+        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes, wanted)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -247,6 +258,13 @@ def _yes(name: str, environment: Mapping[str, str]) -> bool:
     if said in ("", "yes", "1", "on", "true"):
         return True
     raise ConfigError(f"{name}: {said!r} is neither yes nor no")
+
+
+def _log_format(environment: Mapping[str, str]) -> str:
+    wanted = environment.get(LOG_VARIABLE, "").strip().lower() or FORMATS[0]
+    if wanted not in FORMATS:
+        raise ConfigError(f"{LOG_VARIABLE}: {wanted!r} is neither {' nor '.join(FORMATS)}")
+    return wanted
 
 
 def _bytes(name: str, environment: Mapping[str, str], default: int) -> int:

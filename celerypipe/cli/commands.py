@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import click
 
 import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
+from celerypipe.cli.terminal import heard, write
 from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
 from celerypipe.redis.secret import hidden_in
 
@@ -22,13 +24,13 @@ COMMANDS = {
     "run": "Run a pipeline.",
     "check": "Check a pipeline without running it.",
     "graph": "Draw a pipeline: mermaid, dot or text.",
-    "status": "Show runs, queues, mailboxes and workers.",
-    "health": "Say whether a worker lives, by an exit code.",
-    "cancel": "Stop a run from anywhere.",
+    "status": "Show runs, queues, nodes and workers.",
+    "health": "Exit with 0 if a worker is alive.",
+    "cancel": "Stop a run, from any machine.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",
-    "cache": "List, explain, fill or forget remembered results.",
-    "nodes": "List the nodes there are, with their arguments.",
+    "cache": "List, explain, fill or delete cached results.",
+    "nodes": "List the available nodes with their arguments.",
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }
 
@@ -69,6 +71,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our own errors become text on standard error and an exit code."""
         try:
+            if callable(ctx.obj):  # who started us heard Ctrl-C until now
+                ctx.obj()
             return super().invoke(ctx)
         except click.UsageError as error:  # it quotes what was typed, and that may be an address out of its place
             raise click.UsageError(hidden_in(error.format_message()), error.ctx) from None
@@ -76,13 +80,15 @@ class LazyGroup(click.Group):
             if ctx.params.get("debug"):
                 raise
             kind = "" if isinstance(error, WRONG_BEFORE_RUNNING) else f"{type(error).__name__}: "
-            click.echo(f"{ctx.command_path}: {kind}{error}", err=True)
-            if isinstance(error, NodeError) and error.place:
-                click.echo(f"  {error.place}", err=True)
+            place, fields = "", {}
+            if isinstance(error, NodeError):
+                place = f"\n  {error.place}" if error.place else ""
+                fields = {"node": error.node, "message_id": error.message_id, "exc_text": error.remote_traceback}
+            write(logging.ERROR, f"{kind}{error}", f"{ctx.command_path}: {kind}{error}{place}", **fields)
             sys.exit(ending_of(error))
         except KeyboardInterrupt:  # before a run begins, and after it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, and the interpreter would not end in good order
-            click.echo(f"{ctx.command_path}: stopped by Ctrl-C", err=True)
+            write(logging.ERROR, "stopped by Ctrl-C", f"{ctx.command_path}: stopped by Ctrl-C")
             sys.exit(Ending.INTERRUPTED)
 
 
@@ -91,6 +97,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Run the heavy stages of a Python pipeline on other machines."""
+    heard()
     # Names and texts may have letters that this terminal, or the encoding of a pipe, does not.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -28,7 +28,7 @@ from celerypipe.worker.activation.gathering import Gathering
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox
 from celerypipe.worker.activation.relay import PATIENT, Relay, Unwanted
-from celerypipe.worker.activation.running import Running, at_work
+from celerypipe.worker.activation.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Serving(Running):
                 self.outbox.add(answer, size)
         finally:
             self.lease.current = ""
-            at_work.set("")
+            self.sign()
         self.done += 1
 
     def give_back(self, entries: Sequence[Entry]) -> None:
@@ -189,11 +189,12 @@ class Serving(Running):
         outcomes = self._outcomes(ready)
         if outcomes is None:
             return self._one_by_one(entries)
-        # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
-        # at a time and for how many slots the runner rings.
+        # What is said is each one's share of the call, since it decides how many are read at a time and for how many
+        # slots the runner rings; for the rest of it, each waited for the others.
         warmed = self.warmed - before
         ran = (time.perf_counter() - start - warmed) / len(entries)
-        for (entry, _, content, waited), outcome in zip(ready, outcomes, strict=True):
+        for (entry, _, content, before_it), outcome in zip(ready, outcomes, strict=True):
+            waited = before_it + (len(entries) - 1) * ran
             if isinstance(outcome, Exception):
                 self._fail(entry, self.failure(outcome), waited, ran)
                 continue
@@ -240,7 +241,7 @@ class Serving(Running):
             return None
         finally:
             self.lease.current = ""
-            at_work.set("")
+            self.sign()
 
     def _answer(
         self,
