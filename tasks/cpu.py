@@ -60,7 +60,7 @@ class DetectFaces(Proc):
         """Read the cascade; :class:`ConfigError` when there is none of that name."""
         if not hasattr(cv2, "CascadeClassifier"):
             raise ConfigError(
-                f"OpenCV {cv2.__version__} has no cascades any more: pip install 'opencv-python>=4.10,<5'"
+                f"OpenCV {cv2.__version__} has no cascades any more: pip install 'opencv-python-headless>=4.10,<5'"
             )
         known = {path.stem: path for path in Path(cv2.data.haarcascades).glob("*.xml")}
         if self.cascade not in known:

@@ -1,11 +1,7 @@
-<<<<<<< HEAD
 """Nodes for the queue ``gpu``: models, loaded once. Needs ``pip install 'celerypipe[vision]'``.
 
 The models' packages are imported when a node is made ready, so a worker that serves others needs none of them.
 """
-=======
-"""Nodes for the queue ``gpu``: models, loaded once. Needs ``pip install 'celerypipe[vision]'`` and Python < 3.13."""
->>>>>>> 5eb75d2dce46c294b2efd3856dc6483295e12183
 
 from __future__ import annotations
 

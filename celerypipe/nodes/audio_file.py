@@ -14,8 +14,8 @@ from celerypipe.contract.readings import Readings
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Audio
 from celerypipe.nodes.parts.arguments import whole
-from celerypipe.nodes.parts.listed import Listed
 from celerypipe.nodes.parts.package import required
+from celerypipe.nodes.parts.selection import Selection
 
 #: What is taken from a folder when no pattern says otherwise.
 SUFFIXES = frozenset(
@@ -52,7 +52,7 @@ class AudioFileSource(Source):
         rate: int = 16000,
         channels: int = 1,
     ) -> None:
-        self.files = Listed(paths, folder, pattern, what="recording", suffixes=SUFFIXES)
+        self.files = Selection(paths, folder, pattern, what="recording", suffixes=SUFFIXES)
         self.rate = whole("rate", rate)
         self.channels = whole("channels", channels)
         if self.channels > 2:

@@ -10,8 +10,8 @@ from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Bytes
-from celerypipe.nodes.parts.listed import Listed
 from celerypipe.nodes.parts.naming import Naming, write_whole
+from celerypipe.nodes.parts.selection import Selection
 
 
 class FilesSource(Source):
@@ -28,7 +28,7 @@ class FilesSource(Source):
     """
 
     def __init__(self, paths: list[str] | None = None, folder: str | None = None, pattern: str | None = None) -> None:
-        self.files = Listed(paths, folder, pattern, what="file")
+        self.files = Selection(paths, folder, pattern, what="file")
 
     def configure(self) -> None:
         """Find the files; :class:`ConfigError` names those that are missing."""

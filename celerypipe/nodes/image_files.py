@@ -15,8 +15,8 @@ from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
-from celerypipe.nodes.parts.listed import Listed
 from celerypipe.nodes.parts.naming import Naming, write_whole
+from celerypipe.nodes.parts.selection import Selection
 
 try:
     import PIL.Image
@@ -49,7 +49,7 @@ class ImageFilesSource(Source):
     """
 
     def __init__(self, paths: list[str] | None = None, folder: str | None = None, pattern: str | None = None) -> None:
-        self.files = Listed(paths, folder, pattern, what="picture", suffixes=SUFFIXES)
+        self.files = Selection(paths, folder, pattern, what="picture", suffixes=SUFFIXES)
 
     def configure(self) -> None:
         """Find the files; :class:`ConfigError` names those that are missing."""

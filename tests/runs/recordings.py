@@ -17,8 +17,8 @@ TWO_CITIES = (
     "It was the epoch of belief, it was the epoch of incredulity. It was the season of light, it was the season of "
     "darkness. It was the spring of hope, it was the winter of despair. We had everything before us, we had nothing "
     "before us. We were all going direct to heaven, we were all going direct the other way. In short, the period was "
-    "so far like the present period that some of its noisiest authorities insisted on its being received for good or for "
-    "evil in the superlative degree of comparison only."
+    "so far like the present period that some of its noisiest authorities insisted on its being received for good or "
+    "for evil in the superlative degree of comparison only."
 )
 
 

@@ -1,4 +1,4 @@
-"""json_lines, the source and the sink; and what image_files says where OpenCV is missing."""
+"""json_lines, the source and the sink; and what image_files says where Pillow is missing."""
 
 from __future__ import annotations
 
@@ -214,10 +214,10 @@ def test_wrong_arguments_of_json_lines_are_named(tmp_path):
         JsonLinesSink("-")
 
 
-def test_image_files_without_opencv_says_what_to_install(tmp_path):
-    code = "import sys; sys.modules['cv2'] = None; import celerypipe.nodes.image_files"
+def test_image_files_without_pillow_says_what_to_install(tmp_path):
+    code = "import sys; sys.modules['PIL'] = None; import celerypipe.nodes.image_files"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     last_line = done.stderr.strip().splitlines()[-1]
-    assert last_line.startswith("ImportError: image_files needs OpenCV")
-    assert last_line.endswith("pip install 'celerypipe[vision]'")
+    assert last_line.startswith("ImportError: image_files needs Pillow")
+    assert last_line.endswith("pip install 'celerypipe[images]'")

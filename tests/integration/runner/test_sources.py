@@ -45,7 +45,7 @@ class Reading:
 
 BUILT_IN = {
     "json_lines": ("lines.jsonl:3: not JSON", [1, 2, 4, 5]),
-    "image_files": ("b.jpg: no picture that OpenCV can decode", ["a", "c", "e"]),
+    "image_files": ("b.jpg: no picture that Pillow can read", ["a", "c", "e"]),
 }
 
 

@@ -170,12 +170,12 @@ def test_the_same_complaints_come_from_a_schema_that_travelled_as_json(module: s
 def test_a_built_in_without_its_dependency_is_left_out_of_the_list_and_says_why_when_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.delitem(sys.modules, "celerypipe.nodes.image_files", raising=False)
     marks = [listing.mark for listing in Catalogue().listings()]
     assert "image_files" not in marks
     assert "console" in marks
-    with pytest.raises(ConfigError, match=r"pip install 'celerypipe\[vision\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'celerypipe\[images\]'"):
         Catalogue().find("image_files", "sink")
 
 

@@ -84,9 +84,7 @@ def test_a_plugin_is_read_too(write: Write, tmp_path: Path) -> None:
     assert code_of_plugin(plugin) != here
 
 
-@pytest.mark.parametrize("module", ["cpu", "gpu", "io", "spectra"])
+@pytest.mark.parametrize("module", ["cpu", "gpu", "io", "spectra", "speech"])
 def test_the_nodes_of_this_repository_are_read(module: str) -> None:
-    if module == "gpu" and sys.version_info >= (3, 13):
-        pytest.skip("onnxruntime is not installed with [vision] on Python 3.13")
     for listing in Catalogue.of_module(importlib.import_module(f"tasks.{module}")):
         assert code_of_mark(listing.mark) in ("", code_of(listing.node))

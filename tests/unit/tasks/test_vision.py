@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +30,7 @@ def cpu() -> ModuleType:
 @pytest.fixture(scope="module")
 def gpu() -> ModuleType:
     """``tasks.gpu``, where its extra is installed."""
-    if sys.version_info >= (3, 13):
-        pytest.skip("rapidocr-onnxruntime has no release for Python 3.13")
-    pytest.importorskip("rapidocr_onnxruntime", reason=NO_VISION)
+    pytest.importorskip("rapidocr", reason=NO_VISION)
     return importlib.import_module("tasks.gpu")
 
 
@@ -187,7 +184,7 @@ def test_what_is_no_image_is_refused_with_the_cure(reader: Any, detector: Any) -
 
 
 def test_cuda_that_is_not_there_is_refused_when_it_was_asked_for(gpu: ModuleType) -> None:
-    if gpu.CUDA in gpu.onnxruntime.get_available_providers():
+    if gpu.CUDA in importlib.import_module("onnxruntime").get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     with pytest.raises(ConfigError, match="onnxruntime-gpu"):
         gpu.ReadText(device="cuda").configure()
@@ -207,7 +204,9 @@ def test_a_forked_pool_may_read_on_the_processor_but_not_on_cuda(
     gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The one thing that is pretended: most machines that run this test have no GPU.
-    monkeypatch.setattr(gpu.onnxruntime, "get_available_providers", lambda: [gpu.CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        importlib.import_module("onnxruntime"), "get_available_providers", lambda: [gpu.CUDA, "CPUExecutionProvider"]
+    )
     pool = Pool(1)
     try:
         refused = pool.apply(configure_in_a_fork, ("auto",))

@@ -12,7 +12,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.folders import path_of
 
 
-class Listed:
+class Selection:
     """Files in their order, and which of them are still wanted; each is known by its path when a run is resumed.
 
     ``paths``: the files; ``folder``: instead of them, a folder whose files are sorted by name; ``pattern``: which of
