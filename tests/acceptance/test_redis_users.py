@@ -208,7 +208,7 @@ def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp
     assert "5 results" in as_runner("cache", "stats")
     assert "Frames" in as_runner("cache", "ls")
     assert "the input: another payload" in as_runner("cache", "explain", reports[0]["run"], "frames", "3")
-    assert "forgot 5 results" in as_runner("cache", "rm", "tests.*", "--yes")
+    assert "deleted 5 results" in as_runner("cache", "rm", "tests.*", "--yes")
     assert refused(guarded) == []
 
 

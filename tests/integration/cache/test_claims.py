@@ -221,7 +221,7 @@ def test_a_redis_that_refuses_us_is_said_once(private_redis: RedisServer) -> Non
             for number in range(5):
                 assert ask.compute(asked(number), 1)
             eventually(lambda: ask.cache.stats.misses == 5, "misses")
-        assert len([text for text in ask.said if "finds nothing" in text]) == 1
+        assert len([text for text in ask.said if "cannot be read" in text]) == 1
 
 
 def test_a_claim_that_nobody_of_us_wrote_is_not_waited_for(redis_url: str, redis_client: Client) -> None:

@@ -66,7 +66,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
         send_task(redis_url, "tasks.heavy.Double", "heavy")
     worker.wait_for_text(ANSWER)
     log = worker.text()
-    assert f"{pool} pool of {slots} by worker_configs/heavy.toml" in log
+    assert f"worker_configs/heavy.toml ({pool}, {slots} " in log
     assert ": INFO/MainProcess] " in log
 
     worker.process.terminate()

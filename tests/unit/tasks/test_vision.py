@@ -18,7 +18,7 @@ from billiard.pool import Pool
 from celerypipe import ConfigError, Image, Message
 from tests.runs.pictures import PAGES, PORTRAITS, PROSE
 
-NO_VISION = "needs pip install celerypipe[vision]"
+NO_VISION = "needs pip install 'celerypipe[vision]'"
 
 
 @pytest.fixture(scope="module")
