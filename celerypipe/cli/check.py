@@ -19,8 +19,9 @@ from celerypipe.check.complaints import notes as notes_on
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.loading import load
 from celerypipe.cli.endings import Ending, ending_of
-from celerypipe.cli.options import ALLOW, named_redis, redis_option
+from celerypipe.cli.options import ALLOW, PLACE, SET, named_redis, redis_option
 from celerypipe.cli.terminal import plural
+from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
 from celerypipe.redis.address import Address
@@ -33,14 +34,25 @@ PATIENCE = 1.0
 
 
 @click.command()
-@click.argument("pipeline", type=click.Path(path_type=Path))
+@click.argument("pipeline", type=click.Path(allow_dash=True, path_type=Path))
+@SET
+@PLACE
 @click.option("--local", is_flag=True, help="Check warped nodes as `run --local` would: their modules are imported.")
 @ALLOW
 @click.option("--live", is_flag=True, help="Check Redis and the workers too, as every run does first.")
 @redis_option("none: --live needs one of them")
 @click.option("--json", "as_json", is_flag=True, help="Print complaints, notes and findings as JSON.")
-def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: bool, allow: tuple[Path, ...]) -> None:
-    """Check PIPELINE, a JSON file, without running it.
+def check(
+    pipeline: Path,
+    values: tuple[str, ...],
+    places: tuple[str, ...],
+    local: bool,
+    live: bool,
+    redis: str | None,
+    as_json: bool,
+    allow: tuple[Path, ...],
+) -> None:
+    """Check PIPELINE, a JSON or YAML file, without running it; `-` reads it from standard input.
 
     The class of a warped node is not imported: its arguments are read from its source, if the source is here.
 
@@ -57,7 +69,7 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
     Exit status: 0 ok, perhaps with warnings and notes; 2 something is wrong; 69 with --live: only Redis or a worker is
     missing.
     """
-    definition, complaints, notes = _look(pipeline, allow, local=local)
+    definition, complaints, notes = _look(pipeline, allow, local=local, changes=(values, places))
     findings: list[Finding] | None = None
     seen: Scene | None = None
     named: RedisSettings | None = None
@@ -97,10 +109,12 @@ def _named(redis: str | None) -> RedisSettings:
     return found
 
 
-def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline | None, Sequence[Complaint], list[str]]:
+def _look(
+    file: Path, allow: Iterable[Path], *, local: bool, changes: tuple[Iterable[str], Iterable[str]]
+) -> tuple[Pipeline | None, Sequence[Complaint], list[str]]:
     plugins = Settings.from_environment().plugins
     try:
-        pipeline = load(file, allow, plugins, local=local)
+        pipeline = load(file, allow, plugins, local=local, overrides=Overrides.read(*changes))
     except DefinitionError as error:
         return None, error.complaints, []
     catalogue = _catalogue(pipeline)

@@ -63,6 +63,21 @@ ALLOW = click.option(
     help="Another folder that the pipeline may read and write. Repeatable.",
 )
 
+SET = click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NODE.KEY=VALUE",
+    help="Change an argument of a node, or one of its keys: transcribe.model=small, read.timeout=60. Repeatable.",
+)
+PLACE = click.option(
+    "--place",
+    "places",
+    multiple=True,
+    metavar="NODE=QUEUE",
+    help="Run a node on the workers of a queue, or `here`; or a TOML file with a line for each node. Repeatable.",
+)
+
 NO_CACHE = click.option("--no-cache", is_flag=True, help="Do not use the result cache.")
 REFRESH = click.option(
     "--refresh",

@@ -18,11 +18,24 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.check.loading import load
 from celerypipe.cli.endings import Ending
-from celerypipe.cli.options import ALLOW, LOCAL, LOG_FORMAT, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
+from celerypipe.cli.options import (
+    ALLOW,
+    LOCAL,
+    LOG_FORMAT,
+    NO_CACHE,
+    PLACE,
+    QUIET,
+    REDIS,
+    REFRESH,
+    RERUN_FAILING,
+    SET,
+    Duration,
+)
 from celerypipe.cli.output import output_for
 from celerypipe.cli.printed import shown
 from celerypipe.cli.progress import progress, tell
 from celerypipe.cli.terminal import Screen
+from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.definition.shape import LONGEST
 from celerypipe.embedded.embedded import Embedded
@@ -48,7 +61,9 @@ class Wanted:
 
 
 @click.command()
-@click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("pipeline", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@SET
+@PLACE
 @REDIS
 @LOCAL
 @click.option(
@@ -79,6 +94,8 @@ class Wanted:
 @QUIET
 def run(
     pipeline: Path,
+    values: tuple[str, ...],
+    places: tuple[str, ...],
     redis: str | None,
     local: bool,
     timeout: float | None,
@@ -91,7 +108,7 @@ def run(
     allow: tuple[Path, ...],
     fail_on_skip: bool,
 ) -> None:
-    """Run PIPELINE, a JSON file.
+    """Run PIPELINE, a JSON or YAML file; `-` reads it from standard input.
 
     Without --redis and CELERYPIPE_REDIS_URL it starts a temporary Redis and one worker for each queue of the pipeline,
     and stops them at the end.
@@ -110,7 +127,8 @@ def run(
     command line, the pipeline or the settings are wrong; 3 dead letters were kept; 69 Redis or workers are missing; 130
     after Ctrl-C.
     """
-    definition = load(pipeline, allow, Settings.from_environment().plugins, local=local)
+    overrides = Overrides.read(values, places)
+    definition = load(pipeline, allow, Settings.from_environment().plugins, local=local, overrides=overrides)
     if timeout is not None:
         definition = definition.model_copy(update={"deadline": timeout})
 

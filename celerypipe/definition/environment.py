@@ -1,4 +1,8 @@
-"""``"$JT_ENV_NAME"`` in a configuration: the value of a variable, looked up when the node is made."""
+"""Variables in a configuration, looked up when the node is made.
+
+``$JT_ENV_NAME`` is juturna's, and stands for a whole text. ``${NAME}`` and ``${NAME:-default}`` may stand anywhere in
+one, as in a shell; ``$${`` is a plain ``${``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from celerypipe.errors import Complaint, DefinitionError
 
 #: What a text in a configuration begins with when the rest is the name of a variable; juturna's own prefix.
 PREFIX = "$JT_ENV_"
+#: A variable within a text, with what stands in for it where it is not set or empty; or what is no variable.
+VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<otherwise>[^{}]*))?\}")
 #: What is shorter stands in any sentence by chance.
 SHORTEST_SECRET = 4
 _SECRET = re.compile(r"pass|secret|token|key|auth|cred|header|cookie|sign|dsn", re.IGNORECASE)
@@ -22,7 +28,7 @@ def resolve_environment(
     kinds: Mapping[str, type | None],
     among: Collection[str],
 ) -> dict[str, Any]:
-    """Return the configuration with each ``"$JT_ENV_NAME"``, however deep, replaced by the variable's text.
+    """Return the configuration with each variable, however deep, replaced by its text.
 
     Looked into are the arguments ``among``, those of :func:`from_environment`; the others are returned as they are. An
     argument that is a bool, int or float by ``kinds`` receives the text as that type.
@@ -62,11 +68,21 @@ def _secrets(value: Any, environment: Mapping[str, str], name: str) -> Iterator[
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _secrets(item, environment, name)
-    elif _is_from_environment(value):
-        variable = value.removeprefix(PREFIX)
-        text = environment.get(variable, "")
-        if _SECRET.search(f"{name} {variable}") or ("://" in text and "@" in text):
-            yield text
+    elif isinstance(value, str):
+        for variable, otherwise in _variables(value):
+            text = environment.get(variable) or otherwise or ""
+            if _SECRET.search(f"{name} {variable}") or ("://" in text and "@" in text):
+                yield text
+
+
+def _variables(text: str) -> Iterator[tuple[str, str | None]]:
+    """The names of the variables in a text, each with what stands in for it."""
+    if text.startswith(PREFIX):
+        yield text.removeprefix(PREFIX), None
+        return
+    for found in VARIABLE.finditer(text):
+        if found["name"]:
+            yield found["name"], found["otherwise"]
 
 
 def _is_from_environment(value: Any) -> bool:
@@ -74,7 +90,7 @@ def _is_from_environment(value: Any) -> bool:
         return any(map(_is_from_environment, value.values()))
     if isinstance(value, list | tuple):
         return any(map(_is_from_environment, value))
-    return isinstance(value, str) and value.startswith(PREFIX)
+    return isinstance(value, str) and "$" in value and (value.startswith(PREFIX) or bool(VARIABLE.search(value)))
 
 
 def _resolved(value: Any, environment: Mapping[str, str], place: str, kind: type, complaints: list[Complaint]) -> Any:
@@ -83,18 +99,36 @@ def _resolved(value: Any, environment: Mapping[str, str], place: str, kind: type
     if isinstance(value, list | tuple):
         items = [_resolved(item, environment, f"{place}[{i}]", str, complaints) for i, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
-    if not isinstance(value, str) or not value.startswith(PREFIX):
+    if not isinstance(value, str) or not _is_from_environment(value):
         return value
-    name = value.removeprefix(PREFIX)
-    text = environment.get(name)
-    if text is None:
-        complaints.append(Complaint(place, f"the environment has no variable {name!r}; set it: export {name}=..."))
+    missing = [name for name, otherwise in _variables(value) if otherwise is None and name not in environment]
+    if missing:
+        complaints += [
+            Complaint(place, f"the environment has no variable {name!r}; set it: export {name}=...") for name in missing
+        ]
         return value
+    text = _filled(value, environment)
     try:
         return _TYPES.get(kind, str)(text)
     except ValueError:
-        complaints.append(Complaint(place, f"the variable {name!r} is no {kind.__name__}; the argument needs one"))
+        names = " and ".join(repr(name) for name, _ in _variables(value))
+        complaints.append(Complaint(place, f"the variable {names} is no {kind.__name__}; the argument needs one"))
         return value
+
+
+def _filled(text: str, environment: Mapping[str, str]) -> str:
+    """Return a text with the values of its variables; one that is empty takes its default, as in a shell."""
+    if text.startswith(PREFIX):
+        return environment[text.removeprefix(PREFIX)]
+
+    def value(found: re.Match[str]) -> str:
+        if not found["name"]:
+            return "${"
+        if found["otherwise"] is None:
+            return environment[found["name"]]
+        return environment.get(found["name"]) or found["otherwise"]
+
+    return VARIABLE.sub(value, text)
 
 
 def _flag(text: str) -> bool:

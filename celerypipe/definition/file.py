@@ -1,19 +1,34 @@
-"""A definition file: JSON text, read strictly."""
+"""A definition file: JSON or YAML, read strictly."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from celerypipe.definition.yaml import read_yaml
 from celerypipe.errors import Complaint, DefinitionError
 from celerypipe.redis.secret import hidden_in
 
+#: The name of standard input.
+STDIN = Path("-")
+#: Files with these suffixes are YAML, others JSON.
+YAML = (".yaml", ".yml")
+
 
 def read_definition(file: Path) -> Any:
-    """Return what a definition file says; :class:`DefinitionError` names the file, and line and column if it can."""
+    """Return what a definition file says; :class:`DefinitionError` names the file, and line and column if it can.
+
+    ``-`` is standard input: JSON if it begins with a brace, else YAML.
+    """
+    language = "YAML" if file.suffix in YAML else "JSON"
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        text = (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode("utf-8-sig")
+        if file == STDIN and text.lstrip()[:1] not in ("{", "["):
+            language = "YAML"
+        if language == "YAML":
+            return read_yaml(text)
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
@@ -26,8 +41,10 @@ def read_definition(file: Path) -> Any:
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
     except ValueError as error:
-        problem = f"is not JSON: {error}"
-    raise DefinitionError([Complaint(hidden_in(str(file)), problem)])
+        problem = f"is not {language}: {error}"
+    except ImportError as error:
+        problem = f"cannot be read: {error}"
+    raise DefinitionError([Complaint("<stdin>" if file == STDIN else hidden_in(str(file)), problem)])
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

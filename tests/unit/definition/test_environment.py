@@ -52,3 +52,35 @@ def test_what_holds_no_variable_is_neither_looked_through_again_nor_copied() -> 
     assert resolved["deep"] == {"key": ["s3cret"]}
     assert resolved["many"] is given["many"]
     assert secrets_in(given, {"KEY": "s3cret"}, node.from_environment) == {"s3cret"}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("${HERE}/in", str, "/data/in"),
+        ("${HERE}${HERE}", str, "/data/data"),
+        ("${NOT:-/tmp}/in", str, "/tmp/in"),  # noqa: S108  # a text
+        ("${EMPTY:-x}", str, "x"),
+        ("${EMPTY}", str, ""),
+        ("${NOT:-}", str, ""),
+        ("${SIZE}", int, 7),
+        ("${NOT:-2.5}", float, 2.5),
+        ("$${HERE} costs $5 {HERE} ${", str, "${HERE} costs $5 {HERE} ${"),
+        ("$HERE", str, "$HERE"),
+    ],
+)
+def test_variables_stand_within_texts_and_have_defaults(text: str, kind: type, value: Any) -> None:
+    environment = {"HERE": "/data", "EMPTY": "", "SIZE": "7"}
+    pipeline = Pipeline(name="p", nodes=[{"name": "n", "type": "proc", "mark": "m", "configuration": {"a": text}}])
+    node = pipeline.nodes[0]
+    resolved = resolve_environment(node.configuration, environment, "here", {"a": kind}, node.from_environment)
+    assert resolved == {"a": value}
+    assert type(resolved["a"]) is type(value)
+
+
+def test_a_variable_within_a_text_that_is_missing_or_no_number_is_named() -> None:
+    configuration = {"a": "${A}/${B}", "b": "${C}"}
+    found = complaints(resolve_environment, configuration, {"A": "x", "C": "s3cret"}, "here", {"b": int}, "ab")
+    assert found["here.a"] == "the environment has no variable 'B'; set it: export B=..."
+    assert found["here.b"] == "the variable 'C' is no int; the argument needs one"
+    assert secrets_in({"url": "http://${TOKEN}@x"}, {"TOKEN": "s3cret"}, ["url"]) == {"s3cret"}
