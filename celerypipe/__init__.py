@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celerypipe import version
 
 if TYPE_CHECKING:
+    from celerypipe.catalogue.trial import check_node as check_node
     from celerypipe.contract.contract import Node as Node
     from celerypipe.contract.contract import Proc as Proc
     from celerypipe.contract.contract import Sink as Sink
@@ -60,6 +61,7 @@ __version__ = version.VERSION
 
 #: Where the names above are; a type checker reads those, Python this.
 _HOME = {
+    "catalogue.trial": ("check_node",),
     "contract.contract": ("Node", "Proc", "Sink", "Source"),
     "contract.function": ("node",),
     "contract.positions": ("Position",),

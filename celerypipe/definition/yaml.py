@@ -50,7 +50,7 @@ def read_yaml(text: str) -> Any:
 
 
 def _loader(yaml: Any) -> type[Any]:
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # a class of a package that may not be there
+    class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # a class of a package that may not be there
         """Reads events; knows the plain values of YAML 1.2."""
 
         yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # PyYAML declares it so
@@ -64,8 +64,8 @@ def _loader(yaml: Any) -> type[Any]:
             return super().compose_node(parent, index)
 
     for tag, form, first in PLAIN:
-        Loader.add_implicit_resolver(tag, form, first)
-    return Loader
+        PlainLoader.add_implicit_resolver(tag, form, first)
+    return PlainLoader
 
 
 def _value(yaml: Any, node: Any) -> Any:
