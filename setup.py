@@ -62,8 +62,6 @@ DEV = [
     *COMPRESSION,
     *CACHE,
     *YAML,
-    *SPEECH,
-    *DEMO,
     "pocketsphinx>=5",  # tasks.speech.TranscribeSphinx
     "pytest>=8",
     "pytest-timeout>=2.3",
