@@ -14,23 +14,19 @@ from typing import Any
 from celery.platforms import signals as named
 from celery.worker.control import Panel, control_command
 
-from celerypipe.worker.config import ELSEWHERE
+from celerypipe.worker import vocabulary
 
 logger = logging.getLogger("celerypipe.worker")
 
-Answer = dict[str, Any]
-
 #: What no worker does, and why.
 REFUSED = {
-    "rate_limit": 'a task works on many messages, so a limit would not hold; bound a node with "parallel" in its '
-    '"warp_configuration", and a source by its rate',
-    "time_limit": 'a task works on many messages, and its end would be theirs; write "timeout" in the '
-    '"warp_configuration" of a node',
+    "rate_limit": vocabulary.REFUSED["task_default_rate_limit"],
+    "time_limit": vocabulary.REFUSED["task_time_limit"],
     "add_consumer": "a worker serves the queues it was started for, with their modules; start another one: "
     "celerypipe worker -Q QUEUE",
     "cancel_consumer": "a worker serves its queues for as long as it lives, and runs wait for it; shut it down: "
     "it finishes what it is at",
-    "pool_restart": f"{ELSEWHERE['worker_pool_restarts']} (SIGHUP)",
+    "pool_restart": f"{vocabulary.REFUSED['worker_pool_restarts']} (SIGHUP)",
 }
 TERMINATE = "a task works on many messages: end a run with `celerypipe cancel RUN`"
 
@@ -43,14 +39,14 @@ def install() -> None:
         control_command(name=name)(_bounded(name, Panel.data[name]))
 
 
-def refuse(name: str, why: str) -> Answer:
+def refuse(name: str, why: str) -> dict[str, str]:
     """Say no, in the log too: not everybody who asks waits for an answer."""
     logger.warning("refused %s: %s", name, why)
     return {"error": f"{name} is refused: {why}"}
 
 
-def _refusing(name: str, why: str) -> Callable[..., Answer]:
-    def refusing(_state: Any, **_: Any) -> Answer:
+def _refusing(name: str, why: str) -> Callable[..., dict[str, str]]:
+    def refusing(_state: Any, **_: Any) -> dict[str, str]:
         return refuse(name, why)
 
     return refusing
