@@ -40,6 +40,7 @@ class Replay:
         self.stations = stations
         self._trouble = trouble
         self._waiting: deque[DeadLetter | str] = deque()
+        self._count = 0
         self._held: list[Station] = []
         #: What was put into a join, in which it died before.
         self._joining: list[tuple[DeadLetter, Message]] = []
@@ -57,11 +58,19 @@ class Replay:
     def feed(self, letters: Iterable[DeadLetter | str]) -> None:
         """Replay these, or those of these names, after those before."""
         with self._lock:
+            before = len(self._waiting)
             self._waiting.extend(letters)
+            self._count += len(self._waiting) - before
             if self._at_work:
                 return
             self._at_work = True
         self.course.spawn("replay", self._live)
+
+    @property
+    def advance(self) -> tuple[int, int]:
+        """Return of how many letters nothing is on its way any more, and how many there are."""
+        with self._lock:
+            return self._count - len(self._waiting) - self._descent.count, self._count
 
     def stop(self) -> None:
         """Feed no more; what is on its way still comes out."""
@@ -75,7 +84,7 @@ class Replay:
                 if self._descent.stands(message):
                     self._descent.stays(message)
                     self.course.say(
-                        f"dead letter {letter.name}: nothing came that {letter.start} joins it with; it stays"
+                        f"dead letter {letter.name}: {letter.start} got no message to join it with; it is kept"
                     )
             self._descent.end()
 
@@ -118,19 +127,19 @@ class Replay:
             station = self.stations.get(known.start)
             message = self.letters.message(known)
         except (CodecError, ConfigError) as error:
-            self.course.say(f"dead letters: {error}; it stays as it is")
+            self.course.say(f"dead letters: {error}; it is kept as it is")
             return
         if known.name in self._descent.roots(message):
             return
         if station is None or station.node.type == "source":
-            self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it stays")
+            self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it is kept")
             return
         link = known.link if station.join.links else ""
         if link and link not in station.join.links:
-            self.course.say(f"dead letter {known.name}: no node {link!r} sends to {known.start!r} here; it stays")
+            self.course.say(f"dead letter {known.name}: no node {link!r} sends to {known.start!r} here; it is kept")
             return
         if not station.hold(REPLAY):
-            self.course.say(f"dead letter {known.name}: {known.start} takes no more, its run is about to end; it stays")
+            self.course.say(f"dead letter {known.name}: {known.start} takes no more, its run ends; it is kept")
             return
         if station not in self._held:
             self._held.append(station)
@@ -151,7 +160,7 @@ class Replay:
             try:
                 self.letters.remove(name)
             except OSError as error:
-                self.course.say(f"dead letter {name} came through and cannot be removed: {error}")
+                self.course.say(f"dead letter {name} succeeded and cannot be removed: {error}")
 
 
 def starts_of(pipeline: Pipeline, letters: Iterable[DeadLetter]) -> tuple[str, ...]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +10,8 @@ import pytest
 from celerypipe import Runner, WorkerLost
 from tests.nodes import called
 from tests.nodes.called import CONFIG
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 from tests.servers.extent import at_length
 
 
@@ -46,18 +43,16 @@ def test_a_call_that_kills_its_process_is_lost_and_the_others_are_not(
 
 
 @pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), pytest.param("solo", 1, marks=at_length)])
-def test_twenty_seconds_cancelled_after_one(
+def test_ten_minutes_cancelled_after_a_moment(
     start_worker: StartWorker, private_redis: RedisServer, pool: str, slots: int
 ) -> None:
     start_worker("calls", url=private_redis.url, pool=pool, concurrency=slots, config=CONFIG)
     with Runner(private_redis.url) as runner:
-        began = time.monotonic()
-        call = runner.submit(called.nap, 20.0)
+        call = runner.submit(called.nap, 600.0)
         eventually(call.running, "the call at work")
         call.cancel()
         assert call.cancelled()
         assert runner.submit(called.same, 1).result(30) == 1, "the same process is free"
-        assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("restarts", [True, pytest.param(False, marks=at_length)])
@@ -99,18 +94,14 @@ def test_ctrl_c_ends_it_and_frees_the_worker(
     start_worker("calls", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(then=then))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     begun, never = tmp_path / "begun", tmp_path / "never"
-    command = [sys.executable, str(script), private_redis.url, str(begun), str(never)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = start(script, private_redis.url, begun, never)
     try:
         eventually(begun.exists, "the call at work")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        command.process.send_signal(signal.SIGINT)
     finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGINT
-    assert said.rstrip().endswith("KeyboardInterrupt")
+        ended = command.finish()
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr.rstrip().endswith("KeyboardInterrupt")
     with Runner(private_redis.url) as runner:
         assert runner.submit(called.same, 1).result(30) == 1

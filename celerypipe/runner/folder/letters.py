@@ -148,7 +148,9 @@ class DeadLetters:
             self._unlink(name)
             if why not in self._said:
                 self._said.add(why)
-                self._say(f"dead letters: {why} in {self.folder}: the oldest go; celerypipe dead replay empties it")
+                self._say(
+                    f"dead letters: {why} in {self.folder}: the oldest are removed; celerypipe dead replay empties it"
+                )
 
     def _beyond(self) -> str:
         """Which cap is passed, in words."""
@@ -282,7 +284,7 @@ class DeadLetters:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                text = "its dead letters are being replayed already; wait until that run is through with them"
+                text = "its dead letters are being replayed already; wait until that run is done"
                 raise ConfigError(f"{self.folder}: {text}") from None
             yield
 

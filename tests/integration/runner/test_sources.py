@@ -17,7 +17,7 @@ from celerypipe.errors import NodeError
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from tests.nodes import here
 
-MISSING = "the source cannot go on after that: what it had not sent yet is missing"
+MISSING = "the source cannot continue after that: messages that it had not sent are missing"
 
 
 class Reading:
@@ -54,7 +54,7 @@ def files(folder: Path, mark: str) -> dict[str, Any]:
     if mark == "json_lines":
         (folder / "lines.jsonl").write_text('1\n2\n{"broken\n4\n\n5\n')
         return {"path": str(folder / "lines.jsonl")}
-    cv2 = pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
+    cv2 = pytest.importorskip("cv2", reason="needs pip install 'celerypipe[vision]'")
     for name in "ace":
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((2, 2, 3), np.uint8))
     (folder / "b.jpg").write_bytes(b"")
@@ -82,12 +82,12 @@ def test_one_that_cannot_be_read_costs_itself(
     assert len(letters) == found.source.dead
     if letters:
         assert text in letters[0].text
-        assert letters[0].not_kept == "its source could not make it; mend what that reads, and run the pipeline again"
+        assert letters[0].not_kept == "its source could not make it; repair what that reads, and run the pipeline again"
         assert found.runner.replay(found.pipeline).status == "done"
-        assert f"dead letter {letters[0].name} has no message, and stays: {letters[0].not_kept}" in found.said
+        assert f"dead letter {letters[0].name} has no message, and is kept: {letters[0].not_kept}" in found.said
         shown = CliRunner().invoke(main, ["dead", "show", str(tmp_path / "kept"), letters[0].name])
         assert shown.exit_code == 0, shown.output
-        assert "mend what that reads" in shown.output
+        assert "repair what that reads" in shown.output
 
 
 def test_it_is_tried_again_before_it_is_given_up(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_short_can_go_on(tmp_path: Path) -> None:
     configuration = {"path": str(tmp_path / "lines.jsonl"), "gate": str(tmp_path / "gate")}
     first = Reading(tmp_path, here.OnADisk, configuration=configuration, on_error="skip")
     assert first.lines == list(range(10))
-    assert f"10 source messages are through; to go on from there: --resume {first.report.run}" in first.said
+    assert f"10 source messages are finished; to continue from there: --resume {first.report.run}" in first.said
     (tmp_path / "gate").touch()
     second = Reading(tmp_path, here.OnADisk, first.report.run, configuration=configuration, on_error="skip")
     assert (second.lines, second.error, second.source.sent) == (list(range(20)), None, 10)

@@ -6,8 +6,6 @@ import asyncio
 import gc
 import importlib
 import os
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -24,7 +22,8 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.redis.connection import Client
 from tests.nodes import called
 from tests.nodes.called import CONFIG
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 
 POOLS = [("solo", 1), ("prefork", 1), ("threads", 2)]
 
@@ -136,15 +135,13 @@ def test_a_call_that_runs_is_cancelled(
     with Runner(private_redis.url) as runner:
         call = runner.submit(called.gate, str(begun), str(tmp_path / "never"))
         eventually(begun.exists, "the call at work")
+        eventually(call.running, "word of it here")
         assert call.state == "running"
-        assert call.running()
-        asked = time.monotonic()
         assert call.cancel()
         with pytest.raises(CancelledError):
             call.result(0)
         assert (call.state, call.cancelled(), call.done()) == ("cancelled", True, True)
         assert runner.submit(called.same, 5).result(30) == 5, "the worker, or a thread of it, is free again"
-        assert time.monotonic() - asked < 10, "what it was at would take for ever"
         (tmp_path / "never").touch()  # a thread cannot be interrupted
 
 
@@ -297,9 +294,7 @@ def test_a_function_of_a_script_is_for_this_process_alone(tmp_path: Path, redis_
         "try: Runner(sys.argv[1]).submit(twice, 4)\n"
         "except ConfigError as error: print(error)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), redis_url]
-    out = subprocess.check_output(command, env=environment, text=True, timeout=50).splitlines()
+    out = start(script, redis_url).finish().stdout.splitlines()
     assert out[0] == "8"
     assert "put it in a module that the worker can import" in out[1]
 
