@@ -55,6 +55,8 @@ class Tally:
         self.failed: Counter[str] = Counter()
         #: Seconds of the longest warm-up of its node.
         self.warmup = 0.0
+        #: Does it warm up on a worker now, for its first message?
+        self.warming = False
         self.waiting = Histogram()
         self.running = Histogram()
         self.transfer = Histogram()
@@ -94,6 +96,7 @@ class Tally:
             running=self.running.quantiles(),
             transfer=self.transfer.quantiles(),
             warmup=self.warmup,
+            warming=self.warming and not self.running.count,
             hits=self.hits,
             misses=self.misses,
             hit_rate=self.hits / (self.hits + self.misses) if self.hits + self.misses else None,
