@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 
 from celerypipe.runner.report import NodeReport, Quantiles
 
@@ -12,16 +12,19 @@ class Histogram:
     """Durations in buckets 2 % wide: quantiles within 1 %, memory bounded by the range and not by the count."""
 
     _WIDTH = math.log(1.02)
-    _LEAST = int(math.log(1e-6) / _WIDTH)
+    _LEAST = math.floor(math.log(1e-6) / _WIDTH)
 
     def __init__(self) -> None:
         self.count = 0
-        self._buckets: Counter[int] = Counter()
+        #: Seconds of all of them together.
+        self.total = 0.0
+        self._buckets: defaultdict[int, int] = defaultdict(int)
 
     def add(self, seconds: float) -> None:
         """Count one duration; anything below a microsecond counts as one."""
         self.count += 1
-        self._buckets[int(math.log(seconds) / self._WIDTH) if seconds > 1e-6 else self._LEAST] += 1
+        self.total += seconds
+        self._buckets[math.floor(math.log(seconds) / self._WIDTH) if seconds > 1e-6 else self._LEAST] += 1
 
     def quantiles(self) -> Quantiles | None:
         """Median and 99th percentile in seconds; None when nothing was counted."""
@@ -29,11 +32,16 @@ class Histogram:
 
     def _at(self, part: float) -> float:
         wanted, seen = part * self.count, 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
+        for seconds, count in self.spread():
+            seen += count
             if seen >= wanted:
-                return math.exp((bucket + 0.5) * self._WIDTH)
+                return seconds
         return 0.0
+
+    def spread(self) -> list[tuple[float, int]]:
+        """Return the middle of each bucket, in seconds, and how many fell in it; the shortest first."""
+        buckets = sorted(self._buckets.copy().items())  # a copy: they are counted meanwhile
+        return [(math.exp((bucket + 0.5) * self._WIDTH), count) for bucket, count in buckets]
 
 
 class Tally:
@@ -53,6 +61,8 @@ class Tally:
         self.bytes_saved = 0
         self.seconds_saved = 0.0
         self.failed: Counter[str] = Counter()
+        #: How many messages of a warped node ended how, see :data:`celerypipe.mailbox.counts.OUTCOMES`.
+        self.outcomes: defaultdict[str, int] = defaultdict(int)
         #: Seconds of the longest warm-up of its node.
         self.warmup = 0.0
         self.waiting = Histogram()
