@@ -24,6 +24,7 @@ COMMANDS = {
     "graph": "Draw a pipeline: mermaid, dot or text.",
     "status": "Show runs, queues, mailboxes and workers.",
     "health": "Say whether a worker lives, by an exit code.",
+    "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
     "cancel": "Stop a run from anywhere.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",
