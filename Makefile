@@ -13,22 +13,24 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .PHONY: help demo test check lint types floors unit faults soak bench bench-peers fuzz audit up down clean
 
-help: ## say what there is
+help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "  PYTHON=python3.12 chooses the interpreter (now: $(PYTHON), $(VERSION))"
 
-demo: $(USER_READY) ## run the pages example: an embedded Redis, two real workers, pictures to look at
+demo: $(USER_READY) ## install, then run examples/pages: reads the text and finds the faces of four photographs
 	@$(BIN)/python -c 'import cv2' || { echo "OpenCV needs two system libraries: apt install libgl1 libglib2.0-0"; exit 1; }
+	@echo "== $(BIN)/celerypipe run examples/pages/pipeline.json"
 	@$(BIN)/celerypipe run examples/pages/pipeline.json
 	@echo "The pictures are in $(CURDIR)/examples/pages/out/"
+	@echo "To use celerypipe in this shell: . $(BIN)/activate"
 
-test: lint types floors unit ## everything that must be true: lint, types, floors, tests
+test: lint types floors unit ## run linters, type checks, import checks and tests
 
-check: lint types floors ## lint, types and floors only
+check: lint types floors ## run linters, type checks and import checks only
 
 lint: $(DEV_READY)
 	@echo "== ruff"
@@ -47,23 +49,23 @@ unit: $(DEV_READY)
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-faults: $(DEV_READY) ## break things at length: kills, hangs, Redis faults, memory (about half an hour)
+faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,plain_installation}.py} tests/integration/{worker/activation/test_batches,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
 
-soak: $(DEV_READY) ## random pipelines while things break at random, for an hour; ARGS="--seconds 600"
+soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-bench: $(DEV_READY) ## measure for five minutes; prints tables and writes benchmarks/RESULTS.md
+bench: $(DEV_READY) ## run the benchmarks (five minutes); prints tables and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --write $(ARGS)
 
-bench-peers: $(DEV_READY) ## measure celerypipe beside Ray, Dask, dramatiq, taskiq and juturna
+bench-peers: $(DEV_READY) ## compare with Ray, Dask, dramatiq, taskiq and juturna
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
-fuzz: $(DEV_READY) ## a million inputs for the codec, a hundred thousand definitions: some twenty minutes
+fuzz: $(DEV_READY) ## fuzz the codec and the pipeline files (about twenty minutes)
 	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q --timeout 0 tests/fuzz $(ARGS)
 
-audit: $(DEV_READY) ## ask the index of vulnerabilities about everything that is installed here
-	@$(PIP) 'pip-audit>=2.7'
+audit: $(DEV_READY) ## look up known vulnerabilities of the installed packages
+	@$(PIP) --quiet 'pip-audit>=2.7'
 	@$(BIN)/pip-audit --skip-editable
 
 up: ## start Redis, one worker per queue and Flower in containers (REDIS_PASSWORD=... make up)
@@ -83,11 +85,11 @@ $(VENV)/bin/python:
 		rm -rf $(VENV); echo "Cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(USER_READY): setup.py | $(VENV)/bin/python
-	@echo "== installing celerypipe into $(VENV)"
+	@echo "== installing celerypipe, OpenCV and an OCR model into $(VENV); the first time this takes some minutes"
 	@$(PIP) -e '.[embedded,vision]'
 	@touch $@
 
 $(DEV_READY): setup.py | $(VENV)/bin/python
-	@echo "== installing celerypipe and its tools into $(VENV)"
+	@echo "== installing celerypipe and its development tools into $(VENV); the first time this takes some minutes"
 	@$(PIP) -e '.[embedded,vision,dev]'
 	@touch $@ $(USER_READY)

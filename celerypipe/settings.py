@@ -1,26 +1,4 @@
-"""Settings: the environment, read once at the edge, as one frozen object.
-
-======================================  ===========================================================================
-``CELERYPIPE_REDIS_URL``                where Redis is: ``redis://``, ``rediss://``, ``unix:///path/to.sock?db=0`` or
-                                        ``sentinel://host:26379,host:26379/master/0``; else ``CELERY_BROKER_URL``
-``CELERYPIPE_NAMESPACE``                the name of a project that shares its Redis with others, and sees nothing of
-                                        theirs; letters, digits, ``-``, ``_`` and ``.`` (``celerypipe``)
-``CELERYPIPE_PLUGINS``                  plugin folders in juturna's layout, separated by ``:``
-``CELERYPIPE_ALLOW``                    folders that pipeline files, and pipelines sent to a worker here, may read and
-                                        write besides their own, separated by ``:``
-``CELERYPIPE_SHARED_MEMORY``            ``no``: nothing goes through ``/dev/shm``, also not on one machine
-``CELERYPIPE_KEYS``                     keys that sign all messages, separated by commas; the first one signs
-``CELERYPIPE_CACHE``                    ``no``: no result is looked up or kept, whatever a definition says
-``CELERYPIPE_CACHE_BYTES``              how much of Redis kept results may take: bytes, ``512MB``, ``2GiB``
-                                        (1GiB)
-``CELERYPIPE_CACHE_URL``                where results are kept besides: ``file:///…``, ``s3://…`` and what else fsspec
-                                        knows; ``redis://…``: there instead of in the pipeline's Redis
-``CELERYPIPE_FILES``                    where a worker makes its folder for files that are sent to it; default: the
-                                        machine's temporary folder
-``CELERYPIPE_FILES_BYTES``              how much of them it keeps there, as above (4GiB)
-``CELERYPIPE_WORKER_CONFIGS``           the folder with one ``<queue>.toml`` a queue; default ``worker_configs``
-======================================  ===========================================================================
-"""
+"""Settings: the environment, read once at the edge, as one frozen object."""
 
 from __future__ import annotations
 
@@ -33,12 +11,115 @@ from pathlib import Path
 
 from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
+from celerypipe.log import FORMATS
+from celerypipe.log import VARIABLE as LOG_VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.namespace import DEFAULT, namespace
 from celerypipe.redis.namespace import VARIABLE as NAMESPACE_VARIABLE
 from celerypipe.redis.secret import hidden
 from celerypipe.redis.signing import VARIABLE, Keyring
 from celerypipe.redis.url import DEFAULT_ADDRESS, SCHEMES, read_address
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """An environment variable that celerypipe reads: for ``celerypipe --help`` and the reference."""
+
+    name: str
+    meaning: str
+    default: str = ""
+    unit: str = ""
+    example: str = ""
+
+
+#: The variables that say where Redis is, the first one first. The other one is Celery's, and may be another project's.
+REDIS_VARIABLE, BROKER_VARIABLE = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
+
+VARIABLES = (
+    Variable(
+        REDIS_VARIABLE,
+        "The address of Redis: redis://, rediss:// (TLS), unix:// or sentinel://. The option --redis comes before it.",
+        "`CELERY_BROKER_URL`, else `celerypipe run` starts a temporary Redis and all others use "
+        "`redis://localhost:6379/0`",
+        "URL",
+        "redis://:PASSWORD@redis-host:6379/0",
+    ),
+    Variable(
+        NAMESPACE_VARIABLE,
+        "The name of a project. Projects with different names share one Redis and see nothing of each other.",
+        DEFAULT,
+        "letters, digits, - _ .",
+        "team-a",
+    ),
+    Variable(
+        "CELERYPIPE_PLUGINS",
+        "Folders with plugin nodes, in juturna's layout, for all pipelines.",
+        "none",
+        f"paths, separated by {os.pathsep}",
+        "/srv/plugins",
+    ),
+    Variable(
+        "CELERYPIPE_ALLOW",
+        "Folders that pipeline files may read and write besides their own, and that nodes on a worker may.",
+        "none",
+        f"paths, separated by {os.pathsep}",
+        "/data:/scratch",
+    ),
+    Variable(
+        "CELERYPIPE_WORKER_CONFIGS",
+        "The folder with one file for each queue, such as gpu.toml; read by workers.",
+        "worker_configs",
+        "path",
+        "/etc/celerypipe",
+    ),
+    Variable(
+        VARIABLE,
+        "Keys that sign all messages: the first one signs, all of them verify. The same for runs and workers.",
+        "none: nothing is signed",
+        "texts of 16 characters or more, separated by commas",
+        "3f9c02ab77e1d5…",
+    ),
+    Variable(
+        "CELERYPIPE_SHARED_MEMORY",
+        "no: large payloads go through Redis and not through /dev/shm, also on one machine.",
+        "yes",
+        "yes or no",
+        "no",
+    ),
+    Variable("CELERYPIPE_CACHE", "no: the result cache is neither read nor written.", "yes", "yes or no", "no"),
+    Variable("CELERYPIPE_CACHE_BYTES", "How much memory of Redis the result cache may use.", "1GiB", "bytes", "512MB"),
+    Variable(
+        "CELERYPIPE_CACHE_URL",
+        "A second place for cached results: file://, s3:// and what else fsspec knows. With redis:// they are kept in "
+        "that Redis instead.",
+        "none",
+        "URL",
+        "file:///var/cache/results",
+    ),
+    Variable(
+        "CELERYPIPE_FILES",
+        "Where a worker makes its folder for files that are sent to it.",
+        "the temporary folder of the machine",
+        "path",
+        "/scratch",
+    ),
+    Variable("CELERYPIPE_FILES_BYTES", "How much of those files a worker keeps.", "4GiB", "bytes", "20GiB"),
+    Variable(
+        LOG_VARIABLE,
+        "How workers and commands write what they log: Celery's layout and lines for people, or a JSON object a line.",
+        FORMATS[0],
+        " or ".join(FORMATS),
+        "json",
+    ),
+    Variable(
+        BROKER_VARIABLE,
+        "Celery's own variable: the address of Redis where CELERYPIPE_REDIS_URL is not set. An address that is none of "
+        "Redis is ignored, with a warning.",
+        "none",
+        "URL",
+        "redis://redis-host:6379/0",
+    ),
+)
 
 #: What a worker keeps of the files that are sent to it, where nothing is said.
 FILES_BYTES = 4 * 1024**3
@@ -47,10 +128,6 @@ CACHE_BYTES = 1024**3
 #: What may stand behind a number of bytes.
 SIZES = {"": 1, "b": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
 SIZES |= {f"{letter}{ending}": 1024**power for power, letter in enumerate("kmgt", 1) for ending in ("ib", "i")}
-
-
-#: The variables that say where Redis is, the first one first. The other one is Celery's, and may be another project's.
-REDIS_VARIABLE, BROKER_VARIABLE = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +219,11 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     files: Path | None = None
     files_bytes: int = FILES_BYTES
+    log_format: str = "text"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Read the variables above; :class:`ConfigError` names the variable that is wrong."""
+        """Read the variables; :class:`ConfigError` names the variable that is wrong."""
         plugins, allowed = _folders("CELERYPIPE_PLUGINS", environment), allowed_folders(environment)
         configs = path_of(environment.get("CELERYPIPE_WORKER_CONFIGS") or "worker_configs")
         shared_memory = _yes("CELERYPIPE_SHARED_MEMORY", environment)
@@ -160,7 +238,8 @@ class Settings:
         )
         files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
-        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes)
+        wanted = _log_format(environment)
+        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes, wanted)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
@@ -179,6 +258,13 @@ def _yes(name: str, environment: Mapping[str, str]) -> bool:
     if said in ("", "yes", "1", "on", "true"):
         return True
     raise ConfigError(f"{name}: {said!r} is neither yes nor no")
+
+
+def _log_format(environment: Mapping[str, str]) -> str:
+    wanted = environment.get(LOG_VARIABLE, "").strip().lower() or FORMATS[0]
+    if wanted not in FORMATS:
+        raise ConfigError(f"{LOG_VARIABLE}: {wanted!r} is neither {' nor '.join(FORMATS)}")
+    return wanted
 
 
 def _bytes(name: str, environment: Mapping[str, str], default: int) -> int:

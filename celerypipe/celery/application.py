@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from celerypipe.celery.broker import kombu_form
 from celerypipe.errors import ConfigError
+from celerypipe.log import FORMATS, VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.line import KEEP_ALIVE
 from celerypipe.redis.url import DEFAULT_ADDRESS
@@ -90,6 +91,14 @@ KEEP_INTERRUPTED = click.Option(
 )
 
 
+#: And how its log is written.
+LOG_FORMAT = click.Option(
+    ["--log-format"],
+    type=click.Choice(FORMATS),
+    help=f"How the log is written: Celery's lines, or a JSON object a line; else {VARIABLE}, else text.",
+)
+
+
 class Loader(AppLoader):  # type: ignore[misc]  # celery ships no types
     """What Celery reads settings by. Those of another project, named in the environment, are not ours."""
 
@@ -139,7 +148,7 @@ def make_app(environment: Mapping[str, str]) -> Application:
         fixups=(),  # a project of Django is another one, too
         set_as_current=False,
     )
-    app.user_options["worker"].update((EXIT_WHEN_STUCK, KEEP_INTERRUPTED))
+    app.user_options["worker"].update((EXIT_WHEN_STUCK, KEEP_INTERRUPTED, LOG_FORMAT))
     app.conf.update(SHARED)
     app.conf.update(WORKER)
     address = DEFAULT_ADDRESS

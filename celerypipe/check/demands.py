@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from celerypipe.definition.parts import WarpConfiguration
+from celerypipe.definition.warp import WarpConfiguration
 
 
 def demands(limits: WarpConfiguration, *, stateful: bool, snapshots: bool) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from celerypipe.cache.explain import short
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
 from celerypipe.check.loading import load
-from celerypipe.cli.options import ALLOW, JSON, QUIET, REDIS, REFRESH, named_redis, redis_option
+from celerypipe.cli.options import ALLOW, JSON, LOG_FORMAT, QUIET, REDIS, REFRESH, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
 from celerypipe.cli.tables import paper
 from celerypipe.cli.terminal import harmless
@@ -154,6 +154,7 @@ def explain(run: str, node: str, message: str, redis: str | None) -> None:
 @REFRESH
 @ALLOW
 @QUIET
+@LOG_FORMAT
 @JSON
 def warm(
     pipeline: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import click
 
 import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
+from celerypipe.cli.terminal import heard, write
 from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
 from celerypipe.redis.secret import hidden_in
 
@@ -63,6 +65,9 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
         with formatter.section("Exit status"):
             formatter.write_dl([(str(int(ending)), meaning) for ending, meaning in MEANINGS.items()])
+        variables = importlib.import_module("celerypipe.settings").VARIABLES  # no other command needs them
+        with formatter.section("Environment variables"):
+            formatter.write_dl([(each.name, each.meaning) for each in variables])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our own errors become text on standard error and an exit code."""
@@ -74,13 +79,15 @@ class LazyGroup(click.Group):
             if ctx.params.get("debug"):
                 raise
             kind = "" if isinstance(error, WRONG_BEFORE_RUNNING) else f"{type(error).__name__}: "
-            click.echo(f"{ctx.command_path}: {kind}{error}", err=True)
-            if isinstance(error, NodeError) and error.place:
-                click.echo(f"  {error.place}", err=True)
+            place, fields = "", {}
+            if isinstance(error, NodeError):
+                place = f"\n  {error.place}" if error.place else ""
+                fields = {"node": error.node, "message_id": error.message_id, "exc_text": error.remote_traceback}
+            write(logging.ERROR, f"{kind}{error}", f"{ctx.command_path}: {kind}{error}{place}", **fields)
             sys.exit(ending_of(error))
         except KeyboardInterrupt:  # before a run begins, and after it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # once more, and the interpreter would not end in good order
-            click.echo(f"{ctx.command_path}: stopped by Ctrl-C", err=True)
+            write(logging.ERROR, "stopped by Ctrl-C", f"{ctx.command_path}: stopped by Ctrl-C")
             sys.exit(Ending.INTERRUPTED)
 
 
@@ -89,6 +96,7 @@ class LazyGroup(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
     """Run the heavy stages of a Python pipeline on other machines."""
+    heard()
     # Names and texts may have letters that this terminal, or the encoding of a pipe, does not.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -12,7 +12,7 @@ import click
 
 from celerypipe.cli.endings import Ending
 from celerypipe.cli.letters import content_of, facts_of, table
-from celerypipe.cli.options import ALLOW, JSON, LOCAL, QUIET, REDIS, named_redis
+from celerypipe.cli.options import ALLOW, JSON, LOCAL, LOG_FORMAT, QUIET, REDIS, named_redis
 from celerypipe.cli.run import Wanted, supervise
 from celerypipe.cli.tables import paper
 from celerypipe.cli.terminal import harmless
@@ -95,6 +95,7 @@ def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> No
 @REDIS
 @LOCAL
 @QUIET
+@LOG_FORMAT
 @JSON
 def replay(
     place: Path,

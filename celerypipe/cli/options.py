@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import click
 
+from celerypipe import log
 from celerypipe.definition.names import wrong_queue
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.redis.url import DEFAULT_ADDRESS
@@ -80,4 +83,20 @@ REFRESH = click.option(
 )
 RERUN_FAILING = click.option(
     "--rerun-failing", is_flag=True, help="Run again what failed, where the result cache keeps failures."
+)
+
+
+def _choose(value: str | None) -> None:
+    """The workers that a run starts write theirs in the same way."""
+    if value is not None:
+        os.environ[log.VARIABLE] = value
+    logging.captureWarnings(log.is_json())
+
+
+LOG_FORMAT = click.option(
+    "--log-format",
+    type=click.Choice(log.FORMATS),
+    expose_value=False,
+    callback=lambda _context, _parameter, value: _choose(value),
+    help=f"What is said on stderr: lines for people, or a JSON object each; else {log.VARIABLE}, else text.",
 )

@@ -12,6 +12,7 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
+from celerypipe import log
 from celerypipe.cli.tables import paper
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.runner.report import Report
@@ -26,7 +27,7 @@ Publish = Callable[[Report], None]
 def output_for(pipeline: Pipeline, *, as_json: bool) -> Iterator[Publish]:
     """What prints the report. As JSON it has standard output for itself: all else that is written there is diverted.
 
-    A table goes to standard error where a node wrote to standard output, unless that is a terminal.
+    A table goes to standard error where a node wrote to standard output, unless that is a terminal, or JSON goes there.
     """
     if as_json:
         with _kept_free() as out:
@@ -39,7 +40,7 @@ def output_for(pipeline: Pipeline, *, as_json: bool) -> Iterator[Publish]:
         def publish(report: Report) -> None:
             noticing.flush()
             taken = noticing.written or _size_of(sys.stdout) != before or _is_named_in(pipeline)
-            (Console(stderr=True) if taken else paper(FILE_WIDTH)).print(report)
+            (Console(stderr=True) if taken and not log.is_json() else paper(FILE_WIDTH)).print(report)
 
         with redirect_stdout(cast(TextIO, noticing)):
             yield publish

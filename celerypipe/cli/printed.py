@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console as Terminal
 from rich.markup import escape
 
+from celerypipe import log
 from celerypipe.catalogue.capture import here
 from celerypipe.cli.terminal import harmless
 from celerypipe.message.console import Console
@@ -32,11 +33,21 @@ class Printed(logging.Handler):
                 logging.lastResort.handle(record)
             return
         if console.worker != here():
+            if log.is_json():
+                self._write_as_json(record, console)
+                return
             name = escape(record.name.removeprefix(f"{NODES.name}."))
             bar = "|" if self._terminal.options.ascii_only else "│"
             for line in console.lines:
                 text = escape(harmless(line.text.rstrip("\r\n")))
                 self._terminal.print(f"[dim]{name} {bar}[/dim] {text}", highlight=False, soft_wrap=True)
+
+    def _write_as_json(self, record: logging.LogRecord, console: Console) -> None:
+        name = record.name.removeprefix(f"{NODES.name}.")
+        fields = {"node": name, "message_id": getattr(record, "message_id", "")}
+        for line in console.lines:
+            text = line.text.rstrip("\r\n")
+            self._terminal.out(log.line(logging.INFO, text, text, worker=console.worker, **fields), highlight=False)
 
 
 @contextmanager

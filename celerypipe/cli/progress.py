@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -16,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from celerypipe import log
 from celerypipe.cli.terminal import harmless
 from celerypipe.runner.report import Report, counted, long_span
 
@@ -79,6 +81,15 @@ def view(report: Report, rate: float) -> RenderableType:
     return Group(top, report)
 
 
+def tell(console: Console, text: str, *, mark: bool = True) -> None:
+    """Say something of a run while it goes on; ``mark``: with a dot before it."""
+    if log.is_json():
+        console.out(log.line(logging.INFO, text, text), highlight=False)
+        return
+    dot = f"[dim]{'-' if console.options.ascii_only else '·'}[/dim] " if mark else ""
+    console.print(f"{dot}{escape(harmless(text))}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Report], None] | None]:
     """What is told how far the run is; nothing where nobody wants to know."""
@@ -86,18 +97,18 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Report], No
         yield None
         return
     pace = Pace()
-    if not console.is_terminal:
+    if not console.is_terminal or log.is_json():
         said = time.monotonic()
 
-        def tell(report: Report) -> None:
+        def tell_often(report: Report) -> None:
             nonlocal said
             pace.see(report)
             now = time.monotonic()
             if now - said >= (OFTEN if report.seconds < 60 else SELDOM):
                 said = now
-                console.print(escape(harmless(line(report, pace.rate))), highlight=False, soft_wrap=True)
+                tell(console, line(report, pace.rate), mark=False)
 
-        yield tell
+        yield tell_often
         return
 
     def show(report: Report) -> None:

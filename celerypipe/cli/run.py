@@ -11,18 +11,18 @@ from typing import IO, cast
 
 import click
 from rich.console import Console
-from rich.markup import escape
 
+from celerypipe import log
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
 from celerypipe.check.loading import load
 from celerypipe.cli.endings import Ending
-from celerypipe.cli.options import ALLOW, LOCAL, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
+from celerypipe.cli.options import ALLOW, LOCAL, LOG_FORMAT, NO_CACHE, QUIET, REDIS, REFRESH, RERUN_FAILING, Duration
 from celerypipe.cli.output import output_for
 from celerypipe.cli.printed import shown
-from celerypipe.cli.progress import progress
-from celerypipe.cli.terminal import Screen, harmless
+from celerypipe.cli.progress import progress, tell
+from celerypipe.cli.terminal import Screen
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.definition.shape import LONGEST
 from celerypipe.embedded.embedded import Embedded
@@ -74,6 +74,7 @@ class Wanted:
 @REFRESH
 @RERUN_FAILING
 @ALLOW
+@LOG_FORMAT
 @click.option("--fail-on-skip", is_flag=True, help="End with 1 when a message was skipped (on_error: skip).")
 @QUIET
 def run(
@@ -142,11 +143,10 @@ def supervise(
     if resume is not None:
         resumable(definition, catalogue, resume, local=local)  # before Redis and workers are started for it
     console = Console(file=cast(IO[str], Screen(sys.stderr)))
-    dot = "-" if console.options.ascii_only else "·"
 
     def say(text: str) -> None:
         if not wanted.quiet:
-            console.print(f"[dim]{dot}[/dim] {escape(harmless(text))}", highlight=False, soft_wrap=True)
+            tell(console, text)
 
     found = RedisSettings.find(wanted.redis)
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):
@@ -162,7 +162,7 @@ def supervise(
         except CelerypipeError as error:
             if error.report is not None:
                 publish(error.report)
-            if isinstance(error, NodeError) and error.remote_traceback:
+            if isinstance(error, NodeError) and error.remote_traceback and not log.is_json():
                 click.echo(error.remote_traceback, err=True)
             raise
         publish(report)

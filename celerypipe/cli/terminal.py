@@ -1,10 +1,15 @@
-"""What a terminal gets to see: no characters that steer it, and nothing once nobody can read it."""
+"""What a terminal gets to see: no characters that steer it, nothing once nobody can read it, JSON if that is wanted."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from typing import IO, Any
+
+import click
+
+from celerypipe import log
 
 
 def harmless(text: str) -> str:
@@ -52,3 +57,30 @@ def _lead_nowhere(stream: IO[str]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+class Lines(logging.Formatter):
+    """What loggers say, as a command says it: ``warning: text``; or JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback below it."""
+        if log.is_json():
+            return log.JsonFormatter().format(record)
+        name = record.name.removeprefix("celerypipe.node.")
+        who = "" if name.startswith("celerypipe") else f"{name}: "
+        return f"{record.levelname.lower()}: {who}{harmless(super().format(record))}"
+
+
+_lines, _at_work = Lines(), log.AtWork()
+
+
+def heard() -> None:
+    """Let what loggers say look so, unless somebody gave them handlers."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_lines)
+        logging.lastResort.addFilter(_at_work)
+
+
+def write(level: int, text: str, plain: str, **fields: Any) -> None:
+    """Say something; ``plain``: how, where it is not JSON; ``fields``: what else JSON says of it."""
+    click.echo(log.line(level, text, plain, **fields), err=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_serializer
 
-from celerypipe.definition.shape import LONGEST, Flag, Seconds, Shape, fail, shown
+from celerypipe.definition.shape import LONGEST, SECONDS, Flag, Seconds, Shape, fail, shown
 
 #: Letters and the seconds that they stand for.
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -16,7 +16,7 @@ _WORDS = {"s": "sec", "m": "min", "h": "hour hr", "d": "day", "w": "week"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SPOKEN = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]*)\.?")
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^\d+(\.\d+)?[smhdw]$"}
-_SECONDS_SCHEMA = {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST}
+_SECONDS_SCHEMA = {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST, **SECONDS}
 
 
 def seconds_of(value: Any) -> Any:
@@ -66,20 +66,30 @@ class CacheSchema:
 
 
 class CacheDefinition(Shape, init=False):
-    """Which results of a node are kept, for how long, and what they depend on besides what is always looked at."""
+    """Which results of a node are kept, how long, and what they depend on besides code, configuration and input."""
 
     ttl: Annotated[
         Seconds | None,
         BeforeValidator(seconds_of),
         WithJsonSchema({"anyOf": [_SECONDS_SCHEMA, _DURATION_SCHEMA, {"type": "null"}]}),
     ] = Field(
-        None, description="How long a result is good: seconds, or 90s, 15m, 1h, 1d, 2w; default: while it is used."
+        None,
+        description="How long a result is valid: seconds, or 90s, 15m, 1h, 1d, 2w. Default: until it was not used for "
+        "30 days.",
+        examples=["1d"],
     )
-    failures: Flag = Field(False, description="Keep failures too, and fail again without running.")
-    read_only: Flag = Field(False, description="Take results that are there, keep none.")
-    version: str = Field("", description="The version of its code; instead of the one that is declared or read there.")
+    failures: Flag = Field(
+        False, description="Keep failures too: the same input fails again without running.", examples=[True]
+    )
+    read_only: Flag = Field(False, description="Use results that are kept, and add none.", examples=[True])
+    version: str = Field(
+        "",
+        description="The version of the node's code. Default: the version that its class declares, or else a digest of "
+        "its source.",
+        examples=["3"],
+    )
     meta: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        (), description="Keys of a message's meta that its result depends on."
+        (), description="Keys of a message's meta that the result depends on.", examples=[["language"]]
     )
 
     @model_serializer(mode="wrap")

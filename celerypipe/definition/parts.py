@@ -1,4 +1,4 @@
-"""The parts of a definition: nodes, links, and how a warped node runs. Frozen values, keys as juturna has them."""
+"""The parts of a definition: nodes, links, dead letters. Frozen values, keys as juturna has them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,17 @@ from celerypipe.definition.shape import (
     Location,
     Positive,
     Seconds,
-    SecondsOrZero,
     Shape,
     Whole,
     fail,
     path,
     refuse,
 )
-
-#: The largest window and batch, and the most slots that one node asks for: each is a key or an object somewhere.
-MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
+from celerypipe.definition.warp import MESSAGES, NODE_KEYS, WarpConfiguration
 
 
 def _name(value: str) -> str:
     return fail(complaint) if (complaint := wrong_name(value)) else value
-
-
-def _queue(value: str) -> str:
-    return fail(complaint) if (complaint := wrong_queue(value)) else value
 
 
 def _mark(value: str) -> str:
@@ -48,12 +41,12 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class Link(Shape, init=False):
-    """From one node to another; ``("a", "b")`` does in Python."""
+    """From one node to another. In Python ``("a", "b")`` is the same."""
 
-    source: str = Field(alias="from", description="The name of the node that sends.")
-    target: str = Field(alias="to", description="The name of the node that receives.")
+    source: str = Field(alias="from", description="The name of the node that sends.", examples=["scans"])
+    target: str = Field(alias="to", description="The name of the node that receives.", examples=["read"])
     full: Literal["block", "drop"] = Field(
-        "block", description="When the receiver has no room: hold the sender up, or drop the message."
+        "block", description="When the receiver is full: block the sender, or drop the message.", examples=["drop"]
     )
 
     wanted: ClassVar = {"from": "write the name of the node that sends", "to": "write the name of the receiver"}
@@ -67,84 +60,20 @@ class Link(Shape, init=False):
         return f"{self.source} → {self.target}"
 
 
-class BatchLimits(Shape):
-    """How many messages a node takes at once."""
-
-    foreign: ClassVar = dict.fromkeys(("timeout", "window", "parallel", "linger"), 'is written beside "batch"')
-
-    size: Positive = Field(
-        1, le=MOST_IN_FLIGHT, description="At most so many messages at once; above 1 the node needs update_batch."
-    )
-    wait: SecondsOrZero = Field(0.0, description="Seconds to wait for a batch to fill.")
-
-
-#: What a node has beside its configuration and its warp_configuration, and these do not have.
-NODE_KEYS = ("sync", "auto_dump", "warped", "on_error", "console", "cache")
 #: What the whole pipeline has.
 PIPELINE_KEYS = ("folder", "telemetry", "nodes", "links", "schedule", "deadline", "dead_letters")
 
-#: One message at a time; asked for with every message that is sent.
-ALONE = BatchLimits(size=1, wait=0.0)
-
 
 class DeadLetterLimits(Shape, init=False):
-    """How many dead letters are kept in the pipeline's folder; the oldest go first."""
+    """How many dead letters are kept in the pipeline's folder. The oldest are removed first."""
 
-    count: Positive = Field(10_000, description="At most so many.")
-    bytes: Positive = Field(1024**3, description="At most so many bytes of all of them together.")
-    age: Seconds = Field(30 * 86_400.0, description="Seconds after which one goes.")
-
-
-class WarpConfiguration(Shape, init=False):
-    """How a warped node runs: where, how many at a time, how long it may take."""
-
-    queue: Annotated[str, AfterValidator(_queue)] | None = Field(
-        None, description="The Celery queue; default: the last part of the mark's module (tasks.gpu.Detect: gpu)."
+    count: Positive = Field(
+        10_000, description="The largest number of them.", json_schema_extra=MESSAGES, examples=[1000]
     )
-    timeout: Seconds | None = Field(None, description="The same as the node's own timeout, in seconds.")
-    retries: Whole | None = Field(None, description="The same as the node's own retries.")
-    backoff: SecondsOrZero = Field(0.5, description="Seconds before the first retry; doubled for each further one.")
-    window: Positive = Field(
-        64, le=MOST_IN_FLIGHT, description="At most so many messages in flight; the source waits then."
+    bytes: Positive = Field(
+        1024**3, description="The largest size of all together.", json_schema_extra={"unit": "bytes"}, examples=[10**8]
     )
-    parallel: Positive | None = Field(
-        None,
-        le=MOST_SLOTS,
-        description="At most so many workers' slots at a time; default: all that the queue's workers have.",
-    )
-    batch: Annotated[BatchLimits, Inside] | None = Field(
-        None, description="Several messages at once, for a node that has update_batch."
-    )
-    linger: SecondsOrZero = Field(0.5, description="Seconds a worker waits for another message before it lets go.")
-    slice: Seconds = Field(0.2, description="Seconds a worker keeps at it while others wait for it.")
-    term: Seconds = Field(10.0, description="Seconds after which a worker goes back to Celery in any case.")
-    ordered: Flag = Field(True, description="Results leave in the order in which the messages came.")
-    pinned: Flag = Field(
-        False,
-        description="A stateful node stays in one process of one worker for the whole run, and takes no snapshots.",
-    )
-    compression: Literal["none", "lz4", "zstd"] = Field(
-        "none",
-        description="Pack payloads above 64 KiB that go through Redis, to it and from it: where the network is slower "
-        "than the processors.",
-    )
-    on_no_worker: Literal["wait", "fail", "local"] = Field(
-        "wait", description="When no live worker serves the queue: wait, fail, or run the node here."
-    )
-
-    @property
-    def batches(self) -> BatchLimits:
-        """What ``batch`` says; without it one message at a time."""
-        return self.batch or ALONE
-
-    foreign: ClassVar = {
-        **dict.fromkeys(NODE_KEYS, 'is a key of the node; write it beside "warp_configuration"'),
-        **dict.fromkeys(
-            ("grpc_host", "grpc_port"),
-            'is juturna\'s; there is no service to address here: write "queue": "<name>" instead '
-            "and start `celery -A celerypipe worker -Q <name>` on the other machine",
-        ),
-    }
+    age: Seconds = Field(30 * 86_400.0, description="How long each is kept.", examples=[604_800])
 
 
 class NodeDefinition(Shape, init=False):
@@ -152,34 +81,61 @@ class NodeDefinition(Shape, init=False):
 
     model_config = ConfigDict(validate_by_name=False)
 
-    name: Name = Field(description="Its name, unique in the pipeline.")
-    type: Literal["source", "proc", "sink"] = Field(description="What it does: send, turn, receive messages.")
+    name: Name = Field(description="The node's name. Each node needs another one.", examples=["read"])
+    type: Literal["source", "proc", "sink"] = Field(
+        description="A source sends messages, a proc turns messages into others, a sink receives them.",
+        examples=["proc"],
+    )
     mark: Annotated[str, AfterValidator(_mark)] = Field(
-        description="Which class: a dotted path, or the short name of a built-in, installed or plugin node."
+        description="The node's class: a dotted path, or the short name of a built-in, installed or plugin node.",
+        examples=["tasks.gpu.Detect"],
     )
     configuration: dict[str, Any] = Field(
-        default_factory=dict, description='The arguments of the class; "$JT_ENV_NAME" stands for a variable.'
+        default_factory=dict,
+        description='The arguments of the class. "$JT_ENV_NAME" is replaced by the environment variable NAME.',
+        examples=[{"model": "small", "token": "$JT_ENV_TOKEN"}],
     )
     sync: str | None = Field(
         None,
-        description="How several links in become one input: passthrough, local, zip, latest, key:<meta field>, "
-        "within:<seconds>.",
+        description="How messages of several incoming links are joined: passthrough, local, zip, latest, "
+        "key:<meta field>, within:<seconds>.",
+        examples=["key:image"],
     )
-    auto_dump: Flag = Field(False, description="Write each message it sends into its folder.")
-    warped: Flag = Field(False, description="Run it on a worker instead of here.")
+    auto_dump: Flag = Field(False, description="Write each message that it sends into its folder.", examples=[True])
+    warped: Flag = Field(False, description="Run the node on a worker instead of here.", examples=[True])
     warp_configuration: Annotated[WarpConfiguration, Inside] = Field(
-        default_factory=lambda: WarpConfiguration(), description="How it runs when it is warped."
+        default_factory=lambda: WarpConfiguration(),
+        description="How it runs when it is warped.",
+        examples=[{"queue": "gpu"}],
     )
     own_timeout: Seconds | None = Field(
-        None, alias="timeout", description="Seconds a message may take, waiting for a worker included."
+        None,
+        alias="timeout",
+        description="How long a message may take, including the wait for a worker; warm-up does not count. Default: no "
+        "limit.",
+        examples=[60],
     )
-    own_retries: Whole = Field(0, alias="retries", description="How often a failed message is tried again.")
+    own_retries: Whole = Field(
+        0,
+        alias="retries",
+        description="How often a failed message is tried again.",
+        json_schema_extra={"unit": "attempts"},
+        examples=[2],
+    )
     on_error: Literal["stop", "skip", "dead_letter"] = Field(
-        "stop", description="After the last try: end the run, go on without the message, or keep it aside."
+        "stop",
+        description="After the last attempt: stop the run, skip the message, or keep it as a dead letter.",
+        examples=["dead_letter"],
     )
-    console: Flag = Field(False, description="Keep what it prints for each message: in its folder, or else in the log.")
+    console: Flag = Field(
+        False,
+        description="Keep what the node prints for each message, in its folder; without a folder, in the log.",
+        examples=[True],
+    )
     cache: Annotated[CacheDefinition | None, Inside, BeforeValidator(cache_of), CacheSchema] = Field(
-        None, description='Remember its results: true, for how long ("1h"), or an object.'
+        None,
+        description='Keep its results for the same input: true, how long ("1h"), or an object.',
+        examples=["1d"],
     )
 
     #: A function that is called: its arguments come with its messages.

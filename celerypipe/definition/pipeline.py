@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.definition.file import read_definition
 from celerypipe.definition.names import IN_A_FOLDER
-from celerypipe.definition.parts import PIPELINE_KEYS, DeadLetterLimits, Link, Name, NodeDefinition, WarpConfiguration
+from celerypipe.definition.parts import PIPELINE_KEYS, DeadLetterLimits, Link, Name, NodeDefinition
 from celerypipe.definition.shape import Inside, Location, Seconds, Shape, fail, path, refuse, shown
+from celerypipe.definition.warp import WarpConfiguration
 from celerypipe.errors import Complaint, DefinitionError
 from celerypipe.folders import path_of
 from celerypipe.settings import allowed_folders
@@ -35,22 +36,34 @@ PathText = Annotated[str, BeforeValidator(_text_of_path), Field(min_length=1)]
 
 
 class Body(Shape):
-    """What stands under the key ``pipeline``."""
+    """The pipeline itself, under the key ``pipeline``."""
 
-    name: Name = Field(description="The pipeline's name.")
-    id: Name = Field("", description="What tells two pipelines of one name apart.")
+    name: Name = Field(description="The pipeline's name.", examples=["pages"])
+    id: Name = Field("", description="A second name, to tell pipelines of the same name apart.", examples=["2024-06"])
     folder: PathText | None = Field(
-        None, description="Where its nodes write; relative to the definition's own folder. None: nothing is written."
+        None,
+        description="The folder that the run writes to, relative to the pipeline file. Without it nothing is written.",
+        examples=["./out"],
     )
-    telemetry: Name | None = Field(None, description="The name of a CSV file in the folder: every message, in and out.")
+    telemetry: Name | None = Field(
+        None,
+        description="The name of a CSV file in that folder, with a line for each message in and out of each node.",
+        examples=["messages.csv"],
+    )
     nodes: tuple[Annotated[NodeDefinition, Inside], ...] = Field(
-        description="Its nodes.", json_schema_extra={"minItems": 1}
+        description="The nodes.", json_schema_extra={"minItems": 1}, examples=[[{"name": "read", "...": "..."}]]
     )
-    links: tuple[Annotated[Link, Inside], ...] = Field((), description="Which node sends to which.")
-    schedule: None = Field(None, description="When to run; arrives later.")
-    deadline: Seconds | None = Field(None, description="Seconds after which the whole run is ended.")
+    links: tuple[Annotated[Link, Inside], ...] = Field(
+        (), description="Which node sends to which.", examples=[[{"from": "scans", "to": "read"}]]
+    )
+    schedule: None = Field(None, description="Not supported yet: leave it out, and start runs with cron.")
+    deadline: Seconds | None = Field(
+        None, description="How long the whole run may take; then it is stopped. Default: no limit.", examples=[3600]
+    )
     dead_letters: Annotated[DeadLetterLimits, Inside] = Field(
-        default_factory=lambda: DeadLetterLimits(), description="How many messages that were given up are kept."
+        default_factory=lambda: DeadLetterLimits(),
+        description="How many messages with on_error dead_letter are kept.",
+        examples=[{"count": 1000}],
     )
 
     foreign: ClassVar = {
@@ -105,12 +118,21 @@ def _shares_folder(body: Body) -> Iterable[tuple[Location, str]]:
 
 
 class Document(Shape):
-    """A whole definition file, nested as juturna has it."""
+    """A pipeline file."""
 
-    editor_schema: str | None = Field(None, alias="$schema", description="For editors; celerypipe ignores it.")
-    version: str = Field("1", description="The definition's own version; free text.")
-    plugins: Annotated[tuple[PathText, ...], Field(description="Plugin folders, relative to the file's folder.")] = ()
-    pipeline: Annotated[Body, Inside] = Field(description="The pipeline itself.")
+    editor_schema: str | None = Field(
+        None,
+        alias="$schema",
+        description="The JSON Schema, for editors. celerypipe ignores it.",
+        examples=["./schema.json"],
+    )
+    version: str = Field("1", description="The version of this pipeline: any text.", examples=["1.0.0"])
+    plugins: tuple[PathText, ...] = Field(
+        (), description="Folders with plugin nodes, relative to the pipeline file.", examples=[["./plugins"]]
+    )
+    pipeline: Annotated[Body, Inside] = Field(
+        description="The pipeline itself.", examples=[{"name": "pages", "nodes": ["..."], "links": ["..."]}]
+    )
 
     foreign: ClassVar = dict.fromkeys(("name", "id", *PIPELINE_KEYS), 'belongs into "pipeline": {...}')
     wanted: ClassVar = {"pipeline": 'write "pipeline": {"name": ..., "nodes": [...], "links": [...]}'}

@@ -21,8 +21,10 @@ SHOWN = 60
 LONGEST = 4e9
 
 # Strict, because "5" and true are slips of the pen in a definition, never numbers.
-Seconds = Annotated[float, Strict(), Field(gt=0, le=LONGEST, allow_inf_nan=False)]
-SecondsOrZero = Annotated[float, Strict(), Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+#: For editors and the reference: what a number counts.
+SECONDS: dict[str, Any] = {"unit": "seconds"}
+Seconds = Annotated[float, Strict(), Field(gt=0, le=LONGEST, allow_inf_nan=False, json_schema_extra=SECONDS)]
+SecondsOrZero = Annotated[float, Strict(), Field(ge=0, le=LONGEST, allow_inf_nan=False, json_schema_extra=SECONDS)]
 Whole = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
 Flag = Annotated[bool, Strict()]

@@ -20,10 +20,9 @@ from typing import Any
 
 from celery import current_app, signals
 from celery.app.trace import build_tracer
-from celery.utils.log import get_multiprocessing_logger
 from celery.utils.nodenames import nodename
 
-from celerypipe import forks
+from celerypipe import forks, log
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import child_began, child_ended, is_retiring
@@ -36,7 +35,6 @@ from celerypipe.worker import config as worker_config
 from celerypipe.worker import spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
-from celerypipe.worker.activation.running import AtWork
 from celerypipe.worker.allocator import keep_large_blocks
 from celerypipe.worker.arrivals import Arrivals
 from celerypipe.worker.configured import Configured
@@ -55,8 +53,12 @@ SPAWN_VARIABLE = "CELERYPIPE_WORKER"
 app.steps["worker"].update({Start, Pulse})
 app.steps["consumer"].add(Patience)
 keep_large_blocks()
-at_work = AtWork()
 handlers = Handlers()
+
+
+def say(level: int, text: str, plain: str) -> None:
+    """Say something while there is no log yet; ``plain``: how, where the log is not JSON."""
+    sys.stderr.write(f"{log.line(level, text, plain)}\n")
 
 
 def ending(handler: Callable[..., None]) -> Callable[..., None]:
@@ -67,10 +69,11 @@ def ending(handler: Callable[..., None]) -> Callable[..., None]:
         try:
             handler(*args, **told)
         except ConfigError as error:
-            sys.stderr.write(f"celerypipe: {error}\n")
+            say(logging.CRITICAL, str(error), f"celerypipe: {error}")
             raise SystemExit(os.EX_CONFIG) from None  # starting it again would not help
         except Exception:  # noqa: BLE001  # whatever it is, it is shown and ends this process
-            sys.stderr.write(f"celerypipe: this worker cannot boot, and ends:\n{traceback.format_exc()}")
+            text = f"this worker cannot boot, and ends:\n{traceback.format_exc().rstrip()}"
+            say(logging.CRITICAL, text, f"celerypipe: {text}")
             raise SystemExit(os.EX_SOFTWARE) from None
 
     return wrapped
@@ -82,13 +85,20 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
     """First: before Celery settles pool, concurrency and log, the files of the queues decide them."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if options.get("log_format"):
+        os.environ[log.VARIABLE] = options["log_format"]
+    if log.is_json():  # also what comes before Celery sets its log up, but for its banner
+        instance.quiet = True
+        logging.captureWarnings(True)
+        if logging.lastResort is not None:
+            logging.lastResort.setFormatter(log.JsonFormatter())
     refuse_packed_tasks()
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
     warnings += worker_config.absent_plugins(configured.configs, Settings.from_environment())
     warnings += [f"{configured.absence}; this worker waits for it"] if configured.absence else []
     for text in filter(None, [*warnings, seen_in_ps(sys.argv), *configured.redis.unheard, *unasked()]):
-        sys.stderr.write(f"warning: {text}\n")
+        say(logging.WARNING, text, f"warning: {text}")
     if not given("hostname", options):
         # Celery's celery@host is the same for every worker of a machine, and two of one name confuse each other.
         queues = "-".join(configured.queues).replace("@", "_")
@@ -207,14 +217,6 @@ def part(flag: SharedFlag) -> None:
     """In a process that nodes run in: what they fork shares neither flag nor signal handlers with it."""
     forks.keep(flag)
     forks.keep(handlers)
-
-
-@signals.after_setup_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
-@signals.after_setup_task_logger.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def say_where(logger: logging.Logger, **_: Any) -> None:
-    """Log lines, also those of nodes, libraries and billiard, carry run, node and message id."""
-    for handler in (*logger.handlers, *get_multiprocessing_logger().handlers):
-        handler.addFilter(at_work)
 
 
 @signals.worker_process_init.connect  # type: ignore[untyped-decorator]  # celery ships no types

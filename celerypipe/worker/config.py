@@ -23,6 +23,7 @@ from celerypipe.catalogue.plugin import absence
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
+from celerypipe.log import LAYOUT
 from celerypipe.settings import Settings
 
 #: Celery's settings that such a file may not decide, and what to do instead.
@@ -210,11 +211,9 @@ def worker_settings(queues: Sequence[str], leader: WorkerConfig, transport: Mapp
 
     ``transport``: the options that the way to the broker has anyway.
     """
-    shown = "-".join(queues).replace("%", "%%")
-    line = f"%(asctime)s %(levelname)s [{shown}] %(at_work)s%(message)s"
     own = leader.settings.get("broker_transport_options", {})
     options = {**transport, **own}
     # Redis takes only these letters for it.
     options["client_name"] = re.sub(r"[^!-~]", "_", f"celerypipe-worker-{'-'.join(queues)}")
-    lines = {"worker_log_format": line, "worker_task_log_format": line}
+    lines = {"worker_log_format": LAYOUT, "worker_task_log_format": LAYOUT}
     return {**lines, **leader.settings, "broker_transport_options": options}

@@ -9,6 +9,8 @@ time, the rest is handed back at once; told again, or by SIGQUIT, what is at wor
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -21,6 +23,7 @@ from celery.platforms import close_open_fds
 from celery.worker import state
 from celery.worker.control import control_command
 
+from celerypipe import log
 from celerypipe.terminals import Terminals
 from celerypipe.worker.flag import SharedFlag
 
@@ -61,7 +64,7 @@ class Shutdown:
         first = not self._flag.is_raised()
         if number == signal.SIGQUIT or not first:
             self._flag.hurry()
-            safe_say(f"worker: {name}: what is at work is handed back now", sys.__stdout__)
+            _say(f"{name}: what is at work is handed back now")
         if not first:
             return
         self._flag.raise_it()
@@ -70,9 +73,18 @@ class Shutdown:
             atexit.register(_again)
         if number != signal.SIGQUIT:
             what = "starts anew" if restart else "ends"
-            safe_say(f"worker: {name}: it {what} when what is at work has ended; once more ends it now", sys.__stdout__)
+            _say(f"{name}: it {what} when what is at work has ended; once more ends it now")
         self._call_back(name)
         state.should_stop = os.EX_OK
+
+
+def _say(text: str) -> None:
+    """Say something inside a signal handler: without a lock, so not through the log."""
+    if log.is_json():
+        with contextlib.suppress(OSError):
+            os.write(2, f"{log.line(logging.WARNING, text, text)}\n".encode())
+    else:
+        safe_say(f"worker: {text}", sys.__stdout__)
 
 
 def _again() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from celery.app.log import Logging
 from celery.utils.log import mlevel
 
 from celerypipe import forks
-from celerypipe.worker.activation.running import at_work
+from celerypipe.log import AtWork, JsonFormatter, Whose, at_work, is_json
 
 #: Characters of a line that become lines of the log before its end is there.
 LONGEST = 8_192
@@ -36,7 +37,7 @@ class LogStream(io.TextIOWrapper):
         super().__init__(stream.buffer, stream.encoding, stream.errors, line_buffering=True)
         self._log = log
         #: By thread: a line that has no end yet, and what the thread worked on when it began.
-        self._begun: dict[int, tuple[str, str]] = {}
+        self._begun: dict[int, tuple[Whose, str]] = {}
         self._logging: set[int] = set()
         forks.keep(self)
         signals.task_postrun.connect(self.settle)  # a weak reference: who replaces this stream has its own
@@ -48,7 +49,7 @@ class LogStream(io.TextIOWrapper):
         thread = threading.get_ident()
         if thread in self._logging:  # a handler of the log says that it failed
             return super().write(text)
-        work, begun = self._begun.pop(thread, ("", ""))
+        work, begun = self._begun.pop(thread, (None, ""))
         if begun and work != at_work.get():
             self._say(work, begun)
             begun = ""
@@ -65,7 +66,7 @@ class LogStream(io.TextIOWrapper):
     def flush(self) -> None:
         """Log what this thread began, unless it is to be written over, as a bar of progress is."""
         super().flush()
-        work, begun = self._begun.get(threading.get_ident(), ("", ""))
+        work, begun = self._begun.get(threading.get_ident(), (None, ""))
         if begun and "\r" not in begun:
             del self._begun[threading.get_ident()]
             self._say(work, begun)
@@ -94,7 +95,7 @@ class LogStream(io.TextIOWrapper):
         """The process goes on, and so does its log."""
         self.flush()
 
-    def _say(self, work: str, line: str) -> None:
+    def _say(self, work: Whose, line: str) -> None:
         """Log a line; of one that was written over, what a terminal would show at last."""
         text = line.removesuffix("\r").rpartition("\r")[2]
         if not text.strip():
@@ -109,14 +110,31 @@ class LogStream(io.TextIOWrapper):
 
 
 class StreamLog(Logging):  # type: ignore[misc]  # celery ships no types
-    """``app.log`` with those streams."""
+    """``app.log`` with those streams, whose lines say what they belong to."""
 
-    def setup_logging_subsystem(self, *args: Any, **options: Any) -> Any:
+    _worker = ""
+    _work = AtWork()
+
+    def setup_logging_subsystem(self, *args: Any, hostname: str | None = None, **options: Any) -> Any:
         """Called once in a process."""
-        handled = super().setup_logging_subsystem(*args, **options)
-        # billiard logs by it in a process that it spawned, before anything of ours is there.
-        os.environ["_MP_FORK_LOGFORMAT_"] = os.environ.get("_MP_FORK_LOGFORMAT_", "").replace("%(at_work)s", "")
+        self._worker = hostname or ""
+        handled = super().setup_logging_subsystem(*args, hostname=hostname, **options)
+        # billiard logs by these in a process that it spawned, before anything of ours is there.
+        layout = os.environ.get("_MP_FORK_LOGFORMAT_", "")
+        os.environ["_MP_FORK_LOGFORMAT_"] = re.sub(r"%\((at_work|run|node|message_id)\)s", "", layout)
+        if is_json():
+            os.environ["_MP_FORK_LOGLEVEL_"] = ""
         return handled
+
+    def setup_handlers(self, logger: logging.Logger, *args: Any, **options: Any) -> logging.Logger:
+        """Called for each logger that gets a handler, if it has none of the project's own; return it."""
+        before = list(logger.handlers)
+        super().setup_handlers(logger, *args, **options)
+        for handler in logger.handlers:
+            handler.addFilter(self._work)
+            if is_json() and handler not in before:
+                handler.setFormatter(JsonFormatter(self._worker))
+        return logger
 
     def redirect_stdouts_to_logger(
         self, logger: logging.Logger, loglevel: Any = None, stdout: bool = True, stderr: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,6 +76,30 @@ def test_without_json_it_prints_the_table(tmp_path: Path) -> None:
     done = run(tmp_path, definition(tmp_path), "--local", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     assert "numbers: done" in done.stdout
+
+
+def test_what_is_said_beside_the_report_has_one_layout_and_is_json_if_wanted(tmp_path: Path) -> None:
+    path = definition(tmp_path, src={"items": [1, 2], "rate": 0}, there={})
+    data = json.loads(path.read_text())
+    data["pipeline"]["nodes"][1].update(
+        mark="tests.nodes.remote.Picky", configuration={"bad": [2]}, warped=False, on_error="skip"
+    )
+    del data["pipeline"]["nodes"][1]["warp_configuration"]
+    path.write_text(json.dumps(data))
+    skipped = "there: message .* skipped: there: ValueError: 2 is not to my taste"
+    first, second = run(tmp_path, path).stderr.splitlines()
+    assert first == "warning: there: about to refuse 2"
+    assert re.fullmatch(f"warning: {skipped}", second)
+    one, other = map(json.loads, run(tmp_path, path, "--log-format", "json").stderr.splitlines())
+    assert (one["logger"], one["level"], one["text"]) == ("celerypipe.node.there", "WARNING", "about to refuse 2")
+    assert re.fullmatch(skipped, other["text"])
+    assert [one[key] for key in ("run", "node", "message")] == [other[key] for key in ("run", "node", "message")]
+    assert (one["node"], one["worker"], one["message"] in other["text"]) == ("there", None, True)
+    wrong = run(tmp_path, tmp_path / "none.json", "--log-format", "json")
+    assert json.loads(wrong.stderr)["text"] == f"{tmp_path}/none.json: there is no such file"
+    said = celerypipe("run", path, cwd=tmp_path, CELERYPIPE_LOG_FORMAT="xml")
+    assert said.returncode == 2
+    assert said.stderr.endswith(": CELERYPIPE_LOG_FORMAT: 'xml' is neither text nor json\n")
 
 
 def test_a_run_that_fails_exits_1_and_still_reports(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs.readme import command_and_lines, save
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, launch_worker
 from tests.servers.extent import at_length
@@ -115,10 +116,15 @@ def test_a_bare_worker_starts_in_an_empty_folder_and_ends_when_told(
         worker.kill()
 
 
-def test_the_tutorial_runs_from_an_empty_folder_over_an_embedded_redis(
+def test_the_readme_and_the_tutorial_run_from_an_empty_folder_over_an_embedded_redis(
     installed: Installation, empty: Path, tmp_path: Path, redis_url: str
 ) -> None:
     installed.install(".[embedded]")
+    assert save(tmp_path)
+    (program, *words), lines = command_and_lines()
+    first = installed.run(program, *words, folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "loudness.jsonl").read_text().splitlines() == lines
     tutorial = Tutorial(tmp_path / "tutorial")
     arrived = tmp_path / "arrived"
     serve = [installed.command("python"), tutorial.folder / "server.py", "--port", "0", "--count", str(COUNT)]

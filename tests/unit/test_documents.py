@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from celerypipe.definition.pipeline import json_schema
+from celerypipe.settings import VARIABLES
+from tests.reference.page import STORED, page
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "celerypipe"
 DOCUMENTS = [
@@ -15,7 +19,12 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 #: What users would make, or what runs leave in a pipeline's folder.
-EXAMPLES = frozenset({"pipeline.json", "tasks/text.py", "src/", "config.json", "report.json", "journals/"})
+EXAMPLES = frozenset(
+    {
+        *("pipeline.json", "tasks/sound.py", "tasks/text.py", "src/", "config.json", "report.json", "journals/"),
+        *("application/json",),  # a type of content
+    }
+)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 IN_BACKTICKS = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^()#\s]+)[^()\s]*\)")
@@ -114,3 +123,30 @@ def test_the_page_of_the_architecture_has_twelve_steps_a_test_for_each_rule_and_
     for face in sorted(PACKAGE.rglob("__init__.py")):
         room = face.parent.relative_to(PACKAGE).as_posix()
         assert room in (".", "nodes/parts") or f"`{room}/`" in listing, room
+
+
+def test_the_reference_is_as_the_code_is() -> None:
+    assert STORED.read_text(encoding="utf-8") == page(), "run `python -m tests.reference keep`, and read what changed"
+
+
+def test_each_key_of_a_pipeline_file_has_a_meaning_and_an_example() -> None:
+    schema = json_schema()
+    keys = {
+        f"{name}.{key}": value
+        for name, shape in {"Document": schema, **schema["$defs"]}.items()
+        for key, value in shape["properties"].items()
+    }
+    assert len(keys) > 40
+    without = [key for key, value in keys.items() if not (value.get("description") and value.get("examples"))]
+    assert without == ["Body.schedule"]  # which nobody can write yet
+
+
+def test_each_environment_variable_has_a_row() -> None:
+    read = {
+        name
+        for file in PACKAGE.rglob("*.py")
+        for name in re.findall(r"\bCELERYPIPE_[A-Z_]+\b", file.read_text(encoding="utf-8"))
+    }
+    own = {"CELERYPIPE_WORKER"}  # by which a worker tells processes that it spawns
+    assert read - own | {"CELERY_BROKER_URL"} == {each.name for each in VARIABLES}
+    assert all(each.meaning and each.unit and each.default and each.example for each in VARIABLES)

@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 WORK_PER_BELL = 0.050
 #: A message that is out for so long may be a slow one among fast ones: its age counts as if it were the mean.
 SLOW = 0.25
+#: A node of which no message came back in so many seconds may be a slow one: more slots are rung for then.
+UNKNOWN = 0.1
+#: So many times the slots that were rung for must be worth it, before more are rung for ahead of the next tick.
+OUTGROWN = 2
 #: Seconds that an activation may stay beyond its ``linger`` before it notices that it is over.
 SLACK = 0.15
 #: Seconds without early bells for a node after one that was not needed.
@@ -59,6 +63,7 @@ class Bells:
         self._rung_at: dict[str, float] = {}
         self._most: dict[str, int] = {}
         self._not_early: dict[str, float] = {}
+        self._look_at: dict[Warp, float] = {}
 
     def most_slots(self, name: str) -> int:
         """The highest number of slots that was ever rung for a node."""
@@ -79,15 +84,49 @@ class Bells:
         pinned = warp.limits.pinned and warp.answered_at  # somebody is there, and nobody could take its place
         if pinned or not self._roster.slots(warp.queue):
             return token, 0, keys.RUNG_TTL
-        out = len(warp.flights)
-        mean = max(warp.mean, age) if age > SLOW else warp.mean
-        if batches is None:
-            batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
-        wanted = max(1, min(warp.parallel, math.ceil(out * mean / WORK_PER_BELL), batches))
+        wanted, most = self._worth(warp, age, batches)
+        if wanted < most and not warp.mean:
+            self._look_at.setdefault(warp, time.monotonic() + UNKNOWN)
         warp.rung = wanted
         wanted = self._beside_stuck(warp, wanted)
         self._most[warp.name] = max(self._most.get(warp.name, 1), wanted)
         return token, wanted, self._ttl.get(warp.name, keys.RUNG_TTL)
+
+    def _worth(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[int, int]:
+        """How many slots its messages are worth, and how many they could be shared out to.
+
+        Before the first came back nobody knows how long they take, but at least as long as the oldest is out.
+        """
+        out = len(warp.flights)
+        if not warp.mean:
+            now = time.monotonic()
+            age = max(age, *(now - flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), 0.0)
+        mean = max(warp.mean, age) if age > SLOW or not warp.mean else warp.mean
+        if batches is None:
+            batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
+        most = min(warp.parallel, batches)
+        return max(1, min(most, math.ceil(out * mean / WORK_PER_BELL))), most
+
+    def answered(self, warp: Warp) -> bool:
+        """Results came: do those that are out take so much longer than it seemed that more slots cannot wait?"""
+        enough = OUTGROWN * warp.rung
+        if len(warp.flights) * warp.mean <= WORK_PER_BELL * (enough - 1) or self._worth(warp)[0] < enough:
+            return False
+        self._look_at[warp] = 0.0
+        return True
+
+    @property
+    def look_at(self) -> float:
+        """When more slots may be wanted before the next tick, by ``time.monotonic``."""
+        return min(list(self._look_at.values()), default=math.inf)
+
+    def grown(self) -> list[Warp]:
+        """The nodes that may want more slots now."""
+        now = time.monotonic()
+        grown = [warp for warp, at in list(self._look_at.items()) if at <= now]
+        for warp in grown:
+            self._look_at.pop(warp, None)
+        return grown
 
     def _beside_stuck(self, warp: Warp, wanted: int) -> int:
         """So many slots from the first on, that as many as are wanted are not held by a stuck activation."""

@@ -210,6 +210,9 @@ class RedisCarrier:
                     if self.sender.halted:
                         self._recover()
                     self.sender.send()
+                    for warp in self.bells.grown():
+                        if warp.carrier is self and warp.flights:
+                            self._ring(warp)
                     if time.monotonic() >= next_tick:
                         next_tick = time.monotonic() + TICK
                         self._tick()
@@ -217,7 +220,6 @@ class RedisCarrier:
                     self.redis_lost(error)
 
     def _tick(self) -> None:
-        now = time.monotonic()
         before, complete = self.holdings.renew(self._client, self.counting)
         if before == b"cancelled":
             self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
@@ -231,7 +233,7 @@ class RedisCarrier:
             circuit.see({worker["id"] for worker in self.roster.workers(queue)})
         self._watch_states()
         for warp in self._mine():
-            self._keep(warp, now)
+            self._keep(warp)
         if self.course.folder is not None and (names := taken_requests(self._client, self.course.run_id)):
             self._listener.replay_requested(names)
 
@@ -277,7 +279,7 @@ class RedisCarrier:
         self.sender.forget(warp)  # also what was taken back behind another one, to be sent again
         return flights
 
-    def _keep(self, warp: Warp, now: float) -> None:
+    def _keep(self, warp: Warp) -> None:
         if not warp.flights:
             return
         circuit = self.circuits[warp.queue]
@@ -289,10 +291,16 @@ class RedisCarrier:
                 return
         if is_open:
             self._give_up_waiting(warp)
-        oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
-        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
+        oldest = self._ring(warp)
         if self.audit.is_due(warp, oldest):
             self._audit(warp)
+
+    def _ring(self, warp: Warp) -> float:
+        """Ring for as many slots as its messages are worth by now; return when the oldest of them was sent."""
+        now = time.monotonic()
+        oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
+        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
+        return oldest
 
     def _give_up_waiting(self, warp: Warp) -> None:
         """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""

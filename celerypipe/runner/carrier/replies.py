@@ -108,6 +108,7 @@ class Replies:
         context = Context(published.worker, self._cargo.fetch(self._client, wanted), self._cargo, self._client)
         for flight, result, steps in results:
             self._take(warp, flight, result, opened(warp, flight.message, result, steps, context))
+        self._sender.answered(warp)
         warp.hand_over()
 
     def _expected(self, warp: Warp, published: Published) -> list[tuple[Flight, Reply, Steps]]:

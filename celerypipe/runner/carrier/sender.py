@@ -6,6 +6,7 @@ What comes while others are out waits a moment for company and is sent by the po
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -85,6 +86,11 @@ class Sender:
             else:
                 self.wake()
 
+    def answered(self, warp: Warp) -> None:
+        """Results came: let the post thread ring at once if the rest is worth many more slots than it seemed."""
+        if self._bells.answered(warp):
+            self.wake()
+
     def waits(self) -> set[Flight]:
         """The messages that are not sent yet."""
         return {flight for _, flight in list(self._waiting)}
@@ -95,12 +101,15 @@ class Sender:
             if item[0] is warp:
                 self._waiting.remove(item)
 
-    def rest(self, until: float) -> bool:
-        """Wait in the post thread for something to send, at most until then; False: the run closes."""
+    def rest(self, tick: float) -> bool:
+        """Wait in the post thread for something to send or to ring for, until the next tick; False: the run closes."""
         with self._changed:
             if self.halted and not self._closing:
                 self._changed.wait(0.2)
-            while not self._waiting and not self._closing and (left := until - time.monotonic()) > 0:
+            while not self._waiting and not self._closing:
+                left = min(tick, self._bells.look_at) - time.monotonic()
+                if left <= 0:
+                    break
                 self._changed.wait(left)
             return not self._closing
 
@@ -119,6 +128,8 @@ class Sender:
                 self.wake()
             finally:
                 self.lock.release()
+            if self._bells.look_at < math.inf:
+                self.wake()
 
     def send(self) -> None:
         """Send all that waits; the caller holds the lock."""

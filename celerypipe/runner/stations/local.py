@@ -14,6 +14,7 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import NodeError, NodeTimeout
+from celerypipe.log import at_work
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
 from celerypipe.runner.stations.course import Course
@@ -194,6 +195,7 @@ class LocalStation(Station):
                 turn.recorder = Recorder() if self.node.console else None
             error: BaseException | None = None
             outputs: list[Message] = []
+            at_work.set((self.course.run_id, self.name, message.id))
             try:
                 with captured(turn.recorder):
                     outputs = self._sent(self._update(instance, message), message)

@@ -15,6 +15,7 @@ from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
+from celerypipe.log import at_work
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import sealed
 from celerypipe.runner.stations.course import Course
@@ -156,6 +157,7 @@ class SourceStation(Station):
 
     def _live(self, era: int, reading: Reading | None = None, failed: NodeTimeout | None = None) -> None:
         """Send its messages; ``reading``: from the one that a thread before this one ``failed`` to make in time."""
+        at_work.set((self.course.run_id, self.name, ""))
         try:
             with forks.one_process(f"{self.name}: messages()"):
                 began = forks.generation

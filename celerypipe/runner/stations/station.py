@@ -217,7 +217,8 @@ class Station:
             self.course.folder.console(self.name, message, console, outcome)
         elif console.lines:
             log = logging.getLogger(f"celerypipe.node.{self.name}")
-            log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra={"console": console})
+            extra = {"console": console, "message_id": message.id}
+            log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra=extra)
 
     def roomy(self, count: int) -> bool:
         """Would :meth:`pass_on` of so many outputs wait for nobody?"""
@@ -291,15 +292,19 @@ class Station:
             self.course.fail(error)
         elif self.node.on_error == "skip":
             self.tally.skipped += 1
-            logger.warning("%s: message %s skipped: %s", self.name, message.id, _with_worker(error))
+            self._say_of(message, "skipped", error)
         else:
             self.bury(message, error, attempt, **more)
+
+    def _say_of(self, message: Message, what: str, error: BaseException) -> None:
+        fields = {"run": self.course.run_id, "node": self.name, "message_id": message.id}
+        logger.warning("%s: message %s %s: %s", self.name, message.id, what, _with_worker(error), extra=fields)
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""
         self.course.hide(error)
         self.tally.dead += 1
-        logger.warning("%s: message %s is a dead letter: %s", self.name, message.id, _with_worker(error))
+        self._say_of(message, "is a dead letter", error)
         if self.course.folder is None:
             return
         why = {

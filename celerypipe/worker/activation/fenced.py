@@ -14,7 +14,6 @@ from celerypipe.redis.connection import Client, Command, Trouble, accepted
 from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox, Pair
-from celerypipe.worker.activation.running import at_work
 from celerypipe.worker.activation.serving import Serving
 
 
@@ -97,4 +96,4 @@ class StatefulServing(Serving):
             self.call(self.instance.update, message, self.lease.at_work)
         finally:
             self.lease.current = ""
-            at_work.set("")
+            self.sign()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import logging
 import math
 import time
@@ -14,6 +13,7 @@ from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError, NodeFailed
+from celerypipe.log import at_work
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
@@ -35,18 +35,6 @@ CHEAP = 0.005
 
 #: Seconds that an instance gets to let go of what it has, after it was interrupted.
 LET_GO = 10.0
-
-#: Run, node and message that the current thread works on.
-at_work: contextvars.ContextVar[str] = contextvars.ContextVar("celerypipe_at_work", default="")
-
-
-class AtWork(logging.Filter):
-    """Gives every log record the field ``at_work``: run, node and message id, or nothing between messages."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Add the field; let everything through."""
-        record.at_work = at_work.get()
-        return True
 
 
 class Running:
@@ -92,9 +80,9 @@ class Running:
         mean = self.instance.mean
         self.instance.mean = each if mean is None else 0.7 * mean + 0.3 * each
 
-    def sign(self, message: str) -> None:
-        """Say in the log what the thread works on."""
-        at_work.set(f"run {self.lease.mailbox.run} node {self.name} message {message}: ")
+    def sign(self, message: str = "") -> None:
+        """Say in the log what the thread works on; without a message: on what this is about, between two of them."""
+        at_work.set((self.lease.mailbox.run, self.name, message))
 
     def call(self, function: Callable[[Given], Returned], given: Given, name: str) -> Returned:
         """Hand over what is given, to a warm instance and for as long as its timeout says; ``name``: see the alarm."""

@@ -28,7 +28,7 @@ from celerypipe.worker.activation.gathering import Gathering
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox
 from celerypipe.worker.activation.relay import PATIENT, Relay, Unwanted
-from celerypipe.worker.activation.running import Running, at_work
+from celerypipe.worker.activation.running import Running
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Serving(Running):
                 self.outbox.add(answer, size)
         finally:
             self.lease.current = ""
-            at_work.set("")
+            self.sign()
         self.done += 1
 
     def give_back(self, entries: Sequence[Entry]) -> None:
@@ -240,7 +240,7 @@ class Serving(Running):
             return None
         finally:
             self.lease.current = ""
-            at_work.set("")
+            self.sign()
 
     def _answer(
         self,

@@ -9,10 +9,12 @@ import time
 from typing import Any
 
 import celery
+from celery import signals
 from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import BadSignature, CodecError
+from celerypipe.log import at_work
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
@@ -42,6 +44,12 @@ SAID = {
 }
 
 
+@signals.task_postrun.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def stop_work(**_: Any) -> None:
+    """Called when Celery has said how a task ended: what this thread says from now on belongs to no run."""
+    at_work.set(None)
+
+
 class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
     """The task named after a mark. Its arguments are those of a bell."""
 
@@ -65,6 +73,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 f"{self.name} is a node of celerypipe, not a function: put it into a pipeline with "
                 f'"mark": "{self.name}", "warped": true and start it with `celerypipe run`.'
             )
+        at_work.set((bell.run, bell.node, ""))
         keyring = self.worker.keyring
         mailbox = Mailbox(bell.run, bell.node, keyring, self.worker.names)
         if wrong := wrong_with(bell):
@@ -82,7 +91,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _decline(self, client: Client, mailbox: Mailbox, why: str) -> str:
         """Say no, here and to the run: it must not wait in silence."""
-        logger.warning("run %s node %s: declined: %s", mailbox.run, mailbox.node, why)
+        logger.warning("declined: %s", why)
         try:
             decline(client, mailbox, str(self.worker.process(os.getpid())), why)
         except Broken:  # it rings again, and hears of it then
@@ -112,7 +121,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             client.close()
             if is_forbidden(error):  # the next one would be broken off too, and the one after that
                 return self._decline(client, mailbox, said(error))
-            logger.warning("run %s node %s: broken off: %s", mailbox.run, mailbox.node, error)
+            logger.warning("broken off: %s", error)
             return f"broken off: {error}"
         finally:
             if through:
@@ -197,7 +206,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         try:
             self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
         except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
-            logger.warning("run %s node %s: cannot send the next task: %s", mailbox.run, mailbox.node, error)
+            logger.warning("cannot send the next task: %s", error)
 
 
 def _why(client: Client, mailbox: Mailbox, reason: str) -> str:

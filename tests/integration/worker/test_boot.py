@@ -67,7 +67,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
     worker.wait_for_text(ANSWER)
     log = worker.text()
     assert f"{pool} pool of {slots} by worker_configs/heavy.toml" in log
-    assert " INFO [heavy] " in log
+    assert ": INFO/MainProcess] " in log
 
     worker.process.terminate()
     assert worker.wait_for_end() == 0, worker.text()
@@ -98,7 +98,7 @@ def test_the_command_line_wins_over_the_file(start_worker: Callable[..., Any], w
 
     assert (worker.presence["pool"], worker.presence["slots"]) == ("threads", 3)
     assert "named@here" in worker.text()
-    assert " INFO " not in worker.text()
+    assert ": INFO/" not in worker.text()
 
 
 def test_a_queue_without_a_file_serves_the_module_of_its_name(start_worker: Callable[..., Any], workplace: Any) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from celerypipe.definition.parts import NODE_KEYS, PIPELINE_KEYS, home_of
+from celerypipe.definition.parts import PIPELINE_KEYS, home_of
 from celerypipe.definition.pipeline import Body, NodeDefinition, Pipeline, WarpConfiguration
 from celerypipe.definition.shape import Shape
+from celerypipe.definition.warp import NODE_KEYS
 from celerypipe.errors import DefinitionError
 from tests.unit.definition.sample import complaints, tutorial
 

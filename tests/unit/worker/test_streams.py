@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe.worker.activation.running import at_work
+from celerypipe.log import at_work
+from celerypipe.log import said as prefix
 from celerypipe.worker.streams import LONGEST, LogStream
 
 
@@ -26,7 +27,7 @@ def said() -> list[str]:
 @pytest.fixture
 def stream(tmp_path: Path, said: list[str]) -> Iterator[LogStream]:
     with (tmp_path / "output").open("w", encoding="utf-8") as file:
-        yield LogStream(file, lambda text: said.append(f"{at_work.get()}{text}"))
+        yield LogStream(file, lambda text: said.append(f"{prefix(at_work.get())}{text}"))
 
 
 def test_a_line_of_the_log_is_a_line_however_often_it_is_written_to(stream: LogStream, said: list[str]) -> None:
@@ -61,13 +62,13 @@ def test_threads_and_messages_do_not_mix(stream: LogStream, said: list[str]) -> 
     thread.join()
     print(" ends", file=stream)
     assert said == ["mine ends"]
-    before = at_work.set("message 1: ")
+    before = at_work.set(("r", "n", "1"))
     print("half", end="", file=stream)
-    at_work.set("message 2: ")
+    at_work.set(("r", "n", "2"))
     print("whole", file=stream)
     at_work.reset(before)
     stream.settle()  # nobody will end the line of a thread that is no more
-    assert said == ["mine ends", "message 1: half", "message 2: whole", "theirs"]
+    assert said == ["mine ends", "run r node n message 1: half", "run r node n message 2: whole", "theirs"]
 
 
 def test_it_is_a_file_as_in_any_process(stream: LogStream, said: list[str], tmp_path: Path) -> None:
