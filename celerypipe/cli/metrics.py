@@ -18,10 +18,10 @@ from celerypipe.web.server import Lookout, MetricsServer, queues_as_json
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Place(click.ParamType[tuple[str, int]]):
+class ListenAddress(click.ParamType[tuple[str, int]]):
     """Where to listen: ``:9808``, ``0.0.0.0:9808``, ``[::1]:9808``. Without a host only this machine may ask."""
 
-    name = "place"
+    name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         """Return host and port."""
@@ -38,7 +38,9 @@ class Place(click.ParamType[tuple[str, int]]):
 @REDIS_OR_USUAL
 @queues_option("Only this queue")
 @click.option("--json", "as_json", is_flag=True, help="Only the queues, as JSON, for what starts and stops workers.")
-@click.option("--serve", type=Place(), metavar="[HOST]:PORT", help="Serve them until Ctrl-C or SIGTERM, such as :9808.")
+@click.option(
+    "--serve", type=ListenAddress(), metavar="[HOST]:PORT", help="Serve them until Ctrl-C or SIGTERM, such as :9808."
+)
 def metrics(redis: str | None, queues: list[str], as_json: bool, serve: tuple[str, int] | None) -> None:
     """Print metrics as Prometheus reads them: what runs have done on workers, and how queues and workers are now.
 

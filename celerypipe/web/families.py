@@ -1,4 +1,4 @@
-"""A snapshot as families of metrics, named as Prometheus wants them: base units, ``_total`` for what only grows.
+"""An overview as families of metrics, named as Prometheus wants them: base units, ``_total`` for what only grows.
 
 Labels are names that users gave: of pipelines, nodes, queues and workers. Nothing is labelled by run or message.
 """
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from celerypipe.definition.names import LONGEST
 from celerypipe.mailbox.counts import BOUNDS, OUTCOMES, Counted
-from celerypipe.web.snapshot import Load, Memory, Snapshot
+from celerypipe.web.overview import Load, Overview, RedisMemory
 
 NODE = ("pipeline", "node", "queue")
 #: What a time of a message is → what is said of it.
@@ -27,9 +27,9 @@ TIMES = {
 
 
 class Exporter(Collector):
-    """Takes a snapshot whenever somebody asks for metrics; None: Redis is away."""
+    """Reads an overview whenever somebody asks for metrics; None: Redis is away."""
 
-    def __init__(self, take: Callable[[], Snapshot | None]) -> None:
+    def __init__(self, take: Callable[[], Overview | None]) -> None:
         self._take = take
 
     def describe(self) -> Iterable[Metric]:
@@ -44,14 +44,14 @@ class Exporter(Collector):
             yield from families(found)
 
 
-def registry_of(take: Callable[[], Snapshot | None]) -> CollectorRegistry:
+def registry_of(take: Callable[[], Overview | None]) -> CollectorRegistry:
     """Return what prometheus_client asks for metrics."""
     registry = CollectorRegistry()
     registry.register(Exporter(take))
     return registry
 
 
-def families(found: Snapshot) -> Iterator[Metric]:
+def families(found: Overview) -> Iterator[Metric]:
     """Return all metrics but the one that says whether there are any."""
     yield from _messages({(_label(one.pipeline), _label(one.node), _label(one.queue)): one for one in found.counted})
     yield from _queues({(_label(name),): load for name, load in found.queues.items()})
@@ -107,7 +107,7 @@ def _queues(loads: Mapping[tuple[str, ...], Load]) -> Iterator[Metric]:
         yield _labelled(GaugeMetricFamily, f"queue_{what}", text, ("queue",), values)
 
 
-def _redis(memory: Memory) -> Iterator[Metric]:
+def _redis(memory: RedisMemory) -> Iterator[Metric]:
     yield _gauge("redis_memory_bytes", "Bytes that Redis uses.", memory.used)
     yield _gauge("redis_memory_max_bytes", "Bytes that Redis may use; 0: there is no limit.", memory.most)
     yield _gauge("redis_clients", "Connections to Redis.", memory.clients)

@@ -18,7 +18,7 @@ from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import connect, explained
 from celerypipe.web.families import registry_of
-from celerypipe.web.snapshot import Load, Snapshot, take_snapshot
+from celerypipe.web.overview import Load, Overview, read_overview
 
 #: Seconds that Redis has for one answer, and whoever asks for one request.
 PATIENCE, REQUEST = 2.0, 10.0
@@ -26,7 +26,7 @@ PATHS = "there is /metrics, /queues, /queues/NAME and /healthz\n"
 
 
 class Lookout:
-    """Takes snapshots, on lines that it keeps. ``cache``: the Redis of the result cache, if it is another one."""
+    """Reads overviews, on lines that it keeps. ``cache``: the Redis of the result cache, if it is another one."""
 
     def __init__(self, address: Address, cache: Address | None, say: Callable[[str], None] = lambda _: None) -> None:
         self._address = address
@@ -38,12 +38,12 @@ class Lookout:
         self._away = False
         self._lock = threading.Lock()
 
-    def look(self) -> Snapshot:
-        """Take a snapshot; :class:`RedisUnavailable` if there is no Redis."""
+    def look(self) -> Overview:
+        """Read an overview; :class:`RedisUnavailable` if there is no Redis."""
         with self._lock:
             try:
                 with explained(self._address):
-                    found = take_snapshot(self._client, self._cache)
+                    found = read_overview(self._client, self._cache)
             except RedisUnavailable as error:
                 self._client.close()
                 if not self._away:
@@ -55,7 +55,7 @@ class Lookout:
             self._away = False
             return found
 
-    def glance(self) -> Snapshot | None:
+    def glance(self) -> Overview | None:
         """As :meth:`look`; None if there is no Redis."""
         try:
             return self.look()

@@ -22,7 +22,7 @@ from celerypipe.runner.stations.places import Taken
 logger = logging.getLogger(__name__)
 
 #: What watchers are told, by the names of their methods.
-Told = Literal["run_began", "message_done", "attempt_failed", "run_ended"]
+WatcherMethod = Literal["run_began", "message_done", "attempt_failed", "run_ended"]
 
 
 class Course:
@@ -144,7 +144,7 @@ class Course:
         """Tell whoever started the run."""
         self._say(self.hidden(text))
 
-    def tell(self, what: Told, *facts: Any) -> None:
+    def tell(self, what: WatcherMethod, *facts: Any) -> None:
         """Call this method of each watcher, with the run and these facts; what it raises ends nothing."""
         for watcher in self.watchers:
             try:

@@ -18,10 +18,11 @@ from celerypipe.redis.connection import connect
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
-from tests.servers import RedisServer, RunningWorker, StartWorker, eventually
+from tests.servers import ROOT, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.command import RunningCommand, begin, celerypipe
 from tests.servers.worker import SIGNED
 
+PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 #: A name that a user may give, and that no format likes.
 NONSENSE = 'a "b" {c="d"} %s'
 
@@ -89,6 +90,7 @@ def test_prometheus_reads_what_is_printed_whatever_names_there_are(
     for family in text_string_to_metric_families(done.stdout):
         assert family.name.startswith("celerypipe_")
         assert family.documentation.endswith(".")
+        assert f"| `{family.name + '_total' * (family.type == 'counter')}` | {family.type} |" in PAGE
     with connect(url) as client:
         stranger = {"id": "h.7.ab", "host": 'h"\n', "pid": 7, "queues": [f"{'q' * 100}{number}" for number in range(3)]}
         names = keys.Names("celerypipe@team-a")

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from celerypipe import ConfigError, Message, NodeFailed, Runner, Watcher
-from celerypipe.runner.stations.course import Told
+from celerypipe.runner.stations.course import WatcherMethod
 from tests.nodes import called
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
@@ -52,7 +52,7 @@ class Raising(Watcher):
     """Raises whatever it is told."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in get_args(Told):
+        if name in get_args(WatcherMethod):
             raise RuntimeError(name)
         return super().__getattribute__(name)
 
@@ -95,7 +95,7 @@ def test_it_hears_of_calls() -> None:
 
 
 def test_what_is_told_are_the_methods_there_are() -> None:
-    assert {name for name, _ in inspect.getmembers(Watcher, inspect.isfunction)} == set(get_args(Told))
+    assert {name for name, _ in inspect.getmembers(Watcher, inspect.isfunction)} == set(get_args(WatcherMethod))
 
 
 def test_a_class_is_no_watcher() -> None:

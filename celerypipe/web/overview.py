@@ -30,7 +30,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class RedisMemory:
     """What Redis says of itself: bytes in use, bytes that it may use (0: any), connections."""
 
     used: int
@@ -39,18 +39,18 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Overview:
     """All of it. ``cache`` and ``memory`` are None where that cannot be read."""
 
     queues: dict[str, Load]
     workers: tuple[WorkerStatus, ...]
     counted: tuple[Counted, ...]
     cache: index.Totals | None
-    memory: Memory | None
+    memory: RedisMemory | None
 
-    def of(self, queues: list[str]) -> Snapshot:
+    def of(self, queues: list[str]) -> Overview:
         """Return what concerns these queues; one that nothing is known of is idle."""
-        return Snapshot(
+        return Overview(
             {name: self.queues.get(name, Load()) for name in queues},
             tuple(worker for worker in self.workers if set(queues) & set(worker.queues)),
             tuple(each for each in self.counted if each.queue in queues),
@@ -59,11 +59,11 @@ class Snapshot:
         )
 
 
-def take_snapshot(client: Client, cache: Client | None = None) -> Snapshot:
+def read_overview(client: Client, cache: Client | None = None) -> Overview:
     """Read it, in a dozen round trips however much there is. ``cache``: where results are kept, if not there too."""
     found = read_status(client)
     known, counted = read_counts(client)
-    return Snapshot(_loads(found, known), found.workers, tuple(counted), _totals(client, cache), _memory(client))
+    return Overview(_loads(found, known), found.workers, tuple(counted), _totals(client, cache), _memory(client))
 
 
 def _loads(found: Status, known: Iterable[str]) -> dict[str, Load]:
@@ -88,10 +88,10 @@ def _totals(client: Client, cache: Client | None) -> index.Totals | None:
     return None
 
 
-def _memory(client: Client) -> Memory | None:
+def _memory(client: Client) -> RedisMemory | None:
     try:
         said = client.call("INFO").decode(errors="replace")
         facts = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
-        return Memory(*(int(facts[name]) for name in ("used_memory", "maxmemory", "connected_clients")))
+        return RedisMemory(*(int(facts[name]) for name in ("used_memory", "maxmemory", "connected_clients")))
     except (redis.ResponseError, KeyError, ValueError):  # this user may not ask, or it is something like a Redis
         return None
