@@ -68,7 +68,7 @@ def counting(
         for what, amount in counted.items():
             flat += (queues.index(queue) + 1, what, whose, amount)
     hashes = [names.counts(queue) for queue in queues]
-    limits = batch, keys.DATA_TTL if last else keys.BATCH_TTL, keys.COUNTS_TTL, keys.COUNTS_MOST
+    limits = batch, keys.RUN_TTL if last else keys.BATCH_TTL, keys.COUNTS_TTL, keys.COUNTS_MOST
     return _COUNT.command((names.batch(run), names.counted, *hashes), *limits, *queues, *flat)
 
 

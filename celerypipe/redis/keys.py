@@ -56,7 +56,7 @@ CACHE_ASKED_TTL = 24 * 3600 * 1000
 COUNTS_TTL = 30 * 24 * 3600 * 1000
 COUNTS_MOST = 20_000
 #: The number of the last batch that a run added: longer than Redis is away between a question and its answer.
-BATCH_TTL = 24 * 3600 * 1000
+BATCH_TTL = 3600 * 1000
 
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
