@@ -50,7 +50,7 @@ unit: $(DEV_READY)
 	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,plain_installation}.py} tests/integration/{worker/activation/test_batches,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,plain_installation}.py} tests/integration/{embedded/test_embedded,worker/activation/test_batches,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -62,7 +62,7 @@ bench-peers: $(DEV_READY) ## compare with Ray, Dask, dramatiq, taskiq and juturn
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
 
 fuzz: $(DEV_READY) ## fuzz the codec and the pipeline files (about twenty minutes)
-	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q --timeout 0 tests/fuzz $(ARGS)
+	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)
 
 audit: $(DEV_READY) ## look up known vulnerabilities of the installed packages
 	@$(PIP) --quiet 'pip-audit>=2.7'

@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require={"embedded": EMBEDDED, "vision": VISION, "compression": COMPRESSION, "cache": CACHE, "dev": DEV},
-    entry_points={"console_scripts": ["celerypipe = celerypipe.cli:main"]},
+    entry_points={"console_scripts": ["celerypipe = celerypipe.__main__:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Operating System :: POSIX",

@@ -30,7 +30,7 @@ from typing import Any
 
 
 class CelerypipeError(Exception):
-    """The root of all errors of celerypipe. ``report`` is the run's Report where the error ended one."""
+    """The base class of all errors of celerypipe. ``report``: the report of the run that the error ended."""
 
     report: Any = None
 
@@ -62,16 +62,16 @@ class ConfigError(CelerypipeError):
 
 
 class UnknownMark(ConfigError):
-    """No node class answers to a mark."""
+    """There is no node class for a mark."""
 
 
 class UnknownRun(ConfigError):
-    """No run of this id goes on; ``runs`` are those that do: id → name of the pipeline."""
+    """There is no active run of this id; ``runs`` are the active ones: id → name of the pipeline."""
 
     def __init__(self, run_id: str, runs: Mapping[str, str]) -> None:
         self.runs = dict(runs)
         shown = ", ".join(f"{each} ({name})" for each, name in runs.items())
-        cure = f"; there are {shown}" if shown else "; no run with warped nodes goes on in this Redis"
+        cure = f"; there are {shown}" if shown else "; no run with warped nodes is active in this Redis"
         super().__init__(f"there is no run {run_id!r}{did_you_mean(run_id, runs)}{cure}")
 
 
@@ -92,7 +92,7 @@ class RunError(CelerypipeError):
 
 
 class RunCancelled(RunError):
-    """A run that was told to stop before it was done; ``signal`` is the name of the signal, if one told it."""
+    """A run that was stopped before it was done; ``signal`` is the name of the signal that stopped it, if one did."""
 
     def __init__(self, text: str, *, signal: str = "") -> None:
         super().__init__(text)
@@ -100,7 +100,7 @@ class RunCancelled(RunError):
 
 
 class DeadlineExceeded(RunError):
-    """A run that was still going when the ``deadline`` of its pipeline passed."""
+    """A run that was not done when the ``deadline`` of its pipeline passed."""
 
 
 class NodeError(CelerypipeError):
@@ -151,7 +151,7 @@ class NoWorker(NodeError):
 
 
 class CircuitOpen(NoWorker):
-    """Nobody answered for several messages of its queue in a row: this one was given up at once."""
+    """Several messages in a row of its queue got no answer, so this one failed without being sent."""
 
     kind = "circuit"
 

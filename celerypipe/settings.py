@@ -160,10 +160,10 @@ class RedisSettings:
                 found = cls(_address(name, text), name)
             elif found.address is None:
                 cure = f"if it is meant, write {REDIS_VARIABLE}=redis://host:6379/0"
-                unheard.append(f"{name} names no Redis and is left to the project that it belongs to; {cure}")
+                unheard.append(f"{name} is no address of Redis, and is ignored; {cure}")
             elif not foreign and not _names(text, found.address):
                 unheard.append(
-                    f"{name} names another Redis, {hidden(text)}: it is not heard, {found.said_by} comes first"
+                    f"{name} names another Redis, {hidden(text)}: it is ignored, {found.said_by} comes first"
                 )
         space = namespace(environment.get(NAMESPACE_VARIABLE))
         return cls(found.address and replace(found.address, namespace=space), found.said_by, tuple(unheard), space)
@@ -174,7 +174,7 @@ class RedisSettings:
         return self.address or replace(DEFAULT_ADDRESS, namespace=self.namespace)
 
     def __str__(self) -> str:
-        by = f"named by {self.said_by}" if self.address is not None else "since nothing names another one"
+        by = f"named by {self.said_by}" if self.address is not None else "the default"
         where = "" if self.namespace == DEFAULT else f", namespace {self.namespace!r}"
         return f"Redis: {self.or_default}, {by}{where}"
 
@@ -208,7 +208,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says."""
+    """The settings, read from the environment variables."""
 
     redis: RedisSettings = RedisSettings()
     plugins: tuple[Path, ...] = ()

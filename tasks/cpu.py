@@ -1,4 +1,4 @@
-"""Nodes for the queue ``cpu``: they compute, one process each. Needs ``pip install celerypipe[vision]``."""
+"""Nodes for the queue ``cpu``: they compute, one process each. Needs ``pip install 'celerypipe[vision]'``."""
 
 from __future__ import annotations
 

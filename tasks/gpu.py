@@ -1,4 +1,4 @@
-"""Nodes for the queue ``gpu``: models, loaded once. Needs ``pip install celerypipe[vision]`` and Python < 3.13."""
+"""Nodes for the queue ``gpu``: models, loaded once. Needs ``pip install 'celerypipe[vision]'`` and Python < 3.13."""
 
 from __future__ import annotations
 

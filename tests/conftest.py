@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -24,6 +25,15 @@ from tests.servers.zygote import zygote
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Each process of a run collects all tests, which stay to its end: half of that time went into looking at them again.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What is there now is looked at no more."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -134,19 +144,29 @@ def start_doomed(redis_url: str) -> Iterator[StartWorker]:
         worker.kill()
 
 
+#: Shared workers that a process of the tests keeps: as many as one test asks for. Each costs time while it waits.
+KEPT = 4
+
+
 @pytest.fixture(scope="session")
 def shared_worker(redis_url: str) -> Iterator[StartWorker]:
-    """As ``start_worker``, but a worker asked for with the same arguments is the same one, for the whole session."""
+    """As ``start_worker``, but a worker asked for with the same arguments is the same one; few at a time."""
     workers: dict[str, RunningWorker] = {}
+    leaving: list[RunningWorker] = []
 
     def start(queue: str, **options: Any) -> RunningWorker:
         key = repr((queue, sorted(options.items())))
-        if key not in workers or workers[key].process.poll() is not None:
-            workers[key] = launch_worker(queue, **{"url": redis_url, **options})
-        return workers[key]
+        worker = workers.pop(key, None)
+        if worker is None or worker.process.poll() is not None:
+            worker = launch_worker(queue, **{"url": redis_url, **options})
+        workers[key] = worker  # behind all others
+        if len(workers) > KEPT:
+            leaving.append(workers.pop(next(iter(workers))))
+            leaving[-1].tell_to_end()
+        return worker
 
     yield start
     for worker in workers.values():
         worker.tell_to_end()
-    for worker in workers.values():
+    for worker in (*leaving, *workers.values()):
         worker.stop()

@@ -33,7 +33,7 @@ def asker_of(
     definition, which tells what came from the environment.
     """
     if not schemas:
-        return None, "no worker lives that tells which code it runs"
+        return None, "no live worker says which code it runs"
     code, why = _code(schemas, policy)
     if not code:
         return None, why
@@ -41,7 +41,7 @@ def asker_of(
     try:
         defaults, meta = _defaults(schemas[0]), _meta(schemas[0])
         if any((_defaults(other), _meta(other)) != (defaults, meta) for other in schemas[1:]):
-            return None, f"its workers differ in the arguments of {mark}; bring the same code to all of them"
+            return None, f"its workers differ in the arguments of {mark}; install the same code on all of them"
         return Asker(mark, code, {**defaults, **configuration}, secret=secret, meta=(*meta, *policy.meta)), ""
     except CodecError as error:
         return None, str(error)
@@ -53,7 +53,7 @@ def _code(schemas: Sequence[Schema], policy: CacheDefinition) -> tuple[str, str]
     codes = sorted({str(schema.get("code", "")) for schema in schemas})
     if len(codes) > 1 and codes[0]:
         brief = " and ".join(code[:15] for code in codes)
-        return "", f"its workers run different code: {brief}; bring the same to all of them"
+        return "", f"its workers run different code: {brief}; install the same code on all of them"
     if not codes[0]:
         return "", f"its code is not known: there is no source, or it was edited after it was imported; {DECLARE}"
     return codes[0], ""

@@ -50,6 +50,7 @@ class Books:
         self._used: list[str] = []
         self._notes: list[tuple[str, bytes]] = []
         self._noted = 0
+        self._listed = False
 
     def say(self, text: str, kind: str = "") -> None:
         """Say it, once of its kind."""
@@ -107,10 +108,15 @@ class Books:
             return []
         notes, self._notes = self._notes, []
         name = self._names.cache_asked(self._run)
-        return [
+        commands: list[Command] = [
             ("HSET", name, *(part for note in notes for part in note)),
             ("PEXPIRE", name, keys.CACHE_ASKED_TTL),
         ]
+        if not self._listed:
+            self._listed, now, runs = True, time.time(), self._names.cache_runs
+            commands.append(("ZREMRANGEBYSCORE", runs, "-inf", now - keys.CACHE_ASKED_TTL / 1000))
+            commands += [("ZADD", runs, now, self._run), ("PEXPIRE", runs, keys.CACHE_ASKED_TTL)]
+        return commands
 
     def counting(self) -> list[Command]:
         """Return what adds the figures of this run, as far as they are new, to those of all runs."""

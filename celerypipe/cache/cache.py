@@ -118,7 +118,7 @@ class ResultCache:
         with self._lock:
             waits = self._waiting + self._keeping.waiting
             if size > INLINE_LIMIT and waits and waits + size > WAITING:
-                self._books.say("results come faster than they can be kept: some are not")
+                self._books.say("results arrive faster than the cache can store them: some are not stored")
                 result, size = None, 0
             self._waiting += size
         self._inbox.put(partial(self._ended, computation, result, seconds, size))
@@ -145,7 +145,7 @@ class ResultCache:
             try:
                 due = self._turn()
             except Exception:  # a defect of ours must not end the thread that all others wait for
-                logger.exception("the result cache made a mistake")
+                logger.exception("internal error in the result cache")
                 due = time.monotonic() + EVERY
         self._desk.close()
         self._every = 0.0
@@ -174,7 +174,7 @@ class ResultCache:
                 try:
                     work()
                 except Exception:  # a defect of ours must not end the thread that all others wait for
-                    logger.exception("the result cache made a mistake")
+                    logger.exception("internal error in the result cache")
 
     def _turn(self) -> float:
         """Ask Redis what there is to ask, until there is nothing more; return when to do so again."""
@@ -222,7 +222,7 @@ class ResultCache:
         self._look_again = time.monotonic() + AGAIN
         self._desk.round.give_up()
         text = said(error) if isinstance(error, redis.RedisError | OSError) else str(error)
-        self._books.say(f"the result cache rests until Redis is back: {text}", "away")
+        self._books.say(f"the result cache is off until Redis is back: {text}", "away")
 
     def close(self) -> None:
         """Keep what is still to be kept, for ten seconds at most; let go of all claims."""

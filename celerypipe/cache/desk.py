@@ -70,7 +70,7 @@ class Desk:
     def _entry(self, question: Question, data: object) -> Opened | None:
         """What Redis gave for an entry, if it is one and answers the question."""
         if isinstance(data, redis.ResponseError):
-            self.books.say(f"the result cache finds nothing: Redis refuses what it asks ({data})", "refusal")
+            self.books.say(f"the result cache cannot be read: Redis refuses ({data})", "refusal")
         if not isinstance(data, bytes) or not data:
             question.looked = True
             return None
@@ -192,7 +192,7 @@ class Desk:
                 self.round.add(None, ("PEXPIRE", claim, keys.CACHE_CLAIM_TTL))
             computation.look_again(holder, self._idlers)
             if computation.tries == PATIENT:
-                self.books.say("another run has claimed what is asked for here: this one waits for it", "waits")
+                self.books.say("another run computes the same result: waiting for it", "waits")
             self._polling[computation.owner] = computation
         else:  # a Redis that is full refuses: then it is computed without a claim, and perhaps by others too
             self._granted(computation)

@@ -18,13 +18,13 @@ from celerypipe.redis.connection import Client
 DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 #: What a question that found something unusable is told.
 _WHY = {
-    "refresh": "nothing was looked at: the run was told to compute it (--refresh)",
-    "refused": "nothing differs: what was kept for it was not believed (the run said why)",
-    "expired": "nothing differs: what was kept for it was older than its ttl",
-    "failed": "nothing differs: what was kept for it was a failure, and the run was to compute those again",
-    "notes": "nothing differs that counts, but the input lacks notes of the one that was computed, and nobody knows "
-    "which of them the node sets",
-    "gone": "nothing differs: it was kept once, and has expired or was evicted or removed since",
+    "refresh": "the run was told to compute it (--refresh)",
+    "refused": "the same result was kept, and refused (that run said why)",
+    "expired": "the same result was kept, and is older than its ttl",
+    "failed": "the same result was kept, but it is a failure, and the run was told to run those again",
+    "notes": "the input is the same, but it lacks keys of meta that the earlier input had, and nobody knows which of "
+    "them the node sets",
+    "gone": "the same result was kept, and has expired, or was evicted or removed",
 }
 
 
@@ -37,7 +37,11 @@ class Missed(NamedTuple):
 
 
 def explain(client: Client, run: str, node: str, message: str) -> str:
-    """Return why a message of a run was not found in the cache. :class:`ConfigError` if nothing is noted of it."""
+    """Return why a message of a run was not found in the cache. :class:`ConfigError` if nothing is noted of it.
+
+    The beginning of the run's id will do.
+    """
+    run = _whole(client, run)
     missed = _missed(client, run, node, message)
     if missed.why in _WHY:
         return _WHY[missed.why]
@@ -47,14 +51,12 @@ def explain(client: Client, run: str, node: str, message: str) -> str:
         if nearest is None or (distance, -created) < (nearest[0], -nearest[1]):
             nearest = (distance, created, other)
     if nearest is None:
-        return f"nothing of {missed.asked.mark} was kept before"
+        return f"no earlier result of {missed.asked.mark} is in the cache"
     found = differences(missed.asked, nearest[2])
     if not found:
         return _WHY["gone"]
     age = max(0.0, missed.at - nearest[1])
-    return "\n".join(
-        [f"the nearest result was kept {_span(age)} before; what differs:", *(f"  {each}" for each in found)]
-    )
+    return "\n".join([f"the nearest result is {_span(age)} older; what differs:", *(f"  {each}" for each in found)])
 
 
 def differences(asked: Asked, was: Asked) -> list[str]:
@@ -65,7 +67,7 @@ def differences(asked: Asked, was: Asked) -> list[str]:
     arguments = _changes(asked.configuration, was.configuration)
     found += [f"the configuration: {each}" for each in arguments]
     if not arguments and asked.exact != was.exact:
-        found.append("the configuration: a value that reads the same, and is not")
+        found.append("the configuration: two values that look the same and are not")
     if asked.input != was.input:
         found.append("the input: another payload")
     found += [f"the meta: {each}" for each in _changes(asked.meta, was.meta, shown=False)]
@@ -96,6 +98,19 @@ def _span(seconds: float) -> str:
     return f"{seconds:.1f} seconds"
 
 
+def _whole(client: Client, word: str) -> str:
+    """The id of the run that is meant."""
+    runs: list[str] = [
+        name.decode("utf-8", "replace") for name in client.call("ZRANGE", client.names.cache_runs, 0, -1)
+    ]
+    near = [run for run in runs if word and run.startswith(word)]
+    if word in near or not near:
+        return word
+    if len(near) > 1:
+        raise ConfigError(f"{word!r} begins the ids of {len(near)} runs ({', '.join(near)}); write more of it")
+    return near[0]
+
+
 def _missed(client: Client, run: str, node: str, message: str) -> Missed:
     name = client.names.cache_asked(run)
     data = client.call("HGET", name, f"{node}/{message}")
@@ -104,27 +119,24 @@ def _missed(client: Client, run: str, node: str, message: str) -> Missed:
     try:
         said = codec.decode_value(data)
     except CodecError as error:
-        raise ConfigError(f"what is noted of {node}/{message} of run {run} cannot be read: {error}") from None
+        raise ConfigError(f"the record of message {message} of {node} in run {run} cannot be read: {error}") from None
     match said:
         case {"asked": asked, "at": float(at), "why": str(why)}:
             return Missed(Asked.from_dict(asked), at, why)
-    raise ConfigError(f"what is noted of {node}/{message} of run {run} is nothing that a run notes")
+    raise ConfigError(f"the record of message {message} of {node} in run {run} is damaged")
 
 
 def _nothing(client: Client, run: str, node: str, message: str) -> str:
     fields = [name.decode("utf-8", "replace") for name in client.call("HKEYS", client.names.cache_asked(run))]
     if not fields:
-        return (
-            f"of run {run!r} nothing is noted: all it asked for was found, it asked for nothing, or it was more than a "
-            "day ago"
-        )
+        return f"no cache misses are recorded for run {run!r}: it had none, or it ran more than a day ago"
     nodes = {field.rpartition("/")[0] for field in fields}
     if node not in nodes:
         there = ", ".join(sorted(nodes)[:20])
-        return f"run {run!r} missed nothing at a node {node!r}{did_you_mean(node, nodes)}; it did at {there}"
+        return f"run {run!r} has no cache misses at a node {node!r}{did_you_mean(node, nodes)}; it has some at {there}"
     return (
-        f"nothing is noted of message {message!r} at {node!r}: it was found, or never asked for; {NOTES:,} misses of a "
-        "run are noted"
+        f"no cache miss is recorded for message {message!r} at {node!r}: its result was found, or there is no such "
+        f"message; at most {NOTES:,} misses of a run are recorded"
     )
 
 

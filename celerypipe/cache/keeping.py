@@ -82,8 +82,8 @@ class Keeping:
             done()
         elif not self.store.fits(size):
             self._books.say(
-                f"a result of {size:,} bytes is not kept in Redis: the cache may take {self.store.budget:,} bytes "
-                "there, and one result half of them; raise CELERYPIPE_CACHE_BYTES, and Redis' maxmemory if it has one",
+                f"a result of {size:,} bytes is not kept in Redis: the limit of the cache is {self.store.budget:,} "
+                "bytes, and of one result half of that; raise CELERYPIPE_CACHE_BYTES, and the maxmemory of Redis",
                 "too large",
             )
             done()
@@ -130,13 +130,13 @@ class Keeping:
         if answer == 1:
             self._books.stats.kept += 1
         elif isinstance(answer, redis.ResponseError) and not is_full(answer):
-            self._books.say(f"the result cache keeps nothing: Redis refuses it ({answer})", "refusal to keep")
+            self._books.say(f"the result cache cannot store results: Redis refuses ({answer})", "refusal to keep")
         elif answer is not None:
             self._no_room()
         done()
 
     def _no_room(self) -> None:
-        self._books.say("a result is not kept: Redis has no room for it")
+        self._books.say("a result is not stored: Redis has no memory left")
 
     def _do(self, work: Callable[[], Any], told: Callable[[Any], None]) -> None:
         """Let one of the lane's threads do it, and have what came of it told by the cache's."""

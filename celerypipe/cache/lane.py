@@ -60,7 +60,7 @@ class Lane:
         try:
             found = work()
         except Exception as error:  # noqa: BLE001  # what a tier raises is its own; it is a miss, or is not kept
-            logger.debug("the result cache could not do it: %s", hidden_in(str(error)))
+            logger.debug("the result cache failed: %s", hidden_in(str(error)))
         try:
             then(found)
         finally:

@@ -24,7 +24,7 @@ from celerypipe.message.message import Message
 from celerypipe.redis.signing import Keyring
 
 #: What is said of a dead letter that nobody ran.
-KNOWN = "the result cache had this failure; nothing was run"
+KNOWN = "this failure comes from the result cache; nothing was run"
 #: How many results of a worker that nobody has looked at wait for that, and for how many seconds each.
 EARLY, UNSEEN = 64, 3.0
 
@@ -103,7 +103,7 @@ class NodeCache:
             return
         self._asker, why = self._make(self.schemas())
         if self._asker is None:
-            self._note(f"nothing is looked up in the result cache, and nothing is kept: {why}")
+            self._note(f"the result cache is bypassed: {why}")
 
     def _make(self, schemas: Sequence[Schema]) -> tuple[Asker | None, str]:
         """Return what asks for a node that classes of these schemas run, or None and why nothing can be asked."""
@@ -124,7 +124,7 @@ class NodeCache:
         try:
             return asker(message)
         except CodecError as error:
-            self._note(f"not every input can be looked up in the result cache: {error}")
+            self._note(f"some inputs cannot be looked up in the result cache: {error}")
             return None
 
     def ask(
@@ -250,7 +250,7 @@ class WarpedNodeCache(NodeCache):
         schema: Schema = worker["marks"][self.mark]
         believed = is_vouched(schema, self._keyring, worker["id"])
         if not believed:
-            self._note("a worker tells of its code what nobody with our keys signed for it; it is not believed")
+            self._note("what a worker says of its code is not signed with our keys; it is ignored")
         self._askers[Process.read(worker["id"]).life] = self._make([schema])[0] if believed else None
         return schema if believed else None
 

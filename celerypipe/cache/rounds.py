@@ -61,4 +61,4 @@ def _tell(told: WhenDone | None, answers: list[Any] | None) -> None:
     try:
         told(answers)
     except Exception:  # a defect of ours must not take the answers from all others
-        logger.exception("the result cache made a mistake")
+        logger.exception("internal error in the result cache")

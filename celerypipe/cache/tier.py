@@ -53,7 +53,7 @@ class Tier:
                 body = self._try(lambda: self._read(self._blob(blob), blob.size + 1)) or b""
                 blob.check(body)
         except Refused as refused:
-            text = f"the second tier of the cache has entries that {refused.kind}: they count as misses"
+            text = f"the second place of the cache has entries that {refused.kind}: they count as misses"
             self._say(text, text)
             return None
         return SealedEntry(entry.head, data, body)
@@ -79,7 +79,7 @@ class Tier:
             if self._failures >= PATIENCE or isinstance(error, ImportError):
                 self._rests_until = time.monotonic() + PAUSE
                 why = hidden_in(str(error))  # a store may quote its address
-                self._say(f"the second tier of the cache does not work, and is left alone for a while: {why}", "tier")
+                self._say(f"the second place of the cache does not work, and is not used for a while: {why}", "tier")
             raise
         self._failures = 0
         return found

@@ -18,7 +18,7 @@ from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
 from celerypipe.definition import graph
-from celerypipe.definition.environment import from_environment, resolve_environment
+from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.parts import home_of
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CodecError, Complaint, ConfigError, DefinitionError, UnknownMark, did_you_mean
@@ -73,12 +73,7 @@ def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
     """Return what looks unintended but runs, one sentence each."""
     known = catalogue or Catalogue(pipeline.plugin_folders)
     senders = {link.source for link in pipeline.links}
-    own = set(pipeline.plugin_folders)
-    found = [
-        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: {text}"
-        for folder in known.plugins
-        if (text := absence(folder))
-    ]
+    found: list[str] = []
     for index, node in enumerate(pipeline.nodes):
         place = f"pipeline.nodes[{index}]"
         if node.type != "sink" and node.name not in senders:
@@ -87,6 +82,16 @@ def notes(pipeline: Pipeline, catalogue: Catalogue | None = None) -> list[str]:
             )
         found += _notes_of_warped(node, place, known) if node.warped else _notes_of_local(node, place, known)
     return found
+
+
+def absences(pipeline: Pipeline, catalogue: Catalogue) -> list[str]:
+    """Return a sentence for each plugin folder that is not there; a runner says them by itself."""
+    own = set(pipeline.plugin_folders)
+    return [
+        f"{'plugins' if folder in own else 'CELERYPIPE_PLUGINS'}: {text}"
+        for folder in catalogue.plugins
+        if (text := absence(folder))
+    ]
 
 
 def remarks(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -> list[str]:
@@ -172,11 +177,12 @@ def _of_class(node: NodeDefinition, place: str, outline: Outline) -> Iterator[Co
 def _of_arguments(node: NodeDefinition, place: str, outline: Outline | None) -> Iterator[Complaint]:
     """What is wrong with a configuration; a variable stands for its text, as the type that the argument needs."""
     configuration: Mapping[str, Any] = node.configuration
-    unsettled = set[str]()
+    unsettled = frozenset[str]()
+    kinds, among = outline.scalars() if outline else {}, node.from_environment
     try:
-        configuration = resolve_environment(configuration, os.environ, place, outline.scalars() if outline else {})
+        configuration = resolve_environment(configuration, os.environ, place, kinds, among)
     except DefinitionError as error:
-        unsettled = from_environment(configuration)
+        unsettled = among
         yield from error.complaints
     homes = {name: home for name in configuration if outline and not outline.takes(name) and (home := home_of(name))}
     for name, home in homes.items():
@@ -187,6 +193,12 @@ def _of_arguments(node: NodeDefinition, place: str, outline: Outline | None) -> 
 
 
 def _notes_of_warped(node: NodeDefinition, place: str, catalogue: Catalogue) -> Iterator[str]:
+    with contextlib.suppress(ConfigError):  # said as a complaint
+        # Where the class is known it says whether it has such an argument.
+        for name in node.configuration if outline_here(node, catalogue) is None else ():
+            if home := home_of(name):
+                text = f"is an argument only if {node.mark}, which is not here, has one of that name; else {home}"
+                yield f"{place}.configuration.{name}: {text}"
     if node.timeout is None:
         yield f"{place}: the warped node {node.name!r} has no timeout; without a worker it waits for ever"
     if emptied_elsewhere(node):
@@ -206,7 +218,7 @@ def _notes_of_local(node: NodeDefinition, place: str, catalogue: Catalogue) -> I
         missing = _missing(plugin.requirements)
         if missing:
             cure = f"pip install -r {plugin.requirements}"
-            yield f"{place}.mark: {node.mark!r} wants {', '.join(missing)}, not installed here; {cure}"
+            yield f"{place}.mark: {node.mark!r} needs {', '.join(missing)}, not installed here; {cure}"
 
 
 def _missing(requirements: Path) -> list[str]:

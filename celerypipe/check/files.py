@@ -37,8 +37,9 @@ def emptied_elsewhere(node: NodeDefinition) -> bool:
 def _file(node: NodeDefinition) -> tuple[str, bool]:
     """The file of a node, links followed, and whether it appends; no file if that is no plain one, or not known yet."""
     defaults = {"path": "", "append": False}
+    given = {name: node.configuration[name] for name in defaults if name in node.configuration}
     try:
-        found = {**defaults, **resolve_environment(node.configuration, os.environ, "", {"append": bool})}
+        found = {**defaults, **resolve_environment(given, os.environ, "", {"append": bool}, given)}
         path = os.path.realpath(found["path"]) if found["path"] not in ("", "-") else ""
     except (DefinitionError, TypeError, ValueError, OSError):  # said elsewhere
         return "", False

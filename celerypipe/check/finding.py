@@ -31,7 +31,7 @@ class Finding:
     mend: str = ""
 
     def __str__(self) -> str:
-        cure = f"; to mend it: {self.mend}" if self.mend else ""
+        cure = f"; to fix it: {self.mend}" if self.mend else ""
         return f"{self.place}: {self.text}{cure}"
 
 

@@ -26,7 +26,7 @@ def is_too_old(scene: Scene) -> Iterator[Finding]:
 def is_hidden(scene: Scene) -> Iterator[Finding]:
     """Without INFO most of this module says nothing."""
     if not scene.server:
-        text = "this user may not ask INFO, so nothing is known of its memory, eviction and disk"
+        text = "this user may not run INFO, so memory, eviction and disk are not checked"
         yield Finding("note", "redis", "Redis", text, f"{scene.redis_cli} ACL SETUSER <user> +info")
 
 

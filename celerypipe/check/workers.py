@@ -18,7 +18,6 @@ from celerypipe.catalogue.catalogue import built_in_marks
 from celerypipe.catalogue.outline import not_awaited
 from celerypipe.check.demands import WRITES, cannot_keep, demands, lacks_slots
 from celerypipe.check.finding import Finding
-from celerypipe.definition.environment import from_environment
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
 from celerypipe.mailbox.presence import Presence
@@ -115,7 +114,7 @@ def _cure_of_mark(node: NodeDefinition, known: Iterable[str]) -> str:
 
 
 def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
-    unsettled = from_environment(node.configuration)
+    unsettled = node.from_environment
     for worker in workers if not node.called else ():
         for found in complaints_from_schema(worker["marks"][node.mark], node.configuration, unsettled):
             cure = f"celerypipe nodes {node.mark}"
@@ -176,7 +175,7 @@ def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]
         if way != "none" and way not in worker.get("compressions", [way]):
             text = f"warp_configuration.compression is {way!r}, and its worker on {worker['host']} has no package for "
             text += "that"
-            cure = "pip install celerypipe[compression] there, or leave compression out"
+            cure = "pip install 'celerypipe[compression]' there, or leave compression out"
             yield Finding("error", "compression", f"node {node.name!r} ({node.mark})", text, cure)
 
 
@@ -208,13 +207,15 @@ def _of_versions(node: NodeDefinition, workers: Workers, declared: str | None) -
         if len(theirs) > 1:
             shown = " and ".join(sorted(map(repr, theirs)))
             text = f"the workers of queue {node.queue!r} have {node.mark} in the versions {shown}"
-            yield Finding("warning", "version", place, text, f"bring the same code to all workers of {node.queue!r}")
+            yield Finding("warning", "version", place, text, f"install the same code on all workers of {node.queue!r}")
         return
     for worker in workers:
         version = str(worker["marks"][node.mark].get("version", ""))
         if version != declared:
             text = f"{node.mark} is version {declared!r} here and {version!r} on {named(worker)}"
-            cure = f"bring the same code there and restart it: celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
+            cure = (
+                f"install the same code there and restart it: celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
+            )
             yield Finding("error", "version", place, text, cure)
 
 

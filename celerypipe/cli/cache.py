@@ -35,7 +35,7 @@ from celerypipe.runner.table import paper
 from celerypipe.settings import RedisSettings, Settings
 
 #: Where the cache is: a Redis of its own comes before that of the runs.
-REDIS_OPTION = redis_option(str(DEFAULT_ADDRESS), first="CELERYPIPE_CACHE_URL if that names one, else ")
+REDIS_OPTION = redis_option(str(DEFAULT_ADDRESS), first="CELERYPIPE_CACHE_URL if it is a Redis, then ")
 
 #: Columns of what goes into a file or a pipe.
 FILE_WIDTH = 160
@@ -45,21 +45,20 @@ PATIENCE = 10.0
 
 @click.group()
 def cache() -> None:
-    """Look after the result cache: what nodes with "cache" made, kept by what they were asked.
+    """Manage the result cache: the results of nodes with "cache".
 
-    Which node, which code, which configuration, which input: whoever asks the same again gets the result that is kept.
-    It is in the Redis of the runs, or in the one that CELERYPIPE_CACHE_URL names. What is kept besides in a folder or
-    an object store is not listed here, nor removed.
+    A result is found again by its node, code, configuration and input. Results are in the Redis of the runs, or in the
+    one that CELERYPIPE_CACHE_URL names. Copies in a folder or an object store are not listed here, and not removed.
 
-    PATTERN is a mark (tasks.gpu.Detect) or a fingerprint; * and ? stand for anything: blake3-0123456789ab*
+    PATTERN is a mark (tasks.gpu.Detect) or a fingerprint; * and ? are wildcards: blake3-0123456789ab*
     """
 
 
-@cache.command(short_help="What is kept, and what it was good for.")
+@cache.command(short_help="Show size, hits and misses.")
 @REDIS_OPTION
 @JSON
 def stats(redis: str | None, as_json: bool) -> None:
-    """Show what is kept, and what it was good for: hits, misses, bytes and seconds saved, all runs together."""
+    """Show the size of the cache, and hits, misses, bytes and seconds saved of all runs together."""
     with _client(redis) as (client, address):
         found = index.stats(client)
     if as_json:
@@ -72,20 +71,20 @@ def stats(redis: str | None, as_json: bool) -> None:
         "hits": f"{found.hits:,}{rate}",
         "misses": f"{found.misses:,}",
         "saved": f"{long_span(found.seconds_saved)} of computing, {volume(found.bytes_saved)} of results",
-        "evicted": f"{found.evicted:,}, used longest ago, for want of room",
-        "refused": f"{found.refused:,}, cut off, altered, or signed by strangers",
+        "evicted": f"{found.evicted:,}, the least recently used ones, to stay below the limit",
+        "refused": f"{found.refused:,}, damaged, altered, or with a wrong signature",
     }
     for name, text in lines.items():
         click.echo(f"{name + ':':<9}{text}")
 
 
-@cache.command(short_help="List what is kept.")
+@cache.command(short_help="List results.")
 @click.argument("pattern", default="*")
 @REDIS_OPTION
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The largest number of lines.")
 @JSON
 def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
-    """List what is kept, those used last first."""
+    """List the results, the last used first."""
     with _client(redis) as (client, _):
         found = list(itertools.islice(index.entries(client, pattern), limit + 1))
     shown = found[:limit]
@@ -93,55 +92,55 @@ def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
         click.echo(json.dumps([each.to_dict() for each in shown], indent=2, ensure_ascii=False))
         return
     if not shown:
-        click.echo("nothing is kept" if pattern == "*" else f"nothing is kept that matches {pattern!r}")
+        click.echo("the cache is empty" if pattern == "*" else f"no result matches {pattern!r}")
         return
     paper(FILE_WIDTH).print(_table(shown))
     if len(found) > limit:
-        click.echo(f"and more; --limit {2 * limit} shows more of them", err=True)
+        click.echo(f"there are more: --limit {2 * limit}", err=True)
 
 
-@cache.command(short_help="Forget results.")
+@cache.command(short_help="Delete results.")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @REDIS_OPTION
-@click.option("--all", "every", is_flag=True, help="All of it, also what cannot be read.")
+@click.option("--all", "every", is_flag=True, help="Delete all of the cache, also what cannot be read.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @JSON
 def rm(patterns: tuple[str, ...], redis: str | None, every: bool, yes: bool, as_json: bool) -> None:
-    """Forget results: those that match, or all. Runs compute them anew."""
+    """Delete results: those that match, or all. Runs compute them again."""
     if bool(patterns) == every:
-        raise click.UsageError("say which results to forget (`celerypipe cache ls` lists them), or --all")
+        raise click.UsageError("name the results to delete (`celerypipe cache ls` lists them), or give --all")
     with _client(redis) as (client, address):
         names = {each.fingerprint for pattern in patterns for each in index.entries(client, pattern)}
         what = "the whole cache" if every else _counted(len(names))
         if (names or every) and not yes:
-            click.confirm(f"Forget {what} in {address}?", abort=True, err=True)
+            click.confirm(f"Delete {what} in {address}?", abort=True, err=True)
         if every:
             removed = index.clear(client)
-            text = f"forgot the whole cache: {removed:,} keys"
+            text = f"deleted the whole cache: {removed:,} keys"
         else:
             size = index.remove(client, names) if names else 0
             removed = len(names)
-            text = f"forgot {what}" + (f", {volume(size)}" if size else "")
+            text = f"deleted {what}" + (f", {volume(size)}" if size else "")
     click.echo(json.dumps({"removed": removed}) if as_json else text)
     settings = Settings.from_environment().cache
     if settings.url is not None and settings.redis is None:
         click.echo(
-            f"what is kept in {hidden(settings.url)} besides is still there, and runs will find it: "
-            "`celerypipe run --refresh NODE` computes it anew and overwrites it",
+            f"the copies in {hidden(settings.url)} are still there, and runs use them: "
+            "`celerypipe run --refresh NODE` computes and overwrites them",
             err=True,
         )
 
 
-@cache.command(short_help="Why a message was computed.")
+@cache.command(short_help="Say why a message was computed.")
 @click.argument("run")
 @click.argument("node")
 @click.argument("message")
 @REDIS_OPTION
 def explain(run: str, node: str, message: str, redis: str | None) -> None:
-    """Say why a message had to be computed: which part of what was asked differs from the nearest result.
+    """Say why a message was computed and not taken from the cache: how it differs from the nearest cached result.
 
-    RUN is the id of a run, which its report has; NODE the name of a node; MESSAGE the number that its source gave the
-    message (its "sequence"), from 0 on. What a run asked for in vain is known for a day.
+    RUN is the id of a run, or the beginning of one; the report shows it. NODE is the name of a node. MESSAGE is the
+    number of the message in its source (its "sequence"), counted from 0. The misses of a run are kept for a day.
     """
     with _client(redis) as (client, _):
         click.echo(harmless(explanation.explain(client, run, node, message)))
@@ -150,7 +149,7 @@ def explain(run: str, node: str, message: str, redis: str | None) -> None:
 @cache.command(short_help="Run a pipeline up to its nodes with a cache.")
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
 @REDIS
-@click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec.")
+@click.option("--local", is_flag=True, help="Run all nodes in this process; messages are encoded as for a worker.")
 @REFRESH
 @ALLOW
 @QUIET
@@ -165,10 +164,10 @@ def warm(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Fill the cache: run PIPELINE up to its nodes with a cache, so that a later run finds all their results.
+    """Fill the cache: run PIPELINE up to its nodes with "cache", so that a later run finds their results.
 
-    Nodes after the last one with a cache do not run, and no sink does; nothing is written to the pipeline's folder.
-    What is known already is not computed again, unless --refresh says so.
+    Nodes after the last one with "cache" do not run, and sinks do not run. Nothing is written to the pipeline's folder.
+    Cached results are not computed again, except with --refresh.
 
     Exit status: as of `celerypipe run`.
     """
@@ -187,12 +186,12 @@ def _look_for_a_place(redis: str | None) -> None:
     """Raise what a run takes in its stride, and what keeps it from filling the cache."""
     settings = Settings.from_environment()
     if not settings.cache.enabled:
-        raise ConfigError("CELERYPIPE_CACHE=no switches the result cache off: nothing would be kept")
+        raise ConfigError("CELERYPIPE_CACHE=no switches the result cache off: no result would be kept")
     address = settings.cache.redis or RedisSettings.find(redis).address
     if address is None and settings.cache.url is None:
         raise ConfigError(
-            "what is kept in a private Redis goes with it; say where it is to stay: --redis URL, CELERYPIPE_REDIS_URL, "
-            "or CELERYPIPE_CACHE_URL=file:///FOLDER"
+            "results in a temporary Redis are lost at its end; name a place that stays: --redis URL, "
+            "CELERYPIPE_REDIS_URL, or CELERYPIPE_CACHE_URL=file:///FOLDER"
         )
     if address is not None:
         with explained(address), connect(address, name="celerypipe-cache-cli", timeout=PATIENCE) as client:

@@ -21,17 +21,17 @@ PATIENCE = 2.0
 @click.command()
 @click.argument("run")
 @REDIS_OR_USUAL
-@click.option("--json", "as_json", is_flag=True, help="Print what became of it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def cancel(run: str, redis: str | None, as_json: bool) -> None:
-    """Cancel RUN, whoever started it, at once; `celerypipe status` and the report show the ids of runs, and the
-    beginning of one will do.
+    """Cancel RUN at once, from any machine.
 
-    Its runner ends with exit status 1 and reports how far it came; what is on its way is dropped. Workers are free
-    within two seconds: prefork and solo workers stop in the middle of a message; a worker with threads goes on with the
-    message that it is at, and drops the result.
+    RUN is the id of a run, or the beginning of one: `celerypipe status` and the report show it.
 
-    Exit status: 0 nothing more will come of the run, also when it was over already; 2 there is no such run; 69 Redis
-    is not there.
+    The process of the run ends with exit status 1 and prints its report. Messages that are not finished are dropped.
+    Workers are free within two seconds: prefork and solo workers stop in the middle of a message; a threads worker
+    finishes its current message and drops the result.
+
+    Exit status: 0 the run is cancelled, or was over already; 2 there is no such run; 69 Redis cannot be reached.
     """
     address = named_redis(redis).or_default
     with explained(address), connect(address, name="celerypipe-cancel", timeout=PATIENCE) as client:
@@ -46,12 +46,12 @@ def cancel(run: str, redis: str | None, as_json: bool) -> None:
 def _lines(done: Cancelled) -> list[str]:
     run = done.run
     if run.state in ("finished", "failed"):
-        return [f"run {run.id} ({run.pipeline}) is over already: it {run.state}"]
+        return [f"run {run.id} ({run.pipeline}) is already over: it {run.state}"]
     lines = [f"run {run.id} ({run.pipeline}) is cancelled"]
     if not done.runner_ended:
-        silent = "is not heard of any more" if run.state == "lost" else "has not ended yet"
+        silent = "does not answer any more" if run.state == "lost" else "has not ended yet"
         lines.append(f"  its runner on {run.host} (pid {run.pid}) {silent}")
     for busy in done.busy:
         host = Holder.read(busy.consumer).process.host
-        lines.append(f"  {host} (pid {busy.pid}) still works on a message for {busy.node!r}, in vain")
+        lines.append(f"  {host} (pid {busy.pid}) still runs a message of {busy.node!r}; its result will be dropped")
     return lines

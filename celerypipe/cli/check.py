@@ -13,9 +13,9 @@ import click
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
+from celerypipe.check.complaints import absences, remarks
 from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
-from celerypipe.check.complaints import remarks
 from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.loading import load
 from celerypipe.cli.endings import Ending, ending_of
@@ -36,26 +36,26 @@ PATIENCE = 1.0
 @click.argument("pipeline", type=click.Path(path_type=Path))
 @click.option("--local", is_flag=True, help="Check warped nodes as `run --local` would: their modules are imported.")
 @ALLOW
-@click.option("--live", is_flag=True, help="Look at Redis and at the workers too, as every run does first.")
-@redis_option("--live is refused")
+@click.option("--live", is_flag=True, help="Check Redis and the workers too, as every run does first.")
+@redis_option("none: --live needs one of them")
 @click.option("--json", "as_json", is_flag=True, help="Print complaints, notes and findings as JSON.")
 def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: bool, allow: tuple[Path, ...]) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
-    The class of a warped node is not imported: what it takes is read from its source, if that is here.
+    The class of a warped node is not imported: its arguments are read from its source, if the source is here.
 
-    Nodes are not made: what only a node itself can know of its arguments (a file that must exist, a port that must be
-    free) is found by `celerypipe run`, before anything runs.
+    Nodes are not created, so what only a node can find out (a missing file, a port in use) is found by
+    `celerypipe run`, before the first message.
 
-    It says which nodes are given copies of their arrays (writable = True); all others get them read-only.
+    Nodes that get copies of their arrays (writable = True) are listed; all others get read-only arrays.
 
-    --live reads, in less than two seconds, what Redis and its workers say of themselves: is there a worker for every
-    queue, does it know the node, in the same version, with these arguments, and can it stop what exceeds its timeout;
-    has Redis the memory, the settings and the clock for it. Each finding comes with what mends it: an error keeps a run
-    from beginning, a warning is said by `celerypipe run` too, a note is good to know.
+    --live also checks Redis and the workers, in less than two seconds: whether each queue has a worker, whether that
+    worker knows the node in the same version with these arguments and can stop it at its timeout, and whether Redis has
+    the memory and settings for it. Each finding says how to fix it. Errors stop a run before it starts; warnings are
+    shown by `celerypipe run` too; notes are for information.
 
-    Exit status: 0 nothing is wrong (there may be warnings and notes); 2 something is; 69 only that with --live Redis
-    is not there, or no worker.
+    Exit status: 0 ok, perhaps with warnings and notes; 2 something is wrong; 69 with --live: only Redis or a worker is
+    missing.
     """
     definition, complaints, notes = _look(pipeline, allow, local=local)
     findings: list[Finding] | None = None
@@ -65,7 +65,7 @@ def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: b
         named = _named(redis)
         seen, findings = look_live(definition, named.or_default)
     elif live and definition is not None:
-        notes.append("no node is warped: a run needs neither Redis nor workers, and --live looks at neither")
+        notes.append("no node is warped: the run needs no Redis and no workers, and --live checks neither")
     if as_json:
         click.echo(_as_json(complaints, notes, findings, seen))
     else:
@@ -91,8 +91,8 @@ def _named(redis: str | None) -> RedisSettings:
     found = named_redis(redis, tell=False)
     if found.address is None:
         raise ConfigError(
-            "--live needs to know where Redis is: --redis redis://host:6379/0, or CELERYPIPE_REDIS_URL (without one "
-            "`celerypipe run` starts a private Redis and workers that fit, and there is nothing to check before)"
+            "--live needs the address of Redis: --redis redis://host:6379/0, or CELERYPIPE_REDIS_URL (without it "
+            "`celerypipe run` starts a temporary Redis and workers, and there is nothing to check before)"
         )
     return found
 
@@ -104,7 +104,8 @@ def _look(file: Path, allow: Iterable[Path], *, local: bool) -> tuple[Pipeline |
     except DefinitionError as error:
         return None, error.complaints, []
     catalogue = _catalogue(pipeline)
-    notes = [*notes_on(pipeline, catalogue), *remarks(pipeline, catalogue, local=local)]
+    found = [*absences(pipeline, catalogue), *notes_on(pipeline, catalogue)]
+    notes = [*found, *remarks(pipeline, catalogue, local=local)]
     return pipeline, complaints_of(pipeline, catalogue, local=local), notes
 
 
@@ -158,7 +159,7 @@ def _print_live(named: RedisSettings, findings: Sequence[Finding], seen: Scene |
         wrong = finding.severity == "error"
         click.echo(f"  {finding.severity}: {finding.place}: {finding.text}", err=wrong)
         if finding.mend:
-            click.echo(f"    to mend it: {finding.mend}", err=wrong)
+            click.echo(f"    to fix it: {finding.mend}", err=wrong)
 
 
 def _seen(seen: Scene) -> Iterator[str]:

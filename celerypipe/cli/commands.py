@@ -24,14 +24,14 @@ COMMANDS = {
     "run": "Run a pipeline.",
     "check": "Check a pipeline without running it.",
     "graph": "Draw a pipeline: mermaid, dot or text.",
-    "status": "Show runs, queues, mailboxes and workers.",
-    "health": "Say whether a worker lives, by an exit code.",
+    "status": "Show runs, queues, nodes and workers.",
+    "health": "Exit with 0 if a worker is alive.",
     "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
-    "cancel": "Stop a run from anywhere.",
+    "cancel": "Stop a run, from any machine.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",
-    "cache": "List, explain, fill or forget remembered results.",
-    "nodes": "List the nodes there are, with their arguments.",
+    "cache": "List, explain, fill or delete cached results.",
+    "nodes": "List the available nodes with their arguments.",
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }
 
@@ -72,6 +72,8 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our own errors become text on standard error and an exit code."""
         try:
+            if callable(ctx.obj):  # who started us heard Ctrl-C until now
+                ctx.obj()
             return super().invoke(ctx)
         except click.UsageError as error:  # it quotes what was typed, and that may be an address out of its place
             raise click.UsageError(hidden_in(error.format_message()), error.ctx) from None

@@ -31,14 +31,15 @@ FILE_WIDTH = 200
 STRANGE = 10
 
 PLACE_ARGUMENT = click.argument("place", type=click.Path(path_type=Path))
-NODE_OPTION = click.option("--node", metavar="NAME", help="Only what died at this node.")
+NODE_OPTION = click.option("--node", metavar="NAME", help="Only letters of this node.")
 
 
 @click.group()
 def dead() -> None:
-    """Look after dead letters: messages that a node with "on_error": "dead_letter" gave up.
+    """Manage dead letters: failed messages that a node with "on_error": "dead_letter" kept.
 
-    PLACE is the pipeline's file, or the folder that it writes to. LETTER is the name of a letter, or its beginning.
+    PLACE is the pipeline file, or the folder that the pipeline writes to. LETTER is the name of a letter, or its
+    beginning.
     """
 
 
@@ -67,7 +68,7 @@ def list_(place: Path, allow: tuple[Path, ...], node: str | None, as_json: bool)
 @click.argument("letter")
 @JSON
 def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> None:
-    """Show one dead letter: what it was, where and why it was given up, the traceback."""
+    """Show one dead letter: the message, the node, the error and its traceback."""
     store = store_of(place, allow)
     one = store.get(letter)
     message: Message | None = None
@@ -91,7 +92,7 @@ def show(place: Path, allow: tuple[Path, ...], letter: str, as_json: bool) -> No
 @ALLOW
 @click.argument("letters", nargs=-1, metavar="[LETTER]...")
 @NODE_OPTION
-@click.option("--run", "run_id", metavar="RUN", help="Replay in this run, which is going on, instead of a new one.")
+@click.option("--run", "run_id", metavar="RUN", help="Replay in this active run instead of a new one.")
 @REDIS
 @LOCAL
 @QUIET
@@ -108,14 +109,14 @@ def replay(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Run dead letters again, those named or all: each goes to the node where it died, and on from there.
+    """Run dead letters again, the given ones or all. Each starts at the node that failed.
 
-    Sources do not run, and file sinks add to their files. A letter is removed once all that came of it is through; it
-    stays when it dies again, when it finds nobody in the join where it died, when something of it is skipped, and when
+    Sources do not run, and file sinks append to their files. A letter is removed when all messages that came of it
+    reached a sink. It remains if it fails again, if a join has no partner for it, if something of it is skipped, or if
     the run fails.
 
-    Exit status: 0 all are through (with --run: that run was told of them), 3 some stay, 1 the run failed; else as of
-    `celerypipe run`.
+    Exit status: 0 all succeeded (with --run: that run has accepted them), 3 some remain, 1 the run failed; otherwise as
+    of `celerypipe run`.
     """
     store = store_of(place, allow)
     found = chosen(store, letters, node)
@@ -138,20 +139,20 @@ def replay(
     finally:
         there = {letter.name for letter in store.find().letters}
         stay = [name for name in names if name in there]
-        click.echo(f"{counted(len(names) - len(stay))} came through, {len(stay)} stay", err=True)
+        click.echo(f"{counted(len(names) - len(stay))} succeeded, {len(stay)} remain", err=True)
     sys.exit(ending or (Ending.DEAD_LETTERS if stay else Ending.DONE))
 
 
 def _in_run(run_id: str, names: list[str], redis: str | None, *, as_json: bool) -> None:
     address = named_redis(redis).address
     if address is None:
-        raise ConfigError("say where the run's Redis is: --redis URL, or CELERYPIPE_REDIS_URL")
+        raise ConfigError("the address of the run's Redis is missing: --redis URL, or CELERYPIPE_REDIS_URL")
     request_replay(address, run_id, names)
     if as_json:
         click.echo(json.dumps({"run": run_id, "taken": names}, indent=2))
         return
-    text = "each is removed once it is through; what comes too late for its node stays: see `celerypipe dead list`"
-    click.echo(f"run {run_id} was told of {counted(len(names))}; {text}")
+    text = "each is removed when it succeeds; those that come too late remain: see `celerypipe dead list`"
+    click.echo(f"run {run_id} replays {counted(len(names))}; {text}")
 
 
 @dead.command()
@@ -226,6 +227,6 @@ def counted(count: int) -> str:
 def tell_strange(lines: list[str]) -> None:
     """Say what in the folder is no letter."""
     for line in lines[:STRANGE]:
-        click.echo(f"left alone: {harmless(line)}", err=True)
+        click.echo(f"ignored: {harmless(line)}", err=True)
     if len(lines) > STRANGE:
-        click.echo(f"left alone: {len(lines) - STRANGE} more", err=True)
+        click.echo(f"ignored: {len(lines) - STRANGE} more", err=True)

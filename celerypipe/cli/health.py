@@ -38,8 +38,8 @@ class Health:
 
 
 @click.command()
-@queues_option("The queue that it must serve")
-@click.option("--here", is_flag=True, help="Only workers with the host name of this machine or container count.")
+@queues_option("The queue that the worker must serve")
+@click.option("--here", is_flag=True, help="Count only workers with the host name of this machine or container.")
 @click.option(
     "--timeout",
     type=Duration(3600),
@@ -51,12 +51,12 @@ class Health:
 @REDIS_OR_USUAL
 @JSON
 def health(queues: list[str], here: bool, timeout: float, redis: str | None, as_json: bool) -> None:
-    """Say whether a worker lives. It may be busy with a long message.
+    """Exit with 0 if a worker is alive, also one that is busy with a long message.
 
     For health checks of containers, probes and monitors: celerypipe health --here --queue gpu
 
-    Exit status: 0 Redis answers, and a worker lives that this celerypipe can work with; 1 otherwise, and one line on
-    standard error says why. Do not end workers because Redis is away: they wait for it, and go on.
+    Exit status: 0 Redis answers, and a compatible worker is alive; 1 otherwise, and one line on standard error says
+    why. Do not stop workers because Redis is down: they wait for it, and go on.
     """
     address = named_redis(redis, tell=False).or_default
     keyring = Keyring.parse(os.environ.get(VARIABLE, ""), address.namespace)
@@ -95,7 +95,7 @@ def in_time(seconds: float, address: Address, asked: Callable[[Client], list[Hea
     try:
         return answer.result(seconds)
     except TimeoutError:
-        cure = "it is busy or stands still, or the way to it does"
+        cure = "it is overloaded or stopped, or the network to it is"
         raise RedisUnavailable(f"Redis does not answer within {seconds:g} s: {address}; {cure}") from None
 
 

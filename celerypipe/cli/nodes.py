@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,19 +22,26 @@ from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.folders import path_of
 from celerypipe.settings import Settings
 
+#: Columns from which on the nodes are shown as a table: below, it would have to break words.
+ROOMY = 110
+
 
 @click.command()
 @click.argument("words", metavar="[PIPELINE] [MARK]", nargs=-1)
 @click.option(
-    "--plugins", "folders", multiple=True, type=click.Path(path_type=Path), help="A plugin folder; repeatable."
+    "--plugins",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another folder with plugin nodes. Repeatable.",
 )
 @ALLOW
 @click.option("--json", "as_json", is_flag=True, help="Print the schemas of the nodes as JSON.")
 def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, ...], as_json: bool) -> None:
-    """List the nodes there are: built in, installed, and in plugin folders.
+    """List the available nodes: built in, installed, and in plugin folders.
 
-    PIPELINE, a JSON file, adds its plugin folders and the nodes it names. MARK, a short name or a dotted path, shows
-    that node alone.
+    PIPELINE, a JSON file, adds its plugin folders and the nodes that it uses. MARK, a short name or a dotted path,
+    shows one node in detail.
     """
     file, mark = _told_apart(words)
     pipeline = Pipeline.load(file, allow) if file is not None else None
@@ -45,7 +53,8 @@ def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, 
         schemas = [{**listing.schema(), "origin": listing.origin} for listing in listings]
         click.echo(json.dumps(schemas, indent=2, ensure_ascii=False))
     else:
-        Console().print(_details(listings) if mark else _table(listings))
+        console = Console()
+        console.print(_details(listings) if mark else _table(listings, console))
     for text in filter(None, map(absence, catalogue.plugins)):
         click.echo(f"note: {text}", err=True)
     for error in refused:
@@ -87,15 +96,19 @@ def _all(catalogue: Catalogue, pipeline: Pipeline | None, refused: list[ConfigEr
     return list(found.values())
 
 
-def _table(listings: Sequence[Listing]) -> Table:
+def _table(listings: Sequence[Listing], console: Console) -> Table | Group:
+    """A line each where there is room; else what a node takes and does stands below its mark."""
     table = Table("mark", "type", "arguments", "what it does", box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
         column.overflow = "fold"
+    below: list[Text | Padding] = []
     for listing in sorted(listings, key=lambda listing: (("source", "proc", "sink").index(listing.type), listing.mark)):
         arguments = ", ".join(map(str, listing.arguments())) + (", ..." if listing.open else "")
         about = listing.doc if listing.origin == "built-in" else f"{listing.doc} [{listing.origin}]".strip()
         table.add_row(Text(listing.mark), listing.type, Text(arguments), Text(about))
-    return table
+        below.append(Text.assemble((listing.mark, "bold"), f" ({listing.type})"))
+        below += [Padding(Text(text), (0, 0, 0, 2)) for text in (about, arguments) if text]
+    return table if console.width >= ROOMY else Group(*below)
 
 
 def _details(listings: Sequence[Listing]) -> Table:

@@ -34,7 +34,7 @@ class Duration(click.FloatRange):
 
 def redis_option(otherwise: str, first: str = "") -> Callable[[click.decorators.FC], click.decorators.FC]:
     """``otherwise``: where Redis is if nothing says so; ``first``: what else is asked before the usual variables."""
-    help = f"Where Redis is; else {first}CELERYPIPE_REDIS_URL, else CELERY_BROKER_URL, else {otherwise}."
+    help = f"The address of Redis. Default: {first}CELERYPIPE_REDIS_URL, then CELERY_BROKER_URL, then {otherwise}."
     return click.option("--redis", "-b", "--broker", "redis", metavar="URL", help=help)
 
 
@@ -60,10 +60,12 @@ def named_redis(given: str | None, *, tell: bool = True) -> RedisSettings:
     return found
 
 
-REDIS = redis_option("a private one")
+REDIS = redis_option("a temporary Redis")
 REDIS_OR_USUAL = redis_option(str(DEFAULT_ADDRESS))
-LOCAL = click.option("--local", is_flag=True, help="Run warped nodes here too, through the real codec; needs no Redis.")
-QUIET = click.option("--quiet", is_flag=True, help="No progress and no events, only the report.")
+LOCAL = click.option(
+    "--local", is_flag=True, help="Run all nodes in this process, without Redis; messages are encoded as for a worker."
+)
+QUIET = click.option("--quiet", is_flag=True, help="Show no progress and no events, only the report.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 ALLOW = click.option(
@@ -71,18 +73,18 @@ ALLOW = click.option(
     multiple=True,
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="A folder that the pipeline may read and write besides its own; may be given several times.",
+    help="Another folder that the pipeline may read and write. Repeatable.",
 )
 
-NO_CACHE = click.option("--no-cache", is_flag=True, help="Look nothing up in the result cache, and keep nothing there.")
+NO_CACHE = click.option("--no-cache", is_flag=True, help="Do not use the result cache.")
 REFRESH = click.option(
     "--refresh",
     multiple=True,
     metavar="NODE",
-    help="Compute the results of this node anew, and keep them; may be given several times.",
+    help="Compute the results of this node again, and keep the new ones. Repeatable.",
 )
 RERUN_FAILING = click.option(
-    "--rerun-failing", is_flag=True, help="Run again what failed, where the result cache keeps failures."
+    "--rerun-failing", is_flag=True, help="Run messages again whose failure is in the result cache."
 )
 
 

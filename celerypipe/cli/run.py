@@ -55,27 +55,27 @@ class Wanted:
     "--timeout",
     type=Duration(LONGEST),
     metavar="SECONDS",
-    help="End the run after so long; wins over the pipeline's deadline.",
+    help="Stop the run after this time. It comes before the pipeline's deadline.",
 )
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print the report as JSON; all else goes to stderr, also what nodes print.",
+    help="Print the report as JSON; everything else goes to stderr, also what nodes print.",
 )
 @click.option(
     "--resume",
     metavar="RUN",
     is_flag=False,
     flag_value="",
-    help="Go on where that run of PIPELINE ended; without RUN, at the end of the line, list those there are.",
+    help="Continue that run of PIPELINE. Without RUN, at the end of the line: list the runs.",
 )
 @NO_CACHE
 @REFRESH
 @RERUN_FAILING
 @ALLOW
 @LOG_FORMAT
-@click.option("--fail-on-skip", is_flag=True, help="End with 1 when a message was skipped (on_error: skip).")
+@click.option("--fail-on-skip", is_flag=True, help="Exit with 1 if a message was skipped (on_error: skip).")
 @QUIET
 def run(
     pipeline: Path,
@@ -93,16 +93,18 @@ def run(
 ) -> None:
     """Run PIPELINE, a JSON file.
 
-    Without --redis and CELERYPIPE_REDIS_URL, a private Redis and one worker for each queue that the pipeline needs are
-    started, and stopped at the end. Ctrl-C stops the sources and lets what is on its way come out; twice stops at once.
-    SIGTERM, and closing the terminal, do the same for at most 8 s; SIGQUIT (Ctrl-\\) stops at once. A pipeline with a
-    "folder" has the report there, too: report.json.
+    Without --redis and CELERYPIPE_REDIS_URL it starts a temporary Redis and one worker for each queue of the pipeline,
+    and stops them at the end.
 
-    First it looks at Redis and at the workers, as `celerypipe check --live` does: what would keep the pipeline from
-    working ends it before anything runs, warnings are said. A queue without a worker is waited for, unless the node's
-    on_no_worker says otherwise. `celerypipe cancel` stops a run from elsewhere.
+    Ctrl-C stops the sources and finishes the messages that they have sent; a second Ctrl-C stops at once. SIGTERM, and
+    closing the terminal, finish messages for at most 8 s; SIGQUIT (Ctrl-\\) stops at once. `celerypipe cancel` stops a
+    run from any machine. If the pipeline has a "folder", the report is written there too: report.json.
 
-    A node with "cache" computes what the result cache does not know, and keeps it there: `celerypipe cache --help`.
+    First, Redis and the workers are checked, as by `celerypipe check --live`: errors end the command before anything
+    runs, warnings are shown. If a queue has no worker, the run waits for one, unless the node's on_no_worker is fail or
+    local.
+
+    Nodes with "cache" take known results from the result cache: see `celerypipe cache --help`.
 
     Exit status: 0 done, also when messages were skipped (--fail-on-skip: 1); 1 the run failed or was cancelled; 2 the
     command line, the pipeline or the settings are wrong; 3 dead letters were kept; 69 Redis or workers are missing; 130
@@ -204,8 +206,8 @@ def _warnings(
     yield from notes(definition, catalogue)
     private = redis.address is None and definition.warped and not local
     if private and settings.cache.url is None and any(node.cache is not None for node in definition.nodes):
-        cure = "--redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER keep it"
-        yield f"the private Redis takes its result cache along; {cure}"
+        cure = "keep them with --redis URL or CELERYPIPE_CACHE_URL=file:///FOLDER"
+        yield f"cached results are lost with the temporary Redis; {cure}"
 
 
 @contextmanager

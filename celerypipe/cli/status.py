@@ -25,14 +25,14 @@ FILE_WIDTH = 140
 @REDIS_OR_USUAL
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON; ages are seconds.")
 def status(redis: str | None, as_json: bool) -> None:
-    """Show the runs, queues, mailboxes and workers of a Redis.
+    """Show the runs, queues, nodes and workers of a Redis.
 
-    Runs: those with warped nodes that go on, or ended in the last ten seconds; one is lost when its runner renews its
-    lease no more. Queues: Celery tasks that wait there, and messages of all runs for it, with the age of the oldest.
-    Mailboxes: messages that are out for each warped node, how many of them nobody was given yet, and the slots at work.
-    Workers: where they are, what they serve, and what they are busy with.
+    Runs: active runs with warped nodes, and those that ended in the last ten seconds. A run is "lost" if its process
+    died. Queues: Celery tasks and messages that wait, and the age of the oldest message. Nodes: for each warped node
+    the messages that are sent and not answered, how many of them no worker has taken yet, and the slots that are
+    busy. Workers: their machine, their queues, and what they are doing.
 
-    Nobody is asked: it is read from Redis in a few milliseconds, and a busy solo worker is in it too.
+    All of it is read from Redis in a few milliseconds; no worker is asked, so busy solo workers are shown too.
     """
     address = named_redis(redis).or_default
     with explained(address), connect(address, name="celerypipe-status", timeout=PATIENCE) as client:
@@ -51,7 +51,7 @@ def status(redis: str | None, as_json: bool) -> None:
 
 def _tables(found: Status) -> list[Table | str]:
     if not found.runs and not found.workers:
-        return ["no run goes on, and no worker lives; start one: celery -A celerypipe worker -Q QUEUE"]
+        return ["no run is active, and no worker is alive; start one: celery -A celerypipe worker -Q QUEUE"]
     tables = [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
     return [table for table in tables if table.rows]
 

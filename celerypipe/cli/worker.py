@@ -13,10 +13,10 @@ from celerypipe.cli.options import REDIS_OR_USUAL
 HELP = """\
 celerypipe worker [--redis URL] -Q QUEUE [OPTIONS]: the same as celery -A celerypipe worker.
 
-  -Q gpu reads worker_configs/gpu.toml: which modules have the nodes, which pool, how many slots. -P and -c on the
-  command line win over the file. --redis or -b says where Redis is, else CELERYPIPE_REDIS_URL, else CELERY_BROKER_URL,
-  else redis://localhost:6379/0. prefork and solo can stop a message that exceeds its timeout, threads cannot.
-  `celerypipe status` shows the worker and what it is busy with. SIGTERM lets it finish what it is at.
+  -Q gpu reads worker_configs/gpu.toml: the modules with nodes, the pool, the number of slots. -P and -c on the command
+  line come before the file. --redis or -b is the address of Redis; default: CELERYPIPE_REDIS_URL, then
+  CELERY_BROKER_URL, then redis://localhost:6379/0. Prefork and solo workers can stop a message at its timeout, threads
+  workers cannot. `celerypipe status` shows the worker and what it is doing. SIGTERM lets it finish its messages.
 
 Celery's own options:
 """
@@ -31,7 +31,7 @@ Celery's own options:
 def worker(redis: str | None, options: tuple[str, ...]) -> None:
     """Start a worker: `celerypipe worker -Q gpu`. All options of `celery worker` work.
 
-    Exit status, as with `celery worker`: 0 it was told to end, 78 a file of worker_configs/, an address or a password
+    Exit status, as with `celery worker`: 0 it was told to end; 78 a file of worker_configs/, an address or a password
     is wrong.
     """
     if "--help" in options:

@@ -34,7 +34,7 @@ Output = Message | Iterable[Message] | None
 
 
 class Node:
-    """What all nodes share. Subclass :class:`Source`, :class:`Proc` or :class:`Sink` instead."""
+    """The base class of all nodes. Subclass :class:`Source`, :class:`Proc` or :class:`Sink` instead."""
 
     #: ``source``, ``proc`` or ``sink``.
     type: ClassVar[str] = ""
@@ -116,7 +116,7 @@ class Source(Node):
         raise NotImplementedError(f"{type(self).__name__} has no messages() method")
 
     def position(self, message: Message) -> Position | None:
-        """Return where in the source a message stands that it just yielded: a number or a text, the same in every run.
+        """Return the position of the message that it just yielded: a number or a text, the same in every run.
 
         None: it would not be found there again. By default the message's ``version``. A source whose positions are no
         running numbers need not care for ``sequence``; one that counts gives its messages their ``sequence`` itself, so
@@ -125,18 +125,18 @@ class Source(Node):
         return message.version if message.version >= 0 else None
 
     def seek(self, through: Container[Position]) -> None:
-        """Called after ``warmup`` by a run that goes on from another: leave out the messages at these positions."""
+        """Called after ``warmup`` when a run is resumed: leave out the messages at these positions."""
         raise NotImplementedError(f"{type(self).__name__} has no seek() method")
 
     def total(self) -> int | None:
-        """Return how many messages it is going to yield, or None where it does not know: shown as a bar with time left.
+        """Return how many messages it will yield, or None if that is unknown: for a progress bar with the time left.
 
         Called once, after ``warmup`` and ``seek``: messages that are left out do not count. An estimate will do.
         """
         return None
 
     def stop(self) -> None:
-        """Called from another thread when no more messages are wanted: make a waiting ``messages`` return."""
+        """Called from another thread when no more messages are wanted: ``messages`` should return soon."""
 
 
 class Proc(Node):
@@ -145,7 +145,7 @@ class Proc(Node):
     type = "proc"
 
     def update(self, message: Message) -> Output:
-        """Return None (swallow), a message, or an iterable or generator of messages: 0 to n for each one received.
+        """Return None (no output), a message, or an iterable or generator of messages: 0 to n for each one received.
 
         A node that has ``update_batch`` alone gets the message as a batch of one.
         """
@@ -172,13 +172,13 @@ class Sink(Node):
     record: Path | None = None
 
     def update(self, message: Message) -> None:
-        """Take the message out of the pipeline."""
+        """Process one message; a sink returns nothing."""
         if not takes_batches(type(self)):
             raise NotImplementedError(f"{type(self).__name__} has no update() method")
         self.update_batch([message])
 
     def update_once(self, message: Message, key: str) -> None:
-        """Take the message out of the pipeline, in a run that can be resumed; by default by ``update``.
+        """Process one message in a run that can be resumed; by default this calls ``update``.
 
         A run that goes on from another sends again what was not through, though it may have been written. ``key`` is
         then the same as before: a sink that keeps the key with what it writes, and passes over one that it has, takes

@@ -83,7 +83,7 @@ def node(
     console: bool = False,
     writable: bool = False,
 ) -> Any:
-    """Make a node of a function; the function itself stays as it was and can be called as before.
+    """Make a node of a function. The function itself can be called as before.
 
     Its first parameter annotated :class:`Message`: it is a proc, under the contract of :meth:`Proc.update`.
     Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.

@@ -47,8 +47,8 @@ class Reach:
         except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL in the name
             return f"{str(path)!r} is no path: {error}"
         shown = f"{str(path)!r}, which is {str(place)!r}" if str(path) != str(place) else repr(str(path))
-        among = ", ".join(map(str, self.folders)) or "nothing"
-        return f"{shown} is out of reach: files below {among} are within; {self.cure}"
+        among = ", ".join(map(str, self.folders)) or "none"
+        return f"{shown} is outside the allowed folders: {among}; {self.cure}"
 
     def require(self, path: Path | str) -> None:
         """Raise :class:`ConfigError` for a path that is out of reach."""

@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 class Readings(Iterator[Message], Generic[Item]):
-    """What ``messages`` of a source returns that can go on after an error: ``Readings(self.read, self.paths)``.
+    """What a source returns from ``messages`` to continue after an error: ``Readings(self.read, self.paths)``.
 
     Each message is what ``make`` returns for the next of ``items``, as with ``map``. If ``make`` raises, the node's
     ``retries`` and ``on_error`` are for that item: it is tried again, and given up by itself. What ``items`` raises, a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from celerypipe.errors import Complaint, DefinitionError
@@ -16,17 +16,24 @@ _SECRET = re.compile(r"pass|secret|token|key|auth|cred|header|cookie|sign|dsn", 
 
 
 def resolve_environment(
-    configuration: Mapping[str, Any], environment: Mapping[str, str], place: str, kinds: Mapping[str, type | None]
+    configuration: Mapping[str, Any],
+    environment: Mapping[str, str],
+    place: str,
+    kinds: Mapping[str, type | None],
+    among: Collection[str],
 ) -> dict[str, Any]:
     """Return the configuration with each ``"$JT_ENV_NAME"``, however deep, replaced by the variable's text.
 
-    An argument that is a bool, int or float by ``kinds`` receives the text as that type.
+    Looked into are the arguments ``among``, those of :func:`from_environment`; the others are returned as they are. An
+    argument that is a bool, int or float by ``kinds`` receives the text as that type.
     Raises :class:`DefinitionError` with one complaint a variable that is missing or is no such number; ``place``
     says where the configuration stands. Values never appear in a complaint: they may be secrets.
     """
     complaints: list[Complaint] = []
     resolved = {
         key: _resolved(value, environment, f"{place}.{key}", kinds.get(key) or str, complaints)
+        if key in among
+        else value
         for key, value in configuration.items()
     }
     if complaints:
@@ -39,12 +46,13 @@ def from_environment(configuration: Mapping[str, Any]) -> set[str]:
     return {key for key, value in configuration.items() if _is_from_environment(value)}
 
 
-def secrets_in(configuration: Mapping[str, Any], environment: Mapping[str, str]) -> set[str]:
+def secrets_in(configuration: Mapping[str, Any], environment: Mapping[str, str], among: Collection[str]) -> set[str]:
     """Return the values of variables that are secrets by the name of the variable or of the argument, or as addresses.
 
-    Others (a folder, the name of a model) may be what an error is about.
+    Others (a folder, the name of a model) may be what an error is about. ``among``: see :func:`resolve_environment`.
     """
-    return {text for text in _secrets(configuration, environment, "") if len(text) >= SHORTEST_SECRET}
+    found = (text for name in among for text in _secrets(configuration[name], environment, name))
+    return {text for text in found if len(text) >= SHORTEST_SECRET}
 
 
 def _secrets(value: Any, environment: Mapping[str, str], name: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -11,6 +12,7 @@ from celerypipe.contract.contract import MARK, Node, means_another, node_class
 from celerypipe.contract.function import Options
 from celerypipe.definition.cache import CacheDefinition as CacheDefinition  # part of a definition, asked for here
 from celerypipe.definition.cache import CacheSchema, cache_of
+from celerypipe.definition.environment import from_environment
 from celerypipe.definition.names import wrong_name, wrong_queue
 from celerypipe.definition.shape import (
     Flag,
@@ -142,7 +144,7 @@ class NodeDefinition(Shape, init=False):
     called: ClassVar[bool] = False
 
     foreign: ClassVar = {
-        **dict.fromkeys(WarpConfiguration.model_fields, 'belongs into "warp_configuration": {...}'),
+        **dict.fromkeys(WarpConfiguration.model_fields, 'must stand in "warp_configuration": {...}'),
         **dict.fromkeys(PIPELINE_KEYS, 'is a key of the whole pipeline; write it beside "nodes"'),
     }
     wanted: ClassVar = {
@@ -160,6 +162,11 @@ class NodeDefinition(Shape, init=False):
     def queue(self) -> str:
         """The queue it runs on when it is warped; empty if nothing says which."""
         return self.warp_configuration.queue or _queue_of(self.mark)
+
+    @cached_property
+    def from_environment(self) -> frozenset[str]:
+        """The arguments that hold a ``"$JT_ENV_NAME"``; they may be large, so they are looked through once."""
+        return frozenset(from_environment(self.configuration))
 
     @property
     def timeout(self) -> float | None:
@@ -194,7 +201,7 @@ def home_of(key: str) -> str:
     if key in (*NODE_KEYS, "timeout", "retries"):
         return 'it is a key of the node; write it beside "configuration"'
     if key in WarpConfiguration.model_fields:
-        return 'it belongs into "warp_configuration": {...}'
+        return 'it must stand in "warp_configuration": {...}'
     return ""
 
 

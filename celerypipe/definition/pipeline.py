@@ -134,7 +134,7 @@ class Document(Shape):
         description="The pipeline itself.", examples=[{"name": "pages", "nodes": ["..."], "links": ["..."]}]
     )
 
-    foreign: ClassVar = dict.fromkeys(("name", "id", *PIPELINE_KEYS), 'belongs into "pipeline": {...}')
+    foreign: ClassVar = dict.fromkeys(("name", "id", *PIPELINE_KEYS), 'must stand in "pipeline": {...}')
     wanted: ClassVar = {"pipeline": 'write "pipeline": {"name": ..., "nodes": [...], "links": [...]}'}
 
 

@@ -47,7 +47,7 @@ Queues = Mapping[str, int] | Sequence[str]
 
 
 class Embedded:
-    """A context manager: entering starts Redis and workers and returns Redis' URL, leaving stops all of it."""
+    """A context manager that starts a temporary Redis and workers, returns its URL, and stops them at the end."""
 
     def __init__(
         self,

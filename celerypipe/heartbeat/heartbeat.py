@@ -70,8 +70,8 @@ class Heartbeat:
             self._start()
         except OSError as error:
             raise ConfigError(
-                f"cannot start the process that tells others that this one lives: {error}; it is {sys.executable} "
-                f"{SCRIPT}, which must be there and allowed to run"
+                f"cannot start the heartbeat process: {error}; {sys.executable} and {SCRIPT} must be there, and "
+                "allowed to run"
             ) from error
         self._thread.start()
 
@@ -140,9 +140,7 @@ class Heartbeat:
                 status = process.wait()
                 if self._ended.is_set():
                     return
-                logger.warning(
-                    "the process that tells others that this one lives ended (status %d); starting another", status
-                )
+                logger.warning("the heartbeat process ended (status %d); starting another", status)
             try:
                 self._start()
             except OSError as error:  # no memory or no room for a process; the heartbeat lasts for seconds

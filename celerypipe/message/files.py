@@ -121,7 +121,7 @@ FilePlace = Origin | Arrived
 
 
 def file(path: str | os.PathLike[str]) -> File:
-    """Return a file as it can be an argument or a payload. It is read once, for its digest.
+    """Return a file that can be an argument or a payload. It is read once, for its digest.
 
     Who changes it before it was sent gets an error there, never a result of another content. Raises :class:`OSError`
     where it cannot be read, :class:`ValueError` where it is no file.

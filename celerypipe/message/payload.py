@@ -102,7 +102,7 @@ class Object(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Several messages handed over together: ``messages`` is a tuple of :class:`celerypipe.Message`."""
+    """Several messages that a join put together: ``messages`` is a tuple of :class:`celerypipe.Message`."""
 
     messages: tuple[Any, ...] = ()
 

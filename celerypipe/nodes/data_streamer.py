@@ -18,8 +18,8 @@ class DataStreamer(Source):
     """Sends the given ``items``, or the numbers 0 to ``count`` - 1, at ``rate`` messages a second, then ends.
 
     With neither: ten numbers, one a second. An item that is a dictionary becomes an Object; ``version`` of a message
-    is its number, counted from 0. The first message leaves at once. A pipeline that was busy gets what it missed
-    without a pause, so that the average holds. A run of it can be resumed.
+    is its number, counted from 0. The first message leaves at once. After a delay the
+    missed messages follow without a pause, so that the average rate holds. A run of it can be resumed.
 
     ``items``: any values, one payload each; not together with ``count``
     ``count``: how many numbers to send

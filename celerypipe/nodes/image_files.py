@@ -24,7 +24,7 @@ from celerypipe.nodes.parts.arguments import placeholders
 try:
     import cv2
 except ImportError as error:
-    raise ImportError(f"image_files needs OpenCV ({error}): pip install celerypipe[vision]", name="cv2") from error
+    raise ImportError(f"image_files needs OpenCV ({error}): pip install 'celerypipe[vision]'", name="cv2") from error
 
 #: What is taken from a folder when no pattern says otherwise.
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -110,7 +110,8 @@ class ImageFilesSource(Source):
         if self.pattern is None:
             paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
         if not paths:
-            raise ConfigError(f"{folder}: no picture in it matches {self.pattern or 'a known suffix'!r}")
+            wanted = f"that matches {self.pattern!r}" if self.pattern else "with a picture's suffix (.png, .jpg, …)"
+            raise ConfigError(f"{folder}: no file {wanted}")
         return paths
 
 

@@ -30,7 +30,7 @@ COUNTED_BYTES, COUNTED_CHUNK = 16 * 1024 * 1024, 1024 * 1024
 class JsonLinesSource(Source):
     """Reads a file of JSON lines (UTF-8) and sends one message a line; its ``version`` is the line's number.
 
-    A JSON object becomes an Object, any other value is the payload as it is. Empty lines are passed over. A line that
+    A JSON object becomes an Object, any other value is the payload as it is. Empty lines are skipped. A line that
     is not JSON is a ValueError that names file and line: ``on_error`` of the node decides, and with ``skip`` the others
     are sent. A run that reads a plain file can be resumed; until then the file may only grow.
 

@@ -22,8 +22,8 @@ class JsonWebsocket(Listener):
     """Takes connections; each text or binary message that is a JSON object becomes one message with an Object.
 
     What is no JSON object is answered with ``{"error": …}``, logged and counted in ``refused``; the connection stays.
-    While ``capacity`` objects wait for the pipeline, connections are not read: the senders feel it. ``version`` of a
-    message counts from 0. After juturna's node of the same mark.
+    While ``capacity`` objects wait for the pipeline, connections are not read: the senders have to wait. ``version`` of
+    a message counts from 0. After juturna's node of the same mark.
 
     ``rtx_host``: address to listen on
     ``rtx_port``: TCP port, or ``"auto"`` for any free one; the attribute ``port`` tells which after ``configure``

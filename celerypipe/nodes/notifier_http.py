@@ -22,7 +22,7 @@ class NotifierHttp(Sink):
 
     Any 2xx is success. No connection, no answer in time, 5xx, 408 and 429 are tried again, waiting at least as long as
     ``Retry-After`` says (at most 30 s); every other status fails at once with a ValueError. When all tries failed:
-    ConnectionError. A message whose answer was lost may arrive twice; its ``id`` tells. After juturna's node of the
+    ConnectionError. A message whose answer was lost may arrive twice, with the same ``id``. After juturna's node of the
     same mark, which did not wait for the answer.
 
     ``endpoint``: URL to post to

@@ -27,9 +27,9 @@ class NotifierWebsocket(Sink):
 
     A ping follows each message and its pong is the receipt: the message has reached the server's process, whatever the
     program there does with it next. Without a receipt the sink connects again and sends again, so a server that dies
-    loses none that it had not received; one may arrive twice, its ``id`` tells. When all tries failed: ConnectionError.
-    What the server sends is read and dropped. The server should read until the sink closes. After juturna's node of
-    the same mark, which connected anew for each message.
+    loses none that it had not received; one may arrive twice, with the same ``id``. When all tries failed:
+    ConnectionError. What the server sends is read and dropped. The server should read until the sink closes. After
+    juturna's node of the same mark, which connected anew for each message.
 
     ``endpoint``: URL of the server, ``ws://`` or ``wss://``
     ``timeout``: seconds for connecting, and for the receipt

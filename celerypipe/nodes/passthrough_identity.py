@@ -12,7 +12,7 @@ from celerypipe.nodes.parts.arguments import number
 class PassthroughIdentity(Proc):
     """Sends the same message on, after a delay.
 
-    ``delay``: seconds each message is held; stands for a slow node when trying out timeouts and windows
+    ``delay``: seconds that each message is held, to try out timeouts and windows
     """
 
     def __init__(self, delay: float = 0.0) -> None:

@@ -240,8 +240,8 @@ def explained(address: Address) -> Iterator[None]:
 
 def _absence(address: Address, error: BaseException, option: str = "--redis") -> str:
     if isinstance(error, redis.TimeoutError) and "reading" in str(error):
-        cure = "it is busy or stands still: look at its log, or wait"
-        return f"Redis is there and does not answer: {address} ({error}); {cure}"
+        cure = "it is overloaded or stopped: look at its log, or wait"
+        return f"Redis does not answer: {address} ({error}); {cure}"
     cure = f"start it, or give its address with {option} or CELERYPIPE_REDIS_URL"
     return f"Redis is not there: {address} ({error}); {cure}"
 
@@ -264,7 +264,7 @@ def _refusal(address: Address, error: BaseException) -> str:
         case redis.ResponseError():
             return f"Redis at {address} refuses: {error}"
         case redis.exceptions.InvalidResponse():
-            return f"what answers at {address} is no Redis ({error}); give the address of one"
+            return f"{address} is not a Redis server ({error}); give the address of one"
     if not _is_refused(address, error):
         return ""
     return (
@@ -283,9 +283,9 @@ def said(error: BaseException) -> str:
     if isinstance(error, redis.BusyLoadingError):
         return "Redis is loading its data"
     if isinstance(error, redis.OutOfMemoryError) or "-OOM " in text:
-        return "Redis takes nothing more, its memory is full: raise maxmemory, or lower window or byte_budget"
+        return "Redis' memory is full: raise maxmemory, or lower window or byte_budget"
     if isinstance(error, redis.ReadOnlyError) or "-READONLY " in text:
-        return "Redis takes no writes, it is a replica: give the address of its master, or a sentinel:// one"
+        return "Redis is a replica and takes no writes: give the address of its master, or a sentinel:// one"
     if is_forbidden(error):
         return f"Redis does not allow this user what a pipeline needs ({error})"
     if isinstance(error, redis.ResponseError):

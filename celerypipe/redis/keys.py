@@ -235,6 +235,11 @@ class Names:
         """Hash of ``<node>/<message>`` → what the run asked the cache for and did not find."""
         return f"{self.prefix}:cache:asked:{run_id}"
 
+    @property
+    def cache_runs(self) -> str:
+        """Sorted set of the runs that have such a hash, by when they began to ask: one is found by its beginning."""
+        return f"{self.prefix}:cache:runs"
+
     def cache_schema(self, mark: str) -> str:
         """What workers told last of a class with a declared version, as JSON."""
         return f"{self.prefix}:cache:schema:{mark}"

@@ -158,7 +158,7 @@ def refused(what: str, where: str) -> str:
     """Return the sentence about a thing that was refused for its signature."""
     return (
         f"{where}: refused a {what} that nobody with our keys signed for this place: unsigned, altered, or from "
-        "another run, node or number; what follows is counted, not said"
+        "another run, node or number; further ones are counted, not logged"
     )
 
 
@@ -174,7 +174,7 @@ def refused_bell(keyring: Keyring | None, mark: str, bell: Sequence[Any], signat
             return ""
         return f"its run signs, and this worker has no keys: set {VARIABLE} here as it is there, and restart the worker"
     if not signature:
-        return f"nobody signed it: set {VARIABLE} where its run is started, as it is here"
+        return f"it is not signed: set {VARIABLE} where its run is started, as it is here"
     with contextlib.suppress(ValueError):
         if keyring.of_bell(mark, bell).verifies(bytes.fromhex(str(signature))):
             return ""

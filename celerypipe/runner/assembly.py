@@ -71,8 +71,9 @@ class Assembly:
         """A node's arguments; ``again``: it takes the place of one that hung."""
         place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
         outline = outline_here(node, self.catalogue, local=self.carrier is None)
-        resolved = resolve_environment(node.configuration, os.environ, place, outline.scalars() if outline else {})
-        self.course.secrets |= secrets_in(node.configuration, os.environ)
+        kinds, among = outline.scalars() if outline else {}, node.from_environment
+        resolved = resolve_environment(node.configuration, os.environ, place, kinds, among)
+        self.course.secrets |= secrets_in(node.configuration, os.environ, among)
         if (again or self.adds) and outline is not None and outline.default("append") is False:
             resolved["append"] = True  # a file sink that empties its file would lose what was written before
         return resolved

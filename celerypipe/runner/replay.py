@@ -40,6 +40,7 @@ class Replay:
         self.stations = stations
         self._trouble = trouble
         self._waiting: deque[DeadLetter | str] = deque()
+        self._count = 0
         self._held: list[Station] = []
         #: What was put into a join, in which it died before.
         self._joining: list[tuple[DeadLetter, Message]] = []
@@ -57,11 +58,19 @@ class Replay:
     def feed(self, letters: Iterable[DeadLetter | str]) -> None:
         """Replay these, or those of these names, after those before."""
         with self._lock:
+            before = len(self._waiting)
             self._waiting.extend(letters)
+            self._count += len(self._waiting) - before
             if self._at_work:
                 return
             self._at_work = True
         self.course.spawn("replay", self._live)
+
+    @property
+    def advance(self) -> tuple[int, int]:
+        """Return of how many letters nothing is on its way any more, and how many there are."""
+        with self._lock:
+            return self._count - len(self._waiting) - self._descent.count, self._count
 
     def stop(self) -> None:
         """Feed no more; what is on its way still comes out."""

@@ -19,6 +19,8 @@ from celerypipe.runner.table import Column, fitted
 State = Literal["running", "stopping", "done", "stopped", "cancelled", "failed"]
 #: Seconds of a warm-up that is worth a column.
 LEAST_WARMUP = 0.1
+#: The columns with a median and a 99th percentile.
+TIMES = ("running", "waiting", "transfer")
 #: In which colour that is shown.
 COLOURS = {"done": "green", "stopped": "yellow", "stopping": "yellow", "cancelled": "yellow", "failed": "red"}
 
@@ -39,8 +41,9 @@ class NodeReport:
     ``circuit``), attempts that were retried included; ``skipped`` and ``dead`` are messages given up; ``dropped`` were
     refused by a full link that says so; ``unmatched`` found no partner in a join; ``unfinished`` are neither through
     nor given up: while the run goes on, on their way, and afterwards what it left. ``waiting`` is the time before
-    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back; the longest ``warmup`` of
-    the node, in seconds, is in none of them. ``bytes`` is what went to a worker and came back, before any compression.
+    ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back; of the time of a batch each
+    message has its share, and waited for the rest. The longest ``warmup`` of the node, in seconds, is in none of them.
+    ``bytes`` is what went to a worker and came back, before any compression.
 
     ``hits`` were answered by the result cache, ``misses`` asked for in vain; ``hit_rate`` is None where nothing was
     asked. ``bytes_saved`` and ``seconds_saved`` are what the hits did not have to be computed for: the size of their
@@ -87,13 +90,13 @@ class QueueReport:
 
     def __str__(self) -> str:
         times = "once" if self.opened == 1 else f"{self.opened} times"
-        given_up = f"{self.refused} messages were given up at once"
+        given_up = f"{self.refused} messages failed without being sent"
         return f"queue {self.queue!r} failed {times}, {given_up}; its circuit is {self.circuit}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Report:
-    """One run: its id, how it ended, and what each node did.
+    """The report of a run: its id, how it ended, and what each node did.
 
     ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
     ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``. ``error`` is the text of what ended
@@ -153,8 +156,10 @@ class Report:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text.assemble(f"{self.pipeline}: ", (self.headline, COLOURS.get(self.status, "")))
-        yield fitted(list(_columns(self.nodes, over=self.status not in ("running", "stopping"))), console, options)
-        for line in (f"run {self.run}; times are p50 / p99" + self._refusals(), *self._notes()):
+        table = fitted(list(_columns(self.nodes, over=self.status not in ("running", "stopping"))), console, options)
+        yield table
+        timed = any(column.header in TIMES for column in table.columns)
+        for line in (f"run {self.run}" + "; times are p50 / p99" * timed + self._refusals(), *self._notes()):
             yield Text(line, "dim")
         if losses := self.losses:
             yield Text(losses, "yellow")
@@ -175,7 +180,9 @@ class Report:
         """What the result cache was good for, and which circuits opened."""
         hits, size = sum(one.hits for one in self.nodes), sum(one.bytes_saved for one in self.nodes)
         seconds = long_span(sum(one.seconds_saved for one in self.nodes))
-        saved = [f"the result cache knew {hits} results: {volume(size)}, {seconds} of computing"] if hits else []
+        saved = (
+            [f"{hits} results came from the result cache: {volume(size)}, {seconds} of computing saved"] if hits else []
+        )
         missed = self.explained and any(one.misses for one in self.nodes)
         why = [f"why a message was computed: celerypipe cache explain {self.run} NODE MESSAGE"] if missed else []
         return [*saved, *why, *(str(each) for each in self.queues if each.opened)]
@@ -209,7 +216,7 @@ def _columns(nodes: Sequence[NodeReport], *, over: bool) -> Iterator[Column]:
         yield Column("queue", [Text(one.queue) for one in nodes], 3)
     if any(one.warmup >= LEAST_WARMUP for one in nodes):
         yield Column("warm-up", [span(one.warmup) if one.warmup >= LEAST_WARMUP else "" for one in nodes], 4)
-    for rank, heading in enumerate(("running", "waiting", "transfer"), start=5):
+    for rank, heading in enumerate(TIMES, start=5):
         if any(cells := [_spans(getattr(one, heading)) for one in nodes]):
             yield Column(heading, cells, rank)
 

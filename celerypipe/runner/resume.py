@@ -143,7 +143,7 @@ def _ending(pipeline: Pipeline) -> str:
         case {"run": str(run), "status": "failed" | "cancelled" | "stopped" as status}:
             return (
                 f"the last run, {run!r}, {'was ' if status != 'failed' else ''}{status} before anything of its sources "
-                "was through, so there is nothing to go on from; run it again without --resume"
+                "was through, so there is nothing to continue; run it again without --resume"
             )
         case {"run": str(run), "status": "done"}:
             return f"the last run, {run!r}, is done"
@@ -168,7 +168,9 @@ def open_journal(pipeline: Pipeline, catalogue: Catalogue, course: Course, *, re
         journal = None if obstacle(pipeline, catalogue, local=local) else _new(pipeline, course)
     else:
         journal = Journal.open(resumable(pipeline, catalogue, resume, local=local).place, course.run_id)
-        course.say(f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were through")
+        course.say(
+            f"run {course.run_id} goes on from {resume}: {journal.content.count:,} source messages were finished"
+        )
     if journal is not None:
         course.progress = Progress(journal, course.say)
         course.followers.append(course.progress.descent)
@@ -198,4 +200,4 @@ def close_journal(course: Course, *, done: bool) -> None:
     if count and (reason := course.progress.obstacle):
         course.say(f"this run cannot be resumed: {reason}")
     elif count:
-        course.say(f"{count:,} source messages are through; to go on from there: --resume {course.run_id}")
+        course.say(f"{count:,} source messages are finished; to continue from there: --resume {course.run_id}")

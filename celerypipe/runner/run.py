@@ -161,7 +161,7 @@ class Run(CarrierListener):
     def _make_folder(self) -> None:
         if self.folder is not None:
             if not self.folder.make(self.pipeline.to_dict(), [node.name for node in self.pipeline.nodes]):
-                self.course.say("no config.json is written: its definition has values that JSON cannot say")
+                self.course.say("no config.json is written: its definition has values that JSON cannot represent")
             if self._intake.letters is None:  # else one might go that is to be replayed
                 self.folder.letters.expire()
         if self.outflow is None and self._intake.letters is None:  # what is fed from code cannot be asked for again
@@ -195,7 +195,7 @@ class Run(CarrierListener):
             if not told and time.monotonic() - began > LONG_WARMUP:
                 told = True
                 slow = ", ".join(name for name, thread in zip(names, threads, strict=True) if thread.is_alive())
-                self.course.say(f"warming up: {slow}; no message's time runs yet")
+                self.course.say(f"warming up: {slow}; timeouts start afterwards")
             if self.course.over.wait(0.02):
                 break
         if failures or self.course.over.is_set():
@@ -294,6 +294,8 @@ class Run(CarrierListener):
             status = "stopping" if self._stopped_by else "running"
         nodes = tuple(station.report() for name, station in self.stations.items() if not name.startswith("("))
         through, total = advance(self.stations.values())
+        if self.replay is not None and self._intake.letters is not None:  # else beside its own messages
+            through, total = self.replay.advance
         refused = dict(self.keyring.refusals.counts) if self.keyring is not None else {}
         circuits = self.carrier.circuits.values() if self.carrier is not None else ()
         queues = tuple(circuit.report() for circuit in circuits)

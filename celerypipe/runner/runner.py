@@ -12,7 +12,7 @@ from functools import partial
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
-from celerypipe.check.complaints import require
+from celerypipe.check.complaints import absences, require
 from celerypipe.contract.watcher import Watcher
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
@@ -105,7 +105,7 @@ class Runner(Submitting):
         resume: str | None = None,
         on_progress: Callable[[Report], None] | None = None,
     ) -> Report:
-        """Run a pipeline until its sources end and everything in flight is out.
+        """Run a pipeline until its sources end and all messages are finished.
 
         Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) stop the sources and drain, the last two for at most 8 s;
         a second one stops at once, and so does SIGQUIT. Raises :class:`DefinitionError` and :class:`ConfigError` before
@@ -125,7 +125,7 @@ class Runner(Submitting):
         *,
         on_progress: Callable[[Report], None] | None = None,
     ) -> Report:
-        """Run dead letters again: each goes to the node where it died, and on from there. Sources do not run.
+        """Run dead letters again. Each starts at the node that failed; sources do not run.
 
         ``letters``: their names, or the beginnings of them; None: all. A letter is removed once all that came of it is
         through. It stays when it dies again, is skipped, finds nobody in the join where it died, or the run fails. A
@@ -148,7 +148,7 @@ class Runner(Submitting):
     def stream(
         self, pipeline: Pipeline, inputs: Iterable[Message] = (), *, replay: Iterable[str] | bool = False
     ) -> Iterator[Message]:
-        """Feed ``inputs`` to the nodes that have no link in, and yield what leaves the nodes that have none out.
+        """Send ``inputs`` to the nodes without a link in, and yield the outputs of the nodes without a link out.
 
         ``replay``: names of dead letters to run again instead, or True for all, as :meth:`replay` does. A letter is
         through when the message after what came of it was asked for.
@@ -171,7 +171,7 @@ class Runner(Submitting):
         self._end(run)
 
     def cancel(self) -> None:
-        """Stop the run that is going on, at once; may be called from any thread."""
+        """Stop the active run at once; may be called from any thread."""
         run = self._current
         if run is not None:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
@@ -196,6 +196,8 @@ class Runner(Submitting):
                 "a warped node needs a Redis: Runner(redis='redis://host:6379/0'), or CELERYPIPE_REDIS_URL, or "
                 "`with Embedded(pipeline) as url: Runner(redis=url)`"
             )
+        for text in absences(pipeline, catalogue):
+            self.on_event(text)
         letters = None if replay is False else self._letters(pipeline, replay)
         return Run(pipeline, catalogue, provisions, Intake(feed, heads, letters, resume))
 

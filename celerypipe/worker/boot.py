@@ -171,8 +171,11 @@ class Settled:
     def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
         worker, served = self.worker, self.configured.served
-        files = ", ".join(str(each.path or f"no file for {each.queue}") for each in self.configured.configs)
-        logger.info("%s: %s pool of %d by %s", sender, worker.pool, worker.slots, files)
+        folder = Settings.from_environment().worker_configs
+        files = [str(each.path or f"no {folder / each.queue}.toml: using defaults") for each in self.configured.configs]
+        one, several = ("thread", "threads") if worker.pool == "threads" else ("process", "processes")
+        slots = f"{worker.slots} {one if worker.slots == 1 else several}"
+        logger.info("%s: %s (%s, %s)", sender, ", ".join(files), worker.pool, slots)
         logger.info("%s", self.configured.redis)
         if worker.keyring is not None:
             logger.info("messages are signed and verified; keys, by id: %s", ", ".join(worker.keyring.ids))

@@ -53,7 +53,7 @@ def unasked() -> list[str]:
         if source is ParameterSource.ENVIRONMENT
     ]
     typed = [
-        f"--{name.replace('_', '-')} is not heard: {cure}"
+        f"--{name.replace('_', '-')} is ignored: {cure}"
         for name, cure in UNHEARD.items()
         if context.find_root().get_parameter_source(name) is ParameterSource.COMMANDLINE
     ]

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.servers import ROOT, eventually
+from tests.servers.command import RunningCommand, start
 from tests.servers.processes import alive, descendants
 
 pytestmark = pytest.mark.usefixtures("redis_url")  # which skips, or under CI fails, where there is no redis-server
 
 
-def begin(part: str) -> subprocess.Popen[str]:
+def begin(part: str) -> RunningCommand:
     """Start a part of the suite in the checkout."""
-    command = [sys.executable, "-m", "benchmarks", part, "--quick", "--place", "unix"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return start("-m", "benchmarks", part, "--quick", "--place", "unix")
 
 
 def test_it_shows_a_table_and_writes_nothing() -> None:
     page = ROOT / "benchmarks" / "RESULTS.md"
     before = page.read_bytes()
-    with begin("many") as suite:
-        out, err = suite.communicate()
-    assert suite.returncode == 0, err
-    assert "Sixty-four warped nodes in one pipeline" in out
-    assert "one message, time per node" in out
+    suite = begin("many").finish()
+    assert suite.returncode == 0, suite.stderr
+    assert "Sixty-four warped nodes in one pipeline" in suite.stdout
+    assert "one message, time per node" in suite.stdout
     assert page.read_bytes() == before
 
 
 def test_it_takes_its_processes_along() -> None:
-    with begin("tiny") as suite:
-        children = eventually(lambda: len(below := descendants(suite.pid)) >= 3 and below, "its server and workers")
+    suite = begin("tiny")
+    try:
+        children = eventually(lambda: len(below := descendants(suite.process.pid)) >= 3 and below, "its processes")
         time.sleep(0.5)
-        children |= descendants(suite.pid)
-        suite.send_signal(signal.SIGINT)
-        _, err = suite.communicate()
-    assert "Traceback" not in err
+        children |= descendants(suite.process.pid)
+        suite.process.send_signal(signal.SIGINT)
+    finally:
+        ended = suite.finish()
+    assert "Traceback" not in ended.stderr
     eventually(lambda: not any(map(alive, children)), "the end of its children")

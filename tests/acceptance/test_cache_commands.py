@@ -94,7 +94,7 @@ def test_a_run_tells_what_the_cache_was_good_for_and_options_overrule_it(desk: D
     assert desk.figures() == (10, 0)
     table = desk.celerypipe("run", "shift.json").stdout
     assert "10 (100%)" in table
-    assert "the result cache knew 10 results: " in table
+    assert "10 results came from the result cache: " in table
     assert "celerypipe cache explain" not in table
     assert desk.figures("--no-cache") == (0, 0)
     assert desk.figures(CELERYPIPE_CACHE="no") == (0, 0)
@@ -130,7 +130,7 @@ def test_explain_names_what_differs(desk: Desk) -> None:
 
 def test_what_is_kept_is_listed_counted_and_forgotten(desk: Desk) -> None:
     definition(desk.folder)
-    assert desk.cache("ls").stdout == "nothing is kept\n"
+    assert desk.cache("ls").stdout == "the cache is empty\n"
     desk.run()
     desk.run()
     listed = json.loads(desk.cache("ls", "shifts.*", "--json", "--limit", 4).stdout)
@@ -145,11 +145,11 @@ def test_what_is_kept_is_listed_counted_and_forgotten(desk: Desk) -> None:
     assert "say which results" in desk.cache("rm", status=2).stderr
     desk.cache("rm", "shifts.*", status=1)  # it asks, and nobody answers
     forgotten = desk.cache("rm", listed[0]["fingerprint"], "--yes", CELERYPIPE_CACHE_URL="file:///behind")
-    assert "forgot 1 result" in forgotten.stdout
-    assert "what is kept in file:///behind besides is still there" in forgotten.stderr
+    assert "deleted 1 result" in forgotten.stdout
+    assert "the copies in file:///behind are still there" in forgotten.stderr
     url = desk.environment["CELERYPIPE_REDIS_URL"]
     elsewhere = {"CELERYPIPE_CACHE_URL": url.replace("db=0", "db=3")}
-    assert "nothing is kept" in desk.cache("ls", **elsewhere).stdout
+    assert "the cache is empty" in desk.cache("ls", **elsewhere).stdout
     assert "shifts.Shift" in desk.cache("ls", "--redis", url, **elsewhere).stdout
     assert desk.figures() == (9, 1)
     assert json.loads(desk.cache("rm", "--all", "--yes", "--json").stdout)["removed"] > 10

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.servers import PATIENCE, ROOT, eventually
-from tests.servers.command import celerypipe
+from tests.servers import PATIENCE, eventually
+from tests.servers.command import begin, celerypipe
 from tests.servers.extent import at_length
 from tests.servers.processes import alive, descendants
 
@@ -178,20 +177,11 @@ class EmbeddedRun:
 
     def __init__(self, home: Path) -> None:
         # Short, for a socket lies in it; every process of the run has it in its environment.
-        self.temporary = Path(tempfile.mkdtemp(prefix="left-"))
+        self.temporary = Path(tempfile.mkdtemp(prefix="left-", dir="/tmp"))
         self.output = home / "out.jsonl"
-        self.events = home / "events"
-        self.report = home / "report"
         path = definition(home, src={"count": 1_000_000, "rate": 50})
-        with self.events.open("wb") as events, self.report.open("wb") as report:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "celerypipe", "run", str(path), "--json"],
-                cwd=home,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.temporary)},
-                stdout=report,
-                stderr=events,
-                start_new_session=True,
-            )
+        command = begin("run", path, "--json", cwd=home, TMPDIR=str(self.temporary))
+        self.process, self.report, self.events = command.process, command.out, command.err
 
     def marked(self) -> set[int]:
         """Every live process that carries the name of the temporary folder."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import ROOT, eventually
+from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.command import begin, celerypipe
 
 LOUD = """
@@ -128,3 +128,15 @@ def test_the_help_says_what_each_status_means() -> None:
     for line in ("2    the command line", "3    done, but for messages", "69   Redis is not there", "130  stopped by"):
         assert line in shown
     assert "130" in celerypipe("run", "--help").stdout
+
+
+def test_ctrl_c_is_heard_while_the_commands_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import sys, time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    around = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "celerypipe", "run", "pipeline.json"]
+    with subprocess.Popen(command, env=around, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (130, "celerypipe: stopped by Ctrl-C\n")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +18,16 @@ import pytest
 
 from tests.runs.pictures import PROSE
 from tests.servers import ROOT
+from tests.servers.command import RunningCommand, start
 from tests.servers.extent import LONG, at_length
 
 EXAMPLE = ROOT / "examples" / "pages"
 NEEDED = ("rapidocr_onnxruntime", "cv2", "PIL", "skimage", "matplotlib")
 NAMES = ["page", "text", "astronaut", "grace_hopper"]
 #: Seconds that they may take together: a model on a loaded machine.
-PATIENCE = 55.0
+PATIENCE = 150.0
+
+pytestmark = pytest.mark.timeout(PATIENCE + 30)
 
 
 @dataclass
@@ -53,18 +55,11 @@ def require_vision() -> None:
     pytest.skip(reason)
 
 
-def start(folder: Path, *words: object) -> subprocess.Popen[str]:
+def start_in(folder: Path, *words: object) -> RunningCommand:
     """Run in a folder that is like the root of the checkout, but that takes the output."""
     folder.mkdir()
     (folder / "worker_configs").symlink_to(ROOT / "worker_configs")
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start(*words, cwd=folder)
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +67,20 @@ def outcomes(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """One twin or both, run at the same time, unchanged. ``redis_url``: for its answer to a missing redis-server."""
     require_vision()
     folder = tmp_path_factory.mktemp("pages")
-    processes = {
-        "json": start(folder / "json", "-m", "celerypipe", "run", EXAMPLE / "pipeline.json", "--json"),
-        **({"python": start(folder / "python", EXAMPLE / "pipeline.py")} if LONG else {}),
+    commands = {
+        "json": start_in(folder / "json", "-m", "celerypipe", "run", EXAMPLE / "pipeline.json", "--json"),
+        **({"python": start_in(folder / "python", EXAMPLE / "pipeline.py")} if LONG else {}),
     }
     try:
         found = {}
-        for name, process in processes.items():
-            printed, said = process.communicate(timeout=PATIENCE)
-            found[name] = Outcome(process.returncode, printed, said, folder / name / "examples" / "pages" / "out")
+        for name, command in commands.items():
+            done = command.finish(PATIENCE)
+            out = folder / name / "examples" / "pages" / "out"
+            found[name] = Outcome(done.returncode, done.stdout, done.stderr, out)
         yield found
     finally:
-        for process in processes.values():
-            with process:
-                process.kill()
+        for command in commands.values():
+            command.kill()
 
 
 @pytest.mark.parametrize("twin", ["json", pytest.param("python", marks=at_length)])

@@ -22,7 +22,7 @@ from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
-from tests.servers.command import celerypipe
+from tests.servers.command import celerypipe, start
 from tests.servers.flower import running_flower
 from tests.servers.processes import command_line, descendants
 
@@ -90,8 +90,10 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def environment(guarded: Guarded, user: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "CELERYPIPE_REDIS_URL": guarded.url(user)}
+def inspect(guarded: Guarded, question: str, *, timeout: int) -> subprocess.CompletedProcess[str]:
+    """``celery inspect``, as the user of the dashboard."""
+    words = ("-m", "celery", "-A", "celerypipe", "inspect", question, "--timeout", timeout)
+    return start(*words, CELERYPIPE_REDIS_URL=guarded.url("dashboard")).finish()
 
 
 @pytest.fixture
@@ -113,14 +115,7 @@ def test_the_users_of_a_namespace_do_with_what_begins_with_its_name(
     assert '{node="there",outcome="done",pipeline="test",queue="remote"} 50' in celerypipe("metrics", "-b", url).stdout
     with pytest.raises(NoWorker, match="no live worker serves queue 'elsewhere'"):
         results(Runner(url), warped("x", "elsewhere", limits={"on_no_worker": "fail"}), [1])
-    asked = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", "ping", "--timeout", "3"],
-        cwd=ROOT,
-        env=environment(guarded, "dashboard"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    asked = inspect(guarded, "ping", timeout=3)
     assert f"remote.{worker.process.pid}@" in asked.stdout, asked
     beyond = [each for each in refused(guarded) if "celerypipe:namespaces" not in each]
     assert beyond == []
@@ -132,18 +127,14 @@ def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
 ) -> None:
     copy = Tutorial(tmp_path / "tutorial")
     shown: list[str] = []
-    with subprocess.Popen(
-        [sys.executable, str(copy.folder / "server.py"), "--port", "0", "--count", str(COUNT)],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdout is not None
-        endpoint = server.stdout.readline().removeprefix("listening on ").strip()
+    server = start(copy.folder / "server.py", "--port", 0, "--count", COUNT)
+    try:
+        endpoint = server.wait_for("listening on ")
         definition = copy.change("pipeline.json", {**QUICK, "ws://127.0.0.1:8081": endpoint})
         run = subprocess.Popen(
             [sys.executable, "-m", "celerypipe", "run", str(definition), "--json"],
             cwd=ROOT,
-            env=environment(guarded, "runner"),
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CELERYPIPE_REDIS_URL": guarded.url("runner")},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -151,7 +142,9 @@ def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
         shown += [command_line(pid) for pid in (run.pid, worker.process.pid, *descendants(worker.process.pid))]
         report, said = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, (said, refused(guarded), worker.text())
-        server.communicate(timeout=PATIENCE)
+        assert server.finish().returncode == 0
+    finally:
+        server.kill()
     assert json.loads(report)["status"] == "done"
     assert outcomes(guarded.url("runner"), "remote", "1_proc") == {"done": COUNT}
 
@@ -161,15 +154,8 @@ def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
         return (workers, tasks) if "passthrough_identity" in str(workers) and tasks else None
 
     shown += [report, said, worker.text(), str(eventually(known, "worker and activations in Flower"))]
-    for question in (["conf"], ["stats"], ["report"]):
-        asked = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", *question, "--timeout", "2"],
-            cwd=ROOT,
-            env=environment(guarded, "dashboard"),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+    for question in ("conf", "stats", "report"):
+        asked = inspect(guarded, question, timeout=2)
         assert asked.returncode == 0, asked.stderr
         shown += [asked.stdout, asked.stderr]
     shown += [file.read_text(errors="replace") for file in copy.folder.rglob("*.json")]
@@ -226,7 +212,7 @@ def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp
     assert "celerypipe_cache_items 10.0" in as_runner("metrics")
     assert "Frames" in as_runner("cache", "ls")
     assert "the input: another payload" in as_runner("cache", "explain", reports[0]["run"], "frames", "3")
-    assert "forgot 5 results" in as_runner("cache", "rm", "tests.*", "--yes")
+    assert "deleted 5 results" in as_runner("cache", "rm", "tests.*", "--yes")
     assert refused(guarded) == []
 
 

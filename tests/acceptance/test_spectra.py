@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.servers import ROOT
+from tests.servers.command import start
 
 EXAMPLE = ROOT / "examples" / "spectra"
 COUNT = 8
@@ -21,15 +19,7 @@ COUNT = 8
 def test_the_second_run_computes_nothing(tmp_path: Path) -> None:
     for name in ("tasks", "worker_configs"):  # a folder that is like the root of the checkout, but takes the picture
         (tmp_path / name).symlink_to(ROOT / name)
-    study = subprocess.run(
-        [sys.executable, EXAMPLE / "study.py", str(COUNT)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    study = start(EXAMPLE / "study.py", COUNT, cwd=tmp_path).finish()
     assert study.returncode == 0, study.stdout + study.stderr
     assert re.search(rf"^first run: .* s, 0 of {COUNT} from the cache$", study.stdout, re.MULTILINE)
     assert re.search(rf"^second run: .* s, {COUNT} of {COUNT} from the cache$", study.stdout, re.MULTILINE)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,8 @@ import pytest
 from celerypipe import Runner, WorkerLost
 from tests.nodes import called
 from tests.nodes.called import CONFIG
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 from tests.servers.extent import at_length
 
 
@@ -99,18 +97,14 @@ def test_ctrl_c_ends_it_and_frees_the_worker(
     start_worker("calls", url=private_redis.url, pool="prefork", concurrency=1, config=CONFIG)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(then=then))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     begun, never = tmp_path / "begun", tmp_path / "never"
-    command = [sys.executable, str(script), private_redis.url, str(begun), str(never)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = start(script, private_redis.url, begun, never)
     try:
         eventually(begun.exists, "the call at work")
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        command.process.send_signal(signal.SIGINT)
     finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGINT
-    assert said.rstrip().endswith("KeyboardInterrupt")
+        ended = command.finish()
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr.rstrip().endswith("KeyboardInterrupt")
     with Runner(private_redis.url) as runner:
         assert runner.submit(called.same, 1).result(30) == 1

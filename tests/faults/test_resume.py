@@ -157,7 +157,7 @@ def test_after_ctrl_c_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     place.gates[200].touch()
     done = run.finish()
     assert json.loads(done.stdout)["status"] == "stopped", done.stderr
-    through = re.search(r"(\d+) source messages are through; to go on from there: --resume (\w+)", done.stderr)
+    through = re.search(r"(\d+) source messages are finished; to continue from there: --resume (\w+)", done.stderr)
     assert through, done.stderr
     assert int(through[1]) == len(place.lines())
     report = place.finish("--resume", through[2])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,8 @@ from celerypipe.redis.connection import connect
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.streaming import endless, lines, start_run
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 from tests.servers.extent import LONG
 
 
@@ -84,10 +83,9 @@ from tests.runs.pipelines import warped
 pipeline = warped("tests.nodes.remote.Nap", "late{pool}", configuration={{"diary": {str(diary)!r}}})
 list(Runner({url!r}).stream(pipeline, [Message(300.0), Message(0.0), Message(0.0)]))
 """
-    runner = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
+    runner = start("-c", script)
     eventually(lambda: diary.exists() and diary.read_text(), "a message in update")
     runner.kill()
-    runner.wait()
     with connect(url) as client:
         (run,) = (name.decode().rpartition(":")[2] for name in client.scan_iter("celerypipe:about:*"))
         ours = list(client.scan_iter(f"celerypipe:*:{run}*"))

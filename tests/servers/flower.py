@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import httpx
 
+from celerypipe.embedded.server import private_folder
 from tests.servers.checkout import ROOT
 from tests.servers.patience import eventually
 
 
 @contextmanager
 def running_flower(url: str, folder: Path) -> Iterator[httpx.Client]:
-    """Flower of this Redis behind a unix socket in the folder, and a client for it."""
-    place, log = folder / "flower.sock", folder / "flower.log"
+    """Flower of this Redis in the folder, behind a unix socket, whose path must be short; and a client for it."""
+    behind = private_folder()
+    place, log = behind / "flower.sock", folder / "flower.log"
     environment = {
         **os.environ,
         "CELERYPIPE_REDIS_URL": url,
@@ -42,3 +45,4 @@ def running_flower(url: str, folder: Path) -> Iterator[httpx.Client]:
         finally:
             process.terminate()
             process.wait(20)
+            shutil.rmtree(behind)

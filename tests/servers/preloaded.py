@@ -14,6 +14,7 @@ import runpy
 import socket
 import sys
 import threading
+import types
 from typing import Any
 
 PRELOADED = (
@@ -55,14 +56,15 @@ LONGEST = 1 << 18
 def main() -> None:
     """Import, and answer orders until nobody gives any more. A fork leaves the loop, and ends as any process does."""
     del sys.path[0]  # this script's folder, in which ``redis`` is another thing
+    gc.disable()  # all that is imported stays
     known = len([path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path])
     libraries = sys.path[known:]
     for name in PRELOADED:
         importlib.import_module(name)
     assert "celerypipe.celery.application" not in sys.modules
     assert threading.active_count() == 1
-    gc.collect()
     gc.freeze()
+    gc.enable()
     with socket.socket(fileno=int(sys.argv[1])) as orders:
         order, streams = serve(orders)
     if order is not None:
@@ -87,7 +89,7 @@ def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
 
 
 def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> None:
-    """Be what ``python -m`` makes of this order."""
+    """Be what Python makes of the words of this order: a module, a text, or a file."""
     os.setsid()
     for number, stream in zip((1, 2), streams, strict=True):
         os.dup2(stream, number)
@@ -96,11 +98,21 @@ def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> N
     os.environ.clear()
     os.environ.update(order["environment"])
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.path[:] = [order["cwd"], *named, *libraries]
-    module, *words = order["words"]
-    sys.orig_argv = [sys.executable, "-m", module, *words]  # a worker that starts anew becomes that
-    sys.argv = [module, *words]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    first, *words = order["words"]
+    sys.orig_argv = [sys.executable, first, *words]  # a worker that starts anew becomes that
+    sys.argv = [first, *words]
+    if first == "-m":
+        sys.path[:] = [order["cwd"], *named, *libraries]
+        del sys.argv[0]
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path[:] = ["", *named, *libraries]
+        del sys.argv[1]
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(words[0], vars(main))  # noqa: S102  # which is what Python does with it
+    else:
+        sys.path[:] = [os.path.dirname(first), *named, *libraries]
+        runpy.run_path(first, run_name="__main__")
 
 
 if __name__ == "__main__":

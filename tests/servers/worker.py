@@ -126,8 +126,7 @@ def launch_worker(
 
     ``config``: the text of its ``<queue>.toml``; without, the file in ``cwd`` counts. ``python``: of which environment.
     ``typed``: the module, and what is before ``worker``. ``wait``: for its presence. ``how``: as ``Popen`` has it.
-    ``fresh``: in an interpreter of its own; without, it is forked from a process that has imported all it needs, unless
-    something else of the interpreter's own is asked for.
+    ``fresh``: in an interpreter of its own; without, it is forked from a process that has imported all it needs.
     """
     WORKERS.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
@@ -137,15 +136,15 @@ def launch_worker(
         (folder / f"{queue}.toml").write_text(config)
         environment["CELERYPIPE_WORKER_CONFIGS"] = str(folder)
     environment |= env or {}
-    words = [*typed, "worker", "-Q", queue, *arguments]
+    words = ["-m", *typed, "worker", "-Q", queue, *arguments]
     words += ["-P", pool] if pool else []
     words += ["-c", str(concurrency)] if concurrency else []
     log = folder / "log"
     process: subprocess.Popen[bytes] | Forked
     with log.open("wb") as file:
-        if fresh or how or str(python) != sys.executable or any(name.startswith("PYTHON") for name in env or ()):
+        if fresh or how or str(python) != sys.executable:
             streams: dict[str, Any] = {"stdout": file, "stderr": file, "start_new_session": True}
-            process = subprocess.Popen([str(python), "-m", *words], cwd=cwd, env=environment, **{**streams, **how})
+            process = subprocess.Popen([str(python), *words], cwd=cwd, env=environment, **{**streams, **how})
         else:
             process = zygote.fork(words, cwd=cwd, environment=environment, streams=(file, file))
     worker = RunningWorker(process, log, url)

@@ -3,8 +3,8 @@
 A ``celery worker`` needs 0.7 s of a core before it says anything, nearly all of it to import, and the suite starts
 hundreds. What is forked has a session, folder, environment, streams and ``sys.argv`` of its own and runs the same
 ``__main__`` as ``python -m``, to the same end of an interpreter; the Celery application is made in it. What differs:
-its parent is the zygote; ``ps`` and ``/proc`` show the zygote's command line and environment; options and variables of
-the interpreter itself are not heard; and some modules are there before they are asked for.
+its parent is the zygote; ``ps`` and ``/proc`` show the zygote's command line and environment; of the variables of the
+interpreter itself only ``PYTHONPATH`` is heard; and some modules are there before they are asked for.
 
 Who tests that, or the boot itself, starts an interpreter: ``launch_worker(..., fresh=True)``.
 """
@@ -39,7 +39,7 @@ class Zygote:
     def fork(
         self, words: Sequence[str], *, cwd: Path, environment: Mapping[str, str], streams: Sequence[IO[Any]]
     ) -> Forked:
-        """Start ``python -m`` with these words. ``streams``: its standard output and standard error."""
+        """Start Python with these words. ``streams``: its standard output and standard error."""
         order = {"words": words, "cwd": str(cwd.absolute()), "environment": dict(environment)}
         return Forked(self, self._ask(order, [stream.fileno() for stream in streams]), words)
 

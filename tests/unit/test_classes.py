@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,7 @@ def _classes(trees: Iterator[ast.Module]) -> dict[str, Kin]:
     }
 
 
+@functools.cache
 def _package() -> dict[str, Kin]:
     return _classes(ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py")))
 

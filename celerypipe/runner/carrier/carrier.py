@@ -144,7 +144,7 @@ class RedisCarrier:
             self.holdings.remove(last, state, slots=slots)
             self.states.leave(last)
         except Broken as error:
-            self.course.say(f"Redis does not answer ({error}); the keys of this run go away by themselves in a minute")
+            self.course.say(f"Redis does not answer ({error}); the keys of this run expire in a minute")
         self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
         for each in (last, self._client, self.replies, self.bells, self.whereabouts):
             each.close()
@@ -325,7 +325,9 @@ class RedisCarrier:
             self._told.add(type(error))
             self.course.say(f"{said(error)}; trying again until it works")
         if is_gone(self.address):
-            self.course.fail(RedisUnavailable(f"{self.address} is gone for good: so is the folder of its socket"))
+            self.course.fail(
+                RedisUnavailable(f"{self.address} does not come back: the folder of its socket was removed")
+            )
         self.sender.halted = True
         self._client.close()
         self.bells.reset()

@@ -35,7 +35,7 @@ class Doubts:
         if self._keyring is None:
             self._times[what] += 1
             if self._times[what] == 1:
-                self._course.say(f"{where}: a {what} that no worker of this protocol wrote is passed over")
+                self._course.say(f"{where}: a {what} that no worker of this protocol wrote is ignored")
         elif self._keyring.refusals.add(what, where, count):
             self._course.say(refused(what, where))
         self._doubted.add(node)

@@ -31,7 +31,7 @@ def request_replay(address: Address, run: str, names: Sequence[str]) -> None:
     with connect(address, name="celerypipe-ask") as client, explained(address):
         key = client.names.replay(run)
         if client.get(client.names.run(run)) != b"running":
-            raise ConfigError(f"there is no run {run!r} going on at this Redis; its id is in its report and its events")
+            raise ConfigError(f"there is no run {run!r} active in this Redis; its id is in its report and its events")
         with client.pipeline(transaction=True) as together:
             together.rpush(key, *names)
             together.pexpire(key, keys.RUN_TTL)

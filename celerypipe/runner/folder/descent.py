@@ -49,6 +49,12 @@ class Descent(Generic[Root]):
         """Is nothing on its way?"""
         return not self._trees
 
+    @property
+    def count(self) -> int:
+        """Of how many roots something is on its way."""
+        with self._lock:
+            return sum(len(tree.roots) for tree in set(self._trees.values()))
+
     def roots(self, message: Message) -> Sequence[Root]:
         """Return the roots of a message."""
         tree = self._trees.get(self._name(message))

@@ -148,7 +148,9 @@ class DeadLetters:
             self._unlink(name)
             if why not in self._said:
                 self._said.add(why)
-                self._say(f"dead letters: {why} in {self.folder}: the oldest go; celerypipe dead replay empties it")
+                self._say(
+                    f"dead letters: {why} in {self.folder}: the oldest are removed; celerypipe dead replay empties it"
+                )
 
     def _beyond(self) -> str:
         """Which cap is passed, in words."""

@@ -57,7 +57,7 @@ class Clerk(Protocol):
 
 
 class Call(Future[T]):
-    """What :meth:`Runner.submit` returns: a ``concurrent.futures.Future`` that knows more.
+    """What :meth:`Runner.submit` returns: a ``concurrent.futures.Future`` with a state, timing and console.
 
     It can be an argument of another call, which then starts when this one is through. ``cancel()`` works until it is
     done, also while it is running: its worker is interrupted if its pool can, and what comes of it is dropped. Let go
@@ -127,7 +127,7 @@ class Call(Future[T]):
         return self.state == "running"
 
     def cancel(self) -> bool:
-        """Cancel it, whatever its state, unless it is done; return whether it is cancelled now."""
+        """Cancel it, in any state before it is done; return whether it is cancelled."""
         if not self.done():
             self._clerk.cancel(self)
         return self.cancelled()

@@ -105,7 +105,7 @@ class Session:
         if isinstance(self.course.error, CelerypipeError):
             raise self.course.error
         if self._closing or self.course.over.is_set():
-            raise RuntimeError("nothing can be submitted any more: the runner was closed")
+            raise RuntimeError("the runner is closed: nothing can be submitted")
 
     def _warp(self, function: Function) -> Warp:
         warp = self._warps.get(function)

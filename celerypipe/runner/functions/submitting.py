@@ -70,7 +70,7 @@ class Submitting:
         return in_order(submit, many) if ordered else as_they_come(submit, many)
 
     async def asubmit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> T:
-        """Call a function elsewhere and await what it returns: ``await runner.asubmit(spectrum, samples, 16000)``.
+        """Call a function on a worker and await its result: ``await runner.asubmit(spectrum, samples, 16000)``.
 
         Cancelling the task cancels the call. ``asyncio.wrap_future(runner.submit(...))`` gives a future instead.
         """
@@ -103,11 +103,11 @@ class Submitting:
         return await loop.run_in_executor(None, call.result) if call.is_apart else call.result()
 
     def executor(self) -> CallExecutor:
-        """Return a ``concurrent.futures.Executor`` whose functions run on workers; with a session of its own."""
+        """Return a ``concurrent.futures.Executor`` that runs functions on workers; its calls are separate."""
         return CallExecutor(lambda: self._begin())  # and with a hold on this runner, which says where its Redis is
 
     def close(self, *, cancel: bool = False) -> None:
-        """End the session of this runner: wait for its calls, or cancel them. Results stay readable."""
+        """End the calls of this runner: wait for them, or cancel them. Results can still be read."""
         with self._beginning:
             session, self._session = self._session, None
             self._letting_go()

@@ -22,7 +22,7 @@ from celerypipe.runner.stations.course import Course
 
 #: Said once by a run that has nowhere to keep results.
 NOWHERE = (
-    "no result is looked up or kept: a Redis is needed for that (--redis URL or CELERYPIPE_REDIS_URL), "
+    "the result cache is bypassed: it needs a Redis (--redis URL or CELERYPIPE_REDIS_URL), "
     "or CELERYPIPE_CACHE_URL=file:///FOLDER"
 )
 

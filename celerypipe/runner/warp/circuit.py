@@ -62,7 +62,7 @@ class Circuit:
         """Why a message of a node does not go in, or None; ``probe``: it may be the one that is tried."""
         if self.admits(probe=probe):
             return None
-        text = f"{node}: not sent: nobody answered for {ROW} messages of queue {self.queue!r} in a row"
+        text = f"{node}: not sent: {ROW} messages in a row of queue {self.queue!r} got no answer"
         return CircuitOpen(text, node=node, message_id=message_id)
 
     def failed(self, why: str, *, deadly: bool = False) -> None:
@@ -81,7 +81,7 @@ class Circuit:
         if first:
             self._say(
                 f"queue {self.queue!r}: {ROW} messages in a row failed without an answer, the last one: {why}; "
-                f"its messages are given up at once from now on, and one is tried after {self._rest:.0f} s"
+                f"further messages fail at once, and the queue is tried again after {self._rest:.0f} s"
             )
 
     def admits(self, *, probe: bool = True) -> bool:
@@ -116,4 +116,4 @@ class Circuit:
             was, self.state = self.state, "closed"
             self._row, self.deadly = 0, False
         if was != "closed":
-            self._say(f"queue {self.queue!r}: {why}; {self.refused} messages were given up meanwhile")
+            self._say(f"queue {self.queue!r}: {why}; {self.refused} messages failed meanwhile")

@@ -189,11 +189,12 @@ class Serving(Running):
         outcomes = self._outcomes(ready)
         if outcomes is None:
             return self._one_by_one(entries)
-        # All of them waited for the whole call; what is said is each one's share, since it decides how many are read
-        # at a time and for how many slots the runner rings.
+        # What is said is each one's share of the call, since it decides how many are read at a time and for how many
+        # slots the runner rings; for the rest of it, each waited for the others.
         warmed = self.warmed - before
         ran = (time.perf_counter() - start - warmed) / len(entries)
-        for (entry, _, content, waited), outcome in zip(ready, outcomes, strict=True):
+        for (entry, _, content, before_it), outcome in zip(ready, outcomes, strict=True):
+            waited = before_it + (len(entries) - 1) * ran
             if isinstance(outcome, Exception):
                 self._fail(entry, self.failure(outcome), waited, ran)
                 continue

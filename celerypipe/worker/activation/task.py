@@ -80,7 +80,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             return self._decline(self.worker.client(), mailbox, wrong)
         if wrong := badly_signed(self.name, keyring, arguments):
             if self.worker.refusals.add("task", wrong):
-                logger.warning("refused a task: %s; what follows is counted, not said", wrong)
+                logger.warning("refused a task: %s; further ones are counted, not logged", wrong)
             client = self.worker.client()
             try:
                 mailbox.unring(client, bell.slot, bell.token)

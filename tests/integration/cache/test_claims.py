@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,33 +15,32 @@ from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from tests.runs.asking import PARENT, Asking, asked, asking
-from tests.servers import ROOT, RedisServer, eventually
+from tests.servers import RedisServer, eventually
+from tests.servers.command import RunningCommand, start
 
 FAILED = Failure("failed", "ValueError", "no")
-Elsewhere = Callable[[str, int], subprocess.Popen[str]]
+Elsewhere = Callable[[str, int], RunningCommand]
 
 
 @pytest.fixture
 def elsewhere(redis_url: str) -> Iterator[Elsewhere]:
     """Start processes that ask for the same thing."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[RunningCommand] = []
 
-    def start(what: str, count: int) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.runs.elsewhere", redis_url, what, str(count)]
-        started.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+    def another(what: str, count: int) -> RunningCommand:
+        started.append(start("-m", "tests.runs.elsewhere", redis_url, what, count))
         return started[-1]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    yield another
+    for command in started:
+        command.kill()
 
 
 def test_twenty_equal_questions_of_four_processes_are_computed_once(elsewhere: Elsewhere, redis_client: Client) -> None:
     processes = [elsewhere("twenty", 5) for _ in range(4)]
     eventually(lambda: redis_client.get("twenty:asked") == b"20", "twenty questions")
     redis_client.set("twenty:go", 1)
-    lines = [line for process in processes for line in process.communicate(timeout=30)[0].splitlines()]
+    lines = [line for process in processes for line in process.finish().stdout.splitlines()]
     assert redis_client.get("twenty:computed") == b"1"
     assert lines == ["twenty computed"] * 19
 
@@ -224,7 +221,7 @@ def test_a_redis_that_refuses_us_is_said_once(private_redis: RedisServer) -> Non
             for number in range(5):
                 assert ask.compute(asked(number), 1)
             eventually(lambda: ask.cache.stats.misses == 5, "misses")
-        assert len([text for text in ask.said if "finds nothing" in text]) == 1
+        assert len([text for text in ask.said if "cannot be read" in text]) == 1
 
 
 def test_a_claim_that_nobody_of_us_wrote_is_not_waited_for(redis_url: str, redis_client: Client) -> None:

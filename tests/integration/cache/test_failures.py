@@ -92,7 +92,7 @@ def test_a_replayed_dead_letter_is_run_again_and_then_remembered(
         assert payloads(Runner(redis_url), pipe, range(3)) == [0, 2]
     letters = [json.loads(path.read_text()) for path in (tmp_path / "run" / "dead_letters").glob("*.json")]
     assert sorted((letter["attempts"], letter.get("note", "")) for letter in letters) == [
-        (0, "the result cache had this failure; nothing was run"),
+        (0, "this failure comes from the result cache; nothing was run"),
         (1, ""),
     ]
     assert len(computed(diary)) == 3
@@ -142,7 +142,7 @@ def test_inputs_that_are_no_plain_values_are_computed_and_said_once(redis_url: s
     pipe = pipeline(remembered.Pid, diary)
     found = payloads(Runner(redis_url, on_event=said.append), pipe, [Strange(), Strange(), 1])
     assert found == [os.getpid()] * 3
-    assert sum("not every input can be looked up" in text for text in said) == 1
+    assert sum("some inputs cannot be looked up" in text for text in said) == 1
 
 
 def test_a_run_that_was_killed_goes_on_and_computes_what_is_left(redis_url: str, diary: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import numpy as np
 import pytest
@@ -76,12 +77,12 @@ def test_who_may_not_list_keys_can_still_remove_what_is_known(private_redis: Red
 
 def test_it_says_which_part_differs_from_the_nearest(private_redis: RedisServer) -> None:
     with asking(private_redis.url) as ask, connect(private_redis.url) as client:
-        assert why(ask, client, asked(1), "0") == "nothing of tests.Node was kept before"
+        assert why(ask, client, asked(1), "0") == "no earlier result of tests.Node is in the cache"
         for each in (asked(1, threshold="0.6", label="blake3:" + 64 * "a"), asked(2), asked(3)):
             keep(ask, each, 1)
         now = asked(1, threshold="0.5", mode="'fast'")
         assert re.fullmatch(
-            r"the nearest result was kept \d+\.\d seconds before; what differs:\n"
+            r"the nearest result is \d+\.\d seconds older; what differs:\n"
             r"  the configuration: threshold 0\.5, was 0\.6\n"
             r"  the configuration: mode 'fast', was not there\n"
             r"  the configuration: label is not there, was blake3:aaaaaaaaaaaa…",
@@ -94,7 +95,7 @@ def test_it_says_which_part_differs_from_the_nearest(private_redis: RedisServer)
         noted = Asked("tests.Node", "version 1", {"threshold": "0.5"}, "input 2", {"page": "abc"}, asked(2).exact)
         assert why(ask, client, noted, "4").endswith("differs:\n  the meta: page, which was not there")
         exactly = Asked("tests.Node", "version 1", {"threshold": "0.5"}, "input 2", {}, "another")
-        assert why(ask, client, exactly, "5").endswith("the configuration: a value that reads the same, and is not")
+        assert why(ask, client, exactly, "5").endswith("the configuration: two values that look the same and are not")
 
 
 def test_it_says_when_nothing_differs(private_redis: RedisServer) -> None:
@@ -103,22 +104,26 @@ def test_it_says_when_nothing_differs(private_redis: RedisServer) -> None:
             keep(ask, asked(each), 1)
         remove(client, [asked("evicted").fingerprint])
         client.setrange(keys.USUAL.cache_entry(asked("altered").fingerprint), 30, "???")
-        assert "evicted or removed since" in why(ask, client, asked("evicted"), "1")
-        assert "was not believed" in why(ask, client, asked("altered"), "2")
+        assert "evicted or removed" in why(ask, client, asked("evicted"), "1")
+        assert "and refused" in why(ask, client, asked("altered"), "2")
         assert "--refresh" in why(ask, client, asked("refreshed"), "3", refresh=True)
         ask.start(asked("expired"), CacheDefinition(ttl=0.001)).claim().keep([Message(1)], PARENT, seconds=1.0)
         eventually(lambda: ask.cache.stats.kept == 4, "the entry")
-        assert "nothing differs" in why(ask, client, asked("expired"), "4")
+        assert "the same result was kept" in why(ask, client, asked("expired"), "4")
 
 
 def test_what_is_not_noted_is_said_with_what_is(private_redis: RedisServer) -> None:
     with asking(private_redis.url) as ask, connect(private_redis.url) as client:
-        with pytest.raises(ConfigError, match="of run 'run-1' nothing is noted"):
+        with pytest.raises(ConfigError, match="no cache misses are recorded for run 'run-1'"):
             explain(client, "run-1", "detect", "0")
         why(ask, client, asked(1), "0")
+        assert explain(client, "run-", "detect", "0") == explain(client, "run-1", "detect", "0")
+        client.zadd(keys.USUAL.cache_runs, {"run-2": time.time()})
+        with pytest.raises(ConfigError, match=r"'run' begins the ids of 2 runs \(run-1, run-2\); write more of it"):
+            explain(client, "run", "detect", "0")
         with pytest.raises(ConfigError, match="node 'detekt'; did you mean 'detect'"):
             explain(client, "run-1", "detekt", "0")
-        with pytest.raises(ConfigError, match="nothing is noted of message '7'"):
+        with pytest.raises(ConfigError, match="no cache miss is recorded for message '7'"):
             explain(client, "run-1", "detect", "7")
         client.hset(keys.USUAL.cache_asked("run-1"), "detect/0", b"?")
         with pytest.raises(ConfigError, match="cannot be read"):

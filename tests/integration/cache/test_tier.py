@@ -86,7 +86,7 @@ def test_a_second_tier_that_does_not_work_fails_nobody(redis_url: str, tmp_path:
             for number in range(5):
                 keep(ask, asked((second, number)), number)
                 assert ask.payload(asked((second, number))) == number
-        assert len([text for text in ask.said if "second tier" in text]) <= 2
+        assert len([text for text in ask.said if "second place" in text]) <= 2
         assert ask.said
 
 

@@ -57,7 +57,7 @@ def test_a_worker_that_was_started_before_an_edit_is_named(
     (text,) = said
     assert text == (
         f"node 'there': {named(worker)} has other code of {MARK} than this machine: it was started before an edit, or "
-        "with another project; to mend it: restart it with this code, or give each project a CELERYPIPE_NAMESPACE of "
+        "with another project; to fix it: restart it with this code, or give each project a CELERYPIPE_NAMESPACE of "
         "its own"
     )
     said.clear()

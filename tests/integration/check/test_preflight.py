@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.servers import PATIENCE, ROOT, RedisServer, StartWorker, Workplace, eventually
-from tests.servers.command import celerypipe
+from tests.servers.command import celerypipe, start
 from tests.servers.extent import LONG
 
 #: What is promised of a look, in seconds; more on a machine that runs other tests at the same time.
@@ -84,7 +83,7 @@ def test_everything_that_is_wrong_with_the_workers_is_said_at_once_with_its_cure
     assert (
         "error: node 'there' (tests.nodes.remote.Echo): tests.nodes.remote.Echo has no argument 'dellay'" in done.stderr
     )
-    assert "to mend it: celerypipe nodes tests.nodes.remote.Echo" in done.stderr
+    assert "to fix it: celerypipe nodes tests.nodes.remote.Echo" in done.stderr
     assert "warning: node 'there': the worker on" in done.stdout
 
 
@@ -215,11 +214,10 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
     os.kill(private_redis.process.pid, signal.SIGSTOP)
     try:
         for url, said in (
-            (private_redis.url, "Redis is there and does not answer"),
+            (private_redis.url, "Redis does not answer"),
             (f"unix://{tmp_path}/none.sock", "Redis is not there"),
         ):
-            command = [sys.executable, "-c", program.format(str(path), url)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            done = start("-c", program.format(str(path), url)).finish()
             assert done.returncode == 0, done.stderr
             seconds, _, finding = done.stdout.partition(" ")
             assert float(seconds) < PROMISE
@@ -233,11 +231,11 @@ def test_a_frozen_or_absent_redis_is_said_within_two_seconds(private_redis: Redi
 def test_without_an_address_there_is_nothing_to_look_at(tmp_path: Path) -> None:
     done = celerypipe("check", definition(tmp_path, "q"), "--live")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--live needs to know where Redis is" in done.stderr
+    assert "--live needs the address of Redis" in done.stderr
     local = definition(tmp_path, "q", warped=False, limits={})
     done = celerypipe("check", local, "--live")
     assert done.returncode == 0, done.stderr
-    assert "note: no node is warped: a run needs neither Redis nor workers" in done.stdout
+    assert "note: no node is warped: the run needs no Redis and no workers" in done.stdout
 
 
 def test_a_look_at_a_busy_solo_worker_takes_no_time(

@@ -58,11 +58,11 @@ def test_a_large_payload_is_described_and_what_steers_a_terminal_is_not_printed(
 def test_replay_says_what_came_through_and_what_stays(file: Path) -> None:
     two, four = (letter["name"] for letter in listed(file))
     done = dead("replay", file, two, "--quiet")
-    assert (done.exit_code, done.stderr) == (0, "1 dead letter came through, 0 stay\n")
+    assert (done.exit_code, done.stderr) == (0, "1 dead letter succeeded, 0 remain\n")
     definition(file.parent, [4])
     done = dead("replay", file, "--json", "--quiet")
     assert done.exit_code == 3
-    assert done.stderr.endswith("0 dead letters came through, 1 stay\n")
+    assert done.stderr.endswith("0 dead letters succeeded, 1 remain\n")
     assert json.loads(done.stdout)["status"] == "done"
     assert [(letter["name"], letter["replays"]) for letter in listed(file)] == [(four, 1)]
     definition(file.parent, [])
@@ -89,7 +89,7 @@ def test_a_pipeline_that_is_fed_from_code_is_replayed_too(tmp_path: Path, place:
         kept.write_text(json.dumps(mended))
     done = dead("replay", tmp_path / place, "--local", "--allow", tmp_path)
     assert done.exit_code == 0, done.output
-    assert "2 dead letters came through, 0 stay" in done.stderr
+    assert "2 dead letters succeeded, 0 remain" in done.stderr
     assert (tmp_path / "out.jsonl").read_text().split() == ["0", "1", "3", "5", "2", "4"]
 
 
@@ -124,8 +124,8 @@ def test_what_is_no_letter_is_named_and_left_alone(file: Path) -> None:
     for number in range(12):
         (folder / f"note{number:02}.txt").write_text("mine")
     said = dead("list", file).stderr
-    assert "left alone: note00.txt: is no dead letter" in said
-    assert "left alone: 2 more" in said
+    assert "ignored: note00.txt: is no dead letter" in said
+    assert "ignored: 2 more" in said
     assert dead("remove", file, "--all", "--yes").stdout == "removed 2 dead letters\n"
     assert len(list(folder.iterdir())) == 12
 
@@ -139,7 +139,7 @@ def test_what_is_no_letter_is_named_and_left_alone(file: Path) -> None:
         (["list", "bare.json"], 'this pipeline has no "folder"'),
         (["replay", "elsewhere/dead_letters"], "no config.json that says which pipeline this was"),
         (["replay", "moved"], "plugins ./plugins are relative to a file that config.json does not name"),
-        (["replay", "pipeline.json", "--run", "abc"], "say where the run's Redis is"),
+        (["replay", "pipeline.json", "--run", "abc"], "the address of the run's Redis is missing"),
         (["replay", "pipeline.json", "--run", "abc", "--redis", "nonsense"], "is no Redis URL"),
     ],
 )
@@ -167,7 +167,7 @@ def test_what_is_wrong_before_anything_happens_exits_2(
 def test_a_run_that_is_not_there_is_said(file: Path, redis_url: str) -> None:
     done = dead("replay", file, "--run", "abc", "--redis", redis_url)
     assert done.exit_code == 2
-    assert "there is no run 'abc' going on" in done.stderr
+    assert "there is no run 'abc' active" in done.stderr
     assert len(listed(file)) == 2
 
 
@@ -177,7 +177,7 @@ def test_replay_brings_its_own_redis_and_worker_where_nobody_names_one(tmp_path:
     Runner(local=True).run(Pipeline.load(path))
     done = dead("replay", definition(tmp_path, [4], **there))
     assert done.exit_code == 3, done.output
-    assert "1 dead letter came through, 1 stay" in done.stderr
+    assert "1 dead letter succeeded, 1 remain" in done.stderr
     (letter,) = listed(path)
     assert "process" in letter["worker"]
     assert (tmp_path / "out.jsonl").read_text().split() == ["0", "1", "3", "5", "2"]

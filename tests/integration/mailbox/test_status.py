@@ -135,7 +135,7 @@ def test_a_run_whose_runner_was_killed_is_lost_and_then_gone(
         assert run.state == "lost"
         done = celerypipe("cancel", run.id, "--redis", url)
         assert done.returncode == 0
-        assert f"its runner on {run.host} (pid {run.pid}) is not heard of any more" in done.stdout
+        assert f"its runner on {run.host} (pid {run.pid}) does not answer any more" in done.stdout
         client.delete(f"celerypipe:about:{run.id}")  # a minute later
         assert read_status(client).runs == ()
 
@@ -143,7 +143,7 @@ def test_a_run_whose_runner_was_killed_is_lost_and_then_gone(
 def test_an_empty_redis_says_how_to_begin(private_redis: RedisServer) -> None:
     done = celerypipe("status", "--redis", private_redis.url)
     assert done.returncode == 0
-    assert "no run goes on, and no worker lives; start one: celery -A celerypipe worker -Q QUEUE" in done.stdout
+    assert "no run is active, and no worker is alive; start one: celery -A celerypipe worker -Q QUEUE" in done.stdout
 
 
 def test_a_redis_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -220,4 +220,4 @@ def test_image_files_without_opencv_says_what_to_install(tmp_path):
     assert done.returncode == 1
     last_line = done.stderr.strip().splitlines()[-1]
     assert last_line.startswith("ImportError: image_files needs OpenCV")
-    assert last_line.endswith("pip install celerypipe[vision]")
+    assert last_line.endswith("pip install 'celerypipe[vision]'")

@@ -10,7 +10,7 @@ from celerypipe.message.message import Message
 from celerypipe.message.payload import Image
 
 image_files = pytest.importorskip(
-    "celerypipe.nodes.image_files", reason="needs OpenCV: pip install celerypipe[vision]", exc_type=ImportError
+    "celerypipe.nodes.image_files", reason="needs OpenCV: pip install 'celerypipe[vision]'", exc_type=ImportError
 )
 
 

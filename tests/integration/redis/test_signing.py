@@ -224,7 +224,7 @@ def test_a_task_that_nobody_signed_is_refused(worker: RunningWorker, redis_url: 
         unsigned = Bell(run, "node", 0, "token").arguments("tests.nodes.remote.Echo", None)
         for bell in (unsigned, [*unsigned, "00" * 16]):
             app.send_task("tests.nodes.remote.Echo", bell, queue="signed", connection=connection, ignore_result=True)
-    worker.wait_for_text("refused a task: nobody signed it: set CELERYPIPE_KEYS where its run is started")
+    worker.wait_for_text("refused a task: it is not signed: set CELERYPIPE_KEYS where its run is started")
     worker.wait_for_text("refused a task: it was altered, or signed with a key that is not known here")
     assert not list(redis_client.scan_iter(f"celerypipe:*{run}*", count=1000))
 
@@ -245,7 +245,7 @@ def test_a_run_without_keys_is_told_that_the_worker_has_some(
     monkeypatch.delenv("CELERYPIPE_KEYS")
     said = fails_with(redis_url, "signed")
     assert (
-        f"(pid {worker.process.pid}) takes signed messages only; to mend it: set CELERYPIPE_KEYS here as it is" in said
+        f"(pid {worker.process.pid}) takes signed messages only; to fix it: set CELERYPIPE_KEYS here as it is" in said
     )
     monkeypatch.setenv("CELERYPIPE_KEYS", OTHER)
     assert "has other keys" in fails_with(redis_url, "signed")
@@ -256,7 +256,7 @@ def test_a_run_with_keys_is_told_that_the_worker_has_none(
 ) -> None:
     bare = shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     monkeypatch.setenv("CELERYPIPE_KEYS", KEY)
-    assert "has no keys, and this run signs its messages; to mend it: set CELERYPIPE_KEYS" in fails_with(
+    assert "has no keys, and this run signs its messages; to fix it: set CELERYPIPE_KEYS" in fails_with(
         redis_url, "tsolo"
     )
     signature = "00" * 16

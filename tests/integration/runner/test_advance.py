@@ -150,7 +150,7 @@ def test_what_cannot_be_read_twice_has_no_total(tmp_path: Path) -> None:
 
 
 def test_pictures_are_counted(tmp_path: Path) -> None:
-    pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
+    pytest.importorskip("cv2", reason="needs pip install 'celerypipe[vision]'")
     from celerypipe.nodes.image_files import ImageFilesSource
 
     for name in "abc":

@@ -119,7 +119,8 @@ def test_what_is_given_up_further_on_keeps_its_letter(tmp_path: Path, on_error: 
 def test_only_the_letters_that_were_named_are_replayed(tmp_path: Path) -> None:
     Runner().run(picky(tmp_path, [2, 5]))
     first, second = names(tmp_path)
-    Runner().replay(picky(tmp_path, []), [first])
+    report = Runner().replay(picky(tmp_path, []), [first])
+    assert (report.through, report.total) == (1, 1)  # the bar of `celerypipe dead replay`
     assert names(tmp_path) == [second]
     assert lines(tmp_path)[-1] == 2
     with pytest.raises(ConfigError, match="no dead letter 'nobody'"):
@@ -387,7 +388,7 @@ def test_a_pipeline_says_how_much_is_kept(tmp_path: Path) -> None:
     Runner(on_event=said.append).run(pipeline)
     assert [store(tmp_path).message(letter).payload for letter in store(tmp_path).find().letters] == [5, 7]
     assert [line for line in said if "dead letters" in line] == [
-        f"dead letters: there are more than 2 in {store(tmp_path).folder}: the oldest go; "
+        f"dead letters: there are more than 2 in {store(tmp_path).folder}: the oldest are removed; "
         "celerypipe dead replay empties it"
     ]
 

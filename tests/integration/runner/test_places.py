@@ -119,7 +119,7 @@ def test_where_a_is_capital_a_they_are_one_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_pictures_of_one_name_in_two_folders_and_of_two_kinds(tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
+    cv2 = pytest.importorskip("cv2", reason="needs pip install 'celerypipe[vision]'")
     for number, name in enumerate(("cam1/0001.png", "cam2/0001.png", "cam1/a b.png", "cam1/a+b.png", "cam1/a+b.jpg")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / "in" / name), np.full((2, 2, 3), number, np.uint8))
@@ -142,7 +142,7 @@ def test_pictures_of_one_name_in_two_folders_and_of_two_kinds(tmp_path: Path) ->
 def test_a_warped_sink_on_several_processes_and_behind_a_node_that_hands_on_to_it(
     start_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
+    pytest.importorskip("cv2", reason="needs pip install 'celerypipe[vision]'")
     allowed = {"CELERYPIPE_ALLOW": str(tmp_path)}
     start_worker("places", pool="prefork", concurrency=2, config=CONFIG, env=allowed)
     limits = {"queue": "places"}

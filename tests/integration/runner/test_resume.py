@@ -258,7 +258,7 @@ def test_one_element_of_an_array_is_a_change_and_what_cannot_be_compared_is_no_d
     story.runner = Runner(local=True, on_event=said.append)
     run = story.fail(made(ones))
     assert not (story.folder / "kept" / "config.json").exists(), "another definition would be read from it"
-    assert "no config.json is written: its definition has values that JSON cannot say" in "\n".join(said)
+    assert "no config.json is written: its definition has values that JSON cannot represent" in "\n".join(said)
     with pytest.raises(ConfigError, match=rf"run '{run}' cannot go on: node 'weigh' changed since"):
         story.runner.run(made(other), resume=run)
     story.go_on(made(ones.copy()), run)
@@ -480,7 +480,7 @@ def test_on_the_command_line(story: Story) -> None:
 
     failed = run()
     assert failed.exit_code == 1
-    found = re.search(r"to go on from there: --resume (\w+)", failed.stderr)
+    found = re.search(r"to continue from there: --resume (\w+)", failed.stderr)
     assert found, failed.stderr
     asked = run("--resume")
     assert asked.exit_code == 2

@@ -288,3 +288,9 @@ def test_without_a_worker_a_warning_is_logged_unless_somebody_listens(
     call = runner.submit(remote.add, 1)
     eventually(lambda: "no live worker serves queue 'remote'" in caplog.text, "a warning about a call")
     call.cancel()
+
+
+def test_a_plugin_folder_that_is_not_there_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = NodeDefinition(name="numbers", type="source", mark="data_streamer", configuration={"items": []})
+    Runner(local=True).run(Pipeline(name="p", plugins=[tmp_path / "gone"], nodes=[source]))
+    assert [text for text in caplog.messages if f"plugins: there is no folder {tmp_path / 'gone'}" in text]

@@ -54,7 +54,7 @@ def files(folder: Path, mark: str) -> dict[str, Any]:
     if mark == "json_lines":
         (folder / "lines.jsonl").write_text('1\n2\n{"broken\n4\n\n5\n')
         return {"path": str(folder / "lines.jsonl")}
-    cv2 = pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
+    cv2 = pytest.importorskip("cv2", reason="needs pip install 'celerypipe[vision]'")
     for name in "ace":
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((2, 2, 3), np.uint8))
     (folder / "b.jpg").write_bytes(b"")
@@ -152,7 +152,7 @@ def test_a_run_that_was_cut_short_can_go_on(tmp_path: Path) -> None:
     configuration = {"path": str(tmp_path / "lines.jsonl"), "gate": str(tmp_path / "gate")}
     first = Reading(tmp_path, here.OnADisk, configuration=configuration, on_error="skip")
     assert first.lines == list(range(10))
-    assert f"10 source messages are through; to go on from there: --resume {first.report.run}" in first.said
+    assert f"10 source messages are finished; to continue from there: --resume {first.report.run}" in first.said
     (tmp_path / "gate").touch()
     second = Reading(tmp_path, here.OnADisk, first.report.run, configuration=configuration, on_error="skip")
     assert (second.lines, second.error, second.source.sent) == (list(range(20)), None, 10)

@@ -15,6 +15,7 @@ import pytest
 from celerypipe import Message, NodeTimeout, Runner
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, eventually
+from tests.servers.command import begin
 from tests.servers.terminal import Terminal
 
 TALK = "tests.nodes.printing.Talk"
@@ -47,13 +48,18 @@ def endless(folder: Path, name: str = "endless", mark: str = TALK) -> Path:
     return path
 
 
-def start(folder: Path, *options: str, mark: str = TALK, **how: Any) -> subprocess.Popen[bytes]:
-    """Run it; return when messages come out."""
+def wait_for_output(folder: Path) -> None:
+    """Wait until messages come out."""
     out = folder / "out"
-    command = [sys.executable, "-m", "celerypipe", "run", str(endless(folder, mark=mark)), *options]
+    eventually(lambda: out.exists() and out.stat().st_size > 100, "output")
+
+
+def start(folder: Path, *, mark: str = TALK, **how: Any) -> subprocess.Popen[bytes]:
+    """Run it in an interpreter of its own; return when messages come out."""
+    command = [sys.executable, "-m", "celerypipe", "run", str(endless(folder, mark=mark))]
     process = subprocess.Popen(command, cwd=ROOT, **how)
     try:
-        eventually(lambda: out.exists() and out.stat().st_size > 100, "output")
+        wait_for_output(folder)
     except AssertionError:
         process.kill()
         raise
@@ -76,13 +82,16 @@ def report(folder: Path) -> dict[str, Any]:
     [(signal.SIGHUP, "stopped", 0), (signal.SIGTERM, "stopped", 0), (signal.SIGQUIT, "cancelled", 1)],
 )
 def test_each_signal_leaves_a_report(tmp_path: Path, number: signal.Signals, status: str, code: int) -> None:
-    process = start(tmp_path, "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == code, err.decode()
-    assert json.loads(out) == report(tmp_path)
+    run = begin("run", endless(tmp_path, mark=TALK), "--json")
+    try:
+        wait_for_output(tmp_path)
+        run.process.send_signal(number)
+    finally:
+        ended = run.finish()
+    assert ended.returncode == code, ended.stderr
+    assert json.loads(ended.stdout) == report(tmp_path)
     assert report(tmp_path)["status"] == status
-    assert number.name in err.decode()
+    assert number.name in ended.stderr
 
 
 def test_a_terminal_that_is_closed_leaves_a_report_and_no_process(tmp_path: Path) -> None:

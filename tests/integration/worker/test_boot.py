@@ -52,7 +52,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
 ) -> None:
     workplace.module("tasks.heavy", NODES)
     workplace.config("heavy", f'imports = ["tasks.heavy"]\nworker_pool = "{pool}"\nworker_concurrency = {slots}\n')
-    worker = start_worker("heavy", cwd=workplace.folder, fresh=True)
+    worker = start_worker("heavy", cwd=workplace.folder, fresh=pool == "prefork")
 
     presence = worker.presence
     assert (presence["pool"], presence["slots"], presence["interrupts"]) == (pool, slots, interrupts)
@@ -66,7 +66,7 @@ def test_a_worker_runs_by_the_file_of_its_queue(
         send_task(redis_url, "tasks.heavy.Double", "heavy")
     worker.wait_for_text(ANSWER)
     log = worker.text()
-    assert f"{pool} pool of {slots} by worker_configs/heavy.toml" in log
+    assert f"worker_configs/heavy.toml ({pool}, {slots} " in log
     assert ": INFO/MainProcess] " in log
 
     worker.process.terminate()
@@ -81,7 +81,7 @@ def test_a_worker_of_two_queues_runs_by_the_first_and_serves_both(
     workplace.module("tasks.right", NODES)
     workplace.config("left", 'imports = ["tasks.left"]\nworker_pool = "solo"\n')
     workplace.config("right", 'imports = ["tasks.right"]\nworker_pool = "threads"\nworker_concurrency = 7\n')
-    worker = start_worker("left,right", cwd=workplace.folder, fresh=True)
+    worker = start_worker("left,right", cwd=workplace.folder)
 
     assert worker.presence["pool"] == "solo"
     assert worker.presence["queues"] == ["left", "right"]
@@ -125,18 +125,6 @@ def test_workers_of_one_queue_on_one_machine_have_names_of_their_own(
     assert second.wait_for_end() == 0
     with connect(redis_url) as client:
         assert second.process.pid not in {record["pid"] for record in read_presences(client)}
-
-
-def test_a_spawned_pool_serves_like_a_forked_one(
-    start_worker: Callable[..., Any], workplace: Any, redis_url: str
-) -> None:
-    workplace.module("tasks.fresh", NODES)
-    workplace.config("fresh", 'imports = ["tasks.fresh"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
-    worker = start_worker("fresh", cwd=workplace.folder, arguments=["--loglevel", "DEBUG"], fresh=True)
-    send_task(redis_url, "tasks.fresh.half", "fresh")
-    worker.wait_for_text(ANSWER)
-    assert "calling self.run()" in worker.text(), "billiard logs in the child before it knows anything of ours"
-    assert "at_work" not in worker.text()
 
 
 def test_a_pool_child_that_was_killed_is_replaced(
@@ -199,7 +187,7 @@ def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
 def test_what_another_project_says_neither_ends_nor_redirects_a_worker(
     start_worker: Callable[..., Any], workplace: Any, redis_url: str
 ) -> None:
-    """A spawned pool reads all of it once more, in each child."""
+    """A spawned pool, which serves as a forked one does, reads all of it once more, in each child."""
     workplace.module("tasks.aside", NODES)
     workplace.module("celeryconfig", "raise RuntimeError('it was read')\n")
     workplace.config("aside", 'imports = ["tasks.aside"]\nworker_pool_start_method = "spawn"\nworker_concurrency = 1\n')
@@ -212,12 +200,14 @@ def test_what_another_project_says_neither_ends_nor_redirects_a_worker(
         **dict.fromkeys(backends, "db+postgresql://me:s3cret@db/app"),
         **dict.fromkeys(modules, "no.such_module"),
     }
-    worker = start_worker("aside", cwd=workplace.folder, env=environment, fresh=True)
+    worker = start_worker("aside", cwd=workplace.folder, env=environment, arguments=["--loglevel", "DEBUG"], fresh=True)
     node = NodeDefinition(name="there", type="proc", mark="tasks.aside.Double", warped=True)
     found = Runner(redis_url).stream(Pipeline(name="aside", nodes=[node], links=[]), [Message(1)])
     assert [message.payload for message in found] == [2]
     assert f"Redis: {redis_url}, named by CELERYPIPE_REDIS_URL" in worker.text()
     assert "s3cret" not in worker.text()
+    assert "calling self.run()" in worker.text(), "billiard logs in the child before it knows anything of ours"
+    assert "at_work" not in worker.text()
 
 
 def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
@@ -317,7 +307,7 @@ def test_a_cluster_ends_a_worker_and_a_run_with_one_line(start_worker: Callable[
 def test_a_worker_without_a_queue_says_which_there_are(start_worker: Callable[..., Any], workplace: Any) -> None:
     workplace.config("cpu", "")
     workplace.config("gpu", "")
-    worker = start_worker("", cwd=workplace.folder, wait=False, fresh=True)
+    worker = start_worker("", cwd=workplace.folder, wait=False)
     assert worker.wait_for_end() == 78
     assert "add -Q QUEUE (known here: cpu, gpu)" in worker.text()
 

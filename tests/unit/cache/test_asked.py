@@ -205,7 +205,7 @@ def test_workers_with_different_code_or_none_answer_nothing_and_say_why() -> Non
     assert "different code: version 1 and version 2" in asked([schema(), schema("version 2")])
     assert "declare one" in asked([schema(), schema("")])
     assert "declare one" in asked([{"mark": "m", "arguments": []}])
-    assert "no worker" in asked([])
+    assert "no live worker" in asked([])
     assert "differ in the arguments" in asked([schema(size=1), schema(size=2)])
     assert "differ in the arguments" in asked([schema(meta=("k",)), schema()])
 

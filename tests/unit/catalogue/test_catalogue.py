@@ -175,7 +175,7 @@ def test_a_built_in_without_its_dependency_is_left_out_of_the_list_and_says_why_
     marks = [listing.mark for listing in Catalogue().listings()]
     assert "image_files" not in marks
     assert "console" in marks
-    with pytest.raises(ConfigError, match=r"pip install celerypipe\[vision\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'celerypipe\[vision\]'"):
         Catalogue().find("image_files", "sink")
 
 

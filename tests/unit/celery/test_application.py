@@ -33,7 +33,7 @@ def test_the_first_that_says_something_counts(
     found = RedisSettings.find(given, environment)
     assert (found.or_default.host, found.said_by) == (host, said_by)
     assert f"Redis: redis://{host}:6379/0, " in str(found)
-    assert (said_by or "nothing names another one") in str(found)
+    assert (said_by or "the default") in str(found)
     if given is None:  # as a worker finds it
         assert make_app(environment).connection_for_read().hostname == host
 
@@ -41,13 +41,13 @@ def test_the_first_that_says_something_counts(
 def test_what_is_not_heard_is_said_where_it_differs() -> None:
     environment = {OURS: "redis://:s3cret@b", CELERYS: "redis://:s3cret@c"}
     (text,) = RedisSettings.find(None, environment).unheard
-    assert text == f"{CELERYS} names another Redis, redis://***@c: it is not heard, {OURS} comes first"
+    assert text == f"{CELERYS} names another Redis, redis://***@c: it is ignored, {OURS} comes first"
     assert len(RedisSettings.find("redis://a", environment).unheard) == 2
     same = {OURS: "redis://b", CELERYS: "redis://b:6379/0"}
     assert RedisSettings.find("redis://b/", same).unheard == ()
     assert RedisSettings.find(None, {OURS: "redis://b", CELERYS: "amqp://c"}).unheard == ()
     (left,) = RedisSettings.find(None, {CELERYS: "amqp://me:s3cret@c//"}).unheard
-    assert f"{CELERYS} names no Redis and is left to the project" in left
+    assert f"{CELERYS} is no address of Redis, and is ignored" in left
     assert "s3cret" not in left
 
 

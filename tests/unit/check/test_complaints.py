@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from celerypipe.check.complaints import check, notes, require
+from celerypipe.catalogue.catalogue import Catalogue
+from celerypipe.check.complaints import absences, check, notes, require
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import DefinitionError
 from tests.unit.definition.sample import complaints
@@ -147,7 +148,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"mark": "suffixed", "configuration": {"mode": "fst"}}, "configuration.mode", "did you mean 'fast'?"),
     ({"mark": "suffixed", "configuration": {"rate": "$JT_ENV_WORD"}}, "configuration.rate", "is no float"),
     ({"mark": "Plain", "configuration": {"retries": 1}}, "configuration.retries", 'write it beside "configuration"'),
-    ({"mark": "Plain", "configuration": {"queue": "q"}}, "configuration.queue", 'belongs into "warp_configuration"'),
+    ({"mark": "Plain", "configuration": {"queue": "q"}}, "configuration.queue", 'must stand in "warp_configuration"'),
     ({"mark": "Awaiting"}, "mark", "update() is async"),
     ({"mark": "awaiting"}, "mark", "awaiting() is async"),
     ({"mark": "Remembering", "cache": True}, "cache", "is stateful"),
@@ -312,27 +313,29 @@ def test_notes_tell_what_looks_unintended(tmp_path: Path, module: str) -> None:
                 "type": "proc",
                 "mark": "passthru_identity",
                 "warped": True,
+                "configuration": {"timeout": 5, "other": 1},
                 "warp_configuration": {"queue": "q"},
             },
             {"name": "c", "type": "proc", "mark": "heavy", "sync": "local"},
         ],
         links=[("a", "b"), ("b", "c")],
     )
+    assert [str(tmp_path / "gone") in text for text in absences(pipeline, Catalogue(pipeline.plugin_folders))] == [True]
     found = notes(pipeline)
     assert [note.partition(": ")[0] for note in found] == [
-        "plugins",
+        "pipeline.nodes[1].configuration.timeout",
         "pipeline.nodes[1]",
         "pipeline.nodes[1].mark",
         "pipeline.nodes[2]",
         "pipeline.nodes[2].sync",
         "pipeline.nodes[2].mark",
     ]
-    assert str(tmp_path / "gone") in found[0]
+    assert "which is not here, has one of that name; else it is a key of the node" in found[0]
     assert "no timeout" in found[1]
     assert "did you mean 'passthrough_identity'" in found[2]
     assert "goes nowhere" in found[3]
     assert "passes" in found[4] or "pass as they come" in found[4]
-    assert "wants not-there-at-all, not installed" in found[5]
+    assert "needs not-there-at-all, not installed" in found[5]
     assert check(pipeline) == []
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from celerypipe.cli import progress as module
 from celerypipe.cli.progress import Pace, line, progress, view
-from celerypipe.runner.report import NodeReport, Report
+from celerypipe.runner.report import NodeReport, Quantiles, Report
 
 FAILING = NodeReport("n", "", "", 5, 3, {"failed": 3}, 1, 2, 0, 0, 0, 0, None, None, None)
 REPORT = Report("ab12", "numbers", "running", 10.0, (FAILING,), through=340, total=1000)
@@ -62,3 +62,11 @@ def test_without_a_terminal_a_line_is_written_now_and_then(monkeypatch: pytest.M
     assert file.getvalue() == f"{line(REPORT, 34.0)}\n"
     with progress(console, quiet=True) as tell:
         assert tell is None
+
+
+@pytest.mark.parametrize(("width", "said"), [(60, False), (140, True)])
+def test_what_the_times_are_is_said_where_times_are_shown(width: int, said: bool) -> None:
+    times = Quantiles(0.001, 0.002)
+    node = replace(FAILING, name="a_node_with_a_long_name", queue="gpu", running=times, waiting=times, transfer=times)
+    text = replace(REPORT, nodes=(node,)).table(width)
+    assert ("times are p50 / p99" in text) == said == ("running" in text.splitlines()[1])

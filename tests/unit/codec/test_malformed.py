@@ -131,7 +131,7 @@ WORDS = nested(
 )
 
 
-@settings(max_examples=max(FUZZ // 20, 100), deadline=None)
+@settings(max_examples=max(FUZZ // 100, 100), deadline=None)
 @given(WORDS, st.binary(max_size=100))
 def test_any_extension_in_any_place_decodes_or_is_refused(word: Any, buffers: bytes) -> None:
     decodes_or_refuses(message_with(word, buffers))

@@ -71,8 +71,8 @@ def test_what_lies_in_a_folder_is_within_it_through_any_spelling_and_no_link_lea
         reach = Reach.of([Path(spelling)], "cure")
         for each in spellings(home):
             assert reach.complaint(path_of(each) / "new") == ""
-            assert "is out of reach" in reach.complaint(path_of(each) / "out")
-            assert "is out of reach" in reach.complaint(path_of(each) / "..")
+            assert "is outside the allowed folders" in reach.complaint(path_of(each) / "out")
+            assert "is outside the allowed folders" in reach.complaint(path_of(each) / "..")
 
 
 def test_a_disk_that_knows_no_case_has_one_folder_under_both_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_disk_that_knows_no_case_has_one_folder_under_both_names(home: Path, m
     monkeypatch.setattr(os, "stat", caseless)
     assert distinct([Path("plugins"), Path("PLUGINS")]) == (Path("plugins"),)
     assert Reach.of([Path("plugins")], "cure").complaint("PLUGINS/new") == ""
-    assert "is out of reach" in Reach.of([Path("plugins")], "cure").complaint("OTHER/new")
+    assert "is outside the allowed folders" in Reach.of([Path("plugins")], "cure").complaint("OTHER/new")
 
 
 def test_the_home_of_nobody_is_a_name_like_any_other() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from celerypipe.definition.environment import resolve_environment
-from celerypipe.definition.pipeline import Pipeline
+from celerypipe.definition.environment import resolve_environment, secrets_in
+from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from tests.unit.definition.sample import complaints
 
 
@@ -15,7 +15,9 @@ def test_variables_are_looked_up_however_deep_and_never_kept() -> None:
     given = {"delay": "$JT_ENV_DELAY", "deep": [{"key": "$JT_ENV_KEY"}, ("x$JT_ENV_KEY",)]}
     pipeline = Pipeline(name="p", nodes=[{"name": "n", "type": "proc", "mark": "m", "configuration": given}])
     configuration = pipeline.nodes[0].configuration
-    resolved = resolve_environment(configuration, {"DELAY": "2", "KEY": "s3cret"}, "here", {"delay": float})
+    resolved = resolve_environment(
+        configuration, {"DELAY": "2", "KEY": "s3cret"}, "here", {"delay": float}, pipeline.nodes[0].from_environment
+    )
     assert resolved == {"delay": 2.0, "deep": [{"key": "s3cret"}, ("x$JT_ENV_KEY",)]}
     assert "s3cret" not in repr(pipeline)
     assert configuration == given
@@ -26,16 +28,27 @@ def test_variables_are_looked_up_however_deep_and_never_kept() -> None:
     [(int, "7", 7), (float, "7", 7.0), (bool, "Yes", True), (bool, "0", False), (str, "7", "7"), (None, "7", "7")],
 )
 def test_a_variable_takes_the_type_that_the_argument_needs(kind: type | None, text: str, value: Any) -> None:
-    resolved = resolve_environment({"a": "$JT_ENV_A"}, {"A": text}, "here", {"a": kind})["a"]
+    resolved = resolve_environment({"a": "$JT_ENV_A"}, {"A": text}, "here", {"a": kind}, ["a"])["a"]
     assert (resolved, type(resolved)) == (value, type(value))
 
 
 def test_all_missing_variables_are_named_and_no_value_is_shown() -> None:
     configuration = {"a": "$JT_ENV_A", "b": ["$JT_ENV_B"], "c": "$JT_ENV_C"}
     found = complaints(
-        resolve_environment, configuration, {"C": "s3cret"}, "pipeline.nodes[0].configuration", {"c": int}
+        resolve_environment, configuration, {"C": "s3cret"}, "pipeline.nodes[0].configuration", {"c": int}, "abc"
     )
     assert "'A'" in found["pipeline.nodes[0].configuration.a"]
     assert "'B'" in found["pipeline.nodes[0].configuration.b[0]"]
     assert "is no int" in found["pipeline.nodes[0].configuration.c"]
     assert not any("s3cret" in text for text in found.values())
+
+
+def test_what_holds_no_variable_is_neither_looked_through_again_nor_copied() -> None:
+    many, deep = list(range(1000)), {"key": ["$JT_ENV_KEY"]}
+    node = NodeDefinition(name="n", type="proc", mark="m", configuration={"many": many, "deep": deep})
+    assert node.from_environment is node.from_environment == {"deep"}
+    given = node.configuration
+    resolved = resolve_environment(given, {"KEY": "s3cret"}, "here", {}, node.from_environment)
+    assert resolved["deep"] == {"key": ["s3cret"]}
+    assert resolved["many"] is given["many"]
+    assert secrets_in(given, {"KEY": "s3cret"}, node.from_environment) == {"s3cret"}

@@ -61,14 +61,14 @@ def test_a_key_in_the_wrong_place_is_told_where_it_belongs() -> None:
     found = complaints(Pipeline.from_dict, data)
     node = "pipeline.nodes[1]"
     assert found == {
-        f"{node}.window": 'belongs into "warp_configuration": {...}',
+        f"{node}.window": 'must stand in "warp_configuration": {...}',
         f"{node}.folder": 'is a key of the whole pipeline; write it beside "nodes"',
         f"{node}.warp_configuration.on_error": 'is a key of the node; write it beside "warp_configuration"',
         f"{node}.warp_configuration.batch.timeout": 'is written beside "batch"',
         "pipeline.retries": 'is a key of a node; write it in one of "nodes"',
         "pipeline.on_error": 'is a key of a node; write it in one of "nodes"',
         "pipeline.plugins": 'is written beside "pipeline"',
-        "nodes": 'belongs into "pipeline": {...}',
+        "nodes": 'must stand in "pipeline": {...}',
     }
 
 

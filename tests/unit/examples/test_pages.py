@@ -12,7 +12,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from tests.runs.twins import both_twins, said
 from tests.servers import ROOT
 
-pytest.importorskip("cv2", reason="needs pip install celerypipe[vision]")
+pytest.importorskip("cv2", reason="needs pip install 'celerypipe[vision]'")
 
 PLUGINS = ROOT / "examples" / "pages" / "plugins"
 FACE = {"x": 40, "y": 50, "width": 30, "height": 20}
@@ -50,7 +50,7 @@ def test_the_json_and_its_twin_are_one_definition() -> None:
 
 def test_the_sample_pictures_are_found_inside_their_packages() -> None:
     for package in ("skimage", "matplotlib"):
-        pytest.importorskip(package, reason="needs pip install celerypipe[vision]")
+        pytest.importorskip(package, reason="needs pip install 'celerypipe[vision]'")
 
     messages = list(made("sample_pages", "source").messages())
 

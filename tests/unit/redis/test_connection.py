@@ -34,7 +34,7 @@ def test_numbers_are_written_by_their_bytes() -> None:
     [
         (redis.BusyLoadingError("x"), "Redis is loading its data"),
         (redis.OutOfMemoryError("x"), "raise maxmemory"),
-        (redis.ReadOnlyError("x"), "it is a replica: give the address of its master"),
+        (redis.ReadOnlyError("x"), "is a replica and takes no writes: give the address of its master"),
         (redis.ResponseError("MISCONF the disk"), "Redis refuses (MISCONF the disk)"),
         (redis.ConnectionError("refused"), "Redis does not answer (refused)"),
     ],
@@ -69,8 +69,12 @@ def test_what_is_no_redis_is_said_in_a_line() -> None:
     with socketserver.ThreadingTCPServer(("localhost", 0), Web) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = Address("localhost", server.server_address[1])
-        with pytest.raises(RedisUnavailable, match="is no Redis"), explained(address), connect(address) as client:
+        with (
+            pytest.raises(RedisUnavailable, match="is not a Redis server"),
+            explained(address),
+            connect(address) as client,
+        ):
             client.ping()
-        with pytest.raises(ConfigError, match="is no Redis"):
+        with pytest.raises(ConfigError, match="is not a Redis server"):
             knock(address, "--broker")
         server.shutdown()

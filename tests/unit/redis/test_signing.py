@@ -116,7 +116,7 @@ def test_a_task_without_signature_and_one_that_needs_none_say_what_to_set() -> N
     bell = ["run", "node", 0, "token"]
     assert signed_bell(None, "mark", bell) == bell
     assert refused_bell(None, "mark", bell) == ""
-    assert "nobody signed it: set CELERYPIPE_KEYS where its run is started" in refused_bell(keyring(OLD), "mark", bell)
+    assert "it is not signed: set CELERYPIPE_KEYS where its run is started" in refused_bell(keyring(OLD), "mark", bell)
     *_, signature = signed_bell(keyring(OLD), "mark", bell)
     assert "this worker has no keys: set CELERYPIPE_KEYS here" in refused_bell(None, "mark", bell, signature)
 

@@ -18,7 +18,7 @@ from billiard.pool import Pool
 from celerypipe import ConfigError, Image, Message
 from tests.runs.pictures import PAGES, PORTRAITS, PROSE
 
-NO_VISION = "needs pip install celerypipe[vision]"
+NO_VISION = "needs pip install 'celerypipe[vision]'"
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +130,22 @@ def test_an_unknown_cascade_is_answered_with_the_nearest(cpu: ModuleType) -> Non
         cpu.DetectFaces(cascade="../data/haarcascade_eye").warmup()
 
 
-def test_the_prose_of_a_printed_page_is_read_word_by_word(reader: Any) -> None:
-    lines = reader.update(Message(picture("skimage/data/page.png", 960))).payload.lines
+@pytest.fixture(scope="module")
+def lines(reader: Any) -> list[dict[str, Any]]:
+    """What is read of a printed page."""
+    found: list[dict[str, Any]] = reader.update(Message(picture("skimage/data/page.png", 960))).payload.lines
+    return found
 
+
+def test_the_prose_of_a_printed_page_is_read_word_by_word(lines: list[dict[str, Any]]) -> None:
     assert [without_spaces(line["text"]) for line in lines[: len(PROSE)]] == list(map(without_spaces, PROSE))
     assert all(0.9 < line["confidence"] <= 1 for line in lines[: len(PROSE)])
 
 
-def test_every_line_has_a_box_inside_the_picture_and_they_go_down_the_page(reader: Any) -> None:
+def test_every_line_has_a_box_inside_the_picture_and_they_go_down_the_page(lines: list[dict[str, Any]]) -> None:
     page = picture("skimage/data/page.png", 960)
 
-    corners = np.array([line["box"] for line in reader.update(Message(page)).payload.lines])
+    corners = np.array([line["box"] for line in lines])
 
     assert corners.shape[1:] == (4, 2)
     assert corners.min() >= 0
@@ -161,13 +166,13 @@ def test_handwriting_and_pictures_without_print_give_no_lines(reader: Any, insid
     assert reader.update(Message(picture(inside, 960))).payload.lines == []
 
 
-def test_a_page_in_grey_is_read_as_in_colour(reader: Any) -> None:
+def test_a_page_in_grey_is_read_as_in_colour(reader: Any, lines: list[dict[str, Any]]) -> None:
     page = picture("skimage/data/page.png", 960)
     gray = replace(page, image=page.image[..., 0].copy(), depth=1, pixel_format="GRAY")
 
     texts = [line["text"] for line in reader.update(Message(gray)).payload.lines]
 
-    assert texts == [line["text"] for line in reader.update(Message(page)).payload.lines]
+    assert texts == [line["text"] for line in lines]
     assert without_spaces(PROSE[0]) == without_spaces(texts[0])
 
 

@@ -47,6 +47,6 @@ def test_an_option_that_nobody_typed_is_told_and_so_is_one_that_is_not_heard(mon
             said = unasked()
     assert said == [
         "--concurrency comes from the environment: unset CELERY_WORKER_CONCURRENCY if it is not meant",
-        "--loader is not heard: a worker runs by worker_configs/<queue>.toml",
+        "--loader is ignored: a worker runs by worker_configs/<queue>.toml",
     ]
     assert unasked() == []

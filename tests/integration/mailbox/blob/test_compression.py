@@ -240,7 +240,7 @@ def test_a_worker_without_the_package_is_told_before_anything_runs(
         "import sys\n\nsys.modules['lz4'] = None  # as if it were not installed\n"
     )
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    worker = start_worker("nolz4", pool="solo", config=CONFIG, env=environment)
+    worker = start_worker("nolz4", pool="solo", config=CONFIG, env=environment, fresh=True)
     assert worker.presence["compressions"] == ["zstd"]
     runner = Runner(redis_url, shared_memory=False)
     with pytest.raises(ConfigError, match=r"compression is 'lz4', and its worker on .* pip install celerypipe\[compre"):

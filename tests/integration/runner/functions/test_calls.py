@@ -6,8 +6,6 @@ import asyncio
 import gc
 import importlib
 import os
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -24,7 +22,8 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.redis.connection import Client
 from tests.nodes import called
 from tests.nodes.called import CONFIG
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 
 POOLS = [("solo", 1), ("prefork", 1), ("threads", 2)]
 
@@ -297,9 +296,7 @@ def test_a_function_of_a_script_is_for_this_process_alone(tmp_path: Path, redis_
         "try: Runner(sys.argv[1]).submit(twice, 4)\n"
         "except ConfigError as error: print(error)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), redis_url]
-    out = subprocess.check_output(command, env=environment, text=True, timeout=50).splitlines()
+    out = start(script, redis_url).finish().stdout.splitlines()
     assert out[0] == "8"
     assert "put it in a module that the worker can import" in out[1]
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
-import subprocess
-import sys
 import threading
 import weakref
 from pathlib import Path
@@ -24,7 +21,8 @@ from celerypipe.redis.connection import Client, connect
 from celerypipe.runner.functions.call import outcome_of
 from tests.nodes import called
 from tests.nodes.called import CONFIG
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 
 
 def test_it_is_seen_and_cancelled_from_outside(runner: Runner, redis_client: Client, tmp_path: Path) -> None:
@@ -163,9 +161,7 @@ def test_a_process_that_ends_without_closing_cancels(
     start_worker("calls", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), private_redis.url, str(tmp_path / "begun"), str(tmp_path / "never")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    ended = start(script, private_redis.url, tmp_path / "begun", tmp_path / "never").finish()
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "5\n", "")
     with Runner(private_redis.url) as runner:
         assert runner.submit(called.same, 1).result(30) == 1, "its worker is free"

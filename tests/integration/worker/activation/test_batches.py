@@ -181,6 +181,19 @@ def test_who_is_not_late_alone_needs_no_retry(runner: Runner, queue: str) -> Non
     assert results(runner, pipeline, [2, 0.5, 0.5, 0.5]) == [4, 1.0, 1.0, 1.0]
 
 
+def test_what_the_others_of_a_batch_take_is_waiting_and_no_transfer(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    pipeline = together("tsolo", size=4, wait=10.0, configuration={"delay": 0.8})
+    runner = Runner(redis_url)
+    assert [message.meta["size"] for message in stream(runner, pipeline, range(2, 6))] == [4] * 4
+    assert runner.report is not None
+    node = runner.report["there"]
+    assert node.running is not None
+    assert node.waiting is not None
+    assert node.running.p50 < 0.5, "its share of 0.8 s"
+    assert node.waiting.p50 > 0.5, "the share of the others"
+
+
 def test_what_is_tried_again_does_not_wait_for_company(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     limits = {"batch": {"size": 4, "wait": 9.0}, "backoff": 0.0}

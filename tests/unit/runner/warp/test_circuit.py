@@ -53,7 +53,7 @@ def test_one_probe_goes_in_after_a_while_and_its_answer_closes_it() -> None:
     assert circuit.state == "half-open"
     circuit.answered()
     assert circuit.admits()
-    assert said[1:] == ["queue 'gpu': it answers again; 4 messages were given up meanwhile"]
+    assert said[1:] == ["queue 'gpu': it answers again; 4 messages failed meanwhile"]
     assert (circuit.report().circuit, circuit.report().refused) == ("closed", 4)
 
 

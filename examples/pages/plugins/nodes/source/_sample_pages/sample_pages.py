@@ -43,5 +43,5 @@ def package_folder(picture: str) -> Path:
     package = (PurePosixPath(picture).parts or ("",))[0]
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"pictures: {picture!r}: no package {package!r} here: pip install celerypipe[vision]")
+        raise ConfigError(f"pictures: {picture!r}: no package {package!r} here: pip install 'celerypipe[vision]'")
     return Path(spec.submodule_search_locations[0])
