@@ -15,7 +15,7 @@ USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test check lint types floors unit faults soak bench bench-peers fuzz audit up down clean
+.PHONY: help demo test check lint types floors unit house installed faults soak bench bench-peers fuzz audit up down clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -49,8 +49,14 @@ unit: $(DEV_READY)
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+house: $(DEV_READY) ## run only the tests that read the sources and the documents; seconds
+	@$(BIN)/python -m pytest -q tests/unit/test_{classes,documents,house,rooms,words}.py $(ARGS)
+
+installed: $(DEV_READY) ## install into an empty environment, as users do, and run from it (two minutes)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_plain_installation.py $(ARGS)
+
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,plain_installation}.py} tests/integration/{embedded/test_embedded,worker/activation/test_batches,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages}.py} tests/integration/{embedded/test_embedded,worker/activation/test_batches,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -81,13 +81,13 @@ EXIT_WHEN_STUCK = click.Option(
     is_flag=False,
     flag_value="usual",
     metavar="[SECONDS]",
-    help="Exit, for a supervisor to start another, when a node goes on so long after its time; 0: stay.",
+    help="Exit with status 75 if a node still runs so many seconds after its timeout; 0: never.",
 )
 #: Another one, for who would rather have a warm model than a process without a trace of what was interrupted.
 KEEP_INTERRUPTED = click.Option(
     ["--keep-interrupted"],
     is_flag=True,
-    help="Keep a process in which a node was interrupted; without, it ends and is replaced.",
+    help="Keep a process in which a node was interrupted. Default: it is replaced.",
 )
 
 

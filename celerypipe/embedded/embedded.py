@@ -179,7 +179,7 @@ def _slots(queues: Queues) -> dict[str, int | None]:
     """Queue → slots of its worker; None: as many as there are processors."""
     names = [queues] if isinstance(queues, str) else queues
     if not isinstance(names, Mapping | Sequence) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f'a pipeline, or names of queues such as ["gpu", "io"], is wanted, not {queues!r}')
+        raise ConfigError(f'a pipeline, or names of queues such as ["gpu", "io"], is needed, not {queues!r}')
     for name in names:
         if complaint := wrong_queue(name):
             raise ConfigError(f"queues: {complaint}")
@@ -208,6 +208,6 @@ def _joined(variable: str, folders: Iterable[Path]) -> str:
     for name in names:
         if os.pathsep in name:  # its workers would take it for two, and neither was meant
             raise ConfigError(
-                f"{name!r} has a {os.pathsep!r}, which parts the folders in {variable}; rename the folder"
+                f"{name!r} has a {os.pathsep!r}, which separates the folders in {variable}; rename the folder"
             )
     return os.pathsep.join(names)

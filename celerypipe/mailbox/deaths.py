@@ -54,7 +54,7 @@ class Death:
 
     def __str__(self) -> str:
         if self.status is None:
-            return "nobody saw how (its whole worker died, or nothing was heard of it for seconds)"
+            return "cause unknown (its whole worker died, or did not answer for seconds)"
         if self.status >= 0:
             return f"exit status {self.status}"
         try:

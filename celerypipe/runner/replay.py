@@ -84,7 +84,7 @@ class Replay:
                 if self._descent.stands(message):
                     self._descent.stays(message)
                     self.course.say(
-                        f"dead letter {letter.name}: nothing came that {letter.start} joins it with; it stays"
+                        f"dead letter {letter.name}: {letter.start} got no message to join it with; it is kept"
                     )
             self._descent.end()
 
@@ -127,19 +127,19 @@ class Replay:
             station = self.stations.get(known.start)
             message = self.letters.message(known)
         except (CodecError, ConfigError) as error:
-            self.course.say(f"dead letters: {error}; it stays as it is")
+            self.course.say(f"dead letters: {error}; it is kept as it is")
             return
         if known.name in self._descent.roots(message):
             return
         if station is None or station.node.type == "source":
-            self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it stays")
+            self.course.say(f"dead letter {known.name}: no node {known.start!r} takes messages here; it is kept")
             return
         link = known.link if station.join.links else ""
         if link and link not in station.join.links:
-            self.course.say(f"dead letter {known.name}: no node {link!r} sends to {known.start!r} here; it stays")
+            self.course.say(f"dead letter {known.name}: no node {link!r} sends to {known.start!r} here; it is kept")
             return
         if not station.hold(REPLAY):
-            self.course.say(f"dead letter {known.name}: {known.start} takes no more, its run is about to end; it stays")
+            self.course.say(f"dead letter {known.name}: {known.start} takes no more, its run ends; it is kept")
             return
         if station not in self._held:
             self._held.append(station)
@@ -160,7 +160,7 @@ class Replay:
             try:
                 self.letters.remove(name)
             except OSError as error:
-                self.course.say(f"dead letter {name} came through and cannot be removed: {error}")
+                self.course.say(f"dead letter {name} succeeded and cannot be removed: {error}")
 
 
 def starts_of(pipeline: Pipeline, letters: Iterable[DeadLetter]) -> tuple[str, ...]:

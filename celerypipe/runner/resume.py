@@ -53,7 +53,7 @@ def obstacle(pipeline: Pipeline, catalogue: Catalogue, *, local: bool = False) -
         can_seek = can_seek or (issubclass(found, Source) and found.seek is not Source.seek)
     if not can_seek:
         return (
-            "none of its sources can go on in the middle: json_lines, image_files and data_streamer can, and any "
+            "none of its sources can continue in the middle: json_lines, image_files and data_streamer can, and any "
             "source with a seek() of its own"
         )
     return ""
@@ -100,11 +100,11 @@ def resumable(pipeline: Pipeline, catalogue: Catalogue, run: str, *, local: bool
     if one.content.obstacle:
         raise ConfigError(f"run {run!r} cannot be resumed: {one.content.obstacle}")
     if one.busy:
-        raise ConfigError(f"run {run!r} is still going on")
+        raise ConfigError(f"run {run!r} is still active")
     if changed := changes(parts_of(pipeline), one.content.parts):
         raise ConfigError(
-            f"run {run!r} cannot go on: {', '.join(changed)} changed since, so that what came out before and what "
-            "would come out now do not belong together; put the definition back as it was, or run without --resume"
+            f"run {run!r} cannot be continued: {', '.join(changed)} changed since, so old and new results would be "
+            "mixed; put the definition back as it was, or run without --resume"
         )
     return one
 
@@ -153,7 +153,7 @@ def _ending(pipeline: Pipeline) -> str:
 def _line(each: KeptJournal, changed: list[str]) -> str:
     content = each.content
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(content.started))
-    note = ", still going on" if each.busy else f", {', '.join(changed)} changed since" if changed else ""
+    note = ", still active" if each.busy else f", {', '.join(changed)} changed since" if changed else ""
     note = f", cannot be resumed: {content.obstacle}" if content.obstacle else note
     return f"  {content.runs[-1]}  {content.pipeline}, begun {began}, {content.count:,} source messages through{note}"
 

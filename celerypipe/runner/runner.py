@@ -210,10 +210,10 @@ class Runner(Submitting):
             return ()
         found = chosen(DeadLetters(pipeline.folder_path / PLACE), words)
         for line in found.strange:
-            self.on_event(f"dead letters: {line}; it is left alone")
+            self.on_event(f"dead letters: {line}; it is ignored")
         for letter in found.letters:
             if letter.not_kept:
-                self.on_event(f"dead letter {letter.name} has no message, and stays: {letter.not_kept}")
+                self.on_event(f"dead letter {letter.name} has no message, and is kept: {letter.not_kept}")
         return tuple(letter for letter in found.letters if not letter.not_kept)
 
     def _watch(self, run: Run, deadline: float | None, on_progress: Callable[[Report], None] | None) -> None:

@@ -1,6 +1,7 @@
 """What ``pip install .`` brings is enough: no extra, and nothing that this checkout's environment has besides.
 
-At length: pip needs half a minute of a core. ``tests/unit/test_house.py`` compares imports with what is declared.
+``make installed``: pip needs half a minute of a core. In the suite ``tests/unit/test_house.py`` compares imports with
+what is declared.
 """
 
 from __future__ import annotations

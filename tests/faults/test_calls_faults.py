@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -44,18 +43,16 @@ def test_a_call_that_kills_its_process_is_lost_and_the_others_are_not(
 
 
 @pytest.mark.parametrize(("pool", "slots"), [("prefork", 1), pytest.param("solo", 1, marks=at_length)])
-def test_twenty_seconds_cancelled_after_one(
+def test_ten_minutes_cancelled_after_a_moment(
     start_worker: StartWorker, private_redis: RedisServer, pool: str, slots: int
 ) -> None:
     start_worker("calls", url=private_redis.url, pool=pool, concurrency=slots, config=CONFIG)
     with Runner(private_redis.url) as runner:
-        began = time.monotonic()
-        call = runner.submit(called.nap, 20.0)
+        call = runner.submit(called.nap, 600.0)
         eventually(call.running, "the call at work")
         call.cancel()
         assert call.cancelled()
         assert runner.submit(called.same, 1).result(30) == 1, "the same process is free"
-        assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize("restarts", [True, pytest.param(False, marks=at_length)])

@@ -116,8 +116,8 @@ def test_deaths_of_one_kind_are_said_together() -> None:
     same = Death(-signal.SIGSEGV, "gpu.1@box")
     deaths = [("box.11.a", same), ("box.12.a", same), ("my.far.box.13.b", Death(None)), ("box.14.c", Death(-64, "w"))]
     assert as_text(deaths) == (
-        "killed by SIGSEGV (process 11, 12 of worker gpu.1@box); nobody saw how (its whole worker died, or nothing "
-        "was heard of it for seconds) (process 13 on my.far.box); killed by SIGRTMAX (process 14 of worker w)"
+        "killed by SIGSEGV (process 11, 12 of worker gpu.1@box); cause unknown (its whole worker died, or did "
+        "not answer for seconds) (process 13 on my.far.box); killed by SIGRTMAX (process 14 of worker w)"
     )
 
 

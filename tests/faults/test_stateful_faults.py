@@ -120,7 +120,7 @@ def test_the_runner_goes_back_to_the_snapshot_it_has(
         harm(private_redis)
     assert reading.payloads() == sums(range(900))
     if harm is not RedisServer.freeze:
-        assert any("it goes on from the snapshot after message" in text for text in said), said
+        assert any("it continues from the snapshot after message" in text for text in said), said
 
 
 @at_length

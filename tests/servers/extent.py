@@ -1,4 +1,4 @@
-"""How long the tests of faults take: ``make faults`` asks for the long form, everything else gets the short one."""
+"""How long tests take: ``make faults`` and ``make installed`` ask for the long form, the suite takes the short one."""
 
 from __future__ import annotations
 

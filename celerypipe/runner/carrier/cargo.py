@@ -121,7 +121,9 @@ class Cargo:
     def unseen(self, warp: Warp, flight: Flight) -> None:
         """A worker could not read the bytes of a message: if they are in shared memory, nothing more goes there."""
         if flight.blob is not None and is_shared(flight.blob.reference) and self._may_share:
-            self._say(f"{warp.name}: a worker does not see the memory of this machine; large payloads go through Redis")
+            self._say(
+                f"{warp.name}: a worker cannot see the shared memory of this machine; large payloads go through Redis"
+            )
             self._may_share = False
             self.share(able=False)
 

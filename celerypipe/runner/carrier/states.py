@@ -120,7 +120,7 @@ class States:
         data, flights = retained.data, retained.since(self._sender.waits())
         if why:
             self.course.say(
-                f"{warp.name}: {why}; it goes on from the snapshot after message {retained.last + 1}, "
+                f"{warp.name}: {why}; it continues from the snapshot after message {retained.last + 1}, "
                 f"and {len(flights)} messages are run again"
             )
         if data is not None and len(data) > INLINE_LIMIT:

@@ -178,7 +178,7 @@ class Journal:
         try:
             descriptor = locked(path)
         except BlockingIOError:
-            raise ConfigError(f"{path} is in use: that run is still going on") from None
+            raise ConfigError(f"{path} is in use: that run is still active") from None
         except OSError as error:
             raise ConfigError(f"{path}: cannot be opened: {error.strerror}") from None
         try:

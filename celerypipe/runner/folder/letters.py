@@ -284,7 +284,7 @@ class DeadLetters:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                text = "its dead letters are being replayed already; wait until that run is through with them"
+                text = "its dead letters are being replayed already; wait until that run is done"
                 raise ConfigError(f"{self.folder}: {text}") from None
             yield
 

@@ -94,7 +94,7 @@ class Zip(Join):
             missing = next(other for other in self.links if not self._waiting[other])
             raise NodeFailed(
                 f"{self.name}: {len(mine)} messages from {link!r} wait and none came from {missing!r}; "
-                "'zip' needs as many messages on every link: use 'key:<meta field>' where some are swallowed",
+                "'zip' needs the same number of messages on every link; use 'key:<meta field>' if some are dropped",
                 node=self.name,
             )
         if all(self._waiting.values()):

@@ -25,9 +25,9 @@ from celerypipe.runner.stations.station import Station, as_failure
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
 STOP_GRACE = 3.0
 #: Said of the dead letter of what was to be a message.
-UNMADE = "its source could not make it; mend what that reads, and run the pipeline again"
+UNMADE = "its source could not make it; repair what that reads, and run the pipeline again"
 #: Said of a source that cannot go on.
-CUT_SHORT = "the source cannot go on after that: what it had not sent yet is missing"
+CUT_SHORT = "the source cannot continue after that: messages that it had not sent are missing"
 
 
 class Reading(NamedTuple):

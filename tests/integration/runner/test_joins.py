@@ -80,8 +80,8 @@ def test_a_replay_puts_it_into_the_join_once_more(tmp_path: Path, where: dict[st
     report = joining.runner.replay(joining.pipeline(left="other", sync="key:number", **where))
     assert report["both"].unmatched == 1
     assert len(joining.letters.find().letters) == 2, "nobody came for either"
-    assert any("no node 'left' sends to 'both' here; it stays" in line for line in joining.said)
-    assert any("nothing came that both joins it with; it stays" in line for line in joining.said)
+    assert any("no node 'left' sends to 'both' here; it is kept" in line for line in joining.said)
+    assert any("both got no message to join it with; it is kept" in line for line in joining.said)
     joining.runner.replay(joining.pipeline(sync="key:number", **where))
     assert joining.letters.find().letters == []
     assert ["left 1", "right 1"] in joining.pairs

@@ -226,7 +226,7 @@ def test_what_remembers_cannot_be_resumed(story: Story, node: NodeDefinition, re
 
 def test_a_source_that_cannot_seek_cannot_be_resumed(story: Story) -> None:
     pipeline = story.pipeline([NodeDefinition(name="n", mark=here.Numbers, type="source")], [("n", "file")])
-    with pytest.raises(ConfigError, match=r"none of its sources can go on in the middle: json_lines, image_files"):
+    with pytest.raises(ConfigError, match=r"none of its sources can continue in the middle: json_lines, image_files"):
         story.runner.run(pipeline, resume="abcd")
 
 
@@ -236,7 +236,9 @@ def test_a_definition_that_changed_is_refused_unless_only_how_it_runs_did(story:
         return story.pipeline(nodes, [("numbers", "keep"), ("keep", "trap"), ("trap", "file")])
 
     run = story.fail(made())
-    with pytest.raises(ConfigError, match=rf"run '{run}' cannot go on: node 'keep' changed since.*without --resume"):
+    with pytest.raises(
+        ConfigError, match=rf"run '{run}' cannot be continued: node 'keep' changed since.*without --resume"
+    ):
         story.runner.run(made(configuration={"every": 2}), resume=run)
     shorter = story.pipeline([stream(), story.trap(40)], [("numbers", "trap"), ("trap", "file")])
     with pytest.raises(ConfigError, match=r"node 'keep', its links changed since"):
@@ -259,7 +261,7 @@ def test_one_element_of_an_array_is_a_change_and_what_cannot_be_compared_is_no_d
     run = story.fail(made(ones))
     assert not (story.folder / "kept" / "config.json").exists(), "another definition would be read from it"
     assert "no config.json is written: its definition has values that JSON cannot represent" in "\n".join(said)
-    with pytest.raises(ConfigError, match=rf"run '{run}' cannot go on: node 'weigh' changed since"):
+    with pytest.raises(ConfigError, match=rf"run '{run}' cannot be continued: node 'weigh' changed since"):
         story.runner.run(made(other), resume=run)
     story.go_on(made(ones.copy()), run)
     text = obstacle(made({"of": object()}), Catalogue())
@@ -315,7 +317,7 @@ def test_a_run_that_is_still_going_on_is_not_resumed(story: Story) -> None:
     (path,) = story.journals()
     other = Journal.open(path.parent, "abcd")
     try:
-        with pytest.raises(ConfigError, match=rf"run '{run}' is still going on"):
+        with pytest.raises(ConfigError, match=rf"run '{run}' is still active"):
             story.runner.run(pipeline, resume=run)
     finally:
         other.close()

@@ -17,7 +17,7 @@ from celerypipe.errors import NodeError
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from tests.nodes import here
 
-MISSING = "the source cannot go on after that: what it had not sent yet is missing"
+MISSING = "the source cannot continue after that: messages that it had not sent are missing"
 
 
 class Reading:
@@ -82,12 +82,12 @@ def test_one_that_cannot_be_read_costs_itself(
     assert len(letters) == found.source.dead
     if letters:
         assert text in letters[0].text
-        assert letters[0].not_kept == "its source could not make it; mend what that reads, and run the pipeline again"
+        assert letters[0].not_kept == "its source could not make it; repair what that reads, and run the pipeline again"
         assert found.runner.replay(found.pipeline).status == "done"
-        assert f"dead letter {letters[0].name} has no message, and stays: {letters[0].not_kept}" in found.said
+        assert f"dead letter {letters[0].name} has no message, and is kept: {letters[0].not_kept}" in found.said
         shown = CliRunner().invoke(main, ["dead", "show", str(tmp_path / "kept"), letters[0].name])
         assert shown.exit_code == 0, shown.output
-        assert "mend what that reads" in shown.output
+        assert "repair what that reads" in shown.output
 
 
 def test_it_is_tried_again_before_it_is_given_up(tmp_path: Path) -> None:

@@ -96,5 +96,7 @@ def test_a_folder_that_a_variable_would_part_in_two_is_refused(tmp_path: Path) -
     place.mkdir()
     nodes = [{"name": "a", "type": "proc", "mark": "thing"}]
     pipeline = Pipeline.from_dict({"pipeline": {"name": "p", "nodes": nodes}}, place)
-    with pytest.raises(ConfigError, match="has a ':', which parts the folders in CELERYPIPE_ALLOW; rename the folder"):
+    with pytest.raises(
+        ConfigError, match="has a ':', which separates the folders in CELERYPIPE_ALLOW; rename the folder"
+    ):
         Embedded(pipeline)

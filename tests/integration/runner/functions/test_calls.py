@@ -135,15 +135,13 @@ def test_a_call_that_runs_is_cancelled(
     with Runner(private_redis.url) as runner:
         call = runner.submit(called.gate, str(begun), str(tmp_path / "never"))
         eventually(begun.exists, "the call at work")
+        eventually(call.running, "word of it here")
         assert call.state == "running"
-        assert call.running()
-        asked = time.monotonic()
         assert call.cancel()
         with pytest.raises(CancelledError):
             call.result(0)
         assert (call.state, call.cancelled(), call.done()) == ("cancelled", True, True)
         assert runner.submit(called.same, 5).result(30) == 5, "the worker, or a thread of it, is free again"
-        assert time.monotonic() - asked < 10, "what it was at would take for ever"
         (tmp_path / "never").touch()  # a thread cannot be interrupted
 
 

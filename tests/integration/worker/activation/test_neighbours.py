@@ -64,7 +64,8 @@ def test_random_graphs_give_the_same_results_as_here(
 
 def test_a_chain_on_one_slot_takes_few_tasks(start_worker: StartWorker, redis_url: str) -> None:
     worker = start_worker("few", pool="solo", config=CONFIG)
-    pipeline = chain("few", "Echo", "Echo", "Echo", "Echo")
+    stays = {"linger": 5.0}  # through the pauses of a machine that is busy
+    pipeline = chain("few", *[("Echo", stays)] * 4)
     for _ in range(3):
         assert [m.payload for m in Runner(redis_url).stream(pipeline, map(Message, range(300)))] == list(range(300))
     assert worker.text().count("received") <= 6  # without neighbours each node would need one for each window

@@ -71,7 +71,7 @@ def test_it_is_written_again_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
         sizes.append((tmp_path / "one" / FILE).stat().st_size)
     assert max(sizes) < 5000
     assert parse((tmp_path / "one" / FILE).read_bytes()).through["lines"].to_list() == [[0, 599]]
-    with pytest.raises(ConfigError, match="in use: that run is still going on"):
+    with pytest.raises(ConfigError, match="in use: that run is still active"):
         Journal.open(tmp_path / "one", "bbbb")
     journal.close()
     assert os.listdir(tmp_path / "one") == [FILE]
@@ -110,7 +110,7 @@ def test_the_lock_dies_with_its_process_whatever_children_it_has(tmp_path: Path)
     process = subprocess.Popen([sys.executable, "-c", code, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"made\n"
-    with pytest.raises(ConfigError, match="still going on"):
+    with pytest.raises(ConfigError, match="still active"):
         Journal.open(place, "bbbb")
     process.kill()
     process.wait()
