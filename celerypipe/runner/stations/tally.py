@@ -20,6 +20,10 @@ class Histogram:
         self.total = 0.0
         self._buckets: defaultdict[int, int] = defaultdict(int)
 
+    def __bool__(self) -> bool:
+        """Was anything counted?"""
+        return bool(self._buckets)
+
     def add(self, seconds: float) -> None:
         """Count one duration; anything below a microsecond counts as one."""
         self.total += seconds
@@ -66,6 +70,8 @@ class Tally:
         self.outcomes: defaultdict[str, int] = defaultdict(int)
         #: Seconds of the longest warm-up of its node.
         self.warmup = 0.0
+        #: Does it warm up on a worker now, for its first message?
+        self.warming = False
         self.waiting = Histogram()
         self.running = Histogram()
         self.transfer = Histogram()
@@ -105,6 +111,7 @@ class Tally:
             running=self.running.quantiles(),
             transfer=self.transfer.quantiles(),
             warmup=self.warmup,
+            warming=self.warming and not self.running,
             hits=self.hits,
             misses=self.misses,
             hit_rate=self.hits / (self.hits + self.misses) if self.hits + self.misses else None,
