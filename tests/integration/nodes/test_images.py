@@ -95,7 +95,7 @@ def test_missing_files_and_folders_are_named_before_the_run(tmp_path):
         load(paths=[str(tmp_path / "x.png"), str(tmp_path / "y.png")])
     with pytest.raises(ConfigError, match=r"no such folder: .*nowhere"):
         load(folder=str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="no picture in it matches"):
+    with pytest.raises(ConfigError, match="no file with a picture's suffix"):
         load(folder=str(tmp_path))
 
 
