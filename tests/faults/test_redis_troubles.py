@@ -12,7 +12,8 @@ import pytest
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
-from tests.runs.counted import SECONDS, Counted, lasting
+from tests.runs.counted import AGAIN, SECONDS, Counted, lasting
+from tests.runs.metrics import outcomes
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import POOLS, StartWorker, eventually
@@ -110,6 +111,7 @@ def test_every_message_arrives_once_whatever_redis_does(
     with durable_redis.client() as client:
         harm(durable_redis, client)
     counted.assert_all_once_in_order()
+    assert outcomes(durable_redis.url, "trouble") == {"done": counted.sent + AGAIN}
     assert any(said in line for line in counted.said) or not said, counted.said
 
 

@@ -113,7 +113,7 @@ class Roster:
 
     def _see_warm_ups(self, client: Client) -> None:
         """Learn which nodes warm up, for whoever looks at the run; asked only as long as one has had no answer yet."""
-        silent = [warp for warp in self.warps if warp.tally.received and not warp.tally.running.count]
+        silent = [warp for warp in self.warps if warp.tally.received and not warp.tally.running]
         busy = read_busy(client, self.course.run_id) if silent else ()
         warming = {each.node for each in busy if each.warming}
         for warp in self.warps:
