@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-import threading
+from queue import SimpleQueue
 from typing import Any
 
 import click
@@ -29,27 +29,27 @@ class ListenAddress(click.ParamType[tuple[str, int]]):
         host = host.removeprefix("[").removesuffix("]")
         if not (port.isascii() and port.isdigit() and int(port) < 65_536):
             self.fail(
-                f"{value!r} is no address; write :9808, or 0.0.0.0:9808 for other machines to ask, too", param, ctx
+                f"{value!r} is no address; write :9808, or 0.0.0.0:9808 to be reached from other machines", param, ctx
             )
         return host or LOOPBACK[0], int(port)
 
 
 @click.command()
 @REDIS_OR_USUAL
-@queues_option("Only this queue")
-@click.option("--json", "as_json", is_flag=True, help="Only the queues, as JSON, for what starts and stops workers.")
+@queues_option("Print only this queue")
+@click.option("--json", "as_json", is_flag=True, help="Print only the queues, as JSON.")
 @click.option(
-    "--serve", type=ListenAddress(), metavar="[HOST]:PORT", help="Serve them until Ctrl-C or SIGTERM, such as :9808."
+    "--serve", type=ListenAddress(), metavar="[HOST]:PORT", help="Serve until Ctrl-C or SIGTERM; example: :9808."
 )
 def metrics(redis: str | None, queues: list[str], as_json: bool, serve: tuple[str, int] | None) -> None:
-    """Print metrics as Prometheus reads them: what runs have done on workers, and how queues and workers are now.
+    """Print metrics for Prometheus: what workers did for all runs, and the state of queues and workers.
 
-    Served are /metrics, and for KEDA and the like /queues and /queues/NAME as JSON: messages that wait, messages that
-    workers have in hand, seconds since the oldest was sent, workers and what they can do at the same time. A queue
-    that nobody has heard of is idle. /healthz says that the server lives.
+    --serve answers /metrics for Prometheus, /queues and /queues/NAME with JSON for KEDA, and /healthz. The JSON of a
+    queue has: messages that wait, messages that a worker has taken, the age of the oldest in seconds, workers and
+    their slots. All are 0 for an unknown queue.
     """
     if serve and (as_json or queues):
-        raise click.UsageError("--serve goes without --json and --queue: /queues and /queues/NAME are JSON")
+        raise click.UsageError("--serve cannot be combined with --json or --queue; ask it for /queues or /queues/NAME")
     address = named_redis(redis).or_default
     lookout = Lookout(address, Settings.from_environment().cache.redis)
     if serve is not None:
@@ -65,12 +65,11 @@ def _serve(lookout: Lookout, host: str, port: int) -> None:
     """Serve until a signal comes; that is a good end."""
     lookout.say = lambda text: click.echo(text, err=True)
     server = MetricsServer(host, port, lookout)
-    told = threading.Event()
+    told: SimpleQueue[None] = SimpleQueue()  # it may be written to inside a signal handler, an Event may not
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: told.put(None))
     server.start()
-    note = "" if host in LOOPBACK else "; whoever reaches that port may read them"
+    note = "" if host in LOOPBACK else "; anyone who can reach this port can read them"
     click.echo(f"metrics at {server.url}/metrics{note}", err=True)
-    while not told.wait(0.5):
-        pass
+    told.get()
     server.close()

@@ -6,26 +6,26 @@ from celerypipe.message.message import Message
 
 
 class Watcher:
-    """Is told what happens in the runs of a runner: ``Runner(watchers=[MyWatcher()])``. Here it does nothing about it.
+    """Is called when something happens in a run: ``Runner(watchers=[MyWatcher()])``. Here each method does nothing.
 
-    A subclass has the methods that it wants. Each is called by the thread in which that happens, by several at a time,
-    and what happens next waits for it. What it raises is logged, and ends nothing. ``run`` is the id of the run;
-    the calls of ``Runner.submit`` and ``Runner.map`` are one run. The payload of a ``message`` may not be here, if it
-    goes from worker to worker.
+    Write a subclass with the methods that you need. They are called by the thread in which that happens, several
+    threads at a time, and the run waits until they return. An exception is logged, and the run continues. ``run`` is
+    the id of the run; all calls of ``Runner.submit`` and ``Runner.map`` are one run. The payload of a ``message``
+    that goes from worker to worker may not be here.
     """
 
     def run_began(self, run: str, pipeline: str) -> None:
-        """Called when the nodes are ready, before the first message."""
+        """Called when all nodes are ready, before the first message."""
 
     def message_done(self, run: str, node: str, message: Message, seconds: float) -> None:
-        """Called when a proc or a sink is through with a message; it took so long, or nothing if that was cached."""
+        """Called when a proc or a sink has processed a message; ``seconds`` is 0 if its result was cached."""
 
     def attempt_failed(
         self, run: str, node: str, message: Message | None, error: BaseException, again: float | None
     ) -> None:
-        """Called when a node failed; ``again``: after so many seconds it is tried once more, None: it is given up.
+        """Called when a node failed; it is tried again after ``again`` seconds, or given up if that is None.
 
-        ``message`` is None where a source could not make one.
+        ``message`` is None if a source could not make one.
         """
 
     def run_ended(self, run: str, status: str) -> None:

@@ -58,7 +58,7 @@ class Runner(Submitting):
         called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
         what it raises is logged, and ends nothing. Without it, each is logged as a warning
     ``watchers``
-        are told of each message and run, see :class:`celerypipe.Watcher`
+        called for each message and run, see :class:`celerypipe.Watcher`
     """
 
     def __init__(

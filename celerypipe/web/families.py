@@ -21,8 +21,8 @@ NODE = ("pipeline", "node", "queue")
 #: What a time of a message is → what is said of it.
 TIMES = {
     "wait": "Seconds that a message waited for a worker.",
-    "run": "Seconds that a node worked on a message.",
-    "transfer": "Seconds that a message and its result took on their way, besides waiting and work.",
+    "run": "Seconds that a node took to process a message.",
+    "transfer": "Seconds that a message and its result spent in transfer.",
 }
 
 
@@ -60,24 +60,24 @@ def families(found: Overview) -> Iterator[Metric]:
         for worker in found.workers
         for queue in worker.queues
     }
-    text = "1 for each live worker and each queue that it serves; a worker that is gone is not listed."
+    text = "1 for each live worker and each of its queues; a worker that ended is not listed."
     yield _labelled(GaugeMetricFamily, "worker_up", text, ("worker", "queue", "host"), up)
     if found.cache is not None:
         cache = found.cache
         yield _gauge("cache_items", "Results in the result cache, and the large payloads of results.", cache.items)
         yield _gauge("cache_bytes", "Bytes in the result cache.", cache.bytes)
-        yield _counter("cache_hits", "Results that were in the result cache.", cache.hits)
-        yield _counter("cache_misses", "Results that were asked for and not in it.", cache.misses)
-        yield _counter("cache_evicted", "Results that gave way to newer ones.", cache.evicted)
+        yield _counter("cache_hits", "Results that were found in the result cache.", cache.hits)
+        yield _counter("cache_misses", "Results that were not in the result cache.", cache.misses)
+        yield _counter("cache_evicted", "Results that were removed to make room.", cache.evicted)
     if found.memory is not None:
         yield from _redis(found.memory)
 
 
 def _messages(counted: Mapping[tuple[str, ...], Counted]) -> Iterator[Metric]:
     outcomes = {(*whose, what): one.outcomes.get(what, 0) for whose, one in counted.items() for what in OUTCOMES}
-    text = "Messages that were sent to a node which runs on workers, each once, by what became of it."
+    text = "Messages sent to a node that runs on workers, by outcome; each message counts once."
     yield _labelled(CounterMetricFamily, "messages", text, (*NODE, "outcome"), outcomes)
-    text = "Attempts that failed and were tried again."
+    text = "Failed attempts that were tried again."
     yield _labelled(CounterMetricFamily, "retries", text, NODE, {whose: one.retried for whose, one in counted.items()})
     for time, text in TIMES.items():
         family = HistogramMetricFamily(f"celerypipe_{time}_seconds", text, labels=NODE)
@@ -97,9 +97,9 @@ def _cumulated(buckets: Mapping[str, int]) -> Iterator[tuple[str, float]]:
 def _queues(loads: Mapping[tuple[str, ...], Load]) -> Iterator[Metric]:
     told = {
         "messages": "Messages that wait for a worker.",
-        "in_flight": "Messages that a worker has in hand.",
-        "oldest_seconds": "Seconds since the oldest of both was sent; 0 without one.",
-        "slots": "Messages that live workers can work on at the same time.",
+        "in_flight": "Messages that a live worker has taken.",
+        "oldest_seconds": "Age of the oldest of these messages in seconds; 0 if there is none.",
+        "slots": "Messages that the live workers can process at the same time.",
         "workers": "Live workers.",
     }
     for what, text in told.items():

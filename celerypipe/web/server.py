@@ -22,7 +22,7 @@ from celerypipe.web.overview import Load, Overview, read_overview
 
 #: Seconds that Redis has for one answer, and whoever asks for one request.
 PATIENCE, REQUEST = 2.0, 10.0
-PATHS = "there is /metrics, /queues, /queues/NAME and /healthz\n"
+PATHS = "no such page; try /metrics, /queues, /queues/NAME or /healthz\n"
 
 
 class Lookout:
@@ -47,7 +47,7 @@ class Lookout:
             except RedisUnavailable as error:
                 self._client.close()
                 if not self._away:
-                    self.say(f"{error}; it is asked again each time")
+                    self.say(f"{error}; trying again with each request")
                 self._away = True
                 raise
             if self._away:
@@ -86,7 +86,7 @@ class MetricsServer:
         try:
             self._server = make_server(host, port, application(lookout), kind, Quiet)
         except OSError as error:
-            raise ConfigError(f"nothing can be served at {host}:{port}: {error}; give another address") from None
+            raise ConfigError(f"cannot listen on {host}:{port}: {error}; choose another address or port") from None
         self.port = self._server.server_port
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}"

@@ -174,8 +174,8 @@ def test_a_queue_is_scaled_from_nothing_and_back_by_its_numbers_alone(
     [
         (["--serve", "here"], "'here' is no address; write :9808"),
         (["--serve", ":70000"], "':70000' is no address"),
-        (["--serve", ":0", "--json"], "/queues and /queues/NAME are JSON"),
-        (["--serve", "192.0.2.1:9808"], "nothing can be served at 192.0.2.1:9808"),
+        (["--serve", ":0", "--json"], "--serve cannot be combined with --json or --queue"),
+        (["--serve", "192.0.2.1:9808"], "cannot listen on 192.0.2.1:9808"),
     ],
 )
 def test_what_cannot_be_served_is_said(redis_url: str, words: list[str], said: str) -> None:
