@@ -15,7 +15,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.metrics import counted, outcomes
 from tests.runs.pipelines import chain, warped
 from tests.runs.reading import Reading, results
-from tests.runs.streaming import endless, lines, start_run
+from tests.runs.streaming import endless, start_run
 from tests.servers import StartWorker, eventually
 
 
@@ -23,7 +23,12 @@ def test_counters_go_on_over_runs_and_each_message_is_in_one_of_them(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
     shared_worker("counted", config=CONFIG, pool="threads", concurrency=2)
-    picky = {"mark": "tests.nodes.remote.Picky", "queue": "counted", "configuration": {"bad": [3, 7]}}
+    picky = {
+        "mark": "tests.nodes.remote.Picky",
+        "queue": "counted",
+        "configuration": {"bad": [3, 7]},
+        "limits": {"backoff": 0.01},
+    }
     given = range(20)
     for options in ({"on_error": "skip", "retries": 1}, {"on_error": "dead_letter", "folder": str(tmp_path)}):
         for _ in range(2):
@@ -83,7 +88,12 @@ def test_a_run_that_is_told_to_end_has_counted_all_that_it_sent(
     shared_worker("stopped", config=CONFIG, pool="threads", concurrency=2)
     before = outcomes(redis_url, "stopped")
     run = start_run(endless(tmp_path, "stopped"), redis_url)
-    eventually(lambda: len(lines(tmp_path)) > 20, "messages")
+
+    def so_far() -> int:
+        return (outcomes(redis_url, "stopped") - before).total()
+
+    first = eventually(so_far, "a batch")
+    eventually(lambda: so_far() > first, "more, while the run goes on")
     for number in signals:
         run.process.send_signal(number)
     report = json.loads(run.finish().stdout)
