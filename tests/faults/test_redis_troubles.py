@@ -84,10 +84,10 @@ TROUBLES = [
     (load_for_a_while, "Redis is loading its data"),
     (stand_still, ""),
     (pause_clients, ""),
-    (run_out_of_memory, "its memory is full: raise maxmemory"),
+    (run_out_of_memory, "Redis' memory is full: raise maxmemory"),
     (delete_the_mailbox, ""),
     (delete_the_replies, ""),
-    (become_a_replica, "it is a replica: give the address of its master"),
+    (become_a_replica, "Redis is a replica and takes no writes: give the address of its master"),
 ]
 CASES = [
     pytest.param(harm, said, *pool, id=f"{harm.__name__}-{pool[0]}")
