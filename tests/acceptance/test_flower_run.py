@@ -65,20 +65,20 @@ def test_a_run_shows_in_flower_as_a_task_under_its_mark(
         assert "payload-bytes" not in json.dumps(task)
 
 
-#: What Flower's buttons ask for; what it answers, and its words: refused (403), or harmless.
+#: What Flower's buttons ask for; what it answers: refused (403), or harmless.
 BUTTONS = {
-    "worker/pool/grow/{worker}": (200, "Growing"),
-    "worker/pool/shrink/{worker}?n=1": (200, "Shrinking"),
-    "worker/pool/shrink/{worker}?n=9": (403, "pool_shrink is refused: no process would be left"),
-    "worker/pool/autoscale/{worker}?min=1&max=3": (403, "autoscale is refused: this worker was started without"),
-    "worker/pool/restart/{worker}": (403, "pool_restart is refused: a restart imports whatever modules"),
-    "worker/queue/add-consumer/{worker}?queue=other": (403, "add_consumer is refused: a worker serves the queues"),
-    "worker/queue/cancel-consumer/{worker}?queue=buttons": (403, "cancel_consumer is refused: a worker serves its"),
-    "task/timeout/{mark}?workername={worker}&hard=1": (404, ""),
-    "task/rate-limit/{mark}?workername={worker}&ratelimit=1/m": (404, ""),
-    "task/revoke/{task}": (200, "Revoked"),
-    "task/revoke/{task}?terminate=true&signal=SIGKILL": (200, "Revoked"),
-    "task/revoke/{task}?terminate=true": (200, "Revoked"),
+    "worker/pool/grow/{worker}": r"200 .*Growing",
+    "worker/pool/shrink/{worker}?n=1": r"200 .*Shrinking|403 .*All processes busy",
+    "worker/pool/shrink/{worker}?n=9": r"403 .*pool_shrink is refused: no process would be left",
+    "worker/pool/autoscale/{worker}?min=1&max=3": r"403 .*autoscale is refused: this worker was started without",
+    "worker/pool/restart/{worker}": r"403 .*pool_restart is refused: a restart imports whatever modules",
+    "worker/queue/add-consumer/{worker}?queue=other": r"403 .*add_consumer is refused: a worker serves the queues",
+    "worker/queue/cancel-consumer/{worker}?queue=buttons": r"403 .*cancel_consumer is refused: a worker serves its",
+    "task/timeout/{mark}?workername={worker}&hard=1": r"404 .*",
+    "task/rate-limit/{mark}?workername={worker}&ratelimit=1/m": r"404 .*",
+    "task/revoke/{task}": r"200 .*Revoked",
+    "task/revoke/{task}?terminate=true&signal=SIGKILL": r"200 .*Revoked",
+    "task/revoke/{task}?terminate=true": r"200 .*Revoked",
 }
 
 
@@ -93,15 +93,20 @@ def test_no_button_of_flower_costs_a_message_that_is_in_hand(
     def run(pipeline: Pipeline, payloads: list[Any]) -> list[Any]:
         return [message.payload for message in Runner(redis_url).stream(pipeline, map(Message, payloads))]
 
+    def press(path: str) -> str:
+        answer = flower.post(f"/api/{path}")
+        return "" if "Unknown reason" in answer.text else f"{answer.status_code} {answer.text}"  # no answer in a second
+
     with ThreadPoolExecutor(1) as pool:
         payloads = [str(gate), *range(20)]
         out = pool.submit(run, warped(mark, "buttons"), payloads)
         try:
             found = {"taskname": mark, "state": "STARTED"}
             task = next(iter(eventually(lambda: flower.get("/api/tasks", params=found).json(), "a task in Flower")))
-            for button, (status, text) in BUTTONS.items():
-                answer = flower.post(f"/api/{button.format(worker=name, mark=mark, task=task)}")
-                assert (answer.status_code, text in answer.text) == (status, True), (button, answer.text)
+            for button, said in BUTTONS.items():
+                path = button.format(worker=name, mark=mark, task=task)
+                answer = eventually(lambda path=path: press(path), f"an answer to {path}")
+                assert re.match(said, answer, re.DOTALL), (path, answer)
             worker.wait_for_text("refused revoke: SIGKILL would count as a fault of its message")
         finally:
             gate.touch()
