@@ -18,7 +18,7 @@ from celerypipe.redis.connection import Client, connect
 from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
 from tests.servers.flower import running_flower
 from tests.servers.redis import DURABLE, TunedRedis
-from tests.servers.worker import WORKERS
+from tests.servers.worker import workers_folder
 from tests.servers.zygote import zygote
 
 # A shell that starts the tests in the background, or nohup, has these ignored; what the tests start would inherit it.
@@ -48,7 +48,7 @@ def _clean_workers() -> Iterator[None]:
     """Workers' logs, and what they were forked from, go when the session ends."""
     yield
     zygote.close()
-    shutil.rmtree(WORKERS, ignore_errors=True)
+    shutil.rmtree(workers_folder(), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

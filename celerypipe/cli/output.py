@@ -13,9 +13,9 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 
 from celerypipe import log
-from celerypipe.cli.tables import paper
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.runner.report import Report
+from celerypipe.runner.table import paper
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120

@@ -40,6 +40,8 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.definition.shape import LONGEST
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
+from celerypipe.heartbeat.descendants import end_children
+from celerypipe.heartbeat.procfs import now
 from celerypipe.redis.address import Address
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.runner.report import Report
@@ -172,6 +174,7 @@ def supervise(
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):
         say(text)
     with (
+        _children_ended(),
         output_for(definition, as_json=wanted.as_json) as publish,
         shown(console, quiet=wanted.quiet),
         redis_for(definition, found.address, local=local, say=say) as url,
@@ -187,6 +190,16 @@ def supervise(
             raise
         publish(report)
     return _ending_after(report, fail_on_skip=wanted.fail_on_skip)
+
+
+@contextmanager
+def _children_ended() -> Iterator[None]:
+    """What nodes start in this process ends with the run, as it ends with a worker; where there is a /proc."""
+    began = now() if sys.platform == "linux" else 0
+    try:
+        yield
+    finally:
+        end_children(began)
 
 
 def _ending_after(report: Report, *, fail_on_skip: bool = False) -> Ending:

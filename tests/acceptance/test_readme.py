@@ -16,6 +16,7 @@ from tests.servers import PATIENCE, ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.timeout(5 * PATIENCE)
 def test_the_first_run_leaves_the_lines_that_are_shown(tmp_path: Path, redis_url: str) -> None:
     library, folder = tmp_path / "library", tmp_path / "empty"
     library.mkdir()
@@ -32,7 +33,7 @@ def test_the_first_run_leaves_the_lines_that_are_shown(tmp_path: Path, redis_url
             env={**around, "PYTHONPATH": str(library)},
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=2 * PATIENCE,  # it imports everything three times
             check=False,
         )
         assert done.returncode == 0, done.stderr

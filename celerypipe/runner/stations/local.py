@@ -210,6 +210,8 @@ class LocalStation(Station):
             if error is None:
                 if self._lookahead is not None:
                     self._lookahead.computed(outputs, time.monotonic() - turn.since)
+                if self.course.watchers:
+                    self.course.tell("message_done", self.name, message, time.monotonic() - turn.since)
                 self._working = False  # from here on what came out is counted where it waits
                 self.hand_on(outputs, message)
                 self.course.left(message)
@@ -225,14 +227,14 @@ class LocalStation(Station):
             self._key = self.course.progress.key(self.name, message)
         refused = self.places.refusal(message, self._key, letter=self._letter) if self.places is not None else None
         if refused is not None:
-            self.judge(refused, self.node.retries)
+            self.judge(message, refused, self.node.retries)
             self.give_up(message, refused, -1)
             self.course.left(message)
         return refused is None
 
     def _judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt; None: there is none, and the message is given up."""
-        delay = self.judge(error, attempt)
+        delay = self.judge(message, error, attempt)
         if delay is None:
             self._working = False
             self.give_up(message, error, attempt)

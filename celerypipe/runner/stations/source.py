@@ -239,7 +239,7 @@ class SourceStation(Station):
 
     def _again(self, reading: Reading, error: BaseException) -> Reading | None:
         """Wait until it is to be tried again; None: it is given up."""
-        delay = self.judge(error, reading.attempt)
+        delay = self.judge(None, error, reading.attempt)
         if delay is None:
             self._give_up(error, reading.attempt)
             return None
@@ -268,7 +268,7 @@ class SourceStation(Station):
             sent = sealed(stamped(found.pop(), self.name, None, number))
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises over one message is judged by on_error
             error = as_failure(raised, self.name, None)
-            self.judge(error, self.node.retries)
+            self.judge(None, error, self.node.retries)
             self._give_up(error, 0)
             return
         if progress is None or position is None:

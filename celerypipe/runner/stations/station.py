@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 #: (the caller looked for room a moment ago).
 Full = Literal["wait", "refuse", "crowd"]
 
+#: What becomes of a message that a node gives up, by its ``on_error``.
+FATES = {"stop": "failed", "skip": "skipped", "dead_letter": "dead_letter"}
+
 #: The link that a dead letter comes in by: past the join, which it was through before.
 REPLAY = "(replay)"
 
@@ -201,8 +204,9 @@ class Station:
             return self.join.put(link, message)
         except Unjoinable as refused:
             error = as_failure(refused.error, self.name, message)
-            self.judge(error, self.node.retries)
+            self.judge(message, error, self.node.retries)
             self.give_up(message, error, -1, link=link)
+            self.tally.outcomes[self.fate] += 1
             self.course.left(message)
             return ()
 
@@ -250,16 +254,31 @@ class Station:
                     outlet.station.offer(self.name, branch, full="crowd" if crowd else "wait")
                 elif not outlet.station.offer(self.name, branch, full="refuse"):
                     self.tally.dropped += 1
+                    outlet.station.tally.outcomes["dropped"] += 1
                     self.course.left(message)
 
-    def judge(self, error: BaseException, attempt: int) -> float | None:
+    @property
+    def fate(self) -> str:
+        """What becomes of a message that it gives up, for who counts them."""
+        return FATES[self.node.on_error]
+
+    def judge(self, message: Message | None, error: BaseException, attempt: int) -> float | None:
         """Decide about a failed attempt: seconds to wait before the next one, or None: give the message up."""
         kind = error.kind if isinstance(error, NodeError) else "failed"
         self.tally.failed[kind] += 1
+        again = None
         if attempt < self.node.retries and not isinstance(error, CircuitOpen):
             self.tally.retried += 1
-            return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
-        return None
+            again = float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
+        if self.course.watchers:
+            self.course.tell("attempt_failed", self.name, message, error, again)
+        return again
+
+    def remembered_failure(self, message: Message, error: NodeError) -> None:
+        """Note that a message fails, as is known from before."""
+        self.tally.failed[error.kind] += 1
+        if self.course.watchers:
+            self.course.tell("attempt_failed", self.name, message, error, None)
 
     def give_up(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.

@@ -202,9 +202,10 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
-        bell = Bell(mailbox.run, mailbox.node, slot, token).arguments(mark, self.worker.keyring)
+        bell = Bell(mailbox.run, mailbox.node, slot, token)
+        arguments, shown = bell.arguments(mark, self.worker.keyring), {"argsrepr": str(bell), "kwargsrepr": "{}"}
         try:
-            self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
+            self.app.send_task(mark, arguments, queue=queue, retry=False, ignore_result=True, **shown)
         except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
             logger.warning("cannot send the next task: %s", error)
 

@@ -70,3 +70,8 @@ def test_what_the_times_are_is_said_where_times_are_shown(width: int, said: bool
     node = replace(FAILING, name="a_node_with_a_long_name", queue="gpu", running=times, waiting=times, transfer=times)
     text = replace(REPORT, nodes=(node,)).table(width)
     assert ("times are p50 / p99" in text) == said == ("running" in text.splitlines()[1])
+
+
+def test_a_node_that_warms_up_is_no_standstill() -> None:
+    starting = replace(REPORT, nodes=(replace(FAILING, failed={}, retried=0, warming=True),), through=0)
+    assert line(starting, 0.0).endswith("0 of 1,000 messages through, 1 node warming up")
