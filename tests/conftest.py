@@ -152,14 +152,15 @@ KEPT = 4
 def shared_worker(redis_url: str) -> Iterator[StartWorker]:
     """As ``start_worker``, but a worker asked for with the same arguments is the same one; few at a time."""
     workers: dict[str, RunningWorker] = {}
+    asked: dict[str, dict[str, Any]] = {}
     leaving: list[RunningWorker] = []
 
     def start(queue: str, **options: Any) -> RunningWorker:
-        key = repr((queue, sorted(options.items())))
-        worker = workers.pop(key, None)
+        worker = workers.pop(queue, None)
+        assert worker is None or asked[queue] == options, f"shared workers of {queue!r} differ: their runs would meet"
         if worker is None or worker.process.poll() is not None:
             worker = launch_worker(queue, **{"url": redis_url, **options})
-        workers[key] = worker  # behind all others
+        workers[queue], asked[queue] = worker, options  # behind all others
         if len(workers) > KEPT:
             leaving.append(workers.pop(next(iter(workers))))
             leaving[-1].tell_to_end()
