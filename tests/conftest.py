@@ -152,14 +152,16 @@ KEPT = 4
 def shared_worker(redis_url: str) -> Iterator[StartWorker]:
     """As ``start_worker``, but a worker asked for with the same arguments is the same one; few at a time."""
     workers: dict[str, RunningWorker] = {}
+    asked: dict[str, dict[str, Any]] = {}
     leaving: list[RunningWorker] = []
 
     def start(queue: str, **options: Any) -> RunningWorker:
-        key = repr((queue, sorted(options.items())))
-        worker = workers.pop(key, None)
+        worker = workers.pop(queue, None)
+        if worker is not None and asked[queue] != options:  # a queue has one: tests know how many slots there are
+            worker.stop()
         if worker is None or worker.process.poll() is not None:
             worker = launch_worker(queue, **{"url": redis_url, **options})
-        workers[key] = worker  # behind all others
+        workers[queue], asked[queue] = worker, options  # behind all others
         if len(workers) > KEPT:
             leaving.append(workers.pop(next(iter(workers))))
             leaving[-1].tell_to_end()

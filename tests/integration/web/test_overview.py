@@ -21,7 +21,8 @@ def test_many_queues_take_as_many_round_trips_as_one(redis_url: str, monkeypatch
     ask = Client.ask
 
     def noted(client: Client, *commands: Command) -> None:
-        asked.append(len(commands))
+        if client.names == names:  # another test's run may still end
+            asked.append(len(commands))
         ask(client, *commands)
 
     looks = []

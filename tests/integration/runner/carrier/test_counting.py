@@ -70,7 +70,7 @@ def test_a_run_that_is_cancelled_leaves_its_messages_unfinished(
 def test_a_call_that_is_cancelled_is_counted_as_that(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path
 ) -> None:
-    shared_worker("calls", config=called.CONFIG, concurrency=2)
+    shared_worker("calls", pool="prefork", concurrency=2, config=called.CONFIG)
     before, begun = outcomes(redis_url, "calls", "same"), tmp_path / "begun"
     with Runner(redis_url) as runner:
         assert [runner.submit(called.same, number).result(30) for number in range(3)] == [0, 1, 2]
