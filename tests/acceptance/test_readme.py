@@ -43,7 +43,9 @@ def test_the_first_run_leaves_the_lines_that_are_shown(tmp_path: Path, redis_url
         left.unlink()
 
 
-@pytest.mark.parametrize("extra", ["embedded", "speech", "images", "vision", "demo", "yaml", "compression", "cache", "dev"])
+@pytest.mark.parametrize(
+    "extra", ["embedded", "speech", "images", "vision", "demo", "yaml", "compression", "cache", "dev"]
+)
 def test_each_extra_is_explained(extra: str) -> None:
     assert f'"{extra}": ' in (ROOT / "setup.py").read_text(encoding="utf-8")
     assert re.search(rf"^\| `{extra}` \| .+ \|$", README, re.MULTILINE)
