@@ -23,7 +23,7 @@ from celerypipe.cache.warming import up_to_cached
 from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, JSON, LOG_FORMAT, QUIET, REDIS, REFRESH, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained

@@ -14,7 +14,7 @@ import click
 
 import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
-from celerypipe.cli.terminal import heard, write
+from celerypipe.cli.screen.terminal import heard, write
 from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
 from celerypipe.redis.secret import hidden_in
 

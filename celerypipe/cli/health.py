@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import click
 
 from celerypipe.cli.options import JSON, REDIS_OR_USUAL, Duration, named_redis, queues_option
-from celerypipe.cli.terminal import harmless, plural
+from celerypipe.cli.screen.terminal import harmless, plural
 from celerypipe.errors import RedisUnavailable
 from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
 from celerypipe.redis.address import Address

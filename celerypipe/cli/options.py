@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from celerypipe import log
 from celerypipe.definition.names import wrong_queue
+from celerypipe.process import log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import RedisSettings

@@ -12,7 +12,6 @@ from typing import IO, cast
 import click
 from rich.console import Console
 
-from celerypipe import log
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
@@ -31,10 +30,10 @@ from celerypipe.cli.options import (
     SET,
     Duration,
 )
-from celerypipe.cli.output import output_for
-from celerypipe.cli.printed import shown
-from celerypipe.cli.progress import progress, tell
-from celerypipe.cli.terminal import Screen
+from celerypipe.cli.screen.output import output_for
+from celerypipe.cli.screen.printed import shown
+from celerypipe.cli.screen.progress import progress, tell
+from celerypipe.cli.screen.terminal import Screen
 from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.definition.shape import LONGEST
@@ -42,6 +41,7 @@ from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
 from celerypipe.heartbeat.descendants import end_children
 from celerypipe.heartbeat.procfs import now
+from celerypipe.process import log
 from celerypipe.redis.address import Address
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.runner.report import Report

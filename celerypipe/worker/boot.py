@@ -22,13 +22,13 @@ from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.utils.nodenames import nodename
 
-from celerypipe import forks, log
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import child_began, child_ended, is_retiring
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.process import forks, log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config

@@ -21,7 +21,7 @@ from celerypipe.catalogue.plugin import absence
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
-from celerypipe.log import LAYOUT
+from celerypipe.process.log import LAYOUT
 from celerypipe.settings import Settings
 from celerypipe.worker.vocabulary import KNOWN, REFUSED, TAKEN
 

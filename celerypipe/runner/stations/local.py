@@ -14,9 +14,9 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import NodeError, NodeTimeout
-from celerypipe.log import at_work
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
+from celerypipe.process.log import at_work
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from typing import Any, NamedTuple
 
-from celerypipe import forks
 from celerypipe.contract.contract import Node, Source
 from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
-from celerypipe.log import at_work
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import sealed
+from celerypipe.process import forks
+from celerypipe.process.log import at_work
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import MakeInstance
 from celerypipe.runner.stations.station import Station, as_failure

@@ -14,12 +14,12 @@ from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import BadSignature, CodecError
-from celerypipe.log import at_work
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
+from celerypipe.process.log import at_work
 from celerypipe.redis.connection import Broken, Client, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing

@@ -12,8 +12,8 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from celerypipe import log
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.process import log
 from celerypipe.runner.report import Report
 from celerypipe.runner.table import paper
 

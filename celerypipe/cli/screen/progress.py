@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from celerypipe import log
-from celerypipe.cli.terminal import harmless, plural
+from celerypipe.cli.screen.terminal import harmless, plural
+from celerypipe.process import log
 from celerypipe.runner.report import Report, counted, long_span
 
 #: Seconds that the rate is the mean of.

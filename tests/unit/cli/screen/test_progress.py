@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from celerypipe.cli import progress as module
-from celerypipe.cli.progress import Pace, line, progress, view
+from celerypipe.cli.screen import progress as module
+from celerypipe.cli.screen.progress import Pace, line, progress, view
 from celerypipe.runner.report import NodeReport, Quantiles, Report
 
 FAILING = NodeReport("n", "", "", 5, 3, {"failed": 3}, 1, 2, 0, 0, 0, 0, None, None, None)
