@@ -30,9 +30,10 @@ from celerypipe.runner.resume import close_journal, open_journal
 from celerypipe.runner.stations.advance import advance
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
-from celerypipe.runner.stations.station import Station, as_failure
+from celerypipe.runner.stations.station import Station
 from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
 

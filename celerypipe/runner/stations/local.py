@@ -18,9 +18,10 @@ from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
 from celerypipe.process.log import at_work
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places
-from celerypipe.runner.stations.station import REPLAY, Full, Station, as_failure
+from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -227,17 +228,17 @@ class LocalStation(Station):
             self._key = self.course.progress.key(self.name, message)
         refused = self.places.refusal(message, self._key, letter=self._letter) if self.places is not None else None
         if refused is not None:
-            self.judge(message, refused, self.node.retries)
-            self.give_up(message, refused, -1)
+            self.failures.judge(message, refused, self.node.retries)
+            self.failures.give_up(message, refused, -1)
             self.course.left(message)
         return refused is None
 
     def _judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt; None: there is none, and the message is given up."""
-        delay = self.judge(message, error, attempt)
+        delay = self.failures.judge(message, error, attempt)
         if delay is None:
             self._working = False
-            self.give_up(message, error, attempt)
+            self.failures.give_up(message, error, attempt)
             if self._lookahead is not None:
                 self._lookahead.gave_up(error)
             self.course.left(message)

@@ -130,8 +130,8 @@ class Lookahead:
             station.pass_on(found.outputs(message), message)
         else:
             error = self._cache.error_of(found.failure, message)
-            station.remembered_failure(message, error)
-            station.give_up(message, error, -1, note=KNOWN)
+            station.failures.remembered(message, error)
+            station.failures.give_up(message, error, -1, note=KNOWN)
         station.course.left(message)
 
     # -- what came of it --------------------------------------------------------------------------------------------

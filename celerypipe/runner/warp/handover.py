@@ -68,7 +68,7 @@ class Handover(Generic[W]):
     def _outcome(self, done: Done) -> str:
         if done.error is None:
             return "cached"
-        return "cancelled" if isinstance(done.error, RunCancelled) else self._warp.fate
+        return "cancelled" if isinstance(done.error, RunCancelled) else self._warp.failures.fate
 
     def hand_over(self) -> None:
         """Pass on the results whose turn it is, as far as nobody has to wait; the rest is for this node's thread.

@@ -129,16 +129,16 @@ class Warp(Station):
         if full == "refuse" and self.lacks_room():
             return False  # before its bytes are read, or written anywhere
         if self.places is not None and (refused := self.places.refusal(message, letter=again)) is not None:
-            self.judge(message, refused, self.node.retries)
+            self.failures.judge(message, refused, self.node.retries)
             self._recipient.give_up(self, message, refused, -1)
-            self.tally.outcomes[self.fate] += 1
+            self.tally.outcomes[self.failures.fate] += 1
             self.course.left(message)
             return True
         if self._lookup is not None and (taken := self._lookup.take(self, message, full, again=again)) is not None:
             return taken
         flight = Flight(-1, message)
         if not self._load(flight):
-            self.tally.outcomes[self.fate] += 1
+            self.tally.outcomes[self.failures.fate] += 1
             self.course.left(message)
             return True
         with self.changed:
@@ -158,7 +158,7 @@ class Warp(Station):
             failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=flight.message.id)
             failure.kind = "codec"
             failure.__cause__ = error
-            self.judge(flight.message, failure, self.node.retries)
+            self.failures.judge(flight.message, failure, self.node.retries)
             self._recipient.give_up(self, flight.message, failure, self.node.retries)
             return False
         return True
@@ -359,7 +359,7 @@ class Warp(Station):
             self.printed(flight.message, error.console, error)
         if self.circuit is not None:
             self.circuit.judge(error, unserved=flight.unserved)
-        delay = self.judge(flight.message, error, flight.attempt)
+        delay = self.failures.judge(flight.message, error, flight.attempt)
         if delay is None:
             self._recipient.give_up(self, flight.message, error, flight.attempt)
             with self.changed:
