@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
@@ -35,25 +37,39 @@ class Lookout:
         self._cache = connect(cache, name="celerypipe-metrics", timeout=PATIENCE) if cache and other else None
         #: Is told once that Redis is away, and once that it is back.
         self.say = say
-        self._away = False
         self._lock = threading.Lock()
+        self._began = 0.0
+        self._found: Overview | RedisUnavailable | None = None
 
     def look(self) -> Overview:
-        """Read an overview; :class:`RedisUnavailable` if there is no Redis."""
+        """Return an overview; :class:`RedisUnavailable` if there is no Redis.
+
+        All who ask while one is read share the next one: else they would wait in a row for a Redis that is frozen.
+        """
+        asked = time.monotonic()
         with self._lock:
-            try:
-                with explained(self._address):
-                    found = read_overview(self._client, self._cache)
-            except RedisUnavailable as error:
-                self._client.close()
-                if not self._away:
-                    self.say(f"{error}; trying again with each request")
-                self._away = True
-                raise
-            if self._away:
-                self.say("Redis works again")
-            self._away = False
+            if self._began < asked:
+                began = time.monotonic()
+                self._found = self._read(before=self._found)
+                self._began = began
+            found = self._found
+        if isinstance(found, Overview):
             return found
+        raise RedisUnavailable(str(found))
+
+    def _read(self, before: Overview | RedisUnavailable | None) -> Overview | RedisUnavailable:
+        was_away = isinstance(before, RedisUnavailable)
+        try:
+            with explained(self._address):
+                found = read_overview(self._client, self._cache)
+        except RedisUnavailable as error:
+            self._client.close()
+            if not was_away:
+                self.say(f"{error}; trying again with each request")
+            return error
+        if was_away:
+            self.say("Redis works again")
+        return found
 
     def glance(self) -> Overview | None:
         """As :meth:`look`; None if there is no Redis."""
@@ -72,7 +88,16 @@ class Quiet(WSGIRequestHandler):
         """Nothing."""
 
 
-class SixServer(ThreadingWSGIServer):
+class Server(ThreadingWSGIServer):
+    """A thread for each request. Who leaves or says nothing is no error of ours, and nothing to write into a log."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Called over what a request raised."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class SixServer(Server):
     """The same at an address of IPv6."""
 
     address_family = socket.AF_INET6
@@ -82,7 +107,7 @@ class MetricsServer:
     """Serves until it is closed. ``port`` 0: one that is free; ``url`` says which."""
 
     def __init__(self, host: str, port: int, lookout: Lookout) -> None:
-        kind = SixServer if ":" in host else ThreadingWSGIServer
+        kind = SixServer if ":" in host else Server
         try:
             self._server = make_server(host, port, application(lookout), kind, Quiet)
         except OSError as error:
@@ -108,15 +133,17 @@ def application(lookout: Lookout) -> Callable[..., Iterable[bytes]]:
 
     def answer(environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace").rstrip("/")
-        if path == "/metrics":
-            found: Iterable[bytes] = metrics(environ, respond)
-            return found
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
             respond("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Type", "text/plain")])
             return [b"use GET\n"]
-        status, kind, text = _answer(lookout, path)
-        respond(status, [("Content-Type", f"{kind}; charset=utf-8")])
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [text.encode()]
+        if path == "/metrics":
+            found: Iterable[bytes] = metrics({**environ, "REQUEST_METHOD": "GET"}, respond)
+        else:
+            status, kind, text = _answer(lookout, path)
+            respond(status, [("Content-Type", f"{kind}; charset=utf-8")])
+            found = [text.encode()]
+        return [] if method == "HEAD" else found
 
     return answer
 

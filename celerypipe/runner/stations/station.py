@@ -217,7 +217,7 @@ class Station:
             self.course.folder.console(self.name, message, console, outcome)
         elif console.lines:
             log = logging.getLogger(f"celerypipe.node.{self.name}")
-            extra = {"console": console, "message_id": message.id}
+            extra = {"console": console, **self._whose(message)}
             log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra=extra)
 
     def roomy(self, count: int) -> bool:
@@ -297,8 +297,12 @@ class Station:
             self.bury(message, error, attempt, **more)
 
     def _say_of(self, message: Message, what: str, error: BaseException) -> None:
-        fields = {"run": self.course.run_id, "node": self.name, "message_id": message.id}
-        logger.warning("%s: message %s %s: %s", self.name, message.id, what, _with_worker(error), extra=fields)
+        whose = self._whose(message)
+        logger.warning("%s: message %s %s: %s", self.name, message.id, what, _with_worker(error), extra=whose)
+
+    def _whose(self, message: Message) -> dict[str, str]:
+        """Return the fields of a line of the log on a message, which no handler may know by its thread."""
+        return {"run": self.course.run_id, "node": self.name, "message_id": message.id}
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""
