@@ -42,7 +42,7 @@ PATIENCE = 1.0
 def check(pipeline: Path, local: bool, live: bool, redis: str | None, as_json: bool, allow: tuple[Path, ...]) -> None:
     """Check PIPELINE, a JSON file, without running it.
 
-    The class of a warped node is not imported: its arguments are read from its source, if the source is here.
+    The class of a warped node is not imported: its name and arguments are looked up in its source, if that is here.
 
     Nodes are not created, so what only a node can find out (a missing file, a port in use) is found by
     `celerypipe run`, before the first message.
