@@ -39,14 +39,19 @@ def _mark(value: str) -> str:
     return value
 
 
+def _end(value: str) -> str:
+    return value or fail("must not be empty; write the name of a node")
+
+
 Name = Annotated[str, AfterValidator(_name)]
+End = Annotated[str, AfterValidator(_end)]
 
 
 class Link(Shape, init=False):
     """From one node to another. In Python ``("a", "b")`` is the same."""
 
-    source: str = Field(alias="from", description="The name of the node that sends.", examples=["scans"])
-    target: str = Field(alias="to", description="The name of the node that receives.", examples=["read"])
+    source: End = Field(alias="from", description="The name of the node that sends.", examples=["scans"])
+    target: End = Field(alias="to", description="The name of the node that receives.", examples=["read"])
     full: Literal["block", "drop"] = Field(
         "block", description="When the receiver is full: block the sender, or drop the message.", examples=["drop"]
     )
