@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -186,8 +187,10 @@ class NodeDefinition(Shape, init=False):
     @model_validator(mode="before")
     @classmethod
     def _of_class(cls, data: Any) -> Any:
-        found = node_class(data.get("mark")) if isinstance(data, Mapping) else None
+        mark = data.get("mark") if isinstance(data, Mapping) else None
+        found = node_class(mark)
         if found is None:
+            refuse(cls.__name__, _no_node(mark))
             return data
         given = data.get("type", found.type)
         refuse(cls.__name__, _wrong_class(found, given, called=cls.called))
@@ -215,6 +218,13 @@ def _queue_of(mark: str) -> str:
     parts = mark.split(".")[:-1]
     modules = [part for part in parts if not part[:1].isupper()]
     return modules[-1] if modules else ""
+
+
+def _no_node(mark: object) -> Iterable[tuple[Location, str]]:
+    if inspect.isfunction(mark):
+        yield ("mark",), f"{mark.__qualname__} is a plain function; put @node above it"
+    elif inspect.isclass(mark):
+        yield ("mark",), f"{mark.__qualname__} is no node; let it inherit from Source, Proc or Sink"
 
 
 def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[tuple[Location, str]]:

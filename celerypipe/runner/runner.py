@@ -177,6 +177,8 @@ class Runner(Submitting):
         replay: Iterable[str] | bool = False,
         resume: str | None = None,
     ) -> Run:
+        if not isinstance(pipeline, Pipeline):
+            raise ConfigError(f"a Pipeline is needed, not {pipeline!r}; of a file: Pipeline.load('pipeline.json')")
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
         heads = () if feed is None and replay is False else heads_of(pipeline)
