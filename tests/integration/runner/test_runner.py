@@ -159,6 +159,12 @@ def test_inputs_for_a_pipeline_that_takes_none_are_refused() -> None:
         list(Runner().stream(pipeline, [Message(1)]))
 
 
+def test_inputs_that_are_no_messages_are_named() -> None:
+    pipeline = Pipeline(name="test", nodes=[local("keep", here.Keep)])
+    with pytest.raises(NodeFailed, match=r"^\(inputs\): each has to be a Message, not int; write Message\(\.\.\.\)"):
+        list(Runner().stream(pipeline, [1]))  # type: ignore[list-item]
+
+
 def test_the_name_of_a_file_is_no_pipeline() -> None:
     cure = r"a Pipeline is needed, not 'p.json'; of a file: Pipeline.load\('pipeline.json'\)"
     for start in (Runner().run, Runner().replay, lambda name: list(Runner().stream(name, []))):
