@@ -31,3 +31,5 @@ def stub(name: str, kind: str, queue: str, plugin: bool | None) -> None:
     for path in written.files:
         click.echo(path)
     click.echo(f"\nIn a pipeline:\n\n  {written.definition}\n\nTest it:\n\n  pytest {written.test}")
+    if written.hint:
+        click.echo(f"\nSo that workers of the queue serve it, write {written.hint}")

@@ -61,17 +61,17 @@ class Stub:
             "{{about}}": self._about(path),
             "{{imports}}": self._imports(),
         }
-        head = template.text("stub/plugin" if self.is_plugin else "stub/task", changes)
+        head = template.text("stub/plugin.py" if self.is_plugin else "stub/task.py", changes)
         files = {
-            path: template.text(f"stub/{self.type}/node", changes),
-            test: head + template.text(f"stub/{self.type}/test", changes),
+            path: template.text(f"stub/{self.type}/node.py", changes),
+            test: head + template.text(f"stub/{self.type}/test.py", changes),
         }
         if self.is_plugin:
             files[path.with_name("config.toml")] = template.text(f"stub/{self.type}/config.toml", changes)
         faces = [PurePosixPath(each.parts[0], "__init__.py") for each in (path, test) if each.parts[0] != "plugins"]
         files |= {face: "" for face in faces if not (folder / face.parent).exists()}
         template.write(folder, files)
-        return NewNode(sorted(files), test, self._definition(mark, path))
+        return NewNode(sorted(files), test, self._definition(mark, path), self._hint(folder, path))
 
     def _complaint(self) -> str:
         if wrong := wrong_letters(self.name, "find-faces"):
@@ -118,14 +118,25 @@ class Stub:
             node["warp_configuration"] = {"queue": self.queue or path.stem, "timeout": 60}
         return json.dumps(node)
 
+    def _hint(self, folder: Path, path: PurePosixPath) -> str:
+        """What lets a worker of its queue serve it, where that does not by itself."""
+        if not self.queue or self.queue == path.stem:
+            return ""
+        file = f"worker_configs/{self.queue}.toml"
+        if self.is_plugin:
+            return f'plugins = ["plugins"] into {file}'
+        own = "..., " if (folder / "tasks" / f"{self.queue}.py").exists() else ""
+        return f'imports = [{own}"{".".join(path.with_suffix("").parts)}"] into {file}'
+
 
 @dataclass(frozen=True, slots=True)
 class NewNode:
-    """What was written, the test among it, and what to write into a pipeline."""
+    """What was written, the test among it; what to write into a pipeline, and into the configuration of its queue."""
 
     files: list[PurePosixPath]
     test: PurePosixPath
     definition: str
+    hint: str
 
 
 def fits_plugins(folder: Path) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-
 from recordings import RATE, Case, bound
 
 mpl.use("agg")  # no screen is needed

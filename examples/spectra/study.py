@@ -17,10 +17,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))  # where tasks/ is
 
 import numpy as np  # noqa: E402  # after the line that finds tasks
-
-from celerypipe import Embedded, Runner, Settings  # noqa: E402
 from plot import plot  # noqa: E402
 from recordings import RATE, cases  # noqa: E402
+
+from celerypipe import Embedded, Runner, Settings  # noqa: E402
 from tasks.spectra import chirps  # noqa: E402
 
 OUT = Path("examples/spectra/out")

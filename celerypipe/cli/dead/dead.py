@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
+from celerypipe.cli.dead.letters import content_of, facts_of, table
 from celerypipe.cli.endings import Ending
-from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, LOG_FORMAT, QUIET, REDIS, named_redis
 from celerypipe.cli.run import Wanted, supervise
 from celerypipe.cli.tables import paper
