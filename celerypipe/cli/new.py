@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from importlib.util import find_spec
@@ -44,16 +45,23 @@ def new(name: str, example: str | None, no_input: bool) -> None:
 def _asked() -> str:
     for word, each in EXAMPLES.items():
         click.echo(f"  {word:8} {each.about}")
-    answer: str = click.prompt("Begin with", type=click.Choice(list(EXAMPLES)), default=PROPOSED)
+    try:
+        answer: str = click.prompt("Begin with", type=click.Choice(list(EXAMPLES)), default=PROPOSED)
+    except click.Abort:
+        raise KeyboardInterrupt from None
     return answer
 
 
 def _commands() -> tuple[str, str]:
     """How to install and to run with this environment: by the short names, if those are what a shell finds."""
-    here = sys.executable
-    is_found = shutil.which("celerypipe") == str(Path(here).with_name("celerypipe"))
+    here = shlex.quote(sys.executable)
+    is_found = shutil.which("celerypipe") == str(Path(sys.executable).with_name("celerypipe"))
     if find_spec("pip") is None:  # an environment that uv made
         install = "uv pip install" if is_found else f"uv pip install --python {here}"
     else:
-        install = "pip install" if shutil.which("pip") == str(Path(here).with_name("pip")) else f"{here} -m pip install"
+        install = (
+            "pip install"
+            if shutil.which("pip") == str(Path(sys.executable).with_name("pip"))
+            else f"{here} -m pip install"
+        )
     return f"{install} -e '.[dev]'", f"{'celerypipe' if is_found else f'{here} -m celerypipe'} run pipeline.json"

@@ -66,12 +66,12 @@ def _wrong_folder(folder: Path) -> str:
 
 
 def _needed() -> set[str]:
-    """The packages that celerypipe names, and celerypipe."""
+    """celerypipe and the packages that it names, and those that install."""
     try:
         needs = importlib.metadata.requires("celerypipe") or []
     except importlib.metadata.PackageNotFoundError:  # it is imported from a folder, and was not installed
         needs = []
-    return {_plain(re.split(r"[^\w.-]", each)[0]) for each in ["celerypipe", *needs]}
+    return {_plain(re.split(r"[^\w.-]", each)[0]) for each in ["celerypipe", "pip", "setuptools", *needs]}
 
 
 def _plain(name: str) -> str:

@@ -54,21 +54,22 @@ def test_an_empty_project_runs_is_clean_and_takes_more_nodes(tmp_path: Path, red
     assert list(map(json.loads, lines)) == [{"name": "door", "loudness": 0.52}, {"name": "rain", "loudness": 0.141}]
 
 
-def test_on_a_terminal_it_asks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("typed", "status"), [("spectra\n", 0), ("\n", 0), ("\x03", 130), ("\x04", 130)])
+def test_on_a_terminal_it_asks(typed: str, status: int, tmp_path: Path) -> None:
     terminal = Terminal()
     try:
         command = [sys.executable, "-m", "celerypipe", "new", "door"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stderr=subprocess.STDOUT, **terminal.how
-        ) as asking:
+        around = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, cwd=tmp_path, env=around, stderr=terminal.theirs, **terminal.how) as asking:
             eventually(lambda: "[speech]: " in terminal.text, "the question")
-            terminal.type("spectra\n")
-            assert asking.wait(PATIENCE) == 0, terminal.text
+            terminal.type(typed)
+            assert asking.wait(PATIENCE) == status, terminal.text
     finally:
         terminal.close()
     assert all(each.about in terminal.text for each in EXAMPLES.values())
-    assert (tmp_path / "door" / "study.py").is_file()
+    assert (tmp_path / "door" / "study.py").is_file() == (typed == "spectra\n")
+    assert (tmp_path / "door" / "recordings").is_dir() == (typed == "\n")
+    assert (tmp_path / "door").is_dir() == (status == 0)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,8 @@ def test_the_three_commands_work_as_printed_with_what_the_project_names_alone(
     assert told.returncode == 0, told.stderr
     commands = [line.strip() for line in told.stdout.splitlines() if line.startswith("  ")]
     assert commands == ["cd door", "pip install -e '.[dev]'", "celerypipe run pipeline.json"]
-    script = "\n".join(["set -e", *commands, *(" ".join(words) for words in CHECKS)])
+    more = ["python study.py 4"] if example == "spectra" else []
+    script = "\n".join(["set -e", *commands, *(" ".join(words) for words in CHECKS), *more])
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert list((tmp_path / "door" / "out").glob("*.jsonl"))

@@ -42,6 +42,7 @@ def new(*words: str) -> Result:
         ("a\n", "is no name here"),
         ("a$b", "is no name here"),
         ("x" * 101, "is 101 characters long; write at most 100"),
+        ("pip", "is the name of a package that a project needs"),
         ("celerypipe", "is the name of a package that a project needs"),
         ("Celery", "is the name of a package that a project needs"),
         ("import_linter", "is the name of a package that a project needs"),
