@@ -27,7 +27,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from celerypipe import forks
 from celerypipe.catalogue.modules import require_top
 from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
@@ -35,6 +34,7 @@ from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
+from celerypipe.process import forks
 
 logger = logging.getLogger(__name__)
 

@@ -30,9 +30,10 @@ from celerypipe.runner.resume import close_journal, open_journal
 from celerypipe.runner.stations.advance import advance
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
-from celerypipe.runner.stations.station import Station, as_failure
+from celerypipe.runner.stations.station import Station
 from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
 
@@ -65,7 +66,13 @@ class Run(CarrierListener):
         self._intake = intake
         self.catalogue = catalogue
         self.folder = _folder_of(pipeline, provisions.say)
-        self.course = Course(secrets.token_hex(6), folder=self.folder, say=provisions.say, pipeline=pipeline.name)
+        self.course = Course(
+            secrets.token_hex(6),
+            folder=self.folder,
+            say=provisions.say,
+            pipeline=pipeline.name,
+            watchers=provisions.watchers,
+        )
         self.carrier: RedisCarrier | None = None
         if pipeline.warped and not provisions.local:
             self.carrier = RedisCarrier(self.course, provisions, self)
@@ -85,6 +92,8 @@ class Run(CarrierListener):
         self._pid = os.getpid()
         self._started = time.monotonic()
         self._seconds: float | None = None
+        #: Were watchers told that it goes on?
+        self._began = False
         #: The signal that told the sources to stop.
         self._stopped_by = ""
         self.replay: Replay | None = None
@@ -125,6 +134,8 @@ class Run(CarrierListener):
                 each.discard()
             raise
         self._started = time.monotonic()
+        self._began = True
+        self.course.tell("run_began", self.pipeline.name)
         self.course.expect([*self.stations.values(), *([self.outflow] if self.outflow is not None else [])])
         if self.carrier is not None:
             self.carrier.start()
@@ -266,8 +277,12 @@ class Run(CarrierListener):
             self.carrier.close("finished" if error is None else ending)
         self.cache.close()
         self.course.farewell(patience)
+        if self.carrier is not None:  # nobody counts any more
+            self.carrier.counting.finish(self.carrier.address)
         if self.folder is not None:
             self.folder.close()
+        if self._began:
+            self.course.tell("run_ended", self.report().status)
 
     def report(self) -> Report:
         """What happened so far."""

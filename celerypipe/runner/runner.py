@@ -13,6 +13,7 @@ from functools import partial
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import absences, require
+from celerypipe.contract.watcher import Watcher
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
@@ -56,6 +57,8 @@ class Runner(Submitting):
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
         what it raises is logged, and ends nothing. Without it, each is logged as a warning
+    ``watchers``
+        called for each message and run, see :class:`celerypipe.Watcher`
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Runner(Submitting):
         refresh: Iterable[str] = (),
         rerun_failing: bool = False,
         on_event: Callable[[str], None] | None = None,
+        watchers: Iterable[Watcher] = (),
     ) -> None:
         self.redis = read_address(redis) if redis else None
         self.local = local
@@ -76,6 +80,12 @@ class Runner(Submitting):
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
         self.on_event = partial(_tell, on_event or partial(logger.warning, "%s"))
+        self.watchers = tuple(watchers)
+        for place, watcher in enumerate(self.watchers):
+            if not isinstance(watcher, Watcher):
+                raise ConfigError(
+                    f"watchers[{place}] is {watcher!r}; give an object of a subclass of celerypipe.Watcher"
+                )
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
@@ -266,6 +276,7 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         cache=settings.cache,
         use=runner.cache,
         say=runner.on_event,
+        watchers=runner.watchers,
     )
 
 
