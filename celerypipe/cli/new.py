@@ -33,7 +33,7 @@ def new(name: str, example: str | None, no_input: bool) -> None:
     here = Path.cwd()
     check_place(name, within=here)
     if example is None:
-        is_asked = not no_input and sys.stdin.isatty() and sys.stdout.isatty()
+        is_asked = not no_input and all(each.isatty() for each in (sys.stdin, sys.stdout, sys.stderr))
         example = _asked() if is_asked else UNASKED
     make(name, example, within=here)
     click.echo(f"{name}/ is a project that begins with {example!r}. Next:\n")
@@ -54,14 +54,12 @@ def _asked() -> str:
 
 def _commands() -> tuple[str, str]:
     """How to install and to run with this environment: by the short names, if those are what a shell finds."""
-    here = shlex.quote(sys.executable)
-    is_found = shutil.which("celerypipe") == str(Path(sys.executable).with_name("celerypipe"))
+    here = Path(sys.executable)
+    python = shlex.quote(str(here))
+    is_found = {name: shutil.which(name) == str(here.with_name(name)) for name in ("pip", "celerypipe")}
     if find_spec("pip") is None:  # an environment that uv made
-        install = "uv pip install" if is_found else f"uv pip install --python {here}"
+        install = "uv pip install" if is_found["celerypipe"] else f"uv pip install --python {python}"
     else:
-        install = (
-            "pip install"
-            if shutil.which("pip") == str(Path(sys.executable).with_name("pip"))
-            else f"{here} -m pip install"
-        )
-    return f"{install} -e '.[dev]'", f"{'celerypipe' if is_found else f'{here} -m celerypipe'} run pipeline.json"
+        install = "pip install" if is_found["pip"] else f"{python} -m pip install"
+    program = "celerypipe" if is_found["celerypipe"] else f"{python} -m celerypipe"
+    return f"{install} -e '.[dev]'", f"{program} run pipeline.json"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from celerypipe.definition.names import LONGEST
+
 #: What pip, Python, systemd and Docker all take.
 NAME = re.compile(r"[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?")
-LONGEST = 100
 
 
 def wrong_letters(name: str, example: str) -> str:

@@ -22,13 +22,13 @@ def make(name: str, example: str, *, within: Path) -> Path:
 
 def check_place(name: str, *, within: Path) -> None:
     """Raise :class:`ConfigError` for a name that is none for a project, and for a folder that holds something."""
-    if complaint := wrong_project(name):
+    if complaint := _wrong_name(name):
         raise ConfigError(complaint)
     if complaint := _wrong_folder(within / name):
         raise ConfigError(f"{within / name}: {complaint}; choose another name, or start in another folder")
 
 
-def wrong_project(name: str) -> str:
+def _wrong_name(name: str) -> str:
     """Say why a project cannot be called so, and what to do; nothing if it can."""
     if wrong := wrong_letters(name, "my-project"):
         return wrong

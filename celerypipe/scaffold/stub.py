@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import keyword
 import re
-import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -78,8 +77,8 @@ class Stub:
             return wrong
         if keyword.iskeyword(self.short) or self.class_name in TAKEN:
             return f"{self.name!r} means something else in Python or in celerypipe; choose another name"
-        if self.is_plugin and (self.short in sys.stdlib_module_names or find_spec(f"celerypipe.nodes.{self.short}")):
-            return f"{self.name!r} is the name of a built-in node, or of a module of Python; choose another name"
+        if self.is_plugin and (find_spec(self.short) or find_spec(f"celerypipe.nodes.{self.short}")):
+            return f"{self.name!r} is the name of a built-in node, or of an installed module; choose another name"
         if self.queue and self.type == "source":
             return "--queue: a source runs where its pipeline runs; leave it out"
         if self.queue and (wrong := wrong_queue(self.queue)):
@@ -91,23 +90,24 @@ class Stub:
         if self.is_plugin:
             return PurePosixPath("plugins", "nodes", self.type, f"_{self.short}", f"{self.short}.py")
         of_queue = PurePosixPath("tasks", f"{self.queue}.py")
-        is_free = self.queue.isidentifier() and not keyword.iskeyword(self.queue) and not (folder / of_queue).exists()
+        is_module = self.queue.isidentifier() and not keyword.iskeyword(self.queue) and not self.queue.startswith("_")
+        is_free = is_module and not (folder / of_queue).exists()
         return of_queue if is_free else PurePosixPath("tasks", f"{self.short}.py")
 
     def _about(self, path: PurePosixPath) -> str:
         if self.is_plugin:
             return f"``{self.short}``: say in one sentence what it does."
-        return (
-            f"Nodes for the queue ``{path.stem}``."
-            if self.type != "source"
-            else "A source; it runs where its pipeline runs."
-        )
+        if self.type == "source":
+            return "A source; it runs where its pipeline runs."
+        return f"Nodes for the queue ``{path.stem}``."
 
     def _imports(self) -> str:
         """What its test imports of Python's own."""
-        lines = ["from importlib import import_module\n"] * self.is_plugin + ["from pathlib import Path\n"] * (
-            self.type == "sink"
-        )
+        needed = {
+            "from importlib import import_module\n": self.is_plugin,
+            "from pathlib import Path\n": self.type == "sink",
+        }
+        lines = [line for line, is_needed in needed.items() if is_needed]
         return "".join([*lines, "\n"]) if lines else ""
 
     def _definition(self, mark: str, path: PurePosixPath) -> str:

@@ -17,10 +17,9 @@ SUFFIX = "-tpl"
 def folder_text(name: str, changes: Mapping[str, str]) -> dict[PurePosixPath, str]:
     """Return the files that a folder of templates makes: their paths below it, and their texts."""
     home = TEMPLATES / name
-    found = sorted(file for file in home.rglob(f"*{SUFFIX}") if file.is_file())
-    if not found:
-        raise ConfigError(f"{home}: no templates there; install celerypipe again")
-    paths = {file: file.relative_to(home).as_posix().removesuffix(SUFFIX) for file in found}
+    paths = {file: file.relative_to(home).as_posix().removesuffix(SUFFIX) for file in sorted(home.rglob(f"*{SUFFIX}"))}
+    if not paths:
+        raise ConfigError(f"{home}: there are no templates; install celerypipe again")
     return {PurePosixPath(_changed(path, changes)): _filled(file, changes) for file, path in paths.items()}
 
 
@@ -45,7 +44,10 @@ def write(folder: Path, files: Mapping[PurePosixPath, str]) -> None:
 
 
 def _filled(file: Path, changes: Mapping[str, str]) -> str:
-    return _changed(file.read_text(encoding="utf-8"), changes)
+    try:
+        return _changed(file.read_text(encoding="utf-8"), changes)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: is missing; install celerypipe again, from the whole of its repository") from None
 
 
 def _changed(content: str, changes: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from celerypipe.catalogue.plugin import TYPES
 from celerypipe.scaffold.example import EXAMPLES
 from celerypipe.scaffold.stub import Stub
+from celerypipe.scaffold.template import TEMPLATES
 from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.command import celerypipe, start
 from tests.servers.extent import at_length
@@ -82,6 +84,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     (found,) = installation.sources.glob("*.whl")
+    templates = {file.relative_to(ROOT).as_posix() for file in TEMPLATES.rglob("*-tpl")}
+    assert templates <= set(zipfile.ZipFile(found).namelist())
     return found
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +17,7 @@ from click.testing import CliRunner, Result
 from celerypipe.cli import main
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError
+from celerypipe.scaffold import template
 from celerypipe.scaffold.example import EXAMPLES
 from celerypipe.scaffold.project import make, project_files
 from celerypipe.scaffold.template import TEMPLATES
@@ -151,3 +155,24 @@ def test_where_nobody_can_be_asked_it_is_the_empty_one(tmp_path: Path, monkeypat
     assert install.endswith("install -e '.[dev]'")
     assert run.endswith("run pipeline.json")
     assert json.loads((tmp_path / "door" / "pipeline.json").read_text())["pipeline"]["name"] == "door"
+
+
+def test_a_template_that_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "TEMPLATES", tmp_path)
+    with pytest.raises(ConfigError, match="common: there are no templates; install celerypipe again"):
+        project_files("door", "empty")
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "README.md-tpl").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"README\.md-tpl: is missing; install celerypipe again, from the whole"):
+        project_files("door", "empty")
+
+
+def test_what_lacks_the_sources_of_templates_is_not_built(tmp_path: Path) -> None:
+    for name in ("setup.py", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "celerypipe", tmp_path / "celerypipe", symlinks=True, ignore=ignored)
+    command = [sys.executable, "setup.py", "--name"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "built from the whole repository: tasks/, examples/ and worker_configs/ are missing" in done.stderr
