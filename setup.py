@@ -91,7 +91,7 @@ setup(
     license="MIT",
     # tasks/ and worker_configs/ belong to a project, not into anyone's site-packages.
     packages=find_packages(include=["celerypipe", "celerypipe.*"]),
-    package_data={"celerypipe": ["py.typed", "scaffold/templates/**/*-tpl"]},
+    package_data={"celerypipe": ["py.typed", "scaffold/templates/**/*-tpl", "scaffold/templates/**/.*-tpl"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require={
