@@ -32,7 +32,7 @@ for name in found:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            assert "pip install celerypipe[" in str(error), (name, error)
+            assert "pip install 'celerypipe[" in str(error), (name, error)
 print(celerypipe.__file__)
 """
 
