@@ -22,7 +22,7 @@ from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, ob
 from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_of
 from celerypipe.catalogue.plugin import Plugin, plugins_in
 from celerypipe.catalogue.told import default_digest
-from celerypipe.catalogue.unimported import outline_of_mark, outline_of_plugin
+from celerypipe.catalogue.unimported import instead_of, outline_of_mark, outline_of_plugin
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.errors import CelerypipeError, Complaint, ConfigError, UnknownMark, did_you_mean
@@ -198,6 +198,12 @@ class Catalogue:
         paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
         found = outline_of_mark(mark if "." in mark else "".join(paths[:1]))
         return replace(found, mark=mark) if found is not None else None
+
+    def instead_of(self, mark: str) -> list[str] | None:
+        """Return the marks that are here, if this one is not; None: it is here, or only workers have it."""
+        if "." in mark:
+            return instead_of(mark)
+        return None if mark in (marks := self.marks()) else marks
 
     def marks(self) -> list[str]:
         """Return all short marks, without importing anything."""
