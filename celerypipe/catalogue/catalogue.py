@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -16,9 +16,12 @@ import celerypipe.nodes
 from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
 from celerypipe.catalogue.called import called
 from celerypipe.catalogue.code import code_of, meta_of
-from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at
+from celerypipe.catalogue.here import place_of_mark, place_of_plugin
+from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at, without
+from celerypipe.catalogue.files import CodeFiles
 from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_of
 from celerypipe.catalogue.plugin import Plugin, plugins_in
+from celerypipe.catalogue.project import is_installed
 from celerypipe.catalogue.told import default_digest
 from celerypipe.catalogue.unimported import outline_of_mark, outline_of_plugin
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
@@ -196,6 +199,25 @@ class Catalogue:
         paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
         found = outline_of_mark(mark if "." in mark else "".join(paths[:1]))
         return replace(found, mark=mark) if found is not None else None
+
+    def code_files(self, mark: str, type: str) -> CodeFiles | None:
+        """Return the files that a node's code comes from; None: it is built in or installed, or not here."""
+        plugin = self.plugin(mark, type)
+        if plugin is not None:
+            return CodeFiles(place_of_plugin(plugin), beside=plugin.home / "config.toml")
+        paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
+        place = place_of_mark(mark if "." in mark else "".join(paths[:1]))
+        return CodeFiles(place) if place is not None and not is_installed(place.project.folder) else None
+
+    def find_anew(self, mark: str, type: str, files: Collection[Path]) -> Listing:
+        """Return the node of a mark, with these files imported as they are now; what raises leaves all as it was."""
+        loaded, self._loaded = self._loaded, {}
+        try:
+            with without(files):
+                return self.find(mark, type)
+        except BaseException:
+            self._loaded = loaded
+            raise
 
     def marks(self) -> list[str]:
         """Return all short marks, without importing anything."""

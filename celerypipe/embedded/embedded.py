@@ -28,13 +28,16 @@ from types import TracebackType
 from typing import Any
 
 from celerypipe import forks
+from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.modules import require_top
 from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.embedded.edits import Edits
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
+from celerypipe.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Embedded:
         *,
         queues: Queues = (),
         log: Path | None = None,
+        watch: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         """Say what will be needed; nothing starts before the block is entered. With no queue that is Redis alone.
@@ -63,6 +67,8 @@ class Embedded:
         functions that are called, the queues themselves: ``Embedded(["fns"])``.
         ``queues``: further queues; a mapping gives the number of slots of their workers.
         ``log``: a folder to keep the workers' logs in; else they are removed in the end.
+        ``watch``: look once a second whether the code of the pipeline's nodes was edited, and restart their workers
+        with it, once that imports.
         ``on_event``: receives a line of text whenever something starts, or ends unasked; from another thread.
         """
         slots = _slots(queues)
@@ -87,6 +93,11 @@ class Embedded:
         self._supervisor: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._folder = ""
+        self._edits: Edits | None = None
+        if watch and pipeline is not None:
+            known = Catalogue((*pipeline.plugin_folders, *Settings.from_environment().plugins))
+            environment = self._plan.environment
+            self._edits = Edits(pipeline.warped, known, environment, restart=self._restart, say=self._tell)
 
     def __enter__(self) -> str:
         """Start; return when Redis answers and every queue has a live worker."""
@@ -129,6 +140,8 @@ class Embedded:
         answer = self._answers.get()
         if "ready" in answer:
             self._folder = answer["folder"]
+            if self._edits is not None:
+                self._edits.start()
             return str(answer["ready"])
         if answer.get("failed"):
             raise ConfigError(answer["failed"])
@@ -158,7 +171,16 @@ class Embedded:
         except Exception:  # the caller's, and somebody waits for what comes next
             logger.exception("on_event failed over: %s", text)
 
+    def _restart(self, queue: str) -> None:
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it ends just now
+                supervisor.stdin.write(json.dumps({"restart": queue}) + "\n")
+                supervisor.stdin.flush()
+
     def _stop(self) -> None:
+        if self._edits is not None:
+            self._edits.close()
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None or self._reader is None:
             return

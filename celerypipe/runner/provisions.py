@@ -15,8 +15,9 @@ from celerypipe.settings import CacheSettings, RedisSettings
 class Provisions:
     """Where Redis is and what of it may be used, the keys, the result cache, and who is told what happens.
 
-    ``redis``: None without one. ``local``: what is warped runs in this process all the same,
-    through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time.
+    ``redis``: None without one. ``local``: what is warped runs in this process all the same, through the codec.
+    ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time. ``watch``: code that is
+    edited is loaded while a run goes on.
     """
 
     redis: Address | None
@@ -27,6 +28,7 @@ class Provisions:
     cache: CacheSettings
     use: CacheUse
     say: Callable[[str], None]
+    watch: bool = False
 
     @property
     def named_for_all(self) -> bool:

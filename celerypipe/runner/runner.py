@@ -53,6 +53,9 @@ class Runner(Submitting):
     ``cache``, ``refresh``, ``rerun_failing``
         False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
         everything, and keep it. Failures that were kept are no answer
+    ``watch``
+        look once a second whether the code of a node that runs in this process was edited, and load it anew before its
+        next message. Code that does not import, or does not start, is said, and the run goes on with what it has
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
         what it raises is logged, and ends nothing. Without it, each is logged as a warning
@@ -68,6 +71,7 @@ class Runner(Submitting):
         cache: bool = True,
         refresh: Iterable[str] = (),
         rerun_failing: bool = False,
+        watch: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         self.redis = read_address(redis) if redis else None
@@ -75,6 +79,7 @@ class Runner(Submitting):
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
+        self.watch = watch
         self.on_event = partial(_tell, on_event or partial(logger.warning, "%s"))
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
@@ -266,6 +271,7 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         cache=settings.cache,
         use=runner.cache,
         say=runner.on_event,
+        watch=runner.watch,
     )
 
 
