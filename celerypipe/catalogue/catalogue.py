@@ -16,9 +16,9 @@ import celerypipe.nodes
 from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
 from celerypipe.catalogue.called import called
 from celerypipe.catalogue.code import code_of, meta_of
+from celerypipe.catalogue.files import CodeFiles
 from celerypipe.catalogue.here import place_of_mark, place_of_plugin
 from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at, without
-from celerypipe.catalogue.files import CodeFiles
 from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_of
 from celerypipe.catalogue.plugin import Plugin, plugins_in
 from celerypipe.catalogue.project import is_installed

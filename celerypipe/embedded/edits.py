@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue
-from celerypipe.catalogue.modules import forget_bytecode
 from celerypipe.catalogue.files import CodeFiles, shown, syntax_error
+from celerypipe.catalogue.modules import forget_bytecode
 from celerypipe.definition.pipeline import NodeDefinition
 
 #: Seconds between two looks at the files.
