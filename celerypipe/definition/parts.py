@@ -183,6 +183,7 @@ class NodeDefinition(Shape, init=False):
     def _of_class(cls, data: Any) -> Any:
         found = node_class(data.get("mark")) if isinstance(data, Mapping) else None
         if found is None:
+            refuse(cls.__name__, _no_class(data.get("mark") if isinstance(data, Mapping) else None))
             return data
         given = data.get("type", found.type)
         refuse(cls.__name__, _wrong_class(found, given, called=cls.called))
@@ -219,6 +220,18 @@ def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[
         yield ("mark",), f"{found.__module__} has another {found.__qualname__} by now; rename one of them"
     if given != found.type:
         yield ("type",), f"{found.__qualname__} is a {found.type or 'Node'}, not a {given}"
+
+
+def _no_class(mark: object) -> Iterable[tuple[Location, str]]:
+    """What was given in Python in place of a class, or of the function under ``@node``."""
+    if isinstance(mark, Node):
+        name = type(mark).__qualname__
+        yield ("mark",), f'is a node that is made already; give its class, {name}, and its arguments as "configuration"'
+    elif isinstance(mark, type):
+        yield ("mark",), f"{mark.__qualname__} is a class, but no Source, Proc or Sink; inherit from one"
+    elif callable(mark):
+        name = getattr(mark, "__qualname__", type(mark).__qualname__)
+        yield ("mark",), f"{name} is no node; write a function with def, put @node above it, and give that"
 
 
 def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:

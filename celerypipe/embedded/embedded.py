@@ -30,6 +30,7 @@ from typing import Any
 from celerypipe import forks
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.modules import require_top
+from celerypipe.contract.moving import how_to_move, is_only_here
 from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.edits import Edits
@@ -80,6 +81,9 @@ class Embedded:
             slots.setdefault(node.queue, None)
             # The module of a dotted mark; a short mark is found without one.
             if module := node.mark.rpartition(".")[0]:
+                if is_only_here(node.mark):
+                    text = how_to_move(node.mark.partition(".")[2], node.warp_configuration.queue or "")
+                    raise ConfigError(f"node {node.name!r}: {text}")
                 require_top(node.mark)  # else its worker would end, seconds later
                 imports.setdefault(node.queue, set()).add(module)
         self._plan = Plan(
