@@ -25,6 +25,7 @@ from celerypipe.catalogue.project import is_installed
 from celerypipe.catalogue.told import default_digest
 from celerypipe.catalogue.unimported import outline_of_mark, outline_of_plugin
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
+from celerypipe.contract.moving import is_only_here
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.errors import CelerypipeError, Complaint, ConfigError, UnknownMark, did_you_mean
 from celerypipe.folders import distinct
@@ -201,7 +202,9 @@ class Catalogue:
         return replace(found, mark=mark) if found is not None else None
 
     def code_files(self, mark: str, type: str) -> CodeFiles | None:
-        """Return the files that a node's code comes from; None: it is built in or installed, or not here."""
+        """Return the files that a node's code comes from; None: it is built in or installed, or in no module."""
+        if is_only_here(mark):
+            return None
         plugin = self.plugin(mark, type)
         if plugin is not None:
             return CodeFiles(place_of_plugin(plugin), beside=plugin.home / "config.toml")
@@ -209,12 +212,16 @@ class Catalogue:
         place = place_of_mark(mark if "." in mark else "".join(paths[:1]))
         return CodeFiles(place) if place is not None and not is_installed(place.project.folder) else None
 
-    def find_anew(self, mark: str, type: str, files: Collection[Path]) -> Listing:
-        """Return the node of a mark, with these files imported as they are now; what raises leaves all as it was."""
+    def load_anew(self, nodes: Iterable[tuple[str, str]], files: Collection[Path]) -> None:
+        """Import these files as they are now, and find the nodes, each a mark and a type, in what they are then.
+
+        What that raises leaves all as it was.
+        """
         loaded, self._loaded = self._loaded, {}
         try:
             with without(files):
-                return self.find(mark, type)
+                for mark, type in nodes:
+                    self.find(mark, type)
         except BaseException:
             self._loaded = loaded
             raise

@@ -40,6 +40,8 @@ BOOT_SECONDS = 120.0
 GRACE = 3.0
 #: Seconds before a process that died is started again: first, and at most.
 BACKOFF, BACKOFF_MAX = 0.2, 5.0
+#: Seconds after which runs are told again that another worker comes.
+TELL_EVERY = keys.SPAWNING_TTL / 4000
 #: Lines of a log that an error shows, and how many bytes they may have.
 TAIL, TAIL_BYTES = 12, 8192
 
@@ -63,8 +65,9 @@ class Resident:
         #: What a worker that said that it lives is called where deaths are told.
         self.place = ""
         self.up = False
-        #: It was told to end for another one, with the code as that is then.
+        #: It was told to end for another one, with the code as that is then; when runs were told that one comes.
         self.leaves = False
+        self.told = 0.0
         self.deaths = 0
         self.not_before = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -169,11 +172,16 @@ class Supervisor:
         return bool(said)
 
     def _send_off(self, worker: Resident) -> None:
-        if worker.place:  # else a run would miss it, and on_no_worker would decide
+        worker.leaves = True
+        self._say_that_one_comes(worker)
+        worker.tell(signal.SIGTERM)
+
+    def _say_that_one_comes(self, worker: Resident) -> None:
+        """Else a run would miss the worker, and ``on_no_worker`` would decide. It may be at a message for long."""
+        if worker.place:
+            worker.told = time.monotonic()
             with contextlib.suppress(*Trouble):
                 hints.say_freeing(self.client, [worker.name], worker.place, keys.SPAWNING_TTL)
-        worker.leaves = True
-        worker.tell(signal.SIGTERM)
 
     def _keep_alive(self) -> None:
         if self.redis.died() is not None:
@@ -190,6 +198,8 @@ class Supervisor:
             self._keep_worker(worker)
 
     def _keep_worker(self, worker: Resident) -> None:
+        if worker.leaves and time.monotonic() - worker.told > TELL_EVERY:
+            self._say_that_one_comes(worker)
         status = worker.died()
         if status is not None and worker.leaves and not status:
             worker.deaths, worker.not_before, worker.place = 0, 0.0, ""

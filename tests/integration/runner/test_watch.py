@@ -146,6 +146,68 @@ def test_a_node_and_what_it_imports_are_loaded_anew_and_a_broken_file_waits_unti
     assert found[4:] == ["ten fifth;", "ten sixth;", "ten seventh;", "ten eighth;"]
 
 
+MAKER = """
+from celerypipe import node
+from watched.models import Box
+
+@node
+def made(value):
+    return Box(value)
+"""
+OPENER = """
+from celerypipe import node
+from watched.models import Box
+
+@node
+def opened(value):
+    return ["a box", value.content] if isinstance(value, Box) else ["another class of that name"]
+"""
+
+
+def test_nodes_that_share_an_edited_module_get_the_same_one_and_none_where_one_of_them_is_broken(
+    edited: Edited,
+) -> None:
+    models, opener = "watched/models.py", "watched/opener.py"
+    edited.write("watched/maker.py", MAKER)
+    edited.write(opener, OPENER)
+    box = "class Box:\n    def __init__(self, content):\n        self.content = content\n"
+    edited.write(models, box)
+    outputs: list[Any] = []
+
+    def inputs() -> Iterator[Message]:
+        yield Message("first")
+        for number, (edit, lines) in enumerate(steps, 1):
+            eventually(lambda: len(outputs) == number, "a result")  # noqa: B023
+            before = len(edited.told)
+            edit()
+            eventually(lambda: len(edited.told) == before + lines, "what is said")  # noqa: B023
+            yield Message(f"message {number}")
+
+    def break_both() -> None:
+        edited.write(opener, OPENER.replace("import Box", "import Bax"))
+        edited.write(models, box.replace("= content", "= content + content"))
+
+    steps = [
+        (lambda: edited.write(models, box.replace("= content", "= content.upper()")), 2),
+        (break_both, 1),
+        (lambda: edited.write(opener, OPENER), 2),
+    ]
+    nodes = [{"name": name, "type": "proc", "mark": f"watched.{mark}"} for name, mark in NAMES.items()]
+    pipeline = Pipeline(name="p", nodes=nodes, links=[("maker", "opener")])
+    for message in Runner(watch=True, on_event=edited.told.append).stream(pipeline, inputs()):
+        outputs.append(message.payload)  # noqa: PERF401  # the next input waits for it
+    assert outputs == [
+        ["a box", "first"],
+        ["a box", "MESSAGE 1"],
+        ["a box", "MESSAGE 2"],
+        ["a box", "message 3message 3"],
+    ]
+    assert "nodes maker and opener go on with the code that they have" in edited.told[2]
+
+
+NAMES = {"maker": "maker.made", "opener": "opener.opened"}
+
+
 def test_a_stateful_node_keeps_what_it_can_give_and_says_what_it_forgets(edited: Edited) -> None:
     nodes = "watched/nodes.py"
     found = edited.run(
