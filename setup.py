@@ -19,7 +19,8 @@ REQUIRES = [
     "packaging>=24",  # kombu's Redis transport imports it, and declares it in that extra only
     "hiredis>=3",  # parses replies in C; redis-py finds it by itself
     "click>=8.1",  # what Celery itself asks for; get_parameter_source says what a worker's user typed
-    "flower>=2",  # `celery -A celerypipe flower` shows workers and activations
+    "flower>=2.2",  # `celery -A celerypipe flower` shows workers and activations
+    "prometheus-client>=0.20",  # `celerypipe metrics`: the text, and the server; Flower brings it along
     "pydantic-core",  # part of pydantic, which says which one; imported for PydanticCustomError
     "pydantic>=2.11,<3",  # the first with validate_by_name; 3 may change the shape of errors
     "rich>=13",  # the report on a terminal
@@ -62,8 +63,6 @@ DEV = [
     *COMPRESSION,
     *CACHE,
     *YAML,
-    *SPEECH,
-    *DEMO,
     "pocketsphinx>=5",  # tasks.speech.TranscribeSphinx
     "pytest>=8",
     "pytest-timeout>=2.3",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from celerypipe.contract.positions import Position as Position
     from celerypipe.contract.reach import Reach as Reach
     from celerypipe.contract.readings import Readings as Readings
+    from celerypipe.contract.watcher import Watcher as Watcher
     from celerypipe.definition.parts import Link as Link
     from celerypipe.definition.parts import NodeDefinition as NodeDefinition
     from celerypipe.definition.pipeline import Pipeline as Pipeline
@@ -67,6 +68,7 @@ _HOME = {
     "contract.positions": ("Position",),
     "contract.reach": ("Reach",),
     "contract.readings": ("Readings",),
+    "contract.watcher": ("Watcher",),
     "definition.parts": ("Link", "NodeDefinition"),
     "definition.pipeline": ("Pipeline",),
     "embedded.embedded": ("Embedded",),

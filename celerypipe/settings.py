@@ -11,8 +11,8 @@ from pathlib import Path
 
 from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
-from celerypipe.log import FORMATS
-from celerypipe.log import VARIABLE as LOG_VARIABLE
+from celerypipe.process.log import FORMATS
+from celerypipe.process.log import VARIABLE as LOG_VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.namespace import DEFAULT, namespace
 from celerypipe.redis.namespace import VARIABLE as NAMESPACE_VARIABLE

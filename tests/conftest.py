@@ -18,7 +18,7 @@ from celerypipe.redis.connection import Client, connect
 from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
 from tests.servers.flower import running_flower
 from tests.servers.redis import DURABLE, TunedRedis
-from tests.servers.worker import WORKERS
+from tests.servers.worker import workers_folder
 from tests.servers.zygote import zygote
 
 # A shell that starts the tests in the background, or nohup, has these ignored; what the tests start would inherit it.
@@ -48,7 +48,7 @@ def _clean_workers() -> Iterator[None]:
     """Workers' logs, and what they were forked from, go when the session ends."""
     yield
     zygote.close()
-    shutil.rmtree(WORKERS, ignore_errors=True)
+    shutil.rmtree(workers_folder(), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -152,14 +152,16 @@ KEPT = 4
 def shared_worker(redis_url: str) -> Iterator[StartWorker]:
     """As ``start_worker``, but a worker asked for with the same arguments is the same one; few at a time."""
     workers: dict[str, RunningWorker] = {}
+    asked: dict[str, dict[str, Any]] = {}
     leaving: list[RunningWorker] = []
 
     def start(queue: str, **options: Any) -> RunningWorker:
-        key = repr((queue, sorted(options.items())))
-        worker = workers.pop(key, None)
+        worker = workers.pop(queue, None)
+        if worker is not None and asked[queue] != options:  # a queue has one: tests know how many slots there are
+            worker.stop()
         if worker is None or worker.process.poll() is not None:
             worker = launch_worker(queue, **{"url": redis_url, **options})
-        workers[key] = worker  # behind all others
+        workers[queue], asked[queue] = worker, options  # behind all others
         if len(workers) > KEPT:
             leaving.append(workers.pop(next(iter(workers))))
             leaving[-1].tell_to_end()

@@ -45,6 +45,21 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """The same as far as it is known without looking through the cache; ``items``: results and large bytes of such."""
+
+    items: int
+    bytes: int
+    hits: int
+    misses: int
+    kept: int
+    evicted: int
+    refused: int
+    bytes_saved: int
+    seconds_saved: float
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """One entry. ``used`` and ``created`` are Unix times; ``ttl``: seconds that it lives on, if nobody uses it."""
 
@@ -67,16 +82,24 @@ class Listed:
 def stats(client: Client) -> Figures:
     """Return the figures of the cache in this Redis."""
     kinds = Counter(name[:1] for name, _ in client.zscan_iter(client.names.cache_used, count=1000))
-    said = client.call("HGETALL", client.names.cache_counts)
+    known = asdict(totals(client))
+    del known["items"]
+    return Figures(entries=kinds[b"e"], blobs=kinds[b"b"], **known)
+
+
+def totals(client: Client) -> Totals:
+    """Return what is known of the cache in this Redis, in one round trip."""
+    names = client.names
+    asked = ("ZCARD", names.cache_used), ("HGET", names.cache_sizes, ""), ("HGETALL", names.cache_counts)
+    items, size, said = accepted(client.together(*asked))
     counts = dict(zip(said[::2], said[1::2], strict=True))
 
     def count(name: bytes) -> int:
         return int(_number(counts.get(name)))
 
-    return Figures(
-        entries=kinds[b"e"],
-        blobs=kinds[b"b"],
-        bytes=int(_number(client.call("HGET", client.names.cache_sizes, ""))),
+    return Totals(
+        items=items,
+        bytes=int(_number(size)),
         hits=count(b"hits"),
         misses=count(b"misses"),
         kept=count(b"kept"),

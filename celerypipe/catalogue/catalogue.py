@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -233,7 +235,7 @@ class Catalogue:
 
     @cached_property
     def _points(self) -> tuple[EntryPoint, ...]:
-        return tuple(entry_points(group=GROUP))
+        return _points_of(tuple((path, _changed(path)) for path in sys.path))
 
     def _plugged_in(self, mark: str, type: str | None) -> Iterator[Listing]:
         for plugin in plugins_in(self.plugins):
@@ -285,6 +287,20 @@ def _imported(mark: str) -> Listing:
         cure = "put @node above the function" if callable(value) and not isinstance(value, type) else "inherit from one"
         raise ConfigError(f"{mark} is {what}; {cure}")
     return Listing(mark, node, "import")
+
+
+@lru_cache(maxsize=4)
+def _points_of(_places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """The nodes of installed packages: a file of each package is read for them, and every run asks."""
+    return tuple(entry_points(group=GROUP))
+
+
+def _changed(place: str) -> int:
+    """When packages were last installed in a folder or removed from it."""
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _listing_of(point: EntryPoint) -> Listing:

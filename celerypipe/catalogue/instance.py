@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from celerypipe import forks
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.refused_write import CURE, is_refused_write
 from celerypipe.catalogue.text import OURS
@@ -16,6 +15,7 @@ from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
 from celerypipe.message.message import Message
 from celerypipe.message.ownership import as_sent, read_only, writable
+from celerypipe.process import forks
 
 #: Characters of an exception's text, and of a whole traceback, that are passed on: the rest is for nobody to read.
 LONGEST_TEXT, LONGEST_TRACE = 8 * 1024, 32 * 1024

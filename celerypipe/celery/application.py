@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from celerypipe.celery.broker import kombu_form
 from celerypipe.errors import ConfigError
-from celerypipe.log import FORMATS, VARIABLE
+from celerypipe.process.log import FORMATS, VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.line import KEEP_ALIVE
 from celerypipe.redis.url import DEFAULT_ADDRESS

@@ -23,8 +23,7 @@ from celerypipe.cache.warming import up_to_cached
 from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, JSON, LOG_FORMAT, QUIET, REDIS, REFRESH, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
-from celerypipe.cli.tables import paper
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
@@ -32,6 +31,7 @@ from celerypipe.redis.secret import hidden
 from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.runner.report import Report, long_span, span, volume
 from celerypipe.runner.runner import Runner
+from celerypipe.runner.table import paper
 from celerypipe.settings import RedisSettings, Settings
 
 #: Where the cache is: a Redis of its own comes before that of the runs.

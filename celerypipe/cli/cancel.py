@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless
 from celerypipe.mailbox.cancellation import Cancelled
 from celerypipe.mailbox.cancellation import cancel as cancel_run
 from celerypipe.mailbox.holder import Holder

@@ -20,7 +20,7 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.loading import load
 from celerypipe.cli.endings import Ending, ending_of
 from celerypipe.cli.options import ALLOW, PLACE, SET, named_redis, redis_option
-from celerypipe.cli.terminal import plural
+from celerypipe.cli.screen.terminal import plural
 from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable

@@ -14,7 +14,7 @@ import click
 
 import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
-from celerypipe.cli.terminal import heard, write
+from celerypipe.cli.screen.terminal import heard, write
 from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
 from celerypipe.redis.secret import hidden_in
 
@@ -26,6 +26,7 @@ COMMANDS = {
     "graph": "Draw a pipeline: mermaid, dot or text.",
     "status": "Show runs, queues, nodes and workers.",
     "health": "Exit with 0 if a worker is alive.",
+    "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
     "cancel": "Stop a run, from any machine.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import click
 
-from celerypipe.cli.options import JSON, REDIS_OR_USUAL, Duration, named_redis
-from celerypipe.cli.terminal import harmless, plural
-from celerypipe.definition.names import wrong_queue
+from celerypipe.cli.options import JSON, REDIS_OR_USUAL, Duration, named_redis, queues_option
+from celerypipe.cli.screen.terminal import harmless, plural
 from celerypipe.errors import RedisUnavailable
 from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
 from celerypipe.redis.address import Address
@@ -38,22 +37,8 @@ class Health:
         return f"{self.queue}: {text}" if self.queue else text
 
 
-def _queues(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
-    queues = [part.strip() for part in value.split(",")] if value is not None else []
-    for complaint in filter(None, map(wrong_queue, queues)):
-        raise click.BadParameter(complaint)
-    return queues
-
-
 @click.command()
-@click.option(
-    "--queue",
-    "-Q",
-    "queues",
-    callback=_queues,
-    metavar="QUEUE",
-    help="The queue that the worker must serve; several: cpu,io.",
-)
+@queues_option("The queue that the worker must serve")
 @click.option("--here", is_flag=True, help="Count only workers with the host name of this machine or container.")
 @click.option(
     "--timeout",

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless
 from celerypipe.message.message import Message, plain
 from celerypipe.message.payload import Array, Audio, Image, size_bytes
 from celerypipe.runner.folder.letter import DeadLetter

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from celerypipe import log
+from celerypipe.definition.names import wrong_queue
+from celerypipe.process import log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import RedisSettings
@@ -35,6 +36,18 @@ def redis_option(otherwise: str, first: str = "") -> Callable[[click.decorators.
     """``otherwise``: where Redis is if nothing says so; ``first``: what else is asked before the usual variables."""
     help = f"The address of Redis. Default: {first}CELERYPIPE_REDIS_URL, then CELERY_BROKER_URL, then {otherwise}."
     return click.option("--redis", "-b", "--broker", "redis", metavar="URL", help=help)
+
+
+def queues_option(help: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """Return the option that names queues, none of them by default."""
+    return click.option("--queue", "-Q", "queues", callback=_queues, metavar="QUEUE", help=f"{help}; several: cpu,io.")
+
+
+def _queues(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
+    queues = [part.strip() for part in value.split(",")] if value is not None else []
+    for complaint in filter(None, map(wrong_queue, queues)):
+        raise click.BadParameter(complaint)
+    return queues
 
 
 def named_redis(given: str | None, *, tell: bool = True) -> RedisSettings:

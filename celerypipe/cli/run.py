@@ -12,7 +12,6 @@ from typing import IO, cast
 import click
 from rich.console import Console
 
-from celerypipe import log
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import notes, require
@@ -31,15 +30,18 @@ from celerypipe.cli.options import (
     SET,
     Duration,
 )
-from celerypipe.cli.output import output_for
-from celerypipe.cli.printed import shown
-from celerypipe.cli.progress import progress, tell
-from celerypipe.cli.terminal import Screen
+from celerypipe.cli.screen.output import output_for
+from celerypipe.cli.screen.printed import shown
+from celerypipe.cli.screen.progress import progress, tell
+from celerypipe.cli.screen.terminal import Screen
 from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.definition.shape import LONGEST
 from celerypipe.embedded.embedded import Embedded
 from celerypipe.errors import CelerypipeError, NodeError
+from celerypipe.heartbeat.descendants import end_children
+from celerypipe.heartbeat.procfs import now
+from celerypipe.process import log
 from celerypipe.redis.address import Address
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.runner.report import Report
@@ -183,6 +185,7 @@ def supervise(
     for text in _warnings(whole or definition, catalogue, settings, found, local=local):
         say(text)
     with (
+        _children_ended(),
         output_for(definition, as_json=wanted.as_json) as publish,
         shown(console, quiet=wanted.quiet),
         redis_for(definition, found.address, local=local, say=say, watch=wanted.watch) as url,
@@ -198,6 +201,16 @@ def supervise(
             raise
         publish(report)
     return _ending_after(report, fail_on_skip=wanted.fail_on_skip)
+
+
+@contextmanager
+def _children_ended() -> Iterator[None]:
+    """What nodes start in this process ends with the run, as it ends with a worker; where there is a /proc."""
+    began = now() if sys.platform == "linux" else 0
+    try:
+        yield
+    finally:
+        end_children(began)
 
 
 def _ending_after(report: Report, *, fail_on_skip: bool = False) -> Ending:
@@ -219,7 +232,7 @@ def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None]) -> Runn
         cache=cache.on,
         refresh=cache.refresh,
         rerun_failing=cache.rerun_failing,
-        watch=wanted.watch,
+        reload=wanted.watch,
         on_event=say,
     )
 
@@ -248,5 +261,5 @@ def redis_for(
     if address is not None or local or not pipeline.warped:
         yield address.url if address is not None else None
         return
-    with Embedded(pipeline, watch=watch, on_event=say) as private:
+    with Embedded(pipeline, reload=watch, on_event=say) as private:
         yield private

@@ -10,10 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
-from celerypipe.cli.tables import paper
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless
 from celerypipe.mailbox.status import Busy, MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
 from celerypipe.redis.connection import connect, explained
+from celerypipe.runner.table import paper
 
 #: Seconds that Redis has for one answer.
 PATIENCE = 2.0

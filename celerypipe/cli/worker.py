@@ -31,8 +31,9 @@ Celery's own options:
 def worker(redis: str | None, options: tuple[str, ...]) -> None:
     """Start a worker: `celerypipe worker -Q gpu`. All options of `celery worker` work.
 
-    Exit status, as with `celery worker`: 0 it was told to end; 78 a file of worker_configs/, an address or a password
-    is wrong.
+    Exit status, as with `celery worker`: 0 it was told to end; 1 or 75 a node hung, or it no longer heard its queue:
+    start it again; 70 it failed while it started; 78 an option, a file of worker_configs/, an address or a password is
+    wrong.
     """
     if "--help" in options:
         click.echo(HELP)

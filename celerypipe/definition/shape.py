@@ -57,7 +57,10 @@ class Shape(BaseModel):
         """Return a copy with other values, by the names of fields or as they are written; they are not checked."""
         written = {field.alias: name for name, field in type(self).model_fields.items() if field.alias}
         values = {written.get(name, name): value for name, value in (update or {}).items()}
-        return super().model_copy(update=values, deep=deep)
+        copied = super().model_copy(update=values, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]  # found out about the values that it had
+        return copied
 
     @classmethod
     def at(cls, location: Location, data: Mapping[str, Any]) -> str:

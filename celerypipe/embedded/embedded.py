@@ -27,7 +27,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from celerypipe import forks
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.modules import require_top
 from celerypipe.contract.moving import how_to_move, is_only_here
@@ -38,6 +37,7 @@ from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
+from celerypipe.process import forks
 from celerypipe.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Embedded:
         *,
         queues: Queues = (),
         log: Path | None = None,
-        watch: bool = False,
+        reload: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         """Say what will be needed; nothing starts before the block is entered. With no queue that is Redis alone.
@@ -68,7 +68,7 @@ class Embedded:
         functions that are called, the queues themselves: ``Embedded(["fns"])``.
         ``queues``: further queues; a mapping gives the number of slots of their workers.
         ``log``: a folder to keep the workers' logs in; else they are removed in the end.
-        ``watch``: look once a second whether the code of the pipeline's nodes was edited, and restart their workers
+        ``reload``: look once a second whether the code of the pipeline's nodes was edited, and restart their workers
         with it, once that imports.
         ``on_event``: receives a line of text whenever something starts, or ends unasked; from another thread.
         """
@@ -98,7 +98,7 @@ class Embedded:
         self._reader: threading.Thread | None = None
         self._folder = ""
         self._edits: Edits | None = None
-        if watch and pipeline is not None:
+        if reload and pipeline is not None:
             known = Catalogue((*pipeline.plugin_folders, *Settings.from_environment().plugins))
             environment = self._plan.environment
             self._edits = Edits(pipeline.warped, known, environment, restart=self._restart, say=self._tell)

@@ -91,6 +91,17 @@ def end_group(group: int) -> bool:
     return True
 
 
+def end_children(since: int) -> bool:
+    """Kill what this process started since then, and what came of that; False: nothing. ``since``: as :func:`now`."""
+    boss = process_of(os.getpid())
+
+    def is_one(one: LinuxProcess, found: dict[int, LinuxProcess]) -> bool:
+        ours = boss is not None and one.session == boss.session and one.began >= since
+        return ours and one.parent in (os.getpid(), *found)
+
+    return _end(is_one)
+
+
 def _end(is_one: Callable[[LinuxProcess, dict[int, LinuxProcess]], bool]) -> bool:
     """Kill those processes, which depend on those that were found before; False: there are none."""
     found: dict[int, LinuxProcess] = {}

@@ -27,6 +27,10 @@ class Bell(NamedTuple):
     token: str = ""
     protocol: Spoken = Spoken()
 
+    def __str__(self) -> str:
+        """What Flower and logs show of it."""
+        return f"(run={self.run!r}, node={self.node!r}, slot={self.slot})"
+
     def arguments(self, mark: str, keyring: Keyring | None) -> list[Any]:
         """Return the arguments of the task of that mark, signed if there are keys."""
         return signed_bell(keyring, mark, [list(protocol.SPOKEN), self.run, self.node, self.slot, self.token])

@@ -79,6 +79,7 @@ class PresenceShape(msgspec.Struct):
     processes: list[int] = []
     started: float = 0.0
     clock: float = 0.0
+    name: str = ""
 
 
 def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
@@ -114,6 +115,7 @@ def _record(text: bytes) -> Presence | None:
     try:
         record = json.loads(text)
         known = msgspec.to_builtins(msgspec.convert(record, WorkerShape))
+        "".join((known["id"], known["host"], *known["queues"])).encode()  # no name has half a character
         if not protocol.SPOKEN.understands(Spoken(*known["protocol"])):
             return {**known, "pool": "", "slots": 0, "marks": {}, "versions": {}, "interrupts": False}
         shape = msgspec.convert(record, PresenceShape)

@@ -38,7 +38,7 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class MailboxStatus:
-    """The mailbox of a warped node: ``out`` messages are on their way, ``waiting`` of them were given to nobody yet.
+    """The mailbox of a warped node: ``out`` messages are on their way, ``waiting`` of them no live worker has in hand.
 
     ``oldest``: seconds since the oldest of them was sent, None without one. ``slots``: activations of live
     workers that hold its bells.
@@ -98,6 +98,8 @@ class WorkerStatus:
     #: Why it serves no run of this celerypipe; empty if it does.
     stranger: str = ""
     keeps_interrupted: bool = False
+    #: What Celery calls it.
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +205,11 @@ def _read_mailboxes(
             length, pending, first = 0, (0, None, None, None), ()
         sent = int(first[0][0].partition(b"-")[0]) / 1000 if first else None
         age = max(0.0, now - sent) if sent is not None else None
-        waiting = max(0, length - pending[0])
+        hands = {raw.decode(errors="replace"): int(count) for raw, count in pending[3] or ()}
+        living = sum(count for consumer, count in hands.items() if Holder.read(consumer).process.life in lives)
+        waiting = max(0, length - living)  # what a dead worker had in hand, another one has to take
         found.append(MailboxStatus(run, name, node.mark, node.queue, length, waiting, age, len(held)))
-        consumers = [raw.decode(errors="replace") for raw, _ in pending[3] or ()]
-        given += [(run, name, consumer) for consumer in consumers if consumer in held]
+        given += [(run, name, consumer) for consumer in hands if consumer in held]
     return tuple(found), _busy(client, given)
 
 
@@ -242,4 +245,5 @@ def _worker(record: Presence, busy: Iterable[Busy], now: float) -> WorkerStatus:
     age = max(0.0, now - (record.get("started", now) - record.get("clock", 0.0)))
     queues = tuple(record["queues"])
     facts = record["id"], record["host"], record["pid"], record["pool"], record["slots"]
-    return WorkerStatus(*facts, queues, age, own, foreign(record), bool(record.get("keeps_interrupted")))
+    more = bool(record.get("keeps_interrupted")), record.get("name", "")
+    return WorkerStatus(*facts, queues, age, own, foreign(record), *more)

@@ -98,7 +98,7 @@ def decoded(path: Path, *, rate: int = 16000, channels: int = 1) -> Audio:
     av = required("av", "audio_file", "speech")
     path.open("rb").close()  # what keeps it from being read is said by the system, not by the decoder
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path), **_lenient(av)) as container:
             if not container.streams.audio:
                 raise ValueError(f"{path}: no sound in it; {SKIP}")
             stream = container.streams.audio[0]
@@ -113,6 +113,11 @@ def decoded(path: Path, *, rate: int = 16000, channels: int = 1) -> Audio:
         raise ValueError(f"{path}: a recording of 0 s; {SKIP}")
     shaped = samples if number == 1 else samples.reshape(-1, number)
     return Audio(shaped, rate, "flt", number, 0.0, len(shaped) / rate)
+
+
+def _lenient(av: Any) -> dict[str, str]:
+    """Before PyAV 19 a title that is no UTF-8, as many a file has, kept it from being opened."""
+    return {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 def _pieces(container: Any, stream: Any, resampler: Any) -> Iterator[Any]:

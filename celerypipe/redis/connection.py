@@ -39,6 +39,9 @@ CALL_TIMEOUT = 10.0
 #: Arguments above this size are written where they lie; below, copying them into one write costs less.
 COPY_BELOW = 16 * 1024
 
+#: What a connection calls itself. redis-py would look for its own version in the files of its installation, each time.
+DRIVER = redis.DriverInfo(lib_version=redis.__version__)
+
 #: Bytes that are read at a time; redis-py's own 64 KiB make a frame cost fifteen reads.
 READ_SIZE = 256 * 1024
 
@@ -185,6 +188,7 @@ def connect(where: Address | str, *, name: str = "celerypipe", timeout: float = 
         "health_check_interval": 0,
         "retry": Retry(NoBackoff(), 0),
         "client_name": name,
+        "driver_info": DRIVER,
         "protocol": 2,
         "socket_read_size": READ_SIZE,
     }

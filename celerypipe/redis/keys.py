@@ -52,6 +52,12 @@ CACHE_CLAIM_TTL = 3_000
 #: What a run asked the cache for and did not find.
 CACHE_ASKED_TTL = 24 * 3600 * 1000
 
+#: What all runs together counted, since it was last added to: 30 days; how many fields the hash of a queue may have.
+COUNTS_TTL = 30 * 24 * 3600 * 1000
+COUNTS_MOST = 20_000
+#: The number of the last batch that a run added: longer than Redis is away between a question and its answer.
+BATCH_TTL = 3600 * 1000
+
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
 
@@ -147,6 +153,19 @@ class Names:
     def presence(self, worker_id: str) -> str:
         """A worker's own key."""
         return f"{self.prefix}:worker:{worker_id}"
+
+    @property
+    def counted(self) -> str:
+        """Sorted set of the queues that anything was counted for; the score is Redis' time in milliseconds then."""
+        return f"{self.prefix}:counted"
+
+    def counts(self, queue: str) -> str:
+        """Hash of what all runs together counted on a queue: what, of which pipeline and node → how much."""
+        return f"{self.prefix}:counts:{queue}"
+
+    def batch(self, run_id: str) -> str:
+        """The number of the last batch that a run added to those."""
+        return f"{self.prefix}:batch:{run_id}"
 
     @property
     def broker(self) -> str:

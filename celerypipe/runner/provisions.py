@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from celerypipe.cache.node import CacheUse
+from celerypipe.contract.watcher import Watcher
 from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings, RedisSettings
@@ -15,9 +16,9 @@ from celerypipe.settings import CacheSettings, RedisSettings
 class Provisions:
     """Where Redis is and what of it may be used, the keys, the result cache, and who is told what happens.
 
-    ``redis``: None without one. ``local``: what is warped runs in this process all the same, through the codec.
-    ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time. ``watch``: code that is
-    edited is loaded while a run goes on.
+    ``redis``: None without one. ``local``: what is warped runs in this process all the same,
+    through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time,
+    ``watchers`` hear of each message. ``reload``: code that is edited is loaded while a run goes on.
     """
 
     redis: Address | None
@@ -28,7 +29,8 @@ class Provisions:
     cache: CacheSettings
     use: CacheUse
     say: Callable[[str], None]
-    watch: bool = False
+    reload: bool = False
+    watchers: Sequence[Watcher] = ()
 
     @property
     def named_for_all(self) -> bool:

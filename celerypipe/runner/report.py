@@ -42,7 +42,8 @@ class NodeReport:
     refused by a full link that says so; ``unmatched`` found no partner in a join; ``unfinished`` are neither through
     nor given up: while the run goes on, on their way, and afterwards what it left. ``waiting`` is the time before
     ``update``, ``running`` the time in it, ``transfer`` the rest of the way there and back; of the time of a batch each
-    message has its share, and waited for the rest. The longest ``warmup`` of the node, in seconds, is in none of them.
+    message has its share, and waited for the rest. The longest ``warmup`` of the node, in seconds, is in none of them;
+    ``warming``: it warms up on a worker now, and nothing has come back yet.
     ``bytes`` is what went to a worker and came back, before any compression.
 
     ``hits`` were answered by the result cache, ``misses`` asked for in vain; ``hit_rate`` is None where nothing was
@@ -72,6 +73,7 @@ class NodeReport:
     seconds_saved: float = 0.0
     unfinished: int = 0
     warmup: float = 0.0
+    warming: bool = False
 
     @property
     def given_up(self) -> int:

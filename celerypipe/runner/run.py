@@ -24,19 +24,20 @@ from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from celerypipe.runner.provisions import Provisions
+from celerypipe.runner.reloader import Reloader
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.runner.report import Report, State, counted
 from celerypipe.runner.resume import close_journal, open_journal
 from celerypipe.runner.stations.advance import advance
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import LocalStation
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
-from celerypipe.runner.stations.station import Station, as_failure
+from celerypipe.runner.stations.station import Station
 from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
-from celerypipe.runner.watch import Watch
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
 FAREWELL, PARTING = 3.0, 0.7
@@ -67,7 +68,13 @@ class Run(CarrierListener):
         self._intake = intake
         self.catalogue = catalogue
         self.folder = _folder_of(pipeline, provisions.say)
-        self.course = Course(secrets.token_hex(6), folder=self.folder, say=provisions.say, pipeline=pipeline.name)
+        self.course = Course(
+            secrets.token_hex(6),
+            folder=self.folder,
+            say=provisions.say,
+            pipeline=pipeline.name,
+            watchers=provisions.watchers,
+        )
         self.carrier: RedisCarrier | None = None
         if pipeline.warped and not provisions.local:
             self.carrier = RedisCarrier(self.course, provisions, self)
@@ -87,11 +94,15 @@ class Run(CarrierListener):
         self._pid = os.getpid()
         self._started = time.monotonic()
         self._seconds: float | None = None
+        #: Were watchers told that it goes on?
+        self._began = False
         #: The signal that told the sources to stop.
         self._stopped_by = ""
         self.replay: Replay | None = None
         self._make_stations(intake)
-        self._watch = Watch(self.course, catalogue, pipeline.nodes, self._renewable) if provisions.watch else None
+        self._reloader = (
+            Reloader(self.course, catalogue, pipeline.nodes, self._renewable) if provisions.reload else None
+        )
 
     def _make_stations(self, intake: Intake) -> None:
         graph, feed, letters = self._assembly.graph, intake.feed, intake.letters
@@ -128,6 +139,8 @@ class Run(CarrierListener):
                 each.discard()
             raise
         self._started = time.monotonic()
+        self._began = True
+        self.course.tell("run_began", self.pipeline.name)
         self.course.expect([*self.stations.values(), *([self.outflow] if self.outflow is not None else [])])
         if self.carrier is not None:
             self.carrier.start()
@@ -138,8 +151,8 @@ class Run(CarrierListener):
             station.start()
         if self.replay is not None:
             self.replay.feed(self._intake.letters or ())
-        if self._watch is not None:
-            self.course.spawn("watch", self._watch.loop)
+        if self._reloader is not None:
+            self.course.spawn("reload", self._reloader.loop)
 
     def _renewable(self, name: str) -> Callable[[], None] | None:
         """What makes a node anew that runs here, by its edited code; None: it does not, or it is a source."""
@@ -286,8 +299,12 @@ class Run(CarrierListener):
             self.carrier.close("finished" if error is None else ending)
         self.cache.close()
         self.course.farewell(patience)
+        if self.carrier is not None:  # nobody counts any more
+            self.carrier.counting.finish(self.carrier.address)
         if self.folder is not None:
             self.folder.close()
+        if self._began:
+            self.course.tell("run_ended", self.report().status)
 
     def report(self) -> Report:
         """What happened so far."""

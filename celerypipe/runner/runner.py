@@ -13,6 +13,7 @@ from functools import partial
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import absences, require
+from celerypipe.contract.watcher import Watcher
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
@@ -53,12 +54,14 @@ class Runner(Submitting):
     ``cache``, ``refresh``, ``rerun_failing``
         False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
         everything, and keep it. Failures that were kept are no answer
-    ``watch``
+    ``reload``
         look once a second whether the code of a node that runs in this process was edited, and load it anew before its
         next message. Code that does not import, or does not start, is said, and the run goes on with what it has
     ``on_event``
         called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
         what it raises is logged, and ends nothing. Without it, each is logged as a warning
+    ``watchers``
+        called for each message and run, see :class:`celerypipe.Watcher`
     """
 
     def __init__(
@@ -71,16 +74,23 @@ class Runner(Submitting):
         cache: bool = True,
         refresh: Iterable[str] = (),
         rerun_failing: bool = False,
-        watch: bool = False,
+        reload: bool = False,
         on_event: Callable[[str], None] | None = None,
+        watchers: Iterable[Watcher] = (),
     ) -> None:
         self.redis = read_address(redis) if redis else None
         self.local = local
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
-        self.watch = watch
+        self.reload = reload
         self.on_event = partial(_tell, on_event or partial(logger.warning, "%s"))
+        self.watchers = tuple(watchers)
+        for place, watcher in enumerate(self.watchers):
+            if not isinstance(watcher, Watcher):
+                raise ConfigError(
+                    f"watchers[{place}] is {watcher!r}; give an object of a subclass of celerypipe.Watcher"
+                )
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
@@ -271,7 +281,8 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         cache=settings.cache,
         use=runner.cache,
         say=runner.on_event,
-        watch=runner.watch,
+        reload=runner.reload,
+        watchers=runner.watchers,
     )
 
 

@@ -7,10 +7,10 @@ import threading
 from types import FrameType
 from typing import Any
 
-from celerypipe import forks
 from celerypipe.errors import RunCancelled
+from celerypipe.process import forks
+from celerypipe.process.terminals import Terminals
 from celerypipe.runner.run import Run
-from celerypipe.terminals import Terminals
 
 #: Seconds a run may take to drain that was asked to end by a supervisor, or whose terminal was closed.
 GRACE = 8.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,11 @@ from rich.text import Text
 
 #: Columns that a name keeps on the narrowest terminal; a longer one goes on below.
 NARROWEST = 8
+
+
+def paper(width: int) -> Console:
+    """Return standard output for tables; a file or a pipe, which has no width of its own, gets this one."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,17 +22,17 @@ from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.utils.nodenames import nodename
 
-from celerypipe import forks, log
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import child_began, child_ended, is_retiring
 from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
+from celerypipe.process import forks, log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
-from celerypipe.worker import spawned
+from celerypipe.worker import control, spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.allocator import keep_large_blocks
@@ -184,7 +184,8 @@ class Settled:
             logger.warning("%s", text)
 
     def take_over(self, sender: Any, **_: Any) -> None:
-        """Fourth: Celery has installed its signal handlers; ours stand in their place."""
+        """Fourth: Celery has installed its signal handlers; ours stand in their place, and so does what it is told."""
+        control.install()
         told = {"sender": sender.hostname, "how": "Warm", "exitcode": os.EX_OK}
         self.shutdown.install(lambda name: signals.worker_shutting_down.send(sig=name, **told))
 

@@ -1,8 +1,7 @@
 """How the workers of one queue run: ``worker_configs/<queue>.toml``, read and checked.
 
-Its keys are Celery's own setting names, besides ``imports`` (modules whose nodes the workers serve), ``plugins``
-(folders in juturna's layout), ``exit_when_stuck`` and ``keep_interrupted``. Modules and relative plugin folders are
-seen from the folder the worker starts in.
+Its keys are Celery's own setting names (:mod:`celerypipe.worker.vocabulary`), besides ``OURS``. Modules and
+relative plugin folders are seen from the folder the worker starts in.
 """
 
 from __future__ import annotations
@@ -16,40 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from celery.app.defaults import NAMESPACES, flatten
 from celery.concurrency import get_available_pool_names
 
 from celerypipe.catalogue.plugin import absence
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
-from celerypipe.log import LAYOUT
+from celerypipe.process.log import LAYOUT
 from celerypipe.settings import Settings
-
-#: Celery's settings that such a file may not decide, and what to do instead.
-_REDIS = "give Redis with -b or CELERYPIPE_REDIS_URL: celerypipe and Celery share one address"
-ELSEWHERE = {
-    **dict.fromkeys(("broker_url", "broker_read_url", "broker_write_url", "broker_failover_strategy"), _REDIS),
-    **dict.fromkeys(("broker_host", "broker_port", "broker_vhost", "broker_transport"), _REDIS),
-    **dict.fromkeys(("broker_user", "broker_password", "broker_login_method", "broker_use_ssl"), _REDIS),
-    "result_backend": "results go back to their run, and nowhere else",
-    "include": "write imports = [...]",
-    "accept_content": "celerypipe speaks JSON only",
-    "task_serializer": "celerypipe speaks JSON only",
-    "worker_pool_restarts": "a restart imports whatever modules the one who asks for it names; restart the worker",
-    "task_compression": "a worker unpacks no task: a few bytes would fill its memory",
-    "task_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
-    "task_soft_time_limit": 'a task works on many messages; write "timeout" in the "warp_configuration" of a node',
-    "task_acks_late": "a task only says that there is work; messages stay in Redis until their results are back",
-}
+from celerypipe.worker.vocabulary import KNOWN, REFUSED, TAKEN
 
 #: What of ``broker_transport_options`` says where things are: runners would look elsewhere.
 PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_kwargs", "credential_provider")
 
-#: The keys that are not Celery's.
-OURS = ("imports", "plugins", "exit_when_stuck", "keep_interrupted")
+#: The keys that are not Celery's, and what they mean.
+OURS = {
+    "imports": "modules whose nodes the workers serve",
+    "plugins": "folders with nodes in juturna's layout",
+    "exit_when_stuck": "true, false or seconds: exit if a node goes on so long after its time and nothing ends it",
+    "keep_interrupted": "true: keep a process in which a node was interrupted",
+}
 
-_OPTIONS = dict(flatten(NAMESPACES))
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
@@ -60,8 +46,6 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "list": ((list,), "a list"),
     "tuple": ((list,), "a list"),
 }
-#: Their type in Celery's table is narrower than what Celery takes.
-_ANY_TYPE = frozenset({"timezone", "task_default_delivery_mode", "task_default_priority", "task_default_rate_limit"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +114,8 @@ def overruled(leader: WorkerConfig, others: Iterable[WorkerConfig]) -> list[str]
 
 
 def _complaint(key: str, value: Any) -> str:
-    if key in ELSEWHERE:
-        return f"{key!r} is not decided here; {ELSEWHERE[key]}"
+    if key in REFUSED:
+        return f"{key!r} is not decided here; {REFUSED[key]}"
     if key in ("imports", "plugins"):
         fine = isinstance(value, list) and all(isinstance(item, str) for item in value)
         return "" if fine else f"{key!r} must be a list of texts, not {value!r}"
@@ -140,8 +124,8 @@ def _complaint(key: str, value: Any) -> str:
         return "" if fine else f"{key!r} must be true, false or a number of seconds above 0, not {value!r}"
     if key == "keep_interrupted":
         return "" if isinstance(value, bool) else f"{key!r} must be true or false, not {value!r}"
-    if key not in _OPTIONS:
-        return f"unknown setting {key!r}{did_you_mean(key, [*_OPTIONS, *OURS])}"
+    if key not in TAKEN or key not in KNOWN:
+        return f"unknown setting {key!r}{did_you_mean(key, [*TAKEN, *OURS])}"
     if key == "worker_pool":
         pools = get_available_pool_names()
         return "" if value in pools or ":" in str(value) else f"unknown pool {value!r}{did_you_mean(str(value), pools)}"
@@ -150,8 +134,8 @@ def _complaint(key: str, value: Any) -> str:
         return "" if whole or value == "auto" else f"{key!r} must be a whole number above 0 or 'auto', not {value!r}"
     if key == "broker_transport_options" and isinstance(value, dict) and (places := value.keys() & set(PLACES)):
         return f"{min(places)!r} in {key!r} is not decided here; runners would look in another place"
-    wanted, name = _TYPES.get(_OPTIONS[key].type, ((object,), ""))
-    if key in _ANY_TYPE or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))):
+    wanted, name = _TYPES.get(KNOWN[key].type, ((object,), ""))
+    if isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool)):
         return ""
     return f"{key!r} must be {name}, not {value!r}"
 

@@ -118,6 +118,8 @@ def refuse(worker: Any, pool: str, autoscale: int) -> None:
             "--purge would take Celery's tasks and leave the messages: end runs with `celerypipe cancel RUN` "
             "(`celerypipe status` lists them)"
         )
+    if worker.options.get("beat"):
+        raise ConfigError("-B: Celery schedules nothing here; start pipelines by cron or a timer of systemd")
     for option, value in (("--time-limit", worker.time_limit), ("--soft-time-limit", worker.soft_time_limit)):
         if value:
             raise ConfigError(

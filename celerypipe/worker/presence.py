@@ -40,7 +40,7 @@ class Present:
     """A worker that runners know of, for as long as its keeper says so; what happens to it is said there too."""
 
     def __init__(self, consumer: Any, worker: Worker, served: Served, flag: SharedFlag) -> None:
-        record = presence_record(worker, served)
+        record = {**presence_record(worker, served), "name": consumer.hostname}
         self.proof: Proof | None = None
         if Settings.from_environment().shared_memory:
             self.proof = Proof()

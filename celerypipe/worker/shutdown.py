@@ -23,8 +23,8 @@ from celery.platforms import close_open_fds
 from celery.worker import state
 from celery.worker.control import control_command
 
-from celerypipe import log
-from celerypipe.terminals import Terminals
+from celerypipe.process import log
+from celerypipe.process.terminals import Terminals
 from celerypipe.worker.flag import SharedFlag
 
 #: The signals that tell a worker to end.

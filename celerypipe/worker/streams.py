@@ -20,8 +20,8 @@ from celery import signals
 from celery.app.log import Logging
 from celery.utils.log import mlevel
 
-from celerypipe import forks
-from celerypipe.log import AtWork, JsonFormatter, Whose, at_work, is_json
+from celerypipe.process import forks
+from celerypipe.process.log import AtWork, JsonFormatter, Whose, at_work, is_json
 
 #: Characters of a line that become lines of the log before its end is there.
 LONGEST = 8_192

@@ -142,7 +142,7 @@ def test_what_is_kept_is_listed_counted_and_forgotten(desk: Desk) -> None:
     stats = json.loads(desk.cache("stats", "--json").stdout)
     assert (stats["entries"], stats["hits"], stats["misses"]) == (10, 10, 10)
     assert "kept:    10 results" in desk.cache("stats").stdout
-    assert "say which results" in desk.cache("rm", status=2).stderr
+    assert "name the results to delete" in desk.cache("rm", status=2).stderr
     desk.cache("rm", "shifts.*", status=1)  # it asks, and nobody answers
     forgotten = desk.cache("rm", listed[0]["fingerprint"], "--yes", CELERYPIPE_CACHE_URL="file:///behind")
     assert "deleted 1 result" in forgotten.stdout
@@ -171,7 +171,7 @@ def test_warm_fills_the_cache_and_runs_no_sink(desk: Desk) -> None:
     finally:
         worker.stop()
     nowhere = desk.celerypipe("cache", "warm", "shift.json", status=2, CELERYPIPE_REDIS_URL="")
-    assert "what is kept in a private Redis goes with it" in nowhere.stderr
+    assert "results in a temporary Redis are lost at its end" in nowhere.stderr
     away = desk.cache("warm", desk.folder / "shift.json", "--redis", "unix:///nowhere/redis.sock", status=69)
     assert "Redis is not there" in away.stderr
 
@@ -185,4 +185,4 @@ def test_failures_are_run_again_on_demand_and_a_folder_does_without_redis(desk: 
     assert desk.figures(**folder) == (15, 0)
     assert desk.figures("--rerun-failing", **folder) == (14, 1)
     said = desk.celerypipe("run", "shift.json", CELERYPIPE_REDIS_URL="").stderr
-    assert "no result is looked up or kept: a Redis is needed" in " ".join(said.split())
+    assert "the result cache is bypassed: it needs a Redis" in " ".join(said.split())

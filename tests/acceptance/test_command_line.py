@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -99,6 +100,32 @@ def test_what_is_said_beside_the_report_has_one_layout_and_is_json_if_wanted(tmp
     said = celerypipe("run", path, cwd=tmp_path, CELERYPIPE_LOG_FORMAT="xml")
     assert said.returncode == 2
     assert said.stderr.endswith(": CELERYPIPE_LOG_FORMAT: 'xml' is neither text nor json\n")
+
+
+LEAVES = """
+import os, subprocess, time
+from celerypipe import node
+
+@node
+def leave(value: int) -> list[int]:
+    child = os.fork()
+    if not child:
+        subprocess.run(["sleep", "600"])
+    return [child, subprocess.Popen(["sleep", "600"], start_new_session=True).pid]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such a /proc")
+def test_what_nodes_started_here_ends_with_the_run_but_for_a_session_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    path = definition(tmp_path, src={"items": [1], "rate": 0})
+    data = json.loads(path.read_text())
+    data["pipeline"]["nodes"][1] = {"name": "there", "type": "proc", "mark": "leaves.leave"}
+    path.write_text(json.dumps(data))
+    assert run(tmp_path, path, "--quiet").returncode == 0
+    forked, stays = json.loads((tmp_path / "out.jsonl").read_text())
+    os.kill(stays, signal.SIGKILL)
+    eventually(lambda: not alive(forked), "the end of what was forked")
 
 
 def test_a_run_that_fails_exits_1_and_still_reports(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import redis
 from celerypipe import ConfigError, Message, NoWorker, Runner, file
 from celerypipe.redis.connection import Client, connect
 from tests.nodes import called, remote
+from tests.runs.metrics import outcomes
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
@@ -111,6 +112,7 @@ def test_the_users_of_a_namespace_do_with_what_begins_with_its_name(
     worker.wait_for_text("ready.")
     url, pipeline = guarded.url("runner"), warped("passthrough_identity", "remote")
     assert results(Runner(url), pipeline, range(50)) == list(range(50))
+    assert '{node="there",outcome="done",pipeline="test",queue="remote"} 50' in celerypipe("metrics", "-b", url).stdout
     with pytest.raises(NoWorker, match="no live worker serves queue 'elsewhere'"):
         results(Runner(url), warped("x", "elsewhere", limits={"on_no_worker": "fail"}), [1])
     asked = inspect(guarded, "ping", timeout=3)
@@ -144,6 +146,7 @@ def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
     finally:
         server.kill()
     assert json.loads(report)["status"] == "done"
+    assert outcomes(guarded.url("runner"), "remote", "1_proc") == {"done": COUNT}
 
     def known() -> Any:
         workers = flower.get("/api/workers", params={"refresh": "1"}).json()
@@ -206,6 +209,7 @@ def test_the_runner_may_do_all_that_the_result_cache_needs(guarded: Guarded, tmp
     reports = [json.loads(as_runner("run", "kept.json", "--json")) for _ in range(2)]
     assert [report["nodes"][1]["hits"] for report in reports] == [0, 5]
     assert "5 results" in as_runner("cache", "stats")
+    assert "celerypipe_cache_items 10.0" in as_runner("metrics")
     assert "Frames" in as_runner("cache", "ls")
     assert "the input: another payload" in as_runner("cache", "explain", reports[0]["run"], "frames", "3")
     assert "deleted 5 results" in as_runner("cache", "rm", "tests.*", "--yes")

@@ -14,6 +14,7 @@ import pytest
 from celerypipe import Message, NoWorker, Runner
 from tests.nodes.remote import CONFIG
 from tests.runs.counted import lasting
+from tests.runs.metrics import outcomes
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import RunningWorker, StartWorker, eventually
@@ -78,6 +79,7 @@ def test_one_of_three_workers_is_killed_again_and_again(start_doomed: StartWorke
         workers[place] = start_doomed("kmany", pool=pool, concurrency=slots, config=CONFIG, wait=False)
 
     reading.kill("a worker", kill)
+    assert outcomes(redis_url, "kmany") == {"done": COUNT}
 
 
 def test_children_are_killed_again_and_again(start_doomed: StartWorker, redis_url: str) -> None:
@@ -85,6 +87,7 @@ def test_children_are_killed_again_and_again(start_doomed: StartWorker, redis_ur
     pipeline = warped("tests.nodes.remote.Echo", "kchildren", configuration={"delay": WORK})
     reading = Timed(Runner(redis_url).stream(pipeline, map(Message, range(COUNT))))
     reading.kill("a child", lambda _: os.kill(reading.out[-1].meta["pid"], signal.SIGKILL))
+    assert outcomes(redis_url, "kchildren") == {"done": COUNT}
 
 
 def test_a_whole_prefork_worker_dies_with_its_children_and_another_takes_over(
@@ -139,6 +142,7 @@ def test_what_shall_happen_without_a_worker_happens_as_soon_as_the_only_one_is_d
         reading.wait_for(before + 10)
         decided = reading.times[before + 9]
         assert reading.payloads() == list(range(400))
+        assert outcomes(redis_url, queue) == {"done": 400}
     print(f"on_no_worker: {on_no_worker} acted {decided - killed:.2f} s after the kill")
     assert decided - killed <= 2 * LOST
 

@@ -156,7 +156,13 @@ def _going(runner: Runner, pipeline: Any) -> Timed:
         (unknown_later, UnknownMark, None, "tests.nodes.faulty.Nobody"),
         (nobody, NoWorker, "no_worker", "fnobody"),
         (cancelled, RunCancelled, None, ""),
-        (lost, WorkerLost, "lost", "there: the process that kept its state is gone: killed by SIGKILL ("),
+        (
+            lost,
+            WorkerLost,
+            "lost",
+            "there: the process that kept its state is gone: killed by SIGKILL",
+            # For want of memory, as it seems, if a test beside this one runs out of it.
+        ),
     ],
 )
 def test_what_ends_a_run_is_typed_and_said_soon(

@@ -509,7 +509,7 @@ class Protocol(RuleBasedStateMachine):
                     step(0, 1_000)
 
 
-@pytest.mark.timeout(3600 if LONG else 120)
+@pytest.mark.timeout(3600 if LONG else 400)
 def test_the_protocol_holds_whatever_happens_in_between(redis_client: Client) -> None:
     class Here(Protocol):
         client = redis_client

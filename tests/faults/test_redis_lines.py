@@ -13,7 +13,8 @@ from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import connect
 from tests.nodes.stateful import CONFIG, sums
-from tests.runs.counted import Counted, lasting
+from tests.runs.counted import AGAIN, Counted, lasting
+from tests.runs.metrics import outcomes
 from tests.runs.pipelines import summing
 from tests.runs.reading import Reading
 from tests.servers import POOLS, StartWorker
@@ -60,6 +61,7 @@ def test_every_message_arrives_once_over_a_bad_line(
         counted = Counted(proxy.url, "line", worker)
         harm(proxy)
         counted.assert_all_once_in_order()
+        assert outcomes(durable_redis.url, "line") == {"done": counted.sent + AGAIN}
         worker.stop()
 
 

@@ -12,7 +12,8 @@ import pytest
 from celerypipe import Message, Runner
 from celerypipe.redis.connection import Client
 from tests.nodes.remote import CONFIG
-from tests.runs.counted import SECONDS, Counted, lasting
+from tests.runs.counted import AGAIN, SECONDS, Counted, lasting
+from tests.runs.metrics import outcomes
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import POOLS, StartWorker, eventually
@@ -83,10 +84,10 @@ TROUBLES = [
     (load_for_a_while, "Redis is loading its data"),
     (stand_still, ""),
     (pause_clients, ""),
-    (run_out_of_memory, "its memory is full: raise maxmemory"),
+    (run_out_of_memory, "Redis' memory is full: raise maxmemory"),
     (delete_the_mailbox, ""),
     (delete_the_replies, ""),
-    (become_a_replica, "it is a replica: give the address of its master"),
+    (become_a_replica, "Redis is a replica and takes no writes: give the address of its master"),
 ]
 CASES = [
     pytest.param(harm, said, *pool, id=f"{harm.__name__}-{pool[0]}")
@@ -110,6 +111,7 @@ def test_every_message_arrives_once_whatever_redis_does(
     with durable_redis.client() as client:
         harm(durable_redis, client)
     counted.assert_all_once_in_order()
+    assert outcomes(durable_redis.url, "trouble") == {"done": counted.sent + AGAIN}
     assert any(said in line for line in counted.said) or not said, counted.said
 
 

@@ -54,15 +54,18 @@ class Nap(Proc):
 
 
 class Heavy(Proc):
-    """As Nap, but ``load`` seconds to warm up and ``leave`` seconds to let go."""
+    """As Nap, but ``load`` seconds to warm up, and ``until`` a file is there, and ``leave`` seconds to let go."""
 
-    def __init__(self, load: float = 0.0, leave: float = 0.0) -> None:
+    def __init__(self, load: float = 0.0, leave: float = 0.0, until: str = "/") -> None:
         self.load = load
         self.leave = leave
+        self.until = until
 
     def warmup(self) -> None:
         """Take long."""
         time.sleep(self.load)
+        while not os.path.exists(self.until):
+            time.sleep(0.01)
 
     def update(self, message: Message) -> Message:
         """Sleep."""

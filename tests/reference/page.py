@@ -17,6 +17,8 @@ from celerypipe.cli.commands import COMMANDS, main
 from celerypipe.cli.endings import MEANINGS
 from celerypipe.definition.pipeline import json_schema
 from celerypipe.settings import VARIABLES
+from celerypipe.worker.config import OURS
+from celerypipe.worker.vocabulary import REFUSED, TAKEN
 from tests.reference.markdown import code, plain, table
 from tests.servers import ROOT
 
@@ -50,6 +52,7 @@ def page() -> str:
         "Commands": _commands,
         "Exit status": _endings,
         "Environment variables": _variables,
+        "Worker files": _worker_files,
         "Built-in nodes": _nodes,
         "Python": _names,
     }
@@ -143,6 +146,20 @@ def _variables() -> Iterator[str]:
     yield "Read once, when a command, a worker or a `Runner` starts."
     rows = [(f"`{each.name}`", each.unit, each.default, each.meaning, f"`{each.example}`") for each in VARIABLES]
     yield table(("variable", "type", "default", "meaning", "example"), rows)
+
+
+def _worker_files() -> Iterator[str]:
+    yield "`worker_configs/gpu.toml` says how workers of the queue `gpu` run ([more](../worker_configs/README.md))."
+    yield "### Keys of celerypipe"
+    yield table(("key", "meaning"), [(f"`{key}`", text) for key, text in OURS.items()])
+    yield "### Celery's settings that a worker takes"
+    yield table(("setting", "what it does here"), [(f"`{name}`", text) for name, text in TAKEN.items()])
+    yield "### Celery's settings that a worker refuses\n\nIt ends with status 78, and says what to do instead."
+    by_reason: dict[str, list[str]] = {}
+    for name, why in REFUSED.items():
+        by_reason.setdefault(why, []).append(f"`{name}`")
+    rows = [(" ".join(names), why) for why, names in by_reason.items()]
+    yield table(("settings", "why, and what to do instead"), rows)
 
 
 def _nodes() -> Iterator[str]:

@@ -20,6 +20,8 @@ from tests.servers.extent import LONG
 SECONDS = 10.0 if LONG else 3.5
 #: Messages that follow when the trouble is over.
 AFTER = 300
+#: Messages of one more run.
+AGAIN = 20
 
 
 def lasting(seconds: float = SECONDS) -> None:
@@ -55,8 +57,8 @@ class Counted:
         print(f"recovered within {time.monotonic() - over:.1f} s")  # a figure for docs/reliability.md
         assert self.reading.payloads() == list(range(self.sent)), self.worker.text()
         assert self.worker.process.poll() is None, self.worker.text()
-        again = Reading(Runner(self.url).stream(self.pipeline, map(Message, range(20))))
+        again = Reading(Runner(self.url).stream(self.pipeline, map(Message, range(AGAIN))))
         try:
-            assert again.payloads() == list(range(20))
+            assert again.payloads() == list(range(AGAIN))
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.worker.text()}") from None

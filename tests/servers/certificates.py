@@ -82,14 +82,17 @@ class Door:
         await asyncio.sleep(0.01)  # what they closed hears of that in the next round of the loop
 
     async def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
         try:
             inner_reader, inner_writer = await asyncio.open_unix_connection(str(self._socket))
+            writers.append(inner_writer)
             ways = ((reader, inner_writer), (inner_reader, writer))
             await asyncio.wait([asyncio.ensure_future(self._pass(*way)) for way in ways], return_when="FIRST_COMPLETED")
-            inner_writer.close()
-            writer.close()
         except (OSError, asyncio.CancelledError):
-            writer.close()
+            pass
+        finally:
+            for each in writers:
+                each.close()
 
     @staticmethod
     async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

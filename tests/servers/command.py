@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.servers.checkout import ROOT
 from tests.servers.patience import PATIENCE, eventually
-from tests.servers.worker import WORKERS
+from tests.servers.worker import workers_folder
 from tests.servers.zygote import Forked, zygote
 
 
@@ -46,8 +46,7 @@ class RunningCommand:
 
 def start(*words: object, cwd: Path = ROOT, **environment: str) -> RunningCommand:
     """Start Python: ``-m`` and a module, ``-c`` and a text, or a file; with variables of its own."""
-    WORKERS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="command-", dir=WORKERS))
+    folder = Path(tempfile.mkdtemp(prefix="command-", dir=workers_folder()))
     out, err = folder / "out", folder / "err"
     around = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     with out.open("wb") as first, err.open("wb") as second:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,17 @@ from tests.servers.checkout import ROOT
 from tests.servers.patience import PATIENCE, eventually
 from tests.servers.zygote import Forked, zygote
 
-#: Where the workers of this session have their configuration and their logs.
-WORKERS = Path(tempfile.gettempdir()) / f"celerypipe-tests-{os.getpid()}"
 #: Every pool, and slots for it.
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
 #: A key to sign with, and the environment of a worker that has it.
 KEY = "a key of the tests that is known"
 SIGNED = {"CELERYPIPE_KEYS": KEY}
+
+
+@cache
+def workers_folder() -> Path:
+    """Where the workers and commands of this process have their configuration and their logs."""
+    return Path(tempfile.mkdtemp(prefix="celerypipe-tests-"))
 
 
 @dataclass
@@ -128,8 +133,7 @@ def launch_worker(
     ``typed``: the module, and what is before ``worker``. ``wait``: for its presence. ``how``: as ``Popen`` has it.
     ``fresh``: in an interpreter of its own; without, it is forked from a process that has imported all it needs.
     """
-    WORKERS.mkdir(exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=WORKERS))
+    folder = Path(tempfile.mkdtemp(prefix=f"{queue}-", dir=workers_folder()))
     environment = {**os.environ, "CELERYPIPE_REDIS_URL": url, "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     if config is not None:

@@ -67,7 +67,8 @@ class World:
         """End all of it; raises AssertionError when a worker does not end on SIGTERM."""
         self._leaving.set()
         self._through.wait()
-        self.witness.stop()
+        if self.witness.is_alive():
+            self.witness.stop()
         for bystander in self.bystanders:
             bystander.kill()
             bystander.wait()

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from celerypipe import forks
+from celerypipe.process import forks
 
 #: Where memory is shared between processes on Linux; elsewhere nothing is shared.
 ROOT = Path("/dev/shm")  # noqa: S108  # that is where it is; names are random, modes 0700 and 0600

@@ -171,17 +171,17 @@ class Bells:
         """Send one Celery task for each rung slot."""
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
-            bell = Bell(self.course.run_id, warp.name, slot, token).arguments(warp.node.mark, self._keyring)
+            bell = Bell(self.course.run_id, warp.name, slot, token)
             try:
                 app.send_task(
                     warp.node.mark,
-                    bell,
+                    bell.arguments(warp.node.mark, self._keyring),
                     queue=warp.queue,
                     producer=self._ready(),
                     retry=False,
                     ignore_result=True,
                     declare=(),  # its queue is a list that is there when something is in it
-                    argsrepr=repr(bell),  # Celery's own way to the same text takes longer than sending it
+                    argsrepr=str(bell),
                     kwargsrepr="{}",
                 )
             except (OperationalError, redis.RedisError, *Trouble) as error:

@@ -30,6 +30,7 @@ from celerypipe.redis.connection import Broken, Client, connect, explained, is_g
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
+from celerypipe.runner.carrier.counting import Counting
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.files import FileSender
 from celerypipe.runner.carrier.holdings import Holdings, take_back
@@ -69,6 +70,7 @@ class RedisCarrier:
         self.cargo = Cargo(address, self.blobs, course.say, may_share=provisions.shared_memory)
         self.holdings = Holdings(course.run_id, self.blobs, keyring)
         self.mailboxes = self.holdings.mailboxes
+        self.counting = Counting(course, address.names, self.warps)
         self.circuits: dict[str, Circuit] = {}
         self._about: dict[str, Any] = {}
         self._bytes = 0
@@ -218,7 +220,7 @@ class RedisCarrier:
                     self.redis_lost(error)
 
     def _tick(self) -> None:
-        before, complete = self.holdings.renew(self._client)
+        before, complete = self.holdings.renew(self._client, self.counting)
         if before == b"cancelled":
             self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
         if not complete:

@@ -20,6 +20,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import call, together
 from celerypipe.redis.signing import Keyring
+from celerypipe.runner.carrier.counting import Counting
 from celerypipe.runner.warp.flight import Flight
 
 #: Seconds between two renewals of the blobs in flight.
@@ -86,8 +87,11 @@ class Holdings:
         for name, record in self._records.items():
             self.mailboxes[name].write_record(client, replace(record, shared=shared).write())
 
-    def renew(self, client: Client) -> tuple[bytes | None, bool]:
-        """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there."""
+    def renew(self, client: Client, counting: Counting) -> tuple[bytes | None, bool]:
+        """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there.
+
+        What was counted since the last time goes with it.
+        """
         names = [self.names.reply(self.run), self.names.about(self.run)]
         for name, mailbox in self.mailboxes.items():
             names += (mailbox.stream, self.names.node(self.run, name))
@@ -102,7 +106,11 @@ class Holdings:
             self.blobs.sweep()
             commands += self.blobs.renewing()
         commands += [("PEXPIRE", self.names.attempts(self.run, name), keys.DATA_TTL) for name in self.mailboxes]
-        before, *there = accepted(together(client, *commands))
+        batch = counting.due()
+        answers = together(client, *commands, *([batch] if batch is not None else []))
+        if batch is not None:
+            counting.answered(answers.pop())
+        before, *there = accepted(answers)
         return before, before is not None and all(there[: len(names)])
 
     def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:

@@ -18,9 +18,9 @@ from celerypipe.errors import CodecError, NodeError, NodeFailed
 from celerypipe.message.files import File, Here, arriving
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import MakeInstance
 from celerypipe.runner.stations.renewal import renewed
-from celerypipe.runner.stations.station import as_failure
 from celerypipe.runner.warp.flight import Done, Flight
 from celerypipe.runner.warp.warp import Warp
 

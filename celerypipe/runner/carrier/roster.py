@@ -15,6 +15,7 @@ from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
+from celerypipe.mailbox.status import read_busy
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
@@ -107,7 +108,16 @@ class Roster:
                 self._missing[warp.queue] = now if freeing else self._missing.get(warp.queue, now)
                 if self.abandoned(warp):
                     self._nobody(client, warp)
+        self._see_warm_ups(client)
         return [warp for warp in self.warps if self._has_newcomers(warp)]
+
+    def _see_warm_ups(self, client: Client) -> None:
+        """Learn which nodes warm up, for whoever looks at the run; asked only as long as one has had no answer yet."""
+        silent = [warp for warp in self.warps if warp.tally.received and not warp.tally.running]
+        busy = read_busy(client, self.course.run_id) if silent else ()
+        warming = {each.node for each in busy if each.warming}
+        for warp in self.warps:
+            warp.tally.warming = warp.name in warming
 
     def believe(self) -> None:
         """Redis was away or lost what it held: whoever lived before has until ``BELIEVED`` seconds to say so again.

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from celerypipe import forks
 from celerypipe.contract.positions import Positions
 from celerypipe.errors import ConfigError
+from celerypipe.process import forks
 
 #: The file of one journal.
 FILE = "journal.jsonl"

@@ -103,7 +103,7 @@ class Dispatch:
         submission = self._calls.get(message.id)
         if submission is None or submission.call.done():
             self._calls.pop(message.id, None)
-            warp.arrive(sequence, Done(message))
+            warp.arrive(sequence, Done(message, error=RunCancelled(f"{warp.name} was cancelled")))
             return
         warp.depart(sequence, message)
         if submission.call.done():  # as above

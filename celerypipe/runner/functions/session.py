@@ -58,6 +58,7 @@ class Session:
         self._ended = threading.Event()
         self._callbacks = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-callbacks")
         self._clock: threading.Thread | None = None
+        self.course.tell("run_began", self.course.pipeline)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -295,4 +296,7 @@ class Session:
         self._transport.close(ending if self.course.error is None else "failed")
         self.course.settle(0.0)
         self.course.farewell(FAREWELL)
+        self._transport.count_last()
+        status = "failed" if self.course.error is not None else "done" if ending == "finished" else ending
+        self.course.tell("run_ended", status)
         self._callbacks.shutdown(wait=False)

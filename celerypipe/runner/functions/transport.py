@@ -47,7 +47,9 @@ class CallTransport(CarrierListener):
     """The carrier of a session, and its warps. A local one runs calls here, one after another for each function."""
 
     def __init__(self, provisions: Provisions, plugins: Sequence[Path]) -> None:
-        self.course = Course(secrets.token_hex(6), folder=None, say=provisions.say, pipeline=NAME)
+        self.course = Course(
+            secrets.token_hex(6), folder=None, say=provisions.say, pipeline=NAME, watchers=provisions.watchers
+        )
         self.carrier = None if provisions.local else RedisCarrier(self.course, provisions, self)
         self._cache = RunCache(self.course, provisions)
         self._cache.open()
@@ -204,3 +206,8 @@ class CallTransport(CarrierListener):
         with self._asking:
             if self._client is not None:
                 self._client.close()
+
+    def count_last(self) -> None:
+        """Add what was counted last to the metrics."""
+        if self.carrier is not None:
+            self.carrier.counting.finish(self.carrier.address)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
+from celerypipe.contract.watcher import Watcher
 from celerypipe.errors import NodeError
 from celerypipe.message.message import Message
 from celerypipe.redis.secret import HIDDEN
@@ -17,12 +19,26 @@ from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
 from celerypipe.runner.stations.places import Taken
 
+logger = logging.getLogger(__name__)
+
+#: What watchers are told, by the names of their methods.
+WatcherMethod = Literal["run_began", "message_done", "attempt_failed", "run_ended"]
+
 
 class Course:
     """What all stations of one run share: its id, whether it is over, and whom to tell."""
 
-    def __init__(self, run_id: str, *, folder: Folder | None, say: Callable[[str], None], pipeline: str = "") -> None:
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        folder: Folder | None,
+        say: Callable[[str], None],
+        pipeline: str = "",
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
         self.run_id = run_id
+        self.watchers = watchers
         self.pipeline = pipeline
         self.folder = folder
         #: Values of variables that no error and no event shows.
@@ -127,6 +143,14 @@ class Course:
     def say(self, text: str) -> None:
         """Tell whoever started the run."""
         self._say(self.hidden(text))
+
+    def tell(self, what: WatcherMethod, *facts: Any) -> None:
+        """Call this method of each watcher, with the run and these facts; what it raises ends nothing."""
+        for watcher in self.watchers:
+            try:
+                getattr(watcher, what)(self.run_id, *facts)
+            except Exception:
+                logger.exception("%s() of a watcher failed", what)
 
     def hidden(self, text: str) -> str:
         """Return a text without the secrets of the run."""

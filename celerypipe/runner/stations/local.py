@@ -14,14 +14,15 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import NodeError, NodeTimeout
-from celerypipe.log import at_work
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
+from celerypipe.process.log import at_work
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places
 from celerypipe.runner.stations.renewal import renewed
-from celerypipe.runner.stations.station import REPLAY, Full, Station, as_failure
+from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
 INBOX = 64
@@ -229,6 +230,8 @@ class LocalStation(Station):
             if error is None:
                 if self._lookahead is not None:
                     self._lookahead.computed(outputs, time.monotonic() - turn.since)
+                if self.course.watchers:
+                    self.course.tell("message_done", self.name, message, time.monotonic() - turn.since)
                 self._working = False  # from here on what came out is counted where it waits
                 self.hand_on(outputs, message)
                 self.course.left(message)
@@ -244,17 +247,17 @@ class LocalStation(Station):
             self._key = self.course.progress.key(self.name, message)
         refused = self.places.refusal(message, self._key, letter=self._letter) if self.places is not None else None
         if refused is not None:
-            self.judge(refused, self.node.retries)
-            self.give_up(message, refused, -1)
+            self.failures.judge(message, refused, self.node.retries)
+            self.failures.give_up(message, refused, -1)
             self.course.left(message)
         return refused is None
 
     def _judge(self, message: Message, error: BaseException, attempt: int) -> float | None:
         """Return the seconds until the next attempt; None: there is none, and the message is given up."""
-        delay = self.judge(error, attempt)
+        delay = self.failures.judge(message, error, attempt)
         if delay is None:
             self._working = False
-            self.give_up(message, error, attempt)
+            self.failures.give_up(message, error, attempt)
             if self._lookahead is not None:
                 self._lookahead.gave_up(error)
             self.course.left(message)

@@ -125,11 +125,13 @@ class Lookahead:
         station = self._station
         station.tally.hit(found.size, found.seconds)
         if found.failure is None:
+            if station.course.watchers:
+                station.course.tell("message_done", station.name, message, 0.0)
             station.pass_on(found.outputs(message), message)
         else:
             error = self._cache.error_of(found.failure, message)
-            station.tally.failed[error.kind] += 1
-            station.give_up(message, error, -1, note=KNOWN)
+            station.failures.remembered(message, error)
+            station.failures.give_up(message, error, -1, note=KNOWN)
         station.course.left(message)
 
     def renew(self) -> None:

@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from functools import partial
 from typing import Any, NamedTuple
 
-from celerypipe import forks
 from celerypipe.contract.contract import Node, Source
 from celerypipe.contract.positions import Position
 from celerypipe.contract.readings import Readings
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError, NodeError, NodeFailed, NodeTimeout
-from celerypipe.log import at_work
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import sealed
+from celerypipe.process import forks
+from celerypipe.process.log import at_work
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import MakeInstance
-from celerypipe.runner.stations.station import Station, as_failure
+from celerypipe.runner.stations.station import Station
 
 #: Seconds a source with a ``stop`` of its own may take to yield what it holds.
 STOP_GRACE = 3.0
@@ -239,7 +240,7 @@ class SourceStation(Station):
 
     def _again(self, reading: Reading, error: BaseException) -> Reading | None:
         """Wait until it is to be tried again; None: it is given up."""
-        delay = self.judge(error, reading.attempt)
+        delay = self.failures.judge(None, error, reading.attempt)
         if delay is None:
             self._give_up(error, reading.attempt)
             return None
@@ -248,7 +249,7 @@ class SourceStation(Station):
 
     def _give_up(self, error: BaseException, attempt: int) -> None:
         """There is no message: one stands for it, and says which one in what became of it."""
-        self.give_up(Message(creator=self.name), error, attempt, not_kept=UNMADE)
+        self.failures.give_up(Message(creator=self.name), error, attempt, not_kept=UNMADE)
 
     def _checked(self, message: Any) -> Message:
         if not isinstance(message, Message):
@@ -268,7 +269,7 @@ class SourceStation(Station):
             sent = sealed(stamped(found.pop(), self.name, None, number))
         except BaseException as raised:  # noqa: BLE001  # whatever user code raises over one message is judged by on_error
             error = as_failure(raised, self.name, None)
-            self.judge(error, self.node.retries)
+            self.failures.judge(None, error, self.node.retries)
             self._give_up(error, 0)
             return
         if progress is None or position is None:

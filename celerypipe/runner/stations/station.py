@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.catalogue.instance import Instance
 from celerypipe.contract.contract import Node
 from celerypipe.definition.pipeline import Link, NodeDefinition
-from celerypipe.errors import CelerypipeError, CircuitOpen, CodecError, NodeError, NodeFailed, NoWorker
+from celerypipe.errors import NodeError
 from celerypipe.message.console import Console
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own
-from celerypipe.runner.folder.letter import name_of
 from celerypipe.runner.report import NodeReport
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.failures import Failures, as_failure
 from celerypipe.runner.stations.join import Join, Unjoinable
 from celerypipe.runner.stations.places import Places
 from celerypipe.runner.stations.tally import Tally
@@ -50,6 +49,7 @@ class Station:
         self.node = node
         self.name = node.name
         self.tally = Tally()
+        self.failures = Failures(course, node, self.tally)
         self.outlets: list[Outlet] = []
         self.open_links: set[str] = set()
         self.join: Join = Join(node.name, (), 1)
@@ -201,8 +201,9 @@ class Station:
             return self.join.put(link, message)
         except Unjoinable as refused:
             error = as_failure(refused.error, self.name, message)
-            self.judge(error, self.node.retries)
-            self.give_up(message, error, -1, link=link)
+            self.failures.judge(message, error, self.node.retries)
+            self.failures.give_up(message, error, -1, link=link)
+            self.tally.outcomes[self.failures.fate] += 1
             self.course.left(message)
             return ()
 
@@ -250,88 +251,5 @@ class Station:
                     outlet.station.offer(self.name, branch, full="crowd" if crowd else "wait")
                 elif not outlet.station.offer(self.name, branch, full="refuse"):
                     self.tally.dropped += 1
+                    outlet.station.tally.outcomes["dropped"] += 1
                     self.course.left(message)
-
-    def judge(self, error: BaseException, attempt: int) -> float | None:
-        """Decide about a failed attempt: seconds to wait before the next one, or None: give the message up."""
-        kind = error.kind if isinstance(error, NodeError) else "failed"
-        self.tally.failed[kind] += 1
-        if attempt < self.node.retries and not isinstance(error, CircuitOpen):
-            self.tally.retried += 1
-            return float(self.node.warp_configuration.backoff * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, no secret
-        return None
-
-    def give_up(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
-        """Do as ``on_error`` says: ``stop`` ends the run, ``skip`` counts, ``dead_letter`` keeps the message.
-
-        ``attempt``: the number of the last one, -1 if there was none; ``more``: as of :meth:`bury`.
-        """
-        self.course.hide(error)
-        if self.node.on_error != "dead_letter" and self.course.replayed is not None:
-            self.course.replayed.stays(message)
-        if self.node.on_error == "stop":
-            self.course.fail(error)
-        elif self.node.on_error == "skip":
-            self.tally.skipped += 1
-            self._say_of(message, "skipped", error)
-        else:
-            self.bury(message, error, attempt, **more)
-
-    def _say_of(self, message: Message, what: str, error: BaseException) -> None:
-        fields = {"run": self.course.run_id, "node": self.name, "message_id": message.id}
-        logger.warning("%s: message %s %s: %s", self.name, message.id, what, _with_worker(error), extra=fields)
-
-    def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
-        """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""
-        self.course.hide(error)
-        self.tally.dead += 1
-        self._say_of(message, "is a dead letter", error)
-        if self.course.folder is None:
-            return
-        why = {
-            "error": type(error).__name__,
-            "text": str(error),
-            "attempts": attempt + (not isinstance(error, NoWorker)),
-            "worker": getattr(error, "worker", ""),
-            "traceback": getattr(error, "remote_traceback", ""),
-            "run": self.course.run_id,
-            "pipeline": self.course.pipeline,
-            **{name: text for name, text in more.items() if text},
-        }
-        earlier: Sequence[str] = ()
-        if (progress := self.course.progress) is not None:
-            why["key"], earlier = progress.key(f"dead_letters/{self.name}", message), progress.earlier
-        kept = False
-        try:
-            kept = self.course.folder.letters.keep(self.name, message, why, earlier=earlier)
-        except OSError as trouble:
-            self.course.say(f"{self.name}: the dead letter {message.id} cannot be written: {trouble}")
-        if self.course.replayed is not None:
-            if kept:  # one that died where it died before is that letter again
-                self.course.replayed.remove(name_of(message.id, self.name), message)
-            else:
-                self.course.replayed.stays(message)
-
-
-def _with_worker(error: BaseException) -> str:
-    worker = error.worker if isinstance(error, NodeError) else ""
-    return f"{error} (worker {worker})" if worker else str(error)
-
-
-def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:
-    """An exception out of user code as a :class:`NodeFailed` with its cause; an error of this node stays.
-
-    Of no message, so does any other one of ours: a node that cannot be made says so itself.
-    """
-    if isinstance(raised, NodeError) and raised.node == name:
-        return raised
-    if message is None and isinstance(raised, CelerypipeError) and not isinstance(raised, CodecError):
-        return raised
-    failure = NodeFailed(
-        f"{name}: {brief(raised)}",
-        node=name,
-        message_id=message.id if message else "",
-        remote_traceback=trace(raised),
-    )
-    failure.__cause__ = raised
-    return failure

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections import Counter, defaultdict
+from math import exp, floor, log
 
 from celerypipe.runner.report import NodeReport, Quantiles
+
+#: How wide a bucket is, and the one of the shortest durations.
+WIDTH = log(1.02)
+LEAST = floor(log(1e-6) / WIDTH)
 
 
 class Histogram:
     """Durations in buckets 2 % wide: quantiles within 1 %, memory bounded by the range and not by the count."""
 
-    _WIDTH = math.log(1.02)
-    _LEAST = int(math.log(1e-6) / _WIDTH)
-
     def __init__(self) -> None:
-        self.count = 0
-        self._buckets: Counter[int] = Counter()
+        #: Seconds of all of them together.
+        self.total = 0.0
+        self._buckets: defaultdict[int, int] = defaultdict(int)
+
+    def __bool__(self) -> bool:
+        """Was anything counted?"""
+        return bool(self._buckets)
 
     def add(self, seconds: float) -> None:
         """Count one duration; anything below a microsecond counts as one."""
-        self.count += 1
-        self._buckets[int(math.log(seconds) / self._WIDTH) if seconds > 1e-6 else self._LEAST] += 1
+        self.total += seconds
+        self._buckets[floor(log(seconds) / WIDTH) if seconds > 1e-6 else LEAST] += 1
 
     def quantiles(self) -> Quantiles | None:
         """Median and 99th percentile in seconds; None when nothing was counted."""
-        return Quantiles(self._at(0.50), self._at(0.99)) if self.count else None
+        spread = self.spread()
+        return Quantiles(_at(spread, 0.50), _at(spread, 0.99)) if spread else None
 
-    def _at(self, part: float) -> float:
-        wanted, seen = part * self.count, 0
-        for bucket in sorted(self._buckets):
-            seen += self._buckets[bucket]
-            if seen >= wanted:
-                return math.exp((bucket + 0.5) * self._WIDTH)
-        return 0.0
+    def spread(self) -> list[tuple[float, int]]:
+        """Return the middle of each bucket, in seconds, and how many fell in it; the shortest first."""
+        buckets = sorted(self._buckets.copy().items())  # a copy: they are counted meanwhile
+        return [(exp((bucket + 0.5) * WIDTH), count) for bucket, count in buckets]
+
+
+def _at(spread: list[tuple[float, int]], part: float) -> float:
+    wanted, seen = part * sum(count for _, count in spread), 0
+    for seconds, count in spread:
+        seen += count
+        if seen >= wanted:
+            return seconds
+    return 0.0
 
 
 class Tally:
@@ -53,8 +66,12 @@ class Tally:
         self.bytes_saved = 0
         self.seconds_saved = 0.0
         self.failed: Counter[str] = Counter()
+        #: How many messages of a warped node ended how, see :data:`celerypipe.mailbox.counts.OUTCOMES`.
+        self.outcomes: defaultdict[str, int] = defaultdict(int)
         #: Seconds of the longest warm-up of its node.
         self.warmup = 0.0
+        #: Does it warm up on a worker now, for its first message?
+        self.warming = False
         self.waiting = Histogram()
         self.running = Histogram()
         self.transfer = Histogram()
@@ -94,6 +111,7 @@ class Tally:
             running=self.running.quantiles(),
             transfer=self.transfer.quantiles(),
             warmup=self.warmup,
+            warming=self.warming and not self.running,
             hits=self.hits,
             misses=self.misses,
             hit_rate=self.hits / (self.hits + self.misses) if self.hits + self.misses else None,

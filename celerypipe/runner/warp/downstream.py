@@ -37,17 +37,17 @@ class Downstream:
         """Do as ``on_error`` says; a payload that is elsewhere is fetched for a dead letter, or what it was made of."""
         payload = message.payload
         if warp.node.on_error != "dead_letter" or not isinstance(payload, codec.Elsewhere):
-            warp.give_up(message, error, attempt, note=note)
+            warp.failures.give_up(message, error, attempt, note=note)
             return
 
         def fetch_and_bury() -> None:
             here = warp.carrier.here(message)
             if here is not None:
-                warp.bury(here, error, attempt, note=note)
+                warp.failures.bury(here, error, attempt, note=note)
             else:
                 first = payload.lineage.steps[0][0].name
                 lost = f"its payload was lost with Redis; this is the message that it was made from, for {first}"
-                warp.bury(payload.lineage.ancestor, error, attempt, note=lost, starts_at=first)
+                warp.failures.bury(payload.lineage.ancestor, error, attempt, note=lost, starts_at=first)
             warp.course.left(message)
 
         warp.course.hold(message)

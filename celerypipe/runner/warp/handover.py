@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from typing import Generic, TypeVar
 
+from celerypipe.errors import RunCancelled
 from celerypipe.runner.stations.station import Station
 from celerypipe.runner.warp.carriage import Recipient
 from celerypipe.runner.warp.flight import Done
@@ -19,11 +20,11 @@ class Handover(Generic[W]):
 
     The thread that reads replies, for all nodes of the run, hands results on as long as nobody has to wait; a thread of
     this node's own takes over where somebody has. ``held`` counts the messages that have a place in here, waiting or
-    out; ``places`` is the number of the next one.
+    out; ``places`` is the number of the next one, ``through`` how many have their result or were given up.
     """
 
     def __init__(self, warp: W, recipient: Recipient[W]) -> None:
-        self.held = self.places = 0
+        self.held = self.places = self.through = 0
         # What costs time on its own is not for the thread that reads replies for all nodes.
         folder = warp.course.folder
         self.slow = folder is not None and bool(folder.telemetry or warp.node.auto_dump)
@@ -31,6 +32,7 @@ class Handover(Generic[W]):
         self._recipient = recipient
         self._limits = warp.node.warp_configuration
         self._over = warp.course.over
+        self._outcomes = warp.tally.outcomes
         self._changed = warp.changed
         self._unstuck = threading.Condition(warp.lock)
         self._results: dict[int, Done] = {}
@@ -54,12 +56,19 @@ class Handover(Generic[W]):
         return self.places - 1
 
     def keep(self, sequence: int, done: Done) -> None:
-        """Put a result aside until its turn."""
+        """Put a result aside until its turn; it is counted now, once for each message."""
         with self._changed:
+            self.through += 1
+            self._outcomes["done" if done.error is None and not done.known else self._outcome(done)] += 1
             if self._limits.ordered:
                 self._results[sequence] = done
             else:
                 self._arrived.append(done)
+
+    def _outcome(self, done: Done) -> str:
+        if done.error is None:
+            return "cached"
+        return "cancelled" if isinstance(done.error, RunCancelled) else self._warp.failures.fate
 
     def hand_over(self) -> None:
         """Pass on the results whose turn it is, as far as nobody has to wait; the rest is for this node's thread.

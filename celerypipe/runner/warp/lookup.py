@@ -68,7 +68,7 @@ class CacheLookup:
             warp.arrive(sequence, Done(message, found.outputs(message), known=True))
             return
         error = self._cache.error_of(found.failure, message)
-        warp.tally.failed[error.kind] += 1
+        warp.failures.remembered(message, error)
         warp.arrive(sequence, Done(message, error=error, known=True), KNOWN)
 
     def through(self, flight: Flight, done: Done) -> None:

@@ -129,14 +129,16 @@ class Warp(Station):
         if full == "refuse" and self.lacks_room():
             return False  # before its bytes are read, or written anywhere
         if self.places is not None and (refused := self.places.refusal(message, letter=again)) is not None:
-            self.judge(refused, self.node.retries)
+            self.failures.judge(message, refused, self.node.retries)
             self._recipient.give_up(self, message, refused, -1)
+            self.tally.outcomes[self.failures.fate] += 1
             self.course.left(message)
             return True
         if self._lookup is not None and (taken := self._lookup.take(self, message, full, again=again)) is not None:
             return taken
         flight = Flight(-1, message)
         if not self._load(flight):
+            self.tally.outcomes[self.failures.fate] += 1
             self.course.left(message)
             return True
         with self.changed:
@@ -156,7 +158,7 @@ class Warp(Station):
             failure = NodeFailed(f"{self.name}: {error}", node=self.name, message_id=flight.message.id)
             failure.kind = "codec"
             failure.__cause__ = error
-            self.judge(failure, self.node.retries)
+            self.failures.judge(flight.message, failure, self.node.retries)
             self._recipient.give_up(self, flight.message, failure, self.node.retries)
             return False
         return True
@@ -299,6 +301,8 @@ class Warp(Station):
         if self._lookup is not None:
             self._lookup.through(flight, done)
         self._handover.keep(flight.sequence, done)
+        if done.error is None and self.course.watchers:
+            self.course.tell("message_done", self.name, done.message, done.ran)
 
     def _end(self, flight: Flight, done: Done) -> None:
         """A message is through, says a thread that must not pass results on, such as the one that watches time."""
@@ -323,6 +327,8 @@ class Warp(Station):
             sequence = self._handover.take_place()
         self._count(done, 0.0)
         self._handover.keep(sequence, done)
+        if self.course.watchers:
+            self.course.tell("message_done", self.name, done.message, done.ran)
 
     def _count(self, done: Done, seconds: float) -> None:
         if done.console is not None:
@@ -353,7 +359,7 @@ class Warp(Station):
             self.printed(flight.message, error.console, error)
         if self.circuit is not None:
             self.circuit.judge(error, unserved=flight.unserved)
-        delay = self.judge(error, flight.attempt)
+        delay = self.failures.judge(flight.message, error, flight.attempt)
         if delay is None:
             self._recipient.give_up(self, flight.message, error, flight.attempt)
             with self.changed:
@@ -386,6 +392,13 @@ class Warp(Station):
         if not kept:
             self.carrier.settled(self, flight)
         return True
+
+    def left(self) -> dict[str, int]:
+        """What the run leaves of the messages that came, by outcome; asked once it is over."""
+        with self.lock:
+            apart = 0 if self.finished.is_set() else self.at_door + self.join.left()
+            unmatched = self.tally.unmatched if self.finished.is_set() else self.join.unmatched
+            return {"unmatched": unmatched, "unfinished": self._handover.places - self._handover.through + apart}
 
     # -- time -------------------------------------------------------------------------------------------------------
 

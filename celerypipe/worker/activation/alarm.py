@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
-from celerypipe import forks
+from celerypipe.process import forks
 from celerypipe.worker.activation.deadman import DeadMan
 
 #: Seconds after which an interrupt that was not heard is raised again.

@@ -27,10 +27,10 @@ from typing import BinaryIO
 
 import blake3
 
-from celerypipe import forks
 from celerypipe.errors import NodeFailed
 from celerypipe.mailbox.blob import files as file_store
 from celerypipe.message.files import File
+from celerypipe.process import forks
 from celerypipe.redis.connection import Client
 
 PREFIX = "celerypipe-files"

@@ -13,7 +13,6 @@ from celerypipe.catalogue.capture import Recorder, captured
 from celerypipe.catalogue.instance import Instance, brief, trace
 from celerypipe.codec import Content
 from celerypipe.errors import CelerypipeError, CodecError, ConfigError, NodeFailed
-from celerypipe.log import at_work
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store, Stowed
 from celerypipe.mailbox.failure import failure
@@ -21,6 +20,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import Origin
 from celerypipe.message.message import Message
+from celerypipe.process.log import at_work
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.alarm import Alarm, Given, Interrupted, Returned

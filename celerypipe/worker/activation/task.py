@@ -14,12 +14,12 @@ from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import BadSignature, CodecError
-from celerypipe.log import at_work
 from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_with
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
+from celerypipe.process.log import at_work
 from celerypipe.redis.connection import Broken, Client, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
@@ -202,9 +202,10 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
-        bell = Bell(mailbox.run, mailbox.node, slot, token).arguments(mark, self.worker.keyring)
+        bell = Bell(mailbox.run, mailbox.node, slot, token)
+        arguments, shown = bell.arguments(mark, self.worker.keyring), {"argsrepr": str(bell), "kwargsrepr": "{}"}
         try:
-            self.app.send_task(mark, bell, queue=queue, retry=False, ignore_result=True)
+            self.app.send_task(mark, arguments, queue=queue, retry=False, ignore_result=True, **shown)
         except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
             logger.warning("cannot send the next task: %s", error)
 

@@ -171,7 +171,7 @@ def test_a_worker_writes_only_where_its_own_user_allows(
 def test_over_an_embedded_redis_a_warped_sink_reaches_what_it_reaches_here(theirs: Path) -> None:
     """Nobody but this user reaches that worker."""
     limits = {"warped": True, "warp_configuration": {"queue": "embedded"}}
-    done = run(theirs, definition({**json_lines(theirs / "out.jsonl"), **limits}))
+    done = run(theirs, definition({**json_lines(theirs / "out.jsonl", append=True), **limits}))
     assert (done.returncode, (theirs / "out.jsonl").read_text()) == (0, "0\n1\n"), done.stderr
 
 

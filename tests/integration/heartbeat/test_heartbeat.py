@@ -312,7 +312,7 @@ def test_a_system_that_lacks_something_is_told_the_same_a_second_later(
 
 def test_where_no_process_can_be_started_that_is_said(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(ConfigError, match=r"cannot start the process that .* lives: .*nowhere"):
+    with pytest.raises(ConfigError, match=r"cannot start the heartbeat process: .*nowhere"):
         Heartbeat(read_address(redis_url), liveness.words(keys.USUAL, Process("host", os.getpid(), "77aa"))).start()
 
 

@@ -84,6 +84,7 @@ def test_a_slot_of_a_worker_that_is_gone_is_not_at_work(
         eventually(lambda: not read_status(client).workers, "the end of the worker")
         (box,) = read_status(client).mailboxes
         assert (box.out, box.slots) == (2, 0)
+        assert box.waiting == 2, "another worker has to take what it had in hand"
     runner.cancel()
     reader.join(20)
 

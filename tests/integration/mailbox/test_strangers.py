@@ -43,6 +43,8 @@ def test_a_presence_that_no_worker_wrote_is_nobody(redis_client: Client, garbage
         {"slots": "many"},
         {"slots": 10**9},
         {"queues": [1]},
+        {"queues": ["\ud800"]},
+        {"name": 5},
         {"marks": []},
         {"marks": {"m": {"mark": "m", "arguments": 3}}},
         {"pid": None},

@@ -74,6 +74,15 @@ def test_what_is_no_recording_is_named_and_the_others_come(tmp_path: Path) -> No
         load(paths=[str(tmp_path / "nowhere.wav")])
 
 
+def test_a_title_in_another_encoding_does_not_matter(tmp_path: Path) -> None:
+    path = write_wave(tmp_path / "a.wav", tone(0.1))
+    info = b"INFOINAM\4\0\0\0caf\xe9"
+    content = path.read_bytes() + b"LIST" + len(info).to_bytes(4, "little") + info
+    path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
+    (message,) = load(paths=[str(path)])
+    assert len(message.payload.audio) == 1600
+
+
 def test_a_film_without_sound_says_so(tmp_path: Path) -> None:
     import av  # only if it is there
 

@@ -76,7 +76,7 @@ def test_what_is_secret_is_shown_nowhere(worker: RunningWorker, url: str, tmp_pa
         return done.stdout + done.stderr
 
     run = subprocess.Popen(
-        [sys.executable, "-m", "celerypipe", "run", str(definition(tmp_path)), "--json"],
+        [sys.executable, "-m", "celerypipe", "run", str(definition(tmp_path)), "--json", "--log-format", "json"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,

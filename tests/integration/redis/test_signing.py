@@ -21,6 +21,7 @@ from tests.runs.pipelines import chain, frames, warped
 from tests.runs.reading import Reading
 from tests.runs.traces import memory_of, report_of, run_of
 from tests.servers import RunningWorker, StartWorker, eventually
+from tests.servers.extent import at_length
 from tests.servers.task import connection_to
 from tests.servers.worker import KEY, SIGNED
 
@@ -52,7 +53,7 @@ def test_a_chain_with_large_payloads_works_as_without_keys(
     assert KEY not in worker.text()
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("prefork", 2), ("threads", 2)])
+@pytest.mark.parametrize(("pool", "slots"), [("prefork", 2), pytest.param("threads", 2, marks=at_length)])
 def test_every_pool_signs(
     start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch, pool: str, slots: int
 ) -> None:

@@ -64,7 +64,7 @@ def test_failures_and_timeouts_bring_what_was_printed_until_then(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str, slots: int
 ) -> None:
     shared_worker(f"p{pool}", pool=pool, concurrency=slots, config=CONFIG)
-    options: dict[str, Any] = {"console": True, "on_error": "skip", "timeout": 0.5, "folder": str(tmp_path)}
+    options: dict[str, Any] = {"console": True, "on_error": "skip", "timeout": 2.5, "folder": str(tmp_path)}
     runner = Runner(redis_url)
     pipeline = warped("tests.nodes.printing.Moody", f"p{pool}", limits={"window": 1}, **options)
     assert results(runner, pipeline, ["fine", "raise", "hang", "well"]) == ["fine", "well"]

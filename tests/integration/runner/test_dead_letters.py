@@ -341,7 +341,7 @@ def test_a_run_that_is_going_on_replays_what_it_is_asked_for(
     assert lines(tmp_path) == [0, 2, 3, 5, str(gate), 1, 4]
     (tmp_path / "end").touch()
     assert running.end()["pick"].received == 9
-    with pytest.raises(ConfigError, match=f"there is no run '{run}' going on"):
+    with pytest.raises(ConfigError, match=f"there is no run '{run}' active"):
         request_replay(read_address(redis_url), run, [one])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -171,17 +172,20 @@ def test_a_password_is_used_and_never_shown(
     assert "s3cret" not in log
 
 
-@pytest.mark.parametrize("password", ["", ":wrong@"])
+@pytest.mark.parametrize(("password", "format"), [("", "text"), (":wr0ng@", "json")])
 def test_a_password_that_is_missing_or_wrong_ends_the_worker_with_one_line(
-    start_worker: Callable[..., Any], private_redis: Any, password: str
+    start_worker: Callable[..., Any], private_redis: Any, password: str, format: str
 ) -> None:
     with connect(private_redis.url) as client:
         client.config_set("requirepass", "s3cret")
     url = private_redis.url.replace("unix://", f"unix://{password}")
-    worker = start_worker("shut", config='worker_pool = "solo"\n', url=url, wait=False)
+    env = {"CELERYPIPE_LOG_FORMAT": format}
+    worker = start_worker("shut", config='worker_pool = "solo"\n', url=url, env=env, wait=False)
     assert worker.wait_for_end() == 78
     (line,) = worker.text().splitlines()
-    assert re.match("celerypipe: Redis at unix://[^ ]+ needs a password, or refuses this one", line)
+    said = json.loads(line)["text"] if format == "json" else line.removeprefix("celerypipe: ")
+    assert re.match("Redis at unix://[^ ]+ needs a password, or refuses this one", said)
+    assert "wr0ng" not in line
 
 
 def test_what_another_project_says_neither_ends_nor_redirects_a_worker(

@@ -66,7 +66,7 @@ def test_a_pool_grows_with_the_messages(start_worker: StartWorker, redis_url: st
 def celerys(**options: Any) -> SimpleNamespace:
     """Celery's worker, as far as it is looked at."""
     names = ("purge", "time_limit", "soft_time_limit", "max_tasks_per_child", "max_memory_per_child")
-    return SimpleNamespace(**{**dict.fromkeys(names), **options})
+    return SimpleNamespace(**{**dict.fromkeys(names), "options": {}, **options})
 
 
 def settle(pool: str, autoscale: Any = None, **options: Any) -> Limits:
@@ -79,6 +79,7 @@ def settle(pool: str, autoscale: Any = None, **options: Any) -> Limits:
     [
         ("gevent", {}, "-P gevent: nodes run on prefork, solo or threads; .* write -P threads -c 100"),
         ("prefork", {"purge": True}, "--purge .* `celerypipe cancel RUN`"),
+        ("prefork", {"options": {"beat": True}}, "-B: Celery schedules nothing here; start pipelines by cron"),
         ("prefork", {"time_limit": 5.0}, '--time-limit 5 .* write "timeout": 5 in the node\'s "warp_configuration"'),
         ("prefork", {"soft_time_limit": 0.5}, "--soft-time-limit 0.5 .* write "),
         ("threads", {"autoscale": (4, 1)}, "--autoscale: the threads pool cannot grow; write -c 4"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from celerypipe import Message, Runner
 from celerypipe.mailbox.status import read_status
@@ -12,9 +13,10 @@ from tests.runs.pipelines import warped
 from tests.servers import StartWorker, eventually
 
 
-def test_the_warm_up_on_a_worker_is_no_messages_time(start_worker: StartWorker, redis_url: str) -> None:
+def test_the_warm_up_on_a_worker_is_no_messages_time(start_worker: StartWorker, redis_url: str, tmp_path: Path) -> None:
     start_worker("heavy", pool="solo", config=CONFIG)
-    pipeline = warped("tests.nodes.remote.Heavy", "heavy", configuration={"load": 2.0}, timeout=1.0)
+    configuration = {"load": 2.0, "until": str(tmp_path / "seen")}
+    pipeline = warped("tests.nodes.remote.Heavy", "heavy", configuration=configuration, timeout=1.0)
     runner = Runner(redis_url)
     reader = threading.Thread(target=lambda: list(runner.stream(pipeline, [Message(0.0), Message(0.0)])))
     reader.start()
@@ -24,10 +26,14 @@ def test_the_warm_up_on_a_worker_is_no_messages_time(start_worker: StartWorker, 
             return any(each.warming for worker in read_status(client).workers for each in worker.busy)
 
         eventually(warms_up, "a status that says so")
+    run = runner._current
+    assert run is not None
+    eventually(lambda: run.report()["there"].warming, "a table that says so")
+    (tmp_path / "seen").touch()
     reader.join()
     assert runner.report is not None
     one = runner.report["there"]
-    assert (one.sent, one.failed) == (2, {})
+    assert (one.sent, one.failed, one.warming) == (2, {}, False)
     assert one.warmup >= 2.0
     assert one.running is not None
     assert one.running.p99 < 1.0

@@ -142,6 +142,7 @@ def test_an_installed_package_offers_nodes_by_entry_point(
     assert (listing.origin, listing.doc) == (f"entry point {name}", "Drains.")
     assert listing in Catalogue().listings()
     points.write_text(f"[celerypipe.nodes]\ndrain-it = {name}:Gone\n")
+    points.parent.rename(tmp_path / f"{name}-2.dist-info")  # as an update does
     with pytest.raises(ConfigError, match=f"'drain-it' of the package '{name}' does not import: .*AttributeError"):
         Catalogue().find("drain-it", "sink")
 

@@ -47,6 +47,7 @@ def test_what_holds_no_variable_is_neither_looked_through_again_nor_copied() -> 
     many, deep = list(range(1000)), {"key": ["$JT_ENV_KEY"]}
     node = NodeDefinition(name="n", type="proc", mark="m", configuration={"many": many, "deep": deep})
     assert node.from_environment is node.from_environment == {"deep"}
+    assert node.model_copy(update={"configuration": {"many": many}}).from_environment == set()
     given = node.configuration
     resolved = resolve_environment(given, {"KEY": "s3cret"}, "here", {}, node.from_environment)
     assert resolved["deep"] == {"key": ["s3cret"]}

@@ -10,6 +10,7 @@ from celerypipe.errors import ConfigError
 from celerypipe.settings import Settings
 from celerypipe.worker.config import WorkerConfig, known_queues, load, overruled, unserved
 from celerypipe.worker.options import exit_option, keeps_interrupted, stuck_after
+from celerypipe.worker.vocabulary import KNOWN, REFUSED, TAKEN
 from tests.servers import ROOT
 
 
@@ -44,8 +45,8 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         (
-            "\n\nworker_prefetch_multiplyer = 1",
-            ":3: unknown setting 'worker_prefetch_multiplyer'; did you mean 'worker_prefetch_multiplier'?",
+            "\n\nworker_max_task_per_child = 1",
+            ":3: unknown setting 'worker_max_task_per_child'; did you mean 'worker_max_tasks_per_child'?",
         ),
         ("plugin = []", ":1: unknown setting 'plugin'; did you mean 'plugins'?"),
         ("imports = 'tasks.gpu'", ":1: 'imports' must be a list of texts, not 'tasks.gpu'"),
@@ -53,7 +54,9 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
         ("worker_concurrency = true", "must be a whole number above 0 or 'auto', not True"),
         ("worker_send_task_events = 1", ":1: 'worker_send_task_events' must be true or false, not 1"),
         ("worker_proc_alive_timeout = 'long'", ":1: 'worker_proc_alive_timeout' must be a number, not 'long'"),
-        ("worker_prefetch_multiplier = true", "must be a whole number, not True"),
+        ("broker_pool_limit = true", "must be a whole number, not True"),
+        ("worker_prefetch_multiplier = 4", "is not decided here; a worker takes no task before a slot is free"),
+        ("[beat_schedule]\na = 1", "is not decided here; Celery schedules nothing here; start pipelines by cron"),
         ("worker_log_format = 3", ":1: 'worker_log_format' must be text, not 3"),
         ("broker_transport_options = 3", ":1: 'broker_transport_options' must be a table, not 3"),
         ("[broker_url]\na = 1", ":1: 'broker_url' is not decided here; give Redis with -b or CELERYPIPE_REDIS_URL"),
@@ -72,6 +75,10 @@ def test_a_mistake_is_told_with_its_line_and_its_cure(tmp_path: Path, text: str,
         load("heavy", write(tmp_path, text))
     assert complaint in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "heavy.toml:")[:-1])
+
+
+def test_each_setting_of_celery_is_taken_or_refused() -> None:
+    assert sorted([*TAKEN, *REFUSED]) == sorted(KNOWN)
 
 
 def test_a_queue_that_nothing_is_served_of_is_said_with_the_nearest(

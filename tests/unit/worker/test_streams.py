@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe.log import at_work
-from celerypipe.log import said as prefix
+from celerypipe.process.log import at_work
+from celerypipe.process.log import said as prefix
 from celerypipe.worker.streams import LONGEST, LogStream
 
 

@@ -21,9 +21,10 @@ from tests.nodes.filing import CONFIG, made
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.servers import POOLS, RedisServer, StartWorker, eventually
+from tests.servers.extent import LONG
 
 
-@pytest.mark.parametrize(("pool", "slots"), POOLS)
+@pytest.mark.parametrize(("pool", "slots"), POOLS if LONG else [("prefork", 2)])
 def test_a_file_arrives_at_any_depth_once_for_each_worker_and_goes_with_it(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str, slots: int
 ) -> None:

@@ -17,6 +17,7 @@ def runner(shared_worker: StartWorker, redis_url: str) -> Iterator[Runner]:
     shared_worker("calls", pool="prefork", concurrency=2, config=CONFIG)
     with Runner(redis_url) as runner:
         yield runner
+        runner.close(cancel=True)  # a test that failed may have left a call that never ends
 
 
 @pytest.fixture(params=["there", "here"])

@@ -111,7 +111,7 @@ def test_a_frozen_worker_opens_it_and_an_answer_closes_it(
         os.kill(worker.process.pid, signal.SIGCONT)
     count = len(reading.out)
     reading.wait_for(count + 100)
-    assert any("given up meanwhile" in line for line in said)
+    assert any("failed meanwhile" in line for line in said)
     over.set()
     reading.payloads()
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from celerypipe import forks
 from celerypipe.contract.positions import Positions
 from celerypipe.errors import ConfigError
 from celerypipe.message.message import Message
 from celerypipe.nodes.json_lines import JsonLinesSink
 from celerypipe.nodes.parts.written import Written
+from celerypipe.process import forks
 from celerypipe.runner.folder.journal import FILE, Journal, JournalContent, NoJournal, parse
 from celerypipe.runner.folder.progress import Progress
 

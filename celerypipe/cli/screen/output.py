@@ -12,10 +12,10 @@ from typing import Any, TextIO, cast
 
 from rich.console import Console
 
-from celerypipe import log
-from celerypipe.cli.tables import paper
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.process import log
 from celerypipe.runner.report import Report
+from celerypipe.runner.table import paper
 
 #: Columns of a report that goes into a file or a pipe.
 FILE_WIDTH = 120

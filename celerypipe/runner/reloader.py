@@ -26,7 +26,7 @@ class Edit:
     modules: frozenset[Path]
 
 
-class Watch:
+class Reloader:
     """Looks at the files of the nodes that run here. ``renewable``: what makes the node of a name anew, or None."""
 
     def __init__(

@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from celerypipe import log
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless, plural
+from celerypipe.process import log
 from celerypipe.runner.report import Report, counted, long_span
 
 #: Seconds that the rate is the mean of.
@@ -59,6 +59,8 @@ def words(report: Report, rate: float) -> str:
     if rate and report.total is not None and report.status == "running":
         seconds = max(1, math.ceil((report.total - report.through) / rate))
         parts.append(f"{seconds} s left" if seconds < 120 else f"{long_span(seconds)} left")
+    if warming := sum(node.warming for node in report.nodes):
+        parts.append(f"{plural(warming, 'node')} warming up")
     return ", ".join(parts)
 
 

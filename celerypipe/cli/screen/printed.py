@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from rich.console import Console as Terminal
 from rich.markup import escape
 
-from celerypipe import log
 from celerypipe.catalogue.capture import here
-from celerypipe.cli.terminal import harmless
+from celerypipe.cli.screen.terminal import harmless
 from celerypipe.message.console import Console
+from celerypipe.process import log
 
 #: The logger above those of all nodes.
 NODES = logging.getLogger("celerypipe.node")

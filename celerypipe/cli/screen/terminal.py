@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import click
 
-from celerypipe import log
+from celerypipe.process import log
 
 
 def harmless(text: str) -> str:

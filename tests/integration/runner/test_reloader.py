@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, Pipeline, Runner
-from celerypipe.runner import watch
+from celerypipe.runner import reloader
 from tests.servers import eventually
 
 NODES = """
@@ -92,7 +92,7 @@ class Edited:
 
         more = options.pop("node", {})
         pipeline = Pipeline(name="p", nodes=[{"name": "it", "type": "proc", "mark": mark, **more}], **options)
-        runner = Runner(watch=True, on_event=self.told.append, local=True)
+        runner = Runner(reload=True, on_event=self.told.append, local=True)
         for message in runner.stream(pipeline, inputs()):
             outputs.append(message.payload)  # noqa: PERF401  # the next input waits for it
         return outputs
@@ -102,7 +102,7 @@ class Edited:
 def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edited]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(watch, "LOOK", 0.02)
+    monkeypatch.setattr(reloader, "LOOK", 0.02)
     yield Edited(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "watched"]:
         del sys.modules[name]
@@ -194,7 +194,7 @@ def test_nodes_that_share_an_edited_module_get_the_same_one_and_none_where_one_o
     ]
     nodes = [{"name": name, "type": "proc", "mark": f"watched.{mark}"} for name, mark in NAMES.items()]
     pipeline = Pipeline(name="p", nodes=nodes, links=[("maker", "opener")])
-    for message in Runner(watch=True, on_event=edited.told.append).stream(pipeline, inputs()):
+    for message in Runner(reload=True, on_event=edited.told.append).stream(pipeline, inputs()):
         outputs.append(message.payload)  # noqa: PERF401  # the next input waits for it
     assert outputs == [
         ["a box", "first"],
@@ -294,7 +294,7 @@ def test_a_source_is_not_loaded_in_the_middle_and_it_is_said(edited: Edited) -> 
 
     pipeline = Pipeline(name="p", nodes=[{"name": "pages", "type": "source", "mark": "watched.nodes.Pages"}])
     change = edited.change(gate, "pages():", "pages(wait=True):")
-    Runner(watch=True, on_event=told).run(
+    Runner(reload=True, on_event=told).run(
         pipeline, on_progress=lambda _: None if "wait" in edited.folder.joinpath(gate).read_text() else change()
     )
     assert edited.told == [f"{gate} changed: the source pages goes on as it is; start the run again for the edit"]

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from celerypipe.cli import progress as module
-from celerypipe.cli.progress import Pace, line, progress, view
+from celerypipe.cli.screen import progress as module
+from celerypipe.cli.screen.progress import Pace, line, progress, view
 from celerypipe.runner.report import NodeReport, Quantiles, Report
 
 FAILING = NodeReport("n", "", "", 5, 3, {"failed": 3}, 1, 2, 0, 0, 0, 0, None, None, None)
@@ -70,3 +70,8 @@ def test_what_the_times_are_is_said_where_times_are_shown(width: int, said: bool
     node = replace(FAILING, name="a_node_with_a_long_name", queue="gpu", running=times, waiting=times, transfer=times)
     text = replace(REPORT, nodes=(node,)).table(width)
     assert ("times are p50 / p99" in text) == said == ("running" in text.splitlines()[1])
+
+
+def test_a_node_that_warms_up_is_no_standstill() -> None:
+    starting = replace(REPORT, nodes=(replace(FAILING, failed={}, retried=0, warming=True),), through=0)
+    assert line(starting, 0.0).endswith("0 of 1,000 messages through, 1 node warming up")

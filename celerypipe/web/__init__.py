@@ -1,0 +1,1 @@
+"""What others read over HTTP: metrics for Prometheus, and numbers to scale by."""
