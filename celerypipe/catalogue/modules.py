@@ -88,8 +88,11 @@ def without(files: Collection[Path]) -> Iterator[None]:
         if name != "__main__" and os.path.realpath(getattr(module, "__file__", None) or os.devnull) in real
     }
     forget_bytecode(files)
-    for name in gone:
+    for name, module in gone.items():
         del sys.modules[name]
+        above, _, own = name.rpartition(".")
+        if getattr(sys.modules.get(above), own, None) is module:
+            delattr(sys.modules[above], own)  # else one whose file is gone would be found there
     try:
         importlib.invalidate_caches()
         yield

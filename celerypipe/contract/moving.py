@@ -37,21 +37,17 @@ def how_to_move(name: str, queue: str = "", *, is_node: bool = True) -> str:
     imported = f"from {place.module} import {first}"
     named = f" -I {place.module}" if place.is_unknown_to(queue) else ""
     worker = f"`celery -A celerypipe worker -Q {shlex.quote(queue)}{named}`"
-    if place.module in sys.modules:  # as it was
+    what, here = _what_was_started()
+    if place.module in sys.modules and _script() is None:  # as it was: nobody starts this anew
         imported = f"import importlib, {place.module}; importlib.reload({place.module}); {imported}"
     if _is_ipython():
         first_line = f"%%writefile {'-a ' if place.file.exists() else ''}{_shown(place.file)}"
         made = "" if place.file.parent.is_dir() else f"make the folder (!mkdir {_shown(place.file.parent)}), "
-        return (
-            f"it is in a notebook cell, which no worker can import; {made}put it{node} and what it imports into a cell "
-            f"that begins with {first_line}, run that, and then `{imported}`; start the worker in {place.folder}: "
-            f"{worker}"
-        )
-    what, here = _what_was_started()
-    return (
-        f"it is in {what}, which no worker can import; move it{node} and what it imports to {_shown(place.file)}, and "
-        f"write `{imported}` in {here}; start the worker in {place.folder}: {worker}"
-    )
+        cure = f"{made}put it{node} and what it imports into a cell that begins with {first_line}, run that, and then "
+        cure += f"`{imported}`"
+    else:
+        cure = f"move it{node} and what it imports to {_shown(place.file)}, and write `{imported}` in {here}"
+    return f"it is in {what}, which no worker can import; {cure}; start the worker in {place.folder}: {worker}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,7 @@ class _Place:
 
 def _place(name: str) -> _Place:
     """Beside what was started; but where a ``tasks`` is found already, another one would hide it, or be hidden."""
-    first = sys.path[0] if _script() is not None and not _is_ipython() else ""
+    first = sys.path[0] if _script() is not None else ""
     folder = Path(first).absolute()
     try:
         spec = importlib.util.find_spec("tasks")
@@ -100,11 +96,15 @@ def _is_ipython() -> bool:
 
 
 def _script() -> Path | None:
+    if _is_ipython():
+        return None
     file = Path(getattr(sys.modules[MAIN], "__file__", None) or os.devnull)
     return file if file.is_file() else None
 
 
 def _what_was_started() -> tuple[str, str]:
+    if _is_ipython():
+        return "a notebook cell" if "ipykernel" in sys.modules else "IPython", "the next cell"
     script = _script()
     if script is not None:
         return f"the script that was started ({_shown(script)})", "the script"

@@ -111,11 +111,13 @@ print([m.payload for m in Runner().stream(pipeline(Up, warped=False), [Message(1
 def test_each_way_to_start_python_is_named_and_none_is_sent_anywhere(tmp_path: Path) -> None:
     (tmp_path / "ask.py").write_text(ASK.format(module="os"))
     (tmp_path / "IPython.py").write_text("def get_ipython():\n    return 'a shell, as far as anybody asks here'\n")
+    (tmp_path / "ipykernel.py").touch()
     started = {
         "the script that was started (ask.py)": python(tmp_path, "ask.py"),
         "the text after python -c": python(tmp_path, "-c", ASK.format(module="os")),
         "what was typed into Python": typed(tmp_path, ASK.format(module="os")),
-        "a notebook cell": python(tmp_path, "-c", ASK.format(module="IPython")),
+        "IPython": python(tmp_path, "-c", ASK.format(module="IPython")),
+        "a notebook cell": python(tmp_path, "-c", ASK.format(module="IPython, ipykernel")),
     }
     for what, said in started.items():
         plain, dashed, of_class, of_text, embedded, gone, here = said.splitlines()

@@ -139,11 +139,22 @@ def test_a_node_and_what_it_imports_are_loaded_anew_and_a_broken_file_waits_unti
             edited.change(words, "WORD", "WORDS"),
         ),
         ("seventh", f"{words} changed: node it is loaded anew", edited.change(words, "WORDS", "WORD")),
+        (
+            "eighth",
+            f"{nodes} changed: watched.nodes.Say: the module 'watched' has no 'nodes.Say'; it has no nodes; "
+            "node it goes on with the code that it has",
+            lambda: edited.folder.joinpath(nodes).rename("kept.py"),
+        ),
+        (
+            "ninth",
+            f"{nodes} changed: node it is loaded anew",
+            lambda: edited.folder.joinpath("kept.py").rename(nodes),
+        ),
         # What another node of the file does is no edit of this one.
-        ("eighth", "", edited.change(nodes, 'value + "!"', 'value + "?"')),
+        ("tenth", "", edited.change(nodes, 'value + "!"', 'value + "?"')),
     )
     assert found[:4] == ["one first.", "one second;", "two third;", "two fourth;"]
-    assert found[4:] == ["ten fifth;", "ten sixth;", "ten seventh;", "ten eighth;"]
+    assert found[4:] == [f"ten {number};" for number in ("fifth", "sixth", "seventh", "eighth", "ninth", "tenth")]
 
 
 MAKER = """
