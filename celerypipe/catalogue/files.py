@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from celerypipe.catalogue import syntax
@@ -27,18 +27,15 @@ class CodeFiles:
         self._code, files = self._read()
         self.stamps = stamps_of(files)
 
-    def edited(self) -> list[Path]:
-        """Return the files that were written since this was asked last, if that makes other code of the node."""
-        now = stamps_of(self.stamps)
-        if now == self.stamps:
+    def written(self, now: Mapping[Path, Stamp]) -> list[Path]:
+        """Return the files that are not as they were when this was asked last, if that makes other code of the node."""
+        written = [file for file, stamp in self.stamps.items() if stamp != now[file]]
+        if not written:
             return []
-        time.sleep(SETTLED)
-        if stamps_of(self.stamps) != now:
-            return []  # somebody is at it; there is a next time
-        written = [file for file, stamp in now.items() if stamp != self.stamps[file]]
         before, (self._code, files) = self._code, self._read()
         # Of a file that is broken nobody knows what it imports: what it imported before is looked at still.
-        self.stamps = {**now, **stamps_of(file for file in files if file not in now)}
+        known = {file: now[file] for file in self.stamps}
+        self.stamps = {**known, **stamps_of(file for file in files if file not in known)}
         return written if self._code != before else []
 
     def users(self, changed: Iterable[Path]) -> frozenset[Path]:
@@ -56,6 +53,21 @@ class CodeFiles:
         except OSError:
             beside = ""
         return f"{code} {beside}", {*files, self._beside}
+
+
+def edited(codes: Sequence[CodeFiles]) -> list[list[Path]]:
+    """Return for each node the files of it that were written since this was asked last, see :meth:`CodeFiles.written`.
+
+    All are seen at one time: several nodes may have an edited file in common.
+    """
+    nothing: list[list[Path]] = [[] for _ in codes]
+    now = stamps_of({file for code in codes for file in code.stamps})
+    if all(now[file] == stamp for code in codes for file, stamp in code.stamps.items()):
+        return nothing
+    time.sleep(SETTLED)
+    if stamps_of(now) != now:
+        return nothing  # somebody is at it; there is a next time
+    return [code.written(now) for code in codes]
 
 
 def stamps_of(files: Iterable[Path]) -> dict[Path, Stamp]:

@@ -27,7 +27,8 @@ def how_to_move(name: str, queue: str = "", *, is_node: bool = True) -> str:
     """
     if not _is_there(name):
         started = Path(sys.argv[0])
-        program = (started.parent if started.name == f"{MAIN}.py" else started).name or "Python"
+        program = (started.parent if started.name == f"{MAIN}.py" else started).name
+        program = program if program not in ("", "-", "-c") else "Python"
         cure = f"write the module that has {name}, such as tasks.{ANY}.{name}"
         return f"{MAIN} is whatever was started, here {program}, and has no {name}; {cure}"
     place = _place(queue if queue.isidentifier() else ANY)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue
-from celerypipe.catalogue.files import CodeFiles, shown, syntax_error
+from celerypipe.catalogue.files import CodeFiles, edited, shown, syntax_error
 from celerypipe.catalogue.modules import forget_bytecode
 from celerypipe.definition.pipeline import NodeDefinition
 
@@ -26,7 +26,7 @@ class Edits:
 
     def __init__(
         self,
-        nodes: Iterable[NodeDefinition],
+        nodes: Sequence[NodeDefinition],
         catalogue: Catalogue,
         environment: Mapping[str, str],
         *,
@@ -39,10 +39,8 @@ class Edits:
         self._nodes: dict[str, list[NodeDefinition]] = {}
         for node in nodes:
             self._nodes.setdefault(node.queue, []).append(node)
-        self._files: dict[str, list[CodeFiles]] = {}
-        for queue, of_it in self._nodes.items():
-            found = (catalogue.code_files(node.mark, node.type) for node in of_it)
-            self._files[queue] = [code for code in found if code is not None]
+        found = ((node.queue, catalogue.code_files(node.mark, node.type)) for node in nodes)
+        self._files: list[tuple[str, CodeFiles]] = [(queue, code) for queue, code in found if code is not None]
         self._over = threading.Event()
         self._trial: subprocess.Popen[str] | None = None
 
@@ -60,10 +58,12 @@ class Edits:
 
     def _loop(self) -> None:
         while not self._over.wait(LOOK):
-            for queue, found in self._files.items():
-                files = dict.fromkeys(file for code in found for file in code.edited())
-                if files:
-                    self._take(queue, list(files))
+            files: dict[str, list[Path]] = {}
+            for (queue, _), found in zip(self._files, edited([code for _, code in self._files]), strict=True):
+                files.setdefault(queue, []).extend(found)
+            for queue, written in files.items():
+                if written:
+                    self._take(queue, list(dict.fromkeys(written)))
 
     def _take(self, queue: str, files: Sequence[Path]) -> None:
         pinned = [node.name for node in self._nodes[queue] if node.warp_configuration.pinned]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue
-from celerypipe.catalogue.files import CodeFiles, Stamp, newer, shown, stamps_of, syntax_error
+from celerypipe.catalogue.files import CodeFiles, Stamp, edited, newer, shown, stamps_of, syntax_error
 from celerypipe.contract.moving import is_only_here
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import ConfigError
@@ -63,7 +63,8 @@ class Reloader:
 
     def look(self) -> None:
         """Load the nodes anew whose code was edited, those together that have some of it in common."""
-        new = {node.name: files for node, code in self._files if (files := code.edited())}
+        found = edited([code for _, code in self._files])
+        new = {node.name: files for (node, _), files in zip(self._files, found, strict=True) if files}
         if not new:
             return
         waiting, self._waiting = self._waiting, {}
