@@ -15,7 +15,7 @@ USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test check lint types floors unit house installed faults soak bench bench-peers fuzz audit up down clean
+.PHONY: help demo test check lint types floors unit house installed projects faults soak bench bench-peers fuzz audit up down clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ house: $(DEV_READY) ## run only the tests that read the sources and the document
 
 installed: $(DEV_READY) ## install into an empty environment, as users do, and run from it (two minutes)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_plain_installation.py $(ARGS)
+
+projects: $(DEV_READY) ## make each kind of new project, with only the packages that it names (ten minutes)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_new.py $(ARGS)
 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages}.py} tests/integration/{embedded/test_embedded,worker/activation/test_{batches,neighbours},redis/test_signing,mailbox/blob/test_files,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)

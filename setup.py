@@ -78,6 +78,10 @@ DEV = [
 
 VERSION = re.search(r'VERSION = "(.+)"', (HERE / "celerypipe" / "version.py").read_text(encoding="utf-8"))
 
+# Templates of new projects are links to the examples; a wheel without what they lead to would make broken projects.
+if any(not link.exists() for link in (HERE / "celerypipe" / "scaffold").rglob("*-tpl")):
+    raise SystemExit("celerypipe is built from the whole repository: tasks/, examples/ and worker_configs/ are missing")
+
 setup(
     name="celerypipe",
     version=VERSION[1] if VERSION else "0",
@@ -87,7 +91,7 @@ setup(
     license="MIT",
     # tasks/ and worker_configs/ belong to a project, not into anyone's site-packages.
     packages=find_packages(include=["celerypipe", "celerypipe.*"]),
-    package_data={"celerypipe": ["py.typed"]},
+    package_data={"celerypipe": ["py.typed", "scaffold/templates/**/*-tpl", "scaffold/templates/**/.*-tpl"]},
     python_requires=">=3.11",
     install_requires=REQUIRES,
     extras_require={

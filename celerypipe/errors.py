@@ -169,8 +169,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that is nearest, or an empty string."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
+    """Return the known word that is nearest, or an empty string; for a word without dots also one that ends with it."""
+    words = list(known)
+    longer = sorted(each for each in words if word and each.endswith(f".{word}"))
+    return next(iter([*difflib.get_close_matches(word, words, n=1, cutoff=0.6), *longer]), "")
 
 
 class RemoteTraceback(Exception):  # it is no error of its own, it shows where one came from

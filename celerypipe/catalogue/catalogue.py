@@ -25,7 +25,7 @@ from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_
 from celerypipe.catalogue.plugin import Plugin, plugins_in
 from celerypipe.catalogue.project import is_installed
 from celerypipe.catalogue.told import default_digest
-from celerypipe.catalogue.unimported import outline_of_mark, outline_of_plugin
+from celerypipe.catalogue.unimported import instead_of, outline_of_mark, outline_of_plugin
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
 from celerypipe.contract.moving import is_only_here
 from celerypipe.contract.reach import ANYWHERE, Reach
@@ -227,6 +227,12 @@ class Catalogue:
         except BaseException:
             self._loaded = loaded
             raise
+
+    def instead_of(self, mark: str) -> list[str] | None:
+        """Return the marks that are here, if this one is not; None: it is here, or only workers have it."""
+        if "." in mark:
+            return instead_of(mark)
+        return None if mark in (marks := self.marks()) else marks
 
     def marks(self) -> list[str]:
         """Return all short marks, without importing anything."""

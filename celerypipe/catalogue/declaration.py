@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from celerypipe.catalogue import syntax
@@ -76,8 +77,7 @@ def _version_of(value: object, path: Sequence[str]) -> str | None:
 def _file_of(module: str) -> Path | None:
     """The file of a module, found as ``import`` would, without importing the packages that it is in."""
     parts = module.split(".")
-    top = (finder.find_spec(parts[0], None, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-    spec = next((each for each in top if each is not None), None)
+    spec = _spec_of(parts[0])
     if spec is None:
         return None
     if len(parts) == 1:
@@ -88,6 +88,22 @@ def _file_of(module: str) -> Path | None:
             if file.is_file():
                 return file
     return None
+
+
+def _spec_of(top: str) -> ModuleSpec | None:
+    found = (finder.find_spec(top, None, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    return next((each for each in found if each is not None), None)
+
+
+def neighbours_of(module: str) -> list[str]:
+    """Return the names of the modules that lie here in the package of a module, whether it is one of them or not."""
+    package, _, _ = module.rpartition(".")
+    top, *rest = package.split(".")
+    spec = _spec_of(top) if top else None
+    homes = [Path(home, *rest) for home in (spec and spec.submodule_search_locations) or ()]
+    files = [file for home in homes for file in (*home.glob("*.py"), *home.glob("*/__init__.py"))]
+    names = {file.parent.name if file.parent not in homes else file.stem for file in files}
+    return sorted(name for name in names if name.isidentifier() and name != "__init__")
 
 
 def definitions_in(file: Path) -> list[Definition]:

@@ -122,8 +122,17 @@ def failure(what: str, error: BaseException) -> ConfigError:
         where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
     if where.startswith(f"{what}:"):
         where = f"line {where[len(what) + 1 :]}"
-    cure = f"; {_CURE}" if isinstance(error, ModuleNotFoundError) and not where else ""
-    return ConfigError(f"{what} does not import: {where}{lines[-1].strip()}{cure}")
+    return ConfigError(f"{what} does not import: {where}{lines[-1].strip()}{_cure_of_import(error, own=not where)}")
+
+
+def _cure_of_import(error: BaseException, *, own: bool) -> str:
+    """``own``: it is the module itself that is not there, and not one that it imports."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    if own or not error.name:
+        return f"; {_CURE}"
+    top = error.name.partition(".")[0]
+    return f"; install the package that has {top!r} into {sys.prefix}, or start in the folder that holds it"
 
 
 def nodes_in(module: ModuleType) -> dict[str, type[Node]]:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from celerypipe.catalogue.arguments import Argument
-from celerypipe.catalogue.declaration import file_of_mark
+from celerypipe.catalogue.declaration import file_of_mark, neighbours_of
 from celerypipe.catalogue.modules import splits
 from celerypipe.catalogue.outline import Outline, outline_of
 from celerypipe.catalogue.plugin import Plugin
 from celerypipe.catalogue.syntax import statements_of
 from celerypipe.catalogue.text import Contract, contract_in, is_ours, name_of
 from celerypipe.contract.contract import CALLED, node_class
+from celerypipe.errors import nearest
 
 FunctionText = ast.FunctionDef | ast.AsyncFunctionDef
 #: The classes of the contract, and the type of node that comes of each.
@@ -44,6 +45,21 @@ def outline_of_mark(mark: str) -> Outline | None:
             return outline_of(mark, node, {}) if node is not None and node.type else None
     found = file_of_mark(mark)
     return _outline(mark, found[0], found[2], {}) if found is not None else None
+
+
+def instead_of(mark: str) -> list[str] | None:
+    """Return the marks that a dotted one may be a slip of; None: it is here, or may be, or no source is near it."""
+    module, _, name = mark.rpartition(".")
+    package, _, last = module.rpartition(".")
+    found = file_of_mark(mark)
+    if found is None or (found[0].name == "__init__.py" and len(found[2]) > 1):
+        near = nearest(last, neighbours_of(module)) if module not in sys.modules else ""
+        return [f"{package}.{near}.{name}"] if near else None
+    body = statements_of(found[0])
+    names = {each for statement in body for each in _bound(statement)}
+    if not body or found[2][0] in names or names & {"*", "__getattr__"}:
+        return None
+    return [f"{found[1]}.{each.name}" for each in body if isinstance(each, ast.ClassDef | FunctionText)]
 
 
 def outline_of_plugin(plugin: Plugin) -> Outline | None:

@@ -205,7 +205,7 @@ def _notes_of_warped(node: NodeDefinition, place: str, catalogue: Catalogue) -> 
     if emptied_elsewhere(node):
         text = "each process that serves it empties its file first, and so what others wrote"
         yield f'{place}.configuration: {node.name!r} is warped, and {text}; write "append": true'
-    if "." not in node.mark and node.mark not in (marks := catalogue.marks()):
+    if (marks := catalogue.instead_of(node.mark)) is not None:
         cure = did_you_mean(node.mark, marks)
         yield f"{place}.mark: {node.mark!r} is not known here; the worker on {node.queue!r} must know it{cure}"
 

@@ -106,11 +106,14 @@ def _cure_of_mark(node: NodeDefinition, known: Iterable[str]) -> str:
     """``known``: the marks that its workers know."""
     command = f"celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
     module, _, name = node.mark.rpartition(".")
+    if not module and any(each.endswith(f".{name}") for each in known):
+        return "write the mark with its module in front"
     if not module:
         return f"give the worker the plugin folder that has it: CELERYPIPE_PLUGINS=FOLDER {command}"
     if module in {each.rpartition(".")[0] for each in known}:
         return f"correct the mark, or, if {name} is new in {module}, restart the worker: {command}"
-    return f"restart the worker where {module} can be imported, and name that: {command} -I {module}"
+    where = "that holds tasks/" if module.startswith("tasks.") else f"from which {module} can be imported"
+    return f"restart the worker in the folder {where}: {command} -I {module}"
 
 
 def _of_arguments(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:

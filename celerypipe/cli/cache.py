@@ -81,7 +81,14 @@ def stats(redis: str | None, as_json: bool) -> None:
 @cache.command(short_help="List results.")
 @click.argument("pattern", default="*")
 @REDIS_OPTION
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The largest number of lines.")
+@click.option(
+    "--limit",
+    metavar="COUNT",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="The largest number of lines.",
+)
 @JSON
 def ls(pattern: str, redis: str | None, limit: int, as_json: bool) -> None:
     """List the results, the last used first."""

@@ -54,7 +54,7 @@ def check(
 ) -> None:
     """Check PIPELINE, a JSON or YAML file, without running it; `-` reads it from standard input.
 
-    The class of a warped node is not imported: its arguments are read from its source, if the source is here.
+    The class of a warped node is not imported: its name and arguments are looked up in its source, if that is here.
 
     Nodes are not created, so what only a node can find out (a missing file, a port in use) is found by
     `celerypipe run`, before the first message.

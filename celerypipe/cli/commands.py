@@ -21,6 +21,8 @@ from celerypipe.redis.secret import hidden_in
 #: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
 #: so that ``celerypipe --help`` loads none of them.
 COMMANDS = {
+    "new": "Make a project that runs: pipeline, nodes, tests.",
+    "stub": "Write a new node, and its test.",
     "run": "Run a pipeline.",
     "check": "Check a pipeline without running it.",
     "graph": "Draw a pipeline: mermaid, dot or text.",

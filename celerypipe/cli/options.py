@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -19,16 +18,19 @@ from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import RedisSettings
 
 
-class Duration(click.FloatRange):
-    """A number of seconds: above 0, and at most so many."""
+class Duration(click.types.FloatParamType):
+    """A number of seconds: above 0, and at most so many, which a range of click would print in each help."""
+
+    name = "seconds"
 
     def __init__(self, most: float) -> None:
-        super().__init__(min=0, min_open=True, max=most)
+        self.most = most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse nan, which click takes for a number in any range."""
-        if math.isnan(found := super().convert(value, param, ctx)):
-            self.fail("nan is no number of seconds", param, ctx)
+        """Refuse nan too."""
+        found: float = super().convert(value, param, ctx)
+        if not 0 < found <= self.most:
+            self.fail(f"{value} is no number of seconds above 0 and at most {self.most:.0f}", param, ctx)
         return found
 
 

@@ -119,7 +119,7 @@ def run(
 ) -> None:
     """Run PIPELINE, a JSON or YAML file; `-` reads it from standard input.
 
-    Without --redis and CELERYPIPE_REDIS_URL it starts a temporary Redis and one worker for each queue of the pipeline,
+    Where nothing names a Redis, it starts a temporary one and one worker for each queue of the pipeline,
     and stops them at the end.
 
     Ctrl-C stops the sources and finishes the messages that they have sent; a second Ctrl-C stops at once. SIGTERM, and

@@ -25,9 +25,10 @@ Celery's own options:
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
     add_help_option=False,
+    options_metavar="[--redis URL]",
 )
 @REDIS_OR_USUAL
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="-Q QUEUE [OPTIONS]")
 def worker(redis: str | None, options: tuple[str, ...]) -> None:
     """Start a worker: `celerypipe worker -Q gpu`. All options of `celery worker` work.
 

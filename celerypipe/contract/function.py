@@ -89,8 +89,13 @@ def node(
     Otherwise the first parameter receives the payload, and what it returns is the payload of the one message sent.
     All further parameters are the node's configuration. The mark is the function's dotted path.
 
-    ``queue``, ``timeout`` (seconds): defaults when the node is warped. ``cache``, ``console`` (keep what it prints):
-    the same, wherever it runs. ``writable``: it writes into the arrays it is given, and gets copies of its own.
+    ``queue``: The queue of its workers. By default the last part of its module's name.
+    ``timeout``: How many seconds a message or call may take on a worker, with the wait for one.
+    ``version``: The version of its code, for the result cache and ``celerypipe check --live``.
+    ``stateful``: It remembers something from one message to the next. Then it can only be used in a pipeline.
+    ``cache``: Keep its results for the same input, as the key ``cache`` of a node.
+    ``console``: Keep what it prints.
+    ``writable``: It writes into the arrays that it is given, and gets copies.
     """
     if function is None:
         options = Options(queue, timeout, version, stateful, cache, console, writable)

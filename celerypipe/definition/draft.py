@@ -140,7 +140,7 @@ class _Mending:
         nodes = [self._node(node, (*_NODES, index)) for index, node in enumerate(pipeline.nodes)]
         links = [self._link(link, (*_LINKS, index)) for index, link in enumerate(pipeline.links)]
         if _LINKS in self.lost:
-            links.append(Link(source="", target=""))
+            links.append(Link(source="unread", target="unread").model_copy(update={"from": "", "to": ""}))
         return pipeline.model_copy(update={"nodes": tuple(nodes), "links": tuple(links)})
 
     def _node(self, node: NodeDefinition, place: Location) -> NodeDefinition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -39,14 +40,19 @@ def _mark(value: str) -> str:
     return value
 
 
+def _end(value: str) -> str:
+    return value or fail("must not be empty; write the name of a node")
+
+
 Name = Annotated[str, AfterValidator(_name)]
+End = Annotated[str, AfterValidator(_end)]
 
 
 class Link(Shape, init=False):
     """From one node to another. In Python ``("a", "b")`` is the same."""
 
-    source: str = Field(alias="from", description="The name of the node that sends.", examples=["scans"])
-    target: str = Field(alias="to", description="The name of the node that receives.", examples=["read"])
+    source: End = Field(alias="from", description="The name of the node that sends.", examples=["scans"])
+    target: End = Field(alias="to", description="The name of the node that receives.", examples=["read"])
     full: Literal["block", "drop"] = Field(
         "block", description="When the receiver is full: block the sender, or drop the message.", examples=["drop"]
     )
@@ -181,9 +187,10 @@ class NodeDefinition(Shape, init=False):
     @model_validator(mode="before")
     @classmethod
     def _of_class(cls, data: Any) -> Any:
-        found = node_class(data.get("mark")) if isinstance(data, Mapping) else None
+        mark = data.get("mark") if isinstance(data, Mapping) else None
+        found = node_class(mark)
         if found is None:
-            refuse(cls.__name__, _no_class(data.get("mark") if isinstance(data, Mapping) else None))
+            refuse(cls.__name__, _no_node(mark))
             return data
         given = data.get("type", found.type)
         refuse(cls.__name__, _wrong_class(found, given, called=cls.called))
@@ -213,6 +220,20 @@ def _queue_of(mark: str) -> str:
     return modules[-1] if modules else ""
 
 
+def _no_node(mark: object) -> Iterable[tuple[Location, str]]:
+    """What was given in Python in place of a class, or of the function under ``@node``."""
+    if isinstance(mark, Node):
+        name = type(mark).__qualname__
+        yield ("mark",), f'is a node that is made already; give its class, {name}, and its arguments as "configuration"'
+    elif inspect.isfunction(mark) and mark.__name__ != "<lambda>":
+        yield ("mark",), f"{mark.__qualname__} is a plain function; put @node above it"
+    elif inspect.isclass(mark):
+        yield ("mark",), f"{mark.__qualname__} is no node; let it inherit from Source, Proc or Sink"
+    elif callable(mark):
+        name = getattr(mark, "__qualname__", type(mark).__qualname__)
+        yield ("mark",), f"{name} is no node; write a function with def, put @node above it, and give that"
+
+
 def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[tuple[Location, str]]:
     if "<locals>" in found.__qualname__:
         yield ("mark",), f"{found.__qualname__} is defined inside a function; move it to the top of a module"
@@ -220,18 +241,6 @@ def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[
         yield ("mark",), f"{found.__module__} has another {found.__qualname__} by now; rename one of them"
     if given != found.type:
         yield ("type",), f"{found.__qualname__} is a {found.type or 'Node'}, not a {given}"
-
-
-def _no_class(mark: object) -> Iterable[tuple[Location, str]]:
-    """What was given in Python in place of a class, or of the function under ``@node``."""
-    if isinstance(mark, Node):
-        name = type(mark).__qualname__
-        yield ("mark",), f'is a node that is made already; give its class, {name}, and its arguments as "configuration"'
-    elif isinstance(mark, type):
-        yield ("mark",), f"{mark.__qualname__} is a class, but no Source, Proc or Sink; inherit from one"
-    elif callable(mark):
-        name = getattr(mark, "__qualname__", type(mark).__qualname__)
-        yield ("mark",), f"{name} is no node; write a function with def, put @node above it, and give that"
 
 
 def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:

@@ -64,13 +64,13 @@ class Embedded:
     ) -> None:
         """Say what will be needed; nothing starts before the block is entered. With no queue that is Redis alone.
 
-        ``pipeline``: one worker for each queue of its warped nodes, which know its plugins. Without a pipeline, for
+        ``pipeline``: One worker for each queue of its warped nodes, which know its plugins. Without a pipeline, for
         functions that are called, the queues themselves: ``Embedded(["fns"])``.
-        ``queues``: further queues; a mapping gives the number of slots of their workers.
-        ``log``: a folder to keep the workers' logs in; else they are removed in the end.
-        ``reload``: look once a second whether the code of the pipeline's nodes was edited, and restart their workers
+        ``queues``: Further queues; a mapping gives the number of slots of their workers.
+        ``log``: A folder to keep the workers' logs in; else they are removed in the end.
+        ``reload``: Look once a second whether the code of the pipeline's nodes was edited, and restart their workers
         with it, once that imports.
-        ``on_event``: receives a line of text whenever something starts, or ends unasked; from another thread.
+        ``on_event``: Receives a line of text whenever something starts, or ends unasked; from another thread.
         """
         slots = _slots(queues)
         if pipeline is not None and not isinstance(pipeline, Pipeline):

@@ -48,20 +48,15 @@ LONGEST_INT = 14_000
 class Message:
     """What travels along a link.
 
-    ``payload``
-        a payload class of :mod:`celerypipe.message.payload`, or any plain value the codec knows
-    ``meta``
-        notes about it; to add some, copy with :meth:`with_meta`
-    ``creator``
-        the name of the node that sent it; the runner fills it in
-    ``version``
-        a number of the node's own choosing; -1 when it has none
-    ``timers``
-        seconds by name, see :meth:`timeit`
-    ``origin``, ``sequence``
-        id and number of the source message it descends from; the runner fills them in
-    ``id``, ``created_at``
-        unique name; Unix time in seconds
+    ``payload``: What it carries: plain values, arrays, or an ``Image``, ``Audio``, ``Video``, ``Bytes`` or ``Object``.
+    ``meta``: Notes about it; to add some, copy it with :meth:`with_meta`.
+    ``creator``: The name of the node that sent it; the runner fills it in.
+    ``version``: A number of the node's own choosing; -1: none.
+    ``timers``: Seconds by name, see :meth:`timeit`.
+    ``origin``: The id of the source's message that it comes from; the runner fills it in.
+    ``sequence``: The number of that message, from 0; the runner fills it in.
+    ``id``: Its unique name.
+    ``created_at``: When it was made: Unix time in seconds.
     """
 
     payload: Any = None

@@ -19,6 +19,8 @@ LAYOUT = "[%(asctime)s: %(levelname)s/%(processName)s] %(at_work)s%(message)s"
 
 #: Run, node and message, an empty one between two of them; None: nothing of a run.
 Whose = tuple[str, str, str] | None
+#: What a record calls them.
+FIELDS = ("run", "node", "message_id")
 #: What this thread works on.
 at_work: contextvars.ContextVar[Whose] = contextvars.ContextVar("celerypipe_at_work", default=None)
 
@@ -41,10 +43,11 @@ class AtWork(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields; let everything through."""
-        work = at_work.get()
-        if not hasattr(record, "message_id"):  # who logged it may know better
-            record.run, record.node, record.message_id = work or ("", "", "")
-        record.at_work = said(work)
+        own = [getattr(record, name, None) for name in FIELDS]
+        if not all(isinstance(each, str) for each in own):  # who logged it with all three knows better
+            for name, value in zip(FIELDS, at_work.get() or ("", "", ""), strict=True):
+                setattr(record, name, value)
+        record.at_work = said(at_work.get())
         return True
 
 

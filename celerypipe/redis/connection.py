@@ -257,6 +257,8 @@ def _cluster(address: Address) -> str:
 def _refusal(address: Address, error: BaseException) -> str:
     """What stays wrong until somebody mends it, with the cure; empty for trouble that may pass."""
     match error:
+        case redis.AuthenticationError() if "without any password configured" in str(error):
+            return f"Redis at {address} has no password; leave it out: redis://host:6379/0"
         case redis.AuthenticationError():
             return f"Redis at {address} needs a password, or refuses this one ({error}); write redis://:PASSWORD@host:6379/0"
         case redis.exceptions.NoPermissionError():

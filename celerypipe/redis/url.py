@@ -54,6 +54,8 @@ TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 def read_address(text: str) -> Address:
     """Read an address as people, redis-py or kombu write it. :class:`ConfigError` holds no secret."""
+    if not isinstance(text, str):
+        raise ConfigError(f"a Redis URL is a text, not {type(text).__name__}; {FORMS}")
     text = text.strip()
     scheme, colon, rest = text.partition("://")
     written = SCHEMES.get(scheme.lower()) if colon else None

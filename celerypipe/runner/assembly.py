@@ -148,11 +148,11 @@ class Assembly:
                 outflow.open_links.add(name)
         if self.adds:
             feed = ()  # dead letters are, instead
-        feeder = SourceStation(self.course, NodeDefinition(name="(feed)", type="source", mark="feed"), None, feed)
+        feeder = SourceStation(self.course, NodeDefinition(name="(inputs)", type="source", mark="feed"), None, feed)
         for name in heads:
-            feeder.outlets.append(Outlet(Link(source="(feed)", target=name), self.stations[name]))
-            self.stations[name].open_links.add("(feed)")
-        self.stations["(feed)"] = feeder
+            feeder.outlets.append(Outlet(Link(source="(inputs)", target=name), self.stations[name]))
+            self.stations[name].open_links.add("(inputs)")
+        self.stations["(inputs)"] = feeder
         if not outflow.open_links:
             outflow.drained()  # every end is a sink: there is nothing to read
         return outflow

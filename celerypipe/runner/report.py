@@ -100,14 +100,21 @@ class QueueReport:
 class Report:
     """The report of a run: its id, how it ended, and what each node did.
 
-    ``status`` is ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
-    ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``. ``error`` is the text of what ended
-    it, ``place`` the message and the worker where that happened, ``stopped_by`` the signal that told its sources to
-    stop. ``seconds`` is its whole length. ``queues``: the circuit breakers of the queues that its warped nodes run on.
-    ``refused`` counts by kind what was not signed with our keys (``message``, ``result``, ``payload``, ``record``).
-    ``through``: messages of its sources that are through all nodes, of ``total``, which is None where a source does
-    not know how many it has. ``explained``: ``celerypipe cache explain`` finds why a message was computed; not so where
-    the Redis of the run ends with it, or another one is meant when nobody names one.
+    ``run``: The id of the run.
+    ``pipeline``: The name of the pipeline.
+    ``status``: ``done`` (all messages are out), ``stopped`` (the sources were told to stop, the rest is out),
+    ``cancelled`` or ``failed``; of a run that goes on ``running``, or ``stopping``.
+    ``seconds``: How long it took.
+    ``nodes``: The report of each node; ``report["measure"]`` is that of one.
+    ``error``: The text of what ended it.
+    ``queues``: The circuit breakers of the queues that its warped nodes run on.
+    ``refused``: How much was not signed with our keys, by kind (``message``, ``result``, ``payload``, ``record``).
+    ``through``: How many messages of its sources are through all nodes.
+    ``total``: Of how many; None if a source does not know how many it has.
+    ``stopped_by``: The signal that told its sources to stop.
+    ``place``: The message and the worker where the error happened.
+    ``explained``: ``celerypipe cache explain`` finds why a message was computed; not so where the Redis of the run ends
+    with it, or another one is meant when nobody names one.
     """
 
     run: str

@@ -41,27 +41,20 @@ BYTE_BUDGET = 256 * 1024 * 1024
 class Runner(Submitting):
     """Runs pipelines, and calls functions.
 
-    ``redis``
-        where Redis is, such as ``redis://host:6379/0`` or ``unix:///path``; needed when a node is warped. Without it
-        ``CELERYPIPE_REDIS_URL`` counts.
-    ``local``
-        run warped nodes in this process too, through the real codec
-    ``byte_budget``
-        bytes that may be on their way to workers and back at one time; a full budget holds up the sources
-    ``shared_memory``
-        large payloads may go through ``/dev/shm`` where all workers are on this machine; by default
-        ``CELERYPIPE_SHARED_MEMORY`` decides, and that is yes unless it says ``no``
-    ``cache``, ``refresh``, ``rerun_failing``
-        False: nodes with a result cache compute everything, and keep nothing. The nodes of these names compute
-        everything, and keep it. Failures that were kept are no answer
-    ``reload``
-        look once a second whether the code of a node that runs in this process was edited, and load it anew before its
-        next message. Code that does not import, or does not start, is said, and the run goes on with what it has
-    ``on_event``
-        called with one sentence whenever something worth telling happens (no worker, Redis away, …), by any thread;
-        what it raises is logged, and ends nothing. Without it, each is logged as a warning
-    ``watchers``
-        called for each message and run, see :class:`celerypipe.Watcher`
+    ``redis``: The address of Redis, such as ``redis://host:6379/0`` or ``unix:///path``, for warped nodes and calls. By
+    default that of ``CELERYPIPE_REDIS_URL``, then ``CELERY_BROKER_URL``.
+    ``local``: Run warped nodes and calls in this process; messages are encoded and decoded as for a worker.
+    ``byte_budget``: How many bytes may be on their way to workers and back at one time; then the sources wait.
+    ``shared_memory``: Large payloads may go through ``/dev/shm`` if all workers are on this machine. By default
+    ``CELERYPIPE_SHARED_MEMORY`` decides.
+    ``cache``: With False, nodes with a result cache compute everything, and keep nothing.
+    ``refresh``: The names of nodes that compute everything, and keep the new results.
+    ``rerun_failing``: Run messages again whose failure is in the result cache.
+    ``reload``: Look once a second whether the code of a node that runs in this process was edited, and load it anew
+    before its next message. Code that does not import, or does not start, is said, and the code before runs on.
+    ``on_event``: Called with one sentence when something worth telling happens (no worker, Redis away, …), by any
+    thread; what it raises is logged, and ends nothing. By default each sentence is logged as a warning.
+    ``watchers``: Called for each message and run, see :class:`celerypipe.Watcher`.
     """
 
     def __init__(
@@ -188,6 +181,8 @@ class Runner(Submitting):
         replay: Iterable[str] | bool = False,
         resume: str | None = None,
     ) -> Run:
+        if not isinstance(pipeline, Pipeline):
+            raise ConfigError(f"a Pipeline is needed, not {pipeline!r}; of a file: Pipeline.load('pipeline.json')")
         settings = Settings.from_environment()
         catalogue = Catalogue((*pipeline.plugin_folders, *settings.plugins))
         heads = () if feed is None and replay is False else heads_of(pipeline)

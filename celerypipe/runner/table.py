@@ -25,8 +25,8 @@ def paper(width: int) -> Console:
 class Column:
     """A heading, and a cell for each row.
 
-    ``rank``: the column of the highest rank gives way first, that of rank 0 never. ``brief``: cells that take less room
-    and say less, taken before a column of rank 0 has to share its room.
+    ``rank``: the column of the highest rank gives way first, those of rank 0 at last, from the right. ``brief``: cells
+    that take less room and say less, taken before a column of rank 0 has to share its room.
     """
 
     heading: str
@@ -38,17 +38,19 @@ class Column:
 def fitted(columns: Sequence[Column], console: Console, options: ConsoleOptions) -> Table:
     """Return a table of these columns, the first of which has the names of the rows, that fits into the width."""
     shown, brief = list(columns), False
+    names = max(len(str(cell)) for cell in (shown[0].heading, *shown[0].cells))
     while (wide := _width(shown, console, options, brief=brief)) > options.max_width:
         giving = max(shown, key=lambda column: column.rank)
         if giving.rank:
             shown.remove(giving)
         elif not brief:
             brief = True
+        elif len(shown) > 1 and wide - max(0, names - NARROWEST) > options.max_width:
+            shown.pop()  # a number that is cut would be another number
         else:
             break
     table = _table(shown, ascii_only=options.ascii_only, brief=brief)
     if (excess := wide - options.max_width) > 0:
-        names = max(len(str(cell)) for cell in (shown[0].heading, *shown[0].cells))
         table.columns[0].width = max(NARROWEST, names - excess)
     return table
 

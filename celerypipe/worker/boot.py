@@ -40,7 +40,15 @@ from celerypipe.worker.arrivals import Arrivals
 from celerypipe.worker.configured import Configured
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
-from celerypipe.worker.options import given, keeps_interrupted, limits_of, put_right, stuck_after, unasked
+from celerypipe.worker.options import (
+    given,
+    keeps_interrupted,
+    limits_of,
+    put_right,
+    require_places,
+    stuck_after,
+    unasked,
+)
 from celerypipe.worker.presence import Present
 from celerypipe.worker.shutdown import Shutdown
 from celerypipe.worker.watchdog import Pulse
@@ -93,6 +101,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         if logging.lastResort is not None:
             logging.lastResort.setFormatter(log.JsonFormatter())
     refuse_packed_tasks()
+    require_places(options)
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
     warnings += worker_config.absent_plugins(configured.configs, Settings.from_environment())

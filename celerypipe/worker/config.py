@@ -6,6 +6,7 @@ relative plugin folders are seen from the folder the worker starts in.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -21,12 +22,15 @@ from celerypipe.catalogue.plugin import absence
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
-from celerypipe.process.log import LAYOUT
+from celerypipe.process.log import LAYOUT, AtWork
 from celerypipe.settings import Settings
 from celerypipe.worker.vocabulary import KNOWN, REFUSED, TAKEN
 
 #: What of ``broker_transport_options`` says where things are: runners would look elsewhere.
 PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_kwargs", "credential_provider")
+
+#: What lines of a log may be, as it is told; Python knows other words for some.
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 #: The keys that are not Celery's, and what they mean.
 OURS = {
@@ -136,8 +140,26 @@ def _complaint(key: str, value: Any) -> str:
         return f"{min(places)!r} in {key!r} is not decided here; runners would look in another place"
     wanted, name = _TYPES.get(KNOWN[key].type, ((object,), ""))
     if isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool)):
-        return ""
+        return _unfit(key, value)
     return f"{key!r} must be {name}, not {value!r}"
+
+
+def _unfit(key: str, value: Any) -> str:
+    """What Celery would only find when the worker starts, or at each line of its log."""
+    if key in ("worker_log_format", "worker_task_log_format"):
+        record = logging.LogRecord("celery", logging.INFO, "", 0, "text", None, None)
+        AtWork().filter(record)
+        if key == "worker_task_log_format":
+            record.task_id = record.task_name = ""
+        try:
+            logging.Formatter(value).format(record)
+        except (TypeError, ValueError) as error:
+            return f"{key!r} is no layout of a line: {error}"
+    if key == "worker_redirect_stdouts_level" and not isinstance(logging.getLevelName(value.upper()), int):
+        return f"{key!r} must be one of {', '.join(LEVELS)}, not {value!r}"
+    if key == "worker_state_db" and not os.access(Path(value).parent, os.W_OK):
+        return f"{key!r}: no file can be written in {str(Path(value).parent)!r}"
+    return ""
 
 
 def _line_of(key: str, text: str) -> int:

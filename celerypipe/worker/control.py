@@ -89,7 +89,11 @@ def _wrong_end(consumer: Any, given: dict[str, Any]) -> str:
         return ""  # a task that is thrown away is sent again, for as long as there is work
     if not _is_prefork(consumer):
         return TERMINATE
-    sent = signals.Signals(named.signum(given.get("signal") or "TERM"))
+    asked = given.get("signal") or "TERM"
+    try:
+        sent = signals.Signals(named.signum(asked))
+    except (AttributeError, TypeError, ValueError):
+        return f"{asked!r} is no signal; {TERMINATE}"
     return "" if sent == signals.SIGTERM else f"{sent.name} would count as a fault of its message; {TERMINATE}"
 
 

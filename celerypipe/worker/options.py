@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import billiard
@@ -131,6 +133,15 @@ def refuse(worker: Any, pool: str, autoscale: int) -> None:
     if autoscale and pool != "prefork":
         cure = "write -P prefork, or leave it out" if pool == "solo" else f"write -c {autoscale}"
         raise ConfigError(f"--autoscale: the {pool} pool cannot grow; {cure}")
+
+
+def require_places(options: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` where a file of the command line cannot be written; Celery fills ``%n`` in."""
+    for name in filter(options.get, ("logfile", "pidfile", "statedb")):
+        path = Path(options[name])
+        if "%" not in str(path.parent) and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            why = "it is a folder" if path.is_dir() else f"no file can be written in {str(path.parent)!r}"
+            raise ConfigError(f"--{name} {path}: {why}")
 
 
 def _require_locks() -> None:

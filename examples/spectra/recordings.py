@@ -27,7 +27,8 @@ class Case:
         starts = dice.uniform(0, 2 * np.pi, (TRIALS, 1))
         noise = dice.normal(size=(TRIALS, SAMPLES, 2)) @ np.array([1, 1j]) / np.sqrt(2)
         chirp = 10 ** (self.decibels / 20) * np.exp(1j * (phase + starts))
-        return (chirp + noise).astype(np.complex64)
+        found: NDArray[np.complex64] = (chirp + noise).astype(np.complex64)
+        return found
 
 
 def cases() -> list[Case]:

@@ -142,6 +142,14 @@ def test_a_run_that_fails_exits_1_and_still_reports(tmp_path: Path) -> None:
     assert "in.jsonl:2: not JSON" in report["error"]
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_does_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    script = f'exec "$0" -m celerypipe run "$1" --local {closed}'
+    done = subprocess.run(["sh", "-c", script, sys.executable, str(definition(tmp_path))], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
 def test_a_broken_definition_exits_2_with_every_complaint(tmp_path: Path) -> None:
     path = definition(tmp_path, src={"cuont": 3})
     data = json.loads(path.read_text())

@@ -7,26 +7,18 @@ what is declared.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.runs.readme import command_and_lines, save
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
-from tests.servers import PATIENCE, ROOT, launch_worker
+from tests.servers import PATIENCE, launch_worker
 from tests.servers.extent import at_length
+from tests.servers.installation import Installation, plain_environment
 
 pytestmark = [at_length, pytest.mark.timeout(400)]  # most of it is pip's
-
-#: Seconds for one installation on a slow line.
-DOWNLOADS = 300.0
-#: What says that pip reached nobody, not that we asked for something wrong.
-NO_NETWORK = ("NewConnectionError", "Name or service not known", "Temporary failure in name resolution")
 
 #: Imports every module of the package but those whose heavy packages are an extra, which say so themselves.
 EVERYTHING = """
@@ -40,44 +32,9 @@ for name in found:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            assert "pip install celerypipe[" in str(error), (name, error)
+            assert "pip install 'celerypipe[" in str(error), (name, error)
 print(celerypipe.__file__)
 """
-
-
-class Installation:
-    """A fresh virtual environment, and copies of what is installed into it: a build writes beside its sources."""
-
-    def __init__(self, folder: Path) -> None:
-        self.environment = folder / "environment"
-        self.sources = folder / "sources"
-        self.sources.mkdir()
-        shutil.copytree(ROOT / "celerypipe", self.sources / "celerypipe", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, self.sources)
-        subprocess.run([sys.executable, "-m", "venv", self.environment], check=True, timeout=DOWNLOADS)
-
-    def command(self, name: str) -> Path:
-        return self.environment / "bin" / name
-
-    def install(self, requirement: str) -> None:
-        """``pip install``; skips, or fails under CI, where there is no network."""
-        command = [self.command("python"), "-m", "pip", "install", "--quiet", requirement]
-        done = subprocess.run(command, cwd=self.sources, capture_output=True, text=True, timeout=DOWNLOADS, check=False)
-        if done.returncode and not os.environ.get("CI") and any(sign in done.stderr for sign in NO_NETWORK):
-            pytest.skip("no package index can be reached")
-        assert done.returncode == 0, done.stderr[-2000:]
-
-    def run(self, *words: object, folder: Path) -> subprocess.CompletedProcess[str]:
-        """Run a command of the environment in the folder, seeing nothing of this checkout."""
-        command = [str(self.command(str(words[0]))), *map(str, words[1:])]
-        return subprocess.run(
-            command, cwd=folder, env=plain_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-
-
-def plain_environment() -> Mapping[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import click
@@ -42,6 +43,14 @@ KINDS = {"integer": "whole number", "number": "number", "string": "text", "boole
 #: Public classes whose methods are listed.
 WITH_METHODS = ("Runner", "Pipeline", "Message", "Call", "Source", "Proc", "Sink")
 NOT_FOR_USERS = ("at", "is_of", "set_result", "set_exception", "set_on_config")
+#: What is called, and where its arguments are explained.
+CALLED = {
+    "Message": celerypipe.Message,
+    "Report": celerypipe.Report,
+    "Runner": celerypipe.Runner,
+    "Embedded": celerypipe.Embedded.__init__,
+    "node": celerypipe.node,
+}
 _ARGUMENT = re.compile(r"^``(\w+)``: (.*?)(?=^``\w+``: |^\s*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -139,7 +148,7 @@ def _usual(option: click.Option) -> str:
 
 def _endings() -> Iterator[str]:
     yield table(("status", "of every command"), [(str(int(each)), plain(text)) for each, text in MEANINGS.items()])
-    yield "Those of a worker are in [worker_configs](../worker_configs/README.md#how-workers-run)."
+    yield "Those of a worker are in [operations](operations.md#exit-codes)."
 
 
 def _variables() -> Iterator[str]:
@@ -196,6 +205,10 @@ def _names() -> Iterator[str]:
     yield table(("name", "what it is"), [(f"`{name}`", about(name)) for name in others])
     yield "### Errors\n\nAll of them are a `CelerypipeError`."
     yield table(("name", "what it says"), [(f"`{name}`", about(name)) for name in errors])
+    for name, explained in CALLED.items():
+        what = "attribute" if is_dataclass(explained) else "argument"
+        yield f"### {what.capitalize()}s of {name}"
+        yield table((what, "default", "meaning"), _taken(getattr(celerypipe, name), explained))
     for name in WITH_METHODS:
         rows = [
             (f"`{each}{_parameters(function)}`", plain((inspect.getdoc(function) or "").partition("\n")[0]))
@@ -220,9 +233,25 @@ def _is_error(found: object) -> bool:
     return isinstance(found, type) and issubclass(found, Exception)
 
 
+def _taken(called: Any, explained: Any) -> list[tuple[str, str, str]]:
+    """The arguments of a class or function, by its signature; what each is for stands in a docstring."""
+    meanings = {name: plain(meaning) for name, meaning in _ARGUMENT.findall(inspect.getdoc(explained) or "")}
+    taken = [each for each in inspect.signature(called).parameters.values() if each.name in meanings]
+    assert {each.name for each in taken} == set(meanings)
+    return [(f"`{each.name}`", _said(each.default), meanings[each.name]) for each in taken]
+
+
+def _said(default: object) -> str:
+    """A default that says something: a number, True or False."""
+    return f"`{default}`" if isinstance(default, int) else ""
+
+
 def _parameters(function: Any) -> str:
-    names = inspect.signature(getattr(function, "__func__", function)).parameters
-    return f"({', '.join(name for name in names if name not in ('self', 'cls'))})"
+    """How it is called: its parameters with their stars and defaults, without their types."""
+    signature = inspect.signature(getattr(function, "__func__", function))
+    kept = [each for each in signature.parameters.values() if each.name not in ("self", "cls")]
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in kept]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
 
 
 def about(name: str) -> str:

@@ -32,6 +32,10 @@ class Terminal:
         """All that was written to it so far."""
         return self._seen.decode(errors="replace")
 
+    def type(self, text: str) -> None:
+        """What somebody types at it."""
+        os.write(self._ours, text.encode())
+
     def close(self) -> None:
         """Close its window."""
         os.close(self._stopping)

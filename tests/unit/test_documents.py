@@ -21,7 +21,8 @@ DOCUMENTS = [
 #: What users would make, or what runs leave in a pipeline's folder.
 EXAMPLES = frozenset(
     {
-        *("pipeline.json", "tasks/sound.py", "tasks/text.py", "src/", "config.json", "report.json", "journals/"),
+        *("tasks/sound.py", "tasks/text.py", "tasks/tones.py", "src/"),
+        *("pipeline.json", "config.json", "report.json", "journals/"),
         *("application/json",),  # a type of content
     }
 )

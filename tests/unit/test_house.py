@@ -23,6 +23,7 @@ FOR_USERS = [
     *(file for file in (ROOT / "docs").glob("*.md") if file.name not in ("architecture.md", "decisions.md")),
     *(file for folder in ("examples", "tasks", "worker_configs") for file in (ROOT / folder).rglob("*.md")),
     *(file for folder in ("examples", "tasks") for file in (ROOT / folder).rglob("*.py")),
+    *(file for file in (PACKAGE / "scaffold").rglob("*-tpl") if not file.is_symlink()),
 ]
 IMPORT = re.compile(r"^\s*(?:>>> )?(?:from (celerypipe[\w.]*) import|import (celerypipe[\w.]*))", re.MULTILINE)
 MOST_ROOMS, MOST_MODULES = 24, 20

@@ -68,6 +68,7 @@ GUIDES = [
     *(ROOT / name for name in ("README.md", "SECURITY.md")),
     *sorted(file for file in (ROOT / "docs").glob("*.md") if file.name not in ABOUT_THE_INSIDE),
     *sorted(file for folder in ("examples", "worker_configs") for file in (ROOT / folder).rglob("*.md")),
+    *sorted((PACKAGE / "scaffold").rglob("*.md-tpl")),
 ]
 CODE = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)\n]*\)", re.DOTALL)
 

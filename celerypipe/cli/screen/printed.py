@@ -43,8 +43,7 @@ class Printed(logging.Handler):
                 self._terminal.print(f"[dim]{name} {bar}[/dim] {text}", highlight=False, soft_wrap=True)
 
     def _write_as_json(self, record: logging.LogRecord, console: Console) -> None:
-        name = record.name.removeprefix(f"{NODES.name}.")
-        fields = {"node": name, "message_id": getattr(record, "message_id", "")}
+        fields = {name: getattr(record, name, "") for name in log.FIELDS}
         for line in console.lines:
             text = line.text.rstrip("\r\n")
             self._terminal.out(log.line(logging.INFO, text, text, worker=console.worker, **fields), highlight=False)

@@ -144,6 +144,10 @@ class Course:
         """Tell whoever started the run."""
         self._say(self.hidden(text))
 
+    def whose(self, node: str, message: Message) -> dict[str, str]:
+        """Return the fields of a line of the log on a message, which no handler may know by its thread."""
+        return {"run": self.run_id, "node": node, "message_id": message.id}
+
     def tell(self, what: WatcherMethod, *facts: Any) -> None:
         """Call this method of each watcher, with the run and these facts; what it raises ends nothing."""
         for watcher in self.watchers:

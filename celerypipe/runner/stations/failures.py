@@ -68,8 +68,8 @@ class Failures:
             self.bury(message, error, attempt, **more)
 
     def _say_of(self, message: Message, what: str, error: BaseException) -> None:
-        fields = {"run": self.course.run_id, "node": self.node.name, "message_id": message.id}
-        logger.warning("%s: message %s %s: %s", self.node.name, message.id, what, _with_worker(error), extra=fields)
+        whose = self.course.whose(self.node.name, message)
+        logger.warning("%s: message %s %s: %s", self.node.name, message.id, what, _with_worker(error), extra=whose)
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""

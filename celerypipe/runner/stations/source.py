@@ -254,7 +254,7 @@ class SourceStation(Station):
     def _checked(self, message: Any) -> Message:
         if not isinstance(message, Message):
             raise NodeFailed(
-                f"{self.name}: messages() yielded a {type(message).__name__}, not a Message; yield Message(...)",
+                f"{self.name}: each has to be a Message, not {type(message).__name__}; write Message(...)",
                 node=self.name,
             )
         return message

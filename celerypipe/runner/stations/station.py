@@ -214,7 +214,7 @@ class Station:
             self.course.folder.console(self.name, message, console, outcome)
         elif console.lines:
             log = logging.getLogger(f"celerypipe.node.{self.name}")
-            extra = {"console": console, "message_id": message.id}
+            extra = {"console": console, **self.course.whose(self.name, message)}
             log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra=extra)
 
     def roomy(self, count: int) -> bool:

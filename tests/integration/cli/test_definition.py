@@ -156,6 +156,7 @@ def test_a_timeout_that_is_none_is_refused(file: Path, seconds: str) -> None:
     result = call("run", file, "--timeout", seconds)
     assert result.exit_code == 2
     assert "--timeout" in result.stderr
+    assert "4000000000" not in call("run", "--help").stdout
 
 
 def test_graph_draws_text_with_queues_and_arrows(file: Path) -> None:

@@ -211,3 +211,7 @@ def test_the_command_line_shows_what_is_printed_elsewhere(
     assert done.stderr.count("far │ doubling") == 2
     assert "near │" not in done.stderr  # it printed itself
     assert done.stdout.count("doubling") == 2
+    said = celerypipe("run", file, "--redis", redis_url, "--log-format", "json", "--json")
+    lines = [json.loads(line) for line in said.stderr.splitlines() if "doubling" in line and line.startswith("{")]
+    assert {(each["run"], each["node"]) for each in lines} == {(json.loads(said.stdout)["run"], "far")}
+    assert len({each["message"] for each in lines}) == 2

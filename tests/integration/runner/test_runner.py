@@ -159,6 +159,19 @@ def test_inputs_for_a_pipeline_that_takes_none_are_refused() -> None:
         list(Runner().stream(pipeline, [Message(1)]))
 
 
+def test_inputs_that_are_no_messages_are_named() -> None:
+    pipeline = Pipeline(name="test", nodes=[local("keep", here.Keep)])
+    with pytest.raises(NodeFailed, match=r"^\(inputs\): each has to be a Message, not int; write Message\(\.\.\.\)"):
+        list(Runner().stream(pipeline, [1]))  # type: ignore[list-item]
+
+
+def test_the_name_of_a_file_is_no_pipeline() -> None:
+    cure = r"a Pipeline is needed, not 'p.json'; of a file: Pipeline.load\('pipeline.json'\)"
+    for start in (Runner().run, Runner().replay, lambda name: list(Runner().stream(name, []))):
+        with pytest.raises(ConfigError, match=cure):
+            start("p.json")  # type: ignore[arg-type]
+
+
 def test_cancel_ends_a_run_from_another_thread() -> None:
     runner = Runner()
     pipeline = Pipeline(name="test", nodes=[local("nap", remote.Nap)], links=[])

@@ -14,7 +14,7 @@ from celerypipe import ConfigError, Message, Runner
 from celerypipe.mailbox.deaths import Death, said_in
 from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.quota import Limits
-from celerypipe.worker.options import autoscale_option, limits_of, refuse
+from celerypipe.worker.options import autoscale_option, limits_of, refuse, require_places
 from tests.nodes import called
 from tests.runs.pipelines import warped
 from tests.servers import StartWorker, eventually
@@ -92,6 +92,14 @@ def settle(pool: str, autoscale: Any = None, **options: Any) -> Limits:
 def test_what_cannot_do_what_its_user_means_is_refused(pool: str, options: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         settle(pool, **options)
+
+
+@pytest.mark.parametrize("option", ["logfile", "pidfile", "statedb"])
+def test_a_file_that_cannot_be_written_is_said(tmp_path: Path, option: str) -> None:
+    for path, why in ((tmp_path / "none" / "file", "no file can be written in"), (tmp_path, "it is a folder")):
+        with pytest.raises(ConfigError, match=f"--{option} .*: {why}"):
+            require_places({option: str(path)})
+    require_places({option: str(tmp_path / "%n-%I.log"), "logfile": None})
 
 
 def test_what_does_what_its_user_means_is_taken() -> None:

@@ -54,6 +54,7 @@ IMPORTS = {
     "cli/commands.py": "the table of commands",
     "catalogue/modules.py": "the definition that is run here, a plugin folder, built-in nodes, or a worker's own file",
     "mailbox/blob/packing.py": "the table of ways to pack",
+    "nodes/parts/package.py": "what a built-in node says that it needs",
 }
 
 

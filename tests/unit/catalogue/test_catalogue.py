@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_what_a_dotted_path_may_lead_to_besides_a_node_is_said(module: str) -> N
     ("text", "last"),
     [
         ("x = 1\nimport not_there_at_all\n", r"broken\.py:2: ModuleNotFoundError: No module named 'not_there_at_all'"),
+        ("import not_there.part\n", f"install the package that has 'not_there' into {re.escape(sys.prefix)}, or start"),
         ("def f(:\n", r"broken\.py:1: SyntaxError"),
         ("\n\nraise RuntimeError('no GPU')\n", r"broken\.py:3: RuntimeError: no GPU"),
         ("raise SystemExit(3)\n", r"broken\.py:1: SystemExit: 3"),

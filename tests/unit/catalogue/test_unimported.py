@@ -11,7 +11,7 @@ import pytest
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.outline import Outline
-from celerypipe.catalogue.unimported import outline_of_mark
+from celerypipe.catalogue.unimported import instead_of, outline_of_mark
 
 MODULE = '''
 """Runs, so that both ways can be compared; what reads it does not run it."""
@@ -140,6 +140,23 @@ def test_a_base_of_another_project_with_a_name_of_the_contract_is_not_known(modu
 def test_what_is_not_here_is_not_known() -> None:
     for mark in ("nowhere.to.be.Found", "celerypipe.nowhere.Found", "os.path", "json.Gone"):
         assert outline_of_mark(mark) is None
+
+
+def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(module: str, tmp_path: Path) -> None:
+    offered = instead_of(f"{module}.Plian")
+    assert offered is not None
+    assert {f"{module}.Plain", f"{module}.bare"} <= set(offered)
+    for mark in (f"{module}.Plain", f"{module}.Outer.Inner", f"{module}.Assigned", "nowhere.to.be.Found", "others"):
+        assert instead_of(mark) is None, mark
+    (tmp_path / "open_nodes.py").write_text("from signed_nodes import *\n")
+    assert instead_of("open_nodes.Plian") is None, "the star may bring it"
+    for folder in ("plain_folder", "package"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "media.py").write_text("class Gain: ...\n")
+    (tmp_path / "package" / "__init__.py").write_text("")
+    for folder in ("plain_folder", "package"):
+        assert instead_of(f"{folder}.meida.Gain") == [f"{folder}.media.Gain"]
+        assert instead_of(f"{folder}.gpu.Detect") is None, "only workers have it"
 
 
 def test_a_plugin_is_read_with_its_defaults(tmp_path: Path) -> None:

@@ -147,6 +147,14 @@ def means_another(path: tuple[str | int, ...], wrong: Any) -> bool:
     return wrong in (None, [], "absent", True, 5) and path[-1] in ("warped", "links", "folder", "window", "queue")
 
 
+@pytest.mark.parametrize("end", ["from", "to"])
+def test_an_end_of_a_link_is_not_empty(end: str, tmp_path: Path) -> None:
+    definition = copy.deepcopy(SOUND)
+    definition["pipeline"]["links"][0][end] = ""
+    found = said(definition, tmp_path)
+    assert found[f"pipeline.links[0].{end}"] == "must not be empty; write the name of a node"
+
+
 def test_a_name_that_cannot_be_read_is_none_that_links_miss(tmp_path: Path) -> None:
     for wrong, links in itertools.product((5, None, "a/b"), ("last", "a/b", "zz")):
         definition = copy.deepcopy(SOUND)

@@ -179,7 +179,13 @@ def test_what_mends_an_unknown_mark_fits_what_the_worker_has() -> None:
     bare = worker(marks={"console": {}})
     finding = the(seen(bare), "mark")
     assert finding.text.endswith("(its workers know built-in nodes alone)")
-    assert finding.mend == f"restart the worker where far.away can be imported, and name that: {COMMAND} -I far.away"
+    where = "in the folder from which far.away can be imported"
+    assert finding.mend == f"restart the worker {where}: {COMMAND} -I far.away"
+    finding = the(seen(bare, node={"mark": "tasks.gpu.Detect"}), "mark")
+    assert finding.mend == f"restart the worker in the folder that holds tasks/: {COMMAND} -I tasks.gpu"
+    finding = the(seen(worker(), node={"mark": "Detect"}), "mark")
+    assert "knows the mark 'Detect'; did you mean 'far.away.Detect'?" in finding.text
+    assert finding.mend == "write the mark with its module in front"
     finding = the(seen(bare, node={"mark": "detect"}), "mark")
     assert finding.mend == f"give the worker the plugin folder that has it: CELERYPIPE_PLUGINS=FOLDER {COMMAND}"
 

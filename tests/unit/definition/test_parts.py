@@ -92,8 +92,9 @@ def test_what_is_given_in_python_in_place_of_a_class_is_answered_with_what_to_gi
         return value
 
     given = {
-        "Thing is a class, but no Source, Proc or Sink; inherit from one": Thing,
-        "plain is no node; write a function with def, put @node above it": plain,
+        "Thing is no node; let it inherit from Source, Proc or Sink": Thing,
+        "plain is a plain function; put @node above it": plain,
+        "len is no node; write a function with def, put @node above it": len,
         "<lambda> is no node; write a function with def": lambda value: value,
         "is a node that is made already; give its class": Proc(),
         "must be a text in quotes, not 5": 5,

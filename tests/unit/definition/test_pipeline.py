@@ -279,6 +279,13 @@ class Once(Proc):
 """
 
 
+def test_what_is_no_node_says_how_it_becomes_one() -> None:
+    cures = {json.dumps: "dumps is a plain function; put @node above it", Path: "Path is no node; let it inherit from"}
+    for mark, cure in cures.items():
+        with pytest.raises(DefinitionError, match=rf"nodes\['a'\]\.mark: {cure}"):
+            NodeDefinition(name="a", type="proc", mark=mark)
+
+
 def test_a_mark_that_means_another_one_by_now_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "twin_marks.py").write_text(TWINS)
     monkeypatch.syspath_prepend(str(tmp_path))

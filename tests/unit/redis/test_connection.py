@@ -12,6 +12,7 @@ import redis
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import WRITE_SIZE, connect, explained, knock, packed, said
+from celerypipe.redis.url import read_address
 
 
 @pytest.mark.parametrize("size", [0, 10, 16 * 1024, WRITE_SIZE, WRITE_SIZE + 1, 5 * WRITE_SIZE + 3])
@@ -78,3 +79,9 @@ def test_what_is_no_redis_is_said_in_a_line() -> None:
         with pytest.raises(ConfigError, match="is not a Redis server"):
             knock(address, "--broker")
         server.shutdown()
+
+
+def test_a_password_for_a_redis_that_has_none_is_to_be_left_out(redis_url: str) -> None:
+    with pytest.raises(ConfigError, match=r"has no password; leave it out: redis://host:6379/0") as caught:
+        knock(read_address(redis_url.replace("unix://", "unix://:s3cret@")), "--redis")
+    assert "s3cret" not in str(caught.value)

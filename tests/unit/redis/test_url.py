@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kombu.utils.url import url_to_parts
 
+from celerypipe import Runner
 from celerypipe.celery.application import make_app
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import TLS, Address, Sentinels
@@ -133,6 +134,11 @@ def test_a_wrong_one_says_what_is_wrong_and_no_secret(url: str, complaint: str) 
     assert str(caught.value).startswith("CELERYPIPE_REDIS_URL: ")
     assert complaint in str(caught.value)
     assert "s3c" not in str(caught.value)
+
+
+def test_what_is_no_text_is_no_address() -> None:
+    with pytest.raises(ConfigError, match="a Redis URL is a text, not int; write redis://host:6379/0"):
+        Runner(redis=6379)  # type: ignore[arg-type]
 
 
 def test_kombu_is_told_to_encrypt_and_to_verify() -> None:

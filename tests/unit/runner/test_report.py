@@ -72,6 +72,16 @@ def test_a_name_that_is_too_long_goes_on_below() -> None:
     assert "100  " in lines[3]
 
 
+@pytest.mark.parametrize("width", range(16, 60, 3))
+def test_where_counts_have_no_room_they_are_left_out_and_never_cut(width: int) -> None:
+    lines = printed(replace(REPORT, nodes=(replace(DETECT, name="a" * 50),)), width)
+    assert max(map(len, lines)) <= width
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("node")]
+    assert "node failed given up in out".startswith(" ".join(lines[place].split()))
+    shown = lines[place + 2].split()[1:]
+    assert shown == ["100", "100", "1200", "1100"][: len(shown)]
+
+
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_an_encoding_without_greek_letters_shows_the_same(width: int) -> None:
     lines = printed(REPORT, width, "ascii")
