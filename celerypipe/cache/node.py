@@ -93,6 +93,10 @@ class NodeCache:
         self._results = results
         self._renew_asker()
 
+    def renew(self) -> None:
+        """Its class was loaded anew here."""
+        self._renew_asker()
+
     def schemas(self) -> Sequence[Schema]:
         """What is known of the classes that run it."""
         return [self._here()]
@@ -178,7 +182,7 @@ class NodeCache:
 
     def is_of(self, asked: Asked, by: str) -> bool:
         """Was it computed with the code that was asked for? What runs here is the code that is here."""
-        return not by
+        return not by and self._asker is not None and self._asker.asks(asked)
 
     def error_of(self, failure: Failure, message: Message) -> NodeFailed:
         """The error of a failure that was kept."""
@@ -280,6 +284,10 @@ class WarpedNodeCache(NodeCache):
         """It runs in this process from now on."""
         self._runs_here = True
         self._renew_asker()
+
+    def renew(self) -> None:
+        self.__dict__.pop("_asker_here", None)
+        super().renew()
 
     def schemas(self) -> Sequence[Schema]:
         return super().schemas() if self._runs_here else self._told

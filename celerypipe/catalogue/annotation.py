@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,19 @@ _SCALARS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "bool": ("true or false", lambda value: isinstance(value, bool)),
     "None": ("null", lambda value: value is None),
 }
+
+#: What JSON Schema calls them.
+_JSON = {
+    "str": "string",
+    "Path": "string",
+    "PathLike": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "None": "null",
+}
+#: A text that holds a variable of the environment, wherever it stands.
+VARIABLE: dict[str, Any] = {"$ref": "#/$defs/Variable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,57 @@ def scalar(annotation: str) -> type | None:
     names = [_name(each) for each in _alternatives(expression)] if expression is not None else []
     found = [kind for kind in (bool, float, int) if kind.__name__ in names]
     return found[0] if found and not {"str", "Path", "Any", "object", "Literal"} & set(names) else None
+
+
+def schema(annotation: str) -> dict[str, Any]:
+    """Return the JSON Schema of the values that fit an annotation; an empty one where that says nothing.
+
+    Where it takes no text, :data:`VARIABLE` is one of the choices, for what stands in the environment.
+    """
+    expression = _parsed(annotation)
+    return _schema(expression) if expression is not None else {}
+
+
+def either(choices: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the JSON Schema of what fits one of several; plain types are written as one."""
+    found: list[dict[str, Any]] = []
+    for each in choices:
+        if each not in found:
+            found.append(each)
+    if not all(found):
+        return {}
+    types = [each["type"] for each in found if list(each) == ["type"]]
+    plain = [{"type": types[0] if len(types) == 1 else types}] if types else []
+    rest = [each for each in found if list(each) != ["type"]]
+    return (plain + rest)[0] if len(plain + rest) == 1 else {"anyOf": plain + rest}
+
+
+def _schema(expression: ast.expr) -> dict[str, Any]:
+    found = [_schema_of_one(each) for each in _alternatives(expression)]
+    takes_text = {"type": "string"} in found or not all(found)
+    return either(found if takes_text else [*found, VARIABLE])
+
+
+def _schema_of_one(expression: ast.expr) -> dict[str, Any]:
+    name, parts = _name(expression), _parts(expression.slice) if isinstance(expression, ast.Subscript) else []
+    if name in _JSON:
+        return {"type": _JSON[name]}
+    if name == "Literal":
+        known = [each.value for each in parts if isinstance(each, ast.Constant)]
+        return {"enum": known} if len(known) == len(parts) else {}
+    if name in _LISTS:
+        return {"type": "array", "items": _schema(parts[0])} if len(parts) == 1 else {"type": "array"}
+    if name in _OBJECTS:
+        inner = {"additionalProperties": _schema(parts[1])} if len(parts) == 2 else {}
+        return {"type": "object", **inner}
+    return _schema_of_tuple(parts) if name in _TUPLES else {}
+
+
+def _schema_of_tuple(parts: list[ast.expr]) -> dict[str, Any]:
+    if len(parts) == 2 and isinstance(parts[1], ast.Constant) and parts[1].value is ...:
+        return {"type": "array", "items": _schema(parts[0])}
+    length = {"minItems": len(parts), "maxItems": len(parts), "prefixItems": [_schema(each) for each in parts]}
+    return {"type": "array", **(length if parts else {})}
 
 
 @functools.lru_cache(maxsize=1024)

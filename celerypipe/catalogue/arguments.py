@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from celerypipe.catalogue.annotation import misfit, scalar
+from celerypipe.catalogue.annotation import either, misfit, scalar, schema
 from celerypipe.contract.contract import Node
 from celerypipe.errors import Complaint, did_you_mean, nearest
 
+#: A line of a docstring that begins to say what arguments are for.
+_EXPLAINED = re.compile(r"((?:``\w+``(?:, | and )?)+): (.*)")
+_NAME = re.compile(r"``(\w+)``")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -45,6 +49,16 @@ class Argument:
         is_default = not self.required and type(value) is type(self.default) and value == self.default
         return "" if is_default else misfit(self.annotation, self.name, value)
 
+    def json_schema(self, about: str = "") -> dict[str, Any]:
+        """Return the JSON Schema of its values, for editors; ``about``: what it is for."""
+        fitting = schema(self.annotation)
+        notes = {"description": about} if about else {}
+        if not self.required and _is_json(self.default):
+            notes["default"] = self.default
+            if misfit(self.annotation, self.name, self.default):
+                fitting = either([fitting, {"const": self.default}])
+        return {**fitting, **notes}
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values; a default that JSON cannot say exactly becomes its ``repr``."""
         return {
@@ -71,6 +85,20 @@ def arguments_of(node: type[Node], defaults: Mapping[str, Any]) -> tuple[Argumen
     for name, default in defaults.items():
         found.setdefault(name, Argument(name, required=False, default=default))
     return tuple(found.values())
+
+
+def explanations(node: type[Node]) -> dict[str, str]:
+    """Return what a class's docstring says of its arguments, one line or more each: ``"``name``: what it is for"``."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in map(str.strip, (node.__dict__.get("__doc__") or "").splitlines()):
+        begins = _EXPLAINED.fullmatch(line)
+        if begins is not None:
+            names = _NAME.findall(begins[1])
+        for name in names if line else ():
+            found[name] = f"{found[name]} {line}" if begins is None else begins[2]
+        names = names if line else []
+    return found
 
 
 def takes_anything(node: type[Node]) -> bool:

@@ -6,7 +6,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -18,12 +18,16 @@ import celerypipe.nodes
 from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
 from celerypipe.catalogue.called import called
 from celerypipe.catalogue.code import code_of, meta_of
-from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at
+from celerypipe.catalogue.files import CodeFiles
+from celerypipe.catalogue.here import place_of_mark, place_of_plugin
+from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at, without
 from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_of
 from celerypipe.catalogue.plugin import Plugin, plugins_in
+from celerypipe.catalogue.project import is_installed
 from celerypipe.catalogue.told import default_digest
 from celerypipe.catalogue.unimported import instead_of, outline_of_mark, outline_of_plugin
 from celerypipe.contract.contract import MARK, Node, node_class, takes_batches, takes_snapshots
+from celerypipe.contract.moving import is_only_here
 from celerypipe.contract.reach import ANYWHERE, Reach
 from celerypipe.errors import CelerypipeError, Complaint, ConfigError, UnknownMark, did_you_mean
 from celerypipe.folders import distinct
@@ -198,6 +202,31 @@ class Catalogue:
         paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
         found = outline_of_mark(mark if "." in mark else "".join(paths[:1]))
         return replace(found, mark=mark) if found is not None else None
+
+    def code_files(self, mark: str, type: str) -> CodeFiles | None:
+        """Return the files that a node's code comes from; None: it is built in or installed, or in no module."""
+        if is_only_here(mark):
+            return None
+        plugin = self.plugin(mark, type)
+        if plugin is not None:
+            return CodeFiles(place_of_plugin(plugin), beside=plugin.home / "config.toml")
+        paths = [point.value.replace(":", ".") for point in self._points if point.name == mark]
+        place = place_of_mark(mark if "." in mark else "".join(paths[:1]))
+        return CodeFiles(place) if place is not None and not is_installed(place.project.folder) else None
+
+    def load_anew(self, nodes: Iterable[tuple[str, str]], files: Collection[Path]) -> None:
+        """Import these files as they are now, and find the nodes, each a mark and a type, in what they are then.
+
+        What that raises leaves all as it was.
+        """
+        loaded, self._loaded = self._loaded, {}
+        try:
+            with without(files):
+                for mark, type in nodes:
+                    self.find(mark, type)
+        except BaseException:
+            self._loaded = loaded
+            raise
 
     def instead_of(self, mark: str) -> list[str] | None:
         """Return the marks that are here, if this one is not; None: it is here, or only workers have it."""

@@ -59,9 +59,15 @@ def code_of(node: type[Node]) -> str:
 
 def code_at(place: Located) -> str:
     """Return what :func:`code_of` says of a node once its source is imported as it is now; nothing is imported."""
+    return code_and_files(place)[0]
+
+
+def code_and_files(place: Located) -> tuple[str, frozenset[Path]]:
+    """Return that, and the files that it was read from."""
     hasher = blake3()
-    known = _feed(hasher, Look(time.time_ns()), place, set(), sys.maxsize)
-    return f"source {hasher.hexdigest()}" if known else ""
+    files: set[Path] = set()
+    known = _feed(hasher, Look(time.time_ns()), place, files, sys.maxsize)
+    return f"source {hasher.hexdigest()}" if known else "", frozenset(files)
 
 
 def meta_of(node: type[Node]) -> list[str]:

@@ -25,22 +25,30 @@ from celerypipe.catalogue.text import name_of
 
 def code_of_mark(mark: str) -> str:
     """Return the code of a dotted mark, as its worker would tell it; empty: it is not here, or not known."""
-    place, definition = file_of_mark(mark), definition_of_mark(mark)
-    if place is None or definition is None:
-        return ""
-    file, name, path = place
-    return _code(*definition, Located(file.absolute(), *project_at(name, file.absolute()), ".".join(path)))
+    place, definition = place_of_mark(mark), definition_of_mark(mark)
+    return _code(*definition, place) if place is not None and definition is not None else ""
+
+
+def place_of_mark(mark: str) -> Located | None:
+    """Return where the source of a dotted mark is; None: it is not here."""
+    found = file_of_mark(mark)
+    if found is None:
+        return None
+    file, name, path = found
+    return Located(file.absolute(), *project_at(name, file.absolute()), ".".join(path))
 
 
 def code_of_plugin(plugin: Plugin) -> str:
     """Return the code of the one node of a plugin; empty: it is not known."""
-    file = (plugin.home / f"{plugin.mark}.py").resolve()
-    definitions = definitions_in(file)
+    definitions = definitions_in((plugin.home / f"{plugin.mark}.py").resolve())
     found = [each for each in definitions if isinstance(each, ast.ClassDef) and each.name[0] != "_"]
-    if len(found) != 1:
-        return ""
-    project = Project(file.parent, PLUGIN, is_folder=True)
-    return _code(found[0], definitions, Located(file, project, f"{PLUGIN}.{file.stem}", found[0].name))
+    return _code(found[0], definitions, place_of_plugin(plugin, found[0].name)) if len(found) == 1 else ""
+
+
+def place_of_plugin(plugin: Plugin, own: str = "*") -> Located:
+    """Return where the source of a plugin's node is; ``own``: the name of its class, by default all of the file."""
+    file = (plugin.home / f"{plugin.mark}.py").resolve()
+    return Located(file, Project(file.parent, PLUGIN, is_folder=True), f"{PLUGIN}.{file.stem}", own)
 
 
 def _code(definition: Definition, others: Sequence[Definition], place: Located) -> str:

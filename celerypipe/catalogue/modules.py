@@ -8,8 +8,8 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +73,43 @@ def module_of_file(file: Path) -> ModuleType:
         sys.modules[package] = parent
     importlib.invalidate_caches()  # the file may be younger than what Python remembers of its folder
     return imported(f"{package}.{file.stem}", str(file))
+
+
+@contextmanager
+def without(files: Collection[Path]) -> Iterator[None]:
+    """Forget the modules of these files for the length of a block, which imports them as they are now.
+
+    What the block raises leaves the modules as they were.
+    """
+    real = {os.path.realpath(file) for file in files}
+    gone = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and os.path.realpath(getattr(module, "__file__", None) or os.devnull) in real
+    }
+    forget_bytecode(files)
+    for name, module in gone.items():
+        del sys.modules[name]
+        above, _, own = name.rpartition(".")
+        if getattr(sys.modules.get(above), own, None) is module:
+            delattr(sys.modules[above], own)  # else one whose file is gone would be found there
+    try:
+        importlib.invalidate_caches()
+        yield
+    except BaseException:
+        for name, module in gone.items():
+            sys.modules[name] = module
+            above, _, own = name.rpartition(".")
+            if above in sys.modules:
+                setattr(sys.modules[above], own, module)
+        raise
+
+
+def forget_bytecode(files: Iterable[Path]) -> None:
+    """Remove what Python compiled of files: it takes two edits of one second and one size for the same."""
+    for file in files:
+        with suppress(OSError, NotImplementedError):
+            Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
 
 
 def failure(what: str, error: BaseException) -> ConfigError:

@@ -121,6 +121,17 @@ class Look:
                 waiting += self._imported(project, _package_of(project, file), source.imports)
         return found
 
+    def users(self, project: Project, files: Iterable[Path], changed: Iterable[Path]) -> frozenset[Path]:
+        """Return those of a project's files that were ``changed``, and those that import one of them, however far."""
+        found, left = set(changed), {file: set(self._of_file(project, file)) for file in files}
+        while more := {file for file, used in left.items() if file not in found and not used.isdisjoint(found)}:
+            found |= more
+        return frozenset(found)
+
+    def _of_file(self, project: Project, file: Path) -> Iterator[Path]:
+        source = self.source(file)
+        return self._imported(project, _package_of(project, file), source.imports if source is not None else ())
+
     def _imported(self, project: Project, package: str, imports: Iterable[Import]) -> Iterator[Path]:
         for each in imports:
             base = each.module

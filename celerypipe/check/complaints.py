@@ -17,6 +17,7 @@ from celerypipe.catalogue.plugin import absence
 from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
 from celerypipe.codec import files_in
+from celerypipe.contract.moving import how_to_move, is_only_here
 from celerypipe.definition import graph
 from celerypipe.definition.environment import resolve_environment
 from celerypipe.definition.parts import home_of
@@ -124,9 +125,9 @@ def _of_node(node: NodeDefinition, place: str, *, local: bool) -> Iterator[Compl
         yield from _of_sync(node, f"{place}.sync")
     if not node.warped:
         return
-    if node.mark.startswith("__main__.") and not local:
-        text = f"{node.mark!r} is in the script that was started; put it in a module that the worker can import"
-        yield Complaint(f"{place}.mark", text)
+    if is_only_here(node.mark) and not local:
+        text = how_to_move(node.mark.partition(".")[2], node.warp_configuration.queue or "")
+        yield Complaint(f"{place}.mark", f"{node.mark!r}: {text}")
     try:
         if files := files_in(node.configuration):
             text = (

@@ -16,7 +16,7 @@ from celerypipe.catalogue.arguments import Argument
 from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.plugin import absence
 from celerypipe.check.complaints import is_known_here
-from celerypipe.cli.options import ALLOW
+from celerypipe.cli.options import ALLOW, PLUGINS
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.folders import path_of
@@ -28,13 +28,7 @@ ROOMY = 110
 
 @click.command()
 @click.argument("words", metavar="[PIPELINE] [MARK]", nargs=-1)
-@click.option(
-    "--plugins",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Another folder with plugin nodes. Repeatable.",
-)
+@PLUGINS
 @ALLOW
 @click.option("--json", "as_json", is_flag=True, help="Print the schemas of the nodes as JSON.")
 def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, ...], as_json: bool) -> None:

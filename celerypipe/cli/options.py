@@ -78,6 +78,14 @@ ALLOW = click.option(
     help="Another folder that the pipeline may read and write. Repeatable.",
 )
 
+PLUGINS = click.option(
+    "--plugins",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Another folder with plugin nodes. Repeatable.",
+)
+
 SET = click.option(
     "--set",
     "values",

@@ -60,6 +60,7 @@ class Wanted:
     quiet: bool
     cache: CacheUse = field(default_factory=CacheUse)
     fail_on_skip: bool = False
+    watch: bool = False
 
 
 @click.command()
@@ -92,6 +93,11 @@ class Wanted:
 @RERUN_FAILING
 @ALLOW
 @LOG_FORMAT
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Load edited code while the run goes on: nodes here anew, and the workers that this command starts.",
+)
 @click.option("--fail-on-skip", is_flag=True, help="Exit with 1 if a message was skipped (on_error: skip).")
 @QUIET
 def run(
@@ -108,6 +114,7 @@ def run(
     rerun_failing: bool,
     quiet: bool,
     allow: tuple[Path, ...],
+    watch: bool,
     fail_on_skip: bool,
 ) -> None:
     """Run PIPELINE, a JSON or YAML file; `-` reads it from standard input.
@@ -122,6 +129,10 @@ def run(
     First, Redis and the workers are checked, as by `celerypipe check --live`: errors end the command before anything
     runs, warnings are shown. If a queue has no worker, the run waits for one, unless the node's on_no_worker is fail or
     local.
+
+    With --watch an edited file is loaded within about a second, and the run goes on: a node that runs here is made anew
+    before its next message, and a worker that this command started restarts. For a file that does not import, its line
+    is said, and the code before goes on until it is mended. A source, and workers of others, go on as they are.
 
     Nodes with "cache" take known results from the result cache: see `celerypipe cache --help`.
 
@@ -138,7 +149,7 @@ def run(
         return runner.run(definition, resume=resume, on_progress=show)
 
     cache = CacheUse(not no_cache, refresh, rerun_failing)
-    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip)
+    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip, watch)
     sys.exit(supervise(definition, work, wanted, resume=resume))
 
 
@@ -177,7 +188,7 @@ def supervise(
         _children_ended(),
         output_for(definition, as_json=wanted.as_json) as publish,
         shown(console, quiet=wanted.quiet),
-        redis_for(definition, found.address, local=local, say=say) as url,
+        redis_for(definition, found.address, local=local, say=say, watch=wanted.watch) as url,
     ):
         try:
             with progress(console, quiet=wanted.quiet) as show:
@@ -221,6 +232,7 @@ def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None]) -> Runn
         cache=cache.on,
         refresh=cache.refresh,
         rerun_failing=cache.rerun_failing,
+        reload=wanted.watch,
         on_event=say,
     )
 
@@ -243,11 +255,11 @@ def _warnings(
 
 @contextmanager
 def redis_for(
-    pipeline: Pipeline, address: Address | None, *, local: bool, say: Callable[[str], None]
+    pipeline: Pipeline, address: Address | None, *, local: bool, say: Callable[[str], None], watch: bool = False
 ) -> Iterator[str | None]:
     """The Redis that was named, or a private one with its workers; none when nothing runs elsewhere."""
     if address is not None or local or not pipeline.warped:
         yield address.url if address is not None else None
         return
-    with Embedded(pipeline, on_event=say) as private:
+    with Embedded(pipeline, reload=watch, on_event=say) as private:
         yield private

@@ -221,10 +221,17 @@ def _queue_of(mark: str) -> str:
 
 
 def _no_node(mark: object) -> Iterable[tuple[Location, str]]:
-    if inspect.isfunction(mark):
+    """What was given in Python in place of a class, or of the function under ``@node``."""
+    if isinstance(mark, Node):
+        name = type(mark).__qualname__
+        yield ("mark",), f'is a node that is made already; give its class, {name}, and its arguments as "configuration"'
+    elif inspect.isfunction(mark) and mark.__name__ != "<lambda>":
         yield ("mark",), f"{mark.__qualname__} is a plain function; put @node above it"
     elif inspect.isclass(mark):
         yield ("mark",), f"{mark.__qualname__} is no node; let it inherit from Source, Proc or Sink"
+    elif callable(mark):
+        name = getattr(mark, "__qualname__", type(mark).__qualname__)
+        yield ("mark",), f"{name} is no node; write a function with def, put @node above it, and give that"
 
 
 def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[tuple[Location, str]]:

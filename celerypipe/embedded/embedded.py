@@ -27,14 +27,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.modules import require_top
+from celerypipe.contract.moving import how_to_move, is_only_here
 from celerypipe.definition.names import wrong_queue
 from celerypipe.definition.pipeline import Pipeline
+from celerypipe.embedded.edits import Edits
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
 from celerypipe.process import forks
+from celerypipe.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,7 @@ class Embedded:
         *,
         queues: Queues = (),
         log: Path | None = None,
+        reload: bool = False,
         on_event: Callable[[str], None] | None = None,
     ) -> None:
         """Say what will be needed; nothing starts before the block is entered. With no queue that is Redis alone.
@@ -63,6 +68,8 @@ class Embedded:
         functions that are called, the queues themselves: ``Embedded(["fns"])``.
         ``queues``: Further queues; a mapping gives the number of slots of their workers.
         ``log``: A folder to keep the workers' logs in; else they are removed in the end.
+        ``reload``: Look once a second whether the code of the pipeline's nodes was edited, and restart their workers
+        with it, once that imports.
         ``on_event``: Receives a line of text whenever something starts, or ends unasked; from another thread.
         """
         slots = _slots(queues)
@@ -74,6 +81,9 @@ class Embedded:
             slots.setdefault(node.queue, None)
             # The module of a dotted mark; a short mark is found without one.
             if module := node.mark.rpartition(".")[0]:
+                if is_only_here(node.mark):
+                    text = how_to_move(node.mark.partition(".")[2], node.warp_configuration.queue or "")
+                    raise ConfigError(f"node {node.name!r}: {text}")
                 require_top(node.mark)  # else its worker would end, seconds later
                 imports.setdefault(node.queue, set()).add(module)
         self._plan = Plan(
@@ -87,6 +97,11 @@ class Embedded:
         self._supervisor: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._folder = ""
+        self._edits: Edits | None = None
+        if reload and pipeline is not None:
+            known = Catalogue((*pipeline.plugin_folders, *Settings.from_environment().plugins))
+            environment = self._plan.environment
+            self._edits = Edits(pipeline.warped, known, environment, restart=self._restart, say=self._tell)
 
     def __enter__(self) -> str:
         """Start; return when Redis answers and every queue has a live worker."""
@@ -129,6 +144,8 @@ class Embedded:
         answer = self._answers.get()
         if "ready" in answer:
             self._folder = answer["folder"]
+            if self._edits is not None:
+                self._edits.start()
             return str(answer["ready"])
         if answer.get("failed"):
             raise ConfigError(answer["failed"])
@@ -158,7 +175,16 @@ class Embedded:
         except Exception:  # the caller's, and somebody waits for what comes next
             logger.exception("on_event failed over: %s", text)
 
+    def _restart(self, queue: str) -> None:
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):  # it ends just now
+                supervisor.stdin.write(json.dumps({"restart": queue}) + "\n")
+                supervisor.stdin.flush()
+
     def _stop(self) -> None:
+        if self._edits is not None:
+            self._edits.close()
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None or self._reader is None:
             return

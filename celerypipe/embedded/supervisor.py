@@ -1,8 +1,9 @@
 """The child process of ``Embedded``: it owns a private Redis and some workers, and ends them all with itself.
 
 Started as ``python -m celerypipe.embedded.supervisor``. Its first line of standard input is a :class:`Plan` as JSON;
-the end of standard input means that the parent left or died, whatever killed it, and is the signal to stop. Each line
-of its standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url, "folder": path}``,
+the end of standard input means that the parent left or died, whatever killed it, and is the signal to stop. A line in
+between, ``{"restart": queue}``, ends a worker, once it is through with what it is at, for another one. Each line of its
+standard output is a JSON object: ``{"event": text}`` for people, ``{"ready": url, "folder": path}``,
 ``{"failed": text}``.
 """
 
@@ -24,8 +25,10 @@ from typing import Any
 
 from celerypipe.embedded.server import die_with_parent, find_redis_server, private_folder, redis_url, start_redis_server
 from celerypipe.errors import ConfigError
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.presence import read_presences
+from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Trouble, connect
 from celerypipe.settings import RedisSettings
 
@@ -37,6 +40,8 @@ BOOT_SECONDS = 120.0
 GRACE = 3.0
 #: Seconds before a process that died is started again: first, and at most.
 BACKOFF, BACKOFF_MAX = 0.2, 5.0
+#: Seconds after which runs are told again that another worker comes.
+TELL_EVERY = keys.SPAWNING_TTL / 4000
 #: Lines of a log that an error shows, and how many bytes they may have.
 TAIL, TAIL_BYTES = 12, 8192
 
@@ -60,6 +65,9 @@ class Resident:
         #: What a worker that said that it lives is called where deaths are told.
         self.place = ""
         self.up = False
+        #: It was told to end for another one, with the code as that is then; when runs were told that one comes.
+        self.leaves = False
+        self.told = 0.0
         self.deaths = 0
         self.not_before = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -112,6 +120,7 @@ class Supervisor:
         self.out_of_memory = OutOfMemory()
         self.ready = False
         self.stopped = False
+        self._heard = b""
 
     def run(self) -> None:
         """Work until standard input ends or a signal comes."""
@@ -120,7 +129,7 @@ class Supervisor:
                 signal.signal(number, self._stop)
         deadline = time.monotonic() + BOOT_SECONDS
         try:
-            while not self.stopped and not _input_ended():
+            while not self.stopped and self._hear():
                 self._keep_alive()
                 if self.redis.up:
                     self._note_presences()
@@ -148,6 +157,32 @@ class Supervisor:
     def _stop(self, *_: object) -> None:
         self.stopped = True
 
+    def _hear(self) -> bool:
+        """Wait a moment for what the parent says, and do it; False: it left."""
+        readable, _, _ = select.select([sys.stdin], [], [], 0.05)
+        if not readable:
+            return True
+        said = os.read(sys.stdin.fileno(), 4096)
+        *lines, self._heard = (self._heard + said).split(b"\n")
+        for line in lines:
+            queue = json.loads(line)["restart"]
+            for worker in self.workers:
+                if worker.name == queue and worker.process is not None:
+                    self._send_off(worker)
+        return bool(said)
+
+    def _send_off(self, worker: Resident) -> None:
+        worker.leaves = True
+        self._say_that_one_comes(worker)
+        worker.tell(signal.SIGTERM)
+
+    def _say_that_one_comes(self, worker: Resident) -> None:
+        """Else a run would miss the worker, and ``on_no_worker`` would decide. It may be at a message for long."""
+        if worker.place:
+            worker.told = time.monotonic()
+            with contextlib.suppress(*Trouble):
+                hints.say_freeing(self.client, [worker.name], worker.place, keys.SPAWNING_TTL)
+
     def _keep_alive(self) -> None:
         if self.redis.died() is not None:
             say(event=f"redis-server ended; starting it again. Its log ends with:\n{self.redis.tail()}")
@@ -163,12 +198,22 @@ class Supervisor:
             self._keep_worker(worker)
 
     def _keep_worker(self, worker: Resident) -> None:
+        if worker.leaves and time.monotonic() - worker.told > TELL_EVERY:
+            self._say_that_one_comes(worker)
         status = worker.died()
-        if status is not None:
+        if status is not None and worker.leaves and not status:
+            worker.deaths, worker.not_before, worker.place = 0, 0.0, ""
+        elif status is not None:
             self._say_how_it_died(worker, status)
             self._judge(worker, status)
         if worker.due():
-            say(event=f"starting worker {worker.name}" if not worker.deaths else f"starting worker {worker.name} again")
+            if not worker.leaves:
+                say(
+                    event=f"starting worker {worker.name}"
+                    if not worker.deaths
+                    else f"starting worker {worker.name} again"
+                )
+            worker.leaves = False
             worker.process = self._start_worker(worker)
 
     def _judge(self, worker: Resident, status: int) -> None:
@@ -243,12 +288,6 @@ def say(**fact: Any) -> None:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.write(json.dumps(fact) + "\n")
         sys.stdout.flush()
-
-
-def _input_ended() -> bool:
-    """Wait a moment for the end of standard input."""
-    readable, _, _ = select.select([sys.stdin], [], [], 0.05)
-    return bool(readable) and not os.read(sys.stdin.fileno(), 4096)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,9 @@ class ConsoleSink(Sink):
     ``width``: a longer line is cut to this many characters; 0 never cuts, nor is a line with ``json`` ever cut
     """
 
-    def __init__(self, format: str = "{payload}", stream: str = "stdout", width: int = 200) -> None:
+    def __init__(
+        self, format: str = "{payload}", stream: Literal["stdout", "stderr"] = "stdout", width: int = 200
+    ) -> None:
         self.format = format
         self.fields = _fields(format)
         self.stream = choice("stream", stream, ("stdout", "stderr"))

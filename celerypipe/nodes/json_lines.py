@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Container, Iterator, Sized
 from io import FileIO
+from typing import Literal
 
 from celerypipe.contract.contract import Sink, Source
 from celerypipe.contract.positions import Position, Positions
@@ -172,7 +173,7 @@ class JsonLinesSink(Sink):
     ``content``: ``"payload"`` (default) or ``"message"``, which adds id, origin, sequence, meta and timers
     """
 
-    def __init__(self, path: str, append: bool = False, content: str = "payload") -> None:
+    def __init__(self, path: str, append: bool = False, content: Literal["payload", "message"] = "payload") -> None:
         if str(path) == "-":
             raise ValueError('path: \'-\' is no file; to print JSON use the sink console with "format": "{json}"')
         self.path = path_of(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 import httpx
@@ -36,7 +36,7 @@ class NotifierHttp(Sink):
         self,
         endpoint: str = "http://localhost:8080",
         timeout: float = 20.0,
-        content_type: str = "application/json",
+        content_type: Literal["application/json", "text/plain"] = "application/json",
         retries: int = 3,
         backoff: float = 0.2,
     ) -> None:

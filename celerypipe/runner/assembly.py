@@ -97,7 +97,7 @@ class Assembly:
             return LocalStation(self.course, node, make, cache)
         if self.carrier is not None:
             return self._warp(node, self.carrier)
-        loopback = Loopback(self.course, make)
+        loopback = Loopback(self.course, node.name, make)
         self.loopbacks.append(loopback)
         return self._warp(node, loopback)
 

@@ -18,7 +18,7 @@ class Provisions:
 
     ``redis``: None without one. ``local``: what is warped runs in this process all the same,
     through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time,
-    ``watchers`` hear of each message.
+    ``watchers`` hear of each message. ``reload``: code that is edited is loaded while a run goes on.
     """
 
     redis: Address | None
@@ -29,6 +29,7 @@ class Provisions:
     cache: CacheSettings
     use: CacheUse
     say: Callable[[str], None]
+    reload: bool = False
     watchers: Sequence[Watcher] = ()
 
     @property

@@ -24,6 +24,7 @@ from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
 from celerypipe.runner.provisions import Provisions
+from celerypipe.runner.reloader import Reloader
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
 from celerypipe.runner.report import Report, State, counted
 from celerypipe.runner.resume import close_journal, open_journal
@@ -31,6 +32,7 @@ from celerypipe.runner.stations.advance import advance
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
+from celerypipe.runner.stations.local import LocalStation
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Station
@@ -98,6 +100,9 @@ class Run(CarrierListener):
         self._stopped_by = ""
         self.replay: Replay | None = None
         self._make_stations(intake)
+        self._reloader = (
+            Reloader(self.course, catalogue, pipeline.nodes, self._renewable) if provisions.reload else None
+        )
 
     def _make_stations(self, intake: Intake) -> None:
         graph, feed, letters = self._assembly.graph, intake.feed, intake.letters
@@ -146,6 +151,23 @@ class Run(CarrierListener):
             station.start()
         if self.replay is not None:
             self.replay.feed(self._intake.letters or ())
+        if self._reloader is not None:
+            self.course.spawn("reload", self._reloader.loop)
+
+    def _renewable(self, name: str) -> Callable[[], None] | None:
+        """What makes a node anew that runs here, by its edited code; None: it does not, or it is a source."""
+        station = self.stations.get(name)
+        if isinstance(station, LocalStation):
+            return station.renew
+        loopback = next((each for each in self.loopbacks if each.name == name), None)
+        if loopback is None:
+            return None
+
+        def renew(found: Loopback = loopback) -> None:
+            found.renew()  # first: what is asked of the cache as the new code is, that computes
+            self.cache.renew(name)
+
+        return renew
 
     def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
         if self.folder is None:
@@ -184,7 +206,7 @@ class Run(CarrierListener):
                 failures.append(as_failure(error, name, None))
 
         began, told = time.monotonic(), False
-        names = [getattr(each, "name", "warped node") for each in self._nodes()]
+        names = [each.name for each in self._nodes()]
         threads = [
             self.course.spawn("warmup", warm, each.prepare, name)
             for each, name in zip(self._nodes(), names, strict=True)
@@ -222,7 +244,7 @@ class Run(CarrierListener):
             return Instance(self._assembly.listing(node), self._assembly.configuration(node), name=node.name)
 
         fetch = self.carrier.here if self.carrier is not None else lambda message: message
-        loopback = Loopback(self.course, make, fetch)
+        loopback = Loopback(self.course, node.name, make, fetch)
         self.loopbacks.append(loopback)
         warp.move(loopback)
         self.cache.move_here(warp.name)

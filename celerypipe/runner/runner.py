@@ -50,6 +50,8 @@ class Runner(Submitting):
     ``cache``: With False, nodes with a result cache compute everything, and keep nothing.
     ``refresh``: The names of nodes that compute everything, and keep the new results.
     ``rerun_failing``: Run messages again whose failure is in the result cache.
+    ``reload``: Look once a second whether the code of a node that runs in this process was edited, and load it anew
+    before its next message. Code that does not import, or does not start, is said, and the code before runs on.
     ``on_event``: Called with one sentence when something worth telling happens (no worker, Redis away, …), by any
     thread; what it raises is logged, and ends nothing. By default each sentence is logged as a warning.
     ``watchers``: Called for each message and run, see :class:`celerypipe.Watcher`.
@@ -65,6 +67,7 @@ class Runner(Submitting):
         cache: bool = True,
         refresh: Iterable[str] = (),
         rerun_failing: bool = False,
+        reload: bool = False,
         on_event: Callable[[str], None] | None = None,
         watchers: Iterable[Watcher] = (),
     ) -> None:
@@ -73,6 +76,7 @@ class Runner(Submitting):
         self.byte_budget = byte_budget
         self.shared_memory = shared_memory
         self.cache = CacheUse(cache, (refresh,) if isinstance(refresh, str) else tuple(refresh), rerun_failing)
+        self.reload = reload
         self.on_event = partial(_tell, on_event or partial(logger.warning, "%s"))
         self.watchers = tuple(watchers)
         for place, watcher in enumerate(self.watchers):
@@ -272,6 +276,7 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         cache=settings.cache,
         use=runner.cache,
         say=runner.on_event,
+        reload=runner.reload,
         watchers=runner.watchers,
     )
 

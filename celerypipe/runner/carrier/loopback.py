@@ -20,6 +20,7 @@ from celerypipe.message.message import Message
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import MakeInstance
+from celerypipe.runner.stations.renewal import renewed
 from celerypipe.runner.warp.flight import Done, Flight
 from celerypipe.runner.warp.warp import Warp
 
@@ -27,13 +28,18 @@ from celerypipe.runner.warp.warp import Warp
 class Loopback:
     """Runs the messages of one warp, one after another, in a daemon thread.
 
-    ``fetch`` brings a payload here that is elsewhere; None: it is lost.
+    ``name``: that of its node. ``fetch`` brings a payload here that is elsewhere; None: it is lost.
     """
 
     def __init__(
-        self, course: Course, make: MakeInstance, fetch: Callable[[Message], Message | None] = lambda message: message
+        self,
+        course: Course,
+        name: str,
+        make: MakeInstance,
+        fetch: Callable[[Message], Message | None] = lambda message: message,
     ) -> None:
         self.course = course
+        self.name = name
         self._fetch = fetch
         self._make = make
         self._instance: Instance | None = None
@@ -42,6 +48,7 @@ class Loopback:
         self._running: list[Flight] = []
         self._since = 0.0
         self._era = 0
+        self._edited = False
         self._thread: threading.Thread | None = None
         self._files: dict[str, File] = {}
         self._recorder: Recorder | None = None
@@ -52,11 +59,15 @@ class Loopback:
         """Warm the node up before the first message."""
         self._instance = self._warm()
 
-    def _warm(self) -> Instance:
-        instance, began = self._make(), time.monotonic()
+    def _warm(self, instance: Instance | None = None) -> Instance:
+        instance, began = instance or self._make(), time.monotonic()
         instance.warm()
         self._warmed = time.monotonic() - began
         return instance
+
+    def renew(self) -> None:
+        """Make the node anew before its next message; its code was edited, and is imported."""
+        self._edited = True
 
     def discard(self) -> None:
         """The run could not begin."""
@@ -127,9 +138,12 @@ class Loopback:
             if instance is None:
                 self._instance = instance = self._warm()
             while (batch := self._next(era)) is not None:
+                if self._edited:
+                    self._edited = False
+                    self._instance = instance = renewed(instance, self._make, self._warm, self.course.say)
                 self._run(era, instance, *batch)
         except BaseException as error:  # noqa: BLE001  # a node that cannot warm up, or a defect: never a hang
-            self.course.fail(as_failure(error, "warped node", None))
+            self.course.fail(as_failure(error, self.name, None))
         finally:
             if instance is not None:
                 instance.destroy()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celerypipe.catalogue.outline import awaited, not_awaited
+from celerypipe.catalogue.project import is_installed, project_at
 from celerypipe.codec import encode_value
 from celerypipe.contract.contract import means_another, node_class
 from celerypipe.contract.function import FunctionNode
+from celerypipe.contract.moving import MAIN, how_to_move
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError
 
@@ -110,8 +114,11 @@ class Function:
 
 def _complaint(value: Any, *, local: bool) -> str:
     """Why something is no function that others could find, and the cure; empty if it may be one."""
+    node = node_class(value)
     if inspect.isclass(value):
-        return "it is a class; submit a function under @node, or put the class into a pipeline"
+        if node is not None:
+            return "it is a class; submit a function under @node, or put the class into a pipeline"
+        return "it is a class; write a function with def that does what is wanted of it, and @node above it"
     if isinstance(value, functools.partial):
         return "it is a partial; submit the function itself, with all of its arguments"
     if inspect.ismethod(value):
@@ -120,11 +127,20 @@ def _complaint(value: Any, *, local: bool) -> str:
         return f"a {type(value).__name__} is no function"
     if getattr(value, "__name__", "") == "<lambda>":
         return "a lambda has no name that a worker could import; write a function with def, and @node above it"
-    if "<locals>" in getattr(value, "__qualname__", ""):
+    name, module = getattr(value, "__qualname__", ""), getattr(value, "__module__", None) or ""
+    if "<locals>" in name:
         return "it is defined inside a function; move it to the top of a module"
-    if getattr(value, "__module__", "") == "__main__" and not local:
-        return "it is in the script that was started; put it in a module that the worker can import"
+    if node is None and (not inspect.isfunction(value) or _is_installed(module)):
+        return "it is no function of yours; write one with def that calls it, and @node above that"
+    if module == MAIN and not local:
+        queue = node.options.queue if node is not None and issubclass(node, FunctionNode) else None
+        return how_to_move(name, queue or "", is_node=node is not None)
     return ""
+
+
+def _is_installed(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None) or ""
+    return bool(file) and is_installed(project_at(module, Path(file))[0].folder)
 
 
 def _travel(signature: inspect.Signature) -> bool:

@@ -89,7 +89,7 @@ class CallTransport(CarrierListener):
         self._cache.see(client, name, workers)
 
     def _open_here(self, node: CallDefinition, listing: Listing, dispatch: Dispatch) -> Warp:
-        loopback = Loopback(self.course, lambda: Instance(listing, None, name=node.name))
+        loopback = Loopback(self.course, node.name, lambda: Instance(listing, None, name=node.name))
         loopback.prepare()
         loopback.start()
         self._loopbacks.append(loopback)

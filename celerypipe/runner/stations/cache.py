@@ -123,6 +123,12 @@ class RunCache:
         if node is not None:
             self.unknown(node.move_here)  # its module may take long to import
 
+    def renew(self, name: str) -> None:
+        """The class of this warped node, which runs in this process, was loaded anew."""
+        node = self._warped.get(name)
+        if node is not None:
+            node.renew()
+
     def unknown(self, work: Callable[[], None]) -> None:
         """Have this done by a thread that may wait: the cache does not know a result, and its message is sent."""
         self._unknown.put(work)

@@ -21,6 +21,7 @@ from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places
+from celerypipe.runner.stations.renewal import renewed
 from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 #: Messages that wait in front of a local node before its upstream nodes are held up.
@@ -51,12 +52,15 @@ class LocalStation(Station):
         self.instance = make()
         self._inbox: deque[tuple[str, Message]] = deque()
         self._ready: deque[Message] = deque()
+        self._cache = cache
         self._lookahead = Lookahead(self, self._inbox, cache) if cache is not None else None
         #: A message is needed as it came after the node had it: to try again, as a dead letter, to remember its result.
         self._keeps = cache is not None or node.retries > 0 or node.on_error == "dead_letter"
         self._turn = Turn()
         #: A message was taken out, and is neither through nor given up: another attempt may be due.
         self._working = False
+        #: Its code was edited: it is made anew before its next message.
+        self._edited = False
         self._key = ""
         #: Is what is worked on a dead letter of this node?
         self._letter = False
@@ -81,6 +85,12 @@ class LocalStation(Station):
 
     def discard(self) -> None:
         self.instance.destroy()
+
+    def renew(self) -> None:
+        """Make the node anew before its next message; its code was edited, and is imported."""
+        self._edited = True  # first: what is asked of the cache as the new code is, that computes
+        if self._cache is not None:
+            self._cache.renew()
 
     def next_batch(self, sources: dict[str, list[Message]]) -> dict[str, list[int]]:
         """Ask the node which messages it wants now."""
@@ -161,6 +171,8 @@ class LocalStation(Station):
             if again:
                 self._work(turn, instance, *again)
             while not turn.abandoned and (message := self._next()) is not None:
+                if self._edited:
+                    instance = self._renewed(instance)
                 self._work(turn, instance, message, 0)
         except BaseException as error:  # noqa: BLE001  # a join that cannot go on, or a defect: never a hang
             self.course.fail(as_failure(error, self.name, None))
@@ -168,6 +180,13 @@ class LocalStation(Station):
             instance.destroy()
         if not turn.abandoned and not self.course.over.is_set():
             self.finish()
+
+    def _renewed(self, instance: Instance) -> Instance:
+        self._edited = False
+        self.instance = renewed(instance, self._make, self._warm, self.course.say)
+        if self._lookahead is not None:
+            self._lookahead.renew()
+        return self.instance
 
     def _next(self) -> Message | None:
         """The next input, or None at the end."""

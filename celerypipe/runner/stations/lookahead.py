@@ -134,6 +134,17 @@ class Lookahead:
             station.failures.give_up(message, error, -1, note=KNOWN)
         station.course.left(message)
 
+    def renew(self) -> None:
+        """The node was loaded anew: ask for what waits once more, as its code is now. In the thread."""
+        with self._changed:
+            # Nothing of it is claimed: what is claimed is computed next.
+            self._ahead = deque(
+                Ahead(each.message, self._cache.asked(each.message), each.again) for each in self._ahead
+            )
+            waiting = [(each, each.asked) for each in self._ahead if each.asked is not None]
+        for each, asked in waiting if not self._cache.refresh else ():
+            self._ask(each, asked, look=True)
+
     # -- what came of it --------------------------------------------------------------------------------------------
 
     def computed(self, outputs: Sequence[Message], seconds: float) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from celerypipe import Proc
 from celerypipe.definition.parts import PIPELINE_KEYS, home_of
 from celerypipe.definition.pipeline import Body, NodeDefinition, Pipeline, WarpConfiguration
 from celerypipe.definition.shape import Shape
@@ -81,3 +82,24 @@ def test_every_key_has_a_home() -> None:
     assert written(Body) == {"name", "id", *PIPELINE_KEYS}
     assert all(home_of(key) for key in own | written(WarpConfiguration))
     assert not home_of("path")
+
+
+def test_what_is_given_in_python_in_place_of_a_class_is_answered_with_what_to_give() -> None:
+    class Thing:
+        """No node."""
+
+    def plain(value: int) -> int:
+        return value
+
+    given = {
+        "Thing is no node; let it inherit from Source, Proc or Sink": Thing,
+        "plain is a plain function; put @node above it": plain,
+        "len is no node; write a function with def, put @node above it": len,
+        "<lambda> is no node; write a function with def": lambda value: value,
+        "is a node that is made already; give its class": Proc(),
+        "must be a text in quotes, not 5": 5,
+    }
+    for text, mark in given.items():
+        with pytest.raises(DefinitionError) as caught:
+            NodeDefinition(name="n", type="proc", mark=mark)
+        assert text in str(caught.value)

@@ -263,7 +263,8 @@ REFUSED = [
     (called.of_message, "a node of pipelines"),
     (called.remembering, "it is stateful"),
     (called.awaiting, "is async, .* without awaiting it"),
-    (len, "put @node above it"),
+    (len, "no function of yours; write one with def"),
+    (str, "it is a class; write a function"),
 ]
 
 
@@ -296,7 +297,7 @@ def test_a_function_of_a_script_is_for_this_process_alone(tmp_path: Path, redis_
     )
     out = start(script, redis_url).finish().stdout.splitlines()
     assert out[0] == "8"
-    assert "put it in a module that the worker can import" in out[1]
+    assert "which no worker can import; move it" in out[1]
 
 
 def test_a_function_whose_name_means_another_one_by_now_is_for_this_process_alone(
@@ -315,7 +316,10 @@ def test_a_function_whose_name_means_another_one_by_now_is_for_this_process_alon
     with Runner(redis_url) as runner:
         with pytest.raises(ConfigError, match="spectrum cannot be submitted: twins has another function of that name"):
             runner.submit(module.first, 4)
-        with pytest.raises(ConfigError, match="put it in a module that the worker can import"):
+        with pytest.raises(
+            ConfigError,
+            match=r"__main__ is whatever was started, here .* and has no spectrum; write the module that has",
+        ):
             runner.submit(cells["second"], 4)
         waiting = runner.submit(module.second, 4)
         assert (waiting.state, waiting.cancel()) == ("queued", True)
