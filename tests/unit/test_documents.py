@@ -23,7 +23,7 @@ EXAMPLES = frozenset(
     {
         *("tasks/sound.py", "tasks/text.py", "tasks/tones.py", "src/"),
         *("pipeline.json", "config.json", "report.json", "journals/"),
-        *("out/two_cities.srt", "interviews/README.md"),  # of a new project
+        *("out/two_cities.srt", "interviews/README.md", "recordings/"),  # of a new project
         *("application/json",),  # a type of content
     }
 )
