@@ -55,6 +55,7 @@ IMPORTS = {
     "catalogue/modules.py": "the definition that is run here, a plugin folder, built-in nodes, or a worker's own file",
     "mailbox/blob/packing.py": "the table of ways to pack",
     "nodes/parts/package.py": "what a built-in node says that it needs",
+    "scaffold/stub.py": "found, not imported: the name of a new node, as it was typed",
 }
 
 
