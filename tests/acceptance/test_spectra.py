@@ -12,7 +12,7 @@ from tests.servers import ROOT
 from tests.servers.command import start
 
 EXAMPLE = ROOT / "examples" / "spectra"
-COUNT = 8
+COUNT = 4
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
