@@ -95,13 +95,13 @@ class Bells:
     def _worth(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[int, int]:
         """How many slots its messages are worth, and how many they could be shared out to.
 
-        Before the first came back nobody knows how long they take, but at least as long as the oldest is out.
+        Before the first came back nobody knows how long they take: as long as the oldest is out, if that is not quick.
         """
         out = len(warp.flights)
         if not warp.mean:
             now = time.monotonic()
             age = max(age, *(now - flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), 0.0)
-        mean = max(warp.mean, age) if age > SLOW or not warp.mean else warp.mean
+        mean = max(warp.mean, age) if age > (SLOW if warp.mean else UNKNOWN) else warp.mean
         if batches is None:
             batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
         most = min(warp.parallel, batches)
