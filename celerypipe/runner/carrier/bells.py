@@ -99,8 +99,7 @@ class Bells:
         """
         out = len(warp.flights)
         if not warp.mean:
-            now = time.monotonic()
-            age = max(age, *(now - flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), 0.0)
+            age = max(age, time.monotonic() - oldest_of(warp))
         mean = max(warp.mean, age) if age > (SLOW if warp.mean else UNKNOWN) else warp.mean
         if batches is None:
             batches = math.ceil(out / warp.limits.batches.size)  # more slots would share them out into smaller ones
@@ -204,6 +203,11 @@ class Bells:
     def close(self) -> None:
         """Let go of the connection."""
         self.reset()
+
+
+def oldest_of(warp: Warp) -> float:
+    """When the message was sent that is out for the longest time, by ``time.monotonic``; now, if none is out."""
+    return min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=time.monotonic())
 
 
 def _batches(mailbox: Mailbox, client: Client, warp: Warp) -> int:

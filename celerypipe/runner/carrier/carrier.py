@@ -28,7 +28,7 @@ from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
 from celerypipe.runner.carrier.audit import Audit
-from celerypipe.runner.carrier.bells import Bells
+from celerypipe.runner.carrier.bells import Bells, oldest_of
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.counting import Counting
 from celerypipe.runner.carrier.doubts import Doubts
@@ -297,9 +297,8 @@ class RedisCarrier:
 
     def _ring(self, warp: Warp) -> float:
         """Ring for as many slots as its messages are worth by now; return when the oldest of them was sent."""
-        now = time.monotonic()
-        oldest = min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=now)
-        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=now - oldest)
+        oldest = oldest_of(warp)
+        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=time.monotonic() - oldest)
         return oldest
 
     def _give_up_waiting(self, warp: Warp) -> None:
