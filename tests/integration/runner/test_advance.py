@@ -21,11 +21,24 @@ from celerypipe.runner.report import Report
 from tests.nodes import remote
 
 
+class Ahead(Source):
+    """Counts to 500, and tells once six messages are out."""
+
+    six = threading.Event()
+
+    def messages(self) -> Iterator[Message]:
+        for number in range(500):
+            if number == 6:
+                self.six.set()
+            yield Message(number)
+
+
 class Fourth(Proc):
-    """Fails over the fourth message, once the others had the time to come after it."""
+    """Fails over the fourth message, once others of ``Ahead`` came after it."""
 
     def update(self, message: Message) -> Message:
         if message.payload == 3:
+            assert Ahead.six.wait(30)
             raise ValueError("no three")
         return message
 
@@ -175,7 +188,8 @@ def test_a_list_that_is_fed_from_code_has_a_length() -> None:
 @pytest.mark.parametrize("is_warped", [False, True])
 def test_a_run_that_fails_says_where_all_its_messages_are(is_warped: bool) -> None:
     there = NodeDefinition(name="there", mark=Fourth, warped=is_warped, warp_configuration={"queue": "q"})
-    source = NodeDefinition(name="src", mark=DataStreamer, configuration={"count": 500, "rate": 0})
+    source = NodeDefinition(name="src", mark=Ahead)
+    Ahead.six.clear()
     with pytest.raises(NodeFailed) as failed:
         through([source, there, NodeDefinition(name="after", mark=remote.Echo)])
     report = failed.value.report
