@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from celerypipe.catalogue.arguments import Argument
-from celerypipe.catalogue.declaration import file_of_mark, neighbours_of
+from celerypipe.catalogue.declaration import file_of, file_of_mark, neighbours_of
 from celerypipe.catalogue.modules import splits
 from celerypipe.catalogue.outline import Outline, outline_of
 from celerypipe.catalogue.plugin import Plugin
@@ -34,7 +34,7 @@ MEMBERS = frozenset({"__init__", "__new__", "__signature__", "stateful", *CALLED
 def outline_of_mark(mark: str) -> Outline | None:
     """Return the outline of a dotted mark by its source; None: that is not here, or not readable.
 
-    Of what is imported already it is that of the class.
+    Of what is imported already it is that of the class; that its package is, because of another node, says nothing.
     """
     for module, path in splits(mark):
         if module in sys.modules:
@@ -43,8 +43,9 @@ def outline_of_mark(mark: str) -> Outline | None:
                 value = getattr(value, name, None)
             node = node_class(value)
             return outline_of(mark, node, {}) if node is not None and node.type else None
-    found = file_of_mark(mark)
-    return _outline(mark, found[0], found[2], {}) if found is not None else None
+        if (file := file_of(module)) is not None:
+            return _outline(mark, file, path, {})
+    return None
 
 
 def instead_of(mark: str) -> list[str] | None:
