@@ -16,7 +16,7 @@ from typing import Any
 
 from celerypipe.catalogue.arguments import Argument
 from celerypipe.catalogue.declaration import file_of, file_of_mark, neighbours_of
-from celerypipe.catalogue.modules import splits
+from celerypipe.catalogue.modules import splits, tops_here
 from celerypipe.catalogue.outline import Outline, outline_of
 from celerypipe.catalogue.plugin import Plugin
 from celerypipe.catalogue.syntax import statements_of
@@ -52,10 +52,16 @@ def instead_of(mark: str) -> list[str] | None:
     """Return the marks that a dotted one may be a slip of; None: it is here, or may be, or no source is near it."""
     module, _, name = mark.rpartition(".")
     package, _, last = module.rpartition(".")
+    if (file := file_of(mark)) is not None:  # the class was forgotten
+        return [f"{mark}.{each.name}" for each in statements_of(file) if isinstance(each, ast.ClassDef | FunctionText)]
     found = file_of_mark(mark)
     if found is None or (found[0].name == "__init__.py" and len(found[2]) > 1):
         near = nearest(last, neighbours_of(module)) if module not in sys.modules else ""
-        return [f"{package}.{near}.{name}"] if near else None
+        if near:
+            return [f"{package}.{near}.{name}"]
+        top, _, rest = mark.partition(".")
+        near = nearest(top, tops_here()) if top not in (*sys.modules, *tops_here()) and file_of(top) is None else ""
+        return [f"{near}.{rest}"] if near else None
     body = statements_of(found[0])
     names = {each for statement in body for each in _bound(statement)}
     if not body or found[2][0] in names or names & {"*", "__getattr__"}:

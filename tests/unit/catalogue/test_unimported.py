@@ -154,7 +154,9 @@ def test_what_is_not_here_is_not_known() -> None:
         assert outline_of_mark(mark) is None
 
 
-def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(module: str, tmp_path: Path) -> None:
+def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offered = instead_of(f"{module}.Plian")
     assert offered is not None
     assert {f"{module}.Plain", f"{module}.bare"} <= set(offered)
@@ -169,6 +171,9 @@ def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(module: str, tm
     for folder in ("plain_folder", "package"):
         assert instead_of(f"{folder}.meida.Gain") == [f"{folder}.media.Gain"]
         assert instead_of(f"{folder}.gpu.Detect") is None, "only workers have it"
+        assert instead_of(f"{folder}.media") == [f"{folder}.media.Gain"], "the class was forgotten"
+    monkeypatch.chdir(tmp_path)
+    assert instead_of("packag.media.Gain") == ["package.media.Gain"]
 
 
 def test_a_plugin_is_read_with_its_defaults(tmp_path: Path) -> None:
