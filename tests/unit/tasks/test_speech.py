@@ -105,6 +105,8 @@ def test_arguments_that_cannot_be_are_refused() -> None:
         Transcribe(device="gpu")
     with pytest.raises(ValueError, match="beam_size: 0 is too small"):
         Transcribe(beam_size=0)
+    with pytest.raises(ValueError, match="threads: -1 is too small"):
+        Transcribe(threads=-1)
 
 
 def configure_in_a_fork(device: str) -> str:
