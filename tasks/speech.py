@@ -63,6 +63,8 @@ class Transcribe(Proc):
             raise ValueError(f"device: {device!r} is unknown; write 'auto', 'cuda' or 'cpu'")
         if beam_size < 1:
             raise ValueError(f"beam_size: {beam_size!r} is too small; write 1 or more")
+        if threads < 0:
+            raise ValueError(f"threads: {threads!r} is too small; write 0 or more")
         self.model = model
         self.device = device
         self.compute_type = compute_type

@@ -140,7 +140,8 @@ class Listing:
             raise
         except Exception as error:  # a constructor takes its arguments and nothing else, so they are what is wrong
             given = ", ".join(configuration) or "no arguments"
-            raise ConfigError(f"{self.mark} cannot be made of {given}: {type(error).__name__}: {error}") from error
+            who = f"{name}: {self.mark}" if name and name != self.mark else self.mark
+            raise ConfigError(f"{who} cannot be made of {given}: {type(error).__name__}: {error}") from error
         node.name = name
         node.folder = folder
         node.reach = self.reach

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
-from celerypipe.catalogue.refused_write import CURE, is_refused_write
+from celerypipe.catalogue.refused_write import CURE, CURE_OF_MESSAGE, cure_of
 from celerypipe.catalogue.text import OURS
 from celerypipe.contract.contract import Node, Proc, Sink, one_each
 from celerypipe.errors import CelerypipeError, ConfigError, NodeFailed
@@ -102,8 +102,8 @@ class Instance:
 
     def advise(self, error: Exception) -> None:
         """Add to an error of the node how it is mended, if that is known."""
-        if not self.listing.node.writable and is_refused_write(error):
-            error.add_note(CURE)
+        if cure := cure_of(error, writable=self.listing.node.writable):
+            error.add_note(cure)
 
     def destroy(self) -> None:
         """Let go of the node; what its ``destroy`` raises is logged, since nothing waits for it any more."""
@@ -159,7 +159,8 @@ def brief(error: BaseException) -> str:
     if isinstance(error, CelerypipeError):
         return text
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return f"{said}; {CURE}" if CURE in getattr(error, "__notes__", ()) else said
+    cures = [note for note in getattr(error, "__notes__", ()) if note in (CURE, CURE_OF_MESSAGE)]
+    return "; ".join([said, *cures[:1]])
 
 
 def trace(error: BaseException) -> str:

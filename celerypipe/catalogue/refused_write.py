@@ -1,14 +1,28 @@
-"""What to say beside an error of a library that was to write into what a node was given."""
+"""What to say beside the error of a node that wrote, or had a library write, into what it was given."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+
+from celerypipe.message.message import Message
 
 #: How it is mended.
 CURE = (
     "the arrays that a node is given are read-only: write into a copy (array.copy()), or say writable = True in the "
     "class of the node, or @node(writable=True), and it is given copies"
 )
+
+#: How it is mended where it was a message that was to be changed.
+CURE_OF_MESSAGE = (
+    "a message cannot be changed: return another one, message.with_payload(...), or message.with_changes(...) for "
+    "other fields"
+)
+
+#: What Python says then; objects of somebody else may have a field of that name, and be frozen too.
+_FROZEN = {
+    f"cannot {verb} field {field.name!r}" for field in dataclasses.fields(Message) for verb in ("assign to", "delete")
+}
 
 #: What numpy, Python's own buffers, Cython, numba and OpenCV say.
 _SAID = re.compile(
@@ -17,6 +31,13 @@ _SAID = re.compile(
     r"|WRITEABLE flag|read-write bytes-like|contiguous, writable|Layout of the output array",
     re.DOTALL,
 )
+
+
+def cure_of(error: BaseException, *, writable: bool) -> str:
+    """Return how a node mends an error, if it is that of a write; ``writable``: its arrays are its own."""
+    if isinstance(error, dataclasses.FrozenInstanceError) and str(error) in _FROZEN:
+        return CURE_OF_MESSAGE
+    return CURE if not writable and is_refused_write(error) else ""
 
 
 def is_refused_write(error: BaseException) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from celerypipe import codec
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance, as_messages, update_batch
 from celerypipe.contract.contract import Node, Sink, Source, node_class, takes_snapshots
-from celerypipe.errors import ConfigError
+from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.message import Message
 
 
@@ -41,11 +43,22 @@ def check_node(
     listing = Listing(f"{found.__module__}.{found.__qualname__}", found, "import")
     if complaints := listing.complaints(configuration):
         raise ConfigError("\n".join(each.text for each in complaints))
+    given = _messages(inputs)
     trial = _Trial(listing, codec.decode_value(codec.encode_value(configuration)))
     try:
-        return trial.outputs([each if isinstance(each, Message) else Message(each) for each in inputs])
+        return trial.outputs(given)
     finally:
         trial.instance.destroy()
+
+
+def _messages(inputs: Any) -> list[Message]:
+    """Return inputs as messages; TypeError for one that stands there by itself, as a text, a dict or an array does."""
+    if not isinstance(inputs, Iterable) or isinstance(inputs, (str, bytes, bytearray, Mapping, np.ndarray)):
+        raise TypeError(
+            f"inputs: one {type(inputs).__name__}; write a list of messages or payloads, such as "
+            "check_node(Upper, [payload])"
+        )
+    return [each if isinstance(each, Message) else Message(each) for each in inputs]
 
 
 class _Trial:
@@ -80,7 +93,10 @@ class _Trial:
         old, self.instance = self.instance, self._warm()
         assert old.node is not None  # noqa: S101  # it is warm
         assert self.instance.node is not None  # noqa: S101
-        state = codec.encode_value(old.node.snapshot())
+        try:
+            state = codec.encode_value(old.node.snapshot())
+        except CodecError as error:
+            raise CodecError(f"snapshot() returned what cannot travel: {error}") from None
         old.destroy()
         self.instance.node.restore(codec.decode_value(state))
 

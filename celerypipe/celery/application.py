@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from celerypipe.celery.broker import kombu_form
 from celerypipe.errors import ConfigError
+from celerypipe.process import collector
 from celerypipe.process.log import FORMATS, VARIABLE
 from celerypipe.redis.address import Address
 from celerypipe.redis.line import KEEP_ALIVE
@@ -104,6 +105,11 @@ class Loader(AppLoader):  # type: ignore[misc]  # celery ships no types
 
     def read_configuration(self, env: str = "") -> None:
         """Called for the module that ``CELERY_CONFIG_MODULE`` names."""
+
+    def init_worker(self) -> None:
+        """Import what a worker is made of."""
+        with collector.aside():
+            super().init_worker()
 
 
 class Application(Celery):  # type: ignore[misc]  # celery ships no types

@@ -16,6 +16,7 @@ import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
 from celerypipe.cli.screen.terminal import heard, write
 from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
+from celerypipe.process import collector
 from celerypipe.redis.secret import hidden_in
 
 #: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
@@ -49,7 +50,8 @@ class LazyGroup(click.Group):
         """Import the module and return its command."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"celerypipe.cli.{cmd_name}"), cmd_name)
+        with collector.aside():
+            command = getattr(importlib.import_module(f"celerypipe.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101  # a promise of our own modules
         return command
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin, urlsplit
-
-import httpx
 
 from celerypipe.contract.contract import Sink
 from celerypipe.message.message import Message
 from celerypipe.nodes.parts.arguments import choice, number, whole
 from celerypipe.nodes.parts.delivery import BusyError, address, deliver, is_here, shown
+
+if TYPE_CHECKING:
+    import httpx
 
 #: Statuses below 500 that mean "not now": request timeout, too many requests.
 NOT_NOW = frozenset({408, 429})
@@ -45,11 +47,13 @@ class NotifierHttp(Sink):
         self.content_type = choice("content_type", content_type, ("application/json", "text/plain"))
         self.retries = whole("retries", retries)
         self.backoff = number("backoff", backoff)
+        self._httpx: Any = None
         self._client: httpx.Client | None = None
 
     def warmup(self) -> None:
         """Make the client; it keeps its connection from message to message."""
-        self._client = httpx.Client(timeout=self.timeout, trust_env=not is_here(self.endpoint))
+        self._httpx = import_module("httpx")  # which is long, and each worker has this module
+        self._client = self._httpx.Client(timeout=self.timeout, trust_env=not is_here(self.endpoint))
         logging.getLogger("httpx").addFilter(self._is_of_others)
 
     def update(self, message: Message) -> None:
@@ -63,7 +67,7 @@ class NotifierHttp(Sink):
             endpoint=self.endpoint,
             retries=self.retries,
             backoff=self.backoff,
-            passing=(httpx.TransportError, BusyError),
+            passing=(self._httpx.TransportError, BusyError),
         )
 
     def destroy(self) -> None:
@@ -76,8 +80,10 @@ class NotifierHttp(Sink):
     def _is_of_others(self, record: logging.LogRecord) -> bool:
         """Drop the line that httpx logs for each message, which has the endpoint with all that is secret in it."""
         said = record.args if isinstance(record.args, tuple) else ()
-        urls = [each for each in said if isinstance(each, httpx.URL)]  # a text is compared as one, which may raise
-        return httpx.URL(self.endpoint) not in urls
+        urls = [
+            each for each in said if isinstance(each, self._httpx.URL)
+        ]  # a text is compared as one, which may raise
+        return self._httpx.URL(self.endpoint) not in urls
 
     def set_on_config(self, prop: str, value: Any) -> None:
         """Post to another ``endpoint`` from the next message on."""

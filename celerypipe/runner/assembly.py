@@ -19,10 +19,11 @@ from celerypipe.mailbox.record import Record
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
+from celerypipe.runner.stations.backlog import MESSAGES
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.join import join_of
-from celerypipe.runner.stations.local import INBOX, LocalStation
+from celerypipe.runner.stations.local import LocalStation
 from celerypipe.runner.stations.places import Places, has_places
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
@@ -119,7 +120,7 @@ class Assembly:
 
     def _connect(self) -> None:
         """Join the stations as the links say."""
-        capacity = sum(self._window(station.node) + INBOX for station in self.stations.values())
+        capacity = sum(self._window(station.node) + MESSAGES for station in self.stations.values())
         for name, station in self.stations.items():
             links = self.graph.upstream(name)
             station.open_links = {link.source for link in links if link.source in self.stations}
@@ -136,7 +137,7 @@ class Assembly:
 
     @staticmethod
     def _window(node: NodeDefinition) -> int:
-        return node.warp_configuration.window if node.warped else INBOX
+        return node.warp_configuration.window if node.warped else MESSAGES
 
     def add_feed(self, feed: Iterable[Message], heads: tuple[str, ...]) -> Outflow:
         """Feed these nodes from code, and let what comes out of the last ones be read there."""

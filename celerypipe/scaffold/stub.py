@@ -75,8 +75,10 @@ class Stub:
     def _complaint(self) -> str:
         if wrong := wrong_letters(self.name, "find-faces"):
             return wrong
-        if keyword.iskeyword(self.short) or self.class_name in TAKEN:
+        if keyword.iskeyword(self.short) or keyword.iskeyword(self.class_name) or self.class_name in TAKEN:
             return f"{self.name!r} means something else in Python or in celerypipe; choose another name"
+        if self.class_name.startswith("Test"):
+            return f"{self.name!r}: pytest takes the class {self.class_name} for tests; choose another name"
         if self.is_plugin and (find_spec(self.short) or find_spec(f"celerypipe.nodes.{self.short}")):
             return f"{self.name!r} is the name of a built-in node, or of an installed module; choose another name"
         if self.queue and self.type == "source":

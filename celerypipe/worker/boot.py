@@ -9,6 +9,7 @@ empty.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -126,6 +127,7 @@ def settle(configured: Configured, sender: Any, **_: Any) -> None:
         # Without it billiard imports the project of Django that somebody's DJANGO_SETTINGS_MODULE names.
         os.environ.setdefault("DJANGO_PROJECT_DIR", os.getcwd())
         os.environ[SPAWN_VARIABLE] = spawned.written(configured.served, settled.worker, settled.flag.move_to_file())
+    gc.freeze()  # what was imported stays: nobody looks at it again, and forks go on sharing its memory
 
 
 class Settled:

@@ -21,6 +21,7 @@ from celerypipe.mailbox import protocol
 from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
+from celerypipe.process import collector
 from celerypipe.version import VERSION
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.task import NodeTask
@@ -41,6 +42,7 @@ class Served:
         self.allowed = allowed
         self.listings: dict[str, Listing] = {}
 
+    @collector.aside()
     def load(self, named_by: Mapping[str, Path | None]) -> None:
         """Import everything; :class:`ConfigError` in one line says what does not import, and which file wanted it."""
         found = list(Catalogue(self.plugins).listings())

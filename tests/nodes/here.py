@@ -10,6 +10,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from celerypipe import Batch, Message, Proc, Readings, Sink, Source
 from celerypipe.nodes.json_lines import JsonLinesSink, JsonLinesSource
 
@@ -335,3 +337,27 @@ class Quoting(Proc):
 
     def update(self, message: Message) -> Message:
         raise ValueError(self.quoted)
+
+
+class Recordings(Source):
+    """Sends so many large arrays; ``all_sent`` is set once the last of them found room, or was dropped."""
+
+    all_sent = threading.Event()
+
+    def __init__(self, count: int, size: int) -> None:
+        self.count = count
+        self.size = size
+        self.all_sent.clear()
+
+    def messages(self) -> Iterator[Message]:
+        for _ in range(self.count):
+            yield Message(np.zeros(self.size, np.uint8))
+        self.all_sent.set()
+
+
+class Slow(Proc):
+    """Begins with its first message when all of :class:`Recordings` are sent."""
+
+    def update(self, message: Message) -> Message:
+        assert Recordings.all_sent.wait(20)
+        return message.with_payload(len(message.payload))

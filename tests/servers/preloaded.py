@@ -1,15 +1,17 @@
 """The script of a zygote (:mod:`tests.servers.zygote`): imports what workers and commands need, and forks them.
 
-It imports nothing that reads the environment or keeps what belongs to one process: the Celery application, and all that
-imports it, is imported in each fork, as in any other process.
+What reads the environment, or keeps what belongs to one process, is made anew in a fork: a worker imports the Celery
+application as any other process does, and for a command it is pointed to the Redis of that environment.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
 import os
+import platform
 import runpy
 import socket
 import sys
@@ -38,14 +40,16 @@ PRELOADED = (
     "kombu.transport.redis",
     "celerypipe.cache.desk",
     "celerypipe.check.preflight",
+    "celerypipe.cli.check",
     "celerypipe.cli.commands",
+    "celerypipe.cli.run",
     "celerypipe.cli.status",
-    "celerypipe.embedded.embedded",
     "celerypipe.nodes.image_files",
     "celerypipe.nodes.json_lines",
-    "celerypipe.runner.stations",
-    "celerypipe.runner.warp.warp",
+    "celerypipe.nodes.json_websocket",
+    "celerypipe.nodes.notifier_websocket",
     "celerypipe.worker.activation.activation",
+    "celerypipe.worker.served",
     "celerypipe.worker.streams",
     "celerypipe.worker.watchdog",
 )
@@ -61,7 +65,7 @@ def main() -> None:
     libraries = sys.path[known:]
     for name in PRELOADED:
         importlib.import_module(name)
-    assert "celerypipe.celery.application" not in sys.modules
+    platform.platform()  # which Celery shows, and which starts a process to find out
     assert threading.active_count() == 1
     gc.freeze()
     gc.enable()
@@ -88,6 +92,19 @@ def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
         orders.send(json.dumps(answer).encode())
 
 
+def forget_application() -> None:
+    """Let the Celery application be made where a worker's command line is known, as in any other process."""
+    del sys.modules["celerypipe.celery"], sys.modules["celerypipe.celery.application"]
+    del sys.modules["celerypipe"].celery
+
+
+def serve_application() -> None:
+    """Point the Celery application to the Redis of this environment, as it does itself when it is imported."""
+    application = sys.modules["celerypipe.celery.application"]
+    with contextlib.suppress(Exception):  # a command says what is wrong with an address
+        application.app.serve(application.named_redis(os.environ).or_default)
+
+
 def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> None:
     """Be what Python makes of the words of this order: a module, a text, or a file."""
     os.setsid()
@@ -99,6 +116,10 @@ def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> N
     os.environ.update(order["environment"])
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *words = order["words"]
+    if (first, *words[:1]) in (("-m", "celery"), ("-m", "celerypipe.worker")) or words[:2] == ["celerypipe", "worker"]:
+        forget_application()
+    else:
+        serve_application()
     sys.orig_argv = [sys.executable, first, *words]  # a worker that starts anew becomes that
     sys.argv = [first, *words]
     if first == "-m":

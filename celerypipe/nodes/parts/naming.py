@@ -28,7 +28,7 @@ class Naming:
         self.pattern = pattern
         self._mark = mark
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise ValueError(f"pattern: {pattern!r} leads out of the folder; write a name such as '{{name}}.png'")
+            raise ValueError(f"pattern: {pattern!r} leads out of the folder; write the name of a file in it")
         self._fields = _fields(pattern)
 
     def settle(self, own: Path | None, reach: Reach) -> None:

@@ -16,9 +16,9 @@ def error_of(
     node: str, kind: str, text: str, traceback: str, *, worker: str, says: str, message_id: str = ""
 ) -> NodeError | ConfigError:
     """Return the error of a failure at a node; ``worker``: where it happened, ``says``: who tells of it."""
-    if kind == "config":
-        return ConfigError(f"pipeline node {node!r}: {text} (says {says})")
     prefix = "" if text.startswith(f"{node}:") else f"{node}: "
+    if kind == "config":
+        return ConfigError(f"{prefix}{text} (says {says})")
     error_class = ERRORS.get(kind, NodeFailed)
     error = error_class(f"{prefix}{text}", node=node, message_id=message_id, worker=worker, remote_traceback=traceback)
     if traceback:

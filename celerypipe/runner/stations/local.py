@@ -17,15 +17,13 @@ from celerypipe.errors import NodeError, NodeTimeout
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
 from celerypipe.process.log import at_work
+from celerypipe.runner.stations.backlog import BYTES, MESSAGES, Backlog
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.lookahead import Lookahead
 from celerypipe.runner.stations.places import Places, has_places
 from celerypipe.runner.stations.renewal import renewed
 from celerypipe.runner.stations.station import REPLAY, Full, Station
-
-#: Messages that wait in front of a local node before its upstream nodes are held up.
-INBOX = 64
 
 MakeInstance = Callable[[], Instance]
 
@@ -50,7 +48,7 @@ class LocalStation(Station):
         super().__init__(course, node)
         self._make = make
         self.instance = make()
-        self._inbox: deque[tuple[str, Message]] = deque()
+        self._inbox: Backlog[tuple[str, Message]] = Backlog()
         self._ready: deque[Message] = deque()
         self._cache = cache
         self._lookahead = Lookahead(self, self._inbox, cache) if cache is not None else None
@@ -108,7 +106,9 @@ class LocalStation(Station):
         return len(self._inbox) + (len(self._lookahead) if self._lookahead is not None else 0)
 
     def has_room(self, count: int) -> bool:
-        return self._waiting() + count <= INBOX
+        if self._waiting() + count > MESSAGES:
+            return False
+        return self._inbox.bytes + (self._lookahead.bytes if self._lookahead is not None else 0) < BYTES
 
     @property
     def in_hand(self) -> int:
@@ -120,9 +120,9 @@ class LocalStation(Station):
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self.changed:
-            if not self.wait_for_room(lambda: self._waiting() >= INBOX, full):
+            if not self.wait_for_room(lambda: not self.has_room(1), full):
                 return False
-            self._inbox.append((link, message))
+            self._inbox.add((link, message), message)
             self.changed.notify_all()
         return True
 
@@ -198,7 +198,7 @@ class LocalStation(Station):
                     if self.ended or self.course.over.is_set():
                         return None
                     self.changed.wait(0.5)
-                link, message = self._inbox.popleft()
+                link, message = self._inbox.take()
                 self.changed.notify_all()
             self.received(message)
             self._letter = link == REPLAY

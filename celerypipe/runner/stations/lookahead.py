@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from celerypipe.cache.asked import Asked
 from celerypipe.cache.node import KNOWN, NodeCache
 from celerypipe.cache.question import Claim, Found
 from celerypipe.message.message import Message
+from celerypipe.runner.stations.backlog import Backlog
 from celerypipe.runner.stations.station import REPLAY, Station
 
 
@@ -35,18 +35,24 @@ class Lookahead:
     somebody who waits for him. ``inbox``: what came, by its link; the station's lock guards it, and all in here.
     """
 
-    def __init__(self, station: Station, inbox: deque[tuple[str, Message]], cache: NodeCache) -> None:
+    def __init__(self, station: Station, inbox: Backlog[tuple[str, Message]], cache: NodeCache) -> None:
         self._station = station
         self._inbox = inbox
         self._cache = cache
         self._changed = station.changed
-        self._ahead: deque[Ahead] = deque()
-        self._taking = 0
+        self._ahead: Backlog[Ahead] = Backlog()
+        #: Messages that are taken in just now, and their bytes.
+        self._taking = self._taking_bytes = 0
         #: What is being computed for the cache: its claim, what it asks, and its input as that came.
         self._claim: tuple[Claim, Asked, Message] | None = None
 
     def __len__(self) -> int:
         return self._taking + len(self._ahead)
+
+    @property
+    def bytes(self) -> int:
+        """About how many bytes the messages in here are."""
+        return self._taking_bytes + self._ahead.bytes
 
     # -- the thread -------------------------------------------------------------------------------------------------
 
@@ -69,8 +75,8 @@ class Lookahead:
         while not self._station.course.over.is_set():
             self._take_in()
             with self._changed:
-                if self._ahead and not self._ahead[0].asking:
-                    return self._ahead[0]
+                if self._ahead and not self._ahead.first().asking:
+                    return self._ahead.first()
                 if self._inbox:
                     continue
                 if not self._ahead and self._station.ended:
@@ -81,8 +87,8 @@ class Lookahead:
     def _take_in(self) -> None:
         """Ask for all that came."""
         with self._changed:
-            taken = list(self._inbox)
-            self._inbox.clear()
+            self._taking_bytes = self._inbox.bytes
+            taken = [self._inbox.take() for _ in range(len(self._inbox))]
             self._taking = len(taken)
         new: list[Ahead] = []
         for link, message in taken:
@@ -91,8 +97,9 @@ class Lookahead:
             new += [Ahead(one, self._cache.asked(one), link == REPLAY) for one in joined]
         alone = len(new) == 1 and not self._ahead
         with self._changed:
-            self._ahead.extend(new)
-            self._taking = 0
+            for each in new:
+                self._ahead.add(each, each.message)
+            self._taking = self._taking_bytes = 0
             self._changed.notify_all()
         for each in new:
             if each.asked is not None and not self._cache.refresh:
@@ -111,7 +118,7 @@ class Lookahead:
 
     def _leave_ahead(self) -> None:
         with self._changed:
-            self._ahead.popleft()
+            self._ahead.take()
             self._changed.notify_all()
 
     def _begin(self, first: Ahead) -> Message:
@@ -138,10 +145,9 @@ class Lookahead:
         """The node was loaded anew: ask for what waits once more, as its code is now. In the thread."""
         with self._changed:
             # Nothing of it is claimed: what is claimed is computed next.
-            self._ahead = deque(
-                Ahead(each.message, self._cache.asked(each.message), each.again) for each in self._ahead
-            )
-            waiting = [(each, each.asked) for each in self._ahead if each.asked is not None]
+            for each in [self._ahead.take() for _ in range(len(self._ahead))]:
+                self._ahead.add(Ahead(each.message, self._cache.asked(each.message), each.again), each.message)
+            waiting = [(each, each.asked) for each in self._ahead.all() if each.asked is not None]
         for each, asked in waiting if not self._cache.refresh else ():
             self._ask(each, asked, look=True)
 
@@ -166,7 +172,7 @@ class Lookahead:
     def close(self) -> None:
         """The run is over: others may compute what is not computed now."""
         with self._changed:
-            claims = [each.answer for each in self._ahead if isinstance(each.answer, Claim)]
+            claims = [each.answer for each in self._ahead.all() if isinstance(each.answer, Claim)]
         claimed = self._take_claim()
         for claim in (*claims, *((claimed[0],) if claimed is not None else ())):
             claim.drop()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.message.message import Message
+from celerypipe.runner.stations.backlog import BYTES, MESSAGES, Backlog
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.local import INBOX
 from celerypipe.runner.stations.station import Full, Station
 
 #: Messages that the caller gets at a time; those still in his hand count as waiting.
@@ -19,18 +17,18 @@ class Outflow(Station):
 
     def __init__(self, course: Course, node: NodeDefinition) -> None:
         super().__init__(course, node)
-        self._waiting: deque[Message] = deque()
+        self._waiting: Backlog[Message] = Backlog()
         self._in_hand = 0
         self._taken: list[Message] = []
 
     def has_room(self, count: int) -> bool:
-        return len(self._waiting) + self._in_hand + count <= INBOX
+        return len(self._waiting) + self._in_hand + count <= MESSAGES and self._waiting.bytes < BYTES
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
         with self.changed:
             if not self.wait_for_room(lambda: not self.has_room(1), full):
                 return False
-            self._waiting.append(message)
+            self._waiting.add(message, message)
             self.changed.notify_all()
         return True
 
@@ -45,7 +43,7 @@ class Outflow(Station):
                     self.finish()
                     return []
                 self.changed.wait(0.1)
-            taken = [self._waiting.popleft() for _ in range(min(HANDFUL, len(self._waiting)))]
+            taken = [self._waiting.take() for _ in range(min(HANDFUL, len(self._waiting)))]
             self._in_hand, self._taken = len(taken) - 1, taken
             self.changed.notify_all()
             return taken

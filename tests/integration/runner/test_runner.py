@@ -23,7 +23,7 @@ from celerypipe import (
     RunCancelled,
     Runner,
 )
-from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import Link, NodeDefinition
 from tests.nodes import faulty, forking, here, remote
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
@@ -307,3 +307,19 @@ def test_a_plugin_folder_that_is_not_there_is_said(tmp_path: Path, caplog: pytes
     source = NodeDefinition(name="numbers", type="source", mark="data_streamer", configuration={"items": []})
     Runner(local=True).run(Pipeline(name="p", plugins=[tmp_path / "gone"], nodes=[source]))
     assert [text for text in caplog.messages if f"plugins: there is no folder {tmp_path / 'gone'}" in text]
+
+
+@pytest.mark.parametrize("options", [{}, {"cache": True}])
+def test_what_waits_for_a_node_here_is_bounded_in_bytes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("CELERYPIPE_CACHE_URL", (tmp_path / "cache").as_uri())
+    source = local("in", here.Recordings, configuration={"count": 12, "size": 20 << 20})
+    pipeline = Pipeline(
+        name="p",
+        nodes=[source, local("slow", here.Slow, **options)],
+        links=[Link(source="in", target="slow", full="drop")],
+    )
+    report = Runner().run(pipeline)
+    assert 4 <= report["slow"].received <= 6  # one that is worked on, and others until 64 MiB wait
+    assert report["in"].dropped == 12 - report["slow"].received

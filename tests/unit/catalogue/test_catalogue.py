@@ -118,6 +118,12 @@ def test_what_a_dotted_path_may_lead_to_besides_a_node_is_said(
         catalogue.find("celerypipe.errors.Complaint")
 
 
+def test_a_node_that_cannot_be_made_is_named_with_its_class() -> None:
+    said = re.escape("speech: vad cannot be made of threshold: ValueError: threshold: 2 is out of range")
+    with pytest.raises(ConfigError, match=f"^{said}"):
+        Catalogue().find("vad").create({"threshold": 2}, name="speech")
+
+
 @pytest.mark.parametrize(
     ("text", "last"),
     [

@@ -11,7 +11,7 @@ import pytest
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance, brief, trace
-from celerypipe.catalogue.refused_write import CURE, is_refused_write
+from celerypipe.catalogue.refused_write import CURE, CURE_OF_MESSAGE, is_refused_write
 from celerypipe.contract.contract import Output, Proc
 from celerypipe.message.message import Message
 
@@ -77,6 +77,19 @@ def test_the_cure_stands_beside_an_error_that_one_of_them_led_to() -> None:
     error = _raised(write)
     assert brief(error) == f"RuntimeError: no frame; {CURE}"
     assert "assignment destination is read-only" in trace(error)
+
+
+def test_a_message_that_was_to_be_changed_is_returned_anew() -> None:
+    class Changes(Proc):
+        def update(self, message: Message) -> Output:
+            message.payload = 1  # type: ignore[misc]  # the mistake
+            return message
+
+    instance = Instance(Listing("changes", Changes, "plugin"), {}, name="changes")
+    instance.warm()
+    with pytest.raises(AttributeError) as caught:
+        instance.update(Message(0))
+    assert brief(caught.value) == f"FrozenInstanceError: cannot assign to field 'payload'; {CURE_OF_MESSAGE}"
 
 
 @pytest.mark.parametrize(

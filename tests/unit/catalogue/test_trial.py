@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,8 +130,23 @@ def test_what_a_stateful_node_does_not_remember_is_lost() -> None:
     assert payloads(Sum, [1, 2, 3]) == [(1, 1), (3, 2), (6, 3)]
 
 
+class Locked(Sum):
+    """Remembers what cannot travel."""
+
+    def snapshot(self) -> Any:
+        return threading.Lock()
+
+
+def test_a_state_that_cannot_travel_is_named_as_that() -> None:
+    with pytest.raises(CodecError, match=r"^snapshot\(\) returned what cannot travel: value: a _thread.lock"):
+        check_node(Locked, [1])
+
+
 def test_what_cannot_be_tried_says_so() -> None:
     with pytest.raises(TypeError, match="check_node takes a node class"):
         check_node(print, ["a"])
+    for one in ("text", b"bytes", {"a": 1}, np.zeros(2), Message("text"), 3, None):
+        with pytest.raises(TypeError, match=f"inputs: one {type(one).__name__}; write a list of messages or payloads"):
+            check_node(Upper, one)
     with pytest.raises(TypeError, match="Count is a source"):
         check_node(Count, [1], most=1)

@@ -34,6 +34,8 @@ def written(done: Result) -> list[str]:
         (["größe", "--type", "proc"], "is no name here"),
         (["tasks.gpu", "--type", "proc"], "is no name here"),
         (["class", "--type", "proc"], "means something else in Python"),
+        (["none", "--type", "proc"], "means something else in Python"),
+        (["test-tones", "--type", "proc"], "pytest takes the class TestTones for tests"),
         (["proc", "--type", "proc"], "means something else in Python or in celerypipe; choose another name"),
         (["vad", "--type", "proc", "--plugin"], "is the name of a built-in node"),
         (["json", "--type", "sink", "--plugin"], "or of an installed module"),

@@ -45,9 +45,9 @@ def warm() -> Iterator[Transcribe]:
 
 def test_several_at_once_say_the_same_as_one_by_one(warm: Transcribe, messages: list[Message]) -> None:
     together = warm.update_batch(messages)
-    alone = [warm.update_batch([message])[0] for message in messages]
-    for found in (together, alone):
-        for message, (begin, end, said) in zip(found, SAID, strict=True):
+    alone = warm.update_batch(messages[1:])
+    for found, heard in ((together, SAID), (alone, SAID[1:])):
+        for message, (begin, end, said) in zip(found, heard, strict=True):
             assert word_errors(message.payload.text, said) < 0.15
             times = [(each["start"], each["end"]) for each in message.payload.segments]
             assert times
@@ -105,6 +105,8 @@ def test_arguments_that_cannot_be_are_refused() -> None:
         Transcribe(device="gpu")
     with pytest.raises(ValueError, match="beam_size: 0 is too small"):
         Transcribe(beam_size=0)
+    with pytest.raises(ValueError, match="threads: -1 is too small"):
+        Transcribe(threads=-1)
 
 
 def configure_in_a_fork(device: str) -> str:

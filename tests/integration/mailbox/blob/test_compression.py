@@ -220,7 +220,7 @@ def test_a_worker_without_the_package_says_what_to_install(
     runner = Runner(redis_url, shared_memory=False)
     assert len(list(runner.stream(compressing(queue, ("Echo", way)), [small]))) == 1  # nothing to pack in there
     host, pid = worker.presence["host"], worker.presence["pid"]
-    sentence = rf"'n0'.*not for this machine\): pip install {PACKAGES[way]} \(says worker {host}, process {pid}\)"
+    sentence = rf"n0: .*not for this machine\): pip install {PACKAGES[way]} \(says worker {host}, process {pid}\)"
     with pytest.raises(ConfigError, match=sentence):  # it cannot read
         list(runner.stream(compressing(queue, ("Echo", way)), waves(1)))
     with pytest.raises(ConfigError, match=sentence):  # it cannot write

@@ -1,0 +1,19 @@
+"""Python's garbage collector, which stays out of the way while a process imports what it is made of."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Let it look for garbage only after the block: a fifth of the time of imports goes into looking at them again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
