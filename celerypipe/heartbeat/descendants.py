@@ -75,7 +75,7 @@ class Descendants:
         there it may be another child of that shell.
         """
         root = self._root
-        if root is None or not self._is_orphan(one) or one.key in self._others or one.began >= ended:
+        if root is None or not self._is_orphan(one) or one.key in self._others or one.began > ended:
             return False
         return root.group == root.pid or (root.parent != self._reaper and one.began >= self._looked - 1)
 

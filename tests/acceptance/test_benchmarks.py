@@ -22,10 +22,10 @@ def begin(part: str) -> RunningCommand:
 def test_it_shows_a_table_and_writes_nothing() -> None:
     page = ROOT / "benchmarks" / "RESULTS.md"
     before = page.read_bytes()
-    suite = begin("many").finish()
+    suite = begin("three").finish()
     assert suite.returncode == 0, suite.stderr
-    assert "Sixty-four warped nodes in one pipeline" in suite.stdout
-    assert "one message, time per node" in suite.stdout
+    assert "Three warped no-op nodes in a row" in suite.stdout
+    assert "one at a time, p50" in suite.stdout
     assert page.read_bytes() == before
 
 

@@ -21,7 +21,7 @@ from celerypipe.scaffold.stub import Stub
 from celerypipe.scaffold.template import TEMPLATES
 from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.command import celerypipe, start
-from tests.servers.extent import at_length
+from tests.servers.extent import LONG, at_length
 from tests.servers.installation import Installation, plain_environment
 from tests.servers.terminal import Terminal
 
@@ -47,7 +47,7 @@ def test_an_empty_project_runs_is_clean_and_takes_more_nodes(tmp_path: Path, red
     for kind in TYPES:
         Stub(f"{kind}-a", kind).write(project)
         Stub(f"{kind}-b", kind, is_plugin=True).write(project)
-    for words in (*CHECKS[:2], ("mypy", "tasks", "tests", "plugins")):
+    for words in (*CHECKS[:2], *([("mypy", "tasks", "tests", "plugins")] if LONG else [])):
         run_here(*words, cwd=project)
     assert "9 passed" in run_here("pytest", "-q", cwd=project)
     done = run.finish()

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from celerypipe.heartbeat.descendants import Descendants, end_group
-from celerypipe.heartbeat.procfs import now, process_of
 from tests.servers import eventually
 from tests.servers.processes import alive
 
@@ -110,7 +109,6 @@ def test_those_that_were_started_since_end_with_it_too(family: Family) -> None:
     below = Descendants(family.boss.pid)
     below.look()
     started = family.start("process grandchild orphan")
-    eventually(lambda: _old(started), "a moment to pass")
     family.kill()
     below.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
@@ -149,8 +147,3 @@ def test_what_tidies_up_behind_the_dead_does_so(family: Family) -> None:
         below.end()
     eventually(lambda: not any(map(alive, started)), "the end of all that it started")
     eventually(lambda: not kept.exists(), "the end of its memory")
-
-
-def _old(pids: list[int]) -> bool:
-    """Did all of them begin a tick ago?"""
-    return all((one := process_of(pid)) is not None and one.began < now() for pid in pids)

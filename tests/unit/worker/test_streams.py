@@ -20,7 +20,8 @@ from celerypipe.worker.streams import LONGEST, LogStream
 
 @pytest.fixture
 def said() -> list[str]:
-    """What went to the log, behind what was worked on."""
+    """What went to the log, behind what was worked on: nothing, whatever a test before this one left behind."""
+    at_work.set(None)
     return []
 
 
