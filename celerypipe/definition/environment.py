@@ -1,7 +1,7 @@
 """Variables in a configuration, looked up when the node is made.
 
 ``$JT_ENV_NAME`` is juturna's, and stands for a whole text. ``${NAME}`` and ``${NAME:-default}`` may stand anywhere in
-one, as in a shell; ``$${`` is a plain ``${``.
+one; ``$${`` is a plain ``${``. That much is as in a shell; what else a shell takes there is a mistake.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from celerypipe.errors import Complaint, DefinitionError
 
 #: What a text in a configuration begins with when the rest is the name of a variable; juturna's own prefix.
 PREFIX = "$JT_ENV_"
-#: A variable within a text, with what stands in for it where it is not set or empty; or what is no variable.
-VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<otherwise>[^{}]*))?\}")
+#: A variable within a text, with what stands in for it where it is not set or empty; a plain ``${``; or a mistake.
+VARIABLE = re.compile(
+    r"(?P<plain>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<otherwise>[^{}]*))?\}|(?P<wrong>\$\{)"
+)
+#: What is wrong with a text that has a mistake of that kind; it is not shown, for it may be a secret.
+WRONG = (
+    "'${' is followed by no variable; write ${NAME} or ${NAME:-default}, with no braces in the default, "
+    "or '$${' for a plain '${'"
+)
 #: What is shorter stands in any sentence by chance.
 SHORTEST_SECRET = 4
 _SECRET = re.compile(r"pass|secret|token|key|auth|cred|header|cookie|sign|dsn", re.IGNORECASE)
@@ -101,6 +108,9 @@ def _resolved(value: Any, environment: Mapping[str, str], place: str, kind: type
         return tuple(items) if isinstance(value, tuple) else items
     if not isinstance(value, str) or not _is_from_environment(value):
         return value
+    if not value.startswith(PREFIX) and any(found["wrong"] for found in VARIABLE.finditer(value)):
+        complaints.append(Complaint(place, WRONG))
+        return value
     missing = [name for name, otherwise in _variables(value) if otherwise is None and name not in environment]
     if missing:
         complaints += [
@@ -122,7 +132,7 @@ def _filled(text: str, environment: Mapping[str, str]) -> str:
         return environment[text.removeprefix(PREFIX)]
 
     def value(found: re.Match[str]) -> str:
-        if not found["name"]:
+        if found["plain"]:
             return "${"
         if found["otherwise"] is None:
             return environment[found["name"]]

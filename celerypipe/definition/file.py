@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_definition(file: Path) -> Any:
     """
     language = "YAML" if file.suffix in YAML else "JSON"
     try:
-        text = (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode("utf-8-sig")
+        text = _content(file)
         if file == STDIN and text.lstrip()[:1] not in ("{", "["):
             language = "YAML"
         if text.strip():
@@ -51,6 +52,15 @@ def read_definition(file: Path) -> Any:
     except ImportError as error:
         problem = f"cannot be read: {error}"
     raise DefinitionError([Complaint("<stdin>" if file == STDIN else hidden_in(str(file)), problem)])
+
+
+def _content(file: Path) -> str:
+    if file == STDIN and sys.stdin is None:  # ``celerypipe run - <&-``
+        raise OSError(errno.EBADF, "standard input is closed")
+    text = (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode("utf-8-sig")
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

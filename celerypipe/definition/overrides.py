@@ -131,7 +131,7 @@ def _change(node: dict[str, Any], change: Override) -> None:
 def _inside(holder: dict[str, Any], key: str) -> dict[str, Any]:
     found = holder.setdefault(key, {})
     if not isinstance(found, dict):
-        raise TypeError(f"{key!r} is {json.dumps(found, default=str)}, which has no keys")
+        raise TypeError(f"{key!r} is no object {{...}}, so it has no keys; set the whole of it")
     return found
 
 

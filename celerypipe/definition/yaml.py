@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-#: What YAML 1.2 calls a number, a flag and nothing; in YAML 1.1 ``no`` and ``on`` are flags, and ``1:30`` is 90.
+#: What YAML 1.2 calls a number, a flag and nothing, as far as JSON has it: ``0x1F`` and ``.inf`` are texts. In YAML 1.1
+#: ``no`` and ``on`` are flags, and ``1:30`` is 90.
 PLAIN = (
     ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
@@ -31,8 +32,8 @@ MAKERS: dict[str, Callable[[str], Any]] = {
 def read_yaml(text: str) -> Any:
     """Return what a YAML text says; ValueError names line and column, ImportError the package that is missing.
 
-    Mappings, lists, texts, numbers, true, false and null, as in JSON. Tags (``!!python/…``) are refused, and so are
-    anchors and aliases, which can make a text of ten lines larger than any memory.
+    Mappings, lists, texts, numbers, true, false and null, as in JSON. Tags (``!!python/…``, and ``!!bool`` too) are
+    refused, and so are anchors and aliases, which can make a text of ten lines larger than any memory.
     """
     try:
         yaml = importlib.import_module("yaml")
@@ -61,6 +62,10 @@ def _loader(yaml: Any) -> type[Any]:
                 raise yaml.MarkedYAMLError(
                     problem="anchors and aliases (& and *) are not taken", problem_mark=event.start_mark
                 )
+            if event.tag is not None:
+                raise yaml.MarkedYAMLError(
+                    problem=f"tags ({event.tag}) are not taken; leave it out", problem_mark=event.start_mark
+                )
             return super().compose_node(parent, index)
 
     for tag, form, first in PLAIN:
@@ -83,6 +88,7 @@ def _value(yaml: Any, node: Any) -> Any:
         return found
     if isinstance(node, yaml.SequenceNode):
         return [_value(yaml, each) for each in node.value]
-    if node.tag not in MAKERS:
-        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag!r} is not taken", problem_mark=node.start_mark)
-    return MAKERS[node.tag](node.value)
+    try:
+        return MAKERS[node.tag](node.value)
+    except ValueError:  # more digits than Python reads
+        raise yaml.MarkedYAMLError(problem="too long a number", problem_mark=node.start_mark) from None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe.definition.environment import resolve_environment, secrets_in
+from celerypipe.definition.environment import from_environment, resolve_environment, secrets_in
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from tests.unit.definition.sample import complaints
 
@@ -66,7 +66,7 @@ def test_what_holds_no_variable_is_neither_looked_through_again_nor_copied() -> 
         ("${NOT:-}", str, ""),
         ("${SIZE}", int, 7),
         ("${NOT:-2.5}", float, 2.5),
-        ("$${HERE} costs $5 {HERE} ${", str, "${HERE} costs $5 {HERE} ${"),
+        ("$${HERE} costs $5 {HERE} $${", str, "${HERE} costs $5 {HERE} ${"),
         ("$HERE", str, "$HERE"),
     ],
 )
@@ -85,3 +85,11 @@ def test_a_variable_within_a_text_that_is_missing_or_no_number_is_named() -> Non
     assert found["here.a"] == "the environment has no variable 'B'; set it: export B=..."
     assert found["here.b"] == "the variable 'C' is no int; the argument needs one"
     assert secrets_in({"url": "http://${TOKEN}@x"}, {"TOKEN": "s3cret"}, ["url"]) == {"s3cret"}
+
+
+@pytest.mark.parametrize(
+    "text", ["${", "${A", "${}", "${ A }", "${1}", "${A-x}", "${A:?x}", "${A:+x}", "${NOT:-${A}}", "$${A} ${A"]
+)
+def test_what_a_shell_takes_or_nobody_is_no_variable(text: str) -> None:
+    found = complaints(resolve_environment, {"a": text}, {"A": "x"}, "here", {}, from_environment({"a": text}))
+    assert found["here.a"].startswith("'${' is followed by no variable; write ${NAME} or ${NAME:-default}")

@@ -64,7 +64,8 @@ def test_what_is_no_change_says_what_to_write(tmp_path: Path) -> None:
     assert complaint("asr=3", "=", ".a=1", "asr.=1").count("write NODE.KEY=VALUE") == 4
     assert complaint("ars.model=1") == "--set ars.model: the pipeline has no node 'ars'; did you mean 'asr'?"
     assert "its nodes are read, asr" in complaint("elsewhere.model=1")
-    assert "'path' is \"a\", which has no keys" in complaint("read.path.x=1")
+    said = "--set read.path.x: 'path' is no object {...}, so it has no keys; set the whole of it"
+    assert complaint("read.path.x=1") == said
     assert "there is no such file" in complaint(places=("nowhere.toml",))
     assert "asr needs the name of a queue, or 'here'" in complaint(places=("asr=",))
     file = tmp_path / "place.toml"

@@ -38,7 +38,10 @@ def test_plain_values_are_those_of_json(text: str, value: Any) -> None:
         ("a:\n\tb: 1", r"at line 2, column 1; YAML takes no tabs: indent with spaces"),
         ("a: 1\na: 2", r"the key 'a' is written twice.* at line 2, column 1"),
         ("a: &x [1]\nb: *x", r"anchors and aliases \(& and \*\) are not taken at line 1"),
-        ("a: !!python/object:os.system x", "the tag .* is not taken at line 1, column 4"),
+        ("a: !!python/object:os.system x", r"tags \(.*\) are not taken; leave it out at line 1, column 4"),
+        ("a: !!bool yes", r"tags \(tag:yaml.org,2002:bool\) are not taken"),
+        ("a: !!set {b, c}", r"tags \(tag:yaml.org,2002:set\) are not taken"),
+        ("a: " + "9" * 5000, "too long a number at line 1, column 4"),
         ("[1]: 2", "a key is a text"),
         ("? [1]\n: 2", "a key is a text"),
         ("a: [1,", "at line 1|at line 2"),
@@ -63,6 +66,12 @@ def test_a_file_is_yaml_by_its_suffix_and_standard_input_by_its_beginning(
     for text in ("pipeline: {name: p}", ' {"pipeline": {"name": "p"}}'):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         assert read_definition(Path("-")) == {"pipeline": {"name": "p"}}
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DefinitionError, match="<stdin>: cannot be read: standard input is closed"):
+        read_definition(Path("-"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b" \n")))
+    with pytest.raises(DefinitionError, match="<stdin>: is not JSON: it is empty"):
+        read_definition(Path("-"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{")))
     with pytest.raises(DefinitionError, match="<stdin>: is not JSON"):
         read_definition(Path("-"))
