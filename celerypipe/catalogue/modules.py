@@ -142,9 +142,20 @@ def _cure_of_import(error: BaseException, *, own: bool) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return ""
     if own or not error.name:
-        return f"; {_CURE}"
+        return _shadow(error.name or "") or f"; {_CURE}"
     top = error.name.partition(".")[0]
     return f"; install the package that has {top!r} into {sys.prefix}, or start in the folder that holds it"
+
+
+def _shadow(name: str) -> str:
+    """Say that a package of this folder is not found for another one of its name, which wins: it has an __init__.py."""
+    top, _, rest = name.partition(".")
+    here, file = Path.cwd() / top, getattr(sys.modules.get(top), "__file__", None)
+    own = here.joinpath(*rest.split("."))
+    init = here / "__init__.py"
+    if file is None or init.exists() or not (own.is_dir() or own.with_suffix(".py").is_file()):
+        return ""
+    return f"; {top!r} is found in {Path(file).parent}, which comes before a folder without __init__.py: write {init}"
 
 
 def nodes_in(module: ModuleType) -> dict[str, type[Node]]:
@@ -192,7 +203,8 @@ def _attribute(module: ModuleType, names: list[str], path: str) -> object:
             if len(names) == 1 and (inner := _module_or_none(path)) is not None:
                 raise no_class_named(inner) from None
             known = [f"{module.__name__}.{node}" for node in nodes_in(module)]
-            cure = did_you_mean(path, known) or (f"; it has {', '.join(known)}" if known else "; it has no nodes")
+            listed = f"; it has {', '.join(known)}" if known else "; it has no nodes"
+            cure = _shadow(f"{module.__name__}.{names[0]}") or did_you_mean(path, known) or listed
             raise UnknownMark(f"{path}: the module {module.__name__!r} has no {'.'.join(names)!r}{cure}") from None
     return value
 

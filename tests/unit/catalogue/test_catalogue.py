@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing, complaints_from_schema
+from celerypipe.catalogue.modules import imported
 from celerypipe.contract.contract import Proc
 from celerypipe.errors import Complaint, ConfigError, UnknownMark
 from celerypipe.message.message import Message
@@ -95,6 +96,22 @@ def test_a_dotted_path_finds_a_class_a_nested_class_and_a_function(module: str) 
 def test_a_module_offers_what_it_defines_and_not_what_it_imports(module: str) -> None:
     offered = [listing.mark for listing in Catalogue.of_module(importlib.import_module(module))]
     assert offered == [f"{module}.{name}" for name in ("Shared", "Detect", "Detect.Fast", "double", "later")]
+
+
+def test_a_folder_that_is_hidden_by_a_package_of_its_name_is_told_what_it_lacks(
+    module: str, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = module.removesuffix(".gpu")
+    write(f"here/{package}/sound.py", MODULE)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    cure = f"write {tmp_path / 'here' / package / '__init__.py'}"
+    with pytest.raises(ConfigError) as caught:
+        imported(f"{package}.sound", "it")
+    assert str(caught.value).endswith(cure)
+    with pytest.raises(UnknownMark) as caught:
+        Catalogue().find(f"{package}.sound.Detect")
+    assert str(caught.value).endswith(cure)
 
 
 def test_what_a_dotted_path_may_lead_to_besides_a_node_is_said(
