@@ -83,7 +83,7 @@ def _of_workers(scene: Scene) -> Iterator[Finding]:
             yield from findings(node, ours, scene.declared.get(node.name), scene.pipeline.nodes)
             yield from code_findings(node, ours, scene.codes.get(node.name, ""))
         elif not workers:
-            yield missing(node, scene.workers, scene.elsewhere.get(node.queue, ()))
+            yield missing(node, scene.address, scene.workers, scene.elsewhere.get(node.queue, ()))
 
 
 def _of_strangers(scene: Scene) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from celerypipe.check.finding import Finding
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import did_you_mean
 from celerypipe.mailbox.presence import Presence
+from celerypipe.redis.address import Address
 
 #: What the code of a node begins with that is known by its source alone.
 SOURCE = "source "
@@ -28,8 +29,8 @@ SOURCE = "source "
 Workers = Sequence[Presence]
 
 
-def missing(node: NodeDefinition, live: Iterable[Presence], elsewhere: Sequence[str] = ()) -> Finding:
-    """Say that no live worker serves a node's queue; ``live``: all workers that live, for the nearest name.
+def missing(node: NodeDefinition, address: Address, live: Iterable[Presence], elsewhere: Sequence[str] = ()) -> Finding:
+    """Say that no live worker of this Redis serves a node's queue; ``live``: all that live, for the nearest name.
 
     ``elsewhere``: other namespaces in which workers serve a queue of that name.
     """
@@ -42,7 +43,7 @@ def missing(node: NodeDefinition, live: Iterable[Presence], elsewhere: Sequence[
         where = " and ".join(map(repr, elsewhere))
         text += f" in this namespace; workers of queue {node.queue!r} are in namespace {where}: "
         text += f"CELERYPIPE_NAMESPACE={elsewhere[0]}, where the run is started, reaches them"
-    command = f"celery -A celerypipe worker -Q {shlex.quote(node.queue)}"
+    command = address.worker_command(node.queue)
     if limits.on_no_worker == "local":
         return Finding("note", "worker", "workers", f"{text}; it will run here", command)
     if limits.on_no_worker == "wait":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import socket
 import sys
 import threading
@@ -125,4 +124,4 @@ def _health(client: Client, queue: str, live: Sequence[Presence], host: str, key
         text += f", but on {', '.join(sorted({worker['host'] for worker in serving}))}"
     elif live:
         text += f" (there are workers of {', '.join(sorted({name for worker in live for name in worker['queues']}))})"
-    return Health(queue, why=f"{text}; start one: celery -A celerypipe worker -Q {shlex.quote(queue or 'QUEUE')}")
+    return Health(queue, why=f"{text}; start one: {client.address.worker_command(queue or 'QUEUE')}")

@@ -12,6 +12,7 @@ from rich.text import Text
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
 from celerypipe.cli.screen.terminal import harmless
 from celerypipe.mailbox.status import Busy, MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
+from celerypipe.redis.address import Address
 from celerypipe.redis.connection import connect, explained
 from celerypipe.runner.table import paper
 
@@ -41,7 +42,7 @@ def status(redis: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"redis": address.shown, **asdict(found)}, indent=2, ensure_ascii=False))
         return
     console = paper(FILE_WIDTH)
-    for table in _tables(found):
+    for table in _tables(found, address):
         console.print(table)
     for worker in found.workers:
         if worker.stranger:
@@ -49,9 +50,9 @@ def status(redis: str | None, as_json: bool) -> None:
             console.print(Text(harmless(text), style="red"), soft_wrap=True)
 
 
-def _tables(found: Status) -> list[Table | str]:
+def _tables(found: Status, address: Address) -> list[Table | str]:
     if not found.runs and not found.workers:
-        return ["no run is active, and no worker is alive; start one: celery -A celerypipe worker -Q QUEUE"]
+        return [f"no run is active, and no worker is alive; start one: {address.worker_command('QUEUE')}"]
     tables = [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
     return [table for table in tables if table.rows]
 

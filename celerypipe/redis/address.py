@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -9,8 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from celerypipe.redis.keys import Names
-from celerypipe.redis.namespace import DEFAULT, named
+from celerypipe.redis.namespace import DEFAULT, VARIABLE, named
 from celerypipe.redis.secret import HIDDEN
+
+#: Where a worker looks that is told nothing.
+DEFAULT_URL = "redis://localhost:6379/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,15 @@ class Address:
     def shown(self) -> str:
         """The address as text, ``***`` for all that is secret in it."""
         return self._written(lambda secret: HIDDEN)
+
+    def worker_command(self, queue: str) -> str:
+        """Return the command that starts a worker of a queue of this Redis; a password is left to who types it."""
+        shown, command = self.shown, f"celery -A celerypipe worker -Q {shlex.quote(queue)}"
+        if HIDDEN in shown:  # other users of a machine can read what a command is given
+            command = f"CELERYPIPE_REDIS_URL={shlex.quote(shown)} {command}"
+        elif shown != DEFAULT_URL:
+            command = f"{command} -b {shlex.quote(shown)}"
+        return command if self.namespace == DEFAULT else f"{VARIABLE}={self.namespace} {command}"
 
     def __str__(self) -> str:
         return self.shown

@@ -63,6 +63,7 @@ class Client(redis.Redis):
 
     #: What our keys are called there.
     names = USUAL
+    address = Address()
     _line: Any = None
     _owed = 0
     _asked_at = 0.0
@@ -206,7 +207,7 @@ def connect(where: Address | str, *, name: str = "celerypipe", timeout: float = 
         if address.tls is not None:
             options |= {"connection_class": redis.SSLConnection, **address.tls.options()}
         client = Client.from_pool(redis.ConnectionPool(**options))  # type: ignore[assignment]  # its stub says redis.Redis
-    client.names = address.names
+    client.names, client.address = address.names, address
     return client
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections import OrderedDict
@@ -150,7 +149,7 @@ class Whereabouts:
 
     def _where(self, warp: Warp, flight: Flight, pending: tuple[str, float] | None, spent: float) -> str:
         if not self._roster.slots(warp.queue):
-            command = f"celery -A celerypipe worker -Q {shlex.quote(warp.queue)}"
+            command = self._client.address.worker_command(warp.queue)
             return f"{spent:.1f} s waiting: no live worker serves queue {warp.queue!r}; start one: {command}"
         ahead = sum(1 for other in list(warp.flights) if other < flight.sequence)
         if pending is None:

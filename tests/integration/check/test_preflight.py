@@ -18,6 +18,7 @@ from celerypipe import ConfigError, Message, Runner
 from celerypipe.errors import RedisUnavailable
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import connect
+from celerypipe.redis.url import read_address
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
@@ -91,7 +92,7 @@ def test_a_queue_without_a_worker_is_no_error_while_the_node_waits(redis_url: st
     status, said = live(definition(tmp_path, "nobody"), redis_url)
     (missing,) = [finding for finding in said["findings"] if finding["check"] == "worker"]
     assert (status, missing["severity"]) == (0, "warning")
-    assert missing["mend"] == "celery -A celerypipe worker -Q nobody"
+    assert missing["mend"] == read_address(redis_url).worker_command("nobody")
     status, said = live(definition(tmp_path, "nobody", limits={"on_no_worker": "fail"}), redis_url)
     (missing,) = [finding for finding in said["findings"] if finding["check"] == "worker"]
     assert (status, missing["severity"]) == (69, "error")

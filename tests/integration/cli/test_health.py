@@ -25,7 +25,7 @@ from celerypipe.mailbox.protocol import SPOKEN, Spoken
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.redis.url import DEFAULT_ADDRESS
+from celerypipe.redis.url import DEFAULT_ADDRESS, read_address
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
@@ -89,7 +89,7 @@ def test_a_busy_solo_worker_is_well_and_a_killed_one_is_not(
     done = health(redis_url, "-Q", "well")
     assert done.stdout == ""
     assert done.stderr.startswith("well: no live worker")
-    assert done.stderr.endswith("; start one: celery -A celerypipe worker -Q well\n")
+    assert done.stderr.endswith(f"; start one: {read_address(redis_url).worker_command('well')}\n")
     said = json.loads(health(redis_url, "-Q", "well", "--json").stdout)
     assert (said["healthy"], said["queues"]) == (False, {"well": {"workers": 0, "slots": 0}})
 

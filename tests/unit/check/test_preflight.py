@@ -160,7 +160,7 @@ def test_a_missing_worker_is_as_bad_as_the_node_says(on_no_worker: str, on_error
     finding = the(seen(worker(queues=["gpu2"]), node=node), "worker")
     assert finding.severity == severity
     assert "no live worker serves queue 'gpu' (nearest live queue: 'gpu2')" in finding.text
-    assert finding.mend == "celery -A celerypipe worker -Q gpu"
+    assert finding.mend == "CELERYPIPE_REDIS_URL='redis://:***@box:6379/0' celery -A celerypipe worker -Q gpu"
 
 
 def test_a_mark_that_nobody_knows_is_an_error_one_that_somebody_knows_a_warning() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,6 +135,23 @@ def test_a_wrong_one_says_what_is_wrong_and_no_secret(url: str, complaint: str) 
     assert str(caught.value).startswith("CELERYPIPE_REDIS_URL: ")
     assert complaint in str(caught.value)
     assert "s3c" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("redis://", "celery -A celerypipe worker -Q 'a b'"),
+        ("redis://box:1/2", "celery -A celerypipe worker -Q 'a b' -b redis://box:1/2"),
+        (
+            "redis://:s%40cret@box",
+            "CELERYPIPE_REDIS_URL='redis://:***@box:6379/0' celery -A celerypipe worker -Q 'a b'",
+        ),
+    ],
+)
+def test_the_command_for_a_worker_leads_it_to_the_same_redis(url: str, words: str) -> None:
+    address = read_address(url)
+    assert address.worker_command("a b") == words
+    assert replace(address, namespace="team").worker_command("a b") == f"CELERYPIPE_NAMESPACE=team {words}"
 
 
 def test_what_is_no_text_is_no_address() -> None:
