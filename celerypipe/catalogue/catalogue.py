@@ -15,12 +15,19 @@ from types import ModuleType
 from typing import Any
 
 import celerypipe.nodes
-from celerypipe.catalogue.arguments import Argument, arguments_of, complaints, complaints_from_schema, takes_anything
+from celerypipe.catalogue.arguments import (
+    Argument,
+    arguments_of,
+    complaints,
+    complaints_from_schema,
+    explanations,
+    takes_anything,
+)
 from celerypipe.catalogue.called import called
 from celerypipe.catalogue.code import code_of, meta_of
 from celerypipe.catalogue.files import CodeFiles
 from celerypipe.catalogue.here import place_of_mark, place_of_plugin
-from celerypipe.catalogue.modules import failure, imported, leaves, nodes_in, object_at, without
+from celerypipe.catalogue.modules import failure, imported, leaves, no_class_named, nodes_in, object_at, without
 from celerypipe.catalogue.outline import Outline, awaited, not_awaited, outline_of
 from celerypipe.catalogue.plugin import Plugin, plugins_in
 from celerypipe.catalogue.project import is_installed
@@ -70,6 +77,10 @@ class Listing:
         """The first line of the class's own docstring, without its markup."""
         lines = (self.node.__dict__.get("__doc__") or "").strip().splitlines()
         return MARKUP.sub(r"\1\2", lines[0]) if lines else ""
+
+    def meanings(self) -> dict[str, str]:
+        """Return what its docstring says of its arguments, as far as it does, without markup."""
+        return {name: MARKUP.sub(r"\1\2", text) for name, text in explanations(self.node).items()}
 
     @property
     def batches(self) -> bool:
@@ -289,6 +300,8 @@ def _built_in(mark: str) -> list[Listing]:
 def _imported(mark: str) -> Listing:
     value = object_at(mark)
     node = node_class(value)
+    if isinstance(value, ModuleType):
+        raise no_class_named(value)
     if node is None or not node.type:
         what = "a class, but no Source, Proc or Sink" if isinstance(value, type) else "no node"
         cure = "put @node above the function" if callable(value) and not isinstance(value, type) else "inherit from one"

@@ -29,7 +29,7 @@ def version_of_mark(mark: str) -> str | None:
     for name, path in splits(mark):
         if name in sys.modules:
             return _version_of(sys.modules[name], path)
-        file = _file_of(name)
+        file = file_of(name)
         if file is not None:
             return _version_in(definitions_in(file), path)
     return None
@@ -38,7 +38,7 @@ def version_of_mark(mark: str) -> str | None:
 def file_of_mark(mark: str) -> tuple[Path, str, Sequence[str]] | None:
     """Return the file of a dotted mark, the name of its module, and the path in that; None: it is not here."""
     for name, path in splits(mark):
-        file = _file_of(name)
+        file = file_of(name)
         if file is not None:
             return file, name, path
     return None
@@ -74,8 +74,8 @@ def _version_of(value: object, path: Sequence[str]) -> str | None:
     return found.version if found is not None else None
 
 
-def _file_of(module: str) -> Path | None:
-    """The file of a module, found as ``import`` would, without importing the packages that it is in."""
+def file_of(module: str) -> Path | None:
+    """Return the file of a module, found as ``import`` would, without importing the packages that it is in."""
     parts = module.split(".")
     spec = _spec_of(parts[0])
     if spec is None:

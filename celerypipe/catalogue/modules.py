@@ -43,7 +43,19 @@ def require_top(path: str) -> None:
 
 def _absence(path: str) -> UnknownMark:
     top = path.partition(".")[0]
-    return UnknownMark(f"{path}: there is no module {top!r} here; {_CURE}")
+    return UnknownMark(f"{path}: there is no module {top!r} here{did_you_mean(top, tops_here())}; {_CURE}")
+
+
+def tops_here() -> list[str]:
+    """Return the names of the modules and packages that lie in the current folder."""
+    here = Path.cwd()
+    return sorted({file.stem for file in here.glob("*.py")} | {file.parent.name for file in here.glob("*/*.py")})
+
+
+def no_class_named(module: ModuleType) -> UnknownMark:
+    """Return what is wrong with a mark that is the name of a module."""
+    known = ", ".join(f"{module.__name__}.{node}" for node in nodes_in(module)) or "it has no nodes"
+    return UnknownMark(f"{module.__name__} is a module; a mark ends with the name of a node in it: {known}")
 
 
 def splits(path: str) -> Iterator[tuple[str, list[str]]]:
@@ -177,6 +189,8 @@ def _attribute(module: ModuleType, names: list[str], path: str) -> object:
         try:
             value = getattr(value, name)
         except AttributeError:
+            if len(names) == 1 and (inner := _module_or_none(path)) is not None:
+                raise no_class_named(inner) from None
             known = [f"{module.__name__}.{node}" for node in nodes_in(module)]
             cure = did_you_mean(path, known) or (f"; it has {', '.join(known)}" if known else "; it has no nodes")
             raise UnknownMark(f"{path}: the module {module.__name__!r} has no {'.'.join(names)!r}{cure}") from None

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from celerypipe.catalogue.arguments import Argument
-from celerypipe.catalogue.declaration import file_of_mark, neighbours_of
-from celerypipe.catalogue.modules import splits
+from celerypipe.catalogue.declaration import file_of, file_of_mark, neighbours_of
+from celerypipe.catalogue.modules import splits, tops_here
 from celerypipe.catalogue.outline import Outline, outline_of
 from celerypipe.catalogue.plugin import Plugin
 from celerypipe.catalogue.syntax import statements_of
@@ -34,7 +34,7 @@ MEMBERS = frozenset({"__init__", "__new__", "__signature__", "stateful", *CALLED
 def outline_of_mark(mark: str) -> Outline | None:
     """Return the outline of a dotted mark by its source; None: that is not here, or not readable.
 
-    Of what is imported already it is that of the class.
+    Of what is imported already it is that of the class; that its package is, because of another node, says nothing.
     """
     for module, path in splits(mark):
         if module in sys.modules:
@@ -43,18 +43,25 @@ def outline_of_mark(mark: str) -> Outline | None:
                 value = getattr(value, name, None)
             node = node_class(value)
             return outline_of(mark, node, {}) if node is not None and node.type else None
-    found = file_of_mark(mark)
-    return _outline(mark, found[0], found[2], {}) if found is not None else None
+        if (file := file_of(module)) is not None:
+            return _outline(mark, file, path, {})
+    return None
 
 
 def instead_of(mark: str) -> list[str] | None:
     """Return the marks that a dotted one may be a slip of; None: it is here, or may be, or no source is near it."""
     module, _, name = mark.rpartition(".")
     package, _, last = module.rpartition(".")
+    if (file := file_of(mark)) is not None:  # the class was forgotten
+        return [f"{mark}.{each.name}" for each in statements_of(file) if isinstance(each, ast.ClassDef | FunctionText)]
     found = file_of_mark(mark)
     if found is None or (found[0].name == "__init__.py" and len(found[2]) > 1):
         near = nearest(last, neighbours_of(module)) if module not in sys.modules else ""
-        return [f"{package}.{near}.{name}"] if near else None
+        if near:
+            return [f"{package}.{near}.{name}"]
+        top, _, rest = mark.partition(".")
+        near = nearest(top, tops_here()) if top not in (*sys.modules, *tops_here()) and file_of(top) is None else ""
+        return [f"{near}.{rest}"] if near else None
     body = statements_of(found[0])
     names = {each for statement in body for each in _bound(statement)}
     if not body or found[2][0] in names or names & {"*", "__getattr__"}:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from celerypipe.catalogue.arguments import explanations
-from celerypipe.catalogue.catalogue import MARKUP, Catalogue, Listing
+from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.definition.pipeline import json_schema
 from celerypipe.errors import ConfigError
 
@@ -53,7 +52,7 @@ def _conditional(listing: Listing) -> dict[str, Any]:
 
 
 def _configuration(listing: Listing) -> dict[str, Any]:
-    told = {name: MARKUP.sub(r"\1\2", text) for name, text in explanations(listing.node).items()}
+    told = listing.meanings()
     arguments = listing.arguments()
     required = [argument.name for argument in arguments if argument.required]
     return {

@@ -63,7 +63,7 @@ FORMATS: dict[str, Callable[[Pipeline, Graph], str]] = {"text": text, "mermaid":
     "--format", "format_", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="How to draw it."
 )
 def graph(pipeline: Path, allow: tuple[Path, ...], format_: str) -> None:
-    """Draw PIPELINE, a JSON file. Warped nodes show the queue they run on.
+    """Draw PIPELINE, a JSON or YAML file; `-` reads it from standard input. Warped nodes show the queue they run on.
 
     `--format mermaid` is for Markdown, as on GitHub; `--format dot` for Graphviz, as in
     `celerypipe graph p.json --format dot | dot -Tsvg > p.svg`. Nothing is imported or run for it.

@@ -17,6 +17,7 @@ from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.plugin import absence
 from celerypipe.check.complaints import is_known_here
 from celerypipe.cli.options import ALLOW, PLUGINS
+from celerypipe.definition.file import STDIN, SUFFIXES
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, UnknownMark
 from celerypipe.folders import path_of
@@ -34,8 +35,8 @@ ROOMY = 110
 def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, ...], as_json: bool) -> None:
     """List the available nodes: built in, installed, and in plugin folders.
 
-    PIPELINE, a JSON file, adds its plugin folders and the nodes that it uses. MARK, a short name or a dotted path,
-    shows one node in detail.
+    PIPELINE, a JSON or YAML file, adds its plugin folders and the nodes that it uses. MARK, a short name or a dotted
+    path, shows one node in detail.
     """
     file, mark = _told_apart(words)
     pipeline = Pipeline.load(file, allow) if file is not None else None
@@ -56,11 +57,11 @@ def nodes(words: tuple[str, ...], folders: tuple[Path, ...], allow: tuple[Path, 
 
 
 def _told_apart(words: Sequence[str]) -> tuple[Path | None, str | None]:
-    """A word that ends in .json or holds a slash is a file: no mark does."""
-    files = [word for word in words if word.endswith(".json") or "/" in word]
+    """A word that ends as a pipeline file does, holds a slash or is a dash is a file: no mark is."""
+    files = [word for word in words if Path(word) == STDIN or Path(word).suffix in SUFFIXES or "/" in word]
     marks = [word for word in words if word not in files]
     if len(files) > 1 or len(marks) > 1:
-        raise click.UsageError("give at most one PIPELINE, a .json file, and one MARK")
+        raise click.UsageError("give at most one PIPELINE, a .json or .yaml file, and one MARK")
     return (Path(files[0]) if files else None), (marks[0] if marks else None)
 
 
@@ -112,9 +113,11 @@ def _details(listings: Sequence[Listing]) -> Table:
         version = f", version {listing.node.version}" if listing.node.version else ""
         grid.add_row(Text(f"{listing.mark}: {listing.type}{state}{version} ({listing.origin})", style="bold"))
         grid.add_row(Text(listing.doc))
-        table = Table("argument", "type", "default", box=None, header_style="bold")
+        table = Table("argument", "type", "default", "meaning", box=None, header_style="bold")
+        meanings = listing.meanings()
         for argument in listing.arguments():
-            table.add_row(Text(argument.name), Text(argument.annotation), Text(_default(argument)))
+            words = argument.name, argument.annotation, _default(argument), meanings.get(argument.name, "")
+            table.add_row(*map(Text, words))
         if listing.open:
             table.add_row("...", "", "any others")
         grid.add_row(table if table.rows else Text("  takes no arguments"))

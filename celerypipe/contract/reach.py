@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,9 @@ LONGEST = 120
 class Reach:
     """Folders below which files may be read and written; None: anywhere.
 
-    ``cure`` ends the error about a path that leads elsewhere: what to do if the path is meant. All compare equal: a
-    pipeline in a file is the same as its twin in Python, wherever it came from.
+    ``cure`` ends the error about a path that leads elsewhere: what to do if the path is meant; ``{folder}`` in it is
+    the folder to allow. All compare equal: a pipeline in a file is the same as its twin in Python, wherever it came
+    from.
     """
 
     folders: tuple[Path, ...] | None = field(default=None, compare=False)
@@ -44,11 +46,13 @@ class Reach:
             place = Path(path).resolve()
             if any(is_within(place, folder) for folder in self.folders):
                 return ""
+            is_file = place.is_file() or (place.suffix != "" and not place.is_dir())
+            folder = place.parent if is_file else place
         except (OSError, RuntimeError, ValueError) as error:  # a circle of links; a NUL in the name
             return f"{str(path)!r} is no path: {error}"
         shown = f"{str(path)!r}, which is {str(place)!r}" if str(path) != str(place) else repr(str(path))
         among = ", ".join(map(str, self.folders)) or "none"
-        return f"{shown} is outside the allowed folders: {among}; {self.cure}"
+        return f"{shown} is outside the allowed folders: {among}; {self.cure.format(folder=shlex.quote(str(folder)))}"
 
     def require(self, path: Path | str) -> None:
         """Raise :class:`ConfigError` for a path that is out of reach."""

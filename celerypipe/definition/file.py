@@ -16,6 +16,8 @@ from celerypipe.redis.secret import hidden_in
 STDIN = Path("-")
 #: Files with these suffixes are YAML, others JSON.
 YAML = (".yaml", ".yml")
+#: What the name of a definition file ends with; any other name is read as JSON.
+SUFFIXES = (".json", *YAML)
 
 
 def read_definition(file: Path) -> Any:
@@ -28,9 +30,13 @@ def read_definition(file: Path) -> Any:
         text = _content(file)
         if file == STDIN and text.lstrip()[:1] not in ("{", "["):
             language = "YAML"
-        if language == "YAML":
-            return read_yaml(text)
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        if text.strip():
+            return (
+                read_yaml(text)
+                if language == "YAML"
+                else json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+            )
+        problem = 'is empty; a definition is {"pipeline": {"name": ..., "nodes": [...], "links": [...]}}'
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError as error:

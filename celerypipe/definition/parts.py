@@ -100,7 +100,8 @@ class NodeDefinition(Shape, init=False):
     )
     configuration: dict[str, Any] = Field(
         default_factory=dict,
-        description='The arguments of the class. "$JT_ENV_NAME" is replaced by the environment variable NAME.',
+        description="The arguments of the class. In a text ${NAME} is replaced by the environment variable NAME, and "
+        "${NAME:-default} by the default where it is not set; $JT_ENV_NAME, as a whole text, is juturna's word for it.",
         examples=[{"model": "small", "token": "$JT_ENV_TOKEN"}],
     )
     sync: str | None = Field(

@@ -141,7 +141,7 @@ class Document(Shape):
 #: What a pipeline has that does not stand under that key in a file.
 BESIDE = {"version", "plugins", "root", "reach"}
 #: Ends the complaint about a path in a definition.
-CURE = "if it is meant, run with --allow <its folder>, or export CELERYPIPE_ALLOW=<its folder>"
+CURE = "if it is meant, run with --allow {folder}, or export CELERYPIPE_ALLOW={folder}"
 
 
 def _out_of_reach(document: Document, root: Path, reach: Reach) -> Iterable[Complaint]:

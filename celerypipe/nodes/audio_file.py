@@ -22,8 +22,6 @@ SUFFIXES = frozenset(
     {".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".ogg", ".opus", ".wav", ".webm"}
 )
 
-SKIP = 'remove it, or skip it with "on_error": "skip"'
-
 
 class AudioFileSource(Source):
     """Decodes recordings, and the sound of films, and sends each as one :class:`Audio`: float32 from -1 to 1.
@@ -101,17 +99,17 @@ def decoded(path: Path, *, rate: int = 16000, channels: int = 1) -> Audio:
     try:
         with av.open(str(path), **_lenient(av)) as container:
             if not container.streams.audio:
-                raise ValueError(f"{path}: no sound in it; {SKIP}")
+                raise ValueError(f"{path}: no sound in it")
             stream = container.streams.audio[0]
             rate = rate or stream.rate
             layout = {0: stream.layout, 1: "mono", 2: "stereo"}[channels]
             pieces = list(_pieces(container, stream, av.AudioResampler(format="flt", layout=layout, rate=rate)))
             number = channels or stream.channels
     except av.FFmpegError as error:
-        raise ValueError(f"{path}: no recording that FFmpeg can decode ({error.strerror}); {SKIP}") from error
+        raise ValueError(f"{path}: no recording that FFmpeg can decode ({error.strerror})") from error
     samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
     if not samples.size:
-        raise ValueError(f"{path}: a recording of 0 s; {SKIP}")
+        raise ValueError(f"{path}: a recording of 0 s")
     shaped = samples if number == 1 else samples.reshape(-1, number)
     return Audio(shaped, rate, "flt", number, 0.0, len(shaped) / rate)
 

@@ -163,14 +163,10 @@ def read_image(path: Path, page: int = 1) -> Image:
             picture.seek(page - 1)
             pixels = _rgb(PIL.ImageOps.exif_transpose(picture))
     except PIL.UnidentifiedImageError as error:
-        raise ValueError(
-            f'{path}: no picture that Pillow can read; remove it, or skip it with "on_error": "skip"'
-        ) from error
+        raise ValueError(f"{path}: no picture that Pillow can read") from error
     except Exception as error:  # the decoders of broken files raise whatever they run into
         where = "" if page == 1 else f" (page {page})"
-        raise ValueError(
-            f'{path}{where}: no picture that Pillow can read ({error}); remove it, or skip it with "on_error": "skip"'
-        ) from error
+        raise ValueError(f"{path}{where}: no picture that Pillow can read ({error})") from error
     height, width, depth = pixels.shape
     return Image(pixels, width, height, depth, "RGB")
 

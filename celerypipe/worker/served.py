@@ -27,7 +27,7 @@ from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.task import NodeTask
 
 #: Ends the error about a path that a pipeline sends to a worker.
-CURE = "if it is meant, start the worker with CELERYPIPE_ALLOW=<its folder>"
+CURE = "if it is meant, start the worker with CELERYPIPE_ALLOW={folder}"
 
 
 class Served:

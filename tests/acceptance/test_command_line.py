@@ -86,7 +86,7 @@ def test_what_is_said_beside_the_report_has_one_layout_and_is_json_if_wanted(tmp
     )
     del data["pipeline"]["nodes"][1]["warp_configuration"]
     path.write_text(json.dumps(data))
-    skipped = "there: message .* skipped: there: ValueError: 2 is not to my taste"
+    skipped = "there: message .* skipped: ValueError: 2 is not to my taste"
     first, second = run(tmp_path, path).stderr.splitlines()
     assert first == "warning: there: about to refuse 2"
     assert re.fullmatch(f"warning: {skipped}", second)

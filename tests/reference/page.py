@@ -71,7 +71,7 @@ def page() -> str:
 
 
 def _pipeline_files() -> Iterator[str]:
-    yield "A pipeline is one JSON file. Keys that are not listed here are errors."
+    yield "A pipeline is one JSON or YAML file. Keys that are not listed here are errors."
     schema = json_schema()
     for model, (heading, where) in OBJECTS.items():
         shape = schema["$defs"][model] if model else schema

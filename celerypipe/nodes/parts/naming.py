@@ -67,7 +67,10 @@ class Naming:
         }
         if missing := sorted(self._fields - known.keys()):
             had = ", ".join(map(repr, message.meta)) or "nothing"
-            raise LookupError(f"pattern: {self.pattern!r} asks for {missing[0]!r}; this message's meta has {had}")
+            raise LookupError(
+                f"pattern: {self.pattern!r} asks for {missing[0]!r}; this message's meta has {had}; write a pattern of "
+                "those, and of id, origin, sequence and version"
+            )
         return self.pattern.format(**{field: _safe(known[field]) for field in self._fields})
 
     def _settled(self) -> Path:

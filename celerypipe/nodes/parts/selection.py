@@ -90,9 +90,9 @@ class Selection:
             if self._suffixes:
                 paths = [path for path in paths if path.suffix.lower() in self._suffixes]
         if not paths:
-            few = f"with a {self._what}'s suffix ({', '.join(sorted(self._suffixes))})" if self._suffixes else "in it"
-            found = f"no file matches {self.pattern!r}" if self.pattern else f"no file {few}"
-            raise ConfigError(f"{folder}: {found}; correct 'folder' or 'pattern'")
+            few = f" with a {self._what}'s suffix ({', '.join(sorted(self._suffixes))})" if self._suffixes else ""
+            found = f"no file matches {self.pattern!r}" if self.pattern else f"no file{few}"
+            raise ConfigError(f"{found} in the folder {str(folder)!r}; correct 'folder' or 'pattern'")
         return paths
 
 

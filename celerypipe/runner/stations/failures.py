@@ -69,7 +69,13 @@ class Failures:
 
     def _say_of(self, message: Message, what: str, error: BaseException) -> None:
         whose = self.course.whose(self.node.name, message)
-        logger.warning("%s: message %s %s: %s", self.node.name, message.id, what, _with_worker(error), extra=whose)
+        logger.warning("%s: message %s %s: %s", self.node.name, message.id, what, self._words_of(error), extra=whose)
+
+    def _words_of(self, error: BaseException) -> str:
+        """What went wrong, without the node's name in front, and where."""
+        text = str(error).removeprefix(f"{self.node.name}: ")
+        worker = error.worker if isinstance(error, NodeError) else ""
+        return f"{text} (worker {worker})" if worker else text
 
     def bury(self, message: Message, error: BaseException, attempt: int, **more: str) -> None:
         """Keep a message that is given up; ``more``: fields of its letter, see there. An empty one is none."""
@@ -101,11 +107,6 @@ class Failures:
                 self.course.replayed.remove(name_of(message.id, self.node.name), message)
             else:
                 self.course.replayed.stays(message)
-
-
-def _with_worker(error: BaseException) -> str:
-    worker = error.worker if isinstance(error, NodeError) else ""
-    return f"{error} (worker {worker})" if worker else str(error)
 
 
 def as_failure(raised: BaseException, name: str, message: Message | None) -> BaseException:

@@ -27,6 +27,8 @@ from celerypipe.runner.stations.station import Station
 STOP_GRACE = 3.0
 #: Said of the dead letter of what was to be a message.
 UNMADE = "its source could not make it; repair what that reads, and run the pipeline again"
+#: Said of what ends the run, and need not.
+LEFT_OUT = 'with "on_error": "skip" in this node the run goes on without it'
 #: Said of a source that cannot go on.
 CUT_SHORT = "the source cannot continue after that: messages that it had not sent are missing"
 
@@ -249,6 +251,8 @@ class SourceStation(Station):
 
     def _give_up(self, error: BaseException, attempt: int) -> None:
         """There is no message: one stands for it, and says which one in what became of it."""
+        if self.node.on_error == "stop":
+            error.args = (f"{error}; {LEFT_OUT}",)
         self.failures.give_up(Message(creator=self.name), error, attempt, not_kept=UNMADE)
 
     def _checked(self, message: Any) -> Message:

@@ -217,12 +217,13 @@ def test_nodes_lists_built_ins_and_the_plugins_of_a_pipeline(file: Path) -> None
     for word in ("data_streamer", "rate=1.0", "console", "stamp", "Stamps it."):
         assert word in result.stdout
     assert "tasks.gpu" not in result.stdout
+    assert "stamp" in call("nodes", file.rename(file.with_suffix(".yaml"))).stdout
     assert "stamp" in call("nodes", "--plugins", file.parent / "plugins").stdout
 
 
 def test_nodes_shows_one_mark_with_its_arguments() -> None:
     shown = call("nodes", "data_streamer").stdout
-    for word in ("data_streamer: source (built-in)", "items", "count", "rate", "1.0"):
+    for word in ("data_streamer: source (built-in)", "items", "count", "rate", "1.0", "messages a second; 0 means"):
         assert word in shown
     assert "passthrough_identity" not in shown
     schemas = json.loads(call("nodes", "json_lines", "--json").stdout)

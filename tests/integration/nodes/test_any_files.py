@@ -62,14 +62,14 @@ def test_texts_and_bytes_are_written_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "___c.txt").read_bytes() == b"c"
     with pytest.raises(TypeError, match="files writes Bytes, bytes or a text, not dict"):
         save(tmp_path, Message({}, meta={"file": "x"}))
-    with pytest.raises(LookupError, match="asks for 'file'; this message's meta has 'name'"):
+    with pytest.raises(LookupError, match="asks for 'file'; this message's meta has 'name'; write a pattern of those"):
         save(tmp_path, Message("x", meta={"name": "x"}))
     with pytest.raises(ValueError, match="leads out of the folder"):
         FilesSink("out", "../{name}")
 
 
 def test_an_empty_folder_is_told_before_the_run(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no file in it; correct 'folder' or 'pattern'"):
+    with pytest.raises(ConfigError, match=r"no file in the folder '.*'; correct 'folder' or 'pattern'"):
         load(folder=str(tmp_path))
     with pytest.raises(ConfigError, match=r"no file matches '\*\.pdf'"):
         load(folder=str(tmp_path), pattern="*.pdf")

@@ -65,7 +65,7 @@ def test_what_is_no_recording_is_named_and_the_others_come(tmp_path: Path) -> No
     source = AudioFileSource(folder=str(tmp_path))
     source.configure()
     messages = source.messages()
-    with pytest.raises(ValueError, match=r'a-text\.wav: no recording that FFmpeg can decode .*"on_error": "skip"'):
+    with pytest.raises(ValueError, match=r"a-text\.wav: no recording that FFmpeg can decode"):
         next(messages)
     with pytest.raises(ValueError, match=r"b-empty\.wav: a recording of 0 s"):
         next(messages)

@@ -72,12 +72,14 @@ def test_one_that_cannot_be_read_costs_itself(
     assert found.source.failed == {"failed": 1}
     if on_error == "stop":
         assert text in str(found.error)
+        assert str(found.error).endswith('; with "on_error": "skip" in this node the run goes on without it')
         return
     assert found.report.status == "done"
     assert found.source.sent == len(rest)
     assert (found.lines if mark == "json_lines" else len(found.lines)) == (rest if mark == "json_lines" else len(rest))
     assert (found.source.skipped, found.source.dead) == ((1, 0) if on_error == "skip" else (0, 1))
     assert text in caplog.text
+    assert "on_error" not in caplog.text, "it says so already"
     letters = found.letters.find().letters
     assert len(letters) == found.source.dead
     if letters:

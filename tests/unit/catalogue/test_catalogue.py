@@ -97,12 +97,19 @@ def test_a_module_offers_what_it_defines_and_not_what_it_imports(module: str) ->
     assert offered == [f"{module}.{name}" for name in ("Shared", "Detect", "Detect.Fast", "double", "later")]
 
 
-def test_what_a_dotted_path_may_lead_to_besides_a_node_is_said(module: str) -> None:
+def test_what_a_dotted_path_may_lead_to_besides_a_node_is_said(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalogue = Catalogue()
     with pytest.raises(UnknownMark, match=f"did you mean '{module}.Detect'"):
         catalogue.find(f"{module}.Detekt")
-    with pytest.raises(UnknownMark, match="there is no module 'nowhere_at_all'"):
+    with pytest.raises(UnknownMark, match="there is no module 'nowhere_at_all' here; start in"):
         catalogue.find("nowhere_at_all.gpu.Detect")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownMark, match=f"there is no module 'n{module[:-4]}' here; did you mean '{module[:-4]}'"):
+        catalogue.find(f"n{module}.Detect")
+    with pytest.raises(UnknownMark, match=f"{module} is a module; a mark ends with the name of a node in it: {module}"):
+        catalogue.find(module)
     with pytest.raises(ConfigError, match="put @node above"):
         catalogue.find(f"{module}.plain")
     with pytest.raises(ConfigError, match=r"NUMBER is no node"):

@@ -132,6 +132,18 @@ def test_what_cannot_be_read_is_not_known(module: str, name: str) -> None:
     assert module not in sys.modules
 
 
+def test_a_node_is_known_where_only_its_package_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "half_imported"
+    home.mkdir()
+    for name in ("__init__", "here", "elsewhere"):
+        (home / f"{name}.py").write_text("from celerypipe import Proc\nclass Gain(Proc): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("half_imported.here")  # a node of the same pipeline that runs here
+    read = outline_of_mark("half_imported.elsewhere.Gain")
+    assert "half_imported.elsewhere" not in sys.modules, "it is not run for this"
+    assert told(read) == told(Catalogue().find("half_imported.elsewhere.Gain").outline())
+
+
 def test_a_base_of_another_project_with_a_name_of_the_contract_is_not_known(module: str, tmp_path: Path) -> None:
     (tmp_path / "others.py").write_text("from signed_nodes import Full as Proc\nclass Mine(Proc): ...\n")
     assert outline_of_mark("others.Mine") is None
@@ -142,7 +154,9 @@ def test_what_is_not_here_is_not_known() -> None:
         assert outline_of_mark(mark) is None
 
 
-def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(module: str, tmp_path: Path) -> None:
+def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offered = instead_of(f"{module}.Plian")
     assert offered is not None
     assert {f"{module}.Plain", f"{module}.bare"} <= set(offered)
@@ -157,6 +171,9 @@ def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(module: str, tm
     for folder in ("plain_folder", "package"):
         assert instead_of(f"{folder}.meida.Gain") == [f"{folder}.media.Gain"]
         assert instead_of(f"{folder}.gpu.Detect") is None, "only workers have it"
+        assert instead_of(f"{folder}.media") == [f"{folder}.media.Gain"], "the class was forgotten"
+    monkeypatch.chdir(tmp_path)
+    assert instead_of("packag.media.Gain") == ["package.media.Gain"]
 
 
 def test_a_plugin_is_read_with_its_defaults(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ LINKS = st.lists(SOUND_LINKS, max_size=4) | st.lists(SOUND_LINKS | VALUES, max_s
     ("text", "said"),
     [
         ('{"version": 1,\n  oops}', "line 2, column 3"),
-        ("", "is not JSON"),
+        (" \n", "is empty; a definition is"),
         ('{"a": 1, "a": 2}', "'a' is written twice"),
         ('{"a": NaN}', "NaN"),
         ("[" * 100_000, "nested too deeply"),
