@@ -27,10 +27,11 @@ class AudioFileSource(Source):
     """Decodes recordings, and the sound of films, and sends each as one :class:`Audio`: float32 from -1 to 1.
 
     ``audio`` has the shape ``(samples,)`` with one channel, else ``(samples, channels)``; ``start`` is 0 and ``end``
-    the length in seconds. ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts
-    files from 0. A file without sound, or one that cannot be decoded to its end, is an error that names it:
-    ``on_error`` of the node decides, and with ``skip`` the others are sent. A run of it can be resumed: files are known
-    by their paths, so that some may come or go meanwhile. An hour takes 230 MB at 16 kHz.
+    the length in seconds; a gap in the file's own times is none in the sound. ``meta``: ``name`` (the file's name
+    without its suffix) and ``path``; ``version`` counts files from 0. A file without sound, or one that FFmpeg refuses,
+    is an error that names it: ``on_error`` of the node decides, and with ``skip`` the others are sent. Where the end of
+    a file is missing, FFmpeg decodes most kinds as far as they go, and says nothing. A run of it can be resumed: files
+    are known by their paths, so that some may come or go meanwhile. An hour takes 230 MB at 16 kHz.
 
     Needs ``pip install 'celerypipe[speech]'`` (PyAV, which is FFmpeg).
 

@@ -140,14 +140,19 @@ def written_suffixes() -> set[str]:
 
 
 def pages_of(path: Path) -> int:
-    """Return how many pages a TIFF has; 1 for any other file, and for one that cannot be read."""
+    """Return how many pages a TIFF has, one that cannot be read as the last; 1 for any other file."""
+    pages = 0
     if path.suffix.lower() not in (".tif", ".tiff"):
         return 1
     try:
         with PIL.Image.open(path) as picture:
-            return int(getattr(picture, "n_frames", 1))
+            while True:
+                picture.seek(pages)
+                pages += 1
+    except EOFError:
+        return pages
     except Exception:  # noqa: BLE001  # decoders of broken files raise anything; whoever reads it says what is wrong
-        return 1
+        return pages + 1
 
 
 def read_image(path: Path, page: int = 1) -> Image:

@@ -67,6 +67,20 @@ def test_every_pixel_format_lands_as_the_same_picture(tmp_path, form, pixels):
     assert np.array_equal(message.payload.image, picture())
 
 
+def test_a_tiff_whose_end_is_missing_is_an_error_after_the_pages_that_are_there(tmp_path):
+    pages = [PIL.Image.fromarray(picture()[:, : 30 - number]) for number in range(4)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    whole = (tmp_path / "scan.tif").read_bytes()
+    assert image_files.pages_of(tmp_path / "scan.tif") == 4
+    (tmp_path / "scan.tif").write_bytes(whole[: len(whole) * 5 // 8])
+    source = image_files.ImageFilesSource(paths=[str(tmp_path / "scan.tif")])
+    source.configure()
+    messages = source.messages()
+    assert [next(messages).meta["page"] for _ in range(2)] == [1, 2]
+    with pytest.raises(ValueError, match=r"scan\.tif \(page 3\): no picture that Pillow can read"):
+        next(messages)
+
+
 def test_a_folder_is_read_in_order_of_names_and_by_pattern(tmp_path):
     for name in ("b.png", "a.jpg", "c.png"):
         save(tmp_path, Message(Image(picture())), pattern=name)
