@@ -36,7 +36,7 @@ class AudioFileSource(Source):
     Needs ``pip install 'celerypipe[speech]'`` (PyAV, which is FFmpeg).
 
     ``paths``: the files, in this order
-    ``folder``: instead of ``paths``: a folder, its recordings sorted by name; hidden files are left out
+    ``folder``: instead of ``paths``: a folder, its recordings by name; hidden ones (``.a``, ``._a``) are left out
     ``pattern``: which files of the folder, such as ``"*.mp3"`` or ``"**/*.wav"``; default: those with a suffix that
     recordings and films have
     ``rate``: samples a second (Hz) of what is sent, whatever the file has; 0: as the file has it
