@@ -179,7 +179,9 @@ class TranscribeSphinx(Proc):
         """Return the text; TypeError or ValueError for what is no sound at 16 kHz."""
         samples = samples_of(message.payload)
         self.decoder.start_utt()
-        self.decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), no_search=False, full_utt=True)
+        self.decoder.process_raw(
+            (samples.clip(-1, 1) * 32767).astype(np.int16).tobytes(), no_search=False, full_utt=True
+        )
         self.decoder.end_utt()
         found = self.decoder.hyp()
         text = found.hypstr if found is not None else ""
