@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from celerypipe.contract.contract import Node, node_class
+from celerypipe.contract.moving import MAIN, how_to_move
 from celerypipe.errors import ConfigError, UnknownMark, did_you_mean
 
 #: What to do about a module that is not there.
@@ -203,6 +204,8 @@ def _attribute(module: ModuleType, names: list[str], path: str) -> object:
             if len(names) == 1 and (inner := _module_or_none(path)) is not None:
                 raise no_class_named(inner) from None
             known = [f"{module.__name__}.{node}" for node in nodes_in(module)]
+            if module.__name__ == MAIN and not known:
+                raise UnknownMark(f"{path}: {how_to_move('.'.join(names))}") from None
             listed = f"; it has {', '.join(known)}" if known else "; it has no nodes"
             cure = _shadow(f"{module.__name__}.{names[0]}") or did_you_mean(path, known) or listed
             raise UnknownMark(f"{path}: the module {module.__name__!r} has no {'.'.join(names)!r}{cure}") from None

@@ -12,7 +12,7 @@ from celerypipe.errors import ConfigError
 #: Where an argument is no text, this text may stand for it.
 VARIABLE = {
     "type": "string",
-    "pattern": r"^\$JT_ENV_|\$\{",
+    "pattern": r"^\$JT_ENV_|\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}",
     # No description: editors would show it in place of the argument's.
     "$comment": "A variable of the environment: $JT_ENV_NAME, ${NAME} or ${NAME:-default}.",
 }

@@ -94,7 +94,8 @@ def test_a_variable_stands_for_any_value_and_another_mark_takes_anything() -> No
         assert wrong(definition("source", "files", paths=text)) == []
         assert wrong(definition("source", "files", paths=[text])) == []
         assert wrong(definition("sink", "json_lines", path=text, append=text)) == []
-    assert wrong(definition("proc", "resample", rate="RATE")) == ["configuration/rate"]
+    for text in ("RATE", "${RATE", "${RATE:?}", "${1}"):
+        assert wrong(definition("proc", "resample", rate=text)) == ["configuration/rate"]
     assert wrong(definition("proc", "tasks.gpu.Detect", rate="RATE", any=[1])) == []
     assert wrong(definition("proc", "of_a_plugin", rate="RATE")) == []
     assert wrong(definition("proc", "json_lines", rate="RATE")) == []  # a plugin may share the mark of a source
