@@ -23,8 +23,9 @@ class FilesSource(Source):
     go meanwhile.
 
     ``paths``: the files, in this order
-    ``folder``: instead of ``paths``: a folder, its files sorted by name; hidden ones are left out
-    ``pattern``: which files of the folder, such as ``"*.pdf"`` or ``"**/*"`` (with folders within)
+    ``folder``: instead of ``paths``: a folder, its files sorted by name; hidden ones (``.a``, ``._a``) are left out
+    ``pattern``: which files of the folder, such as ``"*.pdf"`` or ``"**/*"`` (with folders within); hidden files
+    are taken where a part of it begins with a dot
     """
 
     def __init__(self, paths: list[str] | None = None, folder: str | None = None, pattern: str | None = None) -> None:

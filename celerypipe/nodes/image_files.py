@@ -43,9 +43,9 @@ class ImageFilesSource(Source):
     of it can be resumed: files are known by their paths, so that some may come or go meanwhile.
 
     ``paths``: the files, in this order
-    ``folder``: instead of ``paths``: a folder, its pictures sorted by name
+    ``folder``: instead of ``paths``: a folder, its pictures sorted by name; hidden files (``.a``, ``._a``) are left out
     ``pattern``: which files of the folder, such as ``"*.png"`` or ``"**/*.jpg"``; default: those with a suffix that
-    pictures have (bmp, jpeg, jpg, png, ppm, tif, tiff, webp), hidden ones left out
+    pictures have (bmp, jpeg, jpg, png, ppm, tif, tiff, webp)
     """
 
     def __init__(self, paths: list[str] | None = None, folder: str | None = None, pattern: str | None = None) -> None:

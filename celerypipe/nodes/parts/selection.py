@@ -16,8 +16,10 @@ class Selection:
     """Files in their order, and which of them are still wanted; each is known by its path when a run is resumed.
 
     ``paths``: the files; ``folder``: instead of them, a folder whose files are sorted by name; ``pattern``: which of
-    them, as for ``Path.glob``. Without one these are the files with one of the ``suffixes`` (none given: all), except
-    hidden ones, whose names begin with a dot, as those of macOS (``._take.wav``) do.
+    them, as for ``Path.glob``. Without one these are the files with one of the ``suffixes`` (none given: all). Hidden
+    ones, whose names begin with a dot, as those of macOS (``._take.wav``) do, and those in hidden folders are left out,
+    as in a shell, unless a part of the pattern begins with a dot. A link that leads nowhere is a file that cannot be
+    read.
     ``what``: what the files should be, as errors say it ("picture").
     """
 
@@ -36,6 +38,8 @@ class Selection:
             raise TypeError(f"paths: {paths!r} is one text; write a list of paths")
         if pattern is not None and folder is None:
             raise ValueError("pattern: goes with 'folder', not with 'paths'")
+        if pattern is not None and (not pattern or Path(pattern).is_absolute()):
+            raise ValueError(f"pattern: {pattern!r} is none for files below the folder; write one such as '*.*'")
         self.paths = [path_of(path) for path in paths or ()]
         self.folder = None if folder is None else path_of(folder)
         self.pattern = pattern
@@ -52,7 +56,8 @@ class Selection:
             self.paths = self._found(self.folder, reach)
         for path in self.paths:
             reach.require(path)
-        if missing := [str(path) for path in self.paths if not path.is_file()]:
+        missing = [str(path) for path in self.paths if not path.is_file()]
+        if missing and self.folder is None:
             raise ConfigError(f"no such file: {', '.join(missing)} (from {Path.cwd()}); correct 'paths'")
         self.names = _apart(self.paths)
 
@@ -84,16 +89,21 @@ class Selection:
         reach.require(folder)
         if not folder.is_dir():
             raise ConfigError(f"no such folder: {folder} (from {Path.cwd()}); correct 'folder'")
-        paths = sorted(path for path in folder.glob(self.pattern or "*") if path.is_file())
-        if self.pattern is None:
-            paths = [path for path in paths if not path.name.startswith(".")]
-            if self._suffixes:
-                paths = [path for path in paths if path.suffix.lower() in self._suffixes]
+        found = folder.glob(self.pattern or "*")
+        paths = sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
+        if not _is_hidden(Path(self.pattern or "*")):
+            paths = [path for path in paths if not _is_hidden(path.relative_to(folder))]
+        if self.pattern is None and self._suffixes:
+            paths = [path for path in paths if path.suffix.lower() in self._suffixes]
         if not paths:
             few = f" with a {self._what}'s suffix ({', '.join(sorted(self._suffixes))})" if self._suffixes else ""
-            found = f"no file matches {self.pattern!r}" if self.pattern else f"no file{few}"
-            raise ConfigError(f"{found} in the folder {str(folder)!r}; correct 'folder' or 'pattern'")
+            none = f"no file matches {self.pattern!r}" if self.pattern else f"no file{few}"
+            raise ConfigError(f"{none} in the folder {str(folder)!r}; correct 'folder' or 'pattern'")
         return paths
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") and part != ".." for part in path.parts)
 
 
 def _apart(paths: Sequence[Path]) -> list[str]:

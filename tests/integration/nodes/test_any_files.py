@@ -40,6 +40,35 @@ def test_files_are_read_and_written_as_they_are(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == {"a": b"", "b.pdf": b"\0\xff"}
 
 
+def test_hidden_files_are_left_out_by_a_pattern_too_unless_it_asks_for_them(tmp_path: Path) -> None:
+    for name in ("a.wav", "._a.wav", ".kept/b.wav", "deeper/c.wav", "deeper/._c.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(pattern: str) -> list[str]:
+        return [message.meta["file"] for message in load(folder=str(tmp_path), pattern=pattern)]
+
+    assert found("**/*.wav") == ["a.wav", "c.wav"]
+    assert found("*.wav") == ["a.wav"]
+    assert found(".*.wav") == ["._a.wav"]
+    assert found(".kept/*") == ["b.wav"]
+    assert found(f"../{tmp_path.name}/*.wav") == ["a.wav"]
+    for pattern in ("", "/etc/*"):
+        with pytest.raises(ValueError, match="is none for files below the folder"):
+            found(pattern)
+
+
+def test_a_link_that_leads_nowhere_is_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").symlink_to(tmp_path / "moved")
+    source = FilesSource(folder=str(tmp_path))
+    source.configure()
+    messages = source.messages()
+    assert next(messages).meta["file"] == "a"
+    with pytest.raises(FileNotFoundError, match=r"/b'$"):
+        next(messages)
+
+
 def test_a_file_that_cannot_be_read_is_named_and_the_others_come(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).write_text(name)

@@ -197,7 +197,7 @@ def test_hidden_files_are_left_out_unless_asked_for(tmp_path):
         save(tmp_path, Message(Image(picture()), meta={"name": "x"}), pattern="x.png")
         (tmp_path / "x.png").rename(tmp_path / name)
     assert [message.meta["name"] for message in load(folder=str(tmp_path))] == ["c"]
-    assert len(load(folder=str(tmp_path), pattern="*.png")) == 3
+    assert len(load(folder=str(tmp_path), pattern=".*.png")) == 2
 
 
 @pytest.mark.parametrize(("mode", "value", "seen"), [("I;16", 0x4321, 0x43), ("L", 7, 7), ("P", 0, 0), ("LA", 9, 9)])
