@@ -178,8 +178,9 @@ class TranscribeSphinx(Proc):
     def update(self, message: Message) -> Message:
         """Return the text; TypeError or ValueError for what is no sound at 16 kHz."""
         samples = samples_of(message.payload)
+        content = (samples.clip(-1, 1) * 32767).astype(np.int16).tobytes()
         self.decoder.start_utt()
-        self.decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), no_search=False, full_utt=True)
+        self.decoder.process_raw(content, no_search=False, full_utt=True)
         self.decoder.end_utt()
         found = self.decoder.hyp()
         text = found.hypstr if found is not None else ""

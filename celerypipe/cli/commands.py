@@ -15,7 +15,7 @@ import click
 import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
 from celerypipe.cli.screen.terminal import heard, write
-from celerypipe.errors import CelerypipeError, NodeError, did_you_mean
+from celerypipe.errors import CelerypipeError, ConfigError, NodeError, did_you_mean
 from celerypipe.process import collector
 from celerypipe.redis.secret import hidden_in
 
@@ -106,6 +106,10 @@ def main(debug: bool) -> None:
     # Names and texts may have letters that this terminal, or the encoding of a pipe, does not.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("the current folder is not there any more; cd to one that is") from None
     # The installed script does not look in the current folder, where a project's tasks/ is; `python -m` does.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from celerypipe.contract.contract import Source
 from celerypipe.contract.positions import Position
@@ -16,6 +17,7 @@ from celerypipe.message.payload import Audio
 from celerypipe.nodes.parts.arguments import whole
 from celerypipe.nodes.parts.package import required
 from celerypipe.nodes.parts.selection import Selection
+from celerypipe.nodes.resample import HIGHEST
 
 #: What is taken from a folder when no pattern says otherwise.
 SUFFIXES = frozenset(
@@ -52,7 +54,7 @@ class AudioFileSource(Source):
         channels: int = 1,
     ) -> None:
         self.files = Selection(paths, folder, pattern, what="recording", suffixes=SUFFIXES)
-        self.rate = whole("rate", rate)
+        self.rate = whole("rate", rate, at_most=HIGHEST)
         self.channels = whole("channels", channels)
         if self.channels > 2:
             raise ValueError(f"channels: {channels} is none of 0 (as in the file), 1 (mono) and 2 (stereo)")
@@ -103,8 +105,10 @@ def decoded(path: Path, *, rate: int = 16000, channels: int = 1) -> Audio:
             stream = container.streams.audio[0]
             rate = rate or stream.rate
             layout = {0: stream.layout, 1: "mono", 2: "stereo"}[channels]
-            pieces = list(_pieces(container, stream, av.AudioResampler(format="flt", layout=layout, rate=rate)))
             number = channels or stream.channels
+            # FFmpeg lets a mix of several channels be louder than each of them, but not in whole numbers.
+            kind = "s32" if number < stream.channels else "flt"
+            pieces = list(_pieces(container, stream, av.AudioResampler(format=kind, layout=layout, rate=rate)))
     except av.FFmpegError as error:
         raise ValueError(f"{path}: no recording that FFmpeg can decode ({error.strerror})") from error
     samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
@@ -122,7 +126,10 @@ def _lenient(av: Any) -> dict[str, str]:
 def _pieces(container: Any, stream: Any, resampler: Any) -> Iterator[Any]:
     for frame in container.decode(stream):
         frame.pts = None  # gaps and jumps of the clock in the file are none in the sound
-        for piece in resampler.resample(frame):
-            yield piece.to_ndarray()[0]
-    for piece in resampler.resample(None):
-        yield piece.to_ndarray()[0]
+        yield from map(_samples, resampler.resample(frame))
+    yield from map(_samples, resampler.resample(None))
+
+
+def _samples(piece: Any) -> NDArray[np.float32]:
+    found: NDArray[Any] = piece.to_ndarray()[0]
+    return found if found.dtype == np.float32 else (found / np.float64(2**31)).astype(np.float32)

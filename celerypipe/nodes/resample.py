@@ -13,6 +13,9 @@ from celerypipe.message.payload import Audio
 from celerypipe.nodes.parts.arguments import whole
 from celerypipe.nodes.parts.package import required
 
+#: Hz; what is above no recorder has, and FFmpeg cannot do all of it.
+HIGHEST = 10_000_000
+
 
 class Resample(Proc):
     """Sends each :class:`Audio` with another rate or number of channels, as float32 from -1 to 1.
@@ -29,7 +32,7 @@ class Resample(Proc):
     version = "1"
 
     def __init__(self, rate: int = 16000, channels: int = 1) -> None:
-        self.rate = whole("rate", rate, at_least=1)
+        self.rate = whole("rate", rate, at_least=1, at_most=HIGHEST)
         self.channels = whole("channels", channels)
         if self.channels > 2:
             raise ValueError(f"channels: {channels} is none of 0 (as they come), 1 (mono) and 2 (stereo)")
@@ -48,6 +51,8 @@ def resampled(payload: Any, rate: int, channels: int) -> Audio:
     samples = samples_of(payload)
     if payload.sampling_rate <= 0:
         raise ValueError("this Audio does not say its sampling_rate (Hz); set it in the node that makes it")
+    if payload.sampling_rate > HIGHEST:
+        raise ValueError(f"this Audio has a sampling_rate of {payload.sampling_rate} Hz; at most {HIGHEST} are taken")
     given = samples.shape[1]
     wanted = channels or given
     if given == wanted and payload.sampling_rate == rate:
@@ -86,7 +91,7 @@ def _with_rate(samples: NDArray[np.float32], given: int, rate: int) -> NDArray[n
     frame.sample_rate = given
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     pieces = [piece.to_ndarray()[0] for part in (frame, None) for piece in resampler.resample(part)]
-    return np.concatenate(pieces)
+    return np.concatenate(pieces) if pieces else np.empty(0, np.float32)  # of a few samples nothing is left
 
 
 def _audio(samples: NDArray[np.float32], payload: Audio, rate: int) -> Audio:

@@ -5,6 +5,7 @@ Some are links to the sources of the examples; a wheel has those as files.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -34,13 +35,32 @@ def write(folder: Path, files: Mapping[PurePosixPath, str]) -> None:
         raise ConfigError(
             f"{', '.join(there)}: there already; nothing was written. Move it away, or choose another name"
         )
+    made: list[Path] = []
     for path, content in files.items():
         try:
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder((folder / path).parent, made)
             with (folder / path).open("x", encoding="utf-8") as file:
+                made.append(folder / path)
                 file.write(content)
         except OSError as error:
-            raise ConfigError(f"{folder / path}: cannot be written: {error.strerror}") from None
+            _take_back(made)
+            raise ConfigError(f"{folder / path}: cannot be written: {error.strerror}; nothing was made") from None
+
+
+def _make_folder(folder: Path, made: list[Path]) -> None:
+    if not folder.exists():
+        _make_folder(folder.parent, made)
+        folder.mkdir()
+        made.append(folder)
+
+
+def _take_back(made: list[Path]) -> None:
+    for each in reversed(made):
+        with contextlib.suppress(OSError):  # what is left is less than the error that made it so
+            if each.is_dir():
+                each.rmdir()
+            else:
+                each.unlink()
 
 
 def _filled(file: Path, changes: Mapping[str, str]) -> str:

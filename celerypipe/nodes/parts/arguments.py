@@ -16,12 +16,14 @@ def number(name: str, value: Any, *, at_least: float = 0.0) -> float:
     return float(value)
 
 
-def whole(name: str, value: Any, *, at_least: int = 0) -> int:
-    """Return ``value``; TypeError or ValueError unless it is an int of at least ``at_least``."""
+def whole(name: str, value: Any, *, at_least: int = 0, at_most: int | None = None) -> int:
+    """Return ``value``; TypeError or ValueError unless it is an int of at least ``at_least``, and ``at_most`` that."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: {value!r} is no whole number; write one of at least {at_least}")
     if value < at_least:
         raise ValueError(f"{name}: {value!r} is out of range; write a whole number of at least {at_least}")
+    if at_most is not None and value > at_most:
+        raise ValueError(f"{name}: {value!r} is out of range; write a whole number of at most {at_most}")
     return value
 
 

@@ -58,6 +58,17 @@ def test_rate_and_channels_may_stay_as_they_are(tmp_path: Path) -> None:
     assert not message.payload.audio[:, 1].any()
 
 
+@pytest.mark.parametrize("number", [2, 6, 8])
+def test_a_mix_of_loud_channels_is_no_louder_than_they_are(tmp_path: Path, number: int) -> None:
+    loud = np.tile(tone(0.2, 192000)[:, None] / 0.3, number)
+    path = write_wave(tmp_path / "a.wav", loud, 192000)
+    for channels in (1, 2):
+        (message,) = load(paths=[str(path)], channels=channels)
+        assert message.payload.audio.dtype == np.float32
+        assert message.payload.channels == channels
+        assert 0.6 < np.abs(message.payload.audio).max() <= 1
+
+
 def test_what_is_no_recording_is_named_and_the_others_come(tmp_path: Path) -> None:
     write_wave(tmp_path / "b-empty.wav", np.zeros(0))
     (tmp_path / "a-text.wav").write_text("this is no sound " * 100)
@@ -100,6 +111,7 @@ def test_a_film_without_sound_says_so(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         ({"rate": -1}, "rate: -1 is out of range"),
+        ({"rate": 2**31}, "rate: 2147483648 is out of range; write a whole number of at most 10000000"),
         ({"channels": 3}, "channels: 3 is none of"),
         ({"paths": "a.wav"}, "is one text"),
     ],
@@ -133,8 +145,11 @@ def test_resample_changes_rate_and_channels_and_leaves_alone_what_is_right() -> 
         assert np.abs(sound.audio[middle] - tone(1)[middle]).max() < 0.01
     right = Audio(tone(1).astype(np.float32), 16000)
     assert np.array_equal(node.update(Message(right)).payload.audio, right.audio)
-    with pytest.raises(ValueError, match="sampling_rate"):
-        node.update(Message(Audio(np.zeros(5, np.float32))))
+    for few in (Audio(np.zeros(10, np.float32), 8000), Audio(np.zeros((1, 2), np.float32), 8000)):
+        assert len(node.update(Message(few)).payload.audio) <= 20
+    for rate in (-1, 0, 2**31):
+        with pytest.raises(ValueError, match="sampling_rate"):
+            node.update(Message(Audio(np.zeros(5, np.float32), rate)))
     with pytest.raises(TypeError, match="an Audio is expected, not str"):
         node.update(Message("text"))
 

@@ -87,6 +87,15 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert (make("door", "empty", within=tmp_path) / "pipeline.json").is_file()
 
 
+def test_a_folder_that_was_removed_is_no_place_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = new("door")
+    assert done.exit_code == 2
+    assert done.stderr.endswith(": the current folder is not there any more; cd to one that is\n")
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone").rmdir()

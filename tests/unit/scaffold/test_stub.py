@@ -103,3 +103,12 @@ def test_a_project_with_plugins_and_no_tasks_gets_a_plugin(tmp_path: Path) -> No
     assert '"mark": "one"' in done.stdout
     assert "tasks/two.py" in written(stub("two", "--type", "sink", "--task"))
     assert "tasks/three.py" in written(stub("three", "--type", "sink")), "there is tasks/ now"
+
+
+def test_what_cannot_be_written_as_a_whole_is_not_written_at_all(tmp_path: Path) -> None:
+    (tmp_path / "tests").touch()
+    done = stub("a", "--type", "proc")
+    assert done.exit_code == 2
+    assert "tests/test_a.py: cannot be written: " in done.stderr
+    assert "; nothing was made" in done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["tests"]
