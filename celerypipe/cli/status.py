@@ -43,16 +43,16 @@ def status(redis: str | None, as_json: bool) -> None:
         return
     console = paper(FILE_WIDTH)
     for table in _tables(found, address):
-        console.print(table)
+        console.print(table, soft_wrap=isinstance(table, Text))  # a command is copied whole
     for worker in found.workers:
         if worker.stranger:
             text = f"the worker on {worker.host} (pid {worker.pid}) {worker.stranger}"
             console.print(Text(harmless(text), style="red"), soft_wrap=True)
 
 
-def _tables(found: Status, address: Address) -> list[Table | str]:
+def _tables(found: Status, address: Address) -> list[Table | Text]:
     if not found.runs and not found.workers:
-        return [f"no run is active, and no worker is alive; start one: {address.worker_command('QUEUE')}"]
+        return [Text(f"no run is active, and no worker is alive; start one: {address.worker_command('QUEUE')}")]
     tables = [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
     return [table for table in tables if table.rows]
 

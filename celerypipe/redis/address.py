@@ -81,11 +81,9 @@ class Address:
 
     def worker_command(self, queue: str) -> str:
         """Return the command that starts a worker of a queue of this Redis; a password is left to who types it."""
-        shown, command = self.shown, f"celery -A celerypipe worker -Q {shlex.quote(queue)}"
-        if HIDDEN in shown:  # other users of a machine can read what a command is given
-            command = f"CELERYPIPE_REDIS_URL={shlex.quote(shown)} {command}"
-        elif shown != DEFAULT_URL:
-            command = f"{command} -b {shlex.quote(shown)}"
+        command = f"celery -A celerypipe worker -Q {shlex.quote(queue)}"
+        if self.shown != DEFAULT_URL:  # no option: other users of a machine can read those
+            command = f"CELERYPIPE_REDIS_URL={shlex.quote(self.shown)} {command}"
         return command if self.namespace == DEFAULT else f"{VARIABLE}={self.namespace} {command}"
 
     def __str__(self) -> str:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.servers import PATIENCE, eventually
 from tests.servers.command import begin, celerypipe
-from tests.servers.extent import at_length
+from tests.servers.extent import LONG, at_length
 from tests.servers.processes import alive, descendants
 
 
@@ -142,7 +142,7 @@ def test_a_run_that_fails_exits_1_and_still_reports(tmp_path: Path) -> None:
     assert "in.jsonl:2: not JSON" in report["error"]
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", *([">&-", "2>&-"] if LONG else [])])
 def test_a_run_does_without_standard_streams(tmp_path: Path, closed: str) -> None:
     script = f'exec "$0" -m celerypipe run "$1" --local {closed}'
     done = subprocess.run(["sh", "-c", script, sys.executable, str(definition(tmp_path))], capture_output=True)

@@ -60,12 +60,10 @@ def test_an_empty_project_runs_is_clean_and_takes_more_nodes(tmp_path: Path, red
 def test_on_a_terminal_it_asks(typed: str, status: int, tmp_path: Path) -> None:
     terminal = Terminal()
     try:
-        command = [sys.executable, "-m", "celerypipe", "new", "door"]
-        around = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with subprocess.Popen(command, cwd=tmp_path, env=around, stderr=terminal.theirs, **terminal.how) as asking:
-            eventually(lambda: "[speech]: " in terminal.text, "the question")
-            terminal.type(typed)
-            assert asking.wait(PATIENCE) == status, terminal.text
+        asking = terminal.start("-m", "celerypipe", "new", "door", cwd=tmp_path)
+        eventually(lambda: "[speech]: " in terminal.text, "the question")
+        terminal.type(typed)
+        assert asking.wait(PATIENCE) == status, terminal.text
     finally:
         terminal.close()
     assert all(each.about in terminal.text for each in EXAMPLES.values())

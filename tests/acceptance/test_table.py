@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.servers import PATIENCE, ROOT
+from tests.servers import PATIENCE
 from tests.servers.terminal import Terminal
 
 #: How wide each terminal is, and in which encoding it writes.
@@ -42,15 +39,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], str
     started = []
     for width, encoding in TERMINALS:
         terminal = Terminal(width)
-        around = {
-            **{name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
-            "PYTHONIOENCODING": encoding,
-            "PYTHONUTF8": "0",
-            "TERM": "xterm",
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [sys.executable, "-m", "celerypipe", "run", str(path)]
-        process = subprocess.Popen(command, cwd=ROOT, env=around, stderr=terminal.theirs, **terminal.how)
+        process = terminal.start("-m", "celerypipe", "run", path, PYTHONIOENCODING=encoding, TERM="xterm", COLUMNS="")
         started.append((terminal, process))
     assert [process.wait(PATIENCE) for _, process in started] == [0] * len(started)
     for terminal, _ in started:

@@ -23,7 +23,7 @@ def demote_the_master(watched: Watched) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harm", [kill_the_master, demote_the_master])
+@pytest.mark.parametrize("harm", [kill_the_master, *([demote_the_master] if LONG else [])])
 @pytest.mark.parametrize(("pool", "slots"), POOLS if LONG else [("prefork", 2)])
 def test_runs_and_workers_follow_a_failover(
     start_worker: StartWorker, harm: Callable[[Watched], None], pool: str, slots: int

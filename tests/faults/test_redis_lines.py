@@ -51,7 +51,7 @@ def forgotten(proxy: Proxy) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("harm", [cut_for_a_while, throttle, *([cut, swallow, forgotten] if LONG else [])])
+@pytest.mark.parametrize("harm", [throttle, *([cut, cut_for_a_while, swallow, forgotten] if LONG else [])])
 @pytest.mark.parametrize(("pool", "slots"), POOLS if LONG else [("solo", 1)])
 def test_every_message_arrives_once_over_a_bad_line(
     start_worker: StartWorker, durable_redis: TunedRedis, harm: Callable[[Proxy], None], pool: str, slots: int

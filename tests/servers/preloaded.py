@@ -7,14 +7,17 @@ application as any other process does, and for a command it is pointed to the Re
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
 import platform
 import runpy
+import signal
 import socket
 import sys
+import termios
 import threading
 import types
 from typing import Any
@@ -78,7 +81,7 @@ def main() -> None:
 def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
     """Return in a fork, with what it is to become, and where the orders end, with None."""
     while True:
-        data, streams, _, _ = socket.recv_fds(orders, LONGEST, 2)
+        data, streams, _, _ = socket.recv_fds(orders, LONGEST, 3)
         if not data:
             return None, []
         order = json.loads(data)
@@ -105,15 +108,30 @@ def serve_application() -> None:
         application.app.serve(application.named_redis(os.environ).or_default)
 
 
+def open_streams(encoding: str) -> None:
+    """Begin with standard streams that know what they lead to: a file, a pipe, or a terminal."""
+    how = {"encoding": encoding, "closefd": False, "buffering": 1}
+    sys.stdin = sys.__stdin__ = os.fdopen(0, encoding=encoding, closefd=False)
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", errors="strict", **how)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", errors="backslashreplace", **how)
+    sys.stdout.reconfigure(write_through=True)  # as with PYTHONUNBUFFERED
+    sys.stderr.reconfigure(write_through=True)
+
+
 def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> None:
     """Be what Python makes of the words of this order: a module, a text, or a file."""
     os.setsid()
-    for number, stream in zip((1, 2), streams, strict=True):
+    for number, stream in zip((1, 2, 0), streams, strict=False):
         os.dup2(stream, number)
         os.close(stream)
+    if len(streams) == 3 and os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in order["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    open_streams(os.environ.get("PYTHONIOENCODING", "utf-8"))
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *words = order["words"]
     if (first, *words[:1]) in (("-m", "celery"), ("-m", "celerypipe.worker")) or words[:2] == ["celerypipe", "worker"]:

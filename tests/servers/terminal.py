@@ -8,7 +8,11 @@ import select
 import struct
 import termios
 import threading
+from pathlib import Path
 from typing import Any
+
+from tests.servers.checkout import ROOT
+from tests.servers.zygote import Forked, zygote
 
 
 class Terminal:
@@ -26,6 +30,11 @@ class Terminal:
     def how(self) -> dict[str, Any]:
         """What makes ``Popen`` start a process on it, which leads a session of its own there."""
         return {"stdin": self.theirs, "stdout": self.theirs, "start_new_session": True, "preexec_fn": self._own}
+
+    def start(self, *words: object, cwd: Path = ROOT, **environment: str) -> Forked:
+        """Start Python on it, with variables of its own."""
+        around = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        return zygote.fork([*map(str, words)], cwd=cwd, environment=around, streams=[self.theirs] * 3)
 
     @property
     def text(self) -> str:

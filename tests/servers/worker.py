@@ -52,6 +52,9 @@ class RunningWorker:
     def presences(self) -> list[dict[str, Any]]:
         """Its own presence, or nothing."""
         with connect(self.url) as client:
+            listed = client.zrange(client.names.workers, 0, -1)
+            if not any(f".{self.process.pid}.".encode() in name for name in listed):
+                return []  # to read those of all others is long, and this is asked again and again
             return [record for record in read_presences(client) if record["pid"] == self.process.pid]
 
     def wait_for_presence(self) -> RunningWorker:

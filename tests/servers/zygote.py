@@ -4,7 +4,8 @@ A ``celery worker`` needs 0.7 s of a core before it says anything, nearly all of
 hundreds. What is forked has a session, folder, environment, streams and ``sys.argv`` of its own and runs the same
 ``__main__`` as ``python -m``, to the same end of an interpreter; the Celery application is made in it. What differs:
 its parent is the zygote; ``ps`` and ``/proc`` show the zygote's command line and environment; of the variables of the
-interpreter itself only ``PYTHONPATH`` is heard; and some modules are there before they are asked for.
+interpreter itself only ``PYTHONPATH`` and ``PYTHONIOENCODING`` are heard; and some modules are there before they are
+asked for.
 
 Who tests that, or the boot itself, starts an interpreter: ``launch_worker(..., fresh=True)``.
 """
@@ -37,11 +38,23 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
 
     def fork(
-        self, words: Sequence[str], *, cwd: Path, environment: Mapping[str, str], streams: Sequence[IO[Any]]
+        self,
+        words: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        streams: Sequence[IO[Any] | int],
+        ignored: Sequence[int] = (),
     ) -> Forked:
-        """Start Python with these words. ``streams``: its standard output and standard error."""
-        order = {"words": words, "cwd": str(cwd.absolute()), "environment": dict(environment)}
-        return Forked(self, self._ask(order, [stream.fileno() for stream in streams]), words)
+        """Start Python with these words.
+
+        ``streams``: its standard output, standard error and, if there is a third, standard input; a terminal there is
+        its own. ``ignored``: signals that it was told to ignore by who started it.
+        """
+        order = {"words": words, "cwd": str(cwd.absolute()), "environment": dict(environment), "ignored": [*ignored]}
+        return Forked(
+            self, self._ask(order, [each if isinstance(each, int) else each.fileno() for each in streams]), words
+        )
 
     def reap(self, pid: int) -> int | None:
         """Return the exit status of one that ended, once; None: it lives."""

@@ -88,7 +88,7 @@ class Selection:
     def _found(self, folder: Path, reach: Reach) -> list[Path]:
         reach.require(folder)
         if not folder.is_dir():
-            raise ConfigError(f"no such folder: {folder} (from {Path.cwd()}); correct 'folder'")
+            raise ConfigError(f"no such folder: {folder} (from {Path.cwd()}); make it, or correct 'folder'")
         found = folder.glob(self.pattern or "*")
         paths = sorted(path for path in found if path.is_file() or (path.is_symlink() and not path.exists()))
         if not _is_hidden(Path(self.pattern or "*")):

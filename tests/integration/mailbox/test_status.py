@@ -14,6 +14,7 @@ from celerypipe import RunCancelled, Runner
 from celerypipe.celery.application import app
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis.connection import connect
+from celerypipe.redis.url import read_address
 from celerypipe.worker.served import processes_of
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
@@ -143,7 +144,8 @@ def test_a_run_whose_runner_was_killed_is_lost_and_then_gone(
 def test_an_empty_redis_says_how_to_begin(private_redis: RedisServer) -> None:
     done = celerypipe("status", "--redis", private_redis.url)
     assert done.returncode == 0
-    assert "no run is active, and no worker is alive; start one: celery -A celerypipe worker -Q QUEUE" in done.stdout
+    command = f"CELERYPIPE_REDIS_URL='{read_address(private_redis.url)}' celery -A celerypipe worker -Q QUEUE"
+    assert f"no run is active, and no worker is alive; start one: {command}" in done.stdout
 
 
 def test_a_redis_that_is_not_there_is_said(tmp_path: Path) -> None:

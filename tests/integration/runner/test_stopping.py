@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ import pytest
 from celerypipe import Message, NodeTimeout, Runner
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, eventually
-from tests.servers.command import begin
+from tests.servers.command import begin, celerypipe
 from tests.servers.terminal import Terminal
+from tests.servers.zygote import Forked, zygote
 
 TALK = "tests.nodes.printing.Talk"
 
@@ -54,10 +54,10 @@ def wait_for_output(folder: Path) -> None:
     eventually(lambda: out.exists() and out.stat().st_size > 100, "output")
 
 
-def start(folder: Path, *, mark: str = TALK, **how: Any) -> subprocess.Popen[bytes]:
-    """Run it in an interpreter of its own; return when messages come out."""
-    command = [sys.executable, "-m", "celerypipe", "run", str(endless(folder, mark=mark))]
-    process = subprocess.Popen(command, cwd=ROOT, **how)
+def start(folder: Path, *streams: int, mark: str = TALK, ignored: Sequence[int] = ()) -> Forked:
+    """Run it with these standard streams (output, error, input); return when messages come out."""
+    words = ["-m", "celerypipe", "run", str(endless(folder, mark=mark))]
+    process = zygote.fork(words, cwd=ROOT, environment=os.environ, streams=streams, ignored=ignored)
     try:
         wait_for_output(folder)
     except AssertionError:
@@ -96,7 +96,7 @@ def test_each_signal_leaves_a_report(tmp_path: Path, number: signal.Signals, sta
 
 def test_a_terminal_that_is_closed_leaves_a_report_and_no_process(tmp_path: Path) -> None:
     terminal = Terminal()
-    process = start(tmp_path, stderr=terminal.theirs, **terminal.how)
+    process = start(tmp_path, *[terminal.theirs] * 3)
     terminal.close()
     assert process.wait(30) == 0
     assert report(tmp_path)["status"] == "stopped"
@@ -104,10 +104,9 @@ def test_a_terminal_that_is_closed_leaves_a_report_and_no_process(tmp_path: Path
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 def test_a_signal_that_is_ignored_when_it_starts_stays_ignored(tmp_path: Path, number: signal.Signals) -> None:
-    def ignoring() -> None:
-        signal.signal(number, signal.SIG_IGN)  # as nohup does, and a shell for what it starts in the background
-
-    process = start(tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=ignoring)
+    with open(os.devnull, "w") as nowhere:
+        # As nohup does, and a shell for what it starts in the background.
+        process = start(tmp_path, *[nowhere.fileno()] * 2, ignored=[number])
     process.send_signal(number)
     size = (tmp_path / "out").stat().st_size
     eventually(lambda: (tmp_path / "out").stat().st_size > size + 500, "more output")
@@ -118,7 +117,8 @@ def test_a_signal_that_is_ignored_when_it_starts_stays_ignored(tmp_path: Path, n
 
 def test_whose_reader_leaves_the_run_goes_on(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    process = start(tmp_path, mark="passthrough_identity", stdout=subprocess.DEVNULL, stderr=writing)
+    with open(os.devnull, "w") as nowhere:
+        process = start(tmp_path, nowhere.fileno(), writing, mark="passthrough_identity")
     os.close(writing)
     os.close(reading)
     process.send_signal(signal.SIGINT)  # which is said on that pipe
@@ -131,16 +131,9 @@ def test_what_an_encoding_has_not_is_escaped(tmp_path: Path) -> None:
     definition = json.loads(path.read_text())
     definition["pipeline"]["nodes"][0]["configuration"] = {"count": 3}
     path.write_text(json.dumps(definition))
-    run = subprocess.run(
-        [sys.executable, "-m", "celerypipe", "run", str(path)],
-        cwd=ROOT,
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr.decode()
-    assert rb"Z\xe4hlen \u2192 \u6570: done" in run.stderr  # its node writes to standard output
+    run = celerypipe("run", path, PYTHONIOENCODING="ascii")
+    assert run.returncode == 0, run.stderr
+    assert r"Z\xe4hlen \u2192 \u6570: done" in run.stderr  # its node writes to standard output
 
 
 def test_a_listener_that_fails_ends_nothing(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:

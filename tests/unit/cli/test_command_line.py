@@ -10,6 +10,7 @@ import pytest
 
 import celerypipe
 from tests.servers import ROOT
+from tests.servers.command import celerypipe as run_command
 
 
 def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -77,9 +78,9 @@ def test_our_errors_are_text_and_an_exit_code(error: str, status: int) -> None:
 
 
 def test_the_worker_command_is_the_worker_of_celery(tmp_path: Path) -> None:
-    done = python("-m", "celerypipe", "worker", "--help")
+    done = run_command("worker", "--help")
     assert done.returncode == 0
     assert "--concurrency" in done.stdout
-    done = python("-m", "celerypipe", "worker", "-l", "INFO")
+    done = run_command("worker", "-l", "INFO")
     assert done.returncode == 78
     assert "add -Q QUEUE (known here: cpu, gpu, io)" in done.stderr

@@ -141,7 +141,7 @@ def test_a_wrong_one_says_what_is_wrong_and_no_secret(url: str, complaint: str) 
     ("url", "words"),
     [
         ("redis://", "celery -A celerypipe worker -Q 'a b'"),
-        ("redis://box:1/2", "celery -A celerypipe worker -Q 'a b' -b redis://box:1/2"),
+        ("redis://box:1/2", "CELERYPIPE_REDIS_URL=redis://box:1/2 celery -A celerypipe worker -Q 'a b'"),
         (
             "redis://:s%40cret@box",
             "CELERYPIPE_REDIS_URL='redis://:***@box:6379/0' celery -A celerypipe worker -Q 'a b'",

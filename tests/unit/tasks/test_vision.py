@@ -16,6 +16,7 @@ from billiard.pool import Pool
 
 from celerypipe import ConfigError, Image, Message
 from tests.runs.pictures import PAGES, PORTRAITS, PROSE
+from tests.servers.extent import LONG
 
 NO_VISION = "needs pip install 'celerypipe[vision]'"
 
@@ -158,19 +159,18 @@ def test_a_name_tag_on_a_portrait_is_read(reader: Any) -> None:
     assert [without_spaces(line["text"])[:8] for line in lines] == ["COMOHOPP"]
 
 
-@pytest.mark.parametrize("inside", ["skimage/data/text.png", "skimage/data/astronaut.png"])
+@pytest.mark.parametrize("inside", ["skimage/data/astronaut.png", *(["skimage/data/text.png"] if LONG else [])])
 def test_handwriting_and_pictures_without_print_give_no_lines(reader: Any, inside: str) -> None:
     assert reader.update(Message(picture(inside, 960))).payload.lines == []
 
 
-def test_a_page_in_grey_is_read_as_in_colour(reader: Any, lines: list[dict[str, Any]]) -> None:
-    page = picture("skimage/data/page.png", 960)
-    gray = replace(page, image=page.image[..., 0].copy(), depth=1, pixel_format="GRAY")
+def test_a_picture_in_grey_is_read_as_in_colour(reader: Any) -> None:
+    tag = picture("matplotlib/mpl-data/sample_data/grace_hopper.jpg", 960)
+    gray = replace(tag, image=tag.image[..., 1].copy(), depth=1, pixel_format="GRAY")
 
-    texts = [line["text"] for line in reader.update(Message(gray)).payload.lines]
+    lines = reader.update(Message(gray)).payload.lines
 
-    assert texts == [line["text"] for line in lines]
-    assert without_spaces(PROSE[0]) == without_spaces(texts[0])
+    assert [without_spaces(line["text"])[:8] for line in lines] == ["COMOHOPP"]
 
 
 def test_what_is_no_image_is_refused_with_the_cure(reader: Any, detector: Any) -> None:
