@@ -7,6 +7,7 @@ The field names are juturna's, so that node code carries over. All of them are f
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -107,29 +108,28 @@ class Batch:
     messages: tuple[Any, ...] = ()
 
 
+#: What counts eight bytes.
+_NUMBERS = frozenset({NoneType, bool, int, float})
+
+
 def size_bytes(payload: Any) -> int:
     """Return about how many bytes a payload weighs, without encoding it: buffers exactly, plain values roughly."""
-    match payload:
-        case None | bool() | int() | float():
-            return 8
-        case str() | bytes() | bytearray():
-            return len(payload)
-        case np.ndarray() | np.generic() | memoryview():
-            return int(payload.nbytes)
-        case Audio():
-            return size_bytes(payload.audio)
-        case Image():
-            return size_bytes(payload.image)
-        case Array():
-            return size_bytes(payload.array)
-        case Video():
-            return size_bytes(payload.video)
-        case Bytes():
-            return size_bytes(payload.cnt)
-        case Batch():
-            return sum(size_bytes(getattr(each, "payload", each)) for each in payload.messages)
-        case dict():
-            return sum(size_bytes(key) + size_bytes(value) for key, value in payload.items())
-        case list() | tuple():
-            return sum(size_bytes(value) for value in payload)
-    return 64
+    kind = type(payload)
+    if kind in _NUMBERS:
+        return 8
+    if isinstance(payload, (str, bytes, bytearray)):
+        return len(payload)
+    if isinstance(payload, (np.ndarray, np.generic, memoryview)):
+        return int(payload.nbytes)
+    if isinstance(payload, (list, tuple)):
+        return len(payload) * 8 if _NUMBERS.issuperset(map(type, payload)) else sum(map(size_bytes, payload))
+    if isinstance(payload, dict):
+        return sum(map(size_bytes, payload)) + sum(map(size_bytes, payload.values()))
+    if isinstance(payload, Batch):
+        return sum(size_bytes(getattr(each, "payload", each)) for each in payload.messages)
+    content = _CONTENTS.get(kind)
+    return 64 if content is None else size_bytes(getattr(payload, content))
+
+
+#: The field of a payload that weighs something.
+_CONTENTS = {Audio: "audio", Image: "image", Array: "array", Video: "video", Bytes: "cnt"}
