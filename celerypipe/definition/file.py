@@ -57,10 +57,7 @@ def read_definition(file: Path) -> Any:
 def _content(file: Path) -> str:
     if file == STDIN and sys.stdin is None:  # ``celerypipe run - <&-``
         raise OSError(errno.EBADF, "standard input is closed")
-    text = (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode("utf-8-sig")
-    if not text.strip():
-        raise ValueError("it is empty")
-    return text
+    return (sys.stdin.buffer.read() if file == STDIN else file.read_bytes()).decode("utf-8-sig")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

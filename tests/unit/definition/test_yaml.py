@@ -70,7 +70,7 @@ def test_a_file_is_yaml_by_its_suffix_and_standard_input_by_its_beginning(
     with pytest.raises(DefinitionError, match="<stdin>: cannot be read: standard input is closed"):
         read_definition(Path("-"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b" \n")))
-    with pytest.raises(DefinitionError, match="<stdin>: is not JSON: it is empty"):
+    with pytest.raises(DefinitionError, match="<stdin>: is empty; a definition is"):
         read_definition(Path("-"))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{")))
     with pytest.raises(DefinitionError, match="<stdin>: is not JSON"):
