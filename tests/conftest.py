@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from celerypipe.process.log import at_work
 from celerypipe.redis.connection import Client, connect
 from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, Write, launch_worker
 from tests.servers.flower import running_flower
@@ -41,6 +42,13 @@ def _clean_environment() -> None:
     """What the person at this desk has set must not decide a test."""
     for name in [name for name in os.environ if name.startswith(("CELERYPIPE_", "CELERY_"))]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_at_work() -> Iterator[None]:
+    """A test that has a node work in its own thread leaves behind whose lines of the log are from there on."""
+    yield
+    at_work.set(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,8 +92,8 @@ class Reloader:
         if renewals and not self._loaded([edit for edit, _ in renewals]):
             return False
         for edit, renew in renewals:
+            renew()  # before it is said: who hears that may send the next message at once
             self.course.say(f"{shown(edit.files)} changed: node {edit.node.name} is loaded anew")
-            renew()
         return True
 
     def _loaded(self, edits: Sequence[Edit]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
+import tomllib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
@@ -127,8 +128,19 @@ class Stub:
         file = f"worker_configs/{self.queue}.toml"
         if self.is_plugin:
             return f'plugins = ["plugins"] into {file}'
-        own = "..., " if (folder / "tasks" / f"{self.queue}.py").exists() else ""
-        return f'imports = [{own}"{".".join(path.with_suffix("").parts)}"] into {file}'
+        imports = [*_imports_of(folder, self.queue), ".".join(path.with_suffix("").parts)]
+        return f"imports = {json.dumps(imports)} into {file}"
+
+
+def _imports_of(folder: Path, queue: str) -> list[str]:
+    """What workers of a queue import now: what its file says, or where it has none the module of its name."""
+    try:
+        found = tomllib.loads((folder / "worker_configs" / f"{queue}.toml").read_text("utf-8")).get("imports")
+    except FileNotFoundError:
+        return [f"tasks.{queue}"] if (folder / "tasks" / f"{queue}.py").exists() else []
+    except (OSError, ValueError):
+        return []  # what is wrong with it is said by the worker
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import platform
@@ -109,13 +110,15 @@ def serve_application() -> None:
 
 
 def open_streams(encoding: str) -> None:
-    """Begin with standard streams that know what they lead to: a file, a pipe, or a terminal."""
-    how = {"encoding": encoding, "closefd": False, "buffering": 1}
+    """Begin with standard streams that know what they lead to: a file, a pipe, a terminal; as with PYTHONUNBUFFERED."""
+
+    def written(number: int, errors: str) -> io.TextIOWrapper:
+        raw = os.fdopen(number, "wb", 0, closefd=False)
+        return io.TextIOWrapper(raw, encoding, errors, write_through=True)
+
     sys.stdin = sys.__stdin__ = os.fdopen(0, encoding=encoding, closefd=False)
-    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", errors="strict", **how)
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", errors="backslashreplace", **how)
-    sys.stdout.reconfigure(write_through=True)  # as with PYTHONUNBUFFERED
-    sys.stderr.reconfigure(write_through=True)
+    sys.stdout = sys.__stdout__ = written(1, "strict")
+    sys.stderr = sys.__stderr__ = written(2, "backslashreplace")
 
 
 def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> None:

@@ -81,7 +81,10 @@ def test_it_goes_into_the_module_of_its_queue_or_where_that_is_there_into_its_ow
     done = stub("two", "--type", "proc", "--queue", "gpu")
     assert written(done) == ["tasks/two.py", "tests/test_two.py"]
     assert '"queue": "gpu"' in done.stdout
-    assert 'imports = [..., "tasks.two"] into worker_configs/gpu.toml' in done.stdout
+    assert 'imports = ["tasks.gpu", "tasks.two"] into worker_configs/gpu.toml' in done.stdout
+    (tmp_path / "worker_configs" / "gpu.toml").write_text('imports = ["tasks.gpu", "tasks.two"]\n')
+    done = stub("three", "--type", "sink", "--queue", "gpu")
+    assert 'imports = ["tasks.gpu", "tasks.two", "tasks.three"] into worker_configs/gpu.toml' in done.stdout
     assert (tmp_path / "tasks" / "gpu.py").read_text() == before
 
 

@@ -20,8 +20,7 @@ from celerypipe.worker.streams import LONGEST, LogStream
 
 @pytest.fixture
 def said() -> list[str]:
-    """What went to the log, behind what was worked on: nothing, whatever a test before this one left behind."""
-    at_work.set(None)
+    """What went to the log, behind what was worked on."""
     return []
 
 
