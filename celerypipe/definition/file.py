@@ -28,7 +28,7 @@ def read_definition(file: Path) -> Any:
     language = "YAML" if file.suffix in YAML else "JSON"
     try:
         text = _content(file)
-        if file == STDIN and text.lstrip()[:1] not in ("{", "["):
+        if file == STDIN and not _begins_as_json(text):
             language = "YAML"
         if text.strip():
             return (
@@ -39,6 +39,8 @@ def read_definition(file: Path) -> Any:
         problem = 'is empty; a definition is {"pipeline": {"name": ..., "nodes": [...], "links": [...]}}'
     except json.JSONDecodeError as error:
         problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        if not _begins_as_json(error.doc):
+            problem += "; if it is YAML, give it a name that ends with .yaml"
     except UnicodeDecodeError as error:
         problem = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
     except RecursionError:
@@ -52,6 +54,10 @@ def read_definition(file: Path) -> Any:
     except ImportError as error:
         problem = f"cannot be read: {error}"
     raise DefinitionError([Complaint("<stdin>" if file == STDIN else hidden_in(str(file)), problem)])
+
+
+def _begins_as_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("{", "[")
 
 
 def _content(file: Path) -> str:

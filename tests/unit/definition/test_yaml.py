@@ -63,6 +63,9 @@ def test_a_file_is_yaml_by_its_suffix_and_standard_input_by_its_beginning(
     (tmp_path / "bad.yaml").write_text("a:\n\tb: 1")
     with pytest.raises(DefinitionError, match=r"bad\.yaml: is not YAML: .*tabs"):
         read_definition(tmp_path / "bad.yaml")
+    (tmp_path / "a.json").write_text("pipeline: {name: p}")
+    with pytest.raises(DefinitionError, match=r"is not JSON: .*; if it is YAML, give it a name that ends with \.yaml"):
+        read_definition(tmp_path / "a.json")
     for text in ("pipeline: {name: p}", ' {"pipeline": {"name": "p"}}'):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         assert read_definition(Path("-")) == {"pipeline": {"name": "p"}}
