@@ -39,12 +39,11 @@ class Finding:
 class Scene:
     """What all checks look at.
 
-    ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences. ``latency``:
-    seconds of a round trip. ``offset``: Redis' clock less ours, in seconds. ``budget``: bytes that the run may have on
-    their way at one time. ``declared``: node → version of its class here, for nodes whose class is here; ``codes``:
-    node → its code by its source here, as far as that is known. ``elsewhere``: queue without a worker → namespaces in
-    which there are some. ``keyring``:
-    what the run signs with.
+    ``server``: what Redis says of itself (INFO), empty if it may not be asked. ``workers``: presences, at least those
+    of the run's queues. ``latency``: seconds of a round trip. ``offset``: Redis' clock less ours, in seconds.
+    ``budget``: bytes that the run may have on their way at one time. ``declared``: node → version of its class here,
+    for nodes whose class is here; ``codes``: node → its code by its source here, as far as that is known.
+    ``elsewhere``: queue without a worker → namespaces in which there are some. ``keyring``: what the run signs with.
     """
 
     pipeline: Pipeline

@@ -21,7 +21,7 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
-from celerypipe.mailbox.presence import elsewhere, foreign, read_presences
+from celerypipe.mailbox.presence import LiveWorkers, elsewhere, foreign, read_presences
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
@@ -41,9 +41,12 @@ def look(
     declared = {node.name: found for node in pipeline.warped if (found := _declared(node, catalogue)) is not None}
     info = _info(client)
     shut = _is_shut(info)
-    workers = () if shut else tuple(read_presences(client))
+    queues = {node.queue for node in pipeline.warped}
+    workers = () if shut else tuple(LiveWorkers().look(client, queues))
     codes = {node.name: code_here(node, catalogue) for node in pipeline.warped}
-    missed = {node.queue for node in pipeline.warped} - {queue for worker in workers for queue in worker["queues"]}
+    missed = queues - {queue for worker in workers for queue in worker["queues"]}
+    if missed and not shut:  # all others: one of their queues may be meant
+        workers = tuple(read_presences(client))
     others = {} if shut else {queue: elsewhere(client, queue) for queue in missed}
     return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, others, keyring)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.keys import USUAL, Names
 from celerypipe.redis.namespace import DEFAULT, is_namespace, name_in, named
+from celerypipe.redis.script import Script
 from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
@@ -82,6 +84,27 @@ class PresenceShape(msgspec.Struct):
     name: str = ""
 
 
+class LiveWorkers:
+    """The live workers of some queues, for who looks at them again and again.
+
+    What a worker says of itself is long and hardly changes: it is read when the worker is first seen, and seldom anew.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, Presence]] = {}
+
+    def look(self, client: Client, queues: Iterable[str]) -> list[Presence]:
+        """Return what each says of itself. Two round trips, however many workers other queues have."""
+        since = time.monotonic() - keys.PRESENCE_KNOWN / 1000
+        known = {name: record for name, (at, record) in self._known.items() if at >= since}
+        found = _read(client, client.names, [*map(client.names.serving, sorted({*queues}))], known)
+        now = time.monotonic()
+        self._known = {
+            record["id"]: self._known[record["id"]] if record["id"] in known else (now, record) for record in found
+        }
+        return found
+
+
 def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
     """Return what every live worker says of itself: those whose process is named by their heartbeat.
 
@@ -89,29 +112,46 @@ def read_presences(client: Client, called: Names | None = None) -> list[Presence
     namespace than the client's.
     """
     called = called or client.names
-    listed, clock = accepted(client.together(("ZRANGE", called.workers, 0, -1, "WITHSCORES"), ("TIME",)))
-    if not listed:
+    return _read(client, called, [called.workers], {})
+
+
+def _read(client: Client, called: Names, lists: Sequence[str], known: Mapping[str, Presence]) -> list[Presence]:
+    """Return those on these lists that live; of those that are known, only whether they do is asked."""
+    if not lists:
         return []
-    names, lately = [name.decode(errors="replace") for name in listed[::2]], int(clock[0]) - keys.FOREIGN_TTL
-    processes = [Process.read(name) for name in names]
-    beats = [called.heartbeat(process.host, process.life) for process in processes]
-    found = client.call("MGET", *map(called.presence, names), *beats)
-    return [
-        record
-        for process, said, text, beat in zip(
-            processes, listed[1::2], found[: len(names)], found[len(names) :], strict=True
-        )
-        if text is not None
-        and (record := _record(text)) is not None
-        and (is_named(process, beat) or (float(said) > lately * 1000 and foreign(record)))
-    ]
+    asked = [("ZRANGE", each, 0, -1, "WITHSCORES") for each in lists]
+    *listed, clock = accepted(client.together(*asked, ("TIME",)))
+    said = {
+        name.decode(errors="replace"): float(score)
+        for each in listed
+        for name, score in zip(each[::2], each[1::2], strict=True)
+    }
+    if not said:
+        return []
+    processes = {name: Process.read(name) for name in said}
+    beats = [called.heartbeat(process.host, process.life) for process in processes.values()]
+    unknown = [name for name in said if name not in known]
+    answers = client.call("MGET", *beats, *map(called.presence, unknown))
+    texts = dict(zip(unknown, answers[len(beats) :], strict=True))
+    lately = (int(clock[0]) - keys.FOREIGN_TTL) * 1000
+    found = []
+    for (name, process), beat in zip(processes.items(), answers[: len(beats)], strict=True):
+        lives = is_named(process, beat)
+        if not lives and said[name] <= lately:
+            continue  # most of a list that is long: they are gone
+        record = known.get(name) or _record(texts.get(name))
+        if record is not None and (lives or foreign(record)):
+            found.append(record)
+    return found
 
 
-def _record(text: bytes) -> Presence | None:
+def _record(text: bytes | None) -> Presence | None:
     """What one worker says; None if no worker of ours said it: one stranger must not take all runs down.
 
     Of a worker whose protocol is unknown here only that is taken which never changes: it has no slots, and no marks.
     """
+    if text is None:
+        return None
     try:
         record = json.loads(text)
         known = msgspec.to_builtins(msgspec.convert(record, WorkerShape))
@@ -135,19 +175,30 @@ def stranger(worker: Presence, keyring: Keyring | None) -> str:
     return foreign(worker) or strangers(keyring, worker.get("keys", ()))
 
 
+#: A worker says that it lives, on each list that has it; the dead are forgotten there.
+_SAY = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local seconds = tonumber(ARGV[3])
+redis.call('SET', KEYS[1], ARGV[1], 'EX', seconds)
+for place = 2, #KEYS do
+  redis.call('ZADD', KEYS[place], now, ARGV[2])
+  redis.call('ZREMRANGEBYSCORE', KEYS[place], '-inf', '(' .. string.format('%.0f', now - seconds * 1000))
+  redis.call('EXPIRE', KEYS[place], 10 * seconds)
+end
+"""
+)
+
+
 def write_presence(client: Client, record: Presence) -> None:
     """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
     before = time.time()
     now = int(client.now() * 1000)
     clock = round((before + time.time()) / 2 - now / 1000, 3)
-    own, workers = client.names.presence(record["id"]), client.names.workers
-    with client.pipeline(transaction=True) as together:
-        together.set(own, json.dumps({**record, "clock": clock}), ex=keys.PRESENCE_TTL)
-        together.zadd(workers, {record["id"]: now})
-        together.zremrangebyscore(workers, "-inf", f"({now - keys.PRESENCE_TTL * 1000}")  # the dead are forgotten
-        together.expire(workers, 10 * keys.PRESENCE_TTL)
-        together.execute()
-
+    names, own = client.names, record["id"]
+    lists = [names.workers, *map(names.serving, record["queues"])]
+    _SAY(client, (names.presence(own), *lists), json.dumps({**record, "clock": clock}), own, keys.PRESENCE_TTL)
     if client.names != USUAL:
         said = ("ZADD", keys.NAMESPACES, now, name_in(client.names))
         with suppress(redis.exceptions.NoPermissionError):  # a user of this namespace alone
@@ -164,17 +215,18 @@ def elsewhere(client: Client, queue: str) -> list[str]:
         return [
             space
             for space, names in found
-            if names != client.names and any(queue in each["queues"] for each in read_presences(client, names))
+            if names != client.names and _read(client, names, [names.serving(queue)], {})
         ]
     except redis.exceptions.NoPermissionError:  # a user of one namespace alone
         return []
 
 
-def removing_presence(names: keys.Names, worker_id: str) -> list[Command]:
-    """Return the commands that take a worker off the list."""
-    return [("DEL", names.presence(worker_id)), ("ZREM", names.workers, worker_id)]
+def removing_presence(names: Names, worker_id: str, queues: Iterable[str]) -> list[Command]:
+    """Return the commands that take a worker off all lists."""
+    lists = (names.workers, *map(names.serving, queues))
+    return [("DEL", names.presence(worker_id)), *(("ZREM", each, worker_id) for each in lists)]
 
 
-def remove_presence(client: Client, worker_id: str) -> None:
-    """Take a worker off the list at once, so that nobody rings for it."""
-    accepted(client.together(*removing_presence(client.names, worker_id)))
+def remove_presence(client: Client, record: Presence) -> None:
+    """Take a worker off all lists at once, so that nobody rings for it."""
+    accepted(client.together(*removing_presence(client.names, record["id"], record["queues"])))

@@ -5,7 +5,8 @@ number. Three things never change, whatever the number, so that each version can
 understand it; ``protocol`` in them is the number that is spoken, and the oldest one that is understood:
 
 * a presence (:mod:`celerypipe.mailbox.presence`) is JSON with ``id``, ``host``, ``pid``, ``queues`` and ``protocol``,
-  and stands in the set of workers with Redis' time in milliseconds, said anew every few seconds;
+  and stands in the set of workers, and in that of each of its queues, with Redis' time in milliseconds, said anew every
+  few seconds;
 * the arguments of a task (:mod:`celerypipe.mailbox.bell`) begin with ``protocol``, the run and the node;
 * a worker declines a task by an entry in the run's reply stream: one field ``declined``, its value JSON.
 """

@@ -39,6 +39,8 @@ DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds, and how often it refreshes that; it counts while its heartbeat goes on.
 PRESENCE_TTL = 600
 PRESENCE_REFRESH = 2
+#: Milliseconds after which a run reads once more what a worker says that it knows: its slots may have changed.
+PRESENCE_KNOWN = 10_000
 #: How long the word of a worker of another protocol counts, in seconds: it is in no heartbeat that can be read here.
 FOREIGN_TTL = 15
 #: How long items of a queue that were no task are kept, in seconds, and how many of them.
@@ -72,6 +74,10 @@ class Names:
     def workers(self) -> str:
         """Sorted set of worker ids; the score is Redis' time in milliseconds at the last refresh."""
         return f"{self.prefix}:workers"
+
+    def serving(self, queue: str) -> str:
+        """Sorted set of the ids of those workers that serve a queue, with the same scores: a run looks at its own."""
+        return f"{self.prefix}:serving:{queue}"
 
     @property
     def runs(self) -> str:

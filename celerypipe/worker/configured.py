@@ -62,7 +62,7 @@ class Configured:
         )
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         names = redis.or_default.names
-        said = words(names, process, removing_presence(names, str(process)))
+        said = words(names, process, removing_presence(names, str(process), queues))
         heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})

@@ -53,7 +53,7 @@ class Present:
 
         def withdraw(client: Client) -> None:
             flag.raise_it()
-            remove_presence(client, record["id"])
+            remove_presence(client, record)
 
         self.worker = worker
         self.name = consumer.hostname

@@ -14,7 +14,7 @@ from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.shared_memory import is_proven
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
+from celerypipe.mailbox.presence import LiveWorkers, Presence, elsewhere, read_presences, stranger
 from celerypipe.mailbox.status import read_busy
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
@@ -41,6 +41,7 @@ class Roster:
         self.warps: list[Warp] = []
         self._keyring = keyring
         self._trusted: set[str] = set()
+        self._live = LiveWorkers()
         self._presences: list[Presence] = []
         self._looked = 0.0
         self._missing: dict[str, float] = {}
@@ -96,7 +97,8 @@ class Roster:
         if now - self._looked < LOOK:
             return []
         self._looked = now
-        self._presences = self._with_believed(self._understood(read_presences(client)), now)
+        queues = {warp.queue for warp in self.warps}
+        self._presences = self._with_believed(self._understood(self._live.look(client, queues)), now)
         for warp in self.warps:
             if workers := self.workers(warp.queue):
                 self._missing.pop(warp.queue, None)
@@ -195,7 +197,7 @@ class Roster:
         flights = [flight for flight in list(warp.flights.values()) if flight.sent_at] if fails else []
         if not flights if fails else queue in self._said:
             return  # where else workers are is not asked for at each look
-        missing = fitness.missing(warp.node, client.address, self._presences, elsewhere(client, queue))
+        missing = fitness.missing(warp.node, client.address, read_presences(client), elsewhere(client, queue))
         if not fails:
             self._said.add(queue)
             self.course.say(str(missing))

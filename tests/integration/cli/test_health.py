@@ -55,10 +55,12 @@ def far(redis_client: Client) -> Iterator[dict[str, Any]]:
         "protocol": list(SPOKEN),
     }
     redis_client.set(keys.USUAL.heartbeat("far", "ab"), " 7 ")
-    redis_client.zadd(keys.USUAL.workers, {"far.7.ab": int(redis_client.now() * 1000)})
+    for each in (keys.USUAL.workers, keys.USUAL.serving("far-away")):
+        redis_client.zadd(each, {"far.7.ab": int(redis_client.now() * 1000)})
     redis_client.set(keys.USUAL.presence("far.7.ab"), json.dumps(record))
     yield record
     redis_client.zrem(keys.USUAL.workers, "far.7.ab")
+    redis_client.delete(keys.USUAL.serving("far-away"))
     redis_client.delete(keys.USUAL.presence("far.7.ab"), keys.USUAL.heartbeat("far", "ab"))
 
 

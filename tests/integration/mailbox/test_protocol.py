@@ -73,10 +73,12 @@ def test_a_worker_that_comes_with_another_protocol_gets_no_work_and_is_named(
     try:
         reading.wait_for(1)
         redis_client.set(keys.USUAL.presence("late.7.ab"), json.dumps(late), ex=15)
-        redis_client.zadd(keys.USUAL.workers, {"late.7.ab": int(redis_client.now() * 1000)})
+        for each in (keys.USUAL.workers, keys.USUAL.serving("spoken")):
+            redis_client.zadd(each, {"late.7.ab": int(redis_client.now() * 1000)})
         assert len(reading.payloads()) == 60
     finally:
-        redis_client.zrem(keys.USUAL.workers, "late.7.ab")
+        for each in (keys.USUAL.workers, keys.USUAL.serving("spoken")):
+            redis_client.zrem(each, "late.7.ab")
     (text,) = [each for each in said if "late" in each]
     assert "speaks protocol 5, and this machine protocol 1: update celerypipe here" in text
     assert text.endswith("it gets no work of this run")

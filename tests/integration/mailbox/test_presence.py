@@ -1,0 +1,81 @@
+"""Who lives, as runs look at it each second: the workers of their own queues, of whom little is read more than once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from celerypipe.mailbox import presence
+from celerypipe.mailbox.presence import LiveWorkers, Presence, read_presences, remove_presence, write_presence
+from celerypipe.mailbox.protocol import SPOKEN
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client, connect
+from tests.servers import RedisServer
+
+
+def worker(pid: int, *queues: str) -> Presence:
+    """What a worker says of itself."""
+    return {
+        "id": f"box.{pid}.ab{pid}",
+        "host": "box",
+        "pid": pid,
+        "pool": "solo",
+        "slots": 1,
+        "queues": [*queues],
+        "marks": {},
+        "versions": {},
+        "protocol": [*SPOKEN],
+    }
+
+
+def appear(client: Client, record: Presence) -> None:
+    """Say that it lives, and have its heart beat."""
+    write_presence(client, record)
+    client.set(keys.USUAL.heartbeat("box", f"ab{record['pid']}"), f" {record['pid']} ", px=60_000)
+
+
+def names(found: list[Presence]) -> list[int]:
+    return sorted(each["pid"] for each in found)
+
+
+def test_a_run_sees_the_workers_of_its_queues_as_long_as_they_live(private_redis: RedisServer) -> None:
+    with connect(private_redis.url) as client:
+        both = worker(2, "near", "next")
+        for each in (worker(1, "near"), both, worker(3, "far")):
+            appear(client, each)
+        live = LiveWorkers()
+        assert live.look(client, []) == []
+        assert names(live.look(client, ["near"])) == [1, 2]
+        assert names(live.look(client, ["near", "next", "nobody"])) == [1, 2]
+        assert names(read_presences(client)) == [1, 2, 3]
+        remove_presence(client, both)
+        client.delete(keys.USUAL.heartbeat("box", "ab1"))
+        assert live.look(client, ["near", "next"]) == []
+        assert names(read_presences(client)) == [3]
+
+
+def test_what_a_worker_says_is_read_once_in_a_while_and_of_other_queues_nothing(
+    private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    with connect(private_redis.url) as client:
+        appear(client, worker(1, "near"))
+        appear(client, worker(2, "far"))
+        call = client.call
+        monkeypatch.setattr(client, "call", lambda *command: asked.append(command) or call(*command))
+        live, beat = LiveWorkers(), keys.USUAL.heartbeat("box", "ab1")
+        first, again = live.look(client, ["near"]), live.look(client, ["near"])
+        assert asked == [("MGET", beat, keys.USUAL.presence("box.1.ab1")), ("MGET", beat)]
+        assert first == again
+        write_presence(client, {**worker(1, "near"), "slots": 5})
+        monkeypatch.setattr(presence.keys, "PRESENCE_KNOWN", -1)
+        assert [each["slots"] for each in live.look(client, ["near"])] == [5]
+
+
+def test_those_who_are_gone_are_forgotten_where_the_living_speak(private_redis: RedisServer) -> None:
+    with connect(private_redis.url) as client:
+        client.zadd(keys.USUAL.serving("near"), {"gone.7.ab": 1})
+        appear(client, worker(1, "near"))
+        assert client.zrange(keys.USUAL.serving("near"), 0, -1) == [b"box.1.ab1"]
+        assert 0 < client.ttl(keys.USUAL.serving("near")) <= 10 * keys.PRESENCE_TTL
