@@ -21,9 +21,10 @@ from celerypipe.cache.explain import short
 from celerypipe.cache.node import CacheUse
 from celerypipe.cache.warming import up_to_cached
 from celerypipe.check.loading import load
-from celerypipe.cli.options import ALLOW, JSON, LOG_FORMAT, QUIET, REDIS, REFRESH, named_redis, redis_option
+from celerypipe.cli.options import ALLOW, JSON, LOG_FORMAT, PLACE, QUIET, REDIS, REFRESH, SET, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
 from celerypipe.cli.screen.terminal import harmless
+from celerypipe.definition.overrides import Overrides
 from celerypipe.errors import ConfigError
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
@@ -155,6 +156,8 @@ def explain(run: str, node: str, message: str, redis: str | None) -> None:
 
 @cache.command(short_help="Run a pipeline up to its nodes with a cache.")
 @click.argument("pipeline", type=click.Path(dir_okay=False, path_type=Path))
+@SET
+@PLACE
 @REDIS
 @click.option("--local", is_flag=True, help="Run all nodes in this process; messages are encoded as for a worker.")
 @REFRESH
@@ -164,6 +167,8 @@ def explain(run: str, node: str, message: str, redis: str | None) -> None:
 @JSON
 def warm(
     pipeline: Path,
+    values: tuple[str, ...],
+    places: tuple[str, ...],
     redis: str | None,
     local: bool,
     refresh: tuple[str, ...],
@@ -174,11 +179,12 @@ def warm(
     """Fill the cache: run PIPELINE up to its nodes with "cache", so that a later run finds their results.
 
     Nodes after the last one with "cache" do not run, and sinks do not run. Nothing is written to the pipeline's folder.
-    Cached results are not computed again, except with --refresh.
+    Cached results are not computed again, except with --refresh. --set and --place are those of the later run.
 
     Exit status: as of `celerypipe run`.
     """
-    whole = load(pipeline, allow, Settings.from_environment().plugins, local=local)
+    overrides = Overrides.read(values, places)
+    whole = load(pipeline, allow, Settings.from_environment().plugins, local=local, overrides=overrides)
     definition = up_to_cached(whole)
     _look_for_a_place(redis)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from celerypipe.cli.options import ALLOW
+from celerypipe.cli.options import ALLOW, PLACE, SET
+from celerypipe.definition.file import read_definition
 from celerypipe.definition.graph import Graph
+from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline
 
 
@@ -58,17 +60,22 @@ FORMATS: dict[str, Callable[[Pipeline, Graph], str]] = {"text": text, "mermaid":
 
 @click.command()
 @click.argument("pipeline", type=click.Path(path_type=Path))
+@SET
+@PLACE
 @ALLOW
 @click.option(
     "--format", "format_", type=click.Choice(list(FORMATS)), default="text", show_default=True, help="How to draw it."
 )
-def graph(pipeline: Path, allow: tuple[Path, ...], format_: str) -> None:
+def graph(
+    pipeline: Path, values: tuple[str, ...], places: tuple[str, ...], allow: tuple[Path, ...], format_: str
+) -> None:
     """Draw PIPELINE, a JSON or YAML file; `-` reads it from standard input. Warped nodes show the queue they run on.
 
     `--format mermaid` is for Markdown, as on GitHub; `--format dot` for Graphviz, as in
     `celerypipe graph p.json --format dot | dot -Tsvg > p.svg`. Nothing is imported or run for it.
     """
-    definition = Pipeline.load(pipeline, allow)
+    data = Overrides.read(values, places).applied(read_definition(pipeline))
+    definition = Pipeline.from_dict(data, pipeline.absolute().parent, allow)
     click.echo(FORMATS[format_](definition, Graph.of(definition)))
 
 

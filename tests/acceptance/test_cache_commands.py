@@ -157,15 +157,16 @@ def test_what_is_kept_is_listed_counted_and_forgotten(desk: Desk) -> None:
 
 
 def test_warm_fills_the_cache_and_runs_no_sink(desk: Desk) -> None:
-    definition(desk.folder, warped=True, warp_configuration={"queue": "shifts"})
+    definition(desk.folder, warped=True, warp_configuration={"queue": "nobody"})
     worker = launch_worker(
         "shifts", url=desk.environment["CELERYPIPE_REDIS_URL"], config='imports = ["shifts"]\n', cwd=desk.folder
     )
     try:
-        done = desk.celerypipe("cache", "warm", "shift.json")
+        done = desk.celerypipe("cache", "warm", "shift.json", "--place", "shift=shifts", "--set", "shift.timeout=60")
         assert "shift" in done.stdout
         assert not (desk.folder / "out.jsonl").exists()
         assert desk.computed == 10
+        definition(desk.folder, warped=True, warp_configuration={"queue": "shifts"})
         assert desk.figures() == (10, 0)
         assert desk.computed == 10
     finally:

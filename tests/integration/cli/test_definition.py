@@ -167,6 +167,8 @@ def test_graph_draws_text_with_queues_and_arrows(file: Path) -> None:
         "    mark it (proc stamp) → print",
         "      print (sink console)",
     ]
+    assert "⇢" not in call("graph", file, "--place", "read=here").stdout
+    assert "⇢ queue cpu" in call("graph", file, "--set", "read.warp_configuration.queue=cpu").stdout
 
 
 def test_graph_draws_mermaid(file: Path) -> None:
