@@ -65,7 +65,9 @@ class Edited:
     def write(self, name: str, text: str) -> None:
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        whole = file.with_suffix(".new")
+        whole.write_text(text)
+        whole.replace(file)  # at once: half a file would be an edit of its own
 
     def change(self, name: str, old: str, new: str) -> Callable[[], None]:
         def do() -> None:
