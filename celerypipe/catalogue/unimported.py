@@ -53,7 +53,7 @@ def instead_of(mark: str) -> list[str] | None:
     module, _, name = mark.rpartition(".")
     package, _, last = module.rpartition(".")
     if (file := file_of(mark)) is not None:  # the class was forgotten
-        return [f"{mark}.{each.name}" for each in statements_of(file) if isinstance(each, ast.ClassDef | FunctionText)]
+        return [f"{mark}.{name}" for name in _offered(statements_of(file))]
     found = file_of_mark(mark)
     if found is None or (found[0].name == "__init__.py" and len(found[2]) > 1):
         near = nearest(last, neighbours_of(module)) if module not in sys.modules else ""
@@ -66,7 +66,13 @@ def instead_of(mark: str) -> list[str] | None:
     names = {each for statement in body for each in _bound(statement)}
     if not body or found[2][0] in names or names & {"*", "__getattr__"}:
         return None
-    return [f"{found[1]}.{each.name}" for each in body if isinstance(each, ast.ClassDef | FunctionText)]
+    return [f"{found[1]}.{name}" for name in _offered(body)]
+
+
+def _offered(body: Iterable[ast.stmt]) -> list[str]:
+    """The names of what may be nodes in a body: classes, and functions below a decorator."""
+    found = [each for each in body if isinstance(each, ast.ClassDef | FunctionText) and each.name[0] != "_"]
+    return [each.name for each in found if isinstance(each, ast.ClassDef) or each.decorator_list]
 
 
 def outline_of_plugin(plugin: Plugin) -> Outline | None:

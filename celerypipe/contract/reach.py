@@ -52,7 +52,8 @@ class Reach:
             return f"{str(path)!r} is no path: {error}"
         shown = f"{str(path)!r}, which is {str(place)!r}" if str(path) != str(place) else repr(str(path))
         among = ", ".join(map(str, self.folders)) or "none"
-        return f"{shown} is outside the allowed folders: {among}; {self.cure.format(folder=shlex.quote(str(folder)))}"
+        cure = self.cure.replace("{folder}", shlex.quote(str(folder)))
+        return f"{shown} is outside the allowed folders: {among}; {cure}"
 
     def require(self, path: Path | str) -> None:
         """Raise :class:`ConfigError` for a path that is out of reach."""

@@ -120,7 +120,10 @@ def _change(node: dict[str, Any], change: Override) -> None:
         if node["warped"]:
             _inside(node, "warp_configuration")["queue"] = change.value
         else:
-            node.pop("warp_configuration", None)  # which a node that runs here may not have
+            held = node.pop("warp_configuration", None)  # which a node that runs here may not have
+            for key in ("timeout", "retries"):  # the same settings, wherever they are written
+                if isinstance(held, dict) and held.get(key) is not None:
+                    node.setdefault(key, held[key])
         return
     *ways, key = change.way
     for each in ways:

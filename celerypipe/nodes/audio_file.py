@@ -28,12 +28,13 @@ SUFFIXES = frozenset(
 class AudioFileSource(Source):
     """Decodes recordings, and the sound of films, and sends each as one :class:`Audio`: float32 from -1 to 1.
 
-    ``audio`` has the shape ``(samples,)`` with one channel, else ``(samples, channels)``; ``start`` is 0 and ``end``
-    the length in seconds; a gap in the file's own times is none in the sound. ``meta``: ``name`` (the file's name
-    without its suffix) and ``path``; ``version`` counts files from 0. A file without sound, or one that FFmpeg refuses,
-    is an error that names it: ``on_error`` of the node decides, and with ``skip`` the others are sent. Where the end of
-    a file is missing, FFmpeg decodes most kinds as far as they go, and says nothing. A run of it can be resumed: files
-    are known by their paths, so that some may come or go meanwhile. An hour takes 230 MB at 16 kHz.
+    ``audio`` has the shape ``(samples,)`` with one channel, else ``(samples, channels)``. ``start`` and ``end`` are
+    seconds since the file's beginning; ``start`` is 0, but in a film whose sound comes later. A gap in the file's own
+    times is none in the sound. ``meta``: ``name`` (the file's name without its suffix) and ``path``; ``version`` counts
+    files from 0. A file without sound, or one that FFmpeg refuses, is an error that names it: ``on_error`` of the node
+    decides, and with ``skip`` the others are sent. Where the end of a file is missing, FFmpeg decodes most kinds as far
+    as they go, and says nothing. A run of it can be resumed: files are known by their paths, so that some may come or
+    go meanwhile. An hour takes 230 MB at 16 kHz.
 
     Needs ``pip install 'celerypipe[speech]'`` (PyAV, which is FFmpeg).
 
@@ -109,13 +110,22 @@ def decoded(path: Path, *, rate: int = 16000, channels: int = 1) -> Audio:
             # FFmpeg lets a mix of several channels be louder than each of them, but not in whole numbers.
             kind = "s32" if number < stream.channels else "flt"
             pieces = list(_pieces(container, stream, av.AudioResampler(format=kind, layout=layout, rate=rate)))
+            start = _start(container, stream, av.time_base)
     except av.FFmpegError as error:
         raise ValueError(f"{path}: no recording that FFmpeg can decode ({error.strerror})") from error
     samples = np.concatenate(pieces) if pieces else np.empty(0, np.float32)
     if not samples.size:
         raise ValueError(f"{path}: a recording of 0 s")
     shaped = samples if number == 1 else samples.reshape(-1, number)
-    return Audio(shaped, rate, "flt", number, 0.0, len(shaped) / rate)
+    return Audio(shaped, rate, "flt", number, start, start + len(shaped) / rate)
+
+
+def _start(container: Any, stream: Any, ticks: int) -> float:
+    """When a sound begins, in seconds since the file's beginning."""
+    if stream.start_time is None or container.start_time is None:
+        return 0.0
+    begins: float = stream.start_time * float(stream.time_base) - container.start_time / ticks
+    return max(0.0, begins)
 
 
 def _lenient(av: Any) -> dict[str, str]:

@@ -94,6 +94,25 @@ def test_a_title_in_another_encoding_does_not_matter(tmp_path: Path) -> None:
     assert len(message.payload.audio) == 1600
 
 
+def test_the_sound_of_a_film_begins_when_it_does(tmp_path: Path) -> None:
+    import av  # only if it is there
+
+    with av.open(str(tmp_path / "film.mkv"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 16
+        spoken = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        picture.pts = 0
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, RATE), np.int16), format="s16", layout="mono")
+        sound.sample_rate, sound.pts = RATE, round(2.5 * RATE)
+        container.mux(spoken.encode(sound))
+        container.mux(spoken.encode(None))
+    (message,) = load(folder=str(tmp_path))
+    assert (message.payload.start, message.payload.end) == (2.5, 3.5)
+
+
 def test_a_film_without_sound_says_so(tmp_path: Path) -> None:
     import av  # only if it is there
 

@@ -166,7 +166,7 @@ def test_a_misspelt_mark_has_neighbours_where_its_source_is_here(
     assert instead_of("open_nodes.Plian") is None, "the star may bring it"
     for folder in ("plain_folder", "package"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "media.py").write_text("class Gain: ...\n")
+        (tmp_path / folder / "media.py").write_text("class Gain: ...\nclass _G: ...\ndef gain(): ...\n")
     (tmp_path / "package" / "__init__.py").write_text("")
     for folder in ("plain_folder", "package"):
         assert instead_of(f"{folder}.meida.Gain") == [f"{folder}.media.Gain"]

@@ -57,6 +57,9 @@ def test_a_node_is_placed_on_a_queue_or_here(tmp_path: Path) -> None:
     assert found["asr"]["warp_configuration"] == {"window": 8, "queue": "big"}
     assert found["read"]["warped"] is False
     assert "warp_configuration" not in nodes(places=("asr=gpu", "asr=here"))["asr"]
+    limits = ("asr.warp_configuration.timeout=9", "asr.warp_configuration.retries=2")
+    asr = nodes(*limits, places=("asr=here",))["asr"]
+    assert (asr["timeout"], asr["retries"]) == (3, 2), "its own stays"
 
 
 def test_what_is_no_change_says_what_to_write(tmp_path: Path) -> None:
