@@ -60,7 +60,7 @@ projects: $(DEV_READY) ## make each kind of new project, with only the packages 
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_{new,start}.py $(ARGS)
 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,readme}.py} tests/integration/{embedded/test_embedded,worker/activation/test_{batches,neighbours},redis/test_signing,mailbox/blob/test_files,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},cache/test_waits}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,readme}.py} tests/integration/{embedded/test_embedded,worker/activation/test_{batches,neighbours},redis/test_signing,mailbox/blob/test_files,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},runner/carrier/test_references,cache/test_waits}.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

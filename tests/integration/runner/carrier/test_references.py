@@ -19,6 +19,7 @@ from tests.runs.reading import Reading
 from tests.runs.traces import memory_of
 from tests.servers import ROOT as CHECKOUT
 from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -61,7 +62,7 @@ def test_an_array_that_a_node_keeps_stays_as_it_was(shared_worker: StartWorker, 
     assert outputs == [(kept, kept, number % 100) for number in range(300)]
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [pytest.param(True, marks=at_length), False])
 def test_a_lost_payload_is_made_again_by_running_its_parents(
     start_worker: StartWorker, private_redis: RedisServer, shared: bool
 ) -> None:
