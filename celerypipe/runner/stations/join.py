@@ -6,7 +6,8 @@
                               ``{link: [indices]}`` of what to hand over now (juturna's contract)
 ``zip``                       one of each link, in order
 ``latest``                    the newest of each link, whenever one arrives, once there is one of each
-``key:<meta field>``          one of each link with the same value in that meta field
+``key:<meta field>``          one of each link with the same value in that meta field; the oldest goes without a
+                              partner where too many values wait, or too many messages of one link with one value
 ``within:<seconds>``          one of each link whose times lie at most so far apart; a message's time is its
                               payload's ``timestamp`` or ``start``, else ``created_at``; links must be in time order
 ============================  =====================================================================================
@@ -118,7 +119,10 @@ class Latest(Join):
 
 
 class Keyed(Join):
-    """One of each link with the same value in a meta field; the oldest incomplete one goes when there are too many."""
+    """One of each link with the same value in a meta field.
+
+    The oldest goes where too many wait: of all values, or of one link with the same value.
+    """
 
     def __init__(self, name: str, links: Sequence[str], capacity: int, followers: Followers, field: str) -> None:
         super().__init__(name, links, capacity, followers)
@@ -132,7 +136,8 @@ class Keyed(Join):
         except (KeyError, TypeError):
             text = self._unusable(link, message)
             raise Unjoinable(NodeFailed(text, node=self.name, message_id=message.id)) from None
-        waiting.setdefault(link, deque()).append(message)
+        mine = waiting.setdefault(link, deque())
+        mine.append(message)
         if len(waiting) == len(self.links):
             parts = [waiting[each].popleft() for each in self.links]
             for each in self.links:
@@ -144,6 +149,8 @@ class Keyed(Join):
         if len(self._by_key) > self.capacity:
             _, oldest = self._by_key.popitem(last=False)
             self._give_up(chain.from_iterable(oldest.values()))
+        elif len(mine) > self.capacity:
+            self._give_up([mine.popleft()])
         return ()
 
     def _unusable(self, link: str, message: Message) -> str:
@@ -237,7 +244,10 @@ def join_of(
     next_batch: NextBatch | None = None,
     followers: Followers = (),
 ) -> Join:
-    """Return the join that ``sync`` names. ``capacity`` bounds what waits on one link (or, by key, how many keys)."""
+    """Return the join that ``sync`` names.
+
+    ``capacity`` bounds what waits on one link; by key, how many keys wait, and what waits on one link with one key.
+    """
     policy, _, argument = (sync or ("local" if next_batch else "passthrough")).partition(":")
     if policy == "zip":
         return Zip(name, links, capacity, followers)

@@ -65,6 +65,15 @@ def test_key_gives_up_the_oldest_that_found_no_partner() -> None:
     assert payloads(join.put("b", Message(0, meta={"name": 0}))) == []
 
 
+def test_key_gives_up_the_oldest_of_a_link_that_has_too_many_with_one_key() -> None:
+    join = join_of("key:name", "both", ("a", "b"), 2)
+    for number in range(1000):
+        assert list(join.put("a", Message(number, meta={"name": "x"}))) == []
+    assert (join.left(), join.unmatched) == (2, 998)
+    (found,) = join.put("b", Message("b", meta={"name": "x"}))
+    assert [part.payload for part in found.payload.messages] == [998, "b"]
+
+
 def test_a_message_without_the_key_is_an_error_that_says_how_to_add_it() -> None:
     join = join_of("key:name", "both", ("a", "b"), 8)
     with pytest.raises(Unjoinable) as caught:
