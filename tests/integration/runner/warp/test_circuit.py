@@ -85,7 +85,8 @@ def test_a_worker_that_starts_closes_it(start_worker: StartWorker, redis_url: st
     assert reading.out == []
     start_worker("clate", pool="solo", config=CONFIG)
     reading.wait_for(100)
-    assert any("a worker serves it now" in line for line in said)
+    # On a busy machine a message that was sent to try has its answer before anybody saw the worker.
+    assert any("a worker serves it now" in line or "it answers again" in line for line in said)
     over.set()
     reading.payloads()
 
