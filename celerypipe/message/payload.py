@@ -114,8 +114,7 @@ _NUMBERS = frozenset({NoneType, bool, int, float})
 
 def size_bytes(payload: Any) -> int:
     """Return about how many bytes a payload weighs, without encoding it: buffers exactly, plain values roughly."""
-    kind = type(payload)
-    if kind in _NUMBERS:
+    if type(payload) in _NUMBERS:
         return 8
     if isinstance(payload, (str, bytes, bytearray)):
         return len(payload)
@@ -127,8 +126,10 @@ def size_bytes(payload: Any) -> int:
         return sum(map(size_bytes, payload)) + sum(map(size_bytes, payload.values()))
     if isinstance(payload, Batch):
         return sum(size_bytes(getattr(each, "payload", each)) for each in payload.messages)
-    content = _CONTENTS.get(kind)
-    return 64 if content is None else size_bytes(getattr(payload, content))
+    for each, content in _CONTENTS.items():
+        if isinstance(payload, each):
+            return size_bytes(getattr(payload, content))
+    return 8 if isinstance(payload, (int, float)) else 64
 
 
 #: The field of a payload that weighs something.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import http
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -103,3 +104,13 @@ def test_a_payload_weighs_what_its_buffers_weigh() -> None:
     assert 0 < size_bytes(object()) < 1000
     assert size_bytes(Audio([1, 2])) == 16, "not what it says there, and no reason to fail"  # type: ignore[arg-type]
     assert size_bytes(Batch((1, Message(2)))) == 16
+
+
+def test_what_is_derived_weighs_as_much_as_what_it_is_derived_from() -> None:
+    class Frame(Image):
+        pass
+
+    number = http.HTTPStatus.OK
+    assert size_bytes(Frame(np.zeros((480, 640, 3), np.uint8))) == 921600
+    assert size_bytes(number) == 8
+    assert size_bytes([number, 1]) == 16
