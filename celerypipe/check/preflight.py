@@ -21,7 +21,7 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
-from celerypipe.mailbox.presence import LiveWorkers, elsewhere, foreign, read_presences
+from celerypipe.mailbox.presence import elsewhere, foreign, presences_of, read_presences
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client
 from celerypipe.redis.signing import Keyring
@@ -42,7 +42,7 @@ def look(
     info = _info(client)
     shut = _is_shut(info)
     queues = {node.queue for node in pipeline.warped}
-    workers = () if shut else tuple(LiveWorkers().look(client, queues))
+    workers = () if shut else tuple(presences_of(client, queues))
     codes = {node.name: code_here(node, catalogue) for node in pipeline.warped}
     missed = queues - {queue for worker in workers for queue in worker["queues"]}
     if missed and not shut:  # all others: one of their queues may be meant

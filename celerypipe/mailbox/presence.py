@@ -105,6 +105,12 @@ class LiveWorkers:
         return found
 
 
+def presences_of(client: Client, queues: Iterable[str], called: Names | None = None) -> list[Presence]:
+    """As :func:`read_presences`, of those who serve one of these queues: the others are not read."""
+    called = called or client.names
+    return _read(client, called, [*map(called.serving, sorted({*queues}))], {})
+
+
 def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
     """Return what every live worker says of itself: those whose process is named by their heartbeat.
 
@@ -212,11 +218,7 @@ def elsewhere(client: Client, queue: str) -> list[str]:
         told: Any = client.zrangebyscore(keys.NAMESPACES, since, "+inf")
         spaces = sorted({DEFAULT, *(name.decode(errors="replace") for name in told)})
         found = [(space, named(space)) for space in spaces if is_namespace(space)]
-        return [
-            space
-            for space, names in found
-            if names != client.names and _read(client, names, [names.serving(queue)], {})
-        ]
+        return [space for space, names in found if names != client.names and presences_of(client, [queue], names)]
     except redis.exceptions.NoPermissionError:  # a user of one namespace alone
         return []
 

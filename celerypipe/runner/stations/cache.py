@@ -15,7 +15,7 @@ from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.node import NodeCache, WarpedNodeCache
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox import schemas
-from celerypipe.mailbox.presence import LiveWorkers, Presence
+from celerypipe.mailbox.presence import Presence, presences_of
 from celerypipe.redis.connection import Broken, Client, connect
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
@@ -145,6 +145,6 @@ class RunCache:
         early = [node for node in self._warped.values() if node.is_early]
         if early and self._provisions.redis is not None:
             with suppress(*Broken), connect(self._provisions.redis) as client:
-                workers = LiveWorkers().look(client, (node.queue for node in early))
+                workers = presences_of(client, (node.queue for node in early))
                 for node in early:
                     node.see([worker for worker in workers if node.queue in worker["queues"]])
