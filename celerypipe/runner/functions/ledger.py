@@ -41,7 +41,7 @@ class Ledger:
         with self.changed:
             refuse()
             self._open[submission.call] = submission
-            for _, each in submission.inputs:
+            for each in {each for _, each in submission.inputs}:  # it may be an argument twice
                 if (needed := self._open.get(each)) is not None:
                     needed.dependents.append(submission)
                     submission.missing += 1

@@ -60,6 +60,16 @@ def test_a_diamond(either: Runner) -> None:
     assert top.result(30) == value
 
 
+def test_a_call_that_is_an_argument_more_than_once_is_waited_for_once(either: Runner, tmp_path: Path) -> None:
+    marks, release = tmp_path / "marks", tmp_path / "release"
+    slow = either.submit(called.gate, str(tmp_path / "begun"), str(release), 4)
+    calls = [either.submit(called.noted, str(marks), [number, slow, slow, {"again": slow}]) for number in range(5)]
+    release.touch()
+    assert [call.result(30) for call in calls] == [[number, 4, 4, {"again": 4}] for number in range(5)]
+    assert either.submit(called.noted, str(marks), "last").result(30) == "last"
+    assert len(marks.read_text().splitlines()) == 6, "each of them ran once"
+
+
 def test_a_long_row_and_a_wide_fan_do_not_deadlock_a_full_window(runner: Runner) -> None:
     last = runner.submit(called.same, 0)
     for _ in range(600):
