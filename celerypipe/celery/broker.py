@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
-from kombu.transport import redis
+from kombu.transport import redis, virtual
 from redis import ConnectionError, Redis, TimeoutError
 
 from celerypipe.celery.refused import keep_apart
@@ -70,6 +70,18 @@ class NamespacePopper(Popper, redis.PrefixedStrictRedis):
         )
 
 
+class Inbound(virtual.Message):
+    """What came from a queue or was broadcast, not packed.
+
+    Bells are short, and kombu unpacks at once: a few kilobytes would fill this process' memory.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        if packing := (payload.get("headers") or {}).get("compression"):
+            raise ValueError(f"it is packed ({packing!r}): celerypipe sends no such task, and unpacks none")
+        super().__init__(payload, channel, **options)  # type: ignore[no-untyped-call]  # kombu's
+
+
 class QoS(redis.QoS):
     """What was delivered and is not acknowledged. kombu counts a message for ever whose acknowledgement got lost.
 
@@ -95,6 +107,7 @@ class Channel(redis.Channel):
     """A channel that keeps its client for as long as its connections, and keeps apart what is no task."""
 
     QoS = QoS
+    Message = Inbound
 
     def _get_client(self) -> Any:
         if self.global_keyprefix:
