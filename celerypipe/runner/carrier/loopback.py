@@ -17,12 +17,16 @@ from celerypipe.catalogue.instance import Instance, Produced, update_batch
 from celerypipe.errors import CodecError, NodeError, NodeFailed
 from celerypipe.message.files import File, Here, arriving
 from celerypipe.message.message import Message
+from celerypipe.runner.stations.abandoned import Abandoned
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import MakeInstance
 from celerypipe.runner.stations.renewal import renewed
 from celerypipe.runner.warp.flight import Done, Flight
 from celerypipe.runner.warp.warp import Warp
+
+#: What to do with a node that hangs again and again.
+CURE = "run it on a worker with a prefork pool, where a process that hangs is ended"
 
 
 class Loopback:
@@ -50,6 +54,7 @@ class Loopback:
         self._era = 0
         self._edited = False
         self._thread: threading.Thread | None = None
+        self._abandoned = Abandoned(course, name, CURE)
         self._files: dict[str, File] = {}
         self._recorder: Recorder | None = None
         #: Seconds that its node warmed up, until the first message has said so.
@@ -124,11 +129,13 @@ class Loopback:
                 return f"{spent:.1f} s waiting here", []
             ran = time.monotonic() - self._since
             flight.console = self._recorder.console(here()) if self._recorder is not None else None
-            self.course.forget(self._thread)
+            thread = self._thread
             self._era += 1  # the thread that hangs is nobody's any more
             batch = self._running if len(self._running) > 1 else []
             self._running, self._instance = [], None
-        self.start()
+        self._abandoned.add(thread)
+        if not self.course.over.is_set():
+            self.start()
         return f"{max(0.0, spent - ran):.1f} s waiting, {ran:.1f} s running here", batch
 
     def _live(self, era: int) -> None:

@@ -17,6 +17,7 @@ from celerypipe.errors import NodeError, NodeTimeout
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
 from celerypipe.process.log import at_work
+from celerypipe.runner.stations.abandoned import Abandoned
 from celerypipe.runner.stations.backlog import BYTES, MESSAGES, Backlog
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
@@ -26,6 +27,9 @@ from celerypipe.runner.stations.renewal import renewed
 from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 MakeInstance = Callable[[], Instance]
+
+#: What to do with a node that hangs again and again.
+CURE = 'warp it ("warped": true) to a worker with a prefork pool, where a process that hangs is ended'
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class LocalStation(Station):
         #: Is what is worked on a dead letter of this node?
         self._letter = False
         self._thread: threading.Thread | None = None
+        self._abandoned = Abandoned(course, self.name, CURE)
 
     def prepare(self) -> None:
         self._warm(self.instance)
@@ -135,13 +140,13 @@ class LocalStation(Station):
             if message is None or turn.abandoned or spent <= timeout:
                 return
             turn.abandoned = True
-            self._turn = Turn()
-            self.course.forget(self._thread)
+            self._turn, thread = Turn(), self._thread
         error = NodeTimeout(
             f"{self.name}: {timeout} s exceeded ({spent:.1f} s running here)", node=self.name, message_id=message.id
         )
         self._tell(turn, message, error)
         delay = self._judge(message, error, attempt)
+        self._abandoned.add(thread)
         if not self.course.over.is_set():
             again = (message, attempt + 1) if delay is not None else None
             self.course.spawn(self.name, self._replace, again, delay or 0.0)

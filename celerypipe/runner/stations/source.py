@@ -18,6 +18,7 @@ from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import sealed
 from celerypipe.process import forks
 from celerypipe.process.log import at_work
+from celerypipe.runner.stations.abandoned import Abandoned
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import MakeInstance
@@ -31,6 +32,9 @@ UNMADE = "its source could not make it; repair what that reads, and run the pipe
 LEFT_OUT = 'with "on_error": "skip" in this node the run goes on without it'
 #: Said of a source that cannot go on.
 CUT_SHORT = "the source cannot continue after that: messages that it had not sent are missing"
+
+#: What to do with one that hangs again and again.
+CURE = "a source runs here: give what it waits for a timeout of its own, as sockets have one"
 
 
 class Reading(NamedTuple):
@@ -60,6 +64,7 @@ class SourceStation(Station):
         self._items: Iterator[Any] | None = None
         self._stopped_at = math.inf
         self._thread: threading.Thread | None = None
+        self._abandoned = Abandoned(course, self.name, CURE)
         self._total: int | None = None
 
     def prepare(self) -> None:
@@ -146,7 +151,7 @@ class SourceStation(Station):
                 return  # it came just now
             self._since = self._reading = None
             self._left += reading is not None
-        self.course.forget(self._thread)
+        self._abandoned.add(self._thread)
         text = f"{self.name}: {timeout} s exceeded ({now - since:.1f} s since its last message)"
         error = NodeTimeout(text, node=self.name)
         if reading is not None:
@@ -210,7 +215,7 @@ class SourceStation(Station):
     def _begins(self, era: int, reading: Reading | None = None) -> bool:
         """It is at work from now on, and has its timeout for that; False: no more is wanted, or not of this thread."""
         with self.lock:
-            if self._stopped or era != self._left:
+            if self._stopped or era != self._left or self.course.over.is_set():
                 return False
             self._since, self._reading = time.monotonic(), reading
         return True

@@ -27,6 +27,8 @@ BellState = Literal["held", "lost", "over"]
 
 #: Seconds between two looks.
 TICK = 1.0
+#: Seconds between two looks at what a process keeps while it has nothing to do.
+IDLE_TICK = 10.0
 #: An idle activation looks at its lease this often, milliseconds.
 IDLE_LOOK = 100
 
@@ -105,16 +107,20 @@ class Lease:
 
 
 class Keeper:
-    """Refreshes leases every second while there are any, and looks for results left behind after :meth:`hurry`."""
+    """Refreshes leases every second while there are any, and looks for results left behind after :meth:`hurry`.
 
-    def __init__(self, connect: Callable[[], Client]) -> None:
+    ``idle`` is called now and then while there are none.
+    """
+
+    def __init__(self, connect: Callable[[], Client], idle: Callable[[Client], None] = lambda client: None) -> None:
         self._connect = connect
+        self._idle = idle
         self._leases: set[Lease] = set()
         #: Bells, each with who held it.
         self._left: set[tuple[str, str]] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._next_look = 0.0
+        self._next_look = self._next_idle = 0.0
         self._hurry_until = 0.0
 
     def add(self, lease: Lease) -> None:
@@ -174,6 +180,9 @@ class Keeper:
             client.close()
 
     def _round(self, client: Client, leases: list[Lease]) -> None:
+        if not leases and time.monotonic() >= self._next_idle:
+            self._next_idle = time.monotonic() + IDLE_TICK
+            self._idle(client)
         for lease in leases:
             if lease.outbox is not None and lease.outbox.waiting:
                 self._hurry_until = max(self._hurry_until, time.monotonic() + 2 * FLUSH_AFTER)

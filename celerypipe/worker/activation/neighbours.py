@@ -55,12 +55,12 @@ class Neighbours:
         self._listing_of = listing_of
         self._ring = ring
         self._records: dict[str, Record] | None = None
+        shelf.make_room(home.mailbox.run, len(home.record.neighbours))
 
     def adopt(self) -> None:
         """Take the bells of neighbours that nobody holds."""
         if len(self.servings) >= len(self.home.record.neighbours):
             return
-        self._shelf.make_room(len(self.home.record.neighbours))
         held = {serving.mailbox.node for serving in self.servings}
         free = [(self.home.mailbox.beside(name), record) for name, record in self._others().items() if name not in held]
         free = [(mailbox, record) for mailbox, record in free if self._suits(record)]

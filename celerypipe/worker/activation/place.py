@@ -114,9 +114,10 @@ class Worker:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
                 switch = DeadMan(self._deadline(pid))
-                keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper"))
+                shelf = Shelf(slots, switch)
+                keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper"), shelf.clear_up)
                 quota = Quota(self.limits) if self.limits else None
-                self._places.setdefault(pid, Place(Shelf(slots, switch), keeper, switch, quota))
+                self._places.setdefault(pid, Place(shelf, keeper, switch, quota))
         return self._places[pid]
 
     def _deadline(self, pid: int) -> Deadline | None:

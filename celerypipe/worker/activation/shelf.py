@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance
 from celerypipe.mailbox.record import Record
+from celerypipe.redis.connection import Broken, Client
 from celerypipe.worker.activation.deadman import DeadMan
+
+#: Seconds after which a process forgets a run that gave it nothing to do.
+LEFT_ALONE = 300.0
 
 
 class Shelf:
-    """The warm instances of one worker process, by mark, code and configuration; at most ``size`` idle ones.
+    """The warm instances of one worker process, by mark, code and configuration.
 
-    ``switch`` is told while one is let go, which takes as long as it takes.
+    At most ``size`` idle ones; for a run with more nodes here than that, as many as it has, as long as it lives and
+    gives this process something to do. ``switch`` is told while one is let go, which takes as long as it takes.
     """
 
     def __init__(self, size: int, switch: DeadMan) -> None:
         self.size = max(1, size)
+        #: Runs with more nodes here than ``size``: how many, and when that was last seen.
+        self._wide: dict[str, tuple[int, float]] = {}
         self._switch = switch
         self._idle: OrderedDict[int, tuple[str, Instance]] = OrderedDict()
         self._lock = threading.Lock()
@@ -35,16 +44,40 @@ class Shelf:
 
     def give_back(self, record: Record, instance: Instance) -> None:
         """Keep an instance for the next who asks; the one idle for longest goes when there is no room."""
-        gone: list[Instance] = []
         with self._lock:
             self._idle[id(instance)] = (record.key, instance)
-            while len(self._idle) > self.size:
-                gone.append(self._idle.popitem(last=False)[1][1])
-        self._destroy(gone)
+        self.let_go(self._surplus())
 
-    def make_room(self, count: int) -> None:
-        """Keep so many from now on: a pipeline with more nodes here than slots would warm them up again and again."""
-        self.size = max(self.size, count)
+    def make_room(self, run: str, count: int) -> None:
+        """Keep so many as long as this run lives: it would warm up its nodes again and again, if they are more."""
+        if count > self.size:
+            with self._lock:
+                self._wide[run] = count, time.monotonic()
+
+    def look(self, client: Client, run: str = "") -> list[Instance]:
+        """Ask which of the runs are over that need more room than others, but for this one; return what is too many."""
+        asked = [each for each in list(self._wide) if each != run]
+        try:
+            states: Any = client.mget([client.names.run(each) for each in asked]) if asked else ()
+        except Broken:  # somebody looks once more
+            return []
+        until = time.monotonic() - LEFT_ALONE
+        with self._lock:
+            for each, state in zip(asked, states, strict=True):
+                if state != b"running" or self._wide.get(each, (0, 0.0))[1] < until:
+                    self._wide.pop(each, None)
+        return self._surplus()
+
+    def clear_up(self, client: Client) -> None:
+        """Let go of what is too many, in a thread of its own: the process has nothing to do, and may get something."""
+        if gone := self.look(client):
+            threading.Thread(target=self.let_go, args=(gone,), name="celerypipe-shelf", daemon=True).start()
+
+    def _surplus(self) -> list[Instance]:
+        """Take out those that there is no room for: the ones idle for longest."""
+        with self._lock:
+            room = max([self.size, *(count for count, _ in self._wide.values())])
+            return [self._idle.popitem(last=False)[1][1] for _ in range(len(self._idle) - room)]
 
     def mean(self, record: Record) -> float | None:
         """Return the mean seconds of an idle, warm instance for this record; None: there is none, or none is known."""
@@ -57,9 +90,10 @@ class Shelf:
         with self._lock:
             instances = [instance for _, instance in self._idle.values()]
             self._idle.clear()
-        self._destroy(instances)
+        self.let_go(instances)
 
-    def _destroy(self, instances: Iterable[Instance]) -> None:
+    def let_go(self, instances: Iterable[Instance]) -> None:
+        """Destroy those that were taken out."""
         for instance in instances:
             with self._switch.patient():
                 instance.destroy()

@@ -187,6 +187,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                     neighbours.end(reason, waits=activation.waits)
         finally:
             neighbours.close()
+        place.shelf.let_go(place.shelf.look(client, lease.mailbox.run))
         refused = self._refused() - refused
         counts = [f"{neighbours.done} message{'s' * (neighbours.done != 1)}", f"{neighbours.failed} failed"]
         counts += [f"{refused} refused"] if refused else []

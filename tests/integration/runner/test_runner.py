@@ -78,6 +78,21 @@ def test_a_hung_local_node_is_a_timeout_and_the_rest_goes_on(tmp_path: Path) -> 
     assert collected(tmp_path, nodes, [("numbers", "pick"), ("pick", "last")]) == [0]
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "warped"])
+def test_a_node_that_hangs_again_and_again_ends_the_run(tmp_path: Path, elsewhere: bool) -> None:
+    limits = {"warped": True, "warp_configuration": {"queue": "nobody"}} if elsewhere else {}
+    nap = local("nap", remote.Nap, timeout=0.05, on_error="dead_letter", **limits)
+    pipeline = Pipeline(name="test", folder=str(tmp_path), nodes=[nap], links=[])
+    before = set(threading.enumerate())
+    with pytest.raises(NodeTimeout, match=r"^nap: 4 of its threads hang.*worker with a prefork pool") as caught:
+        list(Runner(local=True).stream(pipeline, (Message(60) for _ in range(300))))
+    report = caught.value.report["nap"]
+    assert report.dead == len(list((tmp_path / "dead_letters").glob("*.json"))) == 4
+    assert report.received == report.dead + report.unfinished
+    hung = {each for each in threading.enumerate() if each.name in {"celerypipe-nap", "celerypipe-loopback"}}
+    assert len(hung - before) == 4
+
+
 def test_a_file_sink_that_hung_goes_on_in_its_file(tmp_path: Path) -> None:
     lines = tmp_path / "out.jsonl"
     nodes = [

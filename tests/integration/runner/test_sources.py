@@ -111,6 +111,14 @@ def test_one_that_hangs_costs_itself_too(tmp_path: Path, on_error: str) -> None:
     assert found.source.skipped == (on_error == "skip")
 
 
+def test_one_that_hangs_again_and_again_ends_the_run(tmp_path: Path) -> None:
+    configuration = {"items": [*range(9)], "bad": {}, "slow": dict.fromkeys(range(1, 9), 9)}
+    found = Reading(tmp_path, here.Tried, configuration=configuration, on_error="skip", timeout=0.05)
+    assert isinstance(found.error, NodeTimeout)
+    assert "in: 4 of its threads hang, and nothing can end a thread; a source runs here" in str(found.error)
+    assert (found.lines, found.source.skipped) == ([0], 4)
+
+
 def test_what_is_no_message_costs_itself(tmp_path: Path) -> None:
     found = Reading(tmp_path, here.Tried, configuration={"items": [1, ["odd"], 2], "bad": {}}, on_error="skip")
     assert (found.lines, found.source.skipped, found.error) == ([1, 2], 1, None)

@@ -31,7 +31,7 @@ class Held:
 
     def __init__(self, client: redis.Redis, url: str) -> None:
         self.mailbox = Mailbox(new_id(), "node")
-        client.set(keys.USUAL.run(self.mailbox.run), "running", px=keys.RUN_TTL)
+        client.set(keys.USUAL.run(self.mailbox.run), "running", px=keys.DATA_TTL)
         self.mailbox.make(client)
         self.lease = Lease(self.mailbox, 0, "host.1.token.0", Unarmed(DeadMan(None)))
         assert call(client, self.mailbox.taking(0, self.lease.owner))
@@ -116,3 +116,11 @@ def test_one_bad_answer_does_not_end_the_keeper(
         eventually(lambda: asked, "a bad answer")
     redis_client.pexpire(held.lease.bell, 2_000)
     eventually(lambda: redis_client.pttl(held.lease.bell) > 2_000, "a refresh")
+
+
+def test_it_looks_at_what_is_kept_only_while_nothing_is_at_work(held: Any) -> None:
+    looks: list[object] = []
+    held.keeper._idle = looks.append
+    assert not looks
+    held.keeper.remove(held.lease)
+    eventually(lambda: looks, "a look")

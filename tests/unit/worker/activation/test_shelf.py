@@ -1,16 +1,22 @@
-"""The shelf of warm instances: who is lent which."""
+"""The shelf of warm instances: who is lent which, and how many are kept."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+import pytest
 
 from celerypipe import Message, Proc
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.mailbox.record import Record
+from celerypipe.message.message import new_id
+from celerypipe.redis import keys
+from celerypipe.redis.connection import Client
+from celerypipe.worker.activation import shelf as module
 from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.shelf import Shelf
+from tests.servers import eventually
 
 
 class Mask(Proc):
@@ -54,3 +60,49 @@ def test_an_instance_is_lent_only_to_the_same_class_and_configuration() -> None:
     assert shelf.mean(record(configuration={"mask": seven})) is None
     assert shelf.lend(listing, equal) is one
     assert shelf.lend(listing, equal) is not one, "it is lent to one at a time"
+
+
+class Nodes:
+    """A shelf of one slot with the nodes of a run that has three on this worker, and the marks of those it let go."""
+
+    def __init__(self, client: Client) -> None:
+        self.shelf, self.client, self.wide = Shelf(1, DeadMan(None)), client, new_id()
+        client.set(keys.USUAL.run(self.wide), "running", px=60_000)
+        self.shelf.make_room(self.wide, 3)
+        for name in "abc":
+            self.use(name)
+
+    def use(self, name: str) -> None:
+        known = record(mark=name)
+        self.shelf.give_back(known, self.shelf.lend(Listing(name, Mask, "import"), known))
+
+    def gone(self, run: str = "") -> list[str]:
+        return [each.listing.mark for each in self.shelf.look(self.client, run)]
+
+    @property
+    def kept(self) -> list[str]:
+        return [instance.listing.mark for _, instance in self.shelf._idle.values()]
+
+
+def test_a_run_with_many_nodes_has_room_for_them_as_long_as_it_lives(redis_client: Client) -> None:
+    nodes = Nodes(redis_client)
+    assert nodes.gone("another") == []
+    nodes.shelf.make_room("another", 1)
+    nodes.use("d")
+    assert nodes.kept == ["b", "c", "d"], "the one that nobody used for longest went"
+    redis_client.set(keys.USUAL.run(nodes.wide), "finished", px=60_000)
+    assert nodes.gone(nodes.wide) == [], "its own end it hears elsewhere"
+    assert nodes.gone("another") == ["b", "c"]
+    nodes.use("e")
+    assert nodes.kept == ["e"]
+
+
+def test_a_run_that_gives_a_process_nothing_to_do_has_no_room_there(
+    redis_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = Nodes(redis_client)
+    nodes.shelf.clear_up(redis_client)
+    assert nodes.kept == ["a", "b", "c"]
+    monkeypatch.setattr(module, "LEFT_ALONE", -1.0)
+    nodes.shelf.clear_up(redis_client)
+    eventually(lambda: nodes.kept == ["c"], "the others to go")
