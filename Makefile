@@ -51,7 +51,7 @@ unit: $(DEV_READY)
 	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 house: $(DEV_READY) ## run only the tests that read the sources and the documents; seconds
-	@$(BIN)/python -m pytest -q tests/unit/test_{classes,documents,house,rooms,words}.py $(ARGS)
+	@$(BIN)/python -m pytest -q tests/unit/test_{classes,documents,foreign,house,rooms,words}.py $(ARGS)
 
 installed: $(DEV_READY) ## install into an empty environment, as users do, and run from it (two minutes)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_plain_installation.py $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from celerypipe.catalogue.told import ALGORITHM, _pack, told_of
+from celerypipe.catalogue.told import ALGORITHM, pack, told_of
 from celerypipe.codec import CODEC_VERSION
 from celerypipe.codec.digest import digest
 from celerypipe.errors import CodecError
@@ -54,7 +54,7 @@ class Asked:
         """``blake3-<64 hex>``, over all of it."""
         meta = sorted(self.meta.items())
         parts = (FORMAT, CODEC_VERSION, self.mark, self.code, self.exact, self.input, meta)
-        return f"{ALGORITHM}-{blake3(_pack(parts)).hexdigest()}"
+        return f"{ALGORITHM}-{blake3(pack(parts)).hexdigest()}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, for the entry and for ``explain``."""
@@ -92,7 +92,7 @@ class Asker:
         self._mark = mark
         self._code = code
         self._meta = tuple(sorted(set(meta)))
-        self._exact = blake3(_pack([(name, value.digest) for name, value in told.items()])).hexdigest()
+        self._exact = blake3(pack([(name, value.digest) for name, value in told.items()])).hexdigest()
         self._configuration = {
             name: f"{ALGORITHM}:{value.digest}" if name in secret else value.text for name, value in told.items()
         }

@@ -17,7 +17,7 @@ ALGORITHM = "blake3"
 SHORT = 60
 #: The digest of a default that has none.
 UNTOLD = "default"
-_pack = msgspec.msgpack.Encoder().encode
+pack = msgspec.msgpack.Encoder().encode
 _ATOMS = (str, int, float, bool, type(None))
 
 

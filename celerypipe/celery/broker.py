@@ -14,14 +14,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
-from kombu.transport import redis
-from redis import ConnectionError, Redis, TimeoutError
+from kombu.transport import redis, virtual
+from redis import Redis
 
 from celerypipe.celery.refused import keep_apart
 from celerypipe.errors import ConfigError
@@ -50,24 +50,20 @@ class Popper(Redis):
         return answer
 
 
-class NamespacePipeline(redis.PrefixedRedisPipeline):
-    """Commands together, in a namespace. kombu asks without it whether a queue is there."""
-
-    PREFIXED_SIMPLE_COMMANDS = [*redis.PrefixedRedisPipeline.PREFIXED_SIMPLE_COMMANDS, "EXISTS"]  # noqa: RUF012  # kombu declares it so
-
-
 class NamespacePopper(Popper, redis.PrefixedStrictRedis):
     """The same in a namespace; what it popped it knows by the queue's own name."""
 
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
-        """Return commands to be sent together."""
-        return NamespacePipeline(  # type: ignore[no-untyped-call]  # kombu's
-            self.connection_pool,
-            self.response_callbacks,
-            transaction,
-            shard_hint,
-            global_keyprefix=self.global_keyprefix,
-        )
+
+class Inbound(virtual.Message):
+    """What came from a queue or was broadcast, not packed.
+
+    Bells are short, and kombu unpacks at once: a few kilobytes would fill this process' memory.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        if packing := (payload.get("headers") or {}).get("compression"):
+            raise ValueError(f"it is packed ({packing!r}): celerypipe sends no such task, and unpacks none")
+        super().__init__(payload, channel, **options)  # type: ignore[no-untyped-call]  # kombu's
 
 
 class QoS(redis.QoS):
@@ -77,17 +73,14 @@ class QoS(redis.QoS):
     """
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge a message: on a line that broke once more, on a new one; at last only here.
+        """Acknowledge a message; where Redis is away, only here.
 
         It comes again in an hour then, and a bell that comes late is one that nobody needs.
         """
         try:
-            try:
-                super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
-            except (ConnectionError, TimeoutError):
-                super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+            super().ack(delivery_tag)  # type: ignore[no-untyped-call]  # kombu's
         except BaseException:  # whatever it was, a shutdown too, this slot is free again; it is raised again
-            self._quick_ack(delivery_tag)
+            virtual.QoS.ack(self, delivery_tag)  # type: ignore[no-untyped-call]
             raise
 
 
@@ -95,12 +88,12 @@ class Channel(redis.Channel):
     """A channel that keeps its client for as long as its connections, and keeps apart what is no task."""
 
     QoS = QoS
+    Message = Inbound
+
+    _lent: Any = None
 
     def _get_client(self) -> Any:
-        if self.global_keyprefix:
-            return partial(NamespacePopper, global_keyprefix=self.global_keyprefix)
-        found = super()._get_client()  # type: ignore[no-untyped-call]  # kombu's
-        return Popper if found is Redis else found
+        return partial(NamespacePopper, global_keyprefix=self.global_keyprefix) if self.global_keyprefix else Popper
 
     def _brpop_read(self, **options: Any) -> Any:
         """Called when an item was popped; kombu hands it to the worker, and where that fails, the item is lost."""
@@ -121,8 +114,8 @@ class Channel(redis.Channel):
         keep_apart(plain, Names.of_broker(self.global_keyprefix).refused(name), name, item, error)
         with suppress(*Malformed):
             tag = json.loads(item)["properties"]["delivery_tag"]
-            if tag in self.qos._delivered:  # it would come again in an hour
-                self.basic_ack(tag)  # type: ignore[no-untyped-call]  # kombu's
+            self.qos.get(tag)  # only what was delivered already would come again, in an hour
+            self.basic_ack(tag)  # type: ignore[no-untyped-call]  # kombu's
 
     def _deliver_fanout_message(self, message: Any, exchange: Any) -> Any:
         """Called with what was broadcast to all workers."""
@@ -134,17 +127,10 @@ class Channel(redis.Channel):
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:
-        """Lend a client for one operation."""
-        yield client or self._kept_client
-
-    @cached_property
-    def _kept_client(self) -> Any:
-        return self._create_client()  # type: ignore[no-untyped-call]  # kombu's
-
-    def _disconnect_pools(self) -> None:
-        """Called at the end, after a fork and when connecting failed: the next operation starts afresh."""
-        super()._disconnect_pools()  # type: ignore[no-untyped-call]  # kombu's
-        self.__dict__.pop("_kept_client", None)
+        """Lend a client for one operation: the same, until kombu makes new connections, as after a fork."""
+        if self._lent is None or self._lent.connection_pool is not self.pool:
+            self._lent = self.Client(connection_pool=self.pool)
+        yield client or self._lent
 
 
 class SentinelChannel(Channel, redis.SentinelChannel):

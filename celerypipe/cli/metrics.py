@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from queue import SimpleQueue
-from typing import Any
 
 import click
 from prometheus_client import generate_latest
@@ -18,20 +17,15 @@ from celerypipe.web.server import Lookout, MetricsServer, queues_as_json
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class ListenAddress(click.ParamType[tuple[str, int]]):
-    """Where to listen: ``:9808``, ``0.0.0.0:9808``, ``[::1]:9808``. Without a host only this machine may ask."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Return host and port."""
-        host, _, port = str(value).rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not (port.isascii() and port.isdigit() and int(port) < 65_536):
-            self.fail(
-                f"{value!r} is no address; write :9808, or 0.0.0.0:9808 to be reached from other machines", param, ctx
-            )
-        return host or LOOPBACK[0], int(port)
+def listen_address(text: str) -> tuple[str, int]:
+    """Read where to listen: ``:9808``, ``0.0.0.0:9808``, ``[::1]:9808``. Without a host only this machine may ask."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise click.BadParameter(
+            f"{text!r} is no address; write :9808, or 0.0.0.0:9808 to be reached from other machines"
+        )
+    return host or LOOPBACK[0], int(port)
 
 
 @click.command()
@@ -39,7 +33,7 @@ class ListenAddress(click.ParamType[tuple[str, int]]):
 @queues_option("Print only this queue")
 @click.option("--json", "as_json", is_flag=True, help="Print only the queues, as JSON.")
 @click.option(
-    "--serve", type=ListenAddress(), metavar="[HOST]:PORT", help="Serve until Ctrl-C or SIGTERM; example: :9808."
+    "--serve", type=listen_address, metavar="[HOST]:PORT", help="Serve until Ctrl-C or SIGTERM; example: :9808."
 )
 def metrics(redis: str | None, queues: list[str], as_json: bool, serve: tuple[str, int] | None) -> None:
     """Print metrics for Prometheus: what workers did for all runs, and the state of queues and workers.

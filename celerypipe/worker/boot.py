@@ -26,7 +26,6 @@ from celery.utils.nodenames import nodename
 from celerypipe.celery.application import app
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import child_began, child_ended, is_retiring
-from celerypipe.celery.request import refuse_packed_tasks
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
 from celerypipe.process import forks, log
@@ -101,7 +100,6 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         logging.captureWarnings(True)
         if logging.lastResort is not None:
             logging.lastResort.setFormatter(log.JsonFormatter())
-    refuse_packed_tasks()
     require_places(options)
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])

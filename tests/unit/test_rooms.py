@@ -12,7 +12,7 @@ TESTS, PACKAGE = ROOT / "tests", ROOT / "celerypipe"
 #: What is tested besides the package, each in a folder of its own name.
 BESIDE = {"benchmarks", "examples", "tasks"}
 #: Tests of the whole house, which lie in no room of it.
-WHOLE = {f"unit/test_{about}.py" for about in ("classes", "documents", "house", "rooms", "words")}
+WHOLE = {f"unit/test_{about}.py" for about in ("classes", "documents", "foreign", "house", "rooms", "words")}
 #: An import in code that is handed to another interpreter as text.
 WRITTEN = re.compile(r"(?:from|import)\s+tests\.[\w.]*\btest_\w+|from\s+tests[\w.]*\s+import\s+[^\n]*\btest_\w+")
 

@@ -41,7 +41,7 @@ def test_a_channel_keeps_one_client_and_makes_another_after_its_connections_went
     channel = channel_of(redis_url)
     with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
         assert first is second
-    channel._disconnect_pools()  # as after a fork
+    channel._after_fork()
     with channel.conn_or_acquire() as third:
         assert third is not first
         assert third.ping()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -27,6 +29,8 @@ def task(**changes: Any) -> bytes:
     return json.dumps({key: value for key, value in {**whole, **changes}.items() if value is not None}).encode()
 
 
+#: A body that somebody packed: small here, a megabyte there.
+PACKED = base64.b64encode(zlib.compress(bytes(1 << 20))).decode()
 #: Kept apart, each for a reason of its own.
 STRANGE = [
     b"hello",
@@ -43,6 +47,7 @@ STRANGE = [
     task(headers={"task": ["a", "list"], "id": "own-3"}),
     task(headers={"task": "tests.nodes.remote.Echo"}),
     task(body=7),
+    task(body=PACKED, headers={"task": "tests.nodes.remote.Echo", "id": "own-7", "compression": "application/x-gzip"}),
 ]
 #: Tasks that Celery itself drops, or lets fail, and says so.
 DROPPED = [
@@ -64,6 +69,7 @@ def test_what_is_no_task_is_kept_apart_and_the_worker_goes_on(
     redis_client.rpush(queue, *reversed(STRANGE), *DROPPED)
     redis_client.publish("/0.celery.pidbox", json.dumps(["no command"]))
     redis_client.publish("/0.celery.pidbox", json.dumps({"properties": 3}))
+    redis_client.publish("/0.celery.pidbox", task(headers={"compression": "zlib"}))
 
     kept = keys.USUAL.refused(queue)
     eventually(lambda: redis_client.llen(kept) == len(STRANGE) or worker.process.poll() is not None, "all of them kept")
@@ -80,6 +86,7 @@ def test_what_is_no_task_is_kept_apart_and_the_worker_goes_on(
     assert [each.payload for each in Runner(redis_url).stream(pipeline, map(Message, range(5)))] == list(range(5))
     text = worker.text()
     assert "an item of 5 bytes is no task (JSONDecodeError" in text
+    assert "it is packed ('application/x-gzip')" in text
     assert text.count("is kept in the list") == len(STRANGE), "one line each"
     assert "Connection to broker lost" not in text
     assert worker.process.poll() is None
