@@ -260,3 +260,22 @@ if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[4], ARGV[4], 1, ARGV[2]) == 0 
 redis.call('XADD', KEYS[2], 'NOMKSTREAM', '*', 'n', ARGV[3], 'w', ARGV[2], 'r', ARGV[5])
 return 1
 """)
+
+# Entries of a stream as XRANGE returns them, from the id ARGV[1] on, with the first ARGV[2] bytes of each message or
+# result: no body leaves Redis. As many as one look may take; where the next one begins, empty at the end.
+HEADS = Script("""
+local heads, from, bytes, page = {}, ARGV[1], 0, nil
+repeat
+  page = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 64)
+  for _, entry in ipairs(page) do
+    local fields = entry[2]
+    for i = 2, #fields, 2 do
+      bytes = bytes + #fields[i]
+      if fields[i-1] == 'm' or fields[i-1] == 'r' then fields[i] = string.sub(fields[i], 1, ARGV[2]) end
+    end
+    heads[#heads+1] = entry
+    from = '(' .. entry[1]
+  end
+until #page < 64 or bytes > 8388608 or #heads > 8192
+return {#page == 64 and from or '', heads}
+""")

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe.mailbox.mailbox import Beginning, Mailbox, reading, received
-from celerypipe.mailbox.wire import NOTE, RESULT, Answer, as_published, packed_entry
+from celerypipe.mailbox.mailbox import Beginning, Mailbox, heads, reading, received
+from celerypipe.mailbox.wire import HEAD, NOTE, RESULT, Answer, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.script import call
+from celerypipe.redis.signing import Keyring
 from celerypipe.worker.activation.outbox import Outbox, exchange
 from tests.runs.mailbox import box_of
 
@@ -319,3 +320,19 @@ def test_a_note_comes_only_while_its_message_is_worked_on(redis_client: Client, 
     mailbox.note(redis_client, "me.0", Answer(two, NOTE, 0.0, 0.0, "", b""))
     redis_client.delete(mailbox.stream)
     assert note("me.0", one) == answered
+
+
+@pytest.mark.parametrize("keyring", [None, Keyring([b"a"])], ids=["plain", "signed"])
+def test_who_looks_what_is_there_gets_no_bodies(redis_client: Client, keyring: Keyring | None) -> None:
+    box, body = box_of(keyring, secrets.token_hex(4), "node", redis_client), bytes(60_000)
+    entries = [packed_entry(number, 1, "", body) for number in range(200)]
+    ids = [each.decode() for each in call(redis_client, box.sending(entries, token="t", wanted=1, ttl=2000))[0]]
+    assert box.waiting(redis_client) == dict(zip([(number, 1) for number in range(200)], ids, strict=True))
+    assert all(len(raw) <= HEAD for _, (_, raw) in heads(redis_client, box.stream))
+    call(redis_client, box.taking(0, "host.1.me.0"))
+    for entry in box.receive(redis_client, "host.1.me.0", 200, None):
+        box.publish(redis_client, "host.1.me.0", [Answer(entry, RESULT, 0.0, 0.0, "", body, console=body)])
+    found = heads(redis_client, box.reply)
+    assert sum(len(field) for _, fields in found for field in fields) < 200 * 100
+    replies = [reply for item in found if (published := as_published(item)) for reply in published.results]
+    assert [(reply.sequence, reply.attempt, reply.kind) for reply in replies] == [(n, 1, RESULT) for n in range(200)]
