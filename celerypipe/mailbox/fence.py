@@ -240,14 +240,19 @@ class Fence:
 
     def look(self, client: Client) -> Seen | None:
         """See how far it is; None: there is no state."""
-        found = client.call("HMGET", self.key, "last", "token", "blob", "trouble", "rewind")
-        if found[0] is None:
-            return None
-        last, token, blob, trouble, rewind = found
+        return self.seen(client.call(*self.looking()))
+
+    def looking(self) -> Command:
+        """Return the command whose answer :meth:`seen` reads."""
+        return ("HMGET", self.key, "last", "token", "blob", "trouble", "rewind")
+
+    def seen(self, answer: Any) -> Seen | None:
+        """Read how far it is; None: there is no state."""
         try:
+            last, token, blob, trouble, rewind = answer
             return Seen(int(last), token.decode(), self._reference(blob or b""), trouble, rewind is not None)
-        except (ValueError, AttributeError):
-            return None  # nobody of ours wrote it
+        except (ValueError, TypeError, AttributeError):
+            return None  # there is none, or nobody of ours wrote it
 
     def read(self, client: Client) -> tuple[int, bytes | None, str]:
         """Return the snapshot: up to where it goes, and its bytes or their blob; :class:`BadSignature` as above."""

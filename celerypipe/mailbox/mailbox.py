@@ -48,7 +48,7 @@ _NOTHING = Entry("", NOBODY, 0, "", b"")
 class Mailbox:
     """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
 
-    ``sending``, ``taking`` and ``publishing`` return commands, to be asked by :mod:`celerypipe.redis.script`.
+    ``sending``, ``ringing``, ``taking`` and ``publishing`` return commands for :mod:`celerypipe.redis.script`.
     ``keyring``: all that is written is signed, and what is read and not signed is refused.
     """
 
@@ -108,10 +108,9 @@ class Mailbox:
             entries = [signer.sign(entry) for entry in entries]
         return scripts.SEND.command((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
 
-    def ring(self, client: Client, *, token: str, wanted: int, ttl: int, force: bool = False) -> list[int]:
-        """Ring the slots that have no bell; return those that were rung."""
-        rung: list[int] = scripts.RING(client, (self.bell,), token, ttl, wanted, int(force))
-        return rung
+    def ringing(self, *, token: str, wanted: int, ttl: int, force: bool = False) -> Command:
+        """Return the command that rings the slots that have no bell; it answers with those that were rung."""
+        return scripts.RING.command((self.bell,), token, ttl, wanted, int(force))
 
     def withdraw(self, client: Client, ids: Sequence[bytes | str]) -> set[bytes]:
         """Take messages back: nobody starts them, and a result of them is refused. Return those that had no answer."""
@@ -122,20 +121,14 @@ class Mailbox:
         found = client.together(*[("XRANGE", self.stream, each, each) for each in ids])
         return {each for each, there in zip(ids, found, strict=True) if there}
 
-    def waiting(self, client: Client) -> dict[tuple[int, int], str]:
-        """Return what is in the mailbox: (sequence, attempt) → entry id; who wrote it is not looked at."""
-        found = entries_in(heads(client, self.stream))
-        return {(entry.sequence, entry.attempt): entry.id for entry in found}
-
     def given_ids(self, client: Client, most: int) -> set[bytes]:
         """Return the ids of the entries that some activation was given and has not answered for."""
         found: Any = client.xpending_range(self.stream, keys.GROUP, min="-", max="+", count=max(1, most))
         return {each["message_id"] for each in found}
 
-    def given(self, client: Client) -> list[int]:
-        """Return how many messages each activation holds, of those that hold any."""
-        consumers = client.call("XPENDING", self.stream, keys.GROUP)[3]
-        return [int(count) for _, count in consumers or ()]
+    def asking_given(self) -> Command:
+        """Return the command whose answer :func:`given_in` reads."""
+        return ("XPENDING", self.stream, keys.GROUP)
 
     # -- the worker's side ------------------------------------------------------------------------------------------
 
@@ -252,13 +245,25 @@ class Mailbox:
         accepted(together(client, *storing([answer]), noting))
 
 
-def heads(client: Client, stream: str) -> list[Any]:
-    """Return the entries of a mailbox or a reply stream with the heads of their messages or results only."""
-    found: list[Any] = []
-    start = b"-"
-    while start:
-        start, some = scripts.HEADS(client, (stream,), start, HEAD)
-        found += some
+def waiting(client: Client, mailboxes: Sequence[Mailbox]) -> list[dict[tuple[int, int], str]]:
+    """Return what is in each mailbox: (sequence, attempt) → entry id; who wrote it is not looked at."""
+    found = map(entries_in, heads(client, [mailbox.stream for mailbox in mailboxes]))
+    return [{(entry.sequence, entry.attempt): entry.id for entry in entries} for entries in found]
+
+
+def heads(client: Client, streams: Sequence[str]) -> list[list[Any]]:
+    """Return the entries of mailboxes or reply streams with the heads of their messages or results only.
+
+    As many round trips as the longest of them has pages.
+    """
+    found: list[list[Any]] = [[] for _ in streams]
+    left = dict.fromkeys(range(len(streams)), b"-")
+    while left:
+        asked = [scripts.HEADS.command((streams[place],), start, HEAD) for place, start in left.items()]
+        pages = accepted(together(client, *asked))
+        for place, (_, some) in zip(left, pages, strict=True):
+            found[place] += some
+        left = {place: start for place, (start, _) in zip(left, pages, strict=True) if start}
     return found
 
 
@@ -267,13 +272,22 @@ def drop(client: Client, bell: str, consumer: str) -> None:
     scripts.DROP(client, (bell,), consumer)
 
 
-def prolonging(names: keys.Names, run: str) -> Command:
-    """Return the command that prolongs the lease of a run; it answers what that said before, None if it was gone."""
-    return scripts.PROLONG.command((names.run(run), names.runs), run, keys.RUN_TTL, keys.DATA_TTL)
+def given_in(answer: Any) -> list[int]:
+    """Return how many messages each activation holds, of those that hold any."""
+    return [int(count) for _, count in answer[3] or ()]
+
+
+def prolonging(names: keys.Names, run: str, needed: Sequence[str] = (), others: Sequence[str] = ()) -> Command:
+    """Return the command that prolongs the lease of a run, and these of its keys.
+
+    It answers what the lease said before (None if it was gone), and 1 if all that is needed was there.
+    """
+    every = (names.run(run), names.runs, *needed, *others)
+    return scripts.PROLONG.command(every, run, keys.RUN_TTL, keys.DATA_TTL, len(needed))
 
 
 def cancelling(names: keys.Names, run: str) -> Command:
-    """Return the command that cancels a run unless it ended by itself; it answers as :func:`prolonging` does."""
+    """Return the command that cancels a run unless it ended by itself; it answers what its lease said before."""
     return scripts.CANCEL.command((names.run(run),), keys.DATA_TTL)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from celerypipe.catalogue.here import code_of_mark
 from celerypipe.check import preflight
@@ -16,7 +17,9 @@ from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import LiveWorkers, Presence, elsewhere, read_presences, stranger
 from celerypipe.mailbox.status import read_busy
+from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.question import Question, ask
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
 from celerypipe.runner.stations.course import Course
@@ -26,6 +29,8 @@ from celerypipe.runner.warp.warp import Warp
 NO_WORKER_AFTER = 1.5
 #: Seconds between two looks at the workers' presence.
 LOOK = 1.0
+#: And while nothing is out.
+IDLE_LOOK = 2.0
 #: Seconds for which those that lived are believed to live once Redis was away.
 BELIEVED = 15.0
 
@@ -44,6 +49,7 @@ class Roster:
         self._live = LiveWorkers()
         self._presences: list[Presence] = []
         self._looked = 0.0
+        self._queues: set[str] = set()
         self._missing: dict[str, float] = {}
         self._said: set[str] = set()
         self._known: dict[str, set[str]] = {}
@@ -91,32 +97,56 @@ class Roster:
         return since is not None and time.monotonic() - since > NO_WORKER_AFTER
 
     def look(self, client: Client, warps: Iterable[Warp]) -> list[Warp]:
-        """Read who lives; check what they know; say what is missing. Return the warps for whom somebody appeared."""
+        """See who lives, at once; return the warps for whom somebody appeared."""
+        if (question := self.asking(client.names, warps)) is None:
+            return []
+        ask(client, [question])
+        self.see(client, question.accepted)
+        return self.newcomers()
+
+    def asking(self, names: keys.Names, warps: Iterable[Warp]) -> Question | None:
+        """Return what is to be asked for :meth:`see`, if it is time: seldom while nothing is out."""
         self.warps = list(warps)
         now = time.monotonic()
-        if now - self._looked < LOOK:
-            return []
-        self._looked = now
         queues = {warp.queue for warp in self.warps}
-        self._presences = self._with_believed(self._understood(self._live.look(client, queues)), now)
+        pause = LOOK if any(warp.flights for warp in self.warps) else IDLE_LOOK
+        if queues <= self._queues and now - self._looked < pause:
+            return None
+        self._looked, self._queues = now, queues
+        return Question(self._live.asking(names, queues))
+
+    def see(self, client: Client, answer: Any) -> None:
+        """Read who lives; check what they know. A few round trips more where somebody is new, missing, or warms up."""
+        now = time.monotonic()
+        self._presences = self._with_believed(self._understood(self._live.told(client, answer)), now)
+        queues = {warp.queue for warp in self.warps}
+        empty = sorted(queue for queue in queues if not self.workers(queue))
+        # One that ended for its supervisor to start another is not missing yet.
+        freeing = hints.freeing(client, empty) if empty else set()
+        self._missing = {queue: now if queue in freeing else self._missing.get(queue, now) for queue in empty}
         for warp in self.warps:
             if workers := self.workers(warp.queue):
-                self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
                 self._check_fitness(warp, workers)
-            else:
-                # One that ended for its supervisor to start another is not missing yet.
-                freeing = hints.is_freeing(client, warp.queue)
-                self._missing[warp.queue] = now if freeing else self._missing.get(warp.queue, now)
-                if self.abandoned(warp):
-                    self._nobody(client, warp)
         self._see_warm_ups(client)
+
+    def say_missing(self, client: Client) -> None:
+        """Say which queues have had no worker for a while, or fail what waits there.
+
+        The caller holds the lock of the sender.
+        """
+        for warp in self.warps:
+            if self.abandoned(warp):
+                self._nobody(client, warp)
+
+    def newcomers(self) -> list[Warp]:
+        """The nodes for whom somebody appeared since this was asked last."""
         return [warp for warp in self.warps if self._has_newcomers(warp)]
 
     def _see_warm_ups(self, client: Client) -> None:
         """Learn which nodes warm up, for whoever looks at the run; asked only as long as one has had no answer yet."""
         silent = [warp for warp in self.warps if warp.tally.received and not warp.tally.running]
-        busy = read_busy(client, self.course.run_id) if silent else ()
+        busy = read_busy(client, self.course.run_id, self._presences) if silent else ()
         warming = {each.node for each in busy if each.warming}
         for warp in self.warps:
             warp.tally.warming = warp.name in warming
@@ -128,7 +158,7 @@ class Roster:
         """
         now = time.monotonic()
         if now >= self._believed_until:
-            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
+            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * IDLE_LOOK]
             self._believed_until = now + BELIEVED
 
     def _with_believed(self, found: list[Presence], now: float) -> list[Presence]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
 from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
-from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence, Seen
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL
+from celerypipe.redis.question import Question, ask
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
@@ -25,6 +27,8 @@ from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two renewals of a snapshot that lies apart.
 RENEW = DATA_TTL / 4000
+#: Seconds between two looks at a node that has nothing to do.
+IDLE_LOOK = 5.0
 #: Seconds that the process of a pinned node may be held up.
 HELD_UP = 3.0
 
@@ -40,6 +44,32 @@ class States:
         self._store = Store(course.run_id, signed=holdings.keyring is not None, names=holdings.names)
         self._blobs: dict[str, tuple[str, float]] = {}
         self._unheld: dict[str, float] = {}
+        self._looked: dict[str, float] = {}
+
+    def asking(self, warps: Iterable[Warp]) -> dict[Warp, Question]:
+        """Return what is to be asked for :meth:`see`; nothing of a node that has nothing to do, for a while."""
+        found = {}
+        now = time.monotonic()
+        for warp in warps:
+            retained = warp.retained
+            if retained is None:
+                continue
+            if warp.flights or retained.flights or now - self._looked.get(warp.name, 0.0) > IDLE_LOOK:
+                self._looked[warp.name] = now
+                found[warp] = Question(self._fence(warp).looking())
+        return found
+
+    def see(self, client: Client, warp: Warp, answer: Any) -> None:
+        """Read its snapshots, and what its activation has to say; ``answer``: to what was asked a moment ago."""
+        retained, circuit = warp.retained, warp.circuit
+        seen = self._fence(warp).seen(answer)
+        calm = seen is not None and seen.trouble is None and not seen.rewind and warp.name in self._holdings.states
+        if retained is None or retained.doubtful or warp.limits.pinned or not calm or seen is None:
+            self.watch(client, warp)  # asked again, since it may lead back to a snapshot: nobody else goes back now
+        elif circuit is not None and circuit.state != "closed":
+            self.watch(client, warp)
+        else:
+            self._keep(client, warp, retained, seen)
 
     def watch(self, client: Client, warp: Warp) -> None:
         """Make its state at first; then read its snapshots, and what its activation has to say."""
@@ -66,9 +96,12 @@ class States:
         elif warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
             self.rewind(client, warp, "")
         else:
-            self._renew(client, name, seen.blob)
-            if seen.last > retained.last and retained.answered_up_to(seen.last):
-                self._read(client, warp, retained)
+            self._keep(client, warp, retained, seen)
+
+    def _keep(self, client: Client, warp: Warp, retained: Retained, seen: Seen) -> None:
+        self._renew(client, warp.name, seen.blob)
+        if seen.last > retained.last and retained.answered_up_to(seen.last):
+            self._read(client, warp, retained)
 
     def _fence(self, warp: Warp) -> Fence:
         return Fence(self._mailbox(warp))
@@ -92,17 +125,22 @@ class States:
             for flight in retained.saved(last, data):
                 warp.carrier.settled(warp, flight)
 
-    def misses(self, client: Client, warp: Warp, there: Container[tuple[int, int]]) -> bool:
-        """Is the word lost that a message was given up? Then its activation waits for it for ever.
+    def missing(self, client: Client, there: Mapping[Warp, Container[tuple[int, int]]]) -> set[Warp]:
+        """Return those that miss the word that a message was given up: their activation waits for it for ever.
 
-        ``there``: numbers and tries of what was in the mailbox a moment ago.
+        ``there``: numbers and tries of what was in the mailbox of each a moment ago.
         """
-        retained = warp.retained
-        if retained is None or warp.limits.pinned:
-            return False
-        seen = self._fence(warp).look(client)  # after the mailbox: what a snapshot took out of that is in it
-        words = [word for word in retained.given_up() if (word, GIVEN_UP) not in there]
-        return any(seen is None or word > seen.last for word in words)
+        words = {
+            warp: left
+            for warp, places in there.items()
+            if warp.retained is not None and not warp.limits.pinned
+            if (left := [word for word in warp.retained.given_up() if (word, GIVEN_UP) not in places])
+        }
+        # After the mailbox: what a snapshot took out of that is in it.
+        questions = {warp: Question(self._fence(warp).looking()) for warp in words}
+        ask(client, questions.values())
+        seen = {warp: self._fence(warp).seen(question.accepted) for warp, question in questions.items()}
+        return {warp for warp, state in seen.items() if any(state is None or word > state.last for word in words[warp])}
 
     def _altered(self, client: Client, warp: Warp) -> None:
         self._doubts.add(warp.name, "state")

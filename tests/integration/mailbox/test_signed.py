@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from celerypipe.errors import BadSignature
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, waiting
 from celerypipe.mailbox.wire import NOTE, REFUSED, RESULT, Answer, Entry, Published, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -55,7 +55,7 @@ def test_what_was_signed_arrives(redis_client: Client, mailbox: Mailbox) -> None
     call(redis_client, mailbox.taking(0, ME))
     entries = mailbox.receive(redis_client, ME, 10, None)
     assert [(entry.sequence, entry.data) for entry in entries] == [(1, b"1"), (2, b"2")]
-    assert mailbox.waiting(redis_client).keys() == {(1, 0), (2, 0)}
+    assert waiting(redis_client, [mailbox])[0].keys() == {(1, 0), (2, 0)}
     mailbox.note(redis_client, ME, Answer(entries[0], NOTE, 0.0, 0.0, "", b"", onward=b"steps"))
     mailbox.publish(redis_client, ME, [Answer(e, RESULT, 0.5, 0.25, "blob", e.data, onward=b"on") for e in entries])
     (note, published) = replies(redis_client, mailbox)
