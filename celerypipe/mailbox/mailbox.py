@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import redis
-
 from celerypipe.mailbox import scripts
 from celerypipe.mailbox.wire import HEAD, NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 from celerypipe.redis import keys
@@ -77,10 +75,11 @@ class Mailbox:
         """Who signs messages, results or records of this node; None: nobody does."""
         return None if self.keyring is None else self.keyring.signer(kind, self.run, self.node)
 
-    def write_record(self, client: Client, record: bytes) -> None:
-        """Write what activations are told about the node."""
+    def writing_record(self, record: bytes) -> Command:
+        """Return the command that writes what activations are told about the node."""
         signer = self.signer("record")
-        client.set(self.names.node(self.run, self.node), signer.sign(record) if signer else record, px=keys.DATA_TTL)
+        said = signer.sign(record) if signer else record
+        return ("SET", self.names.node(self.run, self.node), said, "PX", keys.DATA_TTL)
 
     def read_record(self, record: bytes) -> bytes:
         """Return what the runner wrote about the node; :class:`BadSignature` if somebody else did."""
@@ -91,12 +90,14 @@ class Mailbox:
 
     def make(self, client: Client) -> None:
         """Make the stream and its group where they are missing."""
-        try:
-            client.xgroup_create(self.stream, keys.GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        client.pexpire(self.stream, keys.DATA_TTL)
+        made(client.together(*self.making()))
+
+    def making(self) -> list[Command]:
+        """Return the commands that do it; :func:`made` takes their answers."""
+        return [
+            ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM"),
+            ("PEXPIRE", self.stream, keys.DATA_TTL),
+        ]
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
         """Return the command that appends messages as :func:`packed_entry` makes them.
@@ -243,6 +244,11 @@ class Mailbox:
         said = self.said(consumer, [answer])
         noting = scripts.NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
         accepted(together(client, *storing([answer]), noting))
+
+
+def made(answers: Sequence[Any]) -> None:
+    """Raise what was refused; that a group is there is none."""
+    accepted([each for each in answers if not (isinstance(each, Exception) and "BUSYGROUP" in str(each))])
 
 
 def waiting(client: Client, mailboxes: Sequence[Mailbox]) -> list[dict[tuple[int, int], str]]:

@@ -14,7 +14,7 @@ from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox, given_in
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Command
-from celerypipe.redis.question import Question
+from celerypipe.redis.query import Query
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.whereabouts import Whereabouts
@@ -143,10 +143,10 @@ class Bells:
         if not rung:
             self._not_early[warp.name] = time.monotonic() + NOT_EARLY
 
-    def asking_batches(self, mailboxes: Mapping[str, Mailbox], warps: Iterable[Warp]) -> dict[Warp, Question]:
+    def asking_batches(self, mailboxes: Mapping[str, Mailbox], warps: Iterable[Warp]) -> dict[Warp, Query]:
         """Return what to ask before :meth:`ringing` for nodes that take several messages at once, and are slow."""
         return {
-            warp: Question(mailboxes[warp.name].asking_given())
+            warp: Query(mailboxes[warp.name].asking_given())
             for warp in warps
             if warp.limits.batches.size > 1 and time.monotonic() - oldest_of(warp) > SLOW
         }
@@ -155,7 +155,7 @@ class Bells:
         self,
         mailboxes: Mapping[str, Mailbox],
         warps: Iterable[Warp],
-        batches: Mapping[Warp, Question],
+        batches: Mapping[Warp, Query],
         newcomers: Collection[Warp] = (),
     ) -> list[Ringing]:
         """Return how to ring the wanted slots that have no bell; ``batches``: what :meth:`asking_batches` asked.
@@ -173,14 +173,14 @@ class Bells:
             token, wanted, ttl = self.plan(warp, time.monotonic() - oldest_of(warp), count)
             if wanted:
                 command = mailboxes[warp.name].ringing(token=token, wanted=wanted, ttl=ttl, force=warp in newcomers)
-                found.append(Ringing(warp, token, ttl, Question(command)))
+                found.append(Ringing(warp, token, ttl, Query(command)))
         return found
 
     def rung(self, ringings: Iterable[Ringing]) -> list[Command]:
         """Redis answered to all of these: return the commands that send the tasks of the slots that were rung."""
         commands: list[Command] = []
         for ringing in ringings:
-            if slots := ringing.question.accepted:
+            if slots := ringing.query.accepted:
                 self._ttl[ringing.warp.name] = min(2 * ringing.ttl, keys.RUNG_TTL_MAX)
                 commands += self.sending(ringing.warp, slots, ringing.token)
         return commands
@@ -212,7 +212,7 @@ class Ringing(NamedTuple):
     warp: Warp
     token: str
     ttl: int
-    question: Question
+    query: Query
 
 
 def oldest_of(warp: Warp) -> float:

@@ -27,7 +27,7 @@ from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Broken, Client, Command, connect, explained, is_gone, said
-from celerypipe.redis.question import Question, ask
+from celerypipe.redis.query import Query, ask
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells, oldest_of
 from celerypipe.runner.carrier.cargo import Cargo
@@ -217,7 +217,7 @@ class RedisCarrier:
                     self.sender.send()
                     if grown := [warp for warp in self.bells.grown() if warp.carrier is self]:
                         ringings = self.bells.ringing(self.mailboxes, grown, {})
-                        ask(self._client, [each.question for each in ringings])
+                        ask(self._client, [each.query for each in ringings])
                         self._send_tasks(self._client, self.bells.rung(ringings))
                 except Broken as error:
                     self.redis_lost(error)
@@ -245,14 +245,14 @@ class RedisCarrier:
         Nobody who sends waits for them: what comes of the answers is done with the lock of the sender.
         """
         mine = self._mine()
-        lease = Question(self.holdings.renewing())
-        counted = [Question(batch) for batch in [self.counting.due()] if batch is not None]
+        lease = Query(self.holdings.renewing())
+        counted = [Query(batch) for batch in [self.counting.due()] if batch is not None]
         look = self.roster.asking(client.names, mine)
         states = self.states.asking(mine)
         batches = self.bells.asking_batches(self.mailboxes, mine)
-        blobs = [Question(command) for command in self.holdings.renewing_blobs()]
+        blobs = [Query(command) for command in self.holdings.renewing_blobs()]
         has_letters = self.course.folder is not None
-        requests = [Question(taking_requests(client.names, self.course.run_id))] if has_letters else []
+        requests = [Query(taking_requests(client.names, self.course.run_id))] if has_letters else []
         looks = [look] if look is not None else []
         ask(client, [lease, *counted, *looks, *states.values(), *batches.values(), *blobs, *requests])
         for each in counted:
@@ -271,12 +271,14 @@ class RedisCarrier:
             if lost:
                 self.course.spawn("files", self.files.send_again, lost)
             newcomers = self._seen() if look is not None else []
-            for warp, question in states.items():
-                self.states.see(self._client, warp, question.accepted)
+            if not self.holdings.is_told:
+                self.holdings.write_records(self._client)
+            for warp, query in states.items():
+                self.states.see(self._client, warp, query.accepted)
             busy = [warp for warp in mine if self._goes_on(warp)]
             self._audit([warp for warp in busy if self.audit.is_due(warp, oldest_of(warp))])
             ringings = self.bells.ringing(self.mailboxes, busy, batches, newcomers)
-        ask(client, [each.question for each in ringings])
+        ask(client, [each.query for each in ringings])
         with self.sender.lock:
             tasks = self.bells.rung(ringings)
         self._send_tasks(client, tasks)

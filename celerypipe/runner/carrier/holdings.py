@@ -14,7 +14,7 @@ from typing import Any
 
 from celerypipe.mailbox.blob.blob import Blobs
 from celerypipe.mailbox.fence import Fence
-from celerypipe.mailbox.mailbox import Mailbox, prolonging
+from celerypipe.mailbox.mailbox import Mailbox, made, prolonging
 from celerypipe.mailbox.record import Record
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
@@ -66,8 +66,7 @@ class Holdings:
             entry: Any = client.xadd(self.names.reply(self.run), {"n": ""})
             client.xdel(self.names.reply(self.run), entry)
         client.pexpire(self.names.reply(self.run), keys.DATA_TTL)
-        for mailbox in self.mailboxes.values():
-            mailbox.make(client)
+        made(client.together(*(command for mailbox in self.mailboxes.values() for command in mailbox.making())))
         self.write_records(client)
 
     def _clear(self, client: Client) -> None:
@@ -83,8 +82,8 @@ class Holdings:
     def write_records(self, client: Client) -> None:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
         self._told = shared = self.blobs.store.shares
-        for name, record in self._records.items():
-            self.mailboxes[name].write_record(client, replace(record, shared=shared).write())
+        records = {name: replace(record, shared=shared).write() for name, record in self._records.items()}
+        accepted(client.together(*(self.mailboxes[name].writing_record(each) for name, each in records.items())))
 
     def renewing(self) -> Command:
         """Return the command that lets all of it live on; it answers as :func:`prolonging` does."""

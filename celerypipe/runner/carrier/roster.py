@@ -19,7 +19,7 @@ from celerypipe.mailbox.presence import LiveWorkers, Presence, elsewhere, read_p
 from celerypipe.mailbox.status import read_busy
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
-from celerypipe.redis.question import Question, ask
+from celerypipe.redis.query import Query, ask
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
 from celerypipe.runner.stations.course import Course
@@ -98,13 +98,13 @@ class Roster:
 
     def look(self, client: Client, warps: Iterable[Warp]) -> list[Warp]:
         """See who lives, at once; return the warps for whom somebody appeared."""
-        if (question := self.asking(client.names, warps)) is None:
+        if (query := self.asking(client.names, warps)) is None:
             return []
-        ask(client, [question])
-        self.see(client, question.accepted)
+        ask(client, [query])
+        self.see(client, query.accepted)
         return self.newcomers()
 
-    def asking(self, names: keys.Names, warps: Iterable[Warp]) -> Question | None:
+    def asking(self, names: keys.Names, warps: Iterable[Warp]) -> Query | None:
         """Return what is to be asked for :meth:`see`, if it is time: seldom while nothing is out."""
         self.warps = list(warps)
         now = time.monotonic()
@@ -113,7 +113,7 @@ class Roster:
         if queues <= self._queues and now - self._looked < pause:
             return None
         self._looked, self._queues = now, queues
-        return Question(self._live.asking(names, queues))
+        return Query(self._live.asking(names, queues))
 
     def see(self, client: Client, answer: Any) -> None:
         """Read who lives; check what they know. A few round trips more where somebody is new, missing, or warms up."""

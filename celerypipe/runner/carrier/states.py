@@ -16,7 +16,7 @@ from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL
-from celerypipe.redis.question import Question, ask
+from celerypipe.redis.query import Query, ask
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
@@ -46,7 +46,7 @@ class States:
         self._unheld: dict[str, float] = {}
         self._looked: dict[str, float] = {}
 
-    def asking(self, warps: Iterable[Warp]) -> dict[Warp, Question]:
+    def asking(self, warps: Iterable[Warp]) -> dict[Warp, Query]:
         """Return what is to be asked for :meth:`see`; nothing of a node that has nothing to do, for a while."""
         found = {}
         now = time.monotonic()
@@ -56,7 +56,7 @@ class States:
                 continue
             if warp.flights or retained.flights or now - self._looked.get(warp.name, 0.0) > IDLE_LOOK:
                 self._looked[warp.name] = now
-                found[warp] = Question(self._fence(warp).looking())
+                found[warp] = Query(self._fence(warp).looking())
         return found
 
     def see(self, client: Client, warp: Warp, answer: Any) -> None:
@@ -137,9 +137,9 @@ class States:
             if (left := [word for word in warp.retained.given_up() if (word, GIVEN_UP) not in places])
         }
         # After the mailbox: what a snapshot took out of that is in it.
-        questions = {warp: Question(self._fence(warp).looking()) for warp in words}
-        ask(client, questions.values())
-        seen = {warp: self._fence(warp).seen(question.accepted) for warp, question in questions.items()}
+        queries = {warp: Query(self._fence(warp).looking()) for warp in words}
+        ask(client, queries.values())
+        seen = {warp: self._fence(warp).seen(query.accepted) for warp, query in queries.items()}
         return {warp for warp, state in seen.items() if any(state is None or word > state.last for word in words[warp])}
 
     def _altered(self, client: Client, warp: Warp) -> None:

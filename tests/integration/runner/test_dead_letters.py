@@ -357,7 +357,7 @@ def test_nonsense_that_is_asked_of_a_run_changes_nothing(
     redis_client.rpush(key, b"../../x", b"\xff\xfe", b"", b"x" * 5000, b"nobody")
     eventually(lambda: not redis_client.exists(key), "that they were taken")
     redis_client.set(key, "no list", ex=60)
-    assert requests_in(redis_client.call(*taking_requests(redis_client.names, running.id))) == []
+    assert requests_in(*redis_client.together(taking_requests(redis_client.names, running.id))) == []
     for path in (gate, tmp_path / "end"):
         path.touch()
     assert running.end().status == "done"

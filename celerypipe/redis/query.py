@@ -9,7 +9,7 @@ from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import together
 
 
-class Question:
+class Query:
     """A command, and once it was asked its answer: a refusal of Redis is one too."""
 
     __slots__ = ("answer", "command")
@@ -24,9 +24,9 @@ class Question:
         return accepted([self.answer])[0]
 
 
-def ask(client: Client, questions: Iterable[Question]) -> None:
+def ask(client: Client, queries: Iterable[Query]) -> None:
     """Ask all of them at once."""
-    asked = [*questions]
+    asked = [*queries]
     if asked:
-        for question, answer in zip(asked, together(client, *(each.command for each in asked)), strict=True):
-            question.answer = answer
+        for query, answer in zip(asked, together(client, *(each.command for each in asked)), strict=True):
+            query.answer = answer
