@@ -150,7 +150,7 @@ class Mailbox:
         return _SEEN[status]
 
     def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
-        """Take the bell and see what there is, in one round trip; None when another activation holds it.
+        """Take the bell and see what there is, in one round trip; None when another activation holds it, or shall.
 
         ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
         """
@@ -174,7 +174,7 @@ class Mailbox:
         return bool(scripts.RELEASE(client, (f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force)) != 1)
 
     def hand_back(self, client: Client, slot: int, consumer: str, token: str) -> bool:
-        """Turn a held bell into a rung one, for the activation that comes next; False when it was lost."""
+        """Turn a held bell into one that is rung for the task of this token; False when it was lost."""
         return bool(scripts.YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
 
     def unring(self, client: Client, slot: int, token: str) -> None:
