@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# The files with something that only a long run takes, except what the targets `installed` and `projects` are for.
+AT_LENGTH = tests/faults $(shell grep -rlE 'at_length|LONG\b' tests/{acceptance,integration,unit} --include='test_*.py' \
+	| grep -vE 'test_(plain_installation|new|start)\.py')
 
 .PHONY: help demo test check lint types floors unit house installed projects faults soak bench bench-peers fuzz audit up down clean
 
@@ -48,7 +51,7 @@ floors: $(DEV_READY)
 
 unit: $(DEV_READY)
 	@echo "== pytest"
-	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 house: $(DEV_READY) ## run only the tests that read the sources and the documents; seconds
 	@$(BIN)/python -m pytest -q tests/unit/test_{classes,documents,foreign,house,rooms,words}.py $(ARGS)
@@ -60,7 +63,7 @@ projects: $(DEV_READY) ## make each kind of new project, with only the packages 
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/acceptance/test_{new,start}.py $(ARGS)
 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
-	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest tests/{faults,acceptance/test_{command_line,pages,readme}.py} tests/integration/{embedded/test_embedded,worker/activation/test_{batches,neighbours},redis/test_signing,mailbox/blob/test_files,check/test_preflight,runner/test_cancel,runner/warp/test_{circuit,warp},runner/carrier/test_references,cache/test_waits}.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest $(AT_LENGTH) -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from celerypipe.mailbox import scripts
-from celerypipe.mailbox.wire import NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
+from celerypipe.mailbox.wire import HEAD, NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import together
@@ -123,8 +123,8 @@ class Mailbox:
         return {each for each, there in zip(ids, found, strict=True) if there}
 
     def waiting(self, client: Client) -> dict[tuple[int, int], str]:
-        """Return what is in the mailbox: (sequence, attempt) → entry id. Bodies travel too; this is for audits."""
-        found = entries_in(client.call("XRANGE", self.stream, "-", "+"), self.signer("message"))
+        """Return what is in the mailbox: (sequence, attempt) → entry id; who wrote it is not looked at."""
+        found = entries_in(heads(client, self.stream))
         return {(entry.sequence, entry.attempt): entry.id for entry in found}
 
     def given_ids(self, client: Client, most: int) -> set[bytes]:
@@ -150,7 +150,7 @@ class Mailbox:
         return _SEEN[status]
 
     def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
-        """Take the bell and see what there is, in one round trip; None when another activation holds it.
+        """Take the bell and see what there is, in one round trip; None when another activation holds it, or shall.
 
         ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
         """
@@ -174,7 +174,7 @@ class Mailbox:
         return bool(scripts.RELEASE(client, (f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force)) != 1)
 
     def hand_back(self, client: Client, slot: int, consumer: str, token: str) -> bool:
-        """Turn a held bell into a rung one, for the activation that comes next; False when it was lost."""
+        """Turn a held bell into one that is rung for the task of this token; False when it was lost."""
         return bool(scripts.YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
 
     def unring(self, client: Client, slot: int, token: str) -> None:
@@ -250,6 +250,16 @@ class Mailbox:
         said = self.said(consumer, [answer])
         noting = scripts.NOTING.command(streams, keys.GROUP, consumer, self.node, answer.entry.id, *said)
         accepted(together(client, *storing([answer]), noting))
+
+
+def heads(client: Client, stream: str) -> list[Any]:
+    """Return the entries of a mailbox or a reply stream with the heads of their messages or results only."""
+    found: list[Any] = []
+    start = b"-"
+    while start:
+        start, some = scripts.HEADS(client, (stream,), start, HEAD)
+        found += some
+    return found
 
 
 def drop(client: Client, bell: str, consumer: str) -> None:

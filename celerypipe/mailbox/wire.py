@@ -20,6 +20,8 @@ ENTRY = Struct("<QI?H")
 #: up for it, whether the blob of its message may still be mapped, lengths of its blob's name, of its bytes and of what
 #: was printed; then all three, and what went on.
 RESULT_HEAD = Struct("<QIcddd?HII")
+#: Bytes that have the head of either.
+HEAD = max(ENTRY.size, RESULT_HEAD.size)
 
 #: Kinds of reply: the messages that came out; a failure; "its blob is gone, send it again"; a result that holds unless
 #: another one comes while the node it names is at work; how many messages, or what else, were refused; "nobody began it
@@ -125,9 +127,9 @@ def packed_entry(sequence: int, attempt: int, blob: str, data: bytes, *, alone: 
     return b"%b%b%b" % (ENTRY.pack(sequence, attempt, alone, len(name)), name, data)
 
 
-def entries_in(items: Sequence[Any], signer: Signer | None = None) -> list[Entry]:
-    """Read mailbox entries, without those that celerypipe did not write, or did not sign if there is a signer."""
-    return [entry for item in items if (entry := as_entry(item, signer))]
+def entries_in(items: Sequence[Any]) -> list[Entry]:
+    """Read mailbox entries, without those that celerypipe did not write."""
+    return [entry for item in items if (entry := as_entry(item))]
 
 
 def as_entry(item: Sequence[Any], signer: Signer | None = None) -> Entry | None:

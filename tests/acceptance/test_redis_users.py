@@ -23,6 +23,7 @@ from tests.runs.reading import results
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.command import celerypipe, start
+from tests.servers.extent import at_length
 from tests.servers.flower import running_flower
 from tests.servers.processes import command_line, descendants
 
@@ -121,6 +122,7 @@ def test_the_users_of_a_namespace_do_with_what_begins_with_its_name(
     assert beyond == []
 
 
+@at_length
 @pytest.mark.timeout(120)
 def test_the_tutorial_runs_under_the_documented_users_and_shows_no_secret(
     guarded: Guarded, worker: RunningWorker, flower: httpx.Client, tmp_path: Path

@@ -22,10 +22,10 @@ COUNT = 1200
     ("harm", "pool", "slots"),
     [
         (RedisServer.flush, "solo", 1),
-        (RedisServer.restart_empty, "prefork", 2),
+        pytest.param(RedisServer.restart_empty, "prefork", 2, marks=at_length),
         (RedisServer.freeze, "solo", 1),
         pytest.param(RedisServer.flush, "prefork", 2, marks=at_length),
-        pytest.param(RedisServer.restart_empty, "solo", 1, marks=at_length),
+        (RedisServer.restart_empty, "solo", 1),
         pytest.param(RedisServer.freeze, "prefork", 2, marks=at_length),
     ],
 )

@@ -82,8 +82,7 @@ def delete_the_replies(server: TunedRedis, client: Client) -> None:
 TROUBLES = [
     (kill_and_restart_with_data, "Redis does not answer ("),
     (load_for_a_while, "Redis is loading its data"),
-    (stand_still, ""),
-    *([(pause_clients, "")] if LONG else []),
+    *([(stand_still, ""), (pause_clients, "")] if LONG else []),
     (run_out_of_memory, "Redis' memory is full: raise maxmemory"),
     (delete_the_mailbox, ""),
     (delete_the_replies, ""),

@@ -174,7 +174,7 @@ def test_nothing_is_late_while_a_process_is_spawned_that_imports_for_long(
     [
         ("solo", 1, "Hangs"),
         ("prefork", 2, "Hangs"),
-        ("threads", 2, "Hangs"),
+        pytest.param("threads", 2, "Hangs", marks=at_length),
         pytest.param("prefork", 1, "Hangs", marks=at_length),
         ("prefork", 1, "HangsInOrder"),
         ("prefork", 1, "HangsTogether"),

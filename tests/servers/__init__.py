@@ -3,10 +3,11 @@
 from tests.servers.checkout import ROOT
 from tests.servers.patience import PATIENCE, eventually
 from tests.servers.redis import RedisServer
-from tests.servers.worker import POOLS, RunningWorker, StartWorker, launch_worker
+from tests.servers.worker import FEW_POOLS, POOLS, RunningWorker, StartWorker, launch_worker
 from tests.servers.workplace import Workplace, Write
 
 __all__ = [
+    "FEW_POOLS",
     "PATIENCE",
     "POOLS",
     "ROOT",

@@ -56,6 +56,5 @@ class Terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     def _read(self) -> None:
-        while self._stop not in (readable := select.select([self._ours, self._stop], [], [])[0]):
-            if readable:
-                self._seen += os.read(self._ours, 65536)
+        while self._ours in select.select([self._ours, self._stop], [], [])[0]:  # to the end of what was written
+            self._seen += os.read(self._ours, 65536)

@@ -19,11 +19,14 @@ import redis
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import connect
 from tests.servers.checkout import ROOT
+from tests.servers.extent import LONG
 from tests.servers.patience import PATIENCE, eventually
 from tests.servers.zygote import Forked, zygote
 
 #: Every pool, and slots for it.
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
+#: Those that the suite takes where they differ little.
+FEW_POOLS = POOLS if LONG else POOLS[:2]
 #: A key to sign with, and the environment of a worker that has it.
 KEY = "a key of the tests that is known"
 SIGNED = {"CELERYPIPE_KEYS": KEY}

@@ -1,13 +1,14 @@
 """The audit of a run: what is in flight, compared with what Redis holds.
 
-What is neither in its mailbox nor answered is sent again. What is still there comes back by claim, never by that.
+What is neither in its mailbox nor answered is sent again. What is still there comes back by claim, never by that. Only
+heads are looked at: whoever reads the rest looks at its signature, and what is refused then starts another audit.
 """
 
 from __future__ import annotations
 
 import time
 
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, heads
 from celerypipe.mailbox.wire import NOTE, as_published
 from celerypipe.redis.connection import Client
 from celerypipe.runner.carrier.doubts import Doubts
@@ -67,8 +68,8 @@ class Audit:
         """What has a result that nobody has read yet: node, number and try of its message."""
         return {
             (published.node, reply.sequence, reply.attempt)
-            for item in client.call("XRANGE", client.names.reply(self._holdings.run), "-", "+")
-            if (published := as_published(item, self._holdings.signer_of))
+            for item in heads(client, client.names.reply(self._holdings.run))
+            if (published := as_published(item))
             for reply in published.results
             if reply.kind != NOTE
         }

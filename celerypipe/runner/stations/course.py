@@ -59,6 +59,7 @@ class Course:
         #: Dead letters that there was no time to write.
         self.unwritten = 0
         self._lock = threading.Lock()
+        #: Those that have not ended, but for the ones that nobody waits for.
         self._threads: set[threading.Thread] = set()
         self._going: set[object] = set()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="celerypipe-later")
@@ -110,7 +111,14 @@ class Course:
 
     def spawn(self, name: str, work: Callable[..., None], *arguments: Any) -> threading.Thread:
         """Start a daemon thread of this run, which :meth:`farewell` waits for."""
-        thread = threading.Thread(target=work, args=arguments, name=f"celerypipe-{name}", daemon=True)
+
+        def live() -> None:
+            try:
+                work(*arguments)
+            finally:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=live, name=f"celerypipe-{name}", daemon=True)
         self._threads.add(thread)
         thread.start()
         return thread

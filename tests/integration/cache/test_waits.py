@@ -125,7 +125,8 @@ def test_a_byte_budget_holds_for_what_is_not_known(shared_worker: StartWorker, r
     assert (report_of(runner)["node"].hits, len(computed(diary))) == (20, 20)
 
 
-@pytest.mark.parametrize("warped", [True, pytest.param(False, marks=at_length)])
+@at_length
+@pytest.mark.parametrize("warped", [True, False])
 def test_a_redis_that_goes_and_comes_back_costs_results_but_no_message(
     start_worker: StartWorker, durable_redis: TunedRedis, diary: Path, warped: bool
 ) -> None:

@@ -197,6 +197,7 @@ def test_when_the_supervisor_is_killed_its_children_go_with_it_and_a_run_says_so
     assert not folder_of(url).exists()
 
 
+@at_length
 def test_workers_run_the_celerypipe_of_the_process_that_wanted_them(here: Any) -> None:
     """One that it found by ``sys.path`` alone, whatever is installed."""
     library = here.folder / "library"

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe.mailbox.mailbox import Beginning, Mailbox, reading, received
-from celerypipe.mailbox.wire import NOTE, RESULT, Answer, as_published, packed_entry
+from celerypipe.mailbox.mailbox import Beginning, Mailbox, heads, reading, received
+from celerypipe.mailbox.wire import HEAD, NOTE, RESULT, Answer, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.script import call
+from celerypipe.redis.signing import Keyring
 from celerypipe.worker.activation.outbox import Outbox, exchange
 from tests.runs.mailbox import box_of
+
+#: An activation that answers a token.
+NAMED = "host.1.{}-abcd-ef01.0"
 
 
 @pytest.fixture
@@ -153,8 +157,16 @@ def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
 def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: Client, mailbox: Mailbox) -> None:
     call(redis_client, mailbox.taking(0, "me.0"))
     assert mailbox.hand_back(redis_client, 0, "me.0", "again")
-    assert redis_client.get(f"{mailbox.bell}0") == b"r:again"
+    assert redis_client.get(f"{mailbox.bell}0") == b"r:+again"
     assert not mailbox.hand_back(redis_client, 0, "me.0", "twice")
+    for known in [NAMED.format("stray"), "nameless.0"]:
+        assert begin(redis_client, mailbox, known) is None, "it is not the one whose task was sent"
+    assert begin(redis_client, mailbox, NAMED.format("again")) is not None
+    assert mailbox.hand_back(redis_client, 0, NAMED.format("again"), "refused")
+    mailbox.unring(redis_client, 0, "refused")
+    assert not redis_client.exists(f"{mailbox.bell}0")
+    call(redis_client, mailbox.taking(0, "me.0"))
+    assert mailbox.hand_back(redis_client, 0, "me.0", "again")
     assert call(redis_client, mailbox.taking(0, "you.0"))
 
 
@@ -319,3 +331,19 @@ def test_a_note_comes_only_while_its_message_is_worked_on(redis_client: Client, 
     mailbox.note(redis_client, "me.0", Answer(two, NOTE, 0.0, 0.0, "", b""))
     redis_client.delete(mailbox.stream)
     assert note("me.0", one) == answered
+
+
+@pytest.mark.parametrize("keyring", [None, Keyring([b"a"])], ids=["plain", "signed"])
+def test_who_looks_what_is_there_gets_no_bodies(redis_client: Client, keyring: Keyring | None) -> None:
+    box, body = box_of(keyring, secrets.token_hex(4), "node", redis_client), bytes(60_000)
+    entries = [packed_entry(number, 1, "", body) for number in range(200)]
+    ids = [each.decode() for each in call(redis_client, box.sending(entries, token="t", wanted=1, ttl=2000))[0]]
+    assert box.waiting(redis_client) == dict(zip([(number, 1) for number in range(200)], ids, strict=True))
+    assert all(len(raw) <= HEAD for _, (_, raw) in heads(redis_client, box.stream))
+    call(redis_client, box.taking(0, "host.1.me.0"))
+    for entry in box.receive(redis_client, "host.1.me.0", 200, None):
+        box.publish(redis_client, "host.1.me.0", [Answer(entry, RESULT, 0.0, 0.0, "", body, console=body)])
+    found = heads(redis_client, box.reply)
+    assert sum(len(field) for _, fields in found for field in fields) < 200 * 100
+    replies = [reply for item in found if (published := as_published(item)) for reply in published.results]
+    assert [(reply.sequence, reply.attempt, reply.kind) for reply in replies] == [(n, 1, RESULT) for n in range(200)]

@@ -105,7 +105,6 @@ def test_a_message_that_was_tampered_with_is_refused_and_taken_away(
     redis_client.xdel(mailbox.stream, redis_client.xrange(mailbox.stream)[0][0])
     redis_client.xadd(mailbox.stream, {"m": raw})
     redis_client.xadd(mailbox.stream, {"rubbish": "of another program"})
-    assert mailbox.waiting(redis_client).keys() == {(2, 0)}  # so its runner sends the other one again
     assert [entry.sequence for entry in read(redis_client, mailbox, way)] == [2]
     assert redis_client.xlen(mailbox.stream) == 1
     assert redis_client.xpending(mailbox.stream, keys.GROUP)["pending"] == 1

@@ -19,7 +19,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
 from tests.runs.streaming import endless, lines, start_run
-from tests.servers import StartWorker, eventually
+from tests.servers import FEW_POOLS, StartWorker, eventually
 from tests.servers.command import celerypipe
 from tests.servers.extent import LONG
 
@@ -98,7 +98,7 @@ def test_cancelled_from_outside_a_run_is_over_in_two_seconds(
     assert results(Runner(redis_url), warped("tests.nodes.remote.Echo", f"cancel{pool}"), [1, 2]) == [1, 2]
 
 
-@pytest.mark.parametrize(("pool", "slots"), POOLS)
+@pytest.mark.parametrize(("pool", "slots"), FEW_POOLS[1:])
 def test_a_runner_cancels_its_run_in_two_seconds(
     start_worker: StartWorker, redis_url: str, redis_client: Client, tmp_path: Path, pool: str, slots: int
 ) -> None:

@@ -16,7 +16,7 @@ from tests.nodes import here, printing
 from tests.nodes.printing import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import results
-from tests.servers import POOLS, StartWorker
+from tests.servers import FEW_POOLS, StartWorker
 from tests.servers.command import celerypipe
 
 
@@ -30,7 +30,7 @@ def text_of(console: dict[str, Any], stream: str = "stdout") -> str:
     return "".join(text for _, kind, text in console["lines"] if kind == stream)
 
 
-@pytest.mark.parametrize(("pool", "slots"), POOLS)
+@pytest.mark.parametrize(("pool", "slots"), FEW_POOLS)
 def test_every_pool_brings_what_was_printed_for_each_message(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str, slots: int
 ) -> None:

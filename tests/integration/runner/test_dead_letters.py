@@ -23,6 +23,7 @@ from tests.nodes import here, remote
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import SIZE, chain, frames, warped
 from tests.servers import StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 def store(folder: Path) -> DeadLetters:
@@ -429,7 +430,7 @@ def test_what_was_not_even_tried_again_still_says_what_it_died_of(redis_url: str
         assert "replayed, and not tried" in letter.note
 
 
-@pytest.mark.parametrize(("seed", "local"), [(0, True), (1, True), (2, False), (3, False)])
+@pytest.mark.parametrize(("seed", "local"), [(0, True), (1, True), (2, False), pytest.param(3, False, marks=at_length)])
 def test_whatever_dies_wherever_in_the_end_every_number_is_in_every_sink_once(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path, seed: int, local: bool
 ) -> None:

@@ -18,6 +18,7 @@ from celerypipe.worker.options import autoscale_option, limits_of, refuse, requi
 from tests.nodes import called
 from tests.runs.pipelines import warped
 from tests.servers import StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 def processes(runner: Runner, count: int) -> list[int]:
@@ -31,7 +32,7 @@ def processes(runner: Runner, count: int) -> list[int]:
 CONFIG = 'imports = ["tests.nodes.remote", "tests.nodes.called"]\nworker_concurrency = 1\n'
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=at_length)])
 def test_a_process_is_replaced_after_so_many_messages(
     start_worker: StartWorker, redis_url: str, redis_client: Client, method: str
 ) -> None:

@@ -11,13 +11,13 @@ import pytest
 from celerypipe import Message, NodeFailed, Runner
 from tests.nodes import printing
 from tests.runs.pipelines import warped
-from tests.servers import POOLS, StartWorker, eventually
+from tests.servers import FEW_POOLS, StartWorker, eventually
 
 #: When a line was written.
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
 
 
-@pytest.mark.parametrize(("pool", "slots"), POOLS)
+@pytest.mark.parametrize(("pool", "slots"), FEW_POOLS)
 def test_the_streams_of_a_worker_are_files_and_their_lines_are_logged(
     start_worker: StartWorker, redis_url: str, pool: str, slots: int
 ) -> None:

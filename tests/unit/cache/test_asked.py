@@ -102,7 +102,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(VALUES, VALUES)
 def test_equal_by_the_codec_is_equal_by_digest(one: Any, other: Any) -> None:
     assert digest(one) == digest(codec.decode_value(codec.encode_value(one)))

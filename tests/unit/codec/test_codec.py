@@ -244,7 +244,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TREES)
 def test_any_tree_comes_back_exactly(tree: Any) -> None:
     assert same(through(tree), tree)

@@ -17,6 +17,7 @@ from tests.runs.pipelines import chain, warped
 from tests.runs.reading import Reading, results
 from tests.runs.streaming import endless, start_run
 from tests.servers import StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 def test_counters_go_on_over_runs_and_each_message_is_in_one_of_them(
@@ -81,7 +82,9 @@ def test_a_call_that_is_cancelled_is_counted_as_that(
     assert outcomes(redis_url, "calls", "gate")["cancelled"] >= 1
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)])
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,), pytest.param((signal.SIGINT,), marks=at_length)]
+)
 def test_a_run_that_is_told_to_end_has_counted_all_that_it_sent(
     shared_worker: StartWorker, redis_url: str, tmp_path: Path, signals: tuple[signal.Signals, ...]
 ) -> None:

@@ -151,7 +151,7 @@ def test_what_a_killed_runner_left_in_memory_is_removed_by_the_next(shared_worke
     assert not memory.exists()
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=at_length)])
 def test_a_node_that_nobody_serves_runs_here_also_behind_a_warped_one(
     shared_worker: StartWorker, redis_url: str, shared: bool
 ) -> None:

@@ -22,7 +22,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.redis.connection import Client
 from tests.nodes import called
 from tests.nodes.called import CONFIG
-from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers import FEW_POOLS, RedisServer, StartWorker, eventually
 from tests.servers.command import start
 
 POOLS = [("solo", 1), ("prefork", 1), ("threads", 2)]
@@ -126,7 +126,7 @@ def test_a_timeout_says_where_the_time_went(runner: Runner) -> None:
     assert runner.submit(called.hurried, 0).result(30) == 0
 
 
-@pytest.mark.parametrize(("pool", "slots"), POOLS)
+@pytest.mark.parametrize(("pool", "slots"), FEW_POOLS)
 def test_a_call_that_runs_is_cancelled(
     start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, pool: str, slots: int
 ) -> None:

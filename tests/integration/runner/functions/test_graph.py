@@ -18,6 +18,7 @@ from celerypipe.runner.functions.session import Session
 from tests.nodes import called
 from tests.nodes.called import CONFIG
 from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.extent import at_length
 
 
 def session_of(runner: Runner) -> Session:
@@ -108,8 +109,14 @@ def test_a_cancelled_input_too(runner: Runner, tmp_path: Path) -> None:
     release.touch()
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("keys", ["", "0123456789abcdef" * 4])
+#: A key to sign with.
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("shared", "keys"),
+    [(True, ""), (False, KEY), pytest.param(True, KEY, marks=at_length), pytest.param(False, "", marks=at_length)],
+)
 def test_large_results_go_to_other_calls_by_reference(
     start_worker: StartWorker, private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, shared: bool, keys: str
 ) -> None:
@@ -131,7 +138,7 @@ def test_large_results_go_to_other_calls_by_reference(
 def test_an_input_that_somebody_altered_is_made_again(
     start_worker: StartWorker, private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "0123456789abcdef" * 4)
+    monkeypatch.setenv(VARIABLE, KEY)
     start_worker("calls", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
     marks = tmp_path / "marks"
     with Runner(private_redis.url, shared_memory=False) as runner, connect(private_redis.url) as client:

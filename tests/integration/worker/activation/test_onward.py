@@ -22,6 +22,7 @@ from celerypipe.runner.warp.warp import Warp
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import chain
 from tests.servers import StartWorker, eventually
+from tests.servers.extent import at_length
 
 #: The first messages go the long way: nobody knows yet how long the nodes take.
 USUAL = 10
@@ -75,7 +76,7 @@ def went_by(nodes: dict[str, Any], name: str) -> bool:
     return bool(nodes[name].bytes < 0.75 * nodes["n0"].bytes)
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2), ("threads", 2)])
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2), pytest.param("threads", 2, marks=at_length)])
 def test_a_chain_is_passed_in_one_go_where_it_can_be_interrupted(
     shared_worker: StartWorker, redis_url: str, pool: str, slots: int
 ) -> None:

@@ -1,9 +1,10 @@
-"""What a run says holds no secret that its nodes were given by a variable."""
+"""What a run says holds no secret that its nodes were given by a variable; and what it remembers of its threads."""
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from celerypipe import Pipeline, Runner
 from celerypipe.errors import CelerypipeError
+from celerypipe.runner.stations.course import Course
 
 TOKEN, FOLDER = "t0ken/of a node", "/data/pictures"
 
@@ -51,3 +53,14 @@ def test_a_message_that_is_given_up_shows_none(tmp_path: Path, on_error: str, ca
     shown = [caplog.text, json.dumps(report.to_dict())]
     shown += [path.read_text(errors="replace") for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert not [text for text in shown if TOKEN in text]
+
+
+def test_a_thread_that_ended_is_forgotten() -> None:
+    course, ended = Course("run", folder=None, say=print), threading.Event()
+    for _ in range(3):
+        course.spawn("short", lambda: None).join()
+    course.spawn("long", ended.wait)
+    assert [thread.name for thread in course._threads] == ["celerypipe-long"]
+    ended.set()
+    course.farewell(20)
+    assert not course._threads
