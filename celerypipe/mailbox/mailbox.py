@@ -150,7 +150,7 @@ class Mailbox:
         return scripts.REFRESH.command(names, consumer, keys.HELD_TTL, entry)
 
     def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
-        """Take the bell and see what there is, in one round trip; None when another activation holds it.
+        """Take the bell and see what there is, in one round trip; None when another activation holds it, or shall.
 
         ``most``: messages of the dead that it takes over; ``first``: new ones that it takes if there are none of those.
         """
@@ -177,7 +177,7 @@ class Mailbox:
         return scripts.RELEASE.command((f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force))
 
     def handing_back(self, slot: int, consumer: str, token: str) -> Command:
-        """Return the command that turns a held bell into a rung one, for the next; it answers 0 if it was lost."""
+        """Return the command that rings a held bell for the task of this token; it answers 0 if it was lost."""
         return scripts.YIELD.command((f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL)
 
     def unring(self, client: Client, slot: int, token: str) -> None:

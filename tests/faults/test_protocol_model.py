@@ -171,19 +171,20 @@ class Protocol(RuleBasedStateMachine):
 
     def start(self, which: int, count: int, *, again: bool = False) -> None:
         """A worker takes a task: whichever, since queues have several workers."""
-        slot, _ = self.tasks.pop(which % len(self.tasks))
+        slot, token = self.tasks.pop(which % len(self.tasks))
         self.born += 1
         self.living.add(self.born)
         if self.client.exists(self.heartbeat):
             self.beat()
-        holder = Holder(f"{self.box.run}.{self.born}.token-abcd-ef01.{slot}", slot)
+        holder = Holder(f"{self.box.run}.{self.born}.{token}-abcd-ef01.{slot}", slot)
         before = self.client.get(f"{self.box.bell}{slot}") or b"r:"
         if self._is_dead(before.decode()):
             before = b"r:"
         theirs = self._with_a_lease()
         for _ in range(2 if again else 1):
             beginning = self.box.begin(self.client, slot, holder.name, most=4, first=count - 1)
-        assert (beginning is None) == (not before.startswith(b"r:")), "a bell that is held is left alone"
+        free = before.startswith(b"r:") and (before[2:3] != b"+" or before[3:] == token.encode())
+        assert (beginning is None) == (not free), "a bell that is held, or handed back for another, is left alone"
         if beginning is None:
             return
         assert theirs.isdisjoint(entry.id for entry in beginning.claimed)

@@ -17,6 +17,9 @@ from celerypipe.redis.signing import Keyring
 from celerypipe.worker.activation.outbox import Outbox, exchange
 from tests.runs.mailbox import box_of
 
+#: An activation that answers a token.
+NAMED = "host.1.{}-abcd-ef01.0"
+
 
 @pytest.fixture
 def mailbox(redis_client: Client) -> Mailbox:
@@ -154,8 +157,16 @@ def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
 def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: Client, mailbox: Mailbox) -> None:
     call(redis_client, mailbox.taking(0, "me.0"))
     assert call(redis_client, mailbox.handing_back(0, "me.0", "again"))
-    assert redis_client.get(f"{mailbox.bell}0") == b"r:again"
+    assert redis_client.get(f"{mailbox.bell}0") == b"r:+again"
     assert not call(redis_client, mailbox.handing_back(0, "me.0", "twice"))
+    for known in [NAMED.format("stray"), "nameless.0"]:
+        assert begin(redis_client, mailbox, known) is None, "it is not the one whose task was sent"
+    assert begin(redis_client, mailbox, NAMED.format("again")) is not None
+    assert call(redis_client, mailbox.handing_back(0, NAMED.format("again"), "refused"))
+    mailbox.unring(redis_client, 0, "refused")
+    assert not redis_client.exists(f"{mailbox.bell}0")
+    call(redis_client, mailbox.taking(0, "me.0"))
+    assert call(redis_client, mailbox.handing_back(0, "me.0", "again"))
     assert call(redis_client, mailbox.taking(0, "you.0"))
 
 
