@@ -102,10 +102,10 @@ redis.call('DEL', KEYS[1])
 return 0
 """)
 
-# Hand the bell back to the queue: mine → rung again, so that the next activation may take it.
+# Hand the bell back to the queue: mine → rung again, for the activation whose task is sent with this token.
 YIELD = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], 'r:' .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[1], 'r:+' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """)
 
@@ -117,7 +117,8 @@ return 0
 
 # Take a rung bell back, if it is still the one of this token: who was sent cannot answer it.
 UNRING = Script("""
-if redis.call('GET', KEYS[1]) == 'r:' .. ARGV[1] then return redis.call('DEL', KEYS[1]) end
+local rung = redis.call('GET', KEYS[1])
+if rung == 'r:' .. ARGV[1] or rung == 'r:+' .. ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
 """)
 
@@ -163,11 +164,15 @@ return taken_over(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
 
 # Begin: TAKE, and for whoever has the bell then, all that it wants to know: the node's record, the run's state, the
 # clock, what the dead left, and if that is nothing, up to ARGV[5] new messages. Who asks once more, since the answer
-# was lost on its way, gets what it was given the first time as if a dead one had left it. Nil: the bell is held.
+# was lost on its way, gets what it was given the first time as if a dead one had left it. Nil: the bell is held; or it
+# was handed back for another task, so that this one is one too many. It is used up, since whoever goes on would find a
+# task waiting, hand back, and so for ever.
 BEGIN = Script(
     _TAKEN
     + _TAKEN_OVER
     + """
+local rung, token = redis.call('GET', KEYS[1]), string.match(ARGV[2], '%.([^.]*)%-%x+%-%x+%.%d+$') or ''
+if rung and string.sub(rung, 1, 3) == 'r:+' and rung ~= 'r:+' .. token then return false end
 local before = taken(KEYS[1], ARGV[2], ARGV[4])
 if before == nil then return false end
 local about, time, old, new = redis.call('MGET', KEYS[4], KEYS[5]), redis.call('TIME'), {}, {}

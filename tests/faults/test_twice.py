@@ -38,6 +38,17 @@ def key_of(client: Client, kind: str) -> bytes:
     return eventually(lambda: next(iter(client.scan_iter(f"celerypipe:{kind}:*")), b""), f"a key of kind {kind}")
 
 
+class Feed:
+    """Messages without end, until it is told to."""
+
+    def __init__(self) -> None:
+        self.ends = threading.Event()
+
+    def __iter__(self) -> Iterator[Message]:
+        while not self.ends.is_set():
+            yield Message(0)
+
+
 def test_a_result_that_comes_late_is_nobodys(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
     """A worker is frozen in a message, another one takes over, and the first one wakes up and answers."""
     diary = tmp_path / "diary"
@@ -120,6 +131,23 @@ def test_two_activations_for_one_mailbox_share_it(
             )
     assert reading.payloads() == list(range(1000))
     assert len({message.meta["pid"] for message in reading.out}) > 1
+
+
+def test_a_task_too_many_is_used_up(start_doomed: StartWorker, private_redis: RedisServer, client: Client) -> None:
+    url, mark = private_redis.url, "tests.nodes.remote.Echo"
+    worker = start_doomed("wmany", pool="solo", config=CONFIG, url=url)
+    feed = Feed()
+    reading = Reading(Runner(url).stream(warped(mark, "wmany", configuration={"delay": 0.002}), feed))
+    reading.wait_for(10)
+    bell = Bell(key_of(client, "mailbox").decode().split(":")[2], "there", 0, "stray")
+    with connection_to(url) as connection:
+        app.send_task(mark, bell.arguments(mark, None), queue="wmany", connection=connection, ignore_result=True)
+    worker.wait_for_text("or comes for it")
+    handed_back = worker.text().count("other tasks wait")
+    reading.wait_for(len(reading.out) + 300)  # the work of several slices
+    feed.ends.set()
+    reading.payloads()
+    assert worker.text().count("other tasks wait") <= handed_back + 1
 
 
 @pytest.mark.parametrize("shift", ["+1h", pytest.param("-1h", marks=at_length)])

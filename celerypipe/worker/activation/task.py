@@ -110,7 +110,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             first = 0 if self.worker.shutting_down() or self.listing.node.stateful else 1
             beginning = tried_again(client, lambda: mailbox.begin(client, slot, owner, most=READ_MOST, first=first))
             if beginning is None:
-                reason = "another task is at work on this already"
+                reason = "another task is at work on this already, or comes for it"
             else:
                 place.keeper.add(lease)
                 reason = self._serve(client, lease, beginning)

@@ -94,7 +94,7 @@ def test_a_task_that_names_anything_but_its_marks_is_refused(
 
     with connection_to(redis_url) as connection:
         app.send_task("tasks.open.Public", queue="open", connection=connection, retry=False, compression="gzip")
-    worker.wait_for_text("a packed task: celerypipe sends none, and unpacks none")
+    worker.wait_for_text("it is packed ('application/x-gzip'): celerypipe sends no such task, and unpacks none")
     assert worker.process.poll() is None
 
 
