@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import redis
-
 from celerypipe.mailbox import scripts
 from celerypipe.mailbox.wire import HEAD, NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 from celerypipe.redis import keys
@@ -91,12 +89,9 @@ class Mailbox:
 
     def make(self, client: Client) -> None:
         """Make the stream and its group where they are missing."""
-        try:
-            client.xgroup_create(self.stream, keys.GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        client.pexpire(self.stream, keys.DATA_TTL)
+        making = ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM")
+        made, *renewed = client.together(making, ("PEXPIRE", self.stream, keys.DATA_TTL))
+        accepted(renewed if "BUSYGROUP" in str(made) else [made])
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
         """Return the command that appends messages as :func:`packed_entry` makes them.
