@@ -46,8 +46,8 @@ _NOTHING = Entry("", NOBODY, 0, "", b"")
 class Mailbox:
     """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
 
-    ``sending``, ``ringing``, ``taking`` and the like return commands, to be asked by :mod:`celerypipe.redis.script`: who
-    serves many nodes asks for all of them in one round trip.
+    ``sending``, ``ringing``, ``taking`` and the like return commands, to be asked by :mod:`celerypipe.redis.script`:
+    who serves many nodes asks for all of them in one round trip.
     ``keyring``: all that is written is signed, and what is read and not signed is refused.
     """
 
@@ -91,6 +91,7 @@ class Mailbox:
 
     def make(self, client: Client) -> None:
         """Make the stream and its group where they are missing."""
+<<<<<<< HEAD
         made(client.together(*self.making()))
 
     def making(self) -> list[Command]:
@@ -99,6 +100,11 @@ class Mailbox:
             ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM"),
             ("PEXPIRE", self.stream, keys.DATA_TTL),
         ]
+=======
+        making = ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM")
+        made, *renewed = client.together(making, ("PEXPIRE", self.stream, keys.DATA_TTL))
+        accepted(renewed if "BUSYGROUP" in str(made) else [made])
+>>>>>>> b6d8848441ecee3d9de58138b86e18de0b409aa2
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
         """Return the command that appends messages as :func:`packed_entry` makes them.
