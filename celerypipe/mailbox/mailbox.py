@@ -91,7 +91,6 @@ class Mailbox:
 
     def make(self, client: Client) -> None:
         """Make the stream and its group where they are missing."""
-<<<<<<< HEAD
         made(client.together(*self.making()))
 
     def making(self) -> list[Command]:
@@ -100,11 +99,6 @@ class Mailbox:
             ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM"),
             ("PEXPIRE", self.stream, keys.DATA_TTL),
         ]
-=======
-        making = ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM")
-        made, *renewed = client.together(making, ("PEXPIRE", self.stream, keys.DATA_TTL))
-        accepted(renewed if "BUSYGROUP" in str(made) else [made])
->>>>>>> b6d8848441ecee3d9de58138b86e18de0b409aa2
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
         """Return the command that appends messages as :func:`packed_entry` makes them.

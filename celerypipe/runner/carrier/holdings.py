@@ -66,13 +66,7 @@ class Holdings:
             making = ("XADD", self.names.reply(self.run), "*", "n", "")
             entry, _ = accepted(client.together(making, ("PEXPIRE", self.names.reply(self.run), keys.DATA_TTL)))
             client.xdel(self.names.reply(self.run), entry)
-<<<<<<< HEAD
-        client.pexpire(self.names.reply(self.run), keys.DATA_TTL)
         made(client.together(*(command for mailbox in self.mailboxes.values() for command in mailbox.making())))
-=======
-        for mailbox in self.mailboxes.values():
-            mailbox.make(client)
->>>>>>> b6d8848441ecee3d9de58138b86e18de0b409aa2
         self.write_records(client)
 
     def _clear(self, client: Client) -> None:
