@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import redis
-
 from celerypipe.mailbox import scripts
 from celerypipe.mailbox.wire import HEAD, NOBODY, REFUSED, Answer, Entry, as_entry, entries_in, storing
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
-from celerypipe.redis.script import together
+from celerypipe.redis.script import call, together
 from celerypipe.redis.signing import Keyring, Signer, refused
 
 logger = logging.getLogger(__name__)
@@ -36,9 +34,9 @@ class Beginning(NamedTuple):
 
 
 #: What a holder sees when it looks around: its bell is another's, all is well, its run is over, nobody waits any more
-#: for the entry it works on. REFRESH returns the place.
+#: for the entry it works on. :meth:`Mailbox.refreshing` answers the place.
 BellSeen = Literal["lost", "held", "over", "withdrawn"]
-_SEEN: tuple[BellSeen, ...] = ("lost", "held", "over", "withdrawn")
+SEEN: tuple[BellSeen, ...] = ("lost", "held", "over", "withdrawn")
 
 #: Stands in a reply that concerns no message.
 _NOTHING = Entry("", NOBODY, 0, "", b"")
@@ -48,7 +46,8 @@ _NOTHING = Entry("", NOBODY, 0, "", b"")
 class Mailbox:
     """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
 
-    ``sending``, ``taking`` and ``publishing`` return commands, to be asked by :mod:`celerypipe.redis.script`.
+    ``sending``, ``taking`` and the like return commands, to be asked by :mod:`celerypipe.redis.script`: who serves many
+    nodes asks for all of them in one round trip.
     ``keyring``: all that is written is signed, and what is read and not signed is refused.
     """
 
@@ -91,12 +90,9 @@ class Mailbox:
 
     def make(self, client: Client) -> None:
         """Make the stream and its group where they are missing."""
-        try:
-            client.xgroup_create(self.stream, keys.GROUP, id="0", mkstream=True)
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        client.pexpire(self.stream, keys.DATA_TTL)
+        making = ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM")
+        made, *renewed = client.together(making, ("PEXPIRE", self.stream, keys.DATA_TTL))
+        accepted(renewed if "BUSYGROUP" in str(made) else [made])
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
         """Return the command that appends messages as :func:`packed_entry` makes them.
@@ -143,11 +139,10 @@ class Mailbox:
         """Return the command that takes a bell; it answers 1 if that was absent or rung, 0 if another holds it."""
         return scripts.TAKE.command((f"{self.bell}{slot}",), consumer, keys.HELD_TTL)
 
-    def refresh(self, client: Client, slot: int, consumer: str, entry: str) -> BellSeen:
-        """Refresh a held bell and look around; ``entry``: the one that is worked on, or empty."""
+    def refreshing(self, slot: int, consumer: str, entry: str) -> Command:
+        """Return the command that refreshes a held bell and looks around; ``entry``: what is worked on, or empty."""
         names = (f"{self.bell}{slot}", self.names.run(self.run), self.stream)
-        status: int = scripts.REFRESH(client, names, consumer, keys.HELD_TTL, entry)
-        return _SEEN[status]
+        return scripts.REFRESH.command(names, consumer, keys.HELD_TTL, entry)
 
     def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
         """Take the bell and see what there is, in one round trip; None when another activation holds it, or shall.
@@ -169,13 +164,16 @@ class Mailbox:
         old = self.admitted(client, consumer, claimed)
         return Beginning(record, state == b"running", now, old, self.admitted(client, consumer, new))
 
-    def release(self, client: Client, slot: int, consumer: str, *, force: bool) -> bool:
-        """Let go of the bell; False (and still held) when an entry waits that nobody was given, unless ``force``."""
-        return bool(scripts.RELEASE(client, (f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force)) != 1)
+    def releasing(self, slot: int, consumer: str, *, force: bool) -> Command:
+        """Return the command that lets go of the bell.
 
-    def hand_back(self, client: Client, slot: int, consumer: str, token: str) -> bool:
-        """Turn a held bell into one that is rung for the task of this token; False when it was lost."""
-        return bool(scripts.YIELD(client, (f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL))
+        It answers 1 when that is still held, since an entry waits that nobody was given; with ``force`` it never is.
+        """
+        return scripts.RELEASE.command((f"{self.bell}{slot}", self.stream), consumer, keys.GROUP, int(force))
+
+    def handing_back(self, slot: int, consumer: str, token: str) -> Command:
+        """Return the command that rings a held bell for the task of this token; it answers 0 if it was lost."""
+        return scripts.YIELD.command((f"{self.bell}{slot}",), consumer, token, keys.RUNG_TTL)
 
     def unring(self, client: Client, slot: int, token: str) -> None:
         """This worker cannot answer: the runner rings again at once, and another one may come."""
@@ -189,8 +187,11 @@ class Mailbox:
 
     def claim(self, client: Client, consumer: str, count: int) -> list[Entry]:
         """Take over what dead activations hold."""
-        claimed = scripts.CLAIM(client, (self.stream, self.bell), keys.GROUP, consumer, count)
-        return self.admitted(client, consumer, claimed)
+        return self.admitted(client, consumer, call(client, self.claiming(consumer, count)))
+
+    def claiming(self, consumer: str, count: int) -> Command:
+        """Return the command that does so; what it answers is to be :meth:`admitted`."""
+        return scripts.CLAIM.command((self.stream, self.bell), keys.GROUP, consumer, count)
 
     def admitted(self, client: Client, consumer: str, items: Sequence[Any]) -> list[Entry]:
         """Return the entries; take away those that are refused."""
@@ -262,9 +263,9 @@ def heads(client: Client, stream: str) -> list[Any]:
     return found
 
 
-def drop(client: Client, bell: str, consumer: str) -> None:
-    """Delete a bell, if it is still this one's."""
-    scripts.DROP(client, (bell,), consumer)
+def dropping(bell: str, consumer: str) -> Command:
+    """Return the command that deletes a bell, if it is still this one's."""
+    return scripts.DROP.command((bell,), consumer)
 
 
 def prolonging(names: keys.Names, run: str) -> Command:

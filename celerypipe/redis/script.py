@@ -41,12 +41,9 @@ def together(client: Client, *commands: Command) -> list[Any]:
 
 
 def known(client: Client, commands: Sequence[Command], answers: list[Any]) -> list[Any]:
-    """Return answers in which no script is unknown: those that are run once more, one by one."""
-    for place, answer in enumerate(answers):
-        if isinstance(answer, redis.exceptions.NoScriptError):
-            _, digest, *rest = commands[place]
-            try:
-                answers[place] = client.call("EVAL", _TEXTS[digest], *rest)
-            except redis.ResponseError as refusal:
-                answers[place] = refusal
+    """Return answers in which no script is unknown: those that are run once more, in one round trip."""
+    unknown = [place for place, each in enumerate(answers) if isinstance(each, redis.exceptions.NoScriptError)]
+    again = [("EVAL", _TEXTS[commands[place][1]], *commands[place][2:]) for place in unknown]
+    for place, answer in zip(unknown, client.together(*again) if again else (), strict=True):
+        answers[place] = answer
     return answers

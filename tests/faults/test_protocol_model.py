@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 
 from celerypipe.mailbox import holder as names
 from celerypipe.mailbox.deaths import Death, death_of, say_death
-from celerypipe.mailbox.mailbox import Mailbox, drop
+from celerypipe.mailbox.mailbox import SEEN, Mailbox, dropping
 from celerypipe.mailbox.wire import FAILURE, RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -240,7 +240,7 @@ class Protocol(RuleBasedStateMachine):
             over = True
         if not over:
             self.interrupted.append(holder.name)
-        if not self.box.release(self.client, holder.slot, holder.name, force=over):
+        if call(self.client, self.box.releasing(holder.slot, holder.name, force=over)) == 1:
             self._hand_back_bell(holder)
         self._retire(holder)
 
@@ -277,7 +277,7 @@ class Protocol(RuleBasedStateMachine):
     def refresh(self, which: int, _: int) -> None:
         """The keeper's look: who lost its bell stops at its next message."""
         holder = self._holder(which)
-        if self.box.refresh(self.client, holder.slot, holder.name, "") != "held":
+        if SEEN[call(self.client, self.box.refreshing(holder.slot, holder.name, ""))] != "held":
             self.holders.remove(holder)
 
     def release(self, which: int, _: int) -> None:
@@ -286,7 +286,7 @@ class Protocol(RuleBasedStateMachine):
         if which % 2:
             self.append(0, 1)
         has_its_bell = self._has_its_bell(holder)
-        if not holder.held and self.box.release(self.client, holder.slot, holder.name, force=False):
+        if not holder.held and call(self.client, self.box.releasing(holder.slot, holder.name, force=False)) != 1:
             assert not (has_its_bell and self._undelivered()), "nobody lets go while a message waits"
             self.holders.remove(holder)
 
@@ -298,13 +298,13 @@ class Protocol(RuleBasedStateMachine):
 
     def _hand_back_bell(self, holder: Holder) -> None:
         token = secrets.token_hex(4)
-        if self.box.hand_back(self.client, holder.slot, holder.name, token):
+        if call(self.client, self.box.handing_back(holder.slot, holder.name, token)):
             self.tasks.append((holder.slot, token))
 
     def give_up(self, which: int, _: int) -> None:
         """The worker shuts down."""
         holder = self._holder(which)
-        self.box.release(self.client, holder.slot, holder.name, force=True)
+        call(self.client, self.box.releasing(holder.slot, holder.name, force=True))
         self.holders.remove(holder)
         self.broken = True  # nobody takes over at once what it leaves behind
 
@@ -344,7 +344,9 @@ class Protocol(RuleBasedStateMachine):
         self._publish(holder, count)
         self.box.receive(self.client, holder.name, count, None)
         self._publish(holder, len(holder.held))
-        drop(self.client, f"{self.box.bell}{holder.slot}", holder.name)  # its process lives: it would not lapse
+        call(
+            self.client, dropping(f"{self.box.bell}{holder.slot}", holder.name)
+        )  # its process lives: it would not lapse
         self.holders.remove(holder)
         self.broken = True
 

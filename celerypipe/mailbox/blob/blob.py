@@ -217,7 +217,7 @@ class Blob:
 
 
 class Blobs:
-    """The blobs that one run needs now, and the garbage: those it needs no more, and whether they may be recycled."""
+    """The blobs that one run needs now, and the garbage: those it gave up, and whether they may be recycled."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -241,8 +241,14 @@ class Blobs:
         return [("PEXPIRE", name, keys.DATA_TTL) for each in alive for name in self.store.keys_of(each)]
 
     def deleting(self) -> list[Command]:
-        """Remove the garbage; return the commands that are still to be asked for it."""
-        return self.store.deleting(self.garbage.popleft() for _ in range(len(self.garbage)))
+        """Remove the garbage, but for what is held anew; return the commands that are still to be asked for it."""
+        given_up: dict[str, bool] = {}
+        while self.garbage:
+            reference, unmapped = self.garbage.popleft()
+            given_up[reference] = unmapped and given_up.get(reference, True)
+        for blob in [found for each in given_up if (found := self._living.get(each)) is not None]:
+            blob.readers += not given_up.pop(blob.reference)  # for good: nobody says when it is mapped no more
+        return self.store.deleting(given_up.items())
 
     def deleting_all(self) -> list[Command]:
         """Remove everything; return the commands that are still to be asked for it."""

@@ -64,9 +64,9 @@ class Holdings:
         client.set(self.names.about(self.run), json.dumps(self._about), px=keys.DATA_TTL)
         if not client.exists(self.names.reply(self.run)):
             # A stream cannot be empty and new at once: an entry that is deleted again leaves an empty one behind.
-            entry: Any = client.xadd(self.names.reply(self.run), {"n": ""})
+            making = ("XADD", self.names.reply(self.run), "*", "n", "")
+            entry, _ = accepted(client.together(making, ("PEXPIRE", self.names.reply(self.run), keys.DATA_TTL)))
             client.xdel(self.names.reply(self.run), entry)
-        client.pexpire(self.names.reply(self.run), keys.DATA_TTL)
         for mailbox in self.mailboxes.values():
             mailbox.make(client)
         self.write_records(client)

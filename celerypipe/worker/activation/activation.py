@@ -18,11 +18,12 @@ from celerypipe.mailbox.blob.blob import Store
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.mailbox.mailbox import Beginning, reading, received
 from celerypipe.mailbox.wire import Entry
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, accepted
+from celerypipe.redis.script import together
 from celerypipe.worker.activation.gathering import groups_of
 from celerypipe.worker.activation.keeper import IDLE_LOOK, Keeper
 from celerypipe.worker.activation.neighbours import Neighbours
-from celerypipe.worker.activation.outbox import exchange
+from celerypipe.worker.activation.outbox import exchange, flush
 from celerypipe.worker.activation.serving import Serving
 
 logger = logging.getLogger(__name__)
@@ -117,14 +118,16 @@ class Activation:
     def _begin_with(self) -> list[Entry]:
         """The messages that came with the bell, and what is there to make a whole batch of them."""
         first, self._first = self._first, []
-        self._fill_up(self.home, first)
+        self._fill_up([(self.home, first)])
         return first
 
-    def _fill_up(self, serving: Serving, entries: list[Entry]) -> None:
+    def _fill_up(self, found: Sequence[tuple[Serving, list[Entry]]]) -> None:
         """Add what is there to make whole batches of what was read."""
-        more = -len(entries) % serving.gathering.size
-        if more:
-            entries += serving.mailbox.receive(self.client, serving.lease.owner, more, None)
+        cut = [(each, entries, more) for each, entries in found if (more := -len(entries) % each.gathering.size)]
+        asked = [reading([each.mailbox], each.lease.owner, more, None) for each, _, more in cut]
+        for (each, entries, _), answer in zip(cut, accepted(self.client.together(*asked)) if cut else (), strict=True):
+            mailbox = each.mailbox
+            entries += received(self.client, [mailbox], each.lease.owner, answer).get(mailbox.stream, [])
 
     def _must_stop(self, age: float) -> str:
         lease = self.home.lease
@@ -137,9 +140,10 @@ class Activation:
 
     def _claim(self) -> str:
         """Take over what dead activations left."""
-        for serving in self.servings:
-            claimed = serving.mailbox.claim(self.client, serving.lease.owner, READ_MOST)
-            if reason := self._run_claimed(serving, claimed):
+        servings, owner = list(self.servings), self.home.lease.owner
+        asked = [serving.mailbox.claiming(owner, READ_MOST) for serving in servings]
+        for serving, claimed in zip(servings, accepted(together(self.client, *asked)), strict=True):
+            if reason := self._run_claimed(serving, serving.mailbox.admitted(self.client, owner, claimed)):
                 return reason
         return ""
 
@@ -195,10 +199,8 @@ class Activation:
             command = reading(mailboxes, owner, count, block)
             answer = exchange(self.client, [each.outbox for each in servings], command)
             found = received(self.client, mailboxes, owner, answer)
-            for each in servings:
-                entries = found.get(each.mailbox.stream, [])
-                if len(entries) == count:  # its batch was cut by what others may read
-                    self._fill_up(each, entries)
+            read = [(each, new) for each in servings if (new := found.get(each.mailbox.stream))]
+            self._fill_up([(each, new) for each, new in read if len(new) == count])  # cut by what others may read
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -207,7 +209,7 @@ class Activation:
         for serving in servings:
             if serving.outbox.refused:
                 serving.lease.state = "over"
-        return [(each, new) for each in servings if (new := found.get(each.mailbox.stream))]
+        return read
 
     def _count(self) -> int:
         """How many messages of each node a read may bring: whole batches, and at least one, also at first."""
@@ -259,8 +261,9 @@ class Activation:
 
     def _flush(self) -> None:
         """Publish what is done."""
+        flush(self.client, [serving.outbox for serving in self.servings])
         for serving in self.servings:
-            if serving.outbox.waiting and not serving.outbox.flush(self.client):
+            if serving.outbox.refused:
                 serving.lease.state = "over"
 
     def _pause_while_full(self) -> None:
@@ -270,6 +273,7 @@ class Activation:
             self._flush()
         while full and not self._must_stop(0.0):
             time.sleep(0.01)
+            behind = self.client.call("XLEN", self.home.mailbox.reply)
             for outbox in full:
-                outbox.look(self.client)
+                outbox.see(behind)
             full = [outbox for outbox in full if outbox.full]

@@ -12,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from celerypipe.mailbox.mailbox import Mailbox, drop
+from celerypipe.mailbox.mailbox import SEEN, BellSeen, Mailbox, dropping
 from celerypipe.mailbox.wire import Answer
-from celerypipe.redis.connection import Broken, Client
+from celerypipe.redis.connection import Broken, Client, Command, Trouble
+from celerypipe.redis.script import together
 from celerypipe.worker.activation.alarm import Alarm, Unarmed
-from celerypipe.worker.activation.outbox import FLUSH_AFTER, Outbox
+from celerypipe.worker.activation.outbox import FLUSH_AFTER, Outbox, flush
 from celerypipe.worker.activation.quota import Quota
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Lease:
 class Keeper:
     """Refreshes leases every second while there are any, and looks for results left behind after :meth:`hurry`.
 
+    What it asks at a time is one round trip, however many leases there are: far from Redis they would lapse otherwise.
     ``idle`` is called now and then while there are none.
     """
 
@@ -183,18 +185,19 @@ class Keeper:
         if not leases and time.monotonic() >= self._next_idle:
             self._next_idle = time.monotonic() + IDLE_TICK
             self._idle(client)
+        due: dict[str, list[tuple[Lease, Outbox]]] = {}
         for lease in leases:
             if lease.outbox is not None and lease.outbox.waiting:
                 self._hurry_until = max(self._hurry_until, time.monotonic() + 2 * FLUSH_AFTER)
                 if lease.outbox.age > 2 * FLUSH_AFTER:  # the activation is busy with something slow
-                    _publish(client, lease, lease.outbox)
+                    due.setdefault(lease.owner, []).append((lease, lease.outbox))
             _tell(client, lease)
+        for of_one in due.values():
+            _publish(client, of_one)
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + TICK
-            for lease in leases:
-                self._look(client, lease)
-            for bell, owner in list(self._left):
-                self._drop(client, bell, owner)
+            self._look(client, leases)
+            self._drop(client)
 
     def _pause(self) -> float:
         now = time.monotonic()
@@ -202,17 +205,20 @@ class Keeper:
             return TICK / 2
         return FLUSH_AFTER if now < self._hurry_until else max(0.0, self._next_look - now)
 
-    def _look(self, client: Client, lease: Lease) -> None:
-        current = lease.current
-        try:
-            seen = lease.mailbox.refresh(client, lease.slot, lease.owner, current)
-        except Broken as error:
-            logger.warning("cannot say in Redis that this is at work (%s): %s", lease.bell, error)
-            return
-        with self._changed:
-            if lease not in self._leases:
-                self._drop(client, lease.bell, lease.owner)  # released meanwhile, and taken again by this refresh
-                return
+    def _look(self, client: Client, leases: Sequence[Lease]) -> None:
+        works = [lease.current for lease in leases]
+        asked = [each.mailbox.refreshing(each.slot, each.owner, at) for each, at in zip(leases, works, strict=True)]
+        for lease, current, answer in zip(leases, works, _asked(client, asked), strict=True):
+            if isinstance(answer, Exception):
+                logger.warning("cannot say in Redis that this is at work (%s): %s", lease.bell, answer)
+                continue
+            with self._changed:
+                if lease not in self._leases:  # released meanwhile, and taken again by this refresh
+                    self._left.add((lease.bell, lease.owner))
+                    continue
+            self._tell_what_was_seen(lease, current, SEEN[answer])
+
+    def _tell_what_was_seen(self, lease: Lease, current: str, seen: BellSeen) -> None:
         if seen == "lost":
             lease.state = "lost"
             lease.call_back(current)
@@ -226,23 +232,43 @@ class Keeper:
             lease.call_back(current)
             lease.alarm.interrupt("withdrawn", lease.name(current))
 
-    def _drop(self, client: Client, bell: str, owner: str) -> None:
-        try:
-            drop(client, bell, owner)
-            self._left.discard((bell, owner))
-        except Broken as error:
-            self._left.add((bell, owner))
-            logger.warning("cannot delete the key %s, trying again: %s", bell, error)
+    def _drop(self, client: Client) -> None:
+        with self._changed:
+            self._left -= {(lease.bell, lease.owner) for lease in self._leases}  # it was kept after all
+            left = list(self._left)
+        for each, answer in zip(left, _asked(client, [dropping(*each) for each in left]), strict=True):
+            if isinstance(answer, Exception):
+                logger.warning("cannot delete the key %s, trying again: %s", each[0], answer)
+                continue
+            with self._changed:
+                self._left.discard(each)
 
 
-def _publish(client: Client, lease: Lease, outbox: Outbox) -> None:
+def _asked(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """Return the answers, all of one round trip; each that there is none of is the exception that says why."""
     try:
-        if not outbox.flush(client):
-            lease.state = "over"
-            lease.alarm.interrupt("over")
+        return together(client, *commands) if commands else []
+    except Trouble as error:
+        return [error] * len(commands)
+
+
+def _publish(client: Client, of_one: Sequence[tuple[Lease, Outbox]]) -> None:
+    """Publish what one activation has finished."""
+    boxes = [box for _, box in of_one]
+    try:
+        if len(boxes) == 1:
+            boxes[0].flush(client)
+        else:
+            flush(client, boxes)
     except Broken as error:
         # They stay in the outbox; the activation tries again, or ends, and then somebody else claims them.
-        logger.warning("cannot publish results for node %s: %s", lease.mailbox.node, error)
+        nodes = ", ".join(lease.mailbox.node for lease, _ in of_one)
+        logger.warning("cannot publish results of %s: %s", nodes, error)
+        return
+    for lease, box in of_one:
+        if box.refused:
+            lease.state = "over"
+            lease.alarm.interrupt("over")
 
 
 def _tell(client: Client, lease: Lease) -> None:

@@ -7,16 +7,17 @@ next node's to begin. Nothing else changes: each node keeps its own mailbox, bel
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Keeper, Lease
+from celerypipe.worker.activation.outbox import flush
 from celerypipe.worker.activation.running import CHEAP
 from celerypipe.worker.activation.serving import Serving
 from celerypipe.worker.activation.shelf import Shelf
@@ -136,60 +137,72 @@ class Neighbours:
             for each in others
             if each.lease.state != "held" or (slow and not each.gathering and not self._always(each.record))
         ]
+        if not left:
+            return
+        held = [each for each in left if each.lease.state == "held"]
+        flush(self._client, [each.outbox for each in held])
+        self._hand_back(self._still_held(held))
         for serving in left:
-            if serving.lease.state == "held":
-                serving.outbox.flush(self._client)
-                self._let_go(serving)
             self._forget(serving)
 
     def release(self) -> bool:
         """Let go of all bells; False when entries wait that nobody was given: then some are still held."""
-        for serving in [*(each for each in self.servings if each is not self.home), self.home]:
-            if not self._released(serving, force=False):
-                return False
-            if serving is not self.home:
+        others = [serving for serving in self.servings if serving is not self.home]
+        held = self._still_held(others)
+        for serving in others:
+            if serving not in held:
                 self._forget(serving)
-        return True
+        return not held and not self._still_held([self.home])
 
     def end(self, reason: str, *, waits: bool = False) -> None:
         """Let go of all, and ring again at the end of the queue where there is more to do.
 
         ``waits``: there is, since messages were given to this activation that the next one shall run.
         """
-        rung = False
-        for serving in self.servings:
-            if reason in ("over", "lost", "trouble"):
-                self._released(serving, force=True)
-            elif rung and self._slots == 1:
-                self._released(serving, force=True)  # whoever answers the bell that was rung takes this one too
-            else:
-                rung = self._let_go(serving, waits=waits) or rung
+        if reason in ("over", "lost", "trouble"):
+            self._still_held(self.servings, force=True)
+            return
+        left = list(self.servings) if waits else self._still_held(self.servings)
+        if self._slots > 1:
+            self._hand_back(left)
+            return
+        while left and not self._hand_back([left.pop(0)]):
+            pass
+        self._still_held(left, force=True)  # whoever answers the bell that was rung takes these too
 
     def close(self) -> None:
         """Put all instances back."""
         for serving in list(self.servings):
             self._forget(serving)
 
-    def _let_go(self, serving: Serving, *, waits: bool = False) -> bool:
-        """Release a bell, or ring it again at the end of the queue when there is more to do; return which."""
-        if not waits and self._released(serving, force=False):
-            return False
-        token = secrets.token_hex(4)
-        lease = serving.lease
-        self._keeper.remove(lease)
-        if not serving.mailbox.hand_back(self._client, lease.slot, lease.owner, token):
-            return False
-        self._ring(serving.record.mark, serving.mailbox, lease.slot, token)
-        return True
+    def _hand_back(self, servings: Sequence[Serving]) -> int:
+        """Ring bells again at the end of the queue; return how many were rung: those that were not lost."""
+        tokens = [secrets.token_hex(4) for _ in servings]
+        asked = []
+        for serving, token in zip(servings, tokens, strict=True):
+            self._keeper.remove(serving.lease)
+            asked.append(serving.mailbox.handing_back(serving.lease.slot, serving.lease.owner, token))
+        rung = 0
+        for serving, token, answer in zip(servings, tokens, self._answers(asked), strict=True):
+            if answer:
+                rung += 1
+                self._ring(serving.record.mark, serving.mailbox, serving.lease.slot, token)
+        return rung
 
-    def _released(self, serving: Serving, *, force: bool) -> bool:
-        """Let go of a bell; False, and still held, if an entry waits that nobody was given, unless ``force``."""
-        lease = serving.lease
-        self._keeper.remove(lease)  # it would take the bell again
-        if serving.mailbox.release(self._client, lease.slot, lease.owner, force=force):
-            return True
-        self._keeper.add(lease)
-        return False
+    def _still_held(self, servings: Sequence[Serving], *, force: bool = False) -> list[Serving]:
+        """Let go of bells; return those still held, since an entry waits that nobody was given: none with ``force``."""
+        asked = []
+        for serving in servings:
+            self._keeper.remove(serving.lease)  # it would take the bell again
+            asked.append(serving.mailbox.releasing(serving.lease.slot, serving.lease.owner, force=force))
+        answers = self._answers(asked)
+        held = [serving for serving, answer in zip(servings, answers, strict=True) if answer == 1]
+        for serving in held:
+            self._keeper.add(serving.lease)
+        return held
+
+    def _answers(self, asked: Sequence[Command]) -> list[Any]:
+        return accepted(together(self._client, *asked)) if asked else []
 
     def _forget(self, serving: Serving) -> None:
         self.servings.remove(serving)

@@ -111,11 +111,17 @@ class Outbox:
         """Is the runner so far behind with reading that the activation should pause?"""
         return self._behind > self.room or self._published > self.budget
 
-    def look(self, client: Client) -> None:
-        """See how many replies the runner has not read."""
-        self._behind = client.xlen(client.names.reply(self.mailbox.run))
-        if not self._behind:
+    def see(self, behind: int) -> None:
+        """Note how many replies the runner has not read."""
+        self._behind = behind
+        if not behind:
             self._published = 0
+
+
+def flush(client: Client, outboxes: Iterable[Outbox]) -> None:
+    """Publish what several outboxes hold, in one round trip; see :meth:`Outbox.flush`."""
+    if full := [box for box in outboxes if box.waiting]:
+        tried_again(client, lambda: _exchange(client, full))
 
 
 def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> Any:
@@ -126,15 +132,14 @@ def exchange(client: Client, outboxes: Iterable[Outbox], command: Command) -> An
     """
     full = [box for box in outboxes if box.waiting]
     try:
-        return _exchange(client, full, command)
+        return _exchange(client, full, command)[0]
     except Trouble:
         client.close()
-        for box in full:
-            box.publish(client)
+        _exchange(client, full)
         raise
 
 
-def _exchange(client: Client, outboxes: Sequence[Outbox], command: Command) -> Any:
+def _exchange(client: Client, outboxes: Sequence[Outbox], *more: Command) -> list[Any]:
     with ExitStack() as until_answered:
         emptied = [(box, until_answered.enter_context(box.emptied())) for box in outboxes]
         taken = [(box, pairs) for box, pairs in emptied if pairs]  # the keeper may have been quicker
@@ -145,13 +150,15 @@ def _exchange(client: Client, outboxes: Sequence[Outbox], command: Command) -> A
             commands += storing(answers)
             places.append(len(commands))
             commands.append(box.mailbox.publishing(box.owner, answers))
-        client.ask(*commands, command)
+        if not commands and not more:
+            return []
+        client.ask(*commands, *more)
         said = client.answers(len(commands))
         found = None
         if any(isinstance(each, redis.exceptions.NoScriptError) for each in said):
-            found = client.answers(1)  # somebody made Redis forget its scripts
+            found = client.answers(len(more))  # somebody made Redis forget its scripts
             said = known(client, commands, said)
         accepted(said)
         for (box, pairs), place in zip(taken, places, strict=True):
             box.sent(pairs, said[place])
-    return client.answer() if found is None else accepted(found)[0]
+    return accepted(client.answers(len(more)) if found is None else found)

@@ -138,7 +138,7 @@ class StatefulActivation:
         while box.full and not self.lease.must_stop(0.0, self.term):
             self.serving.flush()
             time.sleep(0.01)
-            box.look(self.client)
+            box.see(self.client.call("XLEN", mailbox.reply))
         answer: Any = None
         try:
             answer = box.exchange(self.client, reading([mailbox], self.lease.owner, READ, IDLE_LOOK))

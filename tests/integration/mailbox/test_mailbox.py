@@ -146,27 +146,27 @@ def test_release_keeps_the_bell_while_an_entry_waits_that_nobody_was_given(
 ) -> None:
     send(redis_client, mailbox, 1)
     call(redis_client, mailbox.taking(0, "me.0"))
-    assert not mailbox.release(redis_client, 0, "me.0", force=False)
+    assert call(redis_client, mailbox.releasing(0, "me.0", force=False)) == 1
     (entry,) = mailbox.receive(redis_client, "me.0", 10, None)
-    assert mailbox.release(redis_client, 0, "me.0", force=False)  # given to me, so nobody else is needed for it
+    assert call(redis_client, mailbox.releasing(0, "me.0", force=False)) == 0  # given to me: nobody else is needed
     assert redis_client.get(f"{mailbox.bell}0") is None
-    assert mailbox.release(redis_client, 0, "me.0", force=False)  # not mine any more: nothing to keep
+    assert call(redis_client, mailbox.releasing(0, "me.0", force=False)) == -1  # not mine any more: nothing to keep
     assert entry.data == b"1"
 
 
 def test_a_handed_back_bell_can_be_taken_by_the_next(redis_client: Client, mailbox: Mailbox) -> None:
     call(redis_client, mailbox.taking(0, "me.0"))
-    assert mailbox.hand_back(redis_client, 0, "me.0", "again")
+    assert call(redis_client, mailbox.handing_back(0, "me.0", "again"))
     assert redis_client.get(f"{mailbox.bell}0") == b"r:+again"
-    assert not mailbox.hand_back(redis_client, 0, "me.0", "twice")
+    assert not call(redis_client, mailbox.handing_back(0, "me.0", "twice"))
     for known in [NAMED.format("stray"), "nameless.0"]:
         assert begin(redis_client, mailbox, known) is None, "it is not the one whose task was sent"
     assert begin(redis_client, mailbox, NAMED.format("again")) is not None
-    assert mailbox.hand_back(redis_client, 0, NAMED.format("again"), "refused")
+    assert call(redis_client, mailbox.handing_back(0, NAMED.format("again"), "refused"))
     mailbox.unring(redis_client, 0, "refused")
     assert not redis_client.exists(f"{mailbox.bell}0")
     call(redis_client, mailbox.taking(0, "me.0"))
-    assert mailbox.hand_back(redis_client, 0, "me.0", "again")
+    assert call(redis_client, mailbox.handing_back(0, "me.0", "again"))
     assert call(redis_client, mailbox.taking(0, "you.0"))
 
 

@@ -153,6 +153,24 @@ def test_memory_that_somebody_may_map_is_not_written_again(folder: SharedFolder)
     assert list(blobs.garbage) == [(reference, False)]
 
 
+def test_what_is_held_anew_before_it_is_removed_stays(folder: SharedFolder) -> None:
+    blobs = Blobs(Store("run", folder, shares=True))
+    stored, _ = Store("run").put([b"content"])
+    shared = blobs.store.put_shared([b"a" * RECYCLED_FROM])
+    first = [blobs.hold(stored), blobs.hold(shared)]
+    first[1].readers += 1  # somebody may map it, and will not say until when
+    first.clear()
+    again = [blobs.hold(stored), blobs.hold(shared)]
+    assert blobs.deleting() == []
+    assert folder.read(shared) is not None
+    again.clear()
+    assert set(blobs.garbage) == {(stored, True), (shared, False)}
+    blobs.hold(shared)  # and let it go, by one who knows of nobody
+    assert blobs.deleting() == [("UNLINK", *blobs.store.keys_of(stored))]
+    assert folder.read(shared) is None
+    assert not list(folder._path.glob("free/*/*")), "its memory is not written again"
+
+
 def test_a_proof_holds_only_where_its_memory_is() -> None:
     proof = Proof()
     name, _, secret = proof.text.partition(" ")
