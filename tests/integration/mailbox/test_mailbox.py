@@ -307,7 +307,7 @@ def test_a_refused_append_leaves_the_message_pending(private_redis: object) -> N
     entries = box.receive(client, "me.0", 1, None)
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 1)
-    with pytest.raises(redis.ResponseError, match="OOM"):
+    with pytest.raises(redis.ResponseError, match=r"OOM|maxmemory"):
         answer_to(client, box, "me.0", entries)
     client.config_set("maxmemory", 0)
     assert answer_to(client, box, "me.0", entries) == 1
