@@ -260,6 +260,7 @@ class RedisCarrier:
         before, complete = lease.accepted
         if look is not None:
             self.roster.see(client, look.accepted)
+        news = self.states.news(client, {warp: query.accepted for warp, query in states.items()})
         lost = self.files.renew(client)
         with self.sender.lock:
             if self.sender.halted or self._closing:
@@ -274,7 +275,7 @@ class RedisCarrier:
             if not self.holdings.is_told:
                 self.holdings.write_records(self._client)
             for warp, query in states.items():
-                self.states.see(self._client, warp, query.accepted)
+                self.states.see(self._client, warp, query.accepted, news.get(warp))
             busy = [warp for warp in mine if self._goes_on(warp)]
             self._audit([warp for warp in busy if self.audit.is_due(warp, oldest_of(warp))])
             ringings = self.bells.ringing(self.mailboxes, busy, batches, newcomers)
