@@ -33,6 +33,8 @@ LOOK = 1.0
 IDLE_LOOK = 2.0
 #: Seconds for which those that lived are believed to live once Redis was away.
 BELIEVED = 15.0
+#: Seconds after which a worker that is gone is forgotten, with what was said of it.
+FORGOTTEN = 600.0
 
 
 class Roster:
@@ -52,9 +54,13 @@ class Roster:
         self._queues: set[str] = set()
         self._missing: dict[str, float] = {}
         self._said: set[str] = set()
+        #: Workers that get no work, of which that was said, and when they were there last.
+        self._strange: dict[str, float] = {}
         self._known: dict[str, set[str]] = {}
         self._fit: dict[str, frozenset[str]] = {}
-        self._findings: set[Finding] = set()
+        #: What was said before the run began, and of the workers that a node has.
+        self._told: set[Finding] = set()
+        self._findings: dict[str, set[Finding]] = {}
         self._declared: Mapping[str, str] = {}
         self._codes: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
@@ -64,12 +70,12 @@ class Roster:
 
     def told(self, seen: Scene, findings: Iterable[Finding]) -> None:
         """Preflight looked at this, and said all that: it is not said again."""
-        self._findings.update(findings)
+        self._told.update(findings)
         self._declared = {**self._declared, **seen.declared}
         self._codes = {**self._codes, **seen.codes}
         waiting = (node for node in seen.pipeline.warped if node.warp_configuration.on_no_worker == "wait")
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
-        self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
+        self._strange = {worker["id"]: time.monotonic() for worker in seen.workers if seen.stranger(worker)}
 
     def workers(self, queue: str) -> list[Presence]:
         """The live workers of a queue, as of the last look."""
@@ -128,7 +134,15 @@ class Roster:
             if workers := self.workers(warp.queue):
                 self._said.discard(warp.queue)
                 self._check_fitness(warp, workers)
+        self._forget(now)
         self._see_warm_ups(client)
+
+    def _forget(self, now: float) -> None:
+        """Keep nothing of workers that are gone for good: thousands may come and go in one run."""
+        there = {worker["id"] for worker in self._presences}
+        self._sharing = {name: shares for name, shares in self._sharing.items() if name in there}
+        self._strange = {name: at for name, at in self._strange.items() if at >= now - FORGOTTEN}
+        self._trusted &= self._queues
 
     def say_missing(self, client: Client) -> None:
         """Say which queues have had no worker for a while, or fail what waits there.
@@ -192,9 +206,9 @@ class Roster:
             if found and warp.queue not in self._trusted:
                 self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
             for worker_id, text in found:
-                if worker_id not in self._said:
-                    self._said.add(worker_id)
+                if worker_id not in self._strange:
                     self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+                self._strange[worker_id] = time.monotonic()
         return ours
 
     def _check_fitness(self, warp: Warp, workers: Sequence[Presence]) -> None:
@@ -215,8 +229,8 @@ class Roster:
         mark = warp.node.mark
         code = code_of_mark(mark) if "." in mark else self._codes.get(warp.name, "")  # it may be edited meanwhile
         found += fitness.code_findings(warp.node, workers, code)
-        new = [finding for finding in found if finding not in self._findings]
-        self._findings.update(new)
+        said = self._told | self._findings.get(warp.name, set())
+        new, self._findings[warp.name] = [finding for finding in found if finding not in said], {*found}
         if error := preflight.error_of([each for each in new if first or each.check != "version"]):
             self.course.fail(error)
         for finding in new:
