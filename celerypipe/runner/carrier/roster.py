@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from celerypipe.catalogue.here import code_of_mark
 from celerypipe.check import preflight
@@ -52,6 +51,7 @@ class Roster:
         self._presences: list[Presence] = []
         self._looked = 0.0
         self._queues: set[str] = set()
+        self._asked: Query | None = None
         self._missing: dict[str, float] = {}
         self._said: set[str] = set()
         #: Workers that get no work, of which that was said, and when they were there last.
@@ -107,7 +107,8 @@ class Roster:
         if (query := self.asking(client.names, warps)) is None:
             return []
         ask(client, [query])
-        self.see(client, query.accepted)
+        self.see(client, query)
+        self.judge(client)
         return self.newcomers()
 
     def asking(self, names: keys.Names, warps: Iterable[Warp]) -> Query | None:
@@ -119,21 +120,20 @@ class Roster:
         if queues <= self._queues and now - self._looked < pause:
             return None
         self._looked, self._queues = now, queues
-        return Query(self._live.asking(names, queues))
+        self._asked = Query(self._live.asking(names, queues))
+        return self._asked
 
-    def see(self, client: Client, answer: Any) -> None:
-        """Read who lives; check what they know. A few round trips more where somebody is new, missing, or warms up."""
+    def see(self, client: Client, query: Query) -> None:
+        """Read who lives; a few round trips more where somebody is new, missing, or warms up."""
+        if query is not self._asked:  # somebody asked for more queues meanwhile
+            return
         now = time.monotonic()
-        self._presences = self._with_believed(self._understood(self._live.told(client, answer)), now)
+        self._presences = self._with_believed(self._understood(self._live.told(client, query.accepted)), now)
         queues = {warp.queue for warp in self.warps}
         empty = sorted(queue for queue in queues if not self.workers(queue))
         # One that ended for its supervisor to start another is not missing yet.
         freeing = hints.freeing(client, empty) if empty else set()
         self._missing = {queue: now if queue in freeing else self._missing.get(queue, now) for queue in empty}
-        for warp in self.warps:
-            if workers := self.workers(warp.queue):
-                self._said.discard(warp.queue)
-                self._check_fitness(warp, workers)
         self._forget(now)
         self._see_warm_ups(client)
 
@@ -144,13 +144,16 @@ class Roster:
         self._strange = {name: at for name, at in self._strange.items() if at >= now - FORGOTTEN}
         self._trusted &= self._queues
 
-    def say_missing(self, client: Client) -> None:
-        """Say which queues have had no worker for a while, or fail what waits there.
+    def judge(self, client: Client) -> None:
+        """Check what those know who live; say which queues have had nobody for a while, or fail what waits there.
 
         The caller holds the lock of the sender.
         """
         for warp in self.warps:
-            if self.abandoned(warp):
+            if workers := self.workers(warp.queue):
+                self._said.discard(warp.queue)
+                self._check_fitness(warp, workers)
+            elif self.abandoned(warp):
                 self._nobody(client, warp)
 
     def newcomers(self) -> list[Warp]:
