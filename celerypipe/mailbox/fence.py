@@ -254,9 +254,13 @@ class Fence:
         except (ValueError, TypeError, AttributeError):
             return None  # there is none, or nobody of ours wrote it
 
-    def read(self, client: Client) -> tuple[int, bytes | None, str]:
-        """Return the snapshot: up to where it goes, and its bytes or their blob; :class:`BadSignature` as above."""
-        last, *snapshot = client.call("HMGET", self.key, "last", "data", "blob")
+    def reading(self) -> Command:
+        """Return the command whose answer :meth:`snapshot` reads."""
+        return ("HMGET", self.key, "last", "data", "blob")
+
+    def snapshot(self, answer: Any) -> tuple[int, bytes | None, str]:
+        """Read the snapshot: up to where it goes, and its bytes or their blob; :class:`BadSignature` as above."""
+        last, *snapshot = answer
         try:
             return int(last or -1), *self._opened(int(last or -1), *snapshot)
         except ValueError:

@@ -28,6 +28,7 @@ from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Broken, Client, Command, connect, explained, is_gone, said
 from celerypipe.redis.query import Query, ask
+from celerypipe.redis.script import call
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells, oldest_of
 from celerypipe.runner.carrier.cargo import Cargo
@@ -113,11 +114,12 @@ class RedisCarrier:
 
     def open(self, warps: Iterable[Warp], records: Mapping[str, Record]) -> None:
         """Make the run's keys, look who is there; again for further warps. Raises :class:`RedisUnavailable`."""
-        for warp in warps:
-            self.warps[warp.name] = warp
-            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
-        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
+        new = [*warps]
+        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in (*self.warps.values(), *new)}
         self.holdings.plan(records, {**self._about, "nodes": nodes})
+        for warp in new:
+            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
+            self.warps[warp.name] = warp  # from here on it is looked after
         with explained(self.address):
             self.roster.look(self._client, self._mine())
             self._seen()
@@ -201,7 +203,8 @@ class RedisCarrier:
 
     def _nearby(self, warp: Warp) -> dict[Warp, Mailbox]:
         """The nodes that share its queue, upstream ones first, with their mailboxes."""
-        return {other: self.mailboxes[other.name] for other in self.warps.values() if other.queue == warp.queue}
+        near = [other for other in list(self.warps.values()) if other.queue == warp.queue]
+        return {other: self.mailboxes[other.name] for other in near}
 
     def slots(self, warp: Warp) -> int:
         return self.roster.slots(warp.queue)
@@ -227,7 +230,7 @@ class RedisCarrier:
     def _keep_loop(self) -> None:
         client = connect(self.address, name="celerypipe-keep")
         try:
-            while not self._ended.wait(TICK if any(warp.flights for warp in self.warps.values()) else IDLE_TICK):
+            while not self._ended.wait(TICK if any(warp.flights for warp in self._mine()) else IDLE_TICK):
                 if self.sender.halted:
                     continue
                 try:
@@ -259,7 +262,8 @@ class RedisCarrier:
             self.counting.answered(each.answer)
         before, complete = lease.accepted
         if look is not None:
-            self.roster.see(client, look.accepted)
+            self.roster.see(client, look)
+        news = self.states.news(client, {warp: query.accepted for warp, query in states.items()})
         lost = self.files.renew(client)
         with self.sender.lock:
             if self.sender.halted or self._closing:
@@ -267,14 +271,14 @@ class RedisCarrier:
             if before == b"cancelled":
                 self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
             if before is None or not complete:
-                self.mailbox_lost()
+                self._look_for_all()
             if lost:
                 self.course.spawn("files", self.files.send_again, lost)
             newcomers = self._seen() if look is not None else []
             if not self.holdings.is_told:
                 self.holdings.write_records(self._client)
             for warp, query in states.items():
-                self.states.see(self._client, warp, query.accepted)
+                self.states.see(self._client, warp, query.accepted, news.get(warp))
             busy = [warp for warp in mine if self._goes_on(warp)]
             self._audit([warp for warp in busy if self.audit.is_due(warp, oldest_of(warp))])
             ringings = self.bells.ringing(self.mailboxes, busy, batches, newcomers)
@@ -287,13 +291,19 @@ class RedisCarrier:
         for letters in filter(None, (requests_in(each.answer) for each in requests)):
             self._listener.replay_requested(letters)
 
+    def _look_for_all(self) -> None:
+        """Something was missing: it may be what was about to be made. The caller holds the lock."""
+        before, complete = call(self._client, self.holdings.renewing())
+        if before is None or not complete:
+            self.mailbox_lost()
+
     def _send_tasks(self, client: Client, tasks: Sequence[Command]) -> None:
         if tasks:
             self.bells.sent(client.together(*tasks))
 
     def _seen(self) -> list[Warp]:
         """Somebody looked who lives: tell all whom it concerns; return the nodes for whom somebody appeared."""
-        self.roster.say_missing(self._client)
+        self.roster.judge(self._client)
         for warp in self._mine():
             self._listener.workers_seen(self._client, warp.name, self.roster.workers(warp.queue))
         self._share()
@@ -317,7 +327,7 @@ class RedisCarrier:
 
     def _mine(self) -> list[Warp]:
         """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
-        return [warp for warp in self.warps.values() if warp.carrier is self]
+        return [warp for warp in list(self.warps.values()) if warp.carrier is self]
 
     def give_away(self, warp: Warp) -> list[Flight]:
         """Take back all that is out for a warp that another carrier serves from now on."""

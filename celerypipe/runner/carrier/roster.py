@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from celerypipe.catalogue.here import code_of_mark
 from celerypipe.check import preflight
@@ -33,6 +32,8 @@ LOOK = 1.0
 IDLE_LOOK = 2.0
 #: Seconds for which those that lived are believed to live once Redis was away.
 BELIEVED = 15.0
+#: Seconds after which a worker that is gone is forgotten, with what was said of it.
+FORGOTTEN = 600.0
 
 
 class Roster:
@@ -50,11 +51,16 @@ class Roster:
         self._presences: list[Presence] = []
         self._looked = 0.0
         self._queues: set[str] = set()
+        self._asked: Query | None = None
         self._missing: dict[str, float] = {}
         self._said: set[str] = set()
+        #: Workers that get no work, of which that was said, and when they were there last.
+        self._strange: dict[str, float] = {}
         self._known: dict[str, set[str]] = {}
         self._fit: dict[str, frozenset[str]] = {}
-        self._findings: set[Finding] = set()
+        #: What was said before the run began, and of the workers that a node has.
+        self._told: set[Finding] = set()
+        self._findings: dict[str, set[Finding]] = {}
         self._declared: Mapping[str, str] = {}
         self._codes: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
@@ -64,12 +70,12 @@ class Roster:
 
     def told(self, seen: Scene, findings: Iterable[Finding]) -> None:
         """Preflight looked at this, and said all that: it is not said again."""
-        self._findings.update(findings)
+        self._told.update(findings)
         self._declared = {**self._declared, **seen.declared}
         self._codes = {**self._codes, **seen.codes}
         waiting = (node for node in seen.pipeline.warped if node.warp_configuration.on_no_worker == "wait")
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
-        self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
+        self._strange = {worker["id"]: time.monotonic() for worker in seen.workers if seen.stranger(worker)}
 
     def workers(self, queue: str) -> list[Presence]:
         """The live workers of a queue, as of the last look."""
@@ -101,7 +107,8 @@ class Roster:
         if (query := self.asking(client.names, warps)) is None:
             return []
         ask(client, [query])
-        self.see(client, query.accepted)
+        self.see(client, query)
+        self.judge(client)
         return self.newcomers()
 
     def asking(self, names: keys.Names, warps: Iterable[Warp]) -> Query | None:
@@ -113,30 +120,40 @@ class Roster:
         if queues <= self._queues and now - self._looked < pause:
             return None
         self._looked, self._queues = now, queues
-        return Query(self._live.asking(names, queues))
+        self._asked = Query(self._live.asking(names, queues))
+        return self._asked
 
-    def see(self, client: Client, answer: Any) -> None:
-        """Read who lives; check what they know. A few round trips more where somebody is new, missing, or warms up."""
+    def see(self, client: Client, query: Query) -> None:
+        """Read who lives; a few round trips more where somebody is new, missing, or warms up."""
+        if query is not self._asked:  # somebody asked for more queues meanwhile
+            return
         now = time.monotonic()
-        self._presences = self._with_believed(self._understood(self._live.told(client, answer)), now)
+        self._presences = self._with_believed(self._understood(self._live.told(client, query.accepted)), now)
         queues = {warp.queue for warp in self.warps}
         empty = sorted(queue for queue in queues if not self.workers(queue))
         # One that ended for its supervisor to start another is not missing yet.
         freeing = hints.freeing(client, empty) if empty else set()
         self._missing = {queue: now if queue in freeing else self._missing.get(queue, now) for queue in empty}
-        for warp in self.warps:
-            if workers := self.workers(warp.queue):
-                self._said.discard(warp.queue)
-                self._check_fitness(warp, workers)
+        self._forget(now)
         self._see_warm_ups(client)
 
-    def say_missing(self, client: Client) -> None:
-        """Say which queues have had no worker for a while, or fail what waits there.
+    def _forget(self, now: float) -> None:
+        """Keep nothing of workers that are gone for good: thousands may come and go in one run."""
+        there = {worker["id"] for worker in self._presences}
+        self._sharing = {name: shares for name, shares in self._sharing.items() if name in there}
+        self._strange = {name: at for name, at in self._strange.items() if at >= now - FORGOTTEN}
+        self._trusted &= self._queues
+
+    def judge(self, client: Client) -> None:
+        """Check what those know who live; say which queues have had nobody for a while, or fail what waits there.
 
         The caller holds the lock of the sender.
         """
         for warp in self.warps:
-            if self.abandoned(warp):
+            if workers := self.workers(warp.queue):
+                self._said.discard(warp.queue)
+                self._check_fitness(warp, workers)
+            elif self.abandoned(warp):
                 self._nobody(client, warp)
 
     def newcomers(self) -> list[Warp]:
@@ -192,9 +209,9 @@ class Roster:
             if found and warp.queue not in self._trusted:
                 self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
             for worker_id, text in found:
-                if worker_id not in self._said:
-                    self._said.add(worker_id)
+                if worker_id not in self._strange:
                     self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+                self._strange[worker_id] = time.monotonic()
         return ours
 
     def _check_fitness(self, warp: Warp, workers: Sequence[Presence]) -> None:
@@ -215,8 +232,8 @@ class Roster:
         mark = warp.node.mark
         code = code_of_mark(mark) if "." in mark else self._codes.get(warp.name, "")  # it may be edited meanwhile
         found += fitness.code_findings(warp.node, workers, code)
-        new = [finding for finding in found if finding not in self._findings]
-        self._findings.update(new)
+        said = self._told | self._findings.get(warp.name, set())
+        new, self._findings[warp.name] = [finding for finding in found if finding not in said], {*found}
         if error := preflight.error_of([each for each in new if first or each.check != "version"]):
             self.course.fail(error)
         for finding in new:

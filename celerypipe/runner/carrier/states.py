@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
 from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
-from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence, Seen
+from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
@@ -33,6 +35,23 @@ IDLE_LOOK = 5.0
 HELD_UP = 3.0
 
 
+@dataclass(slots=True)
+class News:
+    """A snapshot that is newer than the one here: up to where it goes, its bytes, and their blob if they lie apart.
+
+    ``rewound``: how often the node had gone back when it was asked for; ``altered``: nobody of ours wrote it; ``gone``:
+    a newer one has taken its place a moment ago.
+    """
+
+    rewound: int
+    query: Query
+    last: int = -1
+    data: bytes | None = None
+    blob: str = ""
+    altered: bool = False
+    gone: bool = False
+
+
 class States:
     """Looks after the stateful warped nodes of one run. The caller holds the lock of the sender."""
 
@@ -44,6 +63,8 @@ class States:
         self._store = Store(course.run_id, signed=holdings.keyring is not None, names=holdings.names)
         self._blobs: dict[str, tuple[str, float]] = {}
         self._unheld: dict[str, float] = {}
+        #: How often each went back to a snapshot.
+        self._rewound: Counter[str] = Counter()
         self._looked: dict[str, float] = {}
 
     def asking(self, warps: Iterable[Warp]) -> dict[Warp, Query]:
@@ -59,8 +80,37 @@ class States:
                 found[warp] = Query(self._fence(warp).looking())
         return found
 
-    def see(self, client: Client, warp: Warp, answer: Any) -> None:
-        """Read its snapshots, and what its activation has to say; ``answer``: to what was asked a moment ago."""
+    def news(self, client: Client, answers: Mapping[Warp, Any]) -> dict[Warp, News]:
+        """Read the snapshots that are newer than those here, in two round trips; no lock is held meanwhile.
+
+        ``answers``: what Redis answered to :meth:`asking`.
+        """
+        found: dict[Warp, News] = {}
+        for warp, answer in answers.items():
+            retained, seen = warp.retained, self._fence(warp).seen(answer)
+            if retained is None or seen is None or warp.limits.pinned or seen.last <= retained.last:
+                continue
+            if retained.answered_up_to(seen.last):
+                found[warp] = News(self._rewound[warp.name], Query(self._fence(warp).reading()))
+        ask(client, [each.query for each in found.values()])
+        for warp, each in found.items():
+            try:
+                each.last, each.data, each.blob = self._fence(warp).snapshot(each.query.accepted)
+            except (CodecError, ConfigError):
+                each.altered = True
+        contents = self._store.open(client, [each.blob for each in found.values() if each.blob])
+        for each in found.values():
+            if each.blob:
+                try:
+                    each.data = bytes(contents.content(each.blob))
+                except Gone as lost:
+                    each.altered, each.gone = lost.altered, not lost.altered
+                except CodecError:
+                    each.altered = True
+        return found
+
+    def see(self, client: Client, warp: Warp, answer: Any, news: News | None) -> None:
+        """Take a snapshot, and what its activation has to say; ``answer``: to what was asked a moment ago."""
         retained, circuit = warp.retained, warp.circuit
         seen = self._fence(warp).seen(answer)
         calm = seen is not None and seen.trouble is None and not seen.rewind and warp.name in self._holdings.states
@@ -69,7 +119,9 @@ class States:
         elif circuit is not None and circuit.state != "closed":
             self.watch(client, warp)
         else:
-            self._keep(client, warp, retained, seen)
+            self._renew(client, warp.name, seen.blob)
+            if news is not None and news.rewound == self._rewound[warp.name]:
+                self._take(client, warp, retained, news)
 
     def watch(self, client: Client, warp: Warp) -> None:
         """Make its state at first; then read its snapshots, and what its activation has to say."""
@@ -96,12 +148,7 @@ class States:
         elif warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
             self.rewind(client, warp, "")
         else:
-            self._keep(client, warp, retained, seen)
-
-    def _keep(self, client: Client, warp: Warp, retained: Retained, seen: Seen) -> None:
-        self._renew(client, warp.name, seen.blob)
-        if seen.last > retained.last and retained.answered_up_to(seen.last):
-            self._read(client, warp, retained)
+            self._renew(client, name, seen.blob)
 
     def _fence(self, warp: Warp) -> Fence:
         return Fence(self._mailbox(warp))
@@ -109,20 +156,11 @@ class States:
     def _mailbox(self, warp: Warp) -> Mailbox:
         return self._holdings.mailboxes[warp.name]
 
-    def _read(self, client: Client, warp: Warp, retained: Retained) -> None:
-        try:
-            last, data, blob = self._fence(warp).read(client)
-            if blob:
-                data = bytes(self._store.content(client, blob))
-        except Gone as gone:
-            if gone.altered:  # else a newer one has taken its place a moment ago
-                self._altered(client, warp)
-            return
-        except (CodecError, ConfigError):  # nobody of ours wrote that
+    def _take(self, client: Client, warp: Warp, retained: Retained, news: News) -> None:
+        if news.altered:
             self._altered(client, warp)
-            return
-        if retained.answered_up_to(last):
-            for flight in retained.saved(last, data):
+        elif not news.gone and retained.answered_up_to(news.last):
+            for flight in retained.saved(news.last, news.data):
                 warp.carrier.settled(warp, flight)
 
     def missing(self, client: Client, there: Mapping[Warp, Container[tuple[int, int]]]) -> set[Warp]:
@@ -154,6 +192,7 @@ class States:
         if why and warp.limits.pinned:
             self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
             return
+        self._rewound[warp.name] += 1
         retained.doubtful = False  # who doubts from now on has another one follow
         data, flights = retained.data, retained.since(self._sender.waits())
         if why:

@@ -135,7 +135,7 @@ def test_the_runner_shuts_everybody_out_when_it_goes_back(fence: Fence, redis_cl
     entries = enter(fence, redis_client, FIRST)
     fence.rewind(redis_client, 7, ("data", b"mine", ()))
     assert publish(fence, redis_client, FIRST, entries) == -1
-    assert fence.read(redis_client) == (7, b"mine", "")
+    assert fence.snapshot(redis_client.call(*fence.reading())) == (7, b"mine", "")
     seen = fence.look(redis_client)
     assert seen is not None
     assert (seen.last, seen.token) == (7, RUNNER)
