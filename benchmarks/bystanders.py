@@ -36,7 +36,7 @@ PAYLOAD = bytes(100)
 def bystanders(*, messages: int, seconds: float, repetitions: int, counts: Sequence[int] = COUNTS) -> Iterator[Sample]:
     """One at a time and in flight, beside the same without them; each count has a server and a worker of its own."""
     with ExitStack() as stack:
-        places = {count: _peopled(stack, count) for count in counts}
+        places = {count: peopled(stack, count) for count in counts}
         for _ in range(repetitions):
             first, once, rate = {}, {}, {}
             for count, place in places.items():  # they take turns, so that what disturbs one disturbs all
@@ -71,14 +71,14 @@ def _beside(sample: Sample, count: int, values: dict[int, float], target: Target
     return sample if count == first else beside(sample, _named(first), values[first], target)
 
 
-def _peopled(stack: ExitStack, count: int) -> Place:
-    """A server with a worker, and so many that only Redis knows of."""
+def peopled(stack: ExitStack, count: int, queue: str = "") -> Place:
+    """A server with a worker, and so many that only Redis knows of, on that queue or on queues of their own."""
     place = stack.enter_context(Place("tcp", stack.enter_context(Server())))
     place.workers(QUEUE)
     with connect(place.url) as client:
         (record,) = read_presences(client)
         now = int(client.now() * 1000)
-        commands = (each for number in range(count) for each in _appearing(client, number, record, now))
+        commands = (each for number in range(count) for each in _appearing(client, number, queue, record, now))
         while some := list(islice(commands, BATCH)):
             accepted(client.together(*some))
         if len(read_presences(client)) != count + 1:
@@ -86,14 +86,14 @@ def _peopled(stack: ExitStack, count: int) -> Place:
     return place
 
 
-def _appearing(client: Client, number: int, record: dict[str, Any], now: int) -> Iterator[Command]:
+def _appearing(client: Client, number: int, queue: str, record: dict[str, Any], now: int) -> Iterator[Command]:
     """What Redis knows of a worker: its record, its heartbeat, and its place on the lists."""
     names, process = client.names, Process(f"host-{number}", 1, f"{number:08x}")
-    name, queue = str(process), f"other-{number % QUEUES}"
+    name, queue = str(process), queue or f"other-{number % QUEUES}"
     said = {**record, "id": name, "host": process.host, "pid": process.pid, "queues": [queue]}
     yield "SET", names.presence(name), json.dumps(said), "PX", STANDS
     yield "SET", names.heartbeat(process.host, process.life), f" {process.pid} ", "PX", STANDS
-    for each in (names.workers, f"{names.prefix}:serving:{queue}"):
+    for each in (names.workers, names.serving(queue)):
         yield "ZADD", each, now + STANDS, name
 
 
@@ -102,9 +102,7 @@ def _sent_to_a_run(place: Place, seconds: float) -> float:
 
     def sent() -> float:
         time.sleep(seconds / 5)  # until it has read all that it reads once
-        before = witness.sent()
-        time.sleep(seconds)
-        return (witness.sent() - before) / seconds
+        return witness.traffic(seconds).sent
 
     with closing(Witness(place.url)) as witness:
         without = sent()

@@ -1,8 +1,8 @@
 """``python -m benchmarks.scale``: what it costs in workers, nodes and runs.
 
 Messages while thousands of workers of other queues live in the same Redis; a run and its workers far from Redis; what
-is asked of Redis while nothing happens; starts. Prints tables, and a whole run writes ``results/scale.json`` and
-``RESULTS.md``. Counts and bytes are exact, also on a busy machine; times are not. Linux only.
+is asked of Redis while nothing happens, and by one run more; starts. Prints tables, and a whole run writes
+``results/scale.json`` and ``RESULTS.md``. Counts and bytes are exact, also on a busy machine; times are not. For Linux.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from benchmarks.bystanders import COUNTS, bystanders
 from benchmarks.distance import distance
 from benchmarks.figures import Figures, Sample
 from benchmarks.idleness import idleness
+from benchmarks.many_runs import many_runs
 from benchmarks.places import Server
 from benchmarks.starts import starts
 
@@ -35,13 +36,15 @@ def parts(*, quick: bool, repetitions: int) -> Mapping[str, Callable[[], Iterato
         return {
             "bystanders": lambda: bystanders(messages=20, seconds=0.5, repetitions=1, counts=(0, 100)),
             "distance": lambda: distance(seconds=2.0, quick=True),
-            "idle": lambda: idleness(seconds=2.0, quick=True),
+            "idle": lambda: idleness(seconds=1.0, quick=True),
+            "runs": lambda: many_runs(seconds=1.0, quick=True),
             "starts": lambda: starts(repetitions=1),
         }
     return {
         "bystanders": lambda: bystanders(messages=1_000, seconds=10.0, repetitions=repetitions, counts=COUNTS),
         "distance": lambda: distance(seconds=10.0, quick=False),
         "idle": lambda: idleness(seconds=10.0, quick=False),
+        "runs": lambda: many_runs(seconds=10.0, quick=False),
         "starts": lambda: starts(repetitions=repetitions),
     }
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,22 @@ import redis
 _NAME = "celerypipe-witness"
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes a second that Redis receives and sends, and seconds of CPU that it takes a second."""
+
+    received: float
+    sent: float
+    cpu: float
+
+
 class Witness:
     """Watches one server, by its address; its own commands and connections count for nothing."""
 
     def __init__(self, url: str) -> None:
         self._client = redis.Redis.from_url(url, client_name=_NAME)
         self._other = redis.Redis.from_url(url, client_name=_NAME)
+        self._other.ping()  # connected, so that what it says for that is not counted
         self._port = int(self._client.connection_pool.connection_kwargs["port"])
 
     def close(self) -> None:
@@ -48,10 +60,21 @@ class Witness:
                     found[int(each["client_port"])] += 1
         raise AssertionError("MONITOR ended by itself")
 
-    def sent(self) -> int:
-        """Bytes that Redis has sent to anybody."""
-        info: Any = self._client.info("stats")
-        return int(info["total_net_output_bytes"])
+    def traffic(self, seconds: float) -> Traffic:
+        """What Redis receives, sends and computes meanwhile, each second."""
+        before = self._totals()
+        time.sleep(seconds)
+        return Traffic(*((after - then) / seconds for then, after in zip(before, self._totals(), strict=True)))
+
+    def _totals(self) -> tuple[float, float, float]:
+        info: Any = self._client.info()
+        cpu = info["used_cpu_user"] + info["used_cpu_sys"]
+        return info["total_net_input_bytes"], info["total_net_output_bytes"], cpu
+
+    def everybody(self) -> int:
+        """How many connections there are."""
+        clients: Any = self._client.client_list()
+        return sum(each["name"] != _NAME for each in clients)
 
     def connections(self, pids: Iterable[int]) -> dict[int, str]:
         """The connections that these processes have to this server: the local port of each, and what it is called."""
