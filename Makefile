@@ -13,12 +13,13 @@ VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
 USER_READY := $(VENV)/.ready-user
 DEV_READY := $(VENV)/.ready-dev
+LOWEST := .venv-lowest-$(VERSION)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 # The files with something that only a long run takes, except what the targets `installed` and `projects` are for.
 AT_LENGTH = tests/faults $(shell grep -rlE 'at_length|LONG\b' tests/{acceptance,integration,unit} --include='test_*.py' \
 	| grep -vE 'test_(plain_installation|new|start)\.py')
 
-.PHONY: help demo test check lint types floors unit house installed projects faults soak bench bench-peers fuzz audit up down clean
+.PHONY: help demo test check lint types floors unit house installed projects faults soak lowest matrix bench bench-peers fuzz audit up down clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +69,12 @@ faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)
 
+lowest: $(LOWEST)/.ready ## run the tests with the oldest packages that setup.py allows (ten minutes)
+	@CELERYPIPE_LOWEST=1 $(LOWEST)/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder tests/unit tests/integration $(ARGS)
+
+matrix: $(DEV_READY) ## run a part of the tests with each Redis, Valkey and Python (half an hour); ARGS="--only Valkey"
+	@$(BIN)/python -m tests.matrix $(ARGS)
+
 bench: $(DEV_READY) ## run the benchmarks (five minutes); prints tables and writes benchmarks/RESULTS.md
 	@$(BIN)/python -m benchmarks --write $(ARGS)
 
@@ -106,3 +113,11 @@ $(DEV_READY): setup.py | $(VENV)/bin/python
 	@echo "== installing celerypipe and its development tools into $(VENV); the first time this takes some minutes"
 	@$(PIP) -e '.[embedded,vision,speech,demo,dev]'
 	@touch $@ $(USER_READY)
+
+$(LOWEST)/.ready: setup.py
+	@echo "== installing the oldest packages that setup.py allows into $(LOWEST)"
+	@rm -rf $(LOWEST)
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[embedded,vision,speech,dev]'
+	@touch $@

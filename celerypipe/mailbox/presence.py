@@ -23,6 +23,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.keys import USUAL, Names
 from celerypipe.redis.namespace import DEFAULT, is_namespace, name_in, named
+from celerypipe.redis.script import Script
 from celerypipe.redis.signing import Keyring, strangers
 
 logger = logging.getLogger("celerypipe.worker")
@@ -82,6 +83,26 @@ class PresenceShape(msgspec.Struct):
     name: str = ""
 
 
+#: Redis' clock, and who is on these lists: name, when it was put there, heartbeat. As the script that says who is dead,
+#: it makes the names of keys itself.
+_LISTED = Script("""
+local prefix, found, seen = string.match(KEYS[1], '^[^:]*'), {}, {}
+for _, list in ipairs(KEYS) do
+  local members = redis.call('ZRANGE', list, 0, -1, 'WITHSCORES')
+  for place = 1, #members, 2 do
+    local name = members[place]
+    local host, life = string.match(name, '^(.*)%.%d+%.([^.]*)$')
+    if not seen[name] then
+      seen[name] = true
+      local beat = host and redis.pcall('GET', prefix .. ':heartbeat:' .. host .. '.' .. life)
+      found[#found+1], found[#found+2], found[#found+3] = name, members[place+1], type(beat) == 'string' and beat
+    end
+  end
+end
+return {redis.call('TIME')[1], found}
+""")
+
+
 class LiveWorkers:
     """The live workers of some queues, for who looks at them again and again.
 
@@ -91,11 +112,21 @@ class LiveWorkers:
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, Presence]] = {}
 
-    def look(self, client: Client, queues: Iterable[str]) -> list[Presence]:
-        """Return what each says of itself. Two round trips, however many workers other queues have."""
+    @staticmethod
+    def asking(names: Names, queues: Iterable[str]) -> Command:
+        """Return the command whose answer :meth:`told` takes."""
+        return _LISTED.command([*map(names.serving, sorted({*queues}))])
+
+    def told(self, client: Client, answer: Any) -> list[Presence]:
+        """Return what each says of itself. One round trip more if there are some that are not known, else none."""
         since = time.monotonic() - keys.PRESENCE_KNOWN / 1000
         known = {name: record for name, (at, record) in self._known.items() if at >= since}
-        found = _read(client, client.names, [*map(client.names.serving, sorted({*queues}))], known)
+        clock, listed = answer
+        said = {
+            name.decode(errors="replace"): (float(score), beat)
+            for name, score, beat in zip(listed[::3], listed[1::3], listed[2::3], strict=True)
+        }
+        found = _living(client, client.names, int(clock), said, known)
         now = time.monotonic()
         self._known = {
             record["id"]: self._known[record["id"]] if record["id"] in known else (now, record) for record in found
@@ -106,7 +137,7 @@ class LiveWorkers:
 def presences_of(client: Client, queues: Iterable[str], called: Names | None = None) -> list[Presence]:
     """As :func:`read_presences`, of those who serve one of these queues: the others are not read."""
     called = called or client.names
-    return _read(client, called, [*map(called.serving, sorted({*queues}))], {})
+    return _read(client, called, [*map(called.serving, sorted({*queues}))])
 
 
 def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
@@ -116,37 +147,45 @@ def read_presences(client: Client, called: Names | None = None) -> list[Presence
     namespace than the client's.
     """
     called = called or client.names
-    return _read(client, called, [called.workers], {})
+    return _read(client, called, [called.workers])
 
 
-def _read(client: Client, called: Names, lists: Sequence[str], known: Mapping[str, Presence]) -> list[Presence]:
-    """Return those on these lists that live; of those that are known, only whether they do is asked."""
+def _read(client: Client, called: Names, lists: Sequence[str]) -> list[Presence]:
+    """Return those on these lists that live."""
     if not lists:
         return []
     asked = [("ZRANGE", each, 0, -1, "WITHSCORES") for each in lists]
     *listed, clock = accepted(client.together(*asked, ("TIME",)))
-    said = {
+    scores = {
         name.decode(errors="replace"): float(score)
         for each in listed
         for name, score in zip(each[::2], each[1::2], strict=True)
     }
-    if not said:
-        return []
-    processes = {name: Process.read(name) for name in said}
-    beats = [called.heartbeat(process.host, process.life) for process in processes.values()]
-    unknown = [name for name in said if name not in known]
-    answers = client.call("MGET", *beats, *map(called.presence, unknown))
-    texts = dict(zip(unknown, answers[len(beats) :], strict=True))
-    lately = (int(clock[0]) - keys.FOREIGN_TTL) * 1000
-    found = []
-    for (name, process), beat in zip(processes.items(), answers[: len(beats)], strict=True):
-        lives = is_named(process, beat)
-        if not lives and said[name] <= lately:
-            continue  # most of a list that is long: they are gone
-        record = known.get(name) or _record(texts.get(name))
-        if record is not None and (lives or foreign(record)):
-            found.append(record)
-    return found
+    processes = [Process.read(name) for name in scores]
+    beats = [called.heartbeat(process.host, process.life) for process in processes]
+    found = client.call("MGET", *beats) if beats else []
+    said = {name: (score, beat) for (name, score), beat in zip(scores.items(), found, strict=True)}
+    return _living(client, called, int(clock[0]), said, {})
+
+
+def _living(
+    client: Client,
+    called: Names,
+    clock: int,
+    said: Mapping[str, tuple[float, bytes | None]],
+    known: Mapping[str, Presence],
+) -> list[Presence]:
+    """Of the names on a list, with when they were put there and the heartbeat: what those say that live.
+
+    Most of a list that is long are gone.
+    """
+    lately = (clock - keys.FOREIGN_TTL) * 1000
+    lives = {name: is_named(Process.read(name), beat) for name, (_, beat) in said.items()}
+    there = [name for name, (score, _) in said.items() if lives[name] or score > lately]
+    unknown = [name for name in there if name not in known]
+    texts = client.call("MGET", *map(called.presence, unknown)) if unknown else []
+    records = {**known, **{name: _record(text) for name, text in zip(unknown, texts, strict=True)}}
+    return [record for name in there if (record := records[name]) is not None and (lives[name] or foreign(record))]
 
 
 def _record(text: bytes | None) -> Presence | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 #: Streams, node records, blobs, files and attempts of a run; renewed by its runner while something is in flight.
 DATA_TTL = 60_000
+#: Fields that the hash of a node's attempts may have.
+ATTEMPTS_MOST = 10_000
 #: The lease of a run.
 RUN_TTL = 10_000
 #: A bell that is held by an activation; refreshed every second, and longer than a node may hold the interpreter lock:

@@ -52,6 +52,13 @@ COUNTED_ON = {
         "celery.worker.consumer.events": "Events",
         "kombu.asynchronous:Hub": "call_later(delay,callback) call_soon(callback)",
     },
+    "celery/item.py": {
+        "kombu.connection": "Connection(transport)",
+        "kombu.connection:Connection": "channel",
+        "kombu.transport.memory": "Channel Transport",
+        "kombu.transport.memory:Channel": "_put(queue,message)",
+        "kombu.utils.json": "dumps",
+    },
     "celery/prefork.py": {
         "billiard.pool": "EX_RECYCLE",
         "billiard.pool:Worker": "_ensure_messages_consumed max_memory_per_child maxtasks on_ready_counter wait_for_job",

@@ -21,7 +21,6 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.wire import ALTERED, ERRANDS, FAILURE, LOST_BLOB, RESULT, SUSPECT, UNBEGUN, Answer, Entry
 from celerypipe.message.message import Message
-from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.worker.activation.alarm import SHUTDOWN, Interrupted
 from celerypipe.worker.activation.gathering import Gathering
@@ -73,7 +72,6 @@ class Serving(Running):
         name = self._attempts
         tried = count_death(self.client, name, str(entry.sequence))
         died = deaths_so_far(self.client, name, str(entry.sequence), entry.holder, death)
-        self.client.pexpire(name, keys.DATA_TTL)
         if tried <= LONE_ATTEMPTS:
             return True
         text = f"the process that ran it died {tried} times: {as_text(died)}"
@@ -140,7 +138,7 @@ class Serving(Running):
     def _hand_back(self, entry: Entry) -> None:
         """Its worker ends, which is the fault of no message: others begin it again."""
         if self.taking_over:  # it is claimed once more, which counts again
-            self.client.hincrby(self._attempts, str(entry.sequence), -1)
+            count_death(self.client, self._attempts, str(entry.sequence), by=-1)
         self.give_back([entry])
 
     def lost(self, entry: Entry, gone: Gone) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from celerypipe.cache.index import stats
+from celerypipe.cache.scripts import FORGET, SHRINK
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
@@ -178,3 +179,20 @@ def test_everything_in_redis_has_an_end(private_redis: RedisServer) -> None:
         names = list(client.scan_iter("*"))
         assert len(names) > 8
         assert [name for name in names if client.pttl(name) < 0] == []
+
+
+def test_whatever_is_written_while_something_goes_ends_by_itself(redis_client: Client) -> None:
+    names = keys.Names("celerypipe@room")
+    used, sizes, _ = names.cache_books
+    for ask, what in [(FORGET, "e:only"), (SHRINK, "100")]:
+        redis_client.hset(sizes, "e:only", 100)  # the sum was lost
+        redis_client.zadd(used, {"e:only": redis_client.now() * 1000})
+        for name in (used, sizes):
+            redis_client.pexpire(name, 60_000)
+        if ask is SHRINK:
+            redis_client.hset(sizes, "", 100)
+        ask(redis_client, names.cache_books, what)
+        found = [name for name in (*names.cache_books, names.cache_counts) if redis_client.exists(name)]
+        assert found
+        assert all(redis_client.pttl(name) > 0 for name in found)
+    assert redis_client.hget(names.cache_counts, "evicted") == b"1"

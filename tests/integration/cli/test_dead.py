@@ -113,7 +113,7 @@ def test_remove_asks_first_and_takes_only_what_was_named(file: Path) -> None:
     assert refused.exit_code == 1
     assert "Remove 2 dead letters from" in refused.stderr
     assert len(listed(file)) == 2
-    assert dead("remove", file, two, input="y\n").stdout == "removed 1 dead letter\n"
+    assert dead("remove", file, two, input="y\n").stdout.endswith("removed 1 dead letter\n")
     assert [letter["name"] for letter in listed(file)] == [four]
     assert json.loads(dead("remove", file, "--all", "--yes", "--json").stdout)["removed"] == [four]
     assert list((file.parent / "run" / "dead_letters").iterdir()) == []

@@ -128,6 +128,7 @@ def test_a_death_that_nobody_saw_names_nobody(redis_client: Client, garbage: byt
         assert found[-1][0] == "host.7.ab"
         assert "process 7" in as_text(found) or "7 on host" in as_text(found)
         assert len(deaths_so_far(redis_client, attempts, "3", holder, death)) == len(found) + 1
+        assert 0 < redis_client.pttl(attempts) <= keys.DATA_TTL
     finally:
         redis_client.delete(attempts, keys.USUAL.death("host.7.ab"))
 
@@ -143,8 +144,18 @@ def test_deaths_that_nobody_counted_keep_no_message_from_being_run(redis_client:
         assert count_death(redis_client, attempts, "3") == (6 if garbage == b"5" else 1)
         assert count_death(redis_client, attempts, "4") == 1
         assert count_death(redis_client, attempts, "3") == (7 if garbage == b"5" else 2)
+        assert 0 < redis_client.pttl(attempts) <= keys.DATA_TTL
     finally:
         redis_client.delete(attempts)
+
+
+def test_deaths_of_many_messages_fill_no_memory(redis_client: Client) -> None:
+    attempts = keys.USUAL.attempts("many", "node")
+    redis_client.hset(attempts, mapping={str(number): 1 for number in range(keys.ATTEMPTS_MOST)})
+    assert count_death(redis_client, attempts, "0") == 2
+    assert count_death(redis_client, attempts, "new") == 1
+    assert redis_client.hlen(attempts) == 1
+    redis_client.delete(attempts)
 
 
 @pytest.mark.timeout(90)
