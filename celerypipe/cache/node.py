@@ -25,6 +25,8 @@ from celerypipe.redis.signing import Keyring
 
 #: What is said of a dead letter that nobody ran.
 KNOWN = "this failure comes from the result cache; nothing was run"
+#: Workers that are gone, but may have answered, of which is remembered what they would ask.
+GONE = 256
 #: How many results of a worker that nobody has looked at wait for that, and for how many seconds each.
 EARLY, UNSEEN = 64, 3.0
 
@@ -220,6 +222,9 @@ class WarpedNodeCache(NodeCache):
             self._decide()
             return False
         self._known = ids
+        gone = self._askers.keys() - {Process.read(name).life for name in ids}
+        for life in [life for life in self._askers if life in gone][: max(0, len(gone) - GONE)]:
+            del self._askers[life]
         told = [self._told_by(worker) for worker in workers if self.mark in worker["marks"]]
         if workers:
             self._tell([each for each in told if each is not None] if all(told) else [])
@@ -255,7 +260,9 @@ class WarpedNodeCache(NodeCache):
         believed = is_vouched(schema, self._keyring, worker["id"])
         if not believed:
             self._note("what a worker says of its code is not signed with our keys; it is ignored")
-        self._askers[Process.read(worker["id"]).life] = self._make([schema])[0] if believed else None
+        life = Process.read(worker["id"]).life
+        self._askers.pop(life, None)  # those that were there last are the last
+        self._askers[life] = self._make([schema])[0] if believed else None
         return schema if believed else None
 
     def is_served(self) -> bool:

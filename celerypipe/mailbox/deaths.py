@@ -27,11 +27,15 @@ OOM_COUNTER = Path("/proc/vmstat")
 
 K = TypeVar("K")
 
-# Count more. What is no number there, or no hash, is nobody's of ours: its error would come for ever.
+# Count more. What is no number there, or no hash, is nobody's of ours: its error would come for ever. One that is too
+# long begins anew: most of its messages have their answers, and one that kills is counted up again.
 COUNT = Script("""
 local count = redis.pcall('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
 local wrong = type(count) == 'table' and string.match(count.err, '^%u+')  -- full, or no master: neither is of that kind
 if wrong == 'ERR' or wrong == 'WRONGTYPE' then
+  redis.call('DEL', KEYS[1])
+  count = redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
+elseif not wrong and redis.call('HLEN', KEYS[1]) > tonumber(ARGV[4]) then
   redis.call('DEL', KEYS[1])
   count = redis.call('HINCRBY', KEYS[1], ARGV[1], ARGV[2])
 end
@@ -92,7 +96,7 @@ def say_birth(client: Client, place: str) -> None:
 
 def count_death(client: Client, attempts: str, number: str, *, by: int = 1) -> int:
     """Count that a process died with a message; return how many did. ``attempts``: a hash of its node."""
-    return int(COUNT(client, (attempts,), number, by, keys.DATA_TTL))
+    return int(COUNT(client, (attempts,), number, by, keys.DATA_TTL, keys.ATTEMPTS_MOST))
 
 
 def deaths_so_far(client: Client, attempts: str, number: str, holder: str, death: Death) -> list[tuple[str, Death]]:

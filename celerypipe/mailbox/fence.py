@@ -240,18 +240,27 @@ class Fence:
 
     def look(self, client: Client) -> Seen | None:
         """See how far it is; None: there is no state."""
-        found = client.call("HMGET", self.key, "last", "token", "blob", "trouble", "rewind")
-        if found[0] is None:
-            return None
-        last, token, blob, trouble, rewind = found
-        try:
-            return Seen(int(last), token.decode(), self._reference(blob or b""), trouble, rewind is not None)
-        except (ValueError, AttributeError):
-            return None  # nobody of ours wrote it
+        return self.seen(client.call(*self.looking()))
 
-    def read(self, client: Client) -> tuple[int, bytes | None, str]:
-        """Return the snapshot: up to where it goes, and its bytes or their blob; :class:`BadSignature` as above."""
-        last, *snapshot = client.call("HMGET", self.key, "last", "data", "blob")
+    def looking(self) -> Command:
+        """Return the command whose answer :meth:`seen` reads."""
+        return ("HMGET", self.key, "last", "token", "blob", "trouble", "rewind")
+
+    def seen(self, answer: Any) -> Seen | None:
+        """Read how far it is; None: there is no state."""
+        try:
+            last, token, blob, trouble, rewind = answer
+            return Seen(int(last), token.decode(), self._reference(blob or b""), trouble, rewind is not None)
+        except (ValueError, TypeError, AttributeError):
+            return None  # there is none, or nobody of ours wrote it
+
+    def reading(self) -> Command:
+        """Return the command whose answer :meth:`snapshot` reads."""
+        return ("HMGET", self.key, "last", "data", "blob")
+
+    def snapshot(self, answer: Any) -> tuple[int, bytes | None, str]:
+        """Read the snapshot: up to where it goes, and its bytes or their blob; :class:`BadSignature` as above."""
+        last, *snapshot = answer
         try:
             return int(last or -1), *self._opened(int(last or -1), *snapshot)
         except ValueError:

@@ -90,4 +90,11 @@ def say_replaced(client: Client, queues: Sequence[str], process: Process) -> Non
 
 def is_freeing(client: Client, queue: str) -> bool:
     """Does a slot of this queue come back in a moment?"""
-    return bool(client.zrangebyscore(client.names.freeing(queue), int(client.now() * 1000), "+inf"))
+    return bool(freeing(client, [queue]))
+
+
+def freeing(client: Client, queues: Sequence[str]) -> set[str]:
+    """Return those of the queues of which a slot comes back in a moment."""
+    last = [("ZREVRANGE", client.names.freeing(queue), 0, 0, "WITHSCORES") for queue in queues]
+    (seconds, _), *found = accepted(client.together(("TIME",), *last))
+    return {queue for queue, said in zip(queues, found, strict=True) if said and float(said[1]) >= int(seconds) * 1000}

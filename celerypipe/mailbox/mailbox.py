@@ -46,8 +46,8 @@ _NOTHING = Entry("", NOBODY, 0, "", b"")
 class Mailbox:
     """Names of one warped node's keys in one run, and what both sides do with them. It holds no connection.
 
-    ``sending``, ``taking`` and the like return commands, to be asked by :mod:`celerypipe.redis.script`: who serves many
-    nodes asks for all of them in one round trip.
+    ``sending``, ``ringing``, ``taking`` and the like return commands, to be asked by :mod:`celerypipe.redis.script`:
+    who serves many nodes asks for all of them in one round trip.
     ``keyring``: all that is written is signed, and what is read and not signed is refused.
     """
 
@@ -76,10 +76,11 @@ class Mailbox:
         """Who signs messages, results or records of this node; None: nobody does."""
         return None if self.keyring is None else self.keyring.signer(kind, self.run, self.node)
 
-    def write_record(self, client: Client, record: bytes) -> None:
-        """Write what activations are told about the node."""
+    def writing_record(self, record: bytes) -> Command:
+        """Return the command that writes what activations are told about the node."""
         signer = self.signer("record")
-        client.set(self.names.node(self.run, self.node), signer.sign(record) if signer else record, px=keys.DATA_TTL)
+        said = signer.sign(record) if signer else record
+        return ("SET", self.names.node(self.run, self.node), said, "PX", keys.DATA_TTL)
 
     def read_record(self, record: bytes) -> bytes:
         """Return what the runner wrote about the node; :class:`BadSignature` if somebody else did."""
@@ -90,9 +91,14 @@ class Mailbox:
 
     def make(self, client: Client) -> None:
         """Make the stream and its group where they are missing."""
-        making = ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM")
-        made, *renewed = client.together(making, ("PEXPIRE", self.stream, keys.DATA_TTL))
-        accepted(renewed if "BUSYGROUP" in str(made) else [made])
+        made(client.together(*self.making()))
+
+    def making(self) -> list[Command]:
+        """Return the commands that do it; :func:`made` takes their answers."""
+        return [
+            ("XGROUP", "CREATE", self.stream, keys.GROUP, "0", "MKSTREAM"),
+            ("PEXPIRE", self.stream, keys.DATA_TTL),
+        ]
 
     def sending(self, entries: Sequence[bytes], *, token: str, wanted: int, ttl: int) -> Command:
         """Return the command that appends messages as :func:`packed_entry` makes them.
@@ -104,10 +110,9 @@ class Mailbox:
             entries = [signer.sign(entry) for entry in entries]
         return scripts.SEND.command((self.stream, self.bell), token, ttl, wanted, keys.DATA_TTL, *entries)
 
-    def ring(self, client: Client, *, token: str, wanted: int, ttl: int, force: bool = False) -> list[int]:
-        """Ring the slots that have no bell; return those that were rung."""
-        rung: list[int] = scripts.RING(client, (self.bell,), token, ttl, wanted, int(force))
-        return rung
+    def ringing(self, *, token: str, wanted: int, ttl: int, force: bool = False) -> Command:
+        """Return the command that rings the slots that have no bell; it answers with those that were rung."""
+        return scripts.RING.command((self.bell,), token, ttl, wanted, int(force))
 
     def withdraw(self, client: Client, ids: Sequence[bytes | str]) -> set[bytes]:
         """Take messages back: nobody starts them, and a result of them is refused. Return those that had no answer."""
@@ -118,20 +123,14 @@ class Mailbox:
         found = client.together(*[("XRANGE", self.stream, each, each) for each in ids])
         return {each for each, there in zip(ids, found, strict=True) if there}
 
-    def waiting(self, client: Client) -> dict[tuple[int, int], str]:
-        """Return what is in the mailbox: (sequence, attempt) → entry id; who wrote it is not looked at."""
-        found = entries_in(heads(client, self.stream))
-        return {(entry.sequence, entry.attempt): entry.id for entry in found}
-
     def given_ids(self, client: Client, most: int) -> set[bytes]:
         """Return the ids of the entries that some activation was given and has not answered for."""
         found: Any = client.xpending_range(self.stream, keys.GROUP, min="-", max="+", count=max(1, most))
         return {each["message_id"] for each in found}
 
-    def given(self, client: Client) -> list[int]:
-        """Return how many messages each activation holds, of those that hold any."""
-        consumers = client.call("XPENDING", self.stream, keys.GROUP)[3]
-        return [int(count) for _, count in consumers or ()]
+    def asking_given(self) -> Command:
+        """Return the command whose answer :func:`given_in` reads."""
+        return ("XPENDING", self.stream, keys.GROUP)
 
     # -- the worker's side ------------------------------------------------------------------------------------------
 
@@ -253,13 +252,30 @@ class Mailbox:
         accepted(together(client, *storing([answer]), noting))
 
 
-def heads(client: Client, stream: str) -> list[Any]:
-    """Return the entries of a mailbox or a reply stream with the heads of their messages or results only."""
-    found: list[Any] = []
-    start = b"-"
-    while start:
-        start, some = scripts.HEADS(client, (stream,), start, HEAD)
-        found += some
+def made(answers: Sequence[Any]) -> None:
+    """Raise what was refused; that a group is there is none."""
+    accepted([each for each in answers if not (isinstance(each, Exception) and "BUSYGROUP" in str(each))])
+
+
+def waiting(client: Client, mailboxes: Sequence[Mailbox]) -> list[dict[tuple[int, int], str]]:
+    """Return what is in each mailbox: (sequence, attempt) → entry id; who wrote it is not looked at."""
+    found = map(entries_in, heads(client, [mailbox.stream for mailbox in mailboxes]))
+    return [{(entry.sequence, entry.attempt): entry.id for entry in entries} for entries in found]
+
+
+def heads(client: Client, streams: Sequence[str]) -> list[list[Any]]:
+    """Return the entries of mailboxes or reply streams with the heads of their messages or results only.
+
+    As many round trips as the longest of them has pages.
+    """
+    found: list[list[Any]] = [[] for _ in streams]
+    left = dict.fromkeys(range(len(streams)), b"-")
+    while left:
+        asked = [scripts.HEADS.command((streams[place],), start, HEAD) for place, start in left.items()]
+        pages = accepted(together(client, *asked))
+        for place, (_, some) in zip(left, pages, strict=True):
+            found[place] += some
+        left = {place: start for place, (start, _) in zip(left, pages, strict=True) if start}
     return found
 
 
@@ -268,13 +284,22 @@ def dropping(bell: str, consumer: str) -> Command:
     return scripts.DROP.command((bell,), consumer)
 
 
-def prolonging(names: keys.Names, run: str) -> Command:
-    """Return the command that prolongs the lease of a run; it answers what that said before, None if it was gone."""
-    return scripts.PROLONG.command((names.run(run), names.runs), run, keys.RUN_TTL, keys.DATA_TTL)
+def given_in(answer: Any) -> list[int]:
+    """Return how many messages each activation holds, of those that hold any."""
+    return [int(count) for _, count in answer[3] or ()]
+
+
+def prolonging(names: keys.Names, run: str, needed: Sequence[str] = (), others: Sequence[str] = ()) -> Command:
+    """Return the command that prolongs the lease of a run, and these of its keys.
+
+    It answers what the lease said before (None if it was gone), and 1 if all that is needed was there.
+    """
+    every = (names.run(run), names.runs, *needed, *others)
+    return scripts.PROLONG.command(every, run, keys.RUN_TTL, keys.DATA_TTL, len(needed))
 
 
 def cancelling(names: keys.Names, run: str) -> Command:
-    """Return the command that cancels a run unless it ended by itself; it answers as :func:`prolonging` does."""
+    """Return the command that cancels a run unless it ended by itself; it answers what its lease said before."""
     return scripts.CANCEL.command((names.run(run),), keys.DATA_TTL)
 
 

@@ -10,7 +10,6 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -84,6 +83,26 @@ class PresenceShape(msgspec.Struct):
     name: str = ""
 
 
+#: Redis' clock, and who is on these lists: name, when it was put there, heartbeat. As the script that says who is dead,
+#: it makes the names of keys itself.
+_LISTED = Script("""
+local prefix, found, seen = string.match(KEYS[1], '^[^:]*'), {}, {}
+for _, list in ipairs(KEYS) do
+  local members = redis.call('ZRANGE', list, 0, -1, 'WITHSCORES')
+  for place = 1, #members, 2 do
+    local name = members[place]
+    local host, life = string.match(name, '^(.*)%.%d+%.([^.]*)$')
+    if not seen[name] then
+      seen[name] = true
+      local beat = host and redis.pcall('GET', prefix .. ':heartbeat:' .. host .. '.' .. life)
+      found[#found+1], found[#found+2], found[#found+3] = name, members[place+1], type(beat) == 'string' and beat
+    end
+  end
+end
+return {redis.call('TIME')[1], found}
+""")
+
+
 class LiveWorkers:
     """The live workers of some queues, for who looks at them again and again.
 
@@ -93,11 +112,21 @@ class LiveWorkers:
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, Presence]] = {}
 
-    def look(self, client: Client, queues: Iterable[str]) -> list[Presence]:
-        """Return what each says of itself. Two round trips, however many workers other queues have."""
+    @staticmethod
+    def asking(names: Names, queues: Iterable[str]) -> Command:
+        """Return the command whose answer :meth:`told` takes."""
+        return _LISTED.command([*map(names.serving, sorted({*queues}))])
+
+    def told(self, client: Client, answer: Any) -> list[Presence]:
+        """Return what each says of itself. One round trip more if there are some that are not known, else none."""
         since = time.monotonic() - keys.PRESENCE_KNOWN / 1000
         known = {name: record for name, (at, record) in self._known.items() if at >= since}
-        found = _read(client, client.names, [*map(client.names.serving, sorted({*queues}))], known)
+        clock, listed = answer
+        said = {
+            name.decode(errors="replace"): (float(score), beat)
+            for name, score, beat in zip(listed[::3], listed[1::3], listed[2::3], strict=True)
+        }
+        found = _living(client, client.names, int(clock), said, known)
         now = time.monotonic()
         self._known = {
             record["id"]: self._known[record["id"]] if record["id"] in known else (now, record) for record in found
@@ -108,7 +137,7 @@ class LiveWorkers:
 def presences_of(client: Client, queues: Iterable[str], called: Names | None = None) -> list[Presence]:
     """As :func:`read_presences`, of those who serve one of these queues: the others are not read."""
     called = called or client.names
-    return _read(client, called, [*map(called.serving, sorted({*queues}))], {})
+    return _read(client, called, [*map(called.serving, sorted({*queues}))])
 
 
 def read_presences(client: Client, called: Names | None = None) -> list[Presence]:
@@ -118,37 +147,45 @@ def read_presences(client: Client, called: Names | None = None) -> list[Presence
     namespace than the client's.
     """
     called = called or client.names
-    return _read(client, called, [called.workers], {})
+    return _read(client, called, [called.workers])
 
 
-def _read(client: Client, called: Names, lists: Sequence[str], known: Mapping[str, Presence]) -> list[Presence]:
-    """Return those on these lists that live; of those that are known, only whether they do is asked."""
+def _read(client: Client, called: Names, lists: Sequence[str]) -> list[Presence]:
+    """Return those on these lists that live."""
     if not lists:
         return []
     asked = [("ZRANGE", each, 0, -1, "WITHSCORES") for each in lists]
     *listed, clock = accepted(client.together(*asked, ("TIME",)))
-    said = {
+    scores = {
         name.decode(errors="replace"): float(score)
         for each in listed
         for name, score in zip(each[::2], each[1::2], strict=True)
     }
-    if not said:
-        return []
-    processes = {name: Process.read(name) for name in said}
-    beats = [called.heartbeat(process.host, process.life) for process in processes.values()]
-    unknown = [name for name in said if name not in known]
-    answers = client.call("MGET", *beats, *map(called.presence, unknown))
-    texts = dict(zip(unknown, answers[len(beats) :], strict=True))
-    lately = (int(clock[0]) - keys.FOREIGN_TTL) * 1000
-    found = []
-    for (name, process), beat in zip(processes.items(), answers[: len(beats)], strict=True):
-        lives = is_named(process, beat)
-        if not lives and said[name] <= lately:
-            continue  # most of a list that is long: they are gone
-        record = known.get(name) or _record(texts.get(name))
-        if record is not None and (lives or foreign(record)):
-            found.append(record)
-    return found
+    processes = [Process.read(name) for name in scores]
+    beats = [called.heartbeat(process.host, process.life) for process in processes]
+    found = client.call("MGET", *beats) if beats else []
+    said = {name: (score, beat) for (name, score), beat in zip(scores.items(), found, strict=True)}
+    return _living(client, called, int(clock[0]), said, {})
+
+
+def _living(
+    client: Client,
+    called: Names,
+    clock: int,
+    said: Mapping[str, tuple[float, bytes | None]],
+    known: Mapping[str, Presence],
+) -> list[Presence]:
+    """Of the names on a list, with when they were put there and the heartbeat: what those say that live.
+
+    Most of a list that is long are gone.
+    """
+    lately = (clock - keys.FOREIGN_TTL) * 1000
+    lives = {name: is_named(Process.read(name), beat) for name, (_, beat) in said.items()}
+    there = [name for name, (score, _) in said.items() if lives[name] or score > lately]
+    unknown = [name for name in there if name not in known]
+    texts = client.call("MGET", *map(called.presence, unknown)) if unknown else []
+    records = {**known, **{name: _record(text) for name, text in zip(unknown, texts, strict=True)}}
+    return [record for name in there if (record := records[name]) is not None and (lives[name] or foreign(record))]
 
 
 def _record(text: bytes | None) -> Presence | None:
@@ -181,34 +218,34 @@ def stranger(worker: Presence, keyring: Keyring | None) -> str:
     return foreign(worker) or strangers(keyring, worker.get("keys", ()))
 
 
-#: A worker says that it lives, on each list that has it; the dead are forgotten there.
-_SAY = Script(
-    """
+# A worker is there, on each list that has it; the dead are forgotten there. ``clock`` is by how many seconds its clock
+# is ahead of Redis'. Its user may be one of its namespace alone, so that the list of namespaces is none of the KEYS.
+_SAY = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local seconds = tonumber(ARGV[3])
-redis.call('SET', KEYS[1], ARGV[1], 'EX', seconds)
+local clock = string.format(', "clock": %.3f}', tonumber(ARGV[4]) - now / 1000)
+redis.call('SET', KEYS[1], string.sub(ARGV[1], 1, -2) .. clock, 'EX', seconds)
 for place = 2, #KEYS do
   redis.call('ZADD', KEYS[place], now, ARGV[2])
   redis.call('ZREMRANGEBYSCORE', KEYS[place], '-inf', '(' .. string.format('%.0f', now - seconds * 1000))
   redis.call('EXPIRE', KEYS[place], 10 * seconds)
 end
+if ARGV[5] then
+  redis.pcall('ZADD', ARGV[5], now, ARGV[6])
+  redis.pcall('EXPIRE', ARGV[5], 10 * seconds)
+end
+return 1
 """
-)
 
 
-def write_presence(client: Client, record: Presence) -> None:
-    """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
-    before = time.time()
-    now = int(client.now() * 1000)
-    clock = round((before + time.time()) / 2 - now / 1000, 3)
-    names, own = client.names, record["id"]
+def saying_presence(names: Names, record: Presence) -> Command:
+    """Return the command that says that a worker is there; None stands for the time where it is."""
+    own = record["id"]
     lists = [names.workers, *map(names.serving, record["queues"])]
-    _SAY(client, (names.presence(own), *lists), json.dumps({**record, "clock": clock}), own, keys.PRESENCE_TTL)
-    if client.names != USUAL:
-        said = ("ZADD", keys.NAMESPACES, now, name_in(client.names))
-        with suppress(redis.exceptions.NoPermissionError):  # a user of this namespace alone
-            accepted(client.together(said, ("EXPIRE", keys.NAMESPACES, 10 * keys.PRESENCE_TTL)))
+    namespace = () if names == USUAL else (keys.NAMESPACES, name_in(names))
+    said = (json.dumps(record), own, keys.PRESENCE_TTL, None, *namespace)
+    return ("EVAL", _SAY, 1 + len(lists), names.presence(own), *lists, *said)
 
 
 def elsewhere(client: Client, queue: str) -> list[str]:
@@ -227,8 +264,3 @@ def removing_presence(names: Names, worker_id: str, queues: Iterable[str]) -> li
     """Return the commands that take a worker off all lists."""
     lists = (names.workers, *map(names.serving, queues))
     return [("DEL", names.presence(worker_id)), *(("ZREM", each, worker_id) for each in lists)]
-
-
-def remove_presence(client: Client, record: Presence) -> None:
-    """Take a worker off all lists at once, so that nobody rings for it."""
-    accepted(client.together(*removing_presence(client.names, record["id"], record["queues"])))

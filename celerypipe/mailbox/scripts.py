@@ -194,8 +194,9 @@ return {about[1], about[2], time[1], time[2], old, new}
 """
 )
 
-# Prolong the lease of a run and its place in the list of runs; forget the runs that nobody renewed for long. One that
-# was cancelled stays so. What the lease said before is returned, nil if it was gone.
+# Prolong the lease of a run, its place in the list of runs, and its other keys, ARGV[4] of which must be there; forget
+# the runs that nobody renewed for long. One that was cancelled stays so. What the lease said before is returned, nil if
+# it was gone, and whether all was there.
 PROLONG = Script("""
 local state, time = redis.call('GET', KEYS[1]), redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -203,7 +204,11 @@ if state ~= 'cancelled' then redis.call('SET', KEYS[1], 'running', 'PX', ARGV[2]
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-return state
+local complete = 1
+for place = 3, #KEYS do
+  if redis.call('PEXPIRE', KEYS[place], ARGV[3]) == 0 and place - 2 <= tonumber(ARGV[4]) then complete = 0 end
+end
+return {state, complete}
 """)
 
 # Cancel a run unless it ended by itself; what its lease said before is returned, nil if it was gone.

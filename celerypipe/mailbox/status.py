@@ -14,7 +14,7 @@ import msgspec
 import redis
 
 from celerypipe.mailbox.holder import Holder, Process
-from celerypipe.mailbox.presence import Presence, foreign, read_presences
+from celerypipe.mailbox.presence import Presence, foreign, presences_of, read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
 
@@ -175,11 +175,14 @@ def _about(text: bytes | None) -> About | None:
         return None
 
 
-def read_busy(client: Client, run: str) -> list[Busy]:
-    """Return what is worked on for one run."""
-    now = client.now()
-    _, nodes = read_runs(client, now)
-    return _read_mailboxes(client, [node for node in nodes if node[0] == run], read_presences(client), now)[1]
+def read_busy(client: Client, run: str, workers: Sequence[Presence] | None = None) -> list[Busy]:
+    """Return what is worked on for one run; ``workers``: those of its queues, where they are known."""
+    facts = _about(client.call("GET", client.names.about(run)))
+    if facts is None:
+        return []
+    if workers is None:
+        workers = presences_of(client, {node.queue for node in facts.nodes.values()})
+    return _read_mailboxes(client, [(run, *node) for node in facts.nodes.items()], workers, client.now())[1]
 
 
 def _read_mailboxes(

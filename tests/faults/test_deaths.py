@@ -134,10 +134,10 @@ def test_the_dead_hold_nothing(redis_client: Client) -> None:
     assert call(client, mailbox.taking(1, living))
     (entry,) = mailbox.receive(client, dead, 1, None)
     assert mailbox.claim(client, living, 10) == []
-    assert mailbox.ring(client, token="u", wanted=2, ttl=1000) == []
+    assert call(client, mailbox.ringing(token="u", wanted=2, ttl=1000)) == []
     say_death(client, place, Death(-9, "box"))
     assert mailbox.claim(client, living, 10) == [entry._replace(holder=dead)]
-    assert mailbox.ring(client, token="u", wanted=2, ttl=1000) == [0]
+    assert call(client, mailbox.ringing(token="u", wanted=2, ttl=1000)) == [0]
     say_birth(client, place)
     assert call(client, mailbox.taking(0, again))
     assert not call(client, mailbox.taking(0, living))

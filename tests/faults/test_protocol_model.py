@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 
 from celerypipe.mailbox import holder as names
 from celerypipe.mailbox.deaths import Death, death_of, say_death
-from celerypipe.mailbox.mailbox import SEEN, Mailbox, dropping
+from celerypipe.mailbox.mailbox import SEEN, Mailbox, dropping, waiting
 from celerypipe.mailbox.wire import FAILURE, RESULT, UNBEGUN, Answer, Entry, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -125,7 +125,7 @@ class Protocol(RuleBasedStateMachine):
     def _audit(self) -> None:
         """Make again what is missing, and send again what is neither in the mailbox nor answered."""
         self._make()
-        there = {sequence for sequence, _ in self.box.waiting(self.client)}
+        there = {sequence for sequence, _ in waiting(self.client, [self.box])[0]}
         self._read()
         if missing := sorted(self.out - there):
             self._send(missing, 1)
@@ -163,7 +163,7 @@ class Protocol(RuleBasedStateMachine):
         if self.out:
             self._audit()
             token = secrets.token_hex(4)
-            rung = self.box.ring(self.client, token=token, wanted=count, ttl=keys.RUNG_TTL, force=which == 0)
+            rung = call(self.client, self.box.ringing(token=token, wanted=count, ttl=keys.RUNG_TTL, force=which == 0))
             self.tasks += [(slot, token) for slot in rung]
         self.broken = False
 

@@ -6,19 +6,15 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import redis
-from kombu.exceptions import OperationalError
-
-from celerypipe.celery.application import app
-from celerypipe.celery.broker import kombu_form
+from celerypipe.celery.item import Items
 from celerypipe.mailbox.bell import Bell
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, given_in
 from celerypipe.redis import keys
-from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, Trouble
+from celerypipe.redis.connection import Command
+from celerypipe.redis.query import Query
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.whereabouts import Whereabouts
@@ -42,23 +38,25 @@ NOT_EARLY = 60.0
 
 
 class Bells:
-    """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives."""
+    """Rings for the warps of one run, as many slots as the work is worth, and only where somebody lives.
+
+    It holds no connection; who uses it holds the lock of the sender.
+    """
 
     def __init__(
         self,
         course: Course,
         roster: Roster,
         whereabouts: Whereabouts,
-        address: Address,
+        names: keys.Names = keys.USUAL,
         keyring: Keyring | None = None,
     ) -> None:
         self.course = course
         self._roster = roster
         self._whereabouts = whereabouts
         self._keyring = keyring
-        self._address = address
-        self._connection: Any = None
-        self._producer: Any = None
+        self._names = names
+        self._items = Items()
         self._ttl: dict[str, int] = {}
         self._rung_at: dict[str, float] = {}
         self._most: dict[str, int] = {}
@@ -68,12 +66,6 @@ class Bells:
     def most_slots(self, name: str) -> int:
         """The highest number of slots that was ever rung for a node."""
         return self._most.get(name, 1)
-
-    def ring_newcomers(self, client: Client, warp: Warp) -> None:
-        """A worker appeared: ring at once, also where a bell was rung for one that is gone."""
-        if warp.flights:
-            self._ttl[warp.name] = keys.RUNG_TTL
-            self.ring(client, Mailbox(self.course.run_id, warp.name, names=client.names), warp, force=True)
 
     def plan(self, warp: Warp, age: float = 0.0, batches: int | None = None) -> tuple[str, int, int]:
         """Return a new token, how many slots are wanted now, and how long a bell rung now shall live (ms).
@@ -151,58 +143,76 @@ class Bells:
         if not rung:
             self._not_early[warp.name] = time.monotonic() + NOT_EARLY
 
-    def ring(self, client: Client, mailbox: Mailbox, warp: Warp, *, age: float = 0.0, force: bool = False) -> None:
-        """Ring the wanted slots that have no bell. A bell that is rung again without an answer lives longer."""
-        if warp.answered_at > self._rung_at.get(warp.name, 0.0):
-            self._ttl[warp.name] = keys.RUNG_TTL
-        batches = None
-        if age > SLOW and warp.limits.batches.size > 1:
-            batches = _batches(mailbox, client, warp)
-        token, wanted, ttl = self.plan(warp, age, batches)
-        if not wanted:
-            return
-        rung = mailbox.ring(client, token=token, wanted=wanted, ttl=ttl, force=force)
-        if rung:
-            self._ttl[warp.name] = min(2 * ttl, keys.RUNG_TTL_MAX)
-            self.publish(warp, rung, token)
+    def asking_batches(self, mailboxes: Mapping[str, Mailbox], warps: Iterable[Warp]) -> dict[Warp, Query]:
+        """Return what to ask before :meth:`ringing` for nodes that take several messages at once, and are slow."""
+        return {
+            warp: Query(mailboxes[warp.name].asking_given())
+            for warp in warps
+            if warp.limits.batches.size > 1 and time.monotonic() - oldest_of(warp) > SLOW
+        }
 
-    def publish(self, warp: Warp, slots: Sequence[int], token: str) -> None:
-        """Send one Celery task for each rung slot."""
+    def ringing(
+        self,
+        mailboxes: Mapping[str, Mailbox],
+        warps: Iterable[Warp],
+        batches: Mapping[Warp, Query],
+        newcomers: Collection[Warp] = (),
+    ) -> list[Ringing]:
+        """Return how to ring the wanted slots that have no bell; ``batches``: what :meth:`asking_batches` asked.
+
+        A bell that is rung again without an answer lives longer. ``newcomers``: nodes for which a worker appeared: they
+        are rung for also where a bell was rung for one that is gone.
+        """
+        found = []
+        for warp in warps:
+            if not warp.flights:
+                continue
+            if warp in newcomers or warp.answered_at > self._rung_at.get(warp.name, 0.0):
+                self._ttl[warp.name] = keys.RUNG_TTL
+            count = _batches(batches[warp].answer, warp) if warp in batches else None
+            token, wanted, ttl = self.plan(warp, time.monotonic() - oldest_of(warp), count)
+            if wanted:
+                command = mailboxes[warp.name].ringing(token=token, wanted=wanted, ttl=ttl, force=warp in newcomers)
+                found.append(Ringing(warp, token, ttl, Query(command)))
+        return found
+
+    def rung(self, ringings: Iterable[Ringing]) -> list[Command]:
+        """Redis answered to all of these: return the commands that send the tasks of the slots that were rung."""
+        commands: list[Command] = []
+        for ringing in ringings:
+            if slots := ringing.query.accepted:
+                self._ttl[ringing.warp.name] = min(2 * ringing.ttl, keys.RUNG_TTL_MAX)
+                commands += self.sending(ringing.warp, slots, ringing.token)
+        return commands
+
+    def sending(self, warp: Warp, slots: Sequence[int], token: str) -> list[Command]:
+        """Return the commands that send one Celery task for each rung slot.
+
+        Where they get lost, the bell lapses unanswered in seconds and is rung again.
+        """
+        commands: list[Command] = []
         for slot in slots:
             self._rung_at[warp.name] = time.monotonic()
             bell = Bell(self.course.run_id, warp.name, slot, token)
-            try:
-                app.send_task(
-                    warp.node.mark,
-                    bell.arguments(warp.node.mark, self._keyring),
-                    queue=warp.queue,
-                    producer=self._ready(),
-                    retry=False,
-                    ignore_result=True,
-                    declare=(),  # its queue is a list that is there when something is in it
-                    argsrepr=str(bell),
-                    kwargsrepr="{}",
-                )
-            except (OperationalError, redis.RedisError, *Trouble) as error:
-                # The bell lapses unanswered in seconds and is rung again.
-                logger.warning("cannot ring for node %s: %s", warp.name, error)
-                self.reset()
+            arguments = bell.arguments(warp.node.mark, self._keyring)
+            item = self._items.item(warp.node.mark, arguments, queue=warp.queue, shown=str(bell))
+            commands.append(("LPUSH", self._names.queue(warp.queue), item))
+        return commands
 
-    def _ready(self) -> Any:
-        if self._producer is None:
-            self._connection = app.connection_for_write(**kombu_form(self._address))
-            self._producer = app.amqp.Producer(self._connection, auto_declare=False)
-        return self._producer
+    def sent(self, answers: Iterable[Any]) -> None:
+        """Redis answered so to these commands: say what it refused."""
+        for refusal in answers:
+            if isinstance(refusal, Exception):
+                logger.warning("cannot ring: %s", refusal)
 
-    def reset(self) -> None:
-        """Forget the connection; the next bell makes a new one."""
-        connection, self._connection, self._producer = self._connection, None, None
-        if connection is not None:
-            connection.release()
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self.reset()
+class Ringing(NamedTuple):
+    """A node that is rung for: with which token, for how long (ms), and what Redis is asked for that."""
+
+    warp: Warp
+    token: str
+    ttl: int
+    query: Query
 
 
 def oldest_of(warp: Warp) -> float:
@@ -210,8 +220,10 @@ def oldest_of(warp: Warp) -> float:
     return min((flight.sent_at for flight in list(warp.flights.values()) if flight.sent_at), default=time.monotonic())
 
 
-def _batches(mailbox: Mailbox, client: Client, warp: Warp) -> int:
+def _batches(answer: Any, warp: Warp) -> int | None:
     """How many batches there are: one for each slot at work, however small it is, and what nobody was given yet."""
-    given = mailbox.given(client)
+    if isinstance(answer, Exception):  # its mailbox is gone
+        return None
+    given = given_in(answer)
     left = max(0, len(warp.flights) - sum(given))
     return len(given) + math.ceil(left / warp.limits.batches.size)

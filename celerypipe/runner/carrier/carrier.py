@@ -1,7 +1,8 @@
-"""Two threads of a run that move the messages of all its warped nodes through Redis.
+"""Three threads of a run that move the messages of all its warped nodes through Redis.
 
-The *post* thread appends to mailboxes, rings bells, renews leases and audits; the *reply* thread reads the one reply
-stream of the run. What can wait for Redis happens in these threads only, never in the one that watches time.
+The *post* thread appends to mailboxes and rings bells; the *keep* thread renews leases, looks who lives, rings again
+and audits; the *reply* thread reads the one reply stream of the run. What can wait for Redis happens in these threads
+only, never in the one that watches time.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import contextlib
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from celerypipe import codec
@@ -26,7 +26,9 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
-from celerypipe.redis.connection import Broken, Client, connect, explained, is_gone, said
+from celerypipe.redis.connection import Broken, Client, Command, connect, explained, is_gone, said
+from celerypipe.redis.query import Query, ask
+from celerypipe.redis.script import call
 from celerypipe.runner.carrier.audit import Audit
 from celerypipe.runner.carrier.bells import Bells, oldest_of
 from celerypipe.runner.carrier.cargo import Cargo
@@ -36,7 +38,7 @@ from celerypipe.runner.carrier.files import FileSender
 from celerypipe.runner.carrier.holdings import Holdings, take_back
 from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.replies import READ_BLOCK, Replies
-from celerypipe.runner.carrier.requests import taken_requests
+from celerypipe.runner.carrier.requests import requests_in, taking_requests
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.states import States
@@ -49,6 +51,8 @@ from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5
+#: And while nothing is out.
+IDLE_TICK = 1.0
 
 
 class RedisCarrier:
@@ -76,12 +80,13 @@ class RedisCarrier:
         self._bytes = 0
         self._counting = threading.Lock()
         self._closing = False
+        self._ended = threading.Event()
         self._told: set[type[BaseException]] = set()
         self._client: Client = connect(address, name="celerypipe-post")
         doubts = Doubts(course, keyring, self.warps)
         self.roster = Roster(course, keyring, doubts.declining)
         self.whereabouts = Whereabouts(address, self.roster)
-        self.bells = Bells(course, self.roster, self.whereabouts, address, keyring)
+        self.bells = Bells(course, self.roster, self.whereabouts, address.names, keyring)
         self.sender = Sender(self._client, self.bells, self.mailboxes, self)
         self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
         self.states = States(course, self.holdings, self.sender, doubts)
@@ -109,21 +114,23 @@ class RedisCarrier:
 
     def open(self, warps: Iterable[Warp], records: Mapping[str, Record]) -> None:
         """Make the run's keys, look who is there; again for further warps. Raises :class:`RedisUnavailable`."""
-        for warp in warps:
-            self.warps[warp.name] = warp
-            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
-        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in self.warps.values()}
+        new = [*warps]
+        nodes = {warp.name: {"mark": warp.node.mark, "queue": warp.queue} for warp in (*self.warps.values(), *new)}
         self.holdings.plan(records, {**self._about, "nodes": nodes})
+        for warp in new:
+            warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
+            self.warps[warp.name] = warp  # from here on it is looked after
         with explained(self.address):
-            self._look()
-            self._share()
+            self.roster.look(self._client, self._mine())
+            self._seen()
             self.holdings.make(self._client)
-            self._watch_states()
+            for warp in self._mine():
+                self.states.watch(self._client, warp)
         self._heartbeat.start()
 
     def start(self) -> None:
-        """Start both threads."""
-        for name, work in (("post", self._post_loop), ("reply", self.replies.loop)):
+        """Start its threads."""
+        for name, work in (("post", self._post_loop), ("keep", self._keep_loop), ("reply", self.replies.loop)):
             thread = threading.Thread(target=self._guarded, args=(work,), name=f"celerypipe-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -131,6 +138,7 @@ class RedisCarrier:
     def close(self, state: str) -> None:
         """Say that the run is ``finished``, ``failed`` or ``cancelled``, remove its keys, end the threads."""
         self._closing = True
+        self._ended.set()
         self.replies.stop()
         self.sender.close()
         last = connect(self.address, name="celerypipe-close", timeout=2.0)
@@ -146,7 +154,7 @@ class RedisCarrier:
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run expire in a minute")
         self.sender.lock.acquire(timeout=READ_BLOCK)  # a node's thread may be sending this moment
-        for each in (last, self._client, self.replies, self.bells, self.whereabouts):
+        for each in (last, self._client, self.replies, self.whereabouts):
             each.close()
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -195,7 +203,8 @@ class RedisCarrier:
 
     def _nearby(self, warp: Warp) -> dict[Warp, Mailbox]:
         """The nodes that share its queue, upstream ones first, with their mailboxes."""
-        return {other: self.mailboxes[other.name] for other in self.warps.values() if other.queue == warp.queue}
+        near = [other for other in list(self.warps.values()) if other.queue == warp.queue]
+        return {other: self.mailboxes[other.name] for other in near}
 
     def slots(self, warp: Warp) -> int:
         return self.roster.slots(warp.queue)
@@ -203,50 +212,104 @@ class RedisCarrier:
     # -- the post thread --------------------------------------------------------------------------------------------
 
     def _post_loop(self) -> None:
-        next_tick = 0.0
-        while self.sender.rest(next_tick):
+        while self.sender.rest():
             with self.sender.lock:
                 try:
                     if self.sender.halted:
                         self._recover()
                     self.sender.send()
-                    for warp in self.bells.grown():
-                        if warp.carrier is self and warp.flights:
-                            self._ring(warp)
-                    if time.monotonic() >= next_tick:
-                        next_tick = time.monotonic() + TICK
-                        self._tick()
+                    if grown := [warp for warp in self.bells.grown() if warp.carrier is self]:
+                        ringings = self.bells.ringing(self.mailboxes, grown, {})
+                        ask(self._client, [each.query for each in ringings])
+                        self._send_tasks(self._client, self.bells.rung(ringings))
                 except Broken as error:
                     self.redis_lost(error)
 
-    def _tick(self) -> None:
-        before, complete = self.holdings.renew(self._client, self.counting)
-        if before == b"cancelled":
-            self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
-        if not complete:
+    # -- the thread that keeps what the run holds --------------------------------------------------------------------
+
+    def _keep_loop(self) -> None:
+        client = connect(self.address, name="celerypipe-keep")
+        try:
+            while not self._ended.wait(TICK if any(warp.flights for warp in self._mine()) else IDLE_TICK):
+                if self.sender.halted:
+                    continue
+                try:
+                    self._keep(client)
+                except Broken as error:
+                    client.close()
+                    with self.sender.lock:
+                        self.redis_lost(error)
+        finally:
+            client.close()
+
+    def _keep(self, client: Client) -> None:
+        """Let all of it live on, see who lives, and ring: a few round trips, however many nodes there are.
+
+        Nobody who sends waits for them: what comes of the answers is done with the lock of the sender.
+        """
+        mine = self._mine()
+        lease = Query(self.holdings.renewing())
+        counted = [Query(batch) for batch in [self.counting.due()] if batch is not None]
+        look = self.roster.asking(client.names, mine)
+        states = self.states.asking(mine)
+        batches = self.bells.asking_batches(self.mailboxes, mine)
+        blobs = [Query(command) for command in self.holdings.renewing_blobs()]
+        has_letters = self.course.folder is not None
+        requests = [Query(taking_requests(client.names, self.course.run_id))] if has_letters else []
+        looks = [look] if look is not None else []
+        ask(client, [lease, *counted, *looks, *states.values(), *batches.values(), *blobs, *requests])
+        for each in counted:
+            self.counting.answered(each.answer)
+        before, complete = lease.accepted
+        if look is not None:
+            self.roster.see(client, look)
+        news = self.states.news(client, {warp: query.accepted for warp, query in states.items()})
+        lost = self.files.renew(client)
+        with self.sender.lock:
+            if self.sender.halted or self._closing:
+                return
+            if before == b"cancelled":
+                self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
+            if before is None or not complete:
+                self._look_for_all()
+            if lost:
+                self.course.spawn("files", self.files.send_again, lost)
+            newcomers = self._seen() if look is not None else []
+            if not self.holdings.is_told:
+                self.holdings.write_records(self._client)
+            for warp, query in states.items():
+                self.states.see(self._client, warp, query.accepted, news.get(warp))
+            busy = [warp for warp in mine if self._goes_on(warp)]
+            self._audit([warp for warp in busy if self.audit.is_due(warp, oldest_of(warp))])
+            ringings = self.bells.ringing(self.mailboxes, busy, batches, newcomers)
+        ask(client, [each.query for each in ringings])
+        with self.sender.lock:
+            tasks = self.bells.rung(ringings)
+        self._send_tasks(client, tasks)
+        if ringings:
+            self.sender.wake()  # it may be worth more slots in a moment
+        for letters in filter(None, (requests_in(each.answer) for each in requests)):
+            self._listener.replay_requested(letters)
+
+    def _look_for_all(self) -> None:
+        """Something was missing: it may be what was about to be made. The caller holds the lock."""
+        before, complete = call(self._client, self.holdings.renewing())
+        if before is None or not complete:
             self.mailbox_lost()
-        if lost := self.files.renew(self._client):
-            self.course.spawn("files", self.files.send_again, lost)
-        self._look()
+
+    def _send_tasks(self, client: Client, tasks: Sequence[Command]) -> None:
+        if tasks:
+            self.bells.sent(client.together(*tasks))
+
+    def _seen(self) -> list[Warp]:
+        """Somebody looked who lives: tell all whom it concerns; return the nodes for whom somebody appeared."""
+        self.roster.judge(self._client)
+        for warp in self._mine():
+            self._listener.workers_seen(self._client, warp.name, self.roster.workers(warp.queue))
         self._share()
         for queue, circuit in self.circuits.items():
             circuit.see({worker["id"] for worker in self.roster.workers(queue)})
-        self._watch_states()
-        for warp in self._mine():
-            self._keep(warp)
-        if self.course.folder is not None and (names := taken_requests(self._client, self.course.run_id)):
-            self._listener.replay_requested(names)
-
-    def _look(self) -> None:
-        """See who lives, and ring for those who appeared."""
-        for warp in self.roster.look(self._client, self._mine()):
-            self.bells.ring_newcomers(self._client, warp)
-        for warp in self._mine():
-            self._listener.workers_seen(self._client, warp.name, self.roster.workers(warp.queue))
-
-    def _watch_states(self) -> None:
-        for warp in self._mine():
-            self.states.watch(self._client, warp)
+        return self.roster.newcomers()
 
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""
@@ -258,15 +321,13 @@ class RedisCarrier:
         self.roster.believe()
         self.files.doubt()
         self.holdings.make(self._client)
+        self._audit([warp for warp in self._mine() if warp.retained is None])
         for warp in self._mine():
-            if warp.retained is None:
-                self._audit(warp)
-            else:
-                self.states.rewind(self._client, warp, "Redis lost its messages or its state")
+            self.states.rewind(self._client, warp, "Redis lost its messages or its state")
 
     def _mine(self) -> list[Warp]:
         """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
-        return [warp for warp in self.warps.values() if warp.carrier is self]
+        return [warp for warp in list(self.warps.values()) if warp.carrier is self]
 
     def give_away(self, warp: Warp) -> list[Flight]:
         """Take back all that is out for a warp that another carrier serves from now on."""
@@ -279,27 +340,20 @@ class RedisCarrier:
         self.sender.forget(warp)  # also what was taken back behind another one, to be sent again
         return flights
 
-    def _keep(self, warp: Warp) -> None:
+    def _goes_on(self, warp: Warp) -> bool:
+        """Look after the messages of a node that are out; does it go on with workers? The caller holds the lock."""
         if not warp.flights:
-            return
+            return False
         circuit = self.circuits[warp.queue]
         is_open = circuit.state == "open"
         nobody = self.roster.abandoned(warp) or (is_open and not circuit.deadly)
         if nobody and warp.limits.on_no_worker == "local":
             self._listener.queue_abandoned(warp)
             if warp.carrier is not self:
-                return
+                return False
         if is_open:
             self._give_up_waiting(warp)
-        oldest = self._ring(warp)
-        if self.audit.is_due(warp, oldest):
-            self._audit(warp)
-
-    def _ring(self, warp: Warp) -> float:
-        """Ring for as many slots as its messages are worth by now; return when the oldest of them was sent."""
-        oldest = oldest_of(warp)
-        self.bells.ring(self._client, self.mailboxes[warp.name], warp, age=time.monotonic() - oldest)
-        return oldest
+        return True
 
     def _give_up_waiting(self, warp: Warp) -> None:
         """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
@@ -314,9 +368,10 @@ class RedisCarrier:
             if refusal is not None:
                 warp.failed(flight, refusal)
 
-    def _audit(self, warp: Warp) -> None:
-        for flight in self.audit.missing(self._client, self.mailboxes[warp.name], warp):
-            self.post(warp, flight, wait=False)
+    def _audit(self, warps: Sequence[Warp]) -> None:
+        if warps:
+            for warp, flight in self.audit.missing(self._client, warps):
+                self.post(warp, flight, wait=False)
 
     def redis_lost(self, error: BaseException) -> None:
         """Say so, and leave it to the post thread to try again."""
@@ -328,8 +383,8 @@ class RedisCarrier:
                 RedisUnavailable(f"{self.address} does not come back: the folder of its socket was removed")
             )
         self.sender.halted = True
+        self.sender.wake()
         self._client.close()
-        self.bells.reset()
 
     def _recover(self) -> None:
         self._client.ping()
@@ -338,8 +393,8 @@ class RedisCarrier:
         self._told.clear()
         self.roster.believe()
         self.course.say("Redis works again")
-        for warp in self._mine():
-            if warp.retained is None or warp.limits.pinned:
-                self._audit(warp)
-            else:
+        mine = self._mine()
+        self._audit([warp for warp in mine if warp.retained is None or warp.limits.pinned])
+        for warp in mine:
+            if not warp.limits.pinned:
                 self.states.rewind(self._client, warp, "Redis was away")

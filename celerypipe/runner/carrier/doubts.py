@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Container
 
 from celerypipe.mailbox.bell import declined_in
@@ -12,6 +12,8 @@ from celerypipe.runner.stations.course import Course
 
 #: So often a worker may decline before it gets nothing more to do: a record that a stranger altered is made anew.
 DECLINED_MOST = 3
+#: So many workers that declined are remembered, those of lately: nobody says which are gone.
+REMEMBERED = 1000
 
 
 class Doubts:
@@ -23,6 +25,8 @@ class Doubts:
         self._nodes = nodes
         self._doubted: set[str] = set()
         self._times: Counter[str] = Counter()
+        #: How often each worker declined, by life.
+        self._declines: OrderedDict[str, int] = OrderedDict()
         #: The workers that cannot serve this run, by life, with the reason.
         self.declining: dict[str, str] = {}
 
@@ -47,11 +51,13 @@ class Doubts:
             self.add("", "result")
             return
         worker = Process.read(found.worker)
-        self._times[worker.life] += 1
-        if self._times[worker.life] == 1:
+        times = self._declines[worker.life] = self._declines.pop(worker.life, 0) + 1
+        if times == 1:
             self._course.say(f"node {found.node!r}: the worker on {worker.where}, cannot serve it: {found.text}")
-        elif self._times[worker.life] == DECLINED_MOST:
+        elif times == DECLINED_MOST:
             self.declining[worker.life] = f"cannot serve node {found.node!r}: {found.text}"
+        if len(self._declines) > REMEMBERED:
+            self.declining.pop(self._declines.popitem(last=False)[0], None)
 
     def discard(self, node: str) -> None:
         """It is being looked at."""

@@ -14,13 +14,12 @@ from typing import Any
 
 from celerypipe.mailbox.blob.blob import Blobs
 from celerypipe.mailbox.fence import Fence
-from celerypipe.mailbox.mailbox import Mailbox, prolonging
+from celerypipe.mailbox.mailbox import Mailbox, made, prolonging
 from celerypipe.mailbox.record import Record
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
-from celerypipe.redis.script import call, together
+from celerypipe.redis.script import call
 from celerypipe.redis.signing import Keyring
-from celerypipe.runner.carrier.counting import Counting
 from celerypipe.runner.warp.flight import Flight
 
 #: Seconds between two renewals of the blobs in flight.
@@ -67,8 +66,7 @@ class Holdings:
             making = ("XADD", self.names.reply(self.run), "*", "n", "")
             entry, _ = accepted(client.together(making, ("PEXPIRE", self.names.reply(self.run), keys.DATA_TTL)))
             client.xdel(self.names.reply(self.run), entry)
-        for mailbox in self.mailboxes.values():
-            mailbox.make(client)
+        made(client.together(*(command for mailbox in self.mailboxes.values() for command in mailbox.making())))
         self.write_records(client)
 
     def _clear(self, client: Client) -> None:
@@ -84,34 +82,32 @@ class Holdings:
     def write_records(self, client: Client) -> None:
         """Write what activations are told; whether memory is shared may change while the run goes on."""
         self._told = shared = self.blobs.store.shares
-        for name, record in self._records.items():
-            self.mailboxes[name].write_record(client, replace(record, shared=shared).write())
+        records = {name: replace(record, shared=shared).write() for name, record in self._records.items()}
+        accepted(client.together(*(self.mailboxes[name].writing_record(each) for name, each in records.items())))
 
-    def renew(self, client: Client, counting: Counting) -> tuple[bytes | None, bool]:
-        """Let all of it live on; return what the lease said before (None: it was gone) and whether all was there.
-
-        What was counted since the last time goes with it.
-        """
+    def renewing(self) -> Command:
+        """Return the command that lets all of it live on; it answers as :func:`prolonging` does."""
+        mailboxes = dict(self.mailboxes)  # a function that is called for the first time has one more
         names = [self.names.reply(self.run), self.names.about(self.run)]
-        for name, mailbox in self.mailboxes.items():
+        for name, mailbox in mailboxes.items():
             names += (mailbox.stream, self.names.node(self.run, name))
-        names += [self.names.state(self.run, name) for name in self.states]
-        commands: list[Command] = [prolonging(self.names, self.run)]
-        commands += [("PEXPIRE", name, keys.DATA_TTL) for name in names]
-        if self._told != self.blobs.store.shares:
-            self.write_records(client)
+        names += [self.names.state(self.run, name) for name in list(self.states)]
+        attempts = [self.names.attempts(self.run, name) for name in mailboxes]
+        return prolonging(self.names, self.run, names, attempts)
+
+    def renewing_blobs(self) -> list[Command]:
+        """Return the commands that let the blobs in flight live on, now and then."""
         now = time.monotonic()
-        if now - self._renewed > RENEW:
-            self._renewed = now
-            self.blobs.sweep()
-            commands += self.blobs.renewing()
-        commands += [("PEXPIRE", self.names.attempts(self.run, name), keys.DATA_TTL) for name in self.mailboxes]
-        batch = counting.due()
-        answers = together(client, *commands, *([batch] if batch is not None else []))
-        if batch is not None:
-            counting.answered(answers.pop())
-        before, *there = accepted(answers)
-        return before, before is not None and all(there[: len(names)])
+        if now - self._renewed <= RENEW:
+            return []
+        self._renewed = now
+        self.blobs.sweep()
+        return self.blobs.renewing()
+
+    @property
+    def is_told(self) -> bool:
+        """Do activations know whether memory is shared?"""
+        return self._told == self.blobs.store.shares
 
     def remove(self, client: Client, state: str, *, slots: Mapping[str, int]) -> None:
         """Say that the run is ``finished``, ``failed`` or ``cancelled``, delete the rest; ``slots``: bells, by node."""

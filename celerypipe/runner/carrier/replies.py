@@ -24,7 +24,7 @@ from celerypipe.runner.warp.flight import Done, Flight, Note
 from celerypipe.runner.warp.warp import Warp
 
 #: Seconds a blocking read lasts; the clock ends it, not a count of loops.
-READ_BLOCK = 1.0
+READ_BLOCK = 2.0
 READ_MOST = 512
 #: How often a message is sent again because somebody alters its payload.
 ALTERED_MOST = 3
@@ -49,6 +49,7 @@ class Replies:
         self.course = course
         self.warps = warps
         self._closing = False
+        self._trimmed = b"0-0"
         self._cargo = cargo
         self._sender = sender
         self._whereabouts = whereabouts
@@ -83,13 +84,14 @@ class Replies:
     def _read(self, last: bytes) -> Sequence[Any]:
         """Delete what was read before, and wait for more, in one round trip."""
         commands: list[Command] = []
-        if last != b"0-0":
+        if last != self._trimmed:
             milliseconds, _, number = last.partition(b"-")
             commands.append(("XTRIM", self._stream, "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
         commands += self._cargo.blobs.deleting()
         block = int(READ_BLOCK * 1000)
         commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", self._stream, last))
         answers = accepted(self._client.together(*commands))
+        self._trimmed = last
         return answers[-1][0][1] if answers[-1] else ()
 
     def _take_all(self, published: Published) -> None:

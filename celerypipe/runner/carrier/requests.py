@@ -9,12 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import redis
-
 from celerypipe.errors import ConfigError, RunError
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, connect, explained
+from celerypipe.redis.connection import Command, connect, explained
+from celerypipe.redis.keys import Names
 from celerypipe.runner.folder.letter import NAME
 
 #: Seconds a runner gets to take what it was asked for; it looks twice a second.
@@ -45,14 +44,16 @@ def request_replay(address: Address, run: str, names: Sequence[str]) -> None:
             raise RunError(f"run {run!r} did not take the dead letters: it ended, or keeps none in a folder")
 
 
-def taken_requests(client: Client, run: str) -> list[str]:
-    """Take what was asked of a run; what cannot be a name of a letter is passed over.
+def taking_requests(names: Names, run: str) -> Command:
+    """Return the command that takes what was asked of a run; :func:`requests_in` reads its answer."""
+    return ("LPOP", names.replay(run), MOST)
+
+
+def requests_in(answer: Any) -> list[str]:
+    """Return what was asked for; what cannot be a name of a letter is passed over.
 
     Nothing where Redis refuses (a user without LPOP, a key of another type): a run does not end for a question.
     """
-    try:
-        taken: Any = client.lpop(client.names.replay(run), MOST)
-    except redis.ResponseError:
-        return []
-    names = [raw.decode("ascii", "replace") for raw in taken or ()]
+    taken = () if isinstance(answer, Exception) else answer or ()
+    names = [raw.decode("ascii", "replace") for raw in taken]
     return [name for name in names if NAME.fullmatch(name)]

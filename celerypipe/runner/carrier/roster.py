@@ -16,7 +16,9 @@ from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.presence import LiveWorkers, Presence, elsewhere, read_presences, stranger
 from celerypipe.mailbox.status import read_busy
+from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.query import Query, ask
 from celerypipe.redis.signing import Keyring
 from celerypipe.runner.carrier.holdings import take_back
 from celerypipe.runner.stations.course import Course
@@ -26,8 +28,12 @@ from celerypipe.runner.warp.warp import Warp
 NO_WORKER_AFTER = 1.5
 #: Seconds between two looks at the workers' presence.
 LOOK = 1.0
+#: And while nothing is out.
+IDLE_LOOK = 2.0
 #: Seconds for which those that lived are believed to live once Redis was away.
 BELIEVED = 15.0
+#: Seconds after which a worker that is gone is forgotten, with what was said of it.
+FORGOTTEN = 600.0
 
 
 class Roster:
@@ -44,11 +50,17 @@ class Roster:
         self._live = LiveWorkers()
         self._presences: list[Presence] = []
         self._looked = 0.0
+        self._queues: set[str] = set()
+        self._asked: Query | None = None
         self._missing: dict[str, float] = {}
         self._said: set[str] = set()
+        #: Workers that get no work, of which that was said, and when they were there last.
+        self._strange: dict[str, float] = {}
         self._known: dict[str, set[str]] = {}
         self._fit: dict[str, frozenset[str]] = {}
-        self._findings: set[Finding] = set()
+        #: What was said before the run began, and of the workers that a node has.
+        self._told: set[Finding] = set()
+        self._findings: dict[str, set[Finding]] = {}
         self._declared: Mapping[str, str] = {}
         self._codes: Mapping[str, str] = {}
         self._sharing: dict[str, bool] = {}
@@ -58,12 +70,12 @@ class Roster:
 
     def told(self, seen: Scene, findings: Iterable[Finding]) -> None:
         """Preflight looked at this, and said all that: it is not said again."""
-        self._findings.update(findings)
+        self._told.update(findings)
         self._declared = {**self._declared, **seen.declared}
         self._codes = {**self._codes, **seen.codes}
         waiting = (node for node in seen.pipeline.warped if node.warp_configuration.on_no_worker == "wait")
         self._said.update(node.queue for node in waiting if not seen.workers_of(node.queue))
-        self._said.update(worker["id"] for worker in seen.workers if seen.stranger(worker))
+        self._strange = {worker["id"]: time.monotonic() for worker in seen.workers if seen.stranger(worker)}
 
     def workers(self, queue: str) -> list[Presence]:
         """The live workers of a queue, as of the last look."""
@@ -91,32 +103,67 @@ class Roster:
         return since is not None and time.monotonic() - since > NO_WORKER_AFTER
 
     def look(self, client: Client, warps: Iterable[Warp]) -> list[Warp]:
-        """Read who lives; check what they know; say what is missing. Return the warps for whom somebody appeared."""
+        """See who lives, at once; return the warps for whom somebody appeared."""
+        if (query := self.asking(client.names, warps)) is None:
+            return []
+        ask(client, [query])
+        self.see(client, query)
+        self.judge(client)
+        return self.newcomers()
+
+    def asking(self, names: keys.Names, warps: Iterable[Warp]) -> Query | None:
+        """Return what is to be asked for :meth:`see`, if it is time: seldom while nothing is out."""
         self.warps = list(warps)
         now = time.monotonic()
-        if now - self._looked < LOOK:
-            return []
-        self._looked = now
         queues = {warp.queue for warp in self.warps}
-        self._presences = self._with_believed(self._understood(self._live.look(client, queues)), now)
+        pause = LOOK if any(warp.flights for warp in self.warps) else IDLE_LOOK
+        if queues <= self._queues and now - self._looked < pause:
+            return None
+        self._looked, self._queues = now, queues
+        self._asked = Query(self._live.asking(names, queues))
+        return self._asked
+
+    def see(self, client: Client, query: Query) -> None:
+        """Read who lives; a few round trips more where somebody is new, missing, or warms up."""
+        if query is not self._asked:  # somebody asked for more queues meanwhile
+            return
+        now = time.monotonic()
+        self._presences = self._with_believed(self._understood(self._live.told(client, query.accepted)), now)
+        queues = {warp.queue for warp in self.warps}
+        empty = sorted(queue for queue in queues if not self.workers(queue))
+        # One that ended for its supervisor to start another is not missing yet.
+        freeing = hints.freeing(client, empty) if empty else set()
+        self._missing = {queue: now if queue in freeing else self._missing.get(queue, now) for queue in empty}
+        self._forget(now)
+        self._see_warm_ups(client)
+
+    def _forget(self, now: float) -> None:
+        """Keep nothing of workers that are gone for good: thousands may come and go in one run."""
+        there = {worker["id"] for worker in self._presences}
+        self._sharing = {name: shares for name, shares in self._sharing.items() if name in there}
+        self._strange = {name: at for name, at in self._strange.items() if at >= now - FORGOTTEN}
+        self._trusted &= self._queues
+
+    def judge(self, client: Client) -> None:
+        """Check what those know who live; say which queues have had nobody for a while, or fail what waits there.
+
+        The caller holds the lock of the sender.
+        """
         for warp in self.warps:
             if workers := self.workers(warp.queue):
-                self._missing.pop(warp.queue, None)
                 self._said.discard(warp.queue)
                 self._check_fitness(warp, workers)
-            else:
-                # One that ended for its supervisor to start another is not missing yet.
-                freeing = hints.is_freeing(client, warp.queue)
-                self._missing[warp.queue] = now if freeing else self._missing.get(warp.queue, now)
-                if self.abandoned(warp):
-                    self._nobody(client, warp)
-        self._see_warm_ups(client)
+            elif self.abandoned(warp):
+                self._nobody(client, warp)
+
+    def newcomers(self) -> list[Warp]:
+        """The nodes for whom somebody appeared since this was asked last."""
         return [warp for warp in self.warps if self._has_newcomers(warp)]
 
     def _see_warm_ups(self, client: Client) -> None:
         """Learn which nodes warm up, for whoever looks at the run; asked only as long as one has had no answer yet."""
         silent = [warp for warp in self.warps if warp.tally.received and not warp.tally.running]
-        busy = read_busy(client, self.course.run_id) if silent else ()
+        busy = read_busy(client, self.course.run_id, self._presences) if silent else ()
         warming = {each.node for each in busy if each.warming}
         for warp in self.warps:
             warp.tally.warming = warp.name in warming
@@ -128,7 +175,7 @@ class Roster:
         """
         now = time.monotonic()
         if now >= self._believed_until:
-            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * LOOK]
+            self._believed = [record for at, record in self._seen.values() if at >= self._looked - 2 * IDLE_LOOK]
             self._believed_until = now + BELIEVED
 
     def _with_believed(self, found: list[Presence], now: float) -> list[Presence]:
@@ -162,9 +209,9 @@ class Roster:
             if found and warp.queue not in self._trusted:
                 self.course.fail(ConfigError(f"node {warp.name!r}, queue {warp.queue!r}: {found[0][1]}"))
             for worker_id, text in found:
-                if worker_id not in self._said:
-                    self._said.add(worker_id)
+                if worker_id not in self._strange:
                     self.course.say(f"queue {warp.queue!r}: {text}; it gets no work of this run")
+                self._strange[worker_id] = time.monotonic()
         return ours
 
     def _check_fitness(self, warp: Warp, workers: Sequence[Presence]) -> None:
@@ -185,8 +232,8 @@ class Roster:
         mark = warp.node.mark
         code = code_of_mark(mark) if "." in mark else self._codes.get(warp.name, "")  # it may be edited meanwhile
         found += fitness.code_findings(warp.node, workers, code)
-        new = [finding for finding in found if finding not in self._findings]
-        self._findings.update(new)
+        said = self._told | self._findings.get(warp.name, set())
+        new, self._findings[warp.name] = [finding for finding in found if finding not in said], {*found}
         if error := preflight.error_of([each for each in new if first or each.check != "version"]):
             self.course.fail(error)
         for finding in new:

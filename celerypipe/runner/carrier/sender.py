@@ -20,7 +20,7 @@ from celerypipe import codec
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import packed_entry
 from celerypipe.redis.connection import Broken, Client, Command, accepted
-from celerypipe.redis.script import known
+from celerypipe.redis.script import together
 from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.warp.carriage import Carrier
 from celerypipe.runner.warp.flight import Flight
@@ -101,16 +101,16 @@ class Sender:
             if item[0] is warp:
                 self._waiting.remove(item)
 
-    def rest(self, tick: float) -> bool:
-        """Wait in the post thread for something to send or to ring for, until the next tick; False: the run closes."""
+    def rest(self) -> bool:
+        """Wait in the post thread for something to send or to ring for; False: the run closes."""
         with self._changed:
             if self.halted and not self._closing:
                 self._changed.wait(0.2)
             while not self._waiting and not self._closing:
-                left = min(tick, self._bells.look_at) - time.monotonic()
-                if left <= 0:
+                left = self._bells.look_at - time.monotonic()
+                if left <= 0 or self.halted:
                     break
-                self._changed.wait(left)
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
             return not self._closing
 
     def close(self) -> None:
@@ -149,6 +149,7 @@ class Sender:
 
     def _send_batch(self, batch: Mapping[Warp, list[Flight]]) -> None:
         commands: list[Command] = []
+        tasks: list[Command] = []
         sendings = []
         for warp, flights in batch.items():
             entries = [self._packed(warp, flight, commands) for flight in flights]
@@ -156,14 +157,16 @@ class Sender:
             early = [0] if wanted and self._bells.may_be_early(warp, len(flights)) else []
             sendings.append((len(commands), warp, flights, token, early))
             commands.append(self._mailboxes[warp.name].sending(entries, token=token, wanted=wanted, ttl=ttl))
-        self._client.ask(*commands)
-        for _, warp, _, token, early in sendings:
-            self._bells.publish(warp, early, token)  # while Redis appends: publishing takes longer than that
-        answers = known(self._client, commands, self._client.answers(len(commands)))
+            tasks += self._bells.sending(warp, early, token)
+        answers = together(self._client, *commands, *tasks)
+        self._bells.sent(answers[len(commands) :])
+        del answers[len(commands) :], tasks[:]
         for place, warp, flights, token, early in sendings:
             if answers[place] is not None and not isinstance(answers[place], redis.ResponseError):
-                self._sent(warp, flights, token, early, answers[place])
+                tasks += self._sent(warp, flights, token, early, answers[place])
         accepted(answers)
+        if tasks:
+            self._bells.sent(self._client.together(*tasks))
         if any(answers[place] is None for place, *_ in sendings):
             self._carrier.mailbox_lost()
 
@@ -176,10 +179,11 @@ class Sender:
         blob = flight.blob.reference if flight.blob else ""
         return packed_entry(flight.sequence, flight.attempt, blob, data, alone=flight.alone)
 
-    def _sent(self, warp: Warp, flights: list[Flight], token: str, early: list[int], answer: Any) -> None:
+    def _sent(self, warp: Warp, flights: list[Flight], token: str, early: list[int], answer: Any) -> list[Command]:
+        """Note what was appended; return the commands that send the tasks of the slots that were rung."""
         ids, rung = answer
         for flight, entry in zip(flights, ids, strict=True):
             flight.entry = entry
         if early:
             self._bells.was_early(warp, rung)
-        self._bells.publish(warp, [slot for slot in rung if slot not in early], token)
+        return self._bells.sending(warp, [slot for slot in rung if slot not in early], token)

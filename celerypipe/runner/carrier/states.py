@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
@@ -15,6 +18,7 @@ from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL
+from celerypipe.redis.query import Query, ask
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
@@ -25,8 +29,27 @@ from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two renewals of a snapshot that lies apart.
 RENEW = DATA_TTL / 4000
+#: Seconds between two looks at a node that has nothing to do.
+IDLE_LOOK = 5.0
 #: Seconds that the process of a pinned node may be held up.
 HELD_UP = 3.0
+
+
+@dataclass(slots=True)
+class News:
+    """A snapshot that is newer than the one here: up to where it goes, its bytes, and their blob if they lie apart.
+
+    ``rewound``: how often the node had gone back when it was asked for; ``altered``: nobody of ours wrote it; ``gone``:
+    a newer one has taken its place a moment ago.
+    """
+
+    rewound: int
+    query: Query
+    last: int = -1
+    data: bytes | None = None
+    blob: str = ""
+    altered: bool = False
+    gone: bool = False
 
 
 class States:
@@ -40,6 +63,65 @@ class States:
         self._store = Store(course.run_id, signed=holdings.keyring is not None, names=holdings.names)
         self._blobs: dict[str, tuple[str, float]] = {}
         self._unheld: dict[str, float] = {}
+        #: How often each went back to a snapshot.
+        self._rewound: Counter[str] = Counter()
+        self._looked: dict[str, float] = {}
+
+    def asking(self, warps: Iterable[Warp]) -> dict[Warp, Query]:
+        """Return what is to be asked for :meth:`see`; nothing of a node that has nothing to do, for a while."""
+        found = {}
+        now = time.monotonic()
+        for warp in warps:
+            retained = warp.retained
+            if retained is None:
+                continue
+            if warp.flights or retained.flights or now - self._looked.get(warp.name, 0.0) > IDLE_LOOK:
+                self._looked[warp.name] = now
+                found[warp] = Query(self._fence(warp).looking())
+        return found
+
+    def news(self, client: Client, answers: Mapping[Warp, Any]) -> dict[Warp, News]:
+        """Read the snapshots that are newer than those here, in two round trips; no lock is held meanwhile.
+
+        ``answers``: what Redis answered to :meth:`asking`.
+        """
+        found: dict[Warp, News] = {}
+        for warp, answer in answers.items():
+            retained, seen = warp.retained, self._fence(warp).seen(answer)
+            if retained is None or seen is None or warp.limits.pinned or seen.last <= retained.last:
+                continue
+            if retained.answered_up_to(seen.last):
+                found[warp] = News(self._rewound[warp.name], Query(self._fence(warp).reading()))
+        ask(client, [each.query for each in found.values()])
+        for warp, each in found.items():
+            try:
+                each.last, each.data, each.blob = self._fence(warp).snapshot(each.query.accepted)
+            except (CodecError, ConfigError):
+                each.altered = True
+        contents = self._store.open(client, [each.blob for each in found.values() if each.blob])
+        for each in found.values():
+            if each.blob:
+                try:
+                    each.data = bytes(contents.content(each.blob))
+                except Gone as lost:
+                    each.altered, each.gone = lost.altered, not lost.altered
+                except CodecError:
+                    each.altered = True
+        return found
+
+    def see(self, client: Client, warp: Warp, answer: Any, news: News | None) -> None:
+        """Take a snapshot, and what its activation has to say; ``answer``: to what was asked a moment ago."""
+        retained, circuit = warp.retained, warp.circuit
+        seen = self._fence(warp).seen(answer)
+        calm = seen is not None and seen.trouble is None and not seen.rewind and warp.name in self._holdings.states
+        if retained is None or retained.doubtful or warp.limits.pinned or not calm or seen is None:
+            self.watch(client, warp)  # asked again, since it may lead back to a snapshot: nobody else goes back now
+        elif circuit is not None and circuit.state != "closed":
+            self.watch(client, warp)
+        else:
+            self._renew(client, warp.name, seen.blob)
+            if news is not None and news.rewound == self._rewound[warp.name]:
+                self._take(client, warp, retained, news)
 
     def watch(self, client: Client, warp: Warp) -> None:
         """Make its state at first; then read its snapshots, and what its activation has to say."""
@@ -67,8 +149,6 @@ class States:
             self.rewind(client, warp, "")
         else:
             self._renew(client, name, seen.blob)
-            if seen.last > retained.last and retained.answered_up_to(seen.last):
-                self._read(client, warp, retained)
 
     def _fence(self, warp: Warp) -> Fence:
         return Fence(self._mailbox(warp))
@@ -76,33 +156,29 @@ class States:
     def _mailbox(self, warp: Warp) -> Mailbox:
         return self._holdings.mailboxes[warp.name]
 
-    def _read(self, client: Client, warp: Warp, retained: Retained) -> None:
-        try:
-            last, data, blob = self._fence(warp).read(client)
-            if blob:
-                data = bytes(self._store.content(client, blob))
-        except Gone as gone:
-            if gone.altered:  # else a newer one has taken its place a moment ago
-                self._altered(client, warp)
-            return
-        except (CodecError, ConfigError):  # nobody of ours wrote that
+    def _take(self, client: Client, warp: Warp, retained: Retained, news: News) -> None:
+        if news.altered:
             self._altered(client, warp)
-            return
-        if retained.answered_up_to(last):
-            for flight in retained.saved(last, data):
+        elif not news.gone and retained.answered_up_to(news.last):
+            for flight in retained.saved(news.last, news.data):
                 warp.carrier.settled(warp, flight)
 
-    def misses(self, client: Client, warp: Warp, there: Container[tuple[int, int]]) -> bool:
-        """Is the word lost that a message was given up? Then its activation waits for it for ever.
+    def missing(self, client: Client, there: Mapping[Warp, Container[tuple[int, int]]]) -> set[Warp]:
+        """Return those that miss the word that a message was given up: their activation waits for it for ever.
 
-        ``there``: numbers and tries of what was in the mailbox a moment ago.
+        ``there``: numbers and tries of what was in the mailbox of each a moment ago.
         """
-        retained = warp.retained
-        if retained is None or warp.limits.pinned:
-            return False
-        seen = self._fence(warp).look(client)  # after the mailbox: what a snapshot took out of that is in it
-        words = [word for word in retained.given_up() if (word, GIVEN_UP) not in there]
-        return any(seen is None or word > seen.last for word in words)
+        words = {
+            warp: left
+            for warp, places in there.items()
+            if warp.retained is not None and not warp.limits.pinned
+            if (left := [word for word in warp.retained.given_up() if (word, GIVEN_UP) not in places])
+        }
+        # After the mailbox: what a snapshot took out of that is in it.
+        queries = {warp: Query(self._fence(warp).looking()) for warp in words}
+        ask(client, queries.values())
+        seen = {warp: self._fence(warp).seen(query.accepted) for warp, query in queries.items()}
+        return {warp for warp, state in seen.items() if any(state is None or word > state.last for word in words[warp])}
 
     def _altered(self, client: Client, warp: Warp) -> None:
         self._doubts.add(warp.name, "state")
@@ -116,6 +192,7 @@ class States:
         if why and warp.limits.pinned:
             self.course.fail(_gone(warp, f"{why}, and a pinned node has no snapshot to go back to", ""))
             return
+        self._rewound[warp.name] += 1
         retained.doubtful = False  # who doubts from now on has another one follow
         data, flights = retained.data, retained.since(self._sender.waits())
         if why:

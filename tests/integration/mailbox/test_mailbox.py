@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from celerypipe.mailbox.mailbox import Beginning, Mailbox, heads, reading, received
+from celerypipe.mailbox.mailbox import Beginning, Mailbox, heads, reading, received, waiting
 from celerypipe.mailbox.wire import HEAD, NOTE, RESULT, Answer, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
@@ -60,7 +60,7 @@ def test_who_cannot_answer_a_bell_takes_it_back(redis_client: Client, mailbox: M
     mailbox.unring(redis_client, 0, "another")
     assert redis_client.get(f"{mailbox.bell}0") == b"r:t"
     mailbox.unring(redis_client, 0, "t")
-    assert mailbox.ring(redis_client, token="again", wanted=1, ttl=2000) == [0]
+    assert call(redis_client, mailbox.ringing(token="again", wanted=1, ttl=2000)) == [0]
     call(redis_client, mailbox.taking(0, "me.0"))
     mailbox.unring(redis_client, 0, "again")
     assert redis_client.get(f"{mailbox.bell}0") == b"me.0"
@@ -338,12 +338,12 @@ def test_who_looks_what_is_there_gets_no_bodies(redis_client: Client, keyring: K
     box, body = box_of(keyring, secrets.token_hex(4), "node", redis_client), bytes(60_000)
     entries = [packed_entry(number, 1, "", body) for number in range(200)]
     ids = [each.decode() for each in call(redis_client, box.sending(entries, token="t", wanted=1, ttl=2000))[0]]
-    assert box.waiting(redis_client) == dict(zip([(number, 1) for number in range(200)], ids, strict=True))
-    assert all(len(raw) <= HEAD for _, (_, raw) in heads(redis_client, box.stream))
+    assert waiting(redis_client, [box])[0] == dict(zip([(number, 1) for number in range(200)], ids, strict=True))
+    assert all(len(raw) <= HEAD for _, (_, raw) in heads(redis_client, [box.stream])[0])
     call(redis_client, box.taking(0, "host.1.me.0"))
     for entry in box.receive(redis_client, "host.1.me.0", 200, None):
         box.publish(redis_client, "host.1.me.0", [Answer(entry, RESULT, 0.0, 0.0, "", body, console=body)])
-    found = heads(redis_client, box.reply)
+    (found,) = heads(redis_client, [box.reply])
     assert sum(len(field) for _, fields in found for field in fields) < 200 * 100
     replies = [reply for item in found if (published := as_published(item)) for reply in published.results]
     assert [(reply.sequence, reply.attempt, reply.kind) for reply in replies] == [(n, 1, RESULT) for n in range(200)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from celerypipe.errors import BadSignature
-from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.mailbox import Mailbox, waiting
 from celerypipe.mailbox.wire import NOTE, REFUSED, RESULT, Answer, Entry, Published, as_published, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
@@ -55,7 +55,7 @@ def test_what_was_signed_arrives(redis_client: Client, mailbox: Mailbox) -> None
     call(redis_client, mailbox.taking(0, ME))
     entries = mailbox.receive(redis_client, ME, 10, None)
     assert [(entry.sequence, entry.data) for entry in entries] == [(1, b"1"), (2, b"2")]
-    assert mailbox.waiting(redis_client).keys() == {(1, 0), (2, 0)}
+    assert waiting(redis_client, [mailbox])[0].keys() == {(1, 0), (2, 0)}
     mailbox.note(redis_client, ME, Answer(entries[0], NOTE, 0.0, 0.0, "", b"", onward=b"steps"))
     mailbox.publish(redis_client, ME, [Answer(e, RESULT, 0.5, 0.25, "blob", e.data, onward=b"on") for e in entries])
     (note, published) = replies(redis_client, mailbox)
@@ -185,7 +185,7 @@ def test_results_nobody_signed_or_of_another_run_or_in_another_shape_are_refused
 
 
 def test_a_record_is_signed_for_its_node_and_run(redis_client: Client, mailbox: Mailbox, keyring: Keyring) -> None:
-    mailbox.write_record(redis_client, b"mark and configuration")
+    redis_client.call(*mailbox.writing_record(b"mark and configuration"))
     raw = redis_client.get(keys.USUAL.node(mailbox.run, mailbox.node))
     assert isinstance(raw, bytes)
     assert mailbox.read_record(raw) == b"mark and configuration"
@@ -201,7 +201,7 @@ def test_without_keys_nothing_is_added(redis_client: Client) -> None:
     plain = box_of(None, secrets.token_hex(4), "node", redis_client)
     send(redis_client, plain, 1)
     assert raw_of(redis_client, plain) == packed_entry(1, 0, "", b"1")
-    plain.write_record(redis_client, b"record")
+    redis_client.call(*plain.writing_record(b"record"))
     assert redis_client.get(keys.USUAL.node(plain.run, "node")) == b"record"
     answer = Answer(Entry("1-1", 1, 0, "", b""), RESULT, 0.0, 0.0, "", b"")
     assert plain.publishing(ME, [answer])[-1] == answer.packed()

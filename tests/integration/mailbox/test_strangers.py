@@ -149,6 +149,15 @@ def test_deaths_that_nobody_counted_keep_no_message_from_being_run(redis_client:
         redis_client.delete(attempts)
 
 
+def test_deaths_of_many_messages_fill_no_memory(redis_client: Client) -> None:
+    attempts = keys.USUAL.attempts("many", "node")
+    redis_client.hset(attempts, mapping={str(number): 1 for number in range(keys.ATTEMPTS_MOST)})
+    assert count_death(redis_client, attempts, "0") == 2
+    assert count_death(redis_client, attempts, "new") == 1
+    assert redis_client.hlen(attempts) == 1
+    redis_client.delete(attempts)
+
+
 @pytest.mark.timeout(90)
 def test_what_takes_the_place_of_a_key_ends_no_run(
     shared_worker: StartWorker, redis_url: str, redis_client: Client

@@ -17,7 +17,7 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.redis.url import read_address
-from celerypipe.runner.carrier.requests import request_replay, taken_requests
+from celerypipe.runner.carrier.requests import request_replay, requests_in, taking_requests
 from celerypipe.runner.folder.letters import DeadLetters
 from tests.nodes import here, remote
 from tests.nodes.remote import CONFIG
@@ -357,7 +357,7 @@ def test_nonsense_that_is_asked_of_a_run_changes_nothing(
     redis_client.rpush(key, b"../../x", b"\xff\xfe", b"", b"x" * 5000, b"nobody")
     eventually(lambda: not redis_client.exists(key), "that they were taken")
     redis_client.set(key, "no list", ex=60)
-    assert taken_requests(redis_client, running.id) == []
+    assert requests_in(*redis_client.together(taking_requests(redis_client.names, running.id))) == []
     for path in (gate, tmp_path / "end"):
         path.touch()
     assert running.end().status == "done"

@@ -36,3 +36,19 @@ def test_without_a_worker_what_one_told_counts_unless_the_source_here_declares_a
     schema: dict[str, Any] | None = None if told is None else {"mark": node.mark, "code": told, "arguments": []}
     cache.recall(schema)
     assert list(cache.schemas()) == ([schema] if counts else [])
+
+
+def test_what_workers_that_are_gone_would_ask_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celerypipe.cache.node.GONE", 3)
+    node = NodeDefinition(name="far", type="proc", mark="recalled.Far", warped=True, cache=True)
+    use = CacheUse(True, (), False)
+    cache = WarpedNodeCache(node, dict, dict, use=use, say=str, runs_here=False, keyring=None)
+    stays = _presence(0, node.mark)
+    for number in range(1, 50):
+        cache.see([stays, _presence(number, node.mark)])
+    assert sorted(cache._askers) == [f"{number:08x}" for number in (0, 46, 47, 48, 49)]
+
+
+def _presence(number: int, mark: str) -> dict[str, Any]:
+    schema = {"mark": mark, "code": "version 1", "arguments": []}
+    return {"id": f"box.{number}.{number:08x}", "marks": {mark: schema}, "queues": ["far"]}

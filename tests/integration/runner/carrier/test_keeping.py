@@ -1,0 +1,92 @@
+"""What a run asks of Redis besides its messages: a few round trips now and then, however many nodes it has."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celerypipe import Message, Pipeline, Runner
+from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis.connection import Client, Command, connect
+from tests.nodes.remote import CONFIG
+from tests.runs.reading import Reading
+from tests.servers import StartWorker, eventually
+
+#: Seconds that are looked at: a few rounds.
+WHILE = 3.0
+#: More commands of one round: a renewal of what lies apart, a look.
+FEW = 4
+
+
+def wide(count: int, delay: float) -> Pipeline:
+    """So many warped nodes side by side; each gets every message."""
+    options = {"type": "proc", "mark": "tests.nodes.remote.Echo", "warped": True, "configuration": {"delay": delay}}
+    warp = {"queue": "wide", "timeout": 60}
+    nodes = [NodeDefinition(name=f"n{number}", warp_configuration=warp, **options) for number in range(count)]
+    return Pipeline(name="wide", nodes=nodes, links=[])
+
+
+class Asked:
+    """The round trips of this process, of the threads that keep a run and send its messages, and commands of all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trips = self.commands = 0
+        ask, execute = Client.ask, Client.execute_command
+
+        def counted(client: Client, *commands: Command) -> None:
+            self._add(len(commands))
+            ask(client, *commands)
+
+        def executed(client: Client, *command: Any, **options: Any) -> Any:
+            self._add(1)
+            return execute(client, *command, **options)
+
+        monkeypatch.setattr(Client, "ask", counted)
+        monkeypatch.setattr(Client, "execute_command", executed)
+
+    def _add(self, commands: int) -> None:
+        self.trips += threading.current_thread().name in ("celerypipe-keep", "celerypipe-post")
+        self.commands += commands * threading.current_thread().name.startswith("celerypipe-")
+
+    def within(self, seconds: float) -> tuple[int, int]:
+        """Return the trips and commands of so many seconds."""
+        self.trips = self.commands = 0
+        time.sleep(seconds)
+        return self.trips, self.commands
+
+
+@pytest.mark.parametrize("delay", [0.0, 30.0], ids=["idle", "busy"])
+def test_a_run_of_many_nodes_asks_as_seldom_as_one_of_one(
+    start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    start_worker("wide", pool="threads", concurrency=1, config=CONFIG)
+    asked = Asked(monkeypatch)
+    found = []
+    for count in (1, 24):
+        over = threading.Event()
+
+        def inputs(over: threading.Event = over) -> Iterator[Message]:
+            yield Message(0)
+            over.wait()
+
+        runner = Runner(redis_url)
+        reading = Reading(runner.stream(wide(count, delay), inputs()))
+        with connect(redis_url) as client:
+            if delay:
+                eventually(lambda: list(client.scan_iter("celerypipe:mailbox:*:n0")), "its mailboxes")
+                time.sleep(1.0)
+            else:
+                reading.wait_for(count)
+        found.append(asked.within(WHILE))
+        over.set()
+        runner.cancel()
+        reading.join(20)
+    (trips, commands), (trips_of_many, commands_of_many) = found
+    assert trips_of_many <= trips + FEW
+    if not delay:  # who is idle renews little; the process that says that it lives adds one a second
+        assert commands_of_many <= commands + FEW
+        assert commands <= (4 - 1) * WHILE + FEW
