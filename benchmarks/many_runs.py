@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from benchmarks.bystanders import QUEUE, peopled
 from benchmarks.figures import Sample
 from benchmarks.open_runs import open_run, side_by_side
+from benchmarks.places import Server
 from benchmarks.witness import Witness
 
 GROUP = "One more"
@@ -59,7 +60,7 @@ def many_runs(*, seconds: float, quick: bool) -> Iterator[Sample]:
             witness = stack.enter_context(closing(Witness(place.url)))
             alone = _burden(witness, seconds)
             if count == 0:
-                yield from alone.samples("a worker")
+                yield from alone.each(1, _nothing(seconds)).samples("a worker")
             for what, takes in (("waits for its source", QUICK), ("has a message out at each", LONG)):
                 with ExitStack() as runs:
                     for _ in range(RUNS):
@@ -67,6 +68,12 @@ def many_runs(*, seconds: float, quick: bool) -> Iterator[Sample]:
                     together = _burden(witness, seconds)
                 who = f"a run of {NODES} nodes that {what}, {count + 1:,} worker{'s' if count else ''} of its queue"
                 yield from together.each(RUNS, alone).samples(who)
+
+
+def _nothing(seconds: float) -> Burden:
+    """What a server does that nobody asks anything."""
+    with Server() as server, closing(Witness(server.url("tcp"))) as witness:
+        return _burden(witness, seconds)
 
 
 def _burden(witness: Witness, seconds: float) -> Burden:

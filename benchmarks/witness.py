@@ -35,7 +35,7 @@ class Witness:
     """Watches one server, by its address; its own commands and connections count for nothing."""
 
     def __init__(self, url: str) -> None:
-        self._client = redis.Redis.from_url(url, client_name=_NAME)
+        self._client = redis.Redis.from_url(url, client_name=_NAME, socket_timeout=None)  # it may hear nothing for long
         self._other = redis.Redis.from_url(url, client_name=_NAME)
         self._other.ping()  # connected, so that what it says for that is not counted
         self._port = int(self._client.connection_pool.connection_kwargs["port"])
@@ -55,6 +55,7 @@ class Witness:
             timer.start()
             for each in monitor.listen():
                 if end in each["command"]:
+                    timer.join()  # until it has its answer
                     return found
                 if each["client_type"] != "lua":
                     found[int(each["client_port"])] += 1
