@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 AT_LENGTH = tests/faults $(shell grep -rlE 'at_length|LONG\b' tests/{acceptance,integration,unit} --include='test_*.py' \
 	| grep -vE 'test_(plain_installation|new|start)\.py')
 
-.PHONY: help demo test check lint types floors unit house installed projects faults soak lowest matrix bench bench-peers fuzz audit up down clean
+.PHONY: help demo test check lint types floors unit house installed projects faults soak lowest matrix bench bench-peers bench-scale fuzz audit up down clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,9 @@ bench: $(DEV_READY) ## run the benchmarks (five minutes); prints tables and writ
 
 bench-peers: $(DEV_READY) ## compare with Ray, Dask, dramatiq, taskiq and juturna
 	@$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-scale: $(DEV_READY) ## what it costs in workers, nodes and runs (fifteen minutes)
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 fuzz: $(DEV_READY) ## fuzz the codec and the pipeline files (about twenty minutes)
 	@CELERYPIPE_FUZZ=1000000 CELERYPIPE_FUZZ_DEFINITIONS=100000 $(BIN)/python -m pytest -q -s --timeout 0 tests/fuzz $(ARGS)

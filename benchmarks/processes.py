@@ -61,9 +61,10 @@ def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
 def tree(pid: int) -> set[int]:
     """The process and everything below it."""
     found = {pid}
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found |= tree(int(child))
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):  # of each thread that started some
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in file.read_text().split():
+                found |= tree(int(child))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What is kept: ``results/latest.json``, and ``RESULTS.md`` made from it and from ``results/peers.json``.
+"""What is kept: ``results/latest.json``, and ``RESULTS.md`` made from it, ``results/peers.json`` and ``scale.json``.
 
 ``python -m benchmarks.results`` makes ``RESULTS.md`` anew without measuring.
 """
@@ -25,6 +25,7 @@ from benchmarks.figures import COLUMNS, Figure, Figures, markdown
 HERE = Path(__file__).parent
 LATEST = HERE / "results" / "latest.json"
 PEERS = HERE / "results" / "peers.json"
+SCALE = HERE / "results" / "scale.json"
 PAGE = HERE / "RESULTS.md"
 
 ABOUT = """\
@@ -64,11 +65,28 @@ def keep(facts: dict[str, Any], figures: Figures, failures: Sequence[str], not_y
     LATEST.parent.mkdir(exist_ok=True)
     data = {"head": facts, "figures": figures.to_list(), "failures": list(failures), "not yet": list(not_yet)}
     LATEST.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    PAGE.write_text(page(data, found_peers()), encoding="utf-8")
+    write_page()
 
 
-def page(data: dict[str, Any], peers: dict[str, Any] | None = None) -> str:
-    """The text of RESULTS.md; ``peers``: what ``python -m benchmarks.peers`` wrote."""
+def keep_scale(facts: dict[str, Any], figures: Figures) -> None:
+    """Write the JSON of ``python -m benchmarks.scale``, and the page."""
+    data = {"head": facts, "figures": figures.to_list()}
+    SCALE.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_page()
+
+
+def write_page() -> None:
+    """Make the page from what was kept last."""
+    PAGE.write_text(kept_page(), encoding="utf-8")
+
+
+def kept_page() -> str:
+    """The text of the page, of all that was kept last."""
+    return page(json.loads(LATEST.read_text(encoding="utf-8")), _found(PEERS), _found(SCALE))
+
+
+def page(data: dict[str, Any], peers: dict[str, Any] | None = None, scale: dict[str, Any] | None = None) -> str:
+    """The text of RESULTS.md; ``peers``, ``scale``: what ``python -m benchmarks.peers`` and ``.scale`` wrote."""
     facts = data["head"]
     packages = ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     lines = [
@@ -89,6 +107,8 @@ def page(data: dict[str, Any], peers: dict[str, Any] | None = None) -> str:
         lines += ["## Failed", "", *(f"* {text}" for text in data["failures"]), ""]
     if data.get("not yet"):
         lines += ["## Not there yet", "", *(f"* {text}" for text in data["not yet"]), ""]
+    if scale:
+        lines += _scale_section(scale)
     if peers:
         lines += ["## Peers", "", *peers_section.lines(peers)]
     return "\n".join(lines).rstrip() + "\n"
@@ -105,13 +125,24 @@ def tables(figures: Figures) -> Iterable[Table]:
         yield table
 
 
-def found_peers() -> dict[str, Any] | None:
-    """What the last whole run of the peers found, if there was one."""
-    if not PEERS.is_file():
+def _scale_section(scale: dict[str, Any]) -> Iterable[str]:
+    facts = scale["head"]
+    yield "## In large"
+    yield ""
+    yield f"{facts['date']}, `{facts['command']}`, {facts['repetitions']} repetitions of what is a time, load "
+    yield f"{facts['load before']} before the run. Counts and bytes are exact, also on a busy machine; times are not."
+    yield ""
+    for group, members in Figures(Figure.from_dict(figure) for figure in scale["figures"]).groups().items():
+        yield from (f"### {group}", "", *markdown(COLUMNS, (figure.cells() for figure in members)), "")
+
+
+def _found(path: Path) -> dict[str, Any] | None:
+    """What the last whole run wrote there, if there was one."""
+    if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(PEERS.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads(LATEST.read_text(encoding="utf-8")), found_peers()), encoding="utf-8")
+    write_page()

@@ -108,7 +108,7 @@ def sparse() -> Any:
 
 
 def pipeline(compression: str) -> Pipeline:
-    """One warped node that sends back as many bytes as it gets, and not the same ones."""
+    """One warped node that sends back a copy of what it gets, so that the bytes cross the link twice."""
     limits = {"queue": QUEUE, "window": WINDOW, "compression": compression}
     mark = "benchmarks.nodes.Copy"
     node = NodeDefinition(name="there", type="proc", mark=mark, warped=True, warp_configuration=limits)
@@ -128,7 +128,7 @@ def measured(url: str, payload: Any, compression: str, seconds: float) -> float:
     for message in Runner(url, shared_memory=False).stream(pipeline(compression), messages()):
         times.append(time.perf_counter())
         last = message
-    if last is None or not np.array_equal(last.payload, payload[::-1]):
+    if last is None or not np.array_equal(last.payload, payload):
         raise RuntimeError("the last message did not come back as it should")
     return (len(times) - SKIP - 1) / (times[-1] - times[SKIP])
 
@@ -177,7 +177,7 @@ class Bench:
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
         self.carries[name] = float(done.stdout)
         for payload_name, payload in (("frame", photo()), ("sparse", sparse())):
-            share = {way: len(pack(way, [payload.tobytes()]).content) / payload.nbytes for way in WAYS}
+            share = {way: len(pack(way, [payload.tobytes()])[1]) / payload.nbytes for way in WAYS}
             cells = [Cell(name, payload_name, way, share[way]) for way in WAYS]
             for _ in range(self.repetitions):
                 for cell in cells:
@@ -252,7 +252,7 @@ def main() -> None:
     if options.quick:
         return
     spent = time.monotonic() - begin
-    facts = results.head(seconds=spent, repetitions=repetitions, redis_version=server.version, load=load)
+    facts = results.head(seconds=spent, repetitions=repetitions, redis_version=server.version, load=load, each={})
     facts["command"] = " ".join(["python", "-m", "benchmarks.throttled", *sys.argv[1:]])
     facts["link carries, Mbit/s"] = {name: round(value) for name, value in bench.carries.items()}
     Path(KEPT).write_text(json.dumps({"head": facts, "figures": figures}, indent=1) + "\n", encoding="utf-8")

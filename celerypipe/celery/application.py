@@ -56,6 +56,8 @@ SHARED: dict[str, Any] = {
         # kombu gives up a connection that was silent for a second more, so within 9 s: before the watchdog does.
         "health_check_interval": 4,
         "client_name": "celerypipe",
+        # All channels of a process take theirs from one pool; kombu allows each channel ten.
+        "max_connections": 1000,
     },
 }
 

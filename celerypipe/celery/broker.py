@@ -2,7 +2,8 @@
 
 kombu builds a client for every operation it does (publish, acknowledge, note what is not acknowledged yet). Half of
 what sending a bell costs is that, and the worker pays it again for each task it takes. A client holds no connection
-by itself, it takes one out of its channel's pool, so that one of them does for all operations.
+by itself, it takes one out of a pool, so that one of them does for all operations. And each of kombu's channels has a
+pool of its own, where a worker has three channels: here those of a process share one, but for what waits for tasks.
 
 And what a stranger pushed onto a queue's list does not end the worker that pops it (:mod:`celerypipe.celery.refused`).
 """
@@ -11,17 +12,19 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 from celery.app.amqp import AMQP
 from kombu.connection import Connection as StockConnection
 from kombu.transport import redis, virtual
-from redis import Redis
+from redis import Redis, RedisError, ResponseError
 
 from celerypipe.celery.refused import keep_apart
 from celerypipe.errors import ConfigError
@@ -41,13 +44,27 @@ class Popper(Redis):
     """A client that remembers what it popped last: if that is no task, it is nowhere else."""
 
     popped: tuple[bytes, bytes] | None = None
+    #: When Redis last answered whether there is anything to pop, on which socket, and its number there; 0: unknown.
+    answered = 0.0
+    line: Any = None
+    line_id = 0
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
         """Return an answer."""
         answer = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
         if command_name == "BRPOP":
             self.popped = (answer[0], answer[1]) if answer else None
+            self.answered = time.monotonic()
+            if connection._sock is not self.line:
+                self.line, self.line_id = connection._sock, self._id_of(connection)
         return answer
+
+    def _id_of(self, connection: Any) -> int:
+        try:
+            connection.send_command("CLIENT", "ID")
+            return int(connection.read_response())
+        except ResponseError:  # this user may not ask
+            return 0
 
 
 class NamespacePopper(Popper, redis.PrefixedStrictRedis):
@@ -84,6 +101,12 @@ class QoS(redis.QoS):
             raise
 
 
+#: Seconds within which Redis answers what asks for tasks, if it answers at all: kombu waits for one each time.
+RECENTLY = 2.0
+#: Pools of connections that channels share, by what kombu connects to; each lives as long as a channel has it.
+POOLS: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
 class Channel(redis.Channel):
     """A channel that keeps its client for as long as its connections, and keeps apart what is no task."""
 
@@ -91,6 +114,23 @@ class Channel(redis.Channel):
     Message = Inbound
 
     _lent: Any = None
+    _own: Any = None
+    _shared: Any = None
+
+    def __init__(self, *connection: Any, **options: Any) -> None:
+        super().__init__(*connection, **options)  # type: ignore[no-untyped-call]  # kombu's
+        # The line on which it tried whether Redis is there is for who waits for tasks; most channels only publish.
+        self.async_pool.disconnect(inuse_connections=False)
+
+    @property
+    def pool(self) -> Any:
+        """The connections for what does not wait: those of all channels of this process to the same Redis."""
+        own = super().pool
+        if self._own is not own:  # kombu makes new ones after a fork, and where connecting failed
+            at = self.connection.client
+            who = (at.hostname, at.port, at.virtual_host, at.userid, at.password, at.ssl, at.transport_options)
+            self._own, self._shared = own, POOLS.setdefault(repr(who), own)
+        return self._shared
 
     def _get_client(self) -> Any:
         return partial(NamespacePopper, global_keyprefix=self.global_keyprefix) if self.global_keyprefix else Popper
@@ -124,6 +164,13 @@ class Channel(redis.Channel):
         except Malformed as error:
             logger.warning("broadcast on %r: no command (%s: %s)", exchange, type(error).__name__, error)
             return None
+
+    def close(self) -> None:
+        """Let go of everything. kombu waits for the answer to what it asked last, which may take a second."""
+        if self._in_poll and time.monotonic() - self.client.answered < RECENTLY:  # else Redis answers nobody
+            with suppress(RedisError, OSError), self.conn_or_acquire() as client:
+                client.client_unblock(self.client.line_id)
+        super().close()  # type: ignore[no-untyped-call]  # kombu's
 
     @contextmanager
     def conn_or_acquire(self, client: Any = None) -> Iterator[Any]:

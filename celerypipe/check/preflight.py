@@ -30,7 +30,7 @@ from celerypipe.version import VERSION
 #: Round trips that are timed, and seconds after which no further one is.
 SAMPLES, ENOUGH = 5, 0.2
 #: Parts of INFO that the checks read.
-SECTIONS = ("server", "memory", "persistence", "replication")
+SECTIONS = ("server", "clients", "memory", "persistence", "replication")
 
 
 def look(

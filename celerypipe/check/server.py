@@ -1,4 +1,4 @@
-"""What Redis and its surroundings say about a run before it begins: version, role, memory, eviction, disk, clocks."""
+"""What Redis and its surroundings say about a run before it begins: version, role, room, eviction, disk, clocks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ OLDEST = (6, 2)
 SLOW, VERY_SLOW = 0.005, 0.050
 #: Seconds that clocks may be apart before logs and Flower mislead who reads them.
 APART = 2.0
+#: Connections that a run may have with its heartbeat, what sends its tasks, and the result cache; and each slot of a
+#: worker, which opens them with its first message.
+CONNECTIONS_OF_RUN, CONNECTIONS_OF_SLOT = 10, 3
 
 
 def is_too_old(scene: Scene) -> Iterator[Finding]:
@@ -87,6 +90,22 @@ def is_short_of_memory(scene: Scene) -> Iterator[Finding]:
         yield Finding("warning" if limit else "note", "memory", "Redis", text, cure)
 
 
+def is_short_of_connections(scene: Scene) -> Iterator[Finding]:
+    """Compare the connections that are free with what a run and the slots of its workers may open."""
+    info = scene.server
+    if "maxclients" not in info or "connected_clients" not in info:
+        return
+    limit, taken = int(info["maxclients"]), int(info["connected_clients"])
+    slots = sum(int(worker["slots"]) for worker in scene.workers if scene.concerns(worker))
+    needed = CONNECTIONS_OF_RUN + CONNECTIONS_OF_SLOT * slots
+    if limit - taken < needed:
+        text = f"it takes {max(0, limit - taken)} more connections (maxclients is {limit}, {taken} are open), and this "
+        text += f"run may need {needed}: those that it refuses are tried again and again"
+        enough = -(-(taken + 2 * needed) // 100) * 100
+        cure = f"{scene.redis_cli} CONFIG SET maxclients {enough} (its limit of open files, ulimit -n, must allow that)"
+        yield Finding("warning", "connections", "Redis", text, cure)
+
+
 def does_not_persist(scene: Scene) -> Iterator[Finding]:
     """A run survives a Redis that comes back empty; what nobody runs any more does not."""
     if scene.server and not scene.server.get("aof_enabled"):
@@ -133,6 +152,7 @@ CHECKS: tuple[Callable[[Scene], Iterator[Finding]], ...] = (
     cannot_write,
     evicts,
     is_short_of_memory,
+    is_short_of_connections,
     does_not_persist,
     is_far_away,
     clocks_differ,

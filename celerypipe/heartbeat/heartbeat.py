@@ -57,6 +57,7 @@ class Heartbeat:
         about = {"boss": os.getpid(), "endpoint": endpoint(address), "descendants": descendants}
         self._plan = marshal.dumps({**about, "deadlines": deadlines.fd if deadlines is not None else -1, **said})
         self._others: set[int] = set()
+        self._standing = b""
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="celerypipe-heartbeat", daemon=True)
         self._changed = threading.Lock()
@@ -80,6 +81,13 @@ class Heartbeat:
         with self._changed:
             self._others.add(pid)
             self._tell(b"+%d\n" % pid)
+
+    def say(self, commands: Sequence[Command]) -> None:
+        """Have these commands stand in Redis, in place of those told before; None in them stands for the time here."""
+        body = marshal.dumps(_plain(commands))
+        with self._changed:
+            self._standing = b"=%d\n%b" % (len(body), body)
+            self._tell(self._standing)
 
     def forget(self, pid: int) -> None:
         """It ended."""
@@ -108,7 +116,8 @@ class Heartbeat:
         # A pipe that nobody reads is one whose reader has ended: the next one is told everything.
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                os.write(self._process.stdin.fileno(), data)
+                while data:
+                    data = data[os.write(self._process.stdin.fileno(), data) :]
 
     def _start(self) -> None:
         with self._changed:
@@ -130,6 +139,7 @@ class Heartbeat:
             self._tell(len(self._plan).to_bytes(4, "big") + self._plan)
             for pid in sorted(self._others):
                 self._tell(b"+%d\n" % pid)
+            self._tell(self._standing)
 
     def _keep(self) -> None:
         while not self._ended.is_set():

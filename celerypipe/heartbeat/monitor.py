@@ -3,8 +3,11 @@
 It is a script (``python -I -S``), started by exec, so that it shares no interpreter lock with what it watches. It needs
 the standard library only, and of that little: bare sockets, and ssl only where Redis wants it. What it knows comes
 through its standard input, so that no secret is seen in ``ps``: a plan, then a line for each process besides the one
-that started it, ``+<pid>``. It ends with the process that started it, or when it is told to: ``end``, or ``leave``, as
-if that had ended.
+that started it, ``+<pid>``, and what stands in Redis meanwhile: ``=<size>`` and commands of that size. It ends with the
+process that started it, or when it is told to: ``end``, or ``leave``, as if that had ended.
+
+What stands is said when it is told, each minute, on each new line, and when a beat is answered with 0: it is gone. In
+its commands None stands for the time here.
 
 The plan, as marshal writes it, behind four bytes with its length: ``boss``, that process; ``endpoint``, where Redis is
 (:mod:`celerypipe.redis.endpoint`); and commands: ``beat``, sent each second, in which None stands for the processes
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two beats.
 BEAT = 1.0
+#: Seconds between two times that it says what stands in Redis.
+STANDS = 60.0
 #: Seconds without a beat that arrived after which that is said.
 UNHEARD = 10.0
 #: Seconds for the other processes to end.
@@ -59,6 +64,8 @@ class Monitor:
         self._told = told
         self._rest = b""
         self._next = 0.0
+        self._standing: list[list[bytes | None]] = []
+        self._stands_until = 0.0
         self._full = False
         self._said: set[str] = set()
         self._heard = time.monotonic()
@@ -107,22 +114,34 @@ class Monitor:
     def _listen(self) -> bytes:
         """Hear of other processes; return how this is to end, if it is."""
         try:
-            found = os.read(self._told, 4096)
+            found = os.read(self._told, 65536)
         except BlockingIOError:
             return b""
         if not found:
             self._told = -1
-        *lines, self._rest = (self._rest + found).split(b"\n")
-        for line in lines:
-            if not line.startswith(b"+"):
-                return line
-            one = Watched(int(line[1:]), self.boss.pid)
-            if one.gone:
-                one.close()
-            else:
-                self.others[one.pid] = one
+        self._rest += found
+        while b"\n" in self._rest:
+            line, _, rest = self._rest.partition(b"\n")
+            size = int(line[1:]) if line.startswith(b"=") else 0
+            if len(rest) < size:
+                break
+            self._rest = rest[size:]
+            if size:
+                self._standing, self._stands_until = marshal.loads(rest[:size]), 0.0  # noqa: S302  # as the plan
                 self._next = 0.0
+            elif line.startswith(b"+"):
+                self._watch(int(line[1:]))
+            else:
+                return line
         return b""
+
+    def _watch(self, pid: int) -> None:
+        one = Watched(pid, self.boss.pid)
+        if one.gone:
+            one.close()
+        else:
+            self.others[one.pid] = one
+            self._next = 0.0
 
     def _beat(self) -> None:
         self._next = time.monotonic() + BEAT
@@ -130,14 +149,22 @@ class Monitor:
         for one in [one for one in self.others.values() if one.gone]:
             self._ended(one)
         self._hold_to_deadlines(running)
-        beat = self._plan["full" if self._full else "beat"]
+        beat, standing = self._plan["full" if self._full else "beat"], self._due()
         self._full = False
         if self.boss.gone or not (running or None in beat[0]):
             return
+        said = packed(beat, b"".join(b" %d " % pid for pid in running)) + packed(standing, b"%.3f" % time.time())
         try:
-            self._wire.send(packed(beat, b"".join(b" %d " % pid for pid in running)), len(beat))
+            self._wire.send(said, len(beat) + len(standing))
         except OSError as error:
             self._broken(error)
+
+    def _due(self) -> list[list[bytes | None]]:
+        """What stands, if that is to be said now."""
+        if self._full or time.monotonic() < self._stands_until:
+            return []
+        self._stands_until = time.monotonic() + STANDS
+        return self._standing
 
     def _hold_to_deadlines(self, running: list[int]) -> None:
         """End who has missed its deadline for a while in which it ran; who was stopped until a moment ago may go on."""
@@ -163,7 +190,9 @@ class Monitor:
 
     def _receive(self) -> None:
         try:
-            if self._wire.receive():
+            if b":0" in self._wire.receive():
+                self._stands_until = 0.0
+            if not self._wire.owed:
                 self._heard = time.monotonic()
                 self._said.discard("silence")
         except ErrorReply as refusal:
@@ -173,9 +202,9 @@ class Monitor:
 
     def _refused(self, refusal: ErrorReply) -> None:
         """Redis has no room (what is there can still live on), is no master any more, or lets us do nothing."""
-        kind = str(refusal).partition(" ")[0]
+        kind = refusal.kind
         if kind == "OOM":
-            self._full = True
+            self._full, self._stands_until = True, 0.0
             self._next = min(self._next, time.monotonic() + RETRY)
             return
         if kind not in ("LOADING", "READONLY", "MASTERDOWN"):
@@ -185,7 +214,7 @@ class Monitor:
     def _broken(self, error: OSError) -> None:
         """Try again, and say so once if that goes on: others take the boss for dead."""
         self._wire.close()
-        self._next = time.monotonic() + RETRY
+        self._next, self._stands_until = time.monotonic() + RETRY, 0.0
         if time.monotonic() - self._heard > UNHEARD:
             self._say("silence", f"no heartbeat of process {self.boss.pid} reaches Redis: {error}")
 
@@ -215,8 +244,8 @@ class Monitor:
     def _say_last(self, last: list[list[bytes | None]]) -> bool:
         try:
             self._wire.send(packed(last), len(last))
-            while not self._wire.receive():
-                pass
+            while self._wire.owed:
+                self._wire.receive()
         except OSError:
             self._wire.close()
             return False

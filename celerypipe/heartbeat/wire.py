@@ -22,6 +22,12 @@ SILENCE = 3.0
 class ErrorReply(OSError):
     """Redis answered with an error."""
 
+    @property
+    def kind(self) -> str:
+        """Its first word; of what went wrong in a script, Redis 6.2 tells it at the end."""
+        text = str(self)
+        return (text.rpartition(" -")[2] if text.startswith("ERR Error running script") else text).partition(" ")[0]
+
 
 def packed(commands: list[list[bytes | None]], processes: bytes = b"") -> bytes:
     """Return commands as Redis reads them."""
@@ -35,49 +41,53 @@ def packed(commands: list[list[bytes | None]], processes: bytes = b"") -> bytes:
 
 
 class Wire:
-    """A connection to Redis, made anew whenever it breaks. ``socket`` is None while there is none."""
+    """A connection to Redis, made anew whenever it breaks. ``socket`` is None while there is none.
+
+    ``owed``: answers that did not come yet.
+    """
 
     def __init__(self, endpoint: dict[str, Any]) -> None:
         self._endpoint = endpoint
         self.socket: Any = None
-        self._owed = 0
+        self.owed = 0
         self._heard = 0.0
         self._rest = b""
 
     def send(self, data: bytes, count: int) -> None:
         """Send so many commands, and first, on a new line, who we are; OSError: that did not work."""
-        if self._owed and time.monotonic() - self._heard > SILENCE:
+        if self.owed and time.monotonic() - self._heard > SILENCE:
             self.close()  # nobody is there, or Redis stands still; what was sent is not lost to that
         if self.socket is None:
             self.socket = self._connected()
             greeting = self._greeting()
             data, count = packed(greeting) + data, count + len(greeting)
-        if not self._owed:
+        if not self.owed:
             self._heard = time.monotonic()
-        self._owed += count
+        self.owed += count
         self.socket.sendall(data)
 
-    def receive(self) -> bool:
-        """Take the answers that are there; True: all came. :class:`ErrorReply`: one was an error; OSError: it broke."""
+    def receive(self) -> list[bytes]:
+        """Return the answers that are there. :class:`ErrorReply`: one was an error; OSError: it broke."""
         try:
             found = self.socket.recv(4096)
         except TimeoutError:  # a part of what TLS sends
-            return False
+            return []
         if not found:
             raise ConnectionError("closed")
-        *answers, self._rest = (self._rest + found).split(b"\r\n")
+        answers: list[bytes] = (self._rest + found).split(b"\r\n")
+        self._rest = answers.pop()
         self._heard = time.monotonic()
-        self._owed -= len(answers)
+        self.owed -= len(answers)
         for answer in answers:
             if answer.startswith(b"-"):
                 raise ErrorReply(answer[1:].decode("utf-8", "replace"))
-        return self._owed <= 0
+        return answers
 
     def close(self) -> None:
         """Let go of it."""
         if self.socket is not None:
             self.socket.close()
-        self.socket, self._owed, self._rest = None, 0, b""
+        self.socket, self.owed, self._rest = None, 0, b""
 
     def _greeting(self) -> list[list[bytes | None]]:
         at = self._endpoint

@@ -25,6 +25,13 @@ from celerypipe.redis.script import Script
 OVER = "over"
 
 
+# Name the processes that live, and answer whether the presence of the worker stands.
+_BEAT = """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('EXISTS', KEYS[2])
+"""
+
+
 def words(names: keys.Names, process: Process, last: Sequence[Command] = ()) -> Words:
     """Return what is said of a worker, whose own process this is; ``last``: when it is gone, besides that it is.
 
@@ -32,7 +39,7 @@ def words(names: keys.Names, process: Process, last: Sequence[Command] = ()) -> 
     """
     name = names.heartbeat(process.host, process.life)
     return Words(
-        beat=[("SET", name, None, "PX", keys.HEARTBEAT_TTL)],
+        beat=[("EVAL", _BEAT, 2, name, names.presence(str(process)), None, keys.HEARTBEAT_TTL)],
         full=[("PEXPIRE", name, keys.HEARTBEAT_TTL)],  # what may lie in a full Redis may live on there
         last=[("SET", name, OVER, "PX", keys.DEATH_TTL), *last],
         left=[saying_death(names, str(process), Death(os.EX_OK, told=True))],

@@ -10,7 +10,6 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -219,34 +218,34 @@ def stranger(worker: Presence, keyring: Keyring | None) -> str:
     return foreign(worker) or strangers(keyring, worker.get("keys", ()))
 
 
-#: A worker says that it lives, on each list that has it; the dead are forgotten there.
-_SAY = Script(
-    """
+# A worker is there, on each list that has it; the dead are forgotten there. ``clock`` is by how many seconds its clock
+# is ahead of Redis'. Its user may be one of its namespace alone, so that the list of namespaces is none of the KEYS.
+_SAY = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local seconds = tonumber(ARGV[3])
-redis.call('SET', KEYS[1], ARGV[1], 'EX', seconds)
+local clock = string.format(', "clock": %.3f}', tonumber(ARGV[4]) - now / 1000)
+redis.call('SET', KEYS[1], string.sub(ARGV[1], 1, -2) .. clock, 'EX', seconds)
 for place = 2, #KEYS do
   redis.call('ZADD', KEYS[place], now, ARGV[2])
   redis.call('ZREMRANGEBYSCORE', KEYS[place], '-inf', '(' .. string.format('%.0f', now - seconds * 1000))
   redis.call('EXPIRE', KEYS[place], 10 * seconds)
 end
+if ARGV[5] then
+  redis.pcall('ZADD', ARGV[5], now, ARGV[6])
+  redis.pcall('EXPIRE', ARGV[5], 10 * seconds)
+end
+return 1
 """
-)
 
 
-def write_presence(client: Client, record: Presence) -> None:
-    """Say that the worker lives, and in the field ``clock`` by how many seconds its clock is ahead of Redis'."""
-    before = time.time()
-    now = int(client.now() * 1000)
-    clock = round((before + time.time()) / 2 - now / 1000, 3)
-    names, own = client.names, record["id"]
+def saying_presence(names: Names, record: Presence) -> Command:
+    """Return the command that says that a worker is there; None stands for the time where it is."""
+    own = record["id"]
     lists = [names.workers, *map(names.serving, record["queues"])]
-    _SAY(client, (names.presence(own), *lists), json.dumps({**record, "clock": clock}), own, keys.PRESENCE_TTL)
-    if client.names != USUAL:
-        said = ("ZADD", keys.NAMESPACES, now, name_in(client.names))
-        with suppress(redis.exceptions.NoPermissionError):  # a user of this namespace alone
-            accepted(client.together(said, ("EXPIRE", keys.NAMESPACES, 10 * keys.PRESENCE_TTL)))
+    namespace = () if names == USUAL else (keys.NAMESPACES, name_in(names))
+    said = (json.dumps(record), own, keys.PRESENCE_TTL, None, *namespace)
+    return ("EVAL", _SAY, 1 + len(lists), names.presence(own), *lists, *said)
 
 
 def elsewhere(client: Client, queue: str) -> list[str]:
@@ -265,8 +264,3 @@ def removing_presence(names: Names, worker_id: str, queues: Iterable[str]) -> li
     """Return the commands that take a worker off all lists."""
     lists = (names.workers, *map(names.serving, queues))
     return [("DEL", names.presence(worker_id)), *(("ZREM", each, worker_id) for each in lists)]
-
-
-def remove_presence(client: Client, record: Presence) -> None:
-    """Take a worker off all lists at once, so that nobody rings for it."""
-    accepted(client.together(*removing_presence(client.names, record["id"], record["queues"])))

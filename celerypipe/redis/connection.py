@@ -48,6 +48,10 @@ READ_SIZE = 256 * 1024
 #: Bytes that are written at a time: the timeout of a socket is for all of one write, however slow the line is.
 WRITE_SIZE = 256 * 1024
 
+#: What Redis says where ``maxclients`` is reached, and the cure, which needs a connection too.
+FULL = "max number of clients reached"
+MORE = "end one that is connected, then: redis-cli CONFIG SET maxclients 10000 (its ulimit -n must allow that)"
+
 #: A command and its arguments; one that is a list stands for its parts, one after the other.
 Command = Sequence[Any]
 T = TypeVar("T")
@@ -125,6 +129,24 @@ class Client(redis.Redis):
         super().close()
 
 
+class OneLine(Client):
+    """One of a single thread: redis-py's own commands go along that connection as well, so that it has no other.
+
+    A pipeline of redis-py's would make one: see :meth:`together`.
+    """
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:
+        """Do what a method of redis-py's asks for."""
+        self.ask(command)
+        try:
+            answer = self.parse_response(self._line, command[0], **options)  # type: ignore[no-untyped-call]
+        except redis.ResponseError:
+            self._owed = 0
+            raise
+        self._owed = 0
+        return answer
+
+
 def tried_again(client: Client, work: Callable[[], T]) -> T:
     """Return what ``work`` returns; where its line broke it is done once more, on a new one. For what may be twice."""
     try:
@@ -174,7 +196,9 @@ def _plain(argument: str | bytes | int) -> bytes:
     return argument if isinstance(argument, bytes) else str(argument).encode()
 
 
-def connect(where: Address | str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT) -> Client:
+def connect(
+    where: Address | str, *, name: str = "celerypipe", timeout: float = CALL_TIMEOUT, kind: type[Client] = Client
+) -> Client:
     """Return a client of an address, or of one as text; it connects with its first command, and again after a failure.
 
     Behind Sentinels it asks them for the master with each new connection; a master that became a replica counts as a
@@ -200,13 +224,13 @@ def connect(where: Address | str, *, name: str = "celerypipe", timeout: float = 
         options |= {"socket_keepalive": True, "socket_keepalive_options": KEEP_ALIVE}
     if (sentinels := address.sentinels) is not None:
         known = Watchers(sentinels.places, sentinel_kwargs=asking(sentinels))  # type: ignore[no-untyped-call]  # redis-py's
-        client: Client = known.master_for(sentinels.master, Client, **options)  # type: ignore[no-untyped-call]
+        client: Client = known.master_for(sentinels.master, kind, **options)  # type: ignore[no-untyped-call]
     else:
         if address.host:
             options |= {"host": address.host, "port": address.port}
         if address.tls is not None:
             options |= {"connection_class": redis.SSLConnection, **address.tls.options()}
-        client = Client.from_pool(redis.ConnectionPool(**options))  # type: ignore[assignment]  # its stub says redis.Redis
+        client = kind.from_pool(redis.ConnectionPool(**options))  # type: ignore[assignment]  # its stub says redis.Redis
     client.names, client.address = address.names, address
     return client
 
@@ -244,6 +268,8 @@ def explained(address: Address) -> Iterator[None]:
 
 
 def _absence(address: Address, error: BaseException, option: str = "--redis") -> str:
+    if FULL in str(error):
+        return f"Redis at {address} takes no more connections; {MORE}"
     if isinstance(error, redis.TimeoutError) and "reading" in str(error):
         cure = "it is overloaded or stopped: look at its log, or wait"
         return f"Redis does not answer: {address} ({error}); {cure}"
@@ -291,6 +317,8 @@ def said(error: BaseException) -> str:
         return "Redis is loading its data"
     if isinstance(error, redis.OutOfMemoryError) or "-OOM " in text:
         return "Redis' memory is full: raise maxmemory, or lower window or byte_budget"
+    if FULL in text:
+        return f"Redis takes no more connections: {MORE}"
     if isinstance(error, redis.ReadOnlyError) or "-READONLY " in text:
         return "Redis is a replica and takes no writes: give the address of its master, or a sentinel:// one"
     if is_forbidden(error):

@@ -202,7 +202,7 @@ class Settled:
         """Fifth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
         if self.present is not None:
             return
-        self.present = Present(sender, self.worker, self.configured.served, self.flag)
+        self.present = Present(sender, self.worker, self.configured.served, self.flag, self.configured.heartbeat)
         self.present.connect()
         self.arrivals.tell(self.present.keeper.say)
 

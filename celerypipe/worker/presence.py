@@ -1,4 +1,4 @@
-"""A worker as runners know it, and the thread that keeps its presence alive through anything Redis does."""
+"""A worker as runners know it: its heartbeat says so, told by a thread that asks nothing of Redis while all is well."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from billiard.pool import EX_OK, EX_RECYCLE
 from celery import signals
 
 from celerypipe.celery.prefork import child_ended
+from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, remove_presence, write_presence
-from celerypipe.redis import keys
+from celerypipe.mailbox.presence import Presence, removing_presence, saying_presence
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Broken, Client, Trouble, connect
+from celerypipe.redis.connection import Broken, Client, OneLine, Trouble, connect
 from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.flag import SharedFlag
@@ -32,6 +32,8 @@ from celerypipe.worker.watchdog import Watchdog
 
 logger = logging.getLogger("celerypipe.worker")
 
+#: Seconds between two looks of a worker at itself.
+LOOK = 2.0
 #: Seconds the end of a worker waits for its presence to be removed.
 LEAVE_SECONDS = 2.0
 
@@ -39,27 +41,33 @@ LEAVE_SECONDS = 2.0
 class Present:
     """A worker that runners know of, for as long as its keeper says so; what happens to it is said there too."""
 
-    def __init__(self, consumer: Any, worker: Worker, served: Served, flag: SharedFlag) -> None:
+    def __init__(self, consumer: Any, worker: Worker, served: Served, flag: SharedFlag, heartbeat: Heartbeat) -> None:
         record = {**presence_record(worker, served), "name": consumer.hostname}
         self.proof: Proof | None = None
         if Settings.from_environment().shared_memory:
             self.proof = Proof()
             record["shared"] = self.proof.text
 
-        def current() -> Presence:
+        names = worker.names
+        said: list[Presence] = []
+
+        def say() -> None:
             pool, scaler = consumer.pool, getattr(consumer.controller, "autoscaler", None)
             slots = scaler.max_concurrency if scaler is not None else pool.num_processes  # it grows with what is rung
-            return {**record, "slots": max(1, slots), "processes": processes_of(pool)}
+            now = {**record, "slots": max(1, slots), "processes": processes_of(pool)}
+            if [now] != said:
+                said[:] = [now]
+                heartbeat.say([saying_presence(names, now)])
 
-        def withdraw(client: Client) -> None:
+        def withdraw() -> None:
             flag.raise_it()
-            remove_presence(client, record)
+            heartbeat.say(removing_presence(names, record["id"], record["queues"]))
 
         self.worker = worker
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
         self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work, self.forgive)
-        self.keeper = PresenceKeeper(worker.redis, current, self.watchdog.look, withdraw, self.watchdog.see_off)
+        self.keeper = PresenceKeeper(worker.redis, say, self.watchdog, withdraw)
 
     def connect(self) -> None:
         """Say that it is there, and hear what happens."""
@@ -101,24 +109,15 @@ class Present:
 
 
 class PresenceKeeper:
-    """A daemon thread that keeps one worker's presence alive through anything Redis does."""
+    """A daemon thread that looks after one worker. It has a connection only while there is something to ask or say."""
 
     def __init__(
-        self,
-        address: Address,
-        record: Callable[[], Presence],
-        look: Callable[[Client | None], None],
-        withdraw: Callable[[Client], None],
-        see_off: Callable[[], None],
+        self, address: Address, say: Callable[[], None], watchdog: Watchdog, withdraw: Callable[[], None]
     ) -> None:
-        """``record`` is asked at every refresh; ``look`` is called after it, with None while Redis is away.
-
-        ``withdraw`` takes the presence away; ``see_off`` is called last, and may wait: the process ends meanwhile.
-        """
-        self.record = record
-        self.look = look
-        self.withdraw = withdraw
-        self.see_off = see_off
+        """``say`` has the presence stand in Redis as it is now; ``withdraw`` takes it away."""
+        self._present = say
+        self._watchdog = watchdog
+        self._withdraw = withdraw
         self._client: Client | None = None
         self.address = address
         # A SimpleQueue may be written to inside a signal handler, an Event may not. None: end.
@@ -129,7 +128,7 @@ class PresenceKeeper:
         self._away = False
 
     def start(self) -> None:
-        """Write the presence now, and every ``PRESENCE_REFRESH`` seconds from now on."""
+        """Say that it is there now, and whenever that changes from now on."""
         self._thread.start()
 
     def end(self) -> None:
@@ -146,44 +145,48 @@ class PresenceKeeper:
             self._removed.wait(timeout)
 
     def _keep(self) -> None:
-        while True:
-            there = self._try(lambda client: write_presence(client, self.record()))
-            if not there or not self._try(self.look):
-                self.look(None)
+        goes_on = True
+        while goes_on:
+            self._present()
+            if self._watchdog.is_suspicious and not self._try(self._watchdog.look):
+                self._watchdog.look(None)
             goes_on = self._listen()
             while self._unsaid and self._try(self._unsaid[0]):
                 self._unsaid.popleft()
-            if goes_on:
-                continue
-            self._try(self.withdraw)
-            if self._client is not None:
-                self._client.close()
-            self._removed.set()
-            self.see_off()
-            return
+        self._withdraw()
+        self._hang_up()
+        self._removed.set()
+        self._watchdog.see_off()
 
     def _listen(self) -> bool:
-        """Wait until the next refresh, or until there is something to say; False: it is to end."""
+        """Wait until the next look, or until there is something to say; False: it is to end."""
         try:
-            action = self._told.get(timeout=keys.PRESENCE_REFRESH)
+            action = self._told.get(timeout=LOOK)
         except queue.Empty:
+            if not self._unsaid and not self._watchdog.suspicions:
+                self._hang_up()
             return True
         if action is not None:
             self._unsaid.append(action)
         return action is not None
 
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
     def _try(self, action: Callable[[Client], None]) -> bool:
         """Do it; False when Redis is away, said once per outage."""
         try:
             if self._client is None:
-                self._client = connect(self.address, name="celerypipe-presence", timeout=5.0)
+                self._client = connect(self.address, name="celerypipe-presence", timeout=5.0, kind=OneLine)
             action(self._client)
         except (*Trouble, redis.RedisError) as error:
             if not self._away:
-                logger.warning("presence: Redis does not answer (%s); trying every %d s", error, keys.PRESENCE_REFRESH)
+                logger.warning("Redis does not answer this worker (%s); trying every %d s", error, LOOK)
             self._away = True
             return False
         if self._away:
-            logger.info("presence: Redis answers again")
+            logger.info("Redis answers this worker again")
         self._away = False
         return True

@@ -18,16 +18,17 @@ import billiard
 from celery import bootsteps
 from celery.worker import state
 
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, accepted
 from celerypipe.worker import farewell
 
 logger = logging.getLogger("celerypipe.worker")
 
 #: Seconds between two beats of the pulse.
 BEAT = 0.2
-#: Seconds a queue may have tasks, this worker a free slot, and nothing arrive, before the consumer counts as deaf.
+#: Seconds that Redis may answer nothing to a consumer that has a free slot, where kombu asks each second, before it is
+#: asked whether there are tasks: then the consumer is deaf.
 DEAF_AFTER = 10.0
-#: Looks in a row that must agree; a look is taken whenever the presence is refreshed.
+#: Looks in a row that must agree.
 DEAF_LOOKS = 3
 #: Seconds running activations get to come back before a deaf worker exits.
 COME_BACK = 10.0
@@ -56,7 +57,7 @@ class Watchdog:
     def __init__(
         self,
         worker: Any,
-        withdraw: Callable[[Client], None],
+        withdraw: Callable[[], None],
         end_of_work: Callable[[], float],
         forgive: Callable[[Sequence[int]], None],
     ) -> None:
@@ -77,16 +78,28 @@ class Watchdog:
         self.last_received = time.monotonic()
         self.suspicions = 0
 
+    @property
+    def is_suspicious(self) -> bool:
+        """Has Redis answered nothing for long, although the consumer should ask?"""
+        if not self._listens():
+            self.received()  # it knows that it cannot hear anything: the wait starts anew
+        elif (answered := self._answered()) > self.last_received:
+            self.last_received, self.suspicions = answered, 0
+        return time.monotonic() - self.last_received >= DEAF_AFTER
+
+    def _answered(self) -> float:
+        """When Redis last told the consumer whether there is a task."""
+        consumer = self.worker.consumer.task_consumer
+        return float(consumer.channel.client.answered) if consumer is not None else 0.0
+
     def look(self, client: Client | None) -> None:
-        """Compare what waits in Redis with what arrived here; ``client`` is None while Redis is away."""
-        if client is None or not self._listens() or not self._waiting(client):
-            self.received()  # it has nothing to hear, or knows that it cannot: the wait starts anew
-            return
-        if time.monotonic() - self.last_received < DEAF_AFTER:
+        """Ask whether tasks wait, for it is suspicious; ``client`` is None while Redis is away."""
+        if client is None or not self._waiting(client):
+            self.received()
             return
         self.suspicions += 1
         if self.suspicions >= DEAF_LOOKS:
-            self._end(client)
+            self._end()
 
     def _listens(self) -> bool:
         consumer = self.worker.consumer
@@ -100,10 +113,7 @@ class Watchdog:
 
     def _waiting(self, client: Client) -> bool:
         names = list(self.worker.app.amqp.queues.consume_from)
-        with client.pipeline(transaction=False) as together:
-            for name in names:
-                together.llen(client.names.queue(name))
-            return any(together.execute())
+        return any(accepted(client.together(*[("LLEN", client.names.queue(name)) for name in names])))
 
     def leave(self, through: Callable[[], bool]) -> None:
         """Before the end of a process of which a thread is stuck: take no more tasks, let the others finish."""
@@ -120,14 +130,14 @@ class Watchdog:
         farewell.say(logger, logging.CRITICAL, text)
         self._exit()
 
-    def _end(self, client: Client) -> None:
+    def _end(self) -> None:
         text = (
-            "this worker is deaf: its queues have tasks, it has a free slot, and nothing arrived for "
+            "this worker is deaf: its queues have tasks, it has a free slot, and heard nothing of Redis for "
             f"{time.monotonic() - self.last_received:.0f} s; exiting with status {os.EX_TEMPFAIL} for its supervisor "
             "to start another"
         )
         farewell.say(logger, logging.CRITICAL, text)
-        self.withdraw(client)
+        self.withdraw()
         deadline = time.monotonic() + COME_BACK
         while state.active_requests and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import ROOT, eventually
 from tests.servers.command import RunningCommand, start
-from tests.servers.extent import LONG
+from tests.servers.extent import LONG, at_length
 from tests.servers.processes import alive, descendants
 
 pytestmark = pytest.mark.usefixtures("redis_url")  # which skips, or under CI fails, where there is no redis-server
@@ -29,8 +29,20 @@ def test_it_shows_a_table_and_writes_nothing() -> None:
     assert page.read_bytes() == before
 
 
-def test_it_takes_its_processes_along() -> None:
-    suite = begin("tiny")
+@at_length
+def test_what_it_costs_in_large_is_measured() -> None:
+    page = ROOT / "benchmarks" / "RESULTS.md"
+    before = page.read_bytes()
+    ended = start("-m", "benchmarks.scale", "--quick").finish()
+    assert ended.returncode == 0, ended.stderr
+    for title in ("Workers of other queues", "Far from Redis", "Idle", "Starts"):
+        assert title in ended.stdout
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [("benchmarks", "tiny"), pytest.param(("benchmarks.scale", "idle"), marks=at_length)])
+def test_it_takes_its_processes_along(words: tuple[str, ...]) -> None:
+    suite = start("-m", *words, "--quick")
     try:
         children = eventually(lambda: len(below := descendants(suite.process.pid)) >= 3 and below, "its processes")
         time.sleep(0.5)

@@ -20,14 +20,8 @@ worker_concurrency = 1
 [broker_transport_options]
 health_check_interval = 3600
 """
-HASTY = (
-    "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
-    "watchdog.DEAF_AFTER = 1.0\nkeys.PRESENCE_REFRESH = 0.2\n"
-)
-BLIND = (
-    "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
-    "watchdog.DEAF_AFTER = 1e9\nkeys.PRESENCE_REFRESH = 0.2\n"
-)
+HASTY = "from celerypipe.worker import presence, watchdog\nwatchdog.DEAF_AFTER = 1.0\npresence.LOOK = 0.2\n"
+BLIND = "from celerypipe.worker import presence, watchdog\nwatchdog.DEAF_AFTER = 1e9\npresence.LOOK = 0.2\n"
 
 
 def test_on_a_line_that_went_silent_a_worker_is_up_and_deaf_and_the_watchdog_ends_it(
@@ -47,11 +41,12 @@ def test_on_a_line_that_went_silent_a_worker_is_up_and_deaf_and_the_watchdog_end
             eventually(lambda: not _asking(client), "the end of what the workers asked last")
             for queue in ("watched", "unwatched"):
                 send_task(server.url, "tests.nodes.remote.Echo", queue)
-            before = _said_at(client, unwatched.presence["id"])
+            heartbeat = keys.USUAL.heartbeat(*unwatched.presence["id"].split(f".{unwatched.presence['pid']}."))
 
             assert watched.wait_for_end() == 75
             assert "this worker is deaf" in watched.text()
-            eventually(lambda: _said_at(client, unwatched.presence["id"]) > before, "a new presence")
+            client.delete(heartbeat)
+            eventually(lambda: client.exists(heartbeat), "its heartbeat")
             assert unwatched.process.poll() is None, "the symptom: it is up, it says that it lives"
             assert client.llen("unwatched") == 1, "and does not take its task"
             assert client.llen("watched") == 1, "that of the other waits for the next worker"
@@ -64,9 +59,3 @@ def _asking(client: Client) -> list[Any]:
     """The connections on which Redis still has to answer: what it would pop for them now would be lost."""
     found: Any = client.client_list()
     return [each for each in found if "b" in each["flags"]]
-
-
-def _said_at(client: Client, worker: str) -> float:
-    """When the worker last said that it lives, by Redis' clock."""
-    found: Any = client.zscore(keys.USUAL.workers, worker)
-    return float(found or 0)

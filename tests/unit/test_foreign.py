@@ -34,15 +34,16 @@ COUNTED_ON = {
         "celery.app.amqp:AMQP": "Connection",
         "kombu.connection:Connection": "as_uri get_transport_cls info",
         "kombu.transport.redis": "PrefixedStrictRedis(global_keyprefix)",
-        "kombu.transport.redis:Channel": "Client client conn_or_acquire pool "
-        "_brpop_read _deliver_fanout_message _get_client",
+        "kombu.transport.redis:Channel": "Client async_pool client conn_or_acquire pool "
+        "_brpop_read _deliver_fanout_message _get_client _in_poll close",
         "kombu.transport.redis:QoS": "ack(delivery_tag)",
         "kombu.transport.redis:SentinelTransport": "Channel",
         "kombu.transport.redis:Transport": "Channel",
-        "kombu.transport.virtual:Channel": "Message QoS basic_ack(delivery_tag) qos",
+        "kombu.transport.virtual:Channel": "Message connection QoS basic_ack(delivery_tag) qos",
         "kombu.transport.virtual:Message": "__init__(payload,channel)",
         "kombu.transport.virtual:QoS": "ack(delivery_tag) get(delivery_tag)",
-        "redis:Redis": "parse_response(connection,command_name)",
+        "redis:Redis": "client_unblock parse_response(connection,command_name)",
+        "redis.connection:AbstractConnection": "_sock read_response send_command",
     },
     "celery/events.py": {
         "celery.app.events:Events": "dispatcher_cls",

@@ -198,6 +198,8 @@ class Keeper:
             self._next_look = time.monotonic() + TICK
             self._look(client, leases)
             self._drop(client)
+        if not leases and not self._left:
+            client.close()  # an activation that takes a second needs it again
 
     def _pause(self) -> float:
         now = time.monotonic()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from celerypipe.celery.prefork import end_in_time, retire
 from celerypipe.heartbeat.deadlines import Deadline, Deadlines
@@ -21,7 +22,7 @@ from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Broken, Client, Trouble, connect
+from celerypipe.redis.connection import Broken, Client, OneLine, Trouble, connect
 from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring, Refusals
 from celerypipe.settings import Settings
@@ -115,7 +116,7 @@ class Worker:
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
                 switch = DeadMan(self._deadline(pid))
                 shelf = Shelf(slots, switch)
-                keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper"), shelf.clear_up)
+                keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper", kind=OneLine), shelf.clear_up)
                 quota = Quota(self.limits) if self.limits else None
                 self._places.setdefault(pid, Place(shelf, keeper, switch, quota))
         return self._places[pid]
@@ -133,9 +134,23 @@ class Worker:
         """This thread's own client."""
         clients = self.place().clients
         if not hasattr(clients, "client"):
-            clients.client = connect(self.redis, name="celerypipe-activation")
+            clients.client = connect(self.redis, name="celerypipe-activation", kind=OneLine)
         client: Client = clients.client
         return client
+
+    def producer(self, app: Any) -> Any:
+        """This thread's own, which sends tasks; kombu's pool of them would take two connections for each."""
+        clients = self.place().clients
+        if not hasattr(clients, "producer"):
+            clients.producer = app.amqp.Producer(app.connection_for_write(), auto_declare=False)
+        return clients.producer
+
+    def forget_producer(self) -> None:
+        """Its connection broke: the next task is sent by another one."""
+        clients = self.place().clients
+        if hasattr(clients, "producer"):
+            clients.producer.connection.release()
+            del clients.producer
 
     def begin(self, client: Client) -> None:
         """Before this process answers its first bell: watch over it, and say that it lives."""

@@ -206,9 +206,13 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         bell = Bell(mailbox.run, mailbox.node, slot, token)
         arguments, shown = bell.arguments(mark, self.worker.keyring), {"argsrepr": str(bell), "kwargsrepr": "{}"}
         try:
-            self.app.send_task(mark, arguments, queue=queue, retry=False, ignore_result=True, **shown)
+            producer = self.worker.producer(self.app)  # a queue is a list that is there when something is in it
+            self.app.send_task(
+                mark, arguments, queue=queue, producer=producer, declare=(), retry=False, ignore_result=True, **shown
+            )
         except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
             logger.warning("cannot send the next task: %s", error)
+            self.worker.forget_producer()
 
 
 def _why(client: Client, mailbox: Mailbox, reason: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,38 @@ def beating(redis_url: str) -> Iterator[Beating]:
     made = Beating(redis_url, "11aa")
     yield made
     made.close()
+
+
+def test_what_stands_is_said_when_it_is_told_and_again_where_it_is_gone(private_redis: RedisServer) -> None:
+    beating = Beating(private_redis.url, "12ac")
+    there, large = keys.USUAL.presence(str(beating.process)), "x" * 300_000  # more than a pipe holds
+
+    def stands(text: str) -> None:
+        def there_now() -> bool:
+            try:
+                return beating.client.get(there) == text.encode()
+            except redis.RedisError:
+                return False
+
+        eventually(there_now, "what stands")
+
+    try:
+        for text in ("first", large):
+            beating.heartbeat.say([("SET", there, text), ("SET", "here", None)])
+            stands(text)
+            now = float(beating.client.get("here") or 0)
+            assert abs(now - time.time()) < 60, "it is the time where it is said"
+            beating.client.flushall()
+            stands(text)
+            beating.wait_for(os.getpid())
+            os.kill(beating.heartbeat.pid, signal.SIGKILL)
+            beating.client.flushall()
+            stands(text)
+        private_redis.stop()
+        private_redis.start()
+        stands(large)
+    finally:
+        beating.close()
 
 
 def test_it_names_what_lives_and_runs(beating: Beating) -> None:

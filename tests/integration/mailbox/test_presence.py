@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from celerypipe.mailbox import presence
-from celerypipe.mailbox.presence import LiveWorkers, Presence, read_presences, remove_presence, write_presence
+from celerypipe.mailbox.presence import LiveWorkers, Presence, read_presences, removing_presence, saying_presence
 from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
@@ -30,9 +31,15 @@ def worker(pid: int, *queues: str) -> Presence:
     }
 
 
+def say(client: Client, record: Presence, ahead: float = 0.0) -> None:
+    """Say that it is there, as its heartbeat does; ``ahead``: seconds that its clock is."""
+    command = saying_presence(client.names, record)
+    assert client.call(*[time.time() + ahead if part is None else part for part in command]) == 1
+
+
 def appear(client: Client, record: Presence) -> None:
     """Say that it lives, and have its heart beat."""
-    write_presence(client, record)
+    say(client, record)
     client.set(keys.USUAL.heartbeat("box", f"ab{record['pid']}"), f" {record['pid']} ", px=60_000)
 
 
@@ -53,7 +60,7 @@ def test_a_run_sees_the_workers_of_its_queues_as_long_as_they_live(private_redis
         assert names(look(live, client, ["near"])) == [1, 2]
         assert names(look(live, client, ["near", "next", "nobody"])) == [1, 2]
         assert names(read_presences(client)) == [1, 2, 3]
-        remove_presence(client, both)
+        client.together(*removing_presence(client.names, both["id"], both["queues"]))
         client.delete(keys.USUAL.heartbeat("box", "ab1"))
         assert look(live, client, ["near", "next"]) == []
         assert names(read_presences(client)) == [3]
@@ -73,9 +80,9 @@ def test_what_a_worker_says_is_read_once_in_a_while_and_of_other_queues_nothing(
         first, again = look(live, client, ["near"]), look(live, client, ["near"])
         assert asked == [("MGET", keys.USUAL.presence("box.1.ab1"))]
         assert first == again
-        write_presence(client, {**worker(1, "near"), "slots": 5})
+        say(client, {**worker(1, "near"), "slots": 5}, ahead=60.0)
         monkeypatch.setattr(presence.keys, "PRESENCE_KNOWN", -1)
-        assert [each["slots"] for each in look(live, client, ["near"])] == [5]
+        assert [(each["slots"], round(each["clock"])) for each in look(live, client, ["near"])] == [(5, 60)]
 
 
 def test_those_who_are_gone_are_forgotten_where_the_living_speak(private_redis: RedisServer) -> None:

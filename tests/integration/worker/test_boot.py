@@ -19,8 +19,9 @@ from celerypipe.celery.application import make_app
 from celerypipe.cli.commands import main
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.presence import read_presences
-from celerypipe.redis.connection import connect
+from celerypipe.redis.connection import Client, connect
 from celerypipe.redis.url import read_address
+from tests.servers import eventually
 from tests.servers.port import free_port_of_cluster
 from tests.servers.redis import TunedRedis
 from tests.servers.task import send_task
@@ -142,20 +143,47 @@ def test_a_pool_child_that_was_killed_is_replaced(
     worker.wait_for_text(ANSWER)
 
 
-def test_a_worker_outlives_its_redis_and_is_there_again(
+#: What an idle worker asks: Celery whether there is a task, and its news; the heartbeat one script, of two commands.
+#: The rest is what the test asks.
+IDLE = {"brpop", "publish", "ping", "eval", "set", "exists", "info", "config", "config|resetstat"}
+
+
+def _asked_for_three_brpops(client: Client) -> set[str]:
+    """Which commands were called meanwhile, which is three seconds or more."""
+    client.config_resetstat()
+
+    def calls() -> dict[str, Any]:
+        found: Any = client.info("commandstats")
+        return {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in found.items()}
+
+    eventually(lambda: calls().get("brpop", 0) >= 3, "what Celery asks each second")
+    return {*calls()}
+
+
+def _connected(client: Client) -> list[str]:
+    """The names of the other connections."""
+    found: Any = client.client_list()
+    return [each["name"] for each in found if each["name"] != "celerypipe"]
+
+
+def test_a_worker_asks_little_while_idle_outlives_its_redis_and_is_there_again(
     start_worker: Callable[..., Any], workplace: Any, private_redis: Any
 ) -> None:
     workplace.module("tasks.steady", NODES)
     workplace.config("steady", 'imports = ["tasks.steady"]\nworker_pool = "threads"\nworker_concurrency = 1\n')
     worker = start_worker("steady", cwd=workplace.folder, url=private_redis.url)
+    with connect(private_redis.url) as client:
+        eventually(lambda: len(_connected(client)) == 4, "the end of what only its start needed")
+        assert {*_connected(client)} == {"celerypipe-heartbeat", "celerypipe-worker-steady"}
+        eventually(lambda: not _asked_for_three_brpops(client) - IDLE, "a time in which it asks nothing else")
+        assert len(_connected(client)) == 4
 
     private_redis.stop()
-    worker.wait_for_text("presence: Redis does not answer")
+    worker.wait_for_text("onnection to broker lost")
     private_redis.start()
     worker.wait_for_presence()
     send_task(private_redis.url, "tasks.steady.Double", "steady")
-    log = worker.wait_for_text(ANSWER)
-    assert log.count("presence: Redis does not answer") == 1, "one line per outage"
+    worker.wait_for_text(ANSWER)
 
 
 def test_a_password_is_used_and_never_shown(
@@ -222,9 +250,9 @@ def test_a_worker_that_went_deaf_ends_so_that_another_can_start(
     workplace.module(
         "sabotage",
         "from celery import signals\n"
-        "from celerypipe.redis import keys; from celerypipe.worker import watchdog\n"
+        "from celerypipe.worker import presence, watchdog\n"
         "watchdog.DEAF_AFTER = 1.0\n"
-        "keys.PRESENCE_REFRESH = 0.2\n"
+        "presence.LOOK = 0.2\n"
         "@signals.worker_ready.connect(weak=False)\n"
         "def deafen(sender, **_):\n"
         "    sender.task_consumer.channel.qos.can_consume = lambda: False\n",

@@ -57,7 +57,7 @@ def test_what_was_not_measured_is_a_line_with_its_reason() -> None:
 
 
 def test_the_page_is_made_of_what_the_checkout_keeps() -> None:
-    page = results.page(json.loads(results.LATEST.read_text(encoding="utf-8")), results.found_peers())
+    page = results.kept_page()
     for heading in ("## Yardsticks", "## Peers", "### Targets beside peers", "### celerypipe ÷ peer", "### Figures"):
         assert heading in page
 

@@ -28,6 +28,8 @@ SERVER: dict[str, Any] = {
     "maxmemory": 0,
     "maxmemory_policy": "noeviction",
     "used_memory": 2 * MIB,
+    "maxclients": 100,
+    "connected_clients": 50,
     "total_system_memory": 8192 * MIB,
     "loading": 0,
     "aof_enabled": 1,
@@ -107,6 +109,13 @@ def test_nothing_is_found_where_nothing_is_wrong() -> None:
         ({"maxmemory": 100 * MIB}, "warning", "memory", "98 MiB left, and a run may have 256", "maxmemory 514mb"),
         ({"maxmemory": 2 * MIB}, "error", "memory", "full (2 MiB)", "CONFIG SET maxmemory"),
         ({"total_system_memory": 128 * MIB}, "note", "memory", "126 MiB left", "byte_budget"),
+        (
+            {"maxclients": 100, "connected_clients": 88},
+            "warning",
+            "connections",
+            "takes 12 more connections (maxclients is 100, 88 are open), and this run may need 13",
+            "CONFIG SET maxclients 200",
+        ),
         ({"aof_enabled": 0}, "note", "persistence", "since its last snapshot", "CONFIG SET appendonly yes"),
     ],
 )

@@ -38,6 +38,7 @@ def test_numbers_are_written_by_their_bytes() -> None:
         (redis.ReadOnlyError("x"), "is a replica and takes no writes: give the address of its master"),
         (redis.ResponseError("MISCONF the disk"), "Redis refuses (MISCONF the disk)"),
         (redis.ConnectionError("refused"), "Redis does not answer (refused)"),
+        (redis.ConnectionError("max number of clients reached"), "Redis takes no more connections: end one"),
     ],
 )
 def test_what_redis_says_is_told_with_a_cure(error: redis.RedisError, text: str) -> None:
