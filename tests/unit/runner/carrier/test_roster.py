@@ -14,6 +14,7 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.bell import Declined
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.presence import Presence
+from celerypipe.redis.connection import Client
 from celerypipe.runner.carrier import doubts, roster
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.roster import Roster
@@ -48,25 +49,23 @@ def remembered(one: Any) -> int:
     return sum(map(len, collections)) + sum(len(each) for each in vars(one).get("_findings", {}).values())
 
 
-def test_a_run_forgets_the_workers_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_forgets_the_workers_that_are_gone(redis_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     course = Course("run", folder=None, say=said.append)
     node = NodeDefinition(
         name="there", type="proc", mark=MARK, warped=True, timeout=5, warp_configuration={"queue": "gpu"}
     )
     ours: Any = Roster(course)
-    ours.warps = [Warp(course, node, ours, Downstream())]
-    ours._queues = {"gpu"}
-    monkeypatch.setattr(roster, "BELIEVED", 0.0)
-    monkeypatch.setattr(roster, "FORGOTTEN", 0.0)
+    warps = [Warp(course, node, ours, Downstream())]
+    for seconds in ("LOOK", "IDLE_LOOK", "BELIEVED", "FORGOTTEN"):
+        monkeypatch.setattr(roster, seconds, 0.0)
+    monkeypatch.setattr(ours._live, "told", lambda client, answer: there)
     come, sizes = workers(), []
     for _ in range(30):
         there = list(itertools.islice(come, 4))
         for _ in range(2):
-            monkeypatch.setattr(ours._live, "told", lambda client, answer, there=there: there)
-            ours.see(None, None)
+            ours.look(redis_client, warps)
             assert ours.share_memory("gpu") is False
-            ours.newcomers()
         sizes.append(remembered(ours))
     assert sizes[-1] == sizes[1] < 40, sizes
     assert sum("takes signed messages only" in text for text in said) == 60, "of each, once"
