@@ -179,7 +179,7 @@ class Mailbox:
         scripts.UNRING(client, (f"{self.bell}{slot}",), token)
 
     def receive(self, client: Client, consumer: str, count: int, block: int | None) -> list[Entry]:
-        """Read new entries; ``block`` in ms, None returns at once. A ResponseError NOGROUP: the mailbox is gone."""
+        """Read new entries; ``block`` in ms, None returns at once. A ResponseError may mean that it is gone."""
         return received(client, [self], consumer, client.call(*reading([self], consumer, count, block))).get(
             self.stream, []
         )
@@ -317,3 +317,8 @@ def received(client: Client, mailboxes: Sequence[Mailbox], consumer: str, answer
     if mailboxes[0].keyring is None:
         return {stream: entries_in(items) for stream, items in found.items()}
     return {box.stream: box.admitted(client, consumer, found.get(box.stream, ())) for box in mailboxes}
+
+
+def is_missing(error: Exception) -> bool:
+    """Does Redis say that a mailbox is gone? Redis 7.0 has another word for it where somebody waits for its entries."""
+    return any(word in str(error) for word in ("NOGROUP", "UNBLOCKED"))

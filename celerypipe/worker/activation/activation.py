@@ -16,7 +16,7 @@ import redis
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Store
 from celerypipe.mailbox.blob.shared_memory import SharedFolder
-from celerypipe.mailbox.mailbox import Beginning, reading, received
+from celerypipe.mailbox.mailbox import Beginning, is_missing, reading, received
 from celerypipe.mailbox.wire import Entry
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.script import together
@@ -202,7 +202,7 @@ class Activation:
             read = [(each, new) for each in servings if (new := found.get(each.mailbox.stream))]
             self._fill_up([(each, new) for each, new in read if len(new) == count])  # cut by what others may read
         except redis.ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not is_missing(error):
                 raise
             self.home.lease.state = "lost"  # a mailbox is gone; its runner makes it anew and rings
             return []

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from celerypipe.mailbox.fence import GIVEN_UP
-from celerypipe.mailbox.mailbox import Beginning, reading, received
+from celerypipe.mailbox.mailbox import Beginning, is_missing, reading, received
 from celerypipe.mailbox.wire import Entry
 from celerypipe.redis.connection import Client, Trouble
 from celerypipe.worker.activation.alarm import Interrupted
@@ -61,7 +61,7 @@ class StatefulActivation:
         except Interrupted as interrupt:  # while a message was run again
             return interrupt.reason
         except redis.ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not is_missing(error):
                 raise
             return "lost"  # the mailbox is gone; its runner makes it anew and rings
         return reason if self.lease.state == "held" else self.lease.state
