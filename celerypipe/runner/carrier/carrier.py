@@ -26,7 +26,7 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
-from celerypipe.redis.connection import Broken, Client, Command, connect, explained, is_gone, said
+from celerypipe.redis.connection import Broken, Client, Command, OneLine, connect, explained, is_gone, said
 from celerypipe.redis.query import Query, ask
 from celerypipe.redis.script import call
 from celerypipe.runner.carrier.audit import Audit
@@ -82,7 +82,7 @@ class RedisCarrier:
         self._closing = False
         self._ended = threading.Event()
         self._told: set[type[BaseException]] = set()
-        self._client: Client = connect(address, name="celerypipe-post")
+        self._client: Client = connect(address, name="celerypipe-post", kind=OneLine)
         doubts = Doubts(course, keyring, self.warps)
         self.roster = Roster(course, keyring, doubts.declining)
         self.whereabouts = Whereabouts(address, self.roster)
@@ -228,7 +228,7 @@ class RedisCarrier:
     # -- the thread that keeps what the run holds --------------------------------------------------------------------
 
     def _keep_loop(self) -> None:
-        client = connect(self.address, name="celerypipe-keep")
+        client = connect(self.address, name="celerypipe-keep", kind=OneLine)
         try:
             while not self._ended.wait(TICK if any(warp.flights for warp in self._mine()) else IDLE_TICK):
                 if self.sender.halted:

@@ -11,7 +11,7 @@ from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
 from celerypipe.mailbox.fence import unlike
 from celerypipe.mailbox.onward import Step, Steps, unpack
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
-from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, accepted, connect
+from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, OneLine, accepted, connect
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.holdings import Holdings
@@ -55,7 +55,9 @@ class Replies:
         self._whereabouts = whereabouts
         self._doubts = doubts
         self._signer_of = holdings.signer_of
-        self._client: Client = connect(cargo.address, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK)
+        self._client: Client = connect(
+            cargo.address, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK, kind=OneLine
+        )
         self._stream = self._client.names.reply(course.run_id)
 
     def stop(self) -> None:

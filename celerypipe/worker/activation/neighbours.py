@@ -6,6 +6,7 @@ next node's to begin. Nothing else changes: each node keeps its own mailbox, bel
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.redis.connection import Client, Command, accepted
+from celerypipe.redis.connection import Broken, Client, Command, accepted
 from celerypipe.redis.script import together
 from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.outbox import flush
@@ -22,8 +23,10 @@ from celerypipe.worker.activation.running import CHEAP
 from celerypipe.worker.activation.serving import Serving
 from celerypipe.worker.activation.shelf import Shelf
 
-#: Sends a bell for a node: (mark, mailbox, slot, token).
-Ring = Callable[[str, Mailbox, int, str], None]
+#: What sends the task of a bell: (mark, mailbox, slot, token).
+Sending = Callable[[str, Mailbox, int, str], Command]
+
+logger = logging.getLogger(__name__)
 
 
 class Neighbours:
@@ -43,7 +46,7 @@ class Neighbours:
         keeper: Keeper,
         slots: int,
         listing_of: Callable[[str], Listing | None],
-        ring: Ring,
+        sending: Sending,
     ) -> None:
         self.home = home
         self.servings = [home]
@@ -54,7 +57,7 @@ class Neighbours:
         self._keeper = keeper
         self._slots = slots
         self._listing_of = listing_of
-        self._ring = ring
+        self._sending = sending
         self._records: dict[str, Record] | None = None
         shelf.make_room(home.mailbox.run, len(home.record.neighbours))
 
@@ -182,12 +185,16 @@ class Neighbours:
         for serving, token in zip(servings, tokens, strict=True):
             self._keeper.remove(serving.lease)
             asked.append(serving.mailbox.handing_back(serving.lease.slot, serving.lease.owner, token))
-        rung = 0
-        for serving, token, answer in zip(servings, tokens, self._answers(asked), strict=True):
-            if answer:
-                rung += 1
-                self._ring(serving.record.mark, serving.mailbox, serving.lease.slot, token)
-        return rung
+        tasks = [
+            self._sending(serving.record.mark, serving.mailbox, serving.lease.slot, token)
+            for serving, token, answer in zip(servings, tokens, self._answers(asked), strict=True)
+            if answer
+        ]
+        try:
+            accepted(self._client.together(*tasks) if tasks else [])
+        except Broken as error:  # the bell lapses unanswered, and the runner rings
+            logger.warning("cannot send the next task: %s", error)
+        return len(tasks)
 
     def _still_held(self, servings: Sequence[Serving], *, force: bool = False) -> list[Serving]:
         """Let go of bells; return those still held, since an entry waits that nobody was given: none with ``force``."""

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from celerypipe.celery.item import Items
 from celerypipe.celery.prefork import end_in_time, retire
 from celerypipe.heartbeat.deadlines import Deadline, Deadlines
 from celerypipe.mailbox import hints
@@ -138,19 +138,13 @@ class Worker:
         client: Client = clients.client
         return client
 
-    def producer(self, app: Any) -> Any:
-        """This thread's own, which sends tasks; kombu's pool of them would take two connections for each."""
+    def items(self) -> Items:
+        """What makes the tasks of this thread."""
         clients = self.place().clients
-        if not hasattr(clients, "producer"):
-            clients.producer = app.amqp.Producer(app.connection_for_write(), auto_declare=False)
-        return clients.producer
-
-    def forget_producer(self) -> None:
-        """Its connection broke: the next task is sent by another one."""
-        clients = self.place().clients
-        if hasattr(clients, "producer"):
-            clients.producer.connection.release()
-            del clients.producer
+        if not hasattr(clients, "items"):
+            clients.items = Items()
+        items: Items = clients.items
+        return items
 
     def begin(self, client: Client) -> None:
         """Before this process answers its first bell: watch over it, and say that it lives."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import celery
 from celery import signals
-from kombu.exceptions import OperationalError
 
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.errors import BadSignature, CodecError
@@ -20,7 +19,7 @@ from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.message.files import arriving
 from celerypipe.process.log import at_work
-from celerypipe.redis.connection import Broken, Client, is_forbidden, said, tried_again
+from celerypipe.redis.connection import Broken, Client, Command, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
 from celerypipe.worker.activation.keeper import Lease
@@ -172,7 +171,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
             keeper=place.keeper,
             slots=self.worker.slots,
             listing_of=self._listing_of,
-            ring=self._ring,
+            sending=self._sending,
         )
         try:
             activation: Activation | StatefulActivation = (
@@ -201,18 +200,13 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         task = self.app.tasks.get(mark)
         return task.listing if isinstance(task, NodeTask) else None
 
-    def _ring(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> None:
+    def _sending(self, mark: str, mailbox: Mailbox, slot: int, token: str) -> Command:
+        """Return the command that sends a task for the bell that was handed back."""
         queue = self.request.delivery_info.get("routing_key") or self.worker.queues[0]
         bell = Bell(mailbox.run, mailbox.node, slot, token)
-        arguments, shown = bell.arguments(mark, self.worker.keyring), {"argsrepr": str(bell), "kwargsrepr": "{}"}
-        try:
-            producer = self.worker.producer(self.app)  # a queue is a list that is there when something is in it
-            self.app.send_task(
-                mark, arguments, queue=queue, producer=producer, declare=(), retry=False, ignore_result=True, **shown
-            )
-        except (OperationalError, *Broken) as error:  # the bell lapses unanswered, and the runner rings
-            logger.warning("cannot send the next task: %s", error)
-            self.worker.forget_producer()
+        arguments = bell.arguments(mark, self.worker.keyring)
+        item = self.worker.items().item(mark, arguments, queue=queue, shown=str(bell))
+        return ("LPUSH", mailbox.names.queue(queue), item)
 
 
 def _why(client: Client, mailbox: Mailbox, reason: str) -> str:

@@ -35,15 +35,12 @@ def test_every_redis_url_is_served_by_our_transport_and_others_are_left_alone(re
     assert app.connection_for_write(url).get_transport_cls() is StockConnection(url).get_transport_cls()
 
 
-def test_a_channel_keeps_one_client_and_makes_another_after_its_connections_went(
-    redis_url: str, redis_client: Client
-) -> None:
+def test_a_channel_keeps_one_client_which_connects_anew_after_a_fork(redis_url: str, redis_client: Client) -> None:
     channel = channel_of(redis_url)
     with channel.conn_or_acquire() as first, channel.conn_or_acquire() as second:
         assert first is second
     channel._after_fork()
     with channel.conn_or_acquire() as third:
-        assert third is not first
         assert third.ping()
     given = object()
     with channel.conn_or_acquire(given) as fourth:

@@ -50,9 +50,13 @@ class Held:
             keeper=self.keeper,
             slots=1,
             listing_of=lambda mark: None,
-            ring=lambda *bell: self.rung.append(bell),
+            sending=self._sending,
         )
         self.rung: list[object] = []
+
+    def _sending(self, *bell: object) -> Command:
+        self.rung.append(bell)
+        return ("PING",)
 
     def take(self, count: int) -> list[Lease]:
         """Serve so many other nodes of the run besides."""
