@@ -165,8 +165,8 @@ class Bells:
         """
         found = []
         for warp in warps:
-            if not warp.flights:
-                continue
+            if not any(flight.entry for flight in list(warp.flights.values())):
+                continue  # who is about to send rings as well, and would take a bell of ours for somebody who is there
             if warp in newcomers or warp.answered_at > self._rung_at.get(warp.name, 0.0):
                 self._ttl[warp.name] = keys.RUNG_TTL
             count = _batches(batches[warp].answer, warp) if warp in batches else None
