@@ -52,7 +52,7 @@ floors: $(DEV_READY)
 
 unit: $(DEV_READY)
 	@echo "== pytest"
-	@$(BIN)/python -m pytest -n 10 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 house: $(DEV_READY) ## run only the tests that read the sources and the documents; seconds
 	@$(BIN)/python -m pytest -q tests/unit/test_{classes,documents,foreign,house,rooms,words}.py $(ARGS)

@@ -39,6 +39,7 @@ def run_here(*words: str, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(3 * PATIENCE)  # it starts Python six times
 def test_an_empty_project_runs_is_clean_and_takes_more_nodes(tmp_path: Path, redis_url: str) -> None:
     """``redis_url``: for its answer to a missing redis-server."""
     assert celerypipe("new", "door", "--no-input", cwd=tmp_path).returncode == 0

@@ -84,13 +84,10 @@ def test_with_a_timeout_of_one_second_it_fails_and_says_where_the_second_went(
     run = started("-m", "celerypipe", "run", definition, "--json").finish()
     said = run.stderr
     assert run.returncode == 1, said
-    assert re.search(r"1_proc: 1\.0 s exceeded \(\d\.\d s waiting on 'remote', [01]\.\d s running on \S+\)", said), said
+    assert re.search(r"1_proc: 1\.0 s exceeded \(\d\.\d s waiting on 'remote', \d\.\d s running on \S+\)", said), said
     assert "Traceback" not in said
     told = json.loads(run.stdout)
     assert told["status"] == "failed"
     assert told["error"] in said
-    assert {node["name"]: node["failed"] for node in told["nodes"]} == {
-        "0_src": {},
-        "1_proc": {"timeout": 1},
-        "2_dst": {},
-    }
+    failed = {node["name"]: node["failed"] for node in told["nodes"]}
+    assert {name: [*kinds] for name, kinds in failed.items()} == {"0_src": [], "1_proc": ["timeout"], "2_dst": []}

