@@ -12,7 +12,7 @@ from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
 from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
-from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence
+from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence, Seen
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
@@ -53,7 +53,10 @@ class News:
 
 
 class States:
-    """Looks after the stateful warped nodes of one run. The caller holds the lock of the sender."""
+    """Looks after the stateful warped nodes of one run.
+
+    The caller holds the lock of the sender, but for what is only read: :meth:`asking` and :meth:`news`.
+    """
 
     def __init__(self, course: Course, holdings: Holdings, sender: Sender, doubts: Doubts) -> None:
         self.course = course
@@ -111,17 +114,13 @@ class States:
 
     def see(self, client: Client, warp: Warp, answer: Any, news: News | None) -> None:
         """Take a snapshot, and what its activation has to say; ``answer``: to what was asked a moment ago."""
-        retained, circuit = warp.retained, warp.circuit
+        retained = warp.retained
         seen = self._fence(warp).seen(answer)
-        calm = seen is not None and seen.trouble is None and not seen.rewind and warp.name in self._holdings.states
-        if retained is None or retained.doubtful or warp.limits.pinned or not calm or seen is None:
+        made = warp.name in self._holdings.states and not warp.limits.pinned
+        if retained is None or retained.doubtful or seen is None or seen.trouble is not None or seen.rewind or not made:
             self.watch(client, warp)  # asked again, since it may lead back to a snapshot: nobody else goes back now
-        elif circuit is not None and circuit.state != "closed":
-            self.watch(client, warp)
         else:
-            self._renew(client, warp.name, seen.blob)
-            if news is not None and news.rewound == self._rewound[warp.name]:
-                self._take(client, warp, retained, news)
+            self._go_on(client, warp, retained, seen, news)
 
     def watch(self, client: Client, warp: Warp) -> None:
         """Make its state at first; then read its snapshots, and what its activation has to say."""
@@ -145,10 +144,8 @@ class States:
             self._see_that_it_lives(client, warp, seen.token)
         elif seen.rewind or retained.doubtful:
             self.rewind(client, warp, "its worker misses messages of its last second")
-        elif warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
-            self.rewind(client, warp, "")
         else:
-            self._renew(client, name, seen.blob)
+            self._go_on(client, warp, retained, seen)
 
     def _fence(self, warp: Warp) -> Fence:
         return Fence(self._mailbox(warp))
@@ -156,10 +153,16 @@ class States:
     def _mailbox(self, warp: Warp) -> Mailbox:
         return self._holdings.mailboxes[warp.name]
 
-    def _take(self, client: Client, warp: Warp, retained: Retained, news: News) -> None:
+    def _go_on(self, client: Client, warp: Warp, retained: Retained, seen: Seen, news: News | None = None) -> None:
+        if warp.circuit is not None and warp.circuit.state != "closed" and retained.merge():
+            self.rewind(client, warp, "")
+            return
+        self._renew(client, warp.name, seen.blob)
+        if news is None or news.gone or news.rewound != self._rewound[warp.name]:
+            return
         if news.altered:
             self._altered(client, warp)
-        elif not news.gone and retained.answered_up_to(news.last):
+        elif retained.answered_up_to(news.last):
             for flight in retained.saved(news.last, news.data):
                 warp.carrier.settled(warp, flight)
 

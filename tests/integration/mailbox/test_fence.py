@@ -17,6 +17,7 @@ from celerypipe.mailbox.record import Record
 from celerypipe.mailbox.wire import FAILURE, RESULT, Answer, Entry, packed_entry
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
+from celerypipe.redis.query import ask
 from celerypipe.redis.script import call, together
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.warp.retained import Retained
@@ -173,6 +174,25 @@ def test_a_runner_misses_the_word_that_a_message_was_given_up(fence: Fence, redi
     assert states.missing(redis_client, {there: {(2, 0)}}) == {there}
     assert save(fence, redis_client, FIRST, entries[:3]) == ""
     assert states.missing(redis_client, {there: set()}) == set()
+
+
+def test_a_snapshot_is_taken_also_while_its_queue_is_said_not_to_answer(fence: Fence, redis_client: Client) -> None:
+    entries = enter(fence, redis_client, FIRST)
+    assert save(fence, redis_client, FIRST, entries[:3]) == ""
+    retained = Retained(threading.RLock(), {}, 0)
+    circuit, limits = SimpleNamespace(state="open"), SimpleNamespace(pinned=False)
+    there: Any = Node(name="there", retained=retained, limits=limits, circuit=circuit, flights={})
+    holdings: Any = SimpleNamespace(
+        mailboxes={"there": fence.mailbox}, keyring=None, names=fence.mailbox.names, states={"there"}
+    )
+    course: Any = SimpleNamespace(run_id=fence.mailbox.run)
+    unasked: Any = None
+    states = States(course, holdings, unasked, unasked)
+    queries = states.asking([there])
+    ask(redis_client, queries.values())
+    answers = {warp: query.accepted for warp, query in queries.items()}
+    states.see(redis_client, there, answers[there], states.news(redis_client, answers)[there])
+    assert retained.last == fence.look(redis_client).last == 2  # type: ignore[union-attr]  # it is there
 
 
 def test_a_snapshot_waits_for_what_the_keeper_is_publishing(fence: Fence, redis_client: Client) -> None:
