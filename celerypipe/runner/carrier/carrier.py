@@ -122,7 +122,7 @@ class RedisCarrier:
             self.warps[warp.name] = warp  # from here on it is looked after
         with explained(self.address):
             self.roster.look(self._client, self._mine())
-            self._seen()
+            self._tell_who_lives()
             self.holdings.make(self._client)
             for warp in self._mine():
                 self.states.watch(self._client, warp)
@@ -274,7 +274,11 @@ class RedisCarrier:
                 self._look_for_all()
             if lost:
                 self.course.spawn("files", self.files.send_again, lost)
-            newcomers = self._seen() if look is not None else []
+            newcomers: list[Warp] = []
+            if look is not None:
+                self.roster.judge(self._client)
+                self._tell_who_lives()
+                newcomers = self.roster.newcomers()
             if not self.holdings.is_told:
                 self.holdings.write_records(self._client)
             for warp, query in states.items():
@@ -301,15 +305,12 @@ class RedisCarrier:
         if tasks:
             self.bells.sent(client.together(*tasks))
 
-    def _seen(self) -> list[Warp]:
-        """Somebody looked who lives: tell all whom it concerns; return the nodes for whom somebody appeared."""
-        self.roster.judge(self._client)
+    def _tell_who_lives(self) -> None:
         for warp in self._mine():
             self._listener.workers_seen(self._client, warp.name, self.roster.workers(warp.queue))
         self._share()
         for queue, circuit in self.circuits.items():
             circuit.see({worker["id"] for worker in self.roster.workers(queue)})
-        return self.roster.newcomers()
 
     def _share(self) -> None:
         """Use shared memory as long as all workers see it."""

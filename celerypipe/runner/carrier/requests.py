@@ -16,7 +16,7 @@ from celerypipe.redis.connection import Command, connect, explained
 from celerypipe.redis.keys import Names
 from celerypipe.runner.folder.letter import NAME
 
-#: Seconds a runner gets to take what it was asked for; it looks twice a second.
+#: Seconds a runner gets to take what it was asked for; it looks once or twice a second.
 PATIENCE = 10.0
 #: Names that a runner takes at a time.
 MOST = 1000

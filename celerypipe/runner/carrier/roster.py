@@ -129,8 +129,7 @@ class Roster:
             return
         now = time.monotonic()
         self._presences = self._with_believed(self._understood(self._live.told(client, query.accepted)), now)
-        queues = {warp.queue for warp in self.warps}
-        empty = sorted(queue for queue in queues if not self.workers(queue))
+        empty = sorted(queue for queue in self._queues if not self.workers(queue))
         # One that ended for its supervisor to start another is not missing yet.
         freeing = hints.freeing(client, empty) if empty else set()
         self._missing = {queue: now if queue in freeing else self._missing.get(queue, now) for queue in empty}
