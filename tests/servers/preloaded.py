@@ -6,6 +6,7 @@ application as any other process does, and for a command it is pointed to the Re
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import gc
@@ -62,7 +63,8 @@ LONGEST = 1 << 18
 
 
 def main() -> None:
-    """Import, and answer orders until nobody gives any more. A fork leaves the loop, and ends as any process does."""
+    """Import, and answer orders until nobody gives any more. A fork leaves the loop, and becomes what was ordered."""
+    ending = Ending()
     del sys.path[0]  # this script's folder, in which ``redis`` is another thing
     gc.disable()  # all that is imported stays
     known = len([path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path])
@@ -76,7 +78,35 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as orders:
         order, streams = serve(orders)
     if order is not None:
-        become(order, streams, libraries)
+        with ending:
+            become(order, streams, libraries)
+
+
+class Ending:
+    """The end of a fork: as of any process but for the last, to take apart what was imported: most of what it costs."""
+
+    def __init__(self) -> None:
+        """Before all others that are to be called at the end: the first is called last."""
+        self._status: int | None = None
+        atexit.register(self._leave)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Know the status; who is interrupted (Ctrl-C) ends by that signal, and who forked it by none."""
+        if isinstance(error, SystemExit):
+            code = 0 if error.code is None else error.code
+            self._status = code & 0xFF if isinstance(code, int) else 1
+        elif not isinstance(error, KeyboardInterrupt):
+            self._status = int(error is not None)
+
+    def _leave(self) -> None:
+        if self._status is not None:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or None
+                    stream.flush()
+            os._exit(self._status)
 
 
 def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
