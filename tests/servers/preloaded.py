@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -96,8 +97,9 @@ def main() -> None:
     assert threading.active_count() == 1
     gc.freeze()
     gc.enable()
-    with socket.socket(fileno=int(sys.argv[1])) as orders:
-        order, streams = serve(orders)
+    with contextlib.ExitStack() as places:
+        orders, door = (places.enter_context(socket.socket(fileno=int(number))) for number in sys.argv[1:])
+        order, streams = serve(orders, door, places)
     if order is not None:
         with ending:
             become(order, streams, libraries)
@@ -130,21 +132,45 @@ class Ending:
             os._exit(self._status)
 
 
-def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """Return in a fork, with what it is to become, and where the orders end, with None."""
+def serve(
+    orders: socket.socket, door: socket.socket, places: contextlib.ExitStack
+) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return in a fork, with what it is to become, and where the orders of who started this end, with None.
+
+    Others come by the door.
+    """
+    askers = {orders.fileno(): orders}
+    waiting = select.poll()
+    for place in (orders, door):
+        waiting.register(place, select.POLLIN)
     while True:
-        data, streams, _, _ = socket.recv_fds(orders, LONGEST, 3)
-        if not data:
-            return None, []
-        order = json.loads(data)
-        if "reap" in order:
-            pid, status = os.waitpid(order["reap"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        elif not (answer := os.fork()):
-            return order, streams
-        for stream in streams:
-            os.close(stream)
-        orders.send(json.dumps(answer).encode())
+        for number, _ in waiting.poll():
+            if number == door.fileno():
+                other = places.enter_context(door.accept()[0])
+                askers[other.fileno()] = other
+                waiting.register(other, select.POLLIN)
+                continue
+            asker = askers[number]
+            try:
+                data, streams, _, _ = socket.recv_fds(asker, LONGEST, 3)
+            except ConnectionError:  # it was killed
+                data = b""
+            if not data and asker is orders:
+                return None, []
+            if not data:
+                waiting.unregister(asker)
+                askers.pop(number).close()
+                continue
+            order = json.loads(data)
+            if "reap" in order:
+                pid, status = os.waitpid(order["reap"], os.WNOHANG)
+                answer = os.waitstatus_to_exitcode(status) if pid else None
+            elif not (answer := os.fork()):
+                return order, streams
+            for stream in streams:
+                os.close(stream)
+            with contextlib.suppress(ConnectionError):
+                asker.send(json.dumps(answer).encode())
 
 
 def forget_application() -> None:
