@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from celery.bin.celery import celery
 
 from celerypipe.celery.application import make_app, named_redis
 from celerypipe.errors import ConfigError
@@ -62,6 +61,8 @@ def test_who_says_something_wrong_is_named() -> None:
 def test_the_option_of_celerys_command_line_comes_first_and_its_variables_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from celery.bin.celery import celery  # not where the tests are collected: it imports for long
+
     with celery.make_context("celery", ["-b", "redis://a", "worker"]):
         found = named_redis({OURS: "redis://b", CELERYS: "redis://a"})  # where Celery puts it
         assert (found.or_default.host, found.said_by) == ("a", "-b")
