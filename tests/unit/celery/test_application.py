@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from celerypipe.celery.application import make_app, named_redis
 from celerypipe.errors import ConfigError
 from celerypipe.settings import RedisSettings
+from tests.servers.command import start
 
 OURS, CELERYS = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
 
@@ -88,9 +87,8 @@ def test_an_application_hears_no_variable_of_another_project(monkeypatch: pytest
 
 
 def test_a_command_of_celery_ends_with_one_line_where_an_import_goes_on() -> None:
-    environment = {**os.environ, OURS: "redis://:s3c/ret@host"}
-    command = [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", "ping"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = ["-m", "celery", "-A", "celerypipe", "inspect", "ping"]
+    done = start(*words, **{OURS: "redis://:s3c/ret@host"}).finish()
     assert done.returncode == 78
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"celerypipe: {OURS}: 'redis://***@host': what stands before its @ cannot be read")
