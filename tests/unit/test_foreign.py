@@ -60,15 +60,17 @@ COUNTED_ON = {
         "kombu.utils.json": "dumps",
     },
     "celery/prefork.py": {
-        "billiard.pool": "EX_RECYCLE",
-        "billiard.pool:Worker": "_ensure_messages_consumed max_memory_per_child maxtasks on_ready_counter wait_for_job",
+        "billiard.pool": "EX_OK EX_RECYCLE",
+        "billiard.pool:Worker": "_do_exit(pid,exitcode,exc) _ensure_messages_consumed max_memory_per_child maxtasks "
+        "on_exit on_ready_counter wait_for_job",
         "celery.concurrency": "asynpool prefork",
-        "celery.concurrency.asynpool": "AsynPool Worker",
-        "celery.concurrency.asynpool:AsynPool": "Worker on_process_alive "
+        "celery.concurrency.asynpool": "AsynPool ResultHandler Worker",
+        "celery.concurrency.asynpool:AsynPool": "ResultHandler Worker on_process_alive "
         "_create_worker_process _join_exited_workers _pool",
+        "celery.concurrency.asynpool:ResultHandler": "_flush_outqueue(fd,remove,process_index,on_state_change)",
         "celery.concurrency.asynpool:Worker": "on_loop_start",
         "celery.concurrency.prefork": "TaskPool",
-        "celery.concurrency.prefork:TaskPool": "Pool",
+        "celery.concurrency.prefork:TaskPool": "Pool _pool on_stop",
         "celery.utils.dispatch": "Signal(name,providing_args)",
         "multiprocessing.process": "AuthenticationString",
         "multiprocessing.process:BaseProcess": "_config",
