@@ -225,7 +225,7 @@ class Supervisor:
 
     def _start_worker(self, worker: Resident) -> subprocess.Popen[bytes]:
         # No --logfile: what a worker prints before its log is set up belongs into the same file.
-        command = [sys.executable, "-m", "celerypipe.worker", "-Q", worker.name]
+        command = [sys.executable, "-m", "celerypipe", "worker", "-Q", worker.name]
         slots = self.plan.queues[worker.name]
         if slots is not None:
             command += ["-c", str(slots)]
