@@ -28,7 +28,7 @@ celerypipe worker [--redis URL] -Q QUEUE [OPTIONS]: the same as celery -A celery
 Celery's own options:
 """
 #: As Celery's own command line has it above its commands.
-BROKER = click.Option(["-b", "--broker"], hidden=True)
+BROKER = click.Option(["-b", "--broker"], hidden=True, allow_from_autoenv=False)
 
 
 @click.command(
