@@ -214,7 +214,7 @@ def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> N
     open_streams(os.environ.get("PYTHONIOENCODING", "utf-8"))
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *words = order["words"]
-    if (first, *words[:1]) in (("-m", "celery"), ("-m", "celerypipe.worker")) or words[:2] == ["celerypipe", "worker"]:
+    if (first, *words[:1]) == ("-m", "celery") or words[:2] == ["celerypipe", "worker"]:
         forget_application()
     else:
         serve_application()

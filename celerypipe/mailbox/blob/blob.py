@@ -21,7 +21,8 @@ from celerypipe import codec
 from celerypipe.codec import Apart, Content
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob import packing
-from celerypipe.mailbox.blob.shared_memory import SharedFolder, watch
+from celerypipe.mailbox.blob.maps import watch
+from celerypipe.mailbox.blob.shared_memory import SharedFolder
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
@@ -122,9 +123,8 @@ class Store:
             return reference, []
         label, content = packing.pack(compression, segments)
         blob_id = os.urandom(9).hex()
-        view = memoryview(content)
         commands: list[Command] = [
-            ("SET", self._key(blob_id, number), [view[start : start + CHUNK]], "PX", keys.DATA_TTL)
+            ("SET", self._key(blob_id, number), [memoryview(content)[start : start + CHUNK]], "PX", keys.DATA_TTL)
             for number, start in enumerate(range(0, len(content), CHUNK))
         ]
         said = digest([content]) if self.signed else ""

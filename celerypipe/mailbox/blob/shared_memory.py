@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import re
 import secrets
 import shutil
 import stat
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from celerypipe.mailbox.blob.maps import Maps, write_all
 from celerypipe.process import forks
 
 #: Where memory is shared between processes on Linux; elsewhere nothing is shared.
@@ -32,10 +31,6 @@ _LOCK = "lock"
 _YOUNG = 1.0
 #: Ends the name of a folder that is being removed.
 _GONE = "-gone"
-#: Every map keeps a file descriptor before Python 3.13: what is read beyond so many living ones is a copy.
-_MOST_MAPS = 128
-#: The most pieces that one call of writev takes.
-_PIECES = 512
 
 #: Files of at least this size are kept when nobody needs them, and written again: pages that are there already take a
 #: quarter of the time of new ones. Bytes kept of each size, and how many sizes.
@@ -45,35 +40,16 @@ _KEPT_SIZES = 4
 _FREE = "free"
 
 
-_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
-
-
-class _Forks:
-    """Counts how often this process forked: a child has all its parent's maps, and nobody knows for how long."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        os.register_at_fork(before=self.note)
-
-    def note(self) -> None:
-        self.count += 1
-
-
-_forks = _Forks()
-
-
-def watch(content: memoryview) -> Callable[[], object]:
-    """Return a function that returns None once nobody maps this content any more, here or in a child."""
-    there, before = weakref.ref(content.obj), _forks.count
-    return lambda: there() if _forks.count == before else True
-
-
 class SharedFolder:
-    """The blobs of one run in shared memory. A reference is ``/<name>:<size>``."""
+    """The blobs of one run in shared memory. A reference is ``/<name>:<size>``.
 
-    def __init__(self, path: Path, lock: int = -1) -> None:
+    ``keep_maps`` of files that come round again: they count as memory that the process takes.
+    """
+
+    def __init__(self, path: Path, lock: int = -1, *, keep_maps: bool = True) -> None:
         self._path = path
         self._lock = lock
+        self._reading, self._writing = Maps(writing=False, keep=keep_maps), Maps(writing=True, keep=keep_maps)
         if lock >= 0:
             forks.keep(self)
 
@@ -90,12 +66,12 @@ class SharedFolder:
             return None
 
     @classmethod
-    def find(cls, run: str) -> SharedFolder | None:
+    def find(cls, run: str, *, keep_maps: bool = True) -> SharedFolder | None:
         """Return the folder of a run if it is here and nobody else's; ``run`` may come from a stranger."""
         path = ROOT / f"{_RUN}{run}"
         with contextlib.suppress(OSError):
             if _NAME.fullmatch(run) and _is_ours(path):
-                return cls(path)
+                return cls(path, keep_maps=keep_maps)
         return None
 
     def write(self, segments: Iterable[bytes | memoryview]) -> str | None:
@@ -106,9 +82,10 @@ class SharedFolder:
         size = sum(piece.nbytes for piece in pieces)
         new = 0 if self._reuse(size, path) else os.O_CREAT | os.O_EXCL
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | new, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | new, 0o600)
             try:
-                _write_all(descriptor, pieces)
+                if new or not self._writing.write(descriptor, size, pieces):
+                    write_all(descriptor, pieces)
             finally:
                 os.close(descriptor)
         except OSError:
@@ -126,14 +103,14 @@ class SharedFolder:
         except OSError:
             return None
         try:
-            if os.fstat(descriptor).st_size != int(size):
+            found = os.fstat(descriptor)
+            if found.st_size != int(size):
                 return None
-            if len(_maps) >= _MOST_MAPS:
+            view = self._reading.view(descriptor, found, again=found.st_size >= RECYCLED_FROM)
+            if view is None:
                 with open(descriptor, "rb", closefd=False) as file:
                     return file.read()
-            content = mmap.mmap(descriptor, int(size), prot=mmap.PROT_READ)
-            _maps.add(content)
-            return memoryview(content)
+            return view
         except (OSError, ValueError):
             return None
         finally:
@@ -144,7 +121,10 @@ class SharedFolder:
         name = reference[1:].partition(":")[0]
         if _BLOB.fullmatch(name):
             with contextlib.suppress(OSError):
+                number = os.lstat(self._path / name).st_ino
                 (self._path / name).unlink()
+                self._reading.forget(number)
+                self._writing.forget(number)
 
     def recycle(self, reference: str) -> None:
         """Keep the file of a blob that nobody needs and nobody maps any more, for another blob of its size."""
@@ -171,11 +151,14 @@ class SharedFolder:
         if size < RECYCLED_FROM:
             return False
         free = self._path / _FREE / str(size)
-        with contextlib.suppress(OSError):
-            for name in os.listdir(free):
-                with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                    os.rename(free / name, path)
+        with contextlib.suppress(OSError), os.scandir(free) as entries:
+            others = []
+            for entry in entries:
+                if entry.inode() not in self._writing:
+                    others.append(entry.path)
+                elif _taken(entry.path, path):
                     return True
+            return any(_taken(other, path) for other in others)
         return False
 
     def leftovers(self, older_than: float) -> list[str]:
@@ -190,6 +173,8 @@ class SharedFolder:
 
     def remove(self) -> None:
         """Remove the folder with all that is in it."""
+        self._reading.clear()
+        self._writing.clear()
         _clear(self._path)
         self.leave_to_parent()
 
@@ -291,10 +276,10 @@ def _is_orphaned(path: Path) -> bool:
     return True
 
 
-def _write_all(descriptor: int, pieces: list[memoryview]) -> None:
-    while pieces:
-        written = os.writev(descriptor, pieces[:_PIECES])
-        while pieces and written >= pieces[0].nbytes:
-            written -= pieces.pop(0).nbytes
-        if pieces and written:
-            pieces[0] = pieces[0][written:]
+def _taken(free: str, path: Path) -> bool:
+    """Give a file that nobody needs this path; False: another process was quicker."""
+    try:
+        os.rename(free, path)
+    except FileNotFoundError:
+        return False
+    return True

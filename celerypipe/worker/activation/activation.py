@@ -56,7 +56,8 @@ class Activation:
         self._first = beginning.first
         run, shares = self.home.mailbox.run, self.home.record.shared
         signed, names = self.home.mailbox.keyring is not None, self.home.mailbox.names
-        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed, names)
+        folder = SharedFolder.find(run, keep_maps=self.home.lease.keeps_maps) if shares else None
+        self.store = Store(run, folder, shares, signed, names)
         self._began = 0.0
         self._leaving = False
         self._held: dict[str, str] = {}

@@ -70,6 +70,11 @@ class Lease:
     def bell(self) -> str:
         return f"{self.mailbox.bell}{self.slot}"
 
+    @property
+    def keeps_maps(self) -> bool:
+        """May its process keep shared memory mapped? That counts as memory that it takes."""
+        return self.quota is None or not self.quota.counts_memory
+
     def beside(self, mailbox: Mailbox) -> Lease:
         """Return that of another node's bell, held by the same activation, or about to be."""
         return Lease(

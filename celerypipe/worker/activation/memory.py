@@ -64,7 +64,8 @@ class Memory:
         self.client = serving.client
         run, shares = serving.mailbox.run, serving.record.shared
         signed, names = serving.mailbox.keyring is not None, serving.mailbox.names
-        self.store = Store(run, SharedFolder.find(run) if shares else None, shares, signed, names)
+        folder = SharedFolder.find(run, keep_maps=self.lease.keeps_maps) if shares else None
+        self.store = Store(run, folder, shares, signed, names)
         #: Where snapshots lie that are large: the runner keeps them alive.
         self._states = Store(run, signed=signed, names=names)
         self.last = -1

@@ -38,6 +38,11 @@ class Quota:
         """How many messages it may be given."""
         return float("inf") if self._limits.messages is None else max(0, self._limits.messages - self._done)
 
+    @property
+    def counts_memory(self) -> bool:
+        """Does it end with what the process took?"""
+        return self._limits.memory is not None
+
     def spend(self, messages: int) -> None:
         """So many more were worked on."""
         self._done += messages

@@ -14,7 +14,7 @@ from celerypipe.codec import Content
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.blob.blob import Contents, Gone, Store
 from celerypipe.mailbox.blob.inputs import with_inputs
-from celerypipe.mailbox.blob.shared_memory import watch
+from celerypipe.mailbox.blob.maps import watch
 from celerypipe.mailbox.deaths import Death, as_text, count_death, death_of, deaths_so_far
 from celerypipe.mailbox.failure import failure
 from celerypipe.mailbox.mailbox import Mailbox

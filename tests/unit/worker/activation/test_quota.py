@@ -20,6 +20,9 @@ def test_an_activation_ends_when_it_is_used_up_and_a_pinned_one_goes_on() -> Non
     assert (quota.left, quota.used_up) == (0, "after 3 messages")
     assert lease.must_stop(0.0, 10.0) == lease.beside(Mailbox("run", "other")).must_stop(0.0, 10.0) == "recycle"
     assert lease.must_stop(0.0, math.inf) == ""
+    assert lease.keeps_maps
+    lease.quota = Quota(Limits(memory=1))
+    assert not lease.keeps_maps, "they would count as what its nodes took"
 
 
 def test_memory_counts_as_the_most_there_ever_was() -> None:
