@@ -2,10 +2,10 @@
 
 A ``celery worker`` needs 0.7 s of a core before it says anything, nearly all of it to import, and the suite starts
 hundreds. What is forked has a session, folder, environment, streams and ``sys.argv`` of its own and runs the same
-``__main__`` as ``python -m``, to the same end of an interpreter; the Celery application is made in it. What differs:
-its parent is the zygote; ``ps`` and ``/proc`` show the zygote's command line and environment; of the variables of the
-interpreter itself only ``PYTHONPATH`` and ``PYTHONIOENCODING`` are heard; and some modules are there before they are
-asked for.
+``__main__`` as ``python -m``; the Celery application is made in it. What differs: its parent is the zygote; ``ps`` and
+``/proc`` show the zygote's command line and environment; of the variables of the interpreter itself only
+``PYTHONPATH`` and ``PYTHONIOENCODING`` are heard; some modules are there before they are asked for; and at its end
+threads are joined and what is registered with ``atexit`` is called, but modules are not taken apart.
 
 Who tests that, or the boot itself, starts an interpreter: ``launch_worker(..., fresh=True)``.
 """
