@@ -46,6 +46,14 @@ class _Hush(threading.local):
     def end(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.before)
 
+    def end_in_parent(self) -> None:
+        try:
+            self.end()
+        except KeyboardInterrupt:  # Python forgets what is raised here, so Ctrl-C comes once more when it went on
+            again = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+
 
 _hush = _Hush()
 
@@ -61,7 +69,7 @@ def _leave_to_parent() -> None:
         _hush.end()
 
 
-os.register_at_fork(before=_hush.begin, after_in_parent=_hush.end, after_in_child=_leave_to_parent)
+os.register_at_fork(before=_hush.begin, after_in_parent=_hush.end_in_parent, after_in_child=_leave_to_parent)
 
 
 def end(what: str) -> NoReturn:
