@@ -35,9 +35,9 @@ class Crew:
         return self._logs.with_name(f"{self._logs.name}-{name}.log")
 
     def workers(self, queue: str, count: int = 1) -> list[subprocess.Popen[bytes]]:
-        """So many ``celery -A celerypipe worker`` processes on a queue, seen alive."""
+        """So many ``celerypipe worker`` processes on a queue, seen alive."""
         if not self.runs(queue):
-            command = python("celery", "-A", "celerypipe", "worker", "-Q", queue)
+            command = python("celerypipe", "worker", "-Q", queue)
             environment = {"CELERYPIPE_REDIS_URL": self.url, "CELERYPIPE_WORKER_CONFIGS": str(CONFIGS)}
             self.start(queue, command, environment, count)
             for worker in self._running[queue]:

@@ -1,4 +1,4 @@
-"""From nothing to the first sign of life: a worker's CPU and seconds until runners see it, and a run's first result."""
+"""From nothing to the first sign of life, and from the last to nothing: a worker, and a run that brings its own."""
 
 from __future__ import annotations
 
@@ -30,22 +30,25 @@ def starts(*, repetitions: int) -> Iterator[Sample]:
                 seconds, pids = time.perf_counter() - begin, tree(worker.pid)
                 yield Sample(f"worker, {pool}", "seconds until it is seen", "s", seconds, group=GROUP)
                 yield Sample(f"worker, {pool}", "CPU until it is seen", "s", sum(map(_cpu, pids)), group=GROUP)
-        yield Sample("run with Embedded", "from start to first result", "s", _embedded(), target=EMBEDDED, group=GROUP)
+        first, rest = _embedded()
+        yield Sample("run with Embedded", "from start to first result", "s", first, target=EMBEDDED, group=GROUP)
+        yield Sample("run with Embedded", "from its only result to its end", "s", rest, group=GROUP)
 
 
-def _embedded() -> float:
-    """Seconds from the start of a process until it has printed the first result of a run on workers of its own."""
+def _embedded() -> tuple[float, float]:
+    """Seconds until a process has printed the only result of a run on workers of its own, and from then to its end."""
     begin = time.perf_counter()
     process = start(python("benchmarks.starts"), log=os.open(os.devnull, os.O_WRONLY), piped=True)
     try:
         assert process.stdout is not None  # noqa: S101  # it is a pipe
         line = process.stdout.readline()
-        spent = time.perf_counter() - begin
+        spent, begin = time.perf_counter() - begin, time.perf_counter()
+        process.wait()
     finally:
         end([process])
     if line != b"here\n":
         raise RuntimeError("a run with Embedded brought nothing")
-    return spent
+    return spent, time.perf_counter() - begin
 
 
 def _cpu(pid: int) -> float:

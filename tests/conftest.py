@@ -31,6 +31,23 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 gc.disable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One of the processes of a run forks what it starts from the zygote of all."""
+    if place := getattr(config, "workerinput", {}).get("zygote"):
+        zygote.join(place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process of the tests where the zygote is."""
+    node.workerinput["zygote"] = zygote.address
+
+
+def pytest_unconfigure() -> None:
+    """What the tests were forked from goes last."""
+    zygote.close()
+
+
 #: What waits for most of its time begins first: at the end of a run a processor would be idle for it.
 LONGEST = ("faults/test_stuck.py", "worker/activation/test_batches.py", "warp/test_warp.py")
 
@@ -62,9 +79,8 @@ def _nothing_at_work() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_workers() -> Iterator[None]:
-    """Workers' logs, and what they were forked from, go when the session ends."""
+    """Workers' logs go when the session ends."""
     yield
-    zygote.close()
     shutil.rmtree(workers_folder(), ignore_errors=True)
 
 

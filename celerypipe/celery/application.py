@@ -184,10 +184,10 @@ def named_redis(environment: Mapping[str, str]) -> RedisSettings:
 
 
 def _celery_command() -> click.Context | None:
-    """The command line of Celery, if that runs."""
+    """The command line of Celery, or of a worker of ours, if that runs."""
     context = click.get_current_context(silent=True)
     root = context.find_root() if context is not None else None
-    return root if root is not None and "result_backend" in root.params else None
+    return root if root is not None and "broker" in root.params else None
 
 
 app = make_app(os.environ)

@@ -10,14 +10,15 @@ import faulthandler
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # typeshed leaves it out
 from typing import Any
 
-from billiard.pool import EX_RECYCLE
+from billiard.pool import EX_OK, EX_RECYCLE
 from celery.concurrency import asynpool, prefork
 from celery.utils.dispatch import Signal
 
@@ -25,6 +26,8 @@ from celery.utils.dispatch import Signal
 LAST_SECONDS = 30.0
 #: Seconds that a process that ends waits for its worker to read its answers.
 READ_SECONDS = 1.0
+#: Seconds after which a worker that ends looks whether processes ended that said nothing.
+LOOK = 0.05
 #: Sent in the worker's own process with the ``pid`` of a child that began.
 child_began = Signal(name="child_began", providing_args={"pid"})
 #: Sent in the worker's own process, in its event loop, with the ``pid`` of a child that can take tasks from now on.
@@ -43,6 +46,8 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
     retiring = ""
     #: Does it wait for a task?
     idle = False
+    #: Does its worker end?
+    dismissed = False
 
     def on_loop_start(self, pid: int) -> None:
         """Called in the new process; what its loop looks at is read after this."""
@@ -64,6 +69,9 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
             Child.idle = True
             try:
                 return wait()
+            except SystemExit as told:
+                Child.dismissed = told.code != EX_RECYCLE
+                raise
             finally:
                 Child.idle = False
 
@@ -79,6 +87,19 @@ class Child(asynpool.Worker):  # type: ignore[misc]  # celery ships no types
         while (left := self.on_ready_counter.value < completed) and time.monotonic() < until:
             time.sleep(0.02)
         return not left
+
+    def _do_exit(self, pid: int, exitcode: int | None, exc: Exception | None = None) -> None:
+        """Called at the very end. billiard says so to the worker, and sleeps up to a second, until that sends SIGTERM.
+
+        A worker that ends sends none.
+        """
+        if not Child.dismissed:
+            super()._do_exit(pid, exitcode, exc)
+        status = EX_OK if exitcode is None else exitcode
+        try:
+            self.on_exit(pid, status)
+        finally:
+            os._exit(status)
 
 
 def _may_have_children() -> None:
@@ -120,10 +141,28 @@ def _told(number: int, _frame: object) -> None:
         sys.exit(EX_RECYCLE)
 
 
+class Answers(asynpool.ResultHandler):  # type: ignore[misc]  # celery ships no types
+    """What processes answer."""
+
+    def _flush_outqueue(self, fd: int, remove: Any, process_index: Mapping[int, Any], on_state_change: Any) -> Any:
+        """Called when the worker ends, for one process after the other, as long as one is at work.
+
+        Celery sleeps for half a second at each that says nothing.
+        """
+        if fd in process_index:
+            poll = select.poll()
+            for each in process_index:
+                poll.register(each, select.POLLIN)
+            if fd not in dict(poll.poll(1000 * LOOK)):
+                return None
+        return super()._flush_outqueue(fd, remove, process_index, on_state_change)
+
+
 class Pool(asynpool.AsynPool):  # type: ignore[misc]  # celery ships no types
     """The processes."""
 
     Worker = Child
+    ResultHandler = Answers
 
     def _create_worker_process(self, i: int) -> Any:
         child = super()._create_worker_process(i)
@@ -149,3 +188,14 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]  # celery ships no types
     """The pool as a worker sees it."""
 
     Pool = Pool
+    _pool: Any
+
+    def on_stop(self) -> None:
+        """Called when the worker ends.
+
+        Celery fires timers meanwhile, for AMQP's heartbeat, and looks only twice a second whether it may stop.
+        """
+        if self._pool is not None:
+            self._pool.close()
+            self._pool.join()
+            self._pool = None

@@ -16,6 +16,9 @@ from celerypipe.redis.signing import Keyring
 #: know.
 Severity = Literal["error", "warning", "note"]
 
+#: Bytes of messages that a run may have on their way to workers and back at one time, unless its runner says otherwise.
+BYTE_BUDGET = 256 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -16,7 +16,7 @@ from celerypipe.check import preflight
 from celerypipe.check.complaints import absences, remarks
 from celerypipe.check.complaints import check as complaints_of
 from celerypipe.check.complaints import notes as notes_on
-from celerypipe.check.finding import Finding, Scene
+from celerypipe.check.finding import BYTE_BUDGET, Finding, Scene
 from celerypipe.check.loading import load
 from celerypipe.cli.endings import Ending, ending_of
 from celerypipe.cli.options import ALLOW, PLACE, SET, named_redis, redis_option
@@ -26,7 +26,6 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import Complaint, ConfigError, DefinitionError, RedisUnavailable
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import connect, explained
-from celerypipe.runner.runner import BYTE_BUDGET
 from celerypipe.settings import RedisSettings, Settings
 
 #: Seconds that Redis has for one answer: all of a look takes less than two.

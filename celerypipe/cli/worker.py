@@ -1,17 +1,24 @@
-"""``celerypipe worker``: a thin door to ``celery -A celerypipe worker``."""
+"""``celerypipe worker``: what ``celery -A celerypipe worker`` starts, sooner.
+
+Celery's own command line imports each of its other commands and what is plugged into it (Flower, an interactive shell):
+a third of a worker's boot, which none of them serves. ``Embedded`` starts its workers by this one.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
-from celery.bin.celery import main as celery_main
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker as celery_worker
 
+from celerypipe.celery.application import app
 from celerypipe.cli.options import REDIS_OR_USUAL
 
 #: What stands above Celery's own help.
 HELP = """\
-celerypipe worker [--redis URL] -Q QUEUE [OPTIONS]: the same as celery -A celerypipe worker.
+celerypipe worker [--redis URL] -Q QUEUE [OPTIONS]: the same as celery -A celerypipe worker, and starts sooner.
 
   -Q gpu reads worker_configs/gpu.toml: the modules with nodes, the pool, the number of slots. -P and -c on the command
   line come before the file. --redis or -b is the address of Redis; default: CELERYPIPE_REDIS_URL, then
@@ -20,6 +27,8 @@ celerypipe worker [--redis URL] -Q QUEUE [OPTIONS]: the same as celery -A celery
 
 Celery's own options:
 """
+#: As Celery's own command line has it above its commands.
+BROKER = click.Option(["-b", "--broker"], hidden=True, allow_from_autoenv=False)
 
 
 @click.command(
@@ -39,6 +48,12 @@ def worker(redis: str | None, options: tuple[str, ...]) -> None:
     if "--help" in options:
         click.echo(HELP)
     broker = ["-b", redis] if redis else []
-    # Celery reads sys.argv again when it restarts itself (SIGHUP) or detaches.
+    # Celery reads sys.argv again when it detaches.
     sys.argv = ["celery", "-A", "celerypipe", *broker, "worker", *options]
-    sys.exit(celery_main())
+    celery_worker.params += [BROKER, *app.user_options["worker"]]
+    celery_worker.main(
+        [*broker, *options],
+        prog_name="celerypipe worker",
+        obj=CLIContext(app=app, no_color=bool(os.environ.get("NO_COLOR")), workdir=None),
+        auto_envvar_prefix="CELERY_WORKER",
+    )

@@ -23,6 +23,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -141,6 +142,8 @@ class Embedded:
         with contextlib.suppress(BrokenPipeError):  # the answer below says that it is gone
             supervisor.stdin.write(json.dumps(asdict(self._plan)) + "\n")
             supervisor.stdin.flush()
+        if self._plan.queues:
+            import_module("celerypipe.celery.item")  # a run needs it, and its workers take as long to come up
         answer = self._answers.get()
         if "ready" in answer:
             self._folder = answer["folder"]

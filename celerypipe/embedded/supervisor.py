@@ -15,22 +15,28 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from celerypipe.embedded.server import die_with_parent, find_redis_server, private_folder, redis_url, start_redis_server
+from celerypipe.embedded.server import (
+    answers,
+    die_with_parent,
+    find_redis_server,
+    private_folder,
+    redis_url,
+    start_redis_server,
+)
 from celerypipe.errors import ConfigError
-from celerypipe.mailbox import hints
-from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
-from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Client, Trouble, connect
-from celerypipe.settings import RedisSettings
+
+if TYPE_CHECKING:
+    from celerypipe.embedded.witness import Witness
 
 #: Deaths at boot, one after the other, after which a worker is given up while nobody waits for it yet.
 BOOT_DEATHS = 5
@@ -40,6 +46,8 @@ BOOT_SECONDS = 120.0
 GRACE = 3.0
 #: Seconds before a process that died is started again: first, and at most.
 BACKOFF, BACKOFF_MAX = 0.2, 5.0
+#: Seconds between two looks at all of it: while somebody waits for it, and afterwards.
+LOOK_SOON, LOOK = 0.02, 0.05
 #: Seconds after which runs are told again that another worker comes.
 TELL_EVERY = keys.SPAWNING_TTL / 4000
 #: Lines of a log that an error shows, and how many bytes they may have.
@@ -114,13 +122,15 @@ class Supervisor:
         logs = Path(plan.log) if plan.log else self.folder
         self.redis = Resident("redis", self.folder / "redis.log")
         self.workers = [Resident(queue, logs / f"worker-{queue}.log") for queue in plan.queues]
-        self.client: Client = connect(
-            RedisSettings.find(self.url).or_default, name="celerypipe-supervisor", timeout=2.0
-        )
-        self.out_of_memory = OutOfMemory()
         self.ready = False
         self.stopped = False
         self._heard = b""
+
+    @cached_property
+    def _witness(self) -> Witness:
+        """First asked for once the workers have been started: it is as long to import as they are."""
+        found: Witness = import_module("celerypipe.embedded.witness").Witness(self.url)
+        return found
 
     def run(self) -> None:
         """Work until standard input ends or a signal comes."""
@@ -151,7 +161,8 @@ class Supervisor:
             resident.tell(signal.SIGKILL, group=True)
             if resident.process is not None:
                 resident.process.wait()
-        self.client.close()
+        if "_witness" in vars(self):
+            self._witness.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _stop(self, *_: object) -> None:
@@ -159,7 +170,7 @@ class Supervisor:
 
     def _hear(self) -> bool:
         """Wait a moment for what the parent says, and do it; False: it left."""
-        readable, _, _ = select.select([sys.stdin], [], [], 0.05)
+        readable, _, _ = select.select([sys.stdin], [], [], LOOK if self.ready else LOOK_SOON)
         if not readable:
             return True
         said = os.read(sys.stdin.fileno(), 4096)
@@ -177,11 +188,10 @@ class Supervisor:
         worker.tell(signal.SIGTERM)
 
     def _say_that_one_comes(self, worker: Resident) -> None:
-        """Else a run would miss the worker, and ``on_no_worker`` would decide. It may be at a message for long."""
+        """Again and again: it may be at a message for long."""
         if worker.place:
             worker.told = time.monotonic()
-            with contextlib.suppress(*Trouble):
-                hints.say_freeing(self.client, [worker.name], worker.place, keys.SPAWNING_TTL)
+            self._witness.say_that_one_comes(worker.name, worker.place)
 
     def _keep_alive(self) -> None:
         if self.redis.died() is not None:
@@ -192,7 +202,7 @@ class Supervisor:
             (self.folder / "redis.sock").unlink(missing_ok=True)
             self.redis.process = start_redis_server(self.server, self.folder)
         if not self.redis.up:
-            self.redis.up = self._redis_answers()
+            self.redis.up = answers(self.folder)
             return
         for worker in self.workers:
             self._keep_worker(worker)
@@ -225,7 +235,7 @@ class Supervisor:
 
     def _start_worker(self, worker: Resident) -> subprocess.Popen[bytes]:
         # No --logfile: what a worker prints before its log is set up belongs into the same file.
-        command = [sys.executable, "-m", "celerypipe.worker", "-Q", worker.name]
+        command = [sys.executable, "-m", "celerypipe", "worker", "-Q", worker.name]
         slots = self.plan.queues[worker.name]
         if slots is not None:
             command += ["-c", str(slots)]
@@ -260,27 +270,17 @@ class Supervisor:
         starting = {worker.process.pid: worker for worker in self.workers if worker.process and not worker.up}
         if not starting:
             return
-        with contextlib.suppress(*Trouble):
-            for record in read_presences(self.client):
-                worker = starting.get(record["pid"])
-                if worker is not None and record["host"] == socket.gethostname():
-                    worker.up, worker.place = True, record["id"]
-                    if not self.ready:
-                        say(event=f"worker {worker.name} is ready")
+        for pid, place in self._witness.present().items():
+            worker = starting.get(pid)
+            if worker is not None:
+                worker.up, worker.place = True, place
+                if not self.ready:
+                    say(event=f"worker {worker.name} is ready")
 
     def _say_how_it_died(self, worker: Resident, status: int) -> None:
-        """Say what a worker that was killed could not say itself; that it is gone is told by its heartbeat."""
-        death = Death(status, worker.name, self.out_of_memory.happened())
         place, worker.place = worker.place, ""
         if place:
-            with contextlib.suppress(*Trouble):
-                say_death(self.client, place, death)
-
-    def _redis_answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except Trouble:
-            return False
+            self._witness.say_how_it_died(worker.name, place, status)
 
 
 def say(**fact: Any) -> None:

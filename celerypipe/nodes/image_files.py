@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Container, Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from celerypipe.message.payload import Image
 from celerypipe.nodes.parts.naming import Naming, write_whole
 from celerypipe.nodes.parts.selection import Selection
 
-try:
+if TYPE_CHECKING:
     import PIL.Image
     import PIL.ImageOps
+try:
+    import PIL
 except ImportError as error:
     raise ImportError(f"image_files needs Pillow ({error}): pip install 'celerypipe[images]'", name="PIL") from error
 
@@ -135,8 +138,14 @@ class ImageFilesSink(Sink):
 
 def written_suffixes() -> set[str]:
     """The suffixes of the file formats that can be written."""
+    _load_pillow()
     PIL.Image.init()
     return {suffix for suffix, form in PIL.Image.EXTENSION.items() if form in PIL.Image.SAVE}
+
+
+def _load_pillow() -> None:
+    """Import what reads and writes: it is long, and each worker has this module."""
+    import_module("PIL.ImageOps")
 
 
 def pages_of(path: Path) -> int:
@@ -144,6 +153,7 @@ def pages_of(path: Path) -> int:
     pages = 0
     if path.suffix.lower() not in (".tif", ".tiff"):
         return 1
+    _load_pillow()
     try:
         with PIL.Image.open(path) as picture:
             while True:
@@ -157,6 +167,7 @@ def pages_of(path: Path) -> int:
 
 def read_image(path: Path, page: int = 1) -> Image:
     """Read one picture; OSError when it cannot be read, ValueError when it is no picture, both naming it."""
+    _load_pillow()
     content = path.read_bytes()
     try:
         with PIL.Image.open(io.BytesIO(content)) as picture:

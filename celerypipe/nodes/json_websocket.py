@@ -7,15 +7,16 @@ import json
 import socket
 import threading
 import weakref
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
-from websockets.sync.server import Server, ServerConnection, serve
-from websockets.typing import Origin
+import websockets
 
 from celerypipe.nodes.parts.inbox import Reception
 from celerypipe.nodes.parts.listener import Listener, object_in
+
+if TYPE_CHECKING:
+    from websockets.sync.server import Server, ServerConnection
 
 
 class JsonWebsocket(Listener):
@@ -44,7 +45,7 @@ class JsonWebsocket(Listener):
         origins: list[str] | None = None,
     ) -> None:
         super().__init__(rtx_host, rtx_port, argument="rtx_port", limit=limit, capacity=capacity, max_bytes=max_bytes)
-        self.origins: list[Origin | None] = [None, *(Origin(origin) for origin in origins or ())]
+        self.origins: list[str | None] = [None, *(origins or ())]
         self.refused = 0
         self._visitors: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
         self._counting = threading.Lock()
@@ -54,7 +55,7 @@ class JsonWebsocket(Listener):
         """Start to take connections."""
         if self._socket is None:
             raise RuntimeError("json_websocket: no port yet; call configure() before warmup()")
-        self._server = serve(
+        self._server = _server().serve(
             self._serve,
             sock=self._socket,
             origins=None if "*" in self.origins else self.origins,
@@ -62,7 +63,7 @@ class JsonWebsocket(Listener):
             open_timeout=5,
             close_timeout=1,
             logger=self.logger,
-            create_connection=self._greet,  # type: ignore[arg-type]  # any callable that makes one will do
+            create_connection=self._greet,
         )
         self.begin(self._server.serve_forever, f"ws://{self.host}:{self.port}")
 
@@ -71,20 +72,20 @@ class JsonWebsocket(Listener):
         if self._server:
             # The server would wait for those that connected and then said nothing.
             for connection in list(self._visitors):
-                if connection.state is State.CONNECTING:
+                if connection.state is websockets.State.CONNECTING:
                     with contextlib.suppress(OSError):  # gone already
                         connection.socket.shutdown(socket.SHUT_RDWR)
             self._server.shutdown()
             self._server = None
 
     def _greet(self, *arguments: Any, **options: Any) -> ServerConnection:
-        connection = ServerConnection(*arguments, **options)
+        connection: ServerConnection = _server().ServerConnection(*arguments, **options)
         self._visitors.add(connection)
         return connection
 
     def _serve(self, connection: ServerConnection) -> None:
         """Take the messages of one connection until either side ends it."""
-        with contextlib.suppress(ConnectionClosed):
+        with contextlib.suppress(websockets.ConnectionClosed):
             for raw in connection:
                 error = self._take(raw)
                 if error is Reception.CLOSED:
@@ -99,3 +100,8 @@ class JsonWebsocket(Listener):
         """Put the object into the inbox, waiting for room; or return what is wrong with it."""
         value = object_in(raw)
         return value if isinstance(value, str) else self.inbox.put(value, wait=True)
+
+
+def _server() -> Any:
+    """What serves; it is long to import, and each worker has this module."""
+    return import_module("websockets.sync.server")

@@ -8,15 +8,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import ClientConnection, connect
+import websockets
 
 from celerypipe.contract.contract import Sink
 from celerypipe.message.message import Message
 from celerypipe.nodes.parts.arguments import number, whole
 from celerypipe.nodes.parts.delivery import address, deliver, is_here
+
+if TYPE_CHECKING:
+    from websockets.sync.client import ClientConnection
 
 #: Seconds between two looks at the connection while a receipt is awaited.
 LOOK = 0.05
@@ -55,7 +58,7 @@ class NotifierWebsocket(Sink):
             endpoint=self.endpoint,
             retries=self.retries,
             backoff=self.backoff,
-            passing=(OSError, WebSocketException),
+            passing=(OSError, websockets.WebSocketException),
         )
 
     def destroy(self) -> None:
@@ -77,7 +80,7 @@ class NotifierWebsocket(Sink):
                 connection.send(text)
                 receipt = connection.ping()
             self._await(connection, receipt)
-        except (OSError, WebSocketException):
+        except (OSError, websockets.WebSocketException):
             self.destroy()
             raise
 
@@ -85,7 +88,7 @@ class NotifierWebsocket(Sink):
         logger = self.logger.getChild("connection")
         logger.setLevel(logging.INFO)  # at DEBUG it shows the request, with all that is secret in it
         self._connection = self._open.enter_context(
-            connect(
+            import_module("websockets.sync.client").connect(  # which is long, and each worker has this module
                 self.endpoint,
                 open_timeout=self.timeout,
                 close_timeout=1,
@@ -100,7 +103,7 @@ class NotifierWebsocket(Sink):
         while not receipt.wait(LOOK):
             try:
                 _drop_answers(connection)
-            except ConnectionClosed:
+            except websockets.ConnectionClosed:
                 if receipt.is_set():
                     return
                 raise

@@ -13,6 +13,7 @@ from functools import partial
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check.complaints import absences, require
+from celerypipe.check.finding import BYTE_BUDGET
 from celerypipe.contract.watcher import Watcher
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
@@ -34,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at timeouts.
 CLOCK = 0.05
-#: Bytes of messages that may be on their way to workers and back at one time.
-BYTE_BUDGET = 256 * 1024 * 1024
 
 
 class Runner(Submitting):

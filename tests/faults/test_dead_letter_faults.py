@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 from celerypipe import Runner
 from celerypipe.definition.pipeline import Pipeline
 from tests.runs.letters import definition, listed
-from tests.servers import ROOT, eventually
+from tests.servers import eventually
+from tests.servers.command import begin
 
 COUNT = 60
 
@@ -22,21 +20,15 @@ def test_a_replay_that_is_killed_loses_no_letter(tmp_path: Path) -> None:
     )
     assert len(listed(tmp_path / "run")) == COUNT
     path = numbers(tmp_path, mark="tests.nodes.remote.Echo", configuration={"delay": 0.02})
-    command = [sys.executable, "-m", "celerypipe", "dead", "replay", str(path), "--quiet"]
-    log = tmp_path / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=file, stderr=file
-        )
+    replay = begin("dead", "replay", path, "--quiet", cwd=tmp_path)
     out = tmp_path / "out.jsonl"
     try:
         eventually(lambda: out.exists() and len(out.read_text().split()) >= 10, "ten results")
     finally:
-        process.kill()
-        process.wait()
+        replay.kill()
     written = out.read_text().split()
     left = listed(path)
-    assert 0 < len(left) < COUNT, log.read_text()
+    assert 0 < len(left) < COUNT, replay.err.read_text()
     assert len(left) >= COUNT - len(written)  # a letter goes after its result is written, never before
     Runner().replay(Pipeline.load(numbers(tmp_path, mark="tests.nodes.remote.Echo", configuration={})))
     assert listed(path) == []

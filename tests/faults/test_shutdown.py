@@ -228,3 +228,14 @@ def test_a_pool_process_that_is_told_to_end_fails_no_message(
     assert (tmp_path / "diary").read_text() == "1.5\n"
     if alone:
         eventually(lambda: worker.presences()[0]["processes"] != [child], "a process in its place")
+
+
+def test_a_pool_that_ends_sleeps_beside_none_of_its_processes(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    worker = start_worker("awake", pool="prefork", concurrency=2, config=CONFIG.replace("]", ', "tests.nodes.awake"]'))
+    reading = at_work(redis_url, "awake", tmp_path, 0.5)
+    worker.process.terminate()
+    assert reading.payloads() == [0.5]
+    assert worker.wait_for_end() == os.EX_OK
+    assert "it sleeps" not in worker.text()

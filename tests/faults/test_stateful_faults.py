@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ import redis
 from celerypipe import Message, NodeFailed, Pipeline, Runner, WorkerLost
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import connect
+from celerypipe.runner.report import Report
 from tests.nodes.stateful import CONFIG, sums
 from tests.runs.pipelines import summing, warped
 from tests.runs.reading import Reading, payloads
@@ -242,18 +242,18 @@ def test_what_was_given_up_without_a_worker_is_not_in_the_state_of_the_next_one(
     worker = start_worker("snobody", pool="solo", concurrency=1, config=CONFIG)
     runner = Runner(redis_url)
 
-    def failed() -> int:
-        run = runner._current
-        return sum(run.report()["there"].failed.values()) if run is not None else 0
+    def report() -> Report:
+        assert runner._current is not None
+        return runner._current.report()
 
     def numbers() -> Iterator[Message]:
         yield from map(Message, range(10))
         eventually(lambda: len(reading.out) == 10, "the first results")
         worker.stop()
         yield from map(Message, range(10, 2010))  # so many become one word
-        eventually(lambda: failed() == 2000, "that all of them are given up")
+        eventually(lambda: sum(report()["there"].failed.values()) == 2000, "that all of them are given up")
         start_worker("snobody", pool="solo", concurrency=1, config=CONFIG)
-        time.sleep(1.5)  # until the runner has seen it
+        eventually(lambda: report().queues[0].circuit == "closed", "that the runner has seen it")
         yield from map(Message, range(2010, 2020))
 
     pipeline = summing("snobody", on_error="skip", limits={"on_no_worker": "fail"})

@@ -6,6 +6,7 @@ application as any other process does, and for a command it is pointed to the Re
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import gc
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -37,23 +39,44 @@ PRELOADED = (
     "celery.loaders.app",
     "celery.worker.autoscale",
     "celery.worker.components",
+    "celery.worker.consumer.delayed_delivery",
     "celery.worker.consumer.tasks",
     "celery.worker.pidbox",
     "celery.worker.strategy",
     "kombu.asynchronous.hub",
     "kombu.transport.redis",
     "celerypipe.cache.desk",
+    "celerypipe.celery.events",
+    "celerypipe.celery.request",
+    "celerypipe.celery.start",
     "celerypipe.check.preflight",
     "celerypipe.cli.check",
     "celerypipe.cli.commands",
     "celerypipe.cli.run",
     "celerypipe.cli.status",
+    "celerypipe.nodes.audio_file",
+    "celerypipe.nodes.console",
+    "celerypipe.nodes.data_streamer",
+    "celerypipe.nodes.files",
     "celerypipe.nodes.image_files",
+    "celerypipe.nodes.json_http",
     "celerypipe.nodes.json_lines",
     "celerypipe.nodes.json_websocket",
+    "celerypipe.nodes.notifier_http",
     "celerypipe.nodes.notifier_websocket",
+    "celerypipe.nodes.passthrough_identity",
+    "celerypipe.nodes.resample",
+    "celerypipe.nodes.srt",
+    "celerypipe.nodes.vad",
     "celerypipe.worker.activation.activation",
+    "celerypipe.worker.arrivals",
+    "celerypipe.worker.control",
+    "celerypipe.worker.handlers",
+    "celerypipe.worker.options",
+    "celerypipe.worker.presence",
     "celerypipe.worker.served",
+    "celerypipe.worker.shutdown",
+    "celerypipe.worker.spawned",
     "celerypipe.worker.streams",
     "celerypipe.worker.watchdog",
 )
@@ -62,7 +85,8 @@ LONGEST = 1 << 18
 
 
 def main() -> None:
-    """Import, and answer orders until nobody gives any more. A fork leaves the loop, and ends as any process does."""
+    """Import, and answer orders until nobody gives any more. A fork leaves the loop, and becomes what was ordered."""
+    ending = Ending()
     del sys.path[0]  # this script's folder, in which ``redis`` is another thing
     gc.disable()  # all that is imported stays
     known = len([path for path in os.environ["PYTHONPATH"].split(os.pathsep) if path])
@@ -73,27 +97,80 @@ def main() -> None:
     assert threading.active_count() == 1
     gc.freeze()
     gc.enable()
-    with socket.socket(fileno=int(sys.argv[1])) as orders:
-        order, streams = serve(orders)
+    with contextlib.ExitStack() as places:
+        orders, door = (places.enter_context(socket.socket(fileno=int(number))) for number in sys.argv[1:])
+        order, streams = serve(orders, door, places)
     if order is not None:
-        become(order, streams, libraries)
+        with ending:
+            become(order, streams, libraries)
 
 
-def serve(orders: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """Return in a fork, with what it is to become, and where the orders end, with None."""
+class Ending:
+    """The end of a fork: as of any process but for the last, to take apart what was imported: most of what it costs."""
+
+    def __init__(self) -> None:
+        """Before all others that are to be called at the end: the first is called last."""
+        self._status: int | None = None
+        atexit.register(self._leave)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Know the status; who is interrupted (Ctrl-C) ends by that signal, and who forked it by none."""
+        if isinstance(error, SystemExit):
+            code = 0 if error.code is None else error.code
+            self._status = code & 0xFF if isinstance(code, int) else 1
+        elif not isinstance(error, KeyboardInterrupt):
+            self._status = int(error is not None)
+
+    def _leave(self) -> None:
+        if self._status is not None:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or None
+                    stream.flush()
+            os._exit(self._status)
+
+
+def serve(
+    orders: socket.socket, door: socket.socket, places: contextlib.ExitStack
+) -> tuple[dict[str, Any] | None, list[int]]:
+    """Return in a fork, with what it is to become, and where the orders of who started this end, with None.
+
+    Others come by the door.
+    """
+    askers = {orders.fileno(): orders}
+    waiting = select.poll()
+    for place in (orders, door):
+        waiting.register(place, select.POLLIN)
     while True:
-        data, streams, _, _ = socket.recv_fds(orders, LONGEST, 3)
-        if not data:
-            return None, []
-        order = json.loads(data)
-        if "reap" in order:
-            pid, status = os.waitpid(order["reap"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        elif not (answer := os.fork()):
-            return order, streams
-        for stream in streams:
-            os.close(stream)
-        orders.send(json.dumps(answer).encode())
+        for number, _ in waiting.poll():
+            if number == door.fileno():
+                other = places.enter_context(door.accept()[0])
+                askers[other.fileno()] = other
+                waiting.register(other, select.POLLIN)
+                continue
+            asker = askers[number]
+            try:
+                data, streams, _, _ = socket.recv_fds(asker, LONGEST, 3)
+            except ConnectionError:  # it was killed
+                data = b""
+            if not data and asker is orders:
+                return None, []
+            if not data:
+                waiting.unregister(asker)
+                askers.pop(number).close()
+                continue
+            order = json.loads(data)
+            if "reap" in order:
+                pid, status = os.waitpid(order["reap"], os.WNOHANG)
+                answer = os.waitstatus_to_exitcode(status) if pid else None
+            elif not (answer := os.fork()):
+                return order, streams
+            for stream in streams:
+                os.close(stream)
+            with contextlib.suppress(ConnectionError):
+                asker.send(json.dumps(answer).encode())
 
 
 def forget_application() -> None:
@@ -137,7 +214,7 @@ def become(order: dict[str, Any], streams: list[int], libraries: list[str]) -> N
     open_streams(os.environ.get("PYTHONIOENCODING", "utf-8"))
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *words = order["words"]
-    if (first, *words[:1]) in (("-m", "celery"), ("-m", "celerypipe.worker")) or words[:2] == ["celerypipe", "worker"]:
+    if (first, *words[:1]) == ("-m", "celery") or words[:2] == ["celerypipe", "worker"]:
         forget_application()
     else:
         serve_application()

@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from celerypipe.mailbox.presence import read_presences
-from celerypipe.redis.connection import connect
+from celerypipe.redis.connection import Client, connect
 from tests.servers.checkout import ROOT
 from tests.servers.extent import LONG
 from tests.servers.patience import PATIENCE, eventually
@@ -55,22 +55,27 @@ class RunningWorker:
     def presences(self) -> list[dict[str, Any]]:
         """Its own presence, or nothing."""
         with connect(self.url) as client:
-            listed = client.zrange(client.names.workers, 0, -1)
-            if not any(f".{self.process.pid}.".encode() in name for name in listed):
-                return []  # to read those of all others is long, and this is asked again and again
-            return [record for record in read_presences(client) if record["pid"] == self.process.pid]
+            return self._presences(client)
+
+    def _presences(self, client: Client) -> list[dict[str, Any]]:
+        listed = client.zrange(client.names.workers, 0, -1)
+        if not any(f".{self.process.pid}.".encode() in name for name in listed):
+            return []  # to read those of all others is long, and this is asked again and again
+        return [record for record in read_presences(client) if record["pid"] == self.process.pid]
 
     def wait_for_presence(self) -> RunningWorker:
-        def present() -> bool:
-            assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.text()}"
-            with suppress(redis.RedisError, OSError):
-                self.presence = next(iter(self.presences()), {})
-            return bool(self.presence)
+        with connect(self.url) as client:  # one for all the times it is asked
 
-        try:
-            eventually(present, "the worker's presence")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.text()}") from None
+            def present() -> bool:
+                assert self.process.poll() is None, f"the worker ended with {self.process.returncode}:\n{self.text()}"
+                with suppress(redis.RedisError, OSError):
+                    self.presence = next(iter(self._presences(client)), {})
+                return bool(self.presence)
+
+            try:
+                eventually(present, "the worker's presence")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.text()}") from None
         return self
 
     def wait_for_text(self, text: str) -> str:

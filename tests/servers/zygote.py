@@ -2,10 +2,10 @@
 
 A ``celery worker`` needs 0.7 s of a core before it says anything, nearly all of it to import, and the suite starts
 hundreds. What is forked has a session, folder, environment, streams and ``sys.argv`` of its own and runs the same
-``__main__`` as ``python -m``, to the same end of an interpreter; the Celery application is made in it. What differs:
-its parent is the zygote; ``ps`` and ``/proc`` show the zygote's command line and environment; of the variables of the
-interpreter itself only ``PYTHONPATH`` and ``PYTHONIOENCODING`` are heard; and some modules are there before they are
-asked for.
+``__main__`` as ``python -m``; the Celery application is made in it. What differs: its parent is the zygote; ``ps`` and
+``/proc`` show the zygote's command line and environment; of the variables of the interpreter itself only
+``PYTHONPATH`` and ``PYTHONIOENCODING`` are heard; some modules are there before they are asked for; and at its end
+threads are joined and what is registered with ``atexit`` is called, but modules are not taken apart.
 
 Who tests that, or the boot itself, starts an interpreter: ``launch_worker(..., fresh=True)``.
 """
@@ -15,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -31,11 +33,29 @@ SCRIPT = Path(__file__).with_name("preloaded.py")
 
 
 class Zygote:
-    """Started when it is first asked, and ends when it is closed, or with this process. What it forked goes on."""
+    """Started when it is first asked, and ends when it is closed, or with this process. What it forked goes on.
+
+    Those of the processes of one run are one: whoever has its address asks it, too.
+    """
 
     def __init__(self) -> None:
         self._asking = threading.Lock()
+        self._orders: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """Where other processes find it."""
+        with self._asking:
+            if self._orders is None:
+                self._start()
+        return self._address
+
+    def join(self, address: str) -> None:
+        """Be the one of another process, which closes it."""
+        self._orders = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._orders.connect(address)
 
     def fork(
         self,
@@ -62,25 +82,32 @@ class Zygote:
         return status
 
     def close(self) -> None:
-        """Let it end."""
-        if self._process is not None:
+        """Let it end, if it is of this process."""
+        if self._orders is not None:
             self._orders.close()
+        if self._process is not None:
             self._process.wait()
+            shutil.rmtree(Path(self._address).parent)
 
     def _start(self) -> None:
+        self._address = str(Path(tempfile.mkdtemp(prefix="celerypipe-zygote-")) / "socket")
         self._orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+            door.bind(self._address)
+            door.listen()
+            descriptors = theirs.fileno(), door.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(theirs.fileno())],
+                [sys.executable, str(SCRIPT), *map(str, descriptors)],
                 env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=descriptors,
                 start_new_session=True,
             )
 
     def _ask(self, order: dict[str, Any], descriptors: Sequence[int] = ()) -> Any:
         with self._asking:
-            if self._process is None:
+            if self._orders is None:
                 self._start()
+            assert self._orders is not None
             socket.send_fds(self._orders, [json.dumps(order).encode()], list(descriptors))
             answer = self._orders.recv(100)
         return json.loads(answer)
@@ -121,5 +148,5 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-#: That of this process.
+#: That of this process, or the one it joined.
 zygote = Zygote()

@@ -60,21 +60,24 @@ COUNTED_ON = {
         "kombu.utils.json": "dumps",
     },
     "celery/prefork.py": {
-        "billiard.pool": "EX_RECYCLE",
-        "billiard.pool:Worker": "_ensure_messages_consumed max_memory_per_child maxtasks on_ready_counter wait_for_job",
+        "billiard.pool": "EX_OK EX_RECYCLE",
+        "billiard.pool:Worker": "_do_exit(pid,exitcode,exc) _ensure_messages_consumed max_memory_per_child maxtasks "
+        "on_exit on_ready_counter wait_for_job",
         "celery.concurrency": "asynpool prefork",
-        "celery.concurrency.asynpool": "AsynPool Worker",
-        "celery.concurrency.asynpool:AsynPool": "Worker on_process_alive "
+        "celery.concurrency.asynpool": "AsynPool ResultHandler Worker",
+        "celery.concurrency.asynpool:AsynPool": "ResultHandler Worker on_process_alive "
         "_create_worker_process _join_exited_workers _pool",
+        "celery.concurrency.asynpool:ResultHandler": "_flush_outqueue(fd,remove,process_index,on_state_change)",
         "celery.concurrency.asynpool:Worker": "on_loop_start",
         "celery.concurrency.prefork": "TaskPool",
-        "celery.concurrency.prefork:TaskPool": "Pool",
+        "celery.concurrency.prefork:TaskPool": "Pool _pool on_stop",
         "celery.utils.dispatch": "Signal(name,providing_args)",
         "multiprocessing.process": "AuthenticationString",
         "multiprocessing.process:BaseProcess": "_config",
     },
     "celery/request.py": {"celery.worker.request:Request": "time_limits"},
     "celery/start.py": {"celery.utils.dispatch": "Signal(name,providing_args)"},
+    "cli/worker.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
     "heartbeat/monitor.py": {"_signal": "SIGHUP SIGINT SIGQUIT SIGTERM SIG_IGN signal"},
     "heartbeat/procfs.py": {"_signal": "SIGKILL SIGSTOP SIGUSR2 pidfd_send_signal"},
     "heartbeat/wire.py": {"_socket": "AF_UNIX IPPROTO_TCP SOCK_STREAM TCP_NODELAY getaddrinfo socket"},
@@ -87,7 +90,6 @@ COUNTED_ON = {
     },
     "redis/line.py": {"redis:Connection": "can_read(timeout) socket_timeout"},
     "redis/sentinel.py": {"redis.sentinel:Sentinel": "discover_master(service_name)"},
-    "worker/__main__.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
     "worker/activation/stuck.py": {"sys": "_current_frames"},
     "worker/boot.py": {
         "celery:Task": "__trace__",

@@ -7,9 +7,9 @@ import math
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from celerypipe.celery.item import Items
 from celerypipe.mailbox.bell import Bell
 from celerypipe.mailbox.mailbox import Mailbox, given_in
 from celerypipe.redis import keys
@@ -20,6 +20,9 @@ from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.warp import Warp
+
+if TYPE_CHECKING:
+    from celerypipe.celery.item import Items
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,8 @@ class Bells:
         self._whereabouts = whereabouts
         self._keyring = keyring
         self._names = names
-        self._items = Items()
+        # It brings Celery along, which a run that sends nothing elsewhere does without.
+        self._items: Items = import_module("celerypipe.celery.item").Items()
         self._ttl: dict[str, int] = {}
         self._rung_at: dict[str, float] = {}
         self._most: dict[str, int] = {}

@@ -178,29 +178,29 @@ def test_resample_changes_rate_and_channels_and_leaves_alone_what_is_right() -> 
 
 def test_speech_is_cut_at_its_silences_and_silence_gives_none() -> None:
     (message,) = load(paths=[str(speech())])
-    sound = message.payload
+    sound = Audio(message.payload.audio[: 21 * RATE], RATE)
     found = pieces(sound)
     assert [piece.meta for piece in found] == [{"name": "x", "part": part} for part in range(len(found))]
-    assert 4 <= len(found) <= 12
+    assert 3 <= len(found) <= 8
     times = [(piece.payload.start, piece.payload.end) for piece in found]
     assert times == sorted(times)
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(times))
     for piece in found:
         begin, end = (round(seconds * RATE) for seconds in (piece.payload.start, piece.payload.end))
         assert np.array_equal(piece.payload.audio, sound.audio[begin:end])
-    assert sum(end - begin for begin, end in times) > 35, "most of it is speech"
-    assert pieces(Audio(np.zeros(5 * RATE, np.float32), RATE)) == []
+    assert sum(end - begin for begin, end in times) > 15, "most of it is speech"
+    assert pieces(Audio(np.zeros(2 * RATE, np.float32), RATE)) == []
     assert pieces(Audio(np.zeros(0, np.float32), RATE)) == []
-    assert pieces(Audio(tone(3).astype(np.float32), RATE)) == []
+    assert pieces(Audio(tone(1).astype(np.float32), RATE)) == []
 
 
 def test_a_long_stretch_is_cut_and_nothing_is_lost() -> None:
     (message,) = load(paths=[str(speech())])
-    sound = Audio(message.payload.audio[: 12 * RATE], RATE)
-    whole = pieces(sound, silence=60, margin=0, longest=8)
-    assert len(whole) == 2, "12 s, at most 8 s each"
-    parts = pieces(sound, silence=60, margin=0, longest=3)
-    assert max(len(part.payload.audio) for part in parts) <= 3 * RATE
+    sound = Audio(message.payload.audio[: 6 * RATE], RATE)
+    whole = pieces(sound, silence=60, margin=0, longest=4)
+    assert len(whole) == 2, "6 s, at most 4 s each"
+    parts = pieces(sound, silence=60, margin=0, longest=2)
+    assert max(len(part.payload.audio) for part in parts) <= 2 * RATE
     assert np.array_equal(
         np.concatenate([part.payload.audio for part in parts]), np.concatenate([part.payload.audio for part in whole])
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from celerypipe.settings import RedisSettings, Settings
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
 from tests.servers import RedisServer, RunningWorker, StartWorker, Workplace, eventually
-from tests.servers.command import celerypipe
+from tests.servers.command import celerypipe, start
 from tests.servers.worker import KEY
 
 NODES = """
@@ -101,13 +99,8 @@ def test_no_worker_takes_a_task_of_another_namespace(
     with connect(RedisSettings.find(url, {VARIABLE: "b"}).or_default) as client:
         assert client.llen(client.names.queue("later")) == 1
         assert client.llen("later") == 0
-        purged = subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "celerypipe", "purge", "-f", "-Q", "later"],
-            env={"PATH": "", "CELERYPIPE_REDIS_URL": url, VARIABLE: "b", "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        words = ["-m", "celery", "-A", "celerypipe", "purge", "-f", "-Q", "later"]
+        purged = start(*words, **{"CELERYPIPE_REDIS_URL": url, VARIABLE: "b"}).finish()
         assert "Purged 1 message" in purged.stdout, purged.stderr
         assert client.llen(client.names.queue("later")) == 0
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from celerypipe.definition.pipeline import Link, NodeDefinition
 from tests.nodes import faulty, forking, here, remote
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
-from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import begin
 
 
 def local(name: str, mark: type, **options: Any) -> NodeDefinition:
@@ -265,18 +264,14 @@ def test_ctrl_c_twice_ends_a_run_that_still_warms_up(tmp_path: Path) -> None:
         },
     }
     (tmp_path / "pipeline.json").write_text(json.dumps(definition))
-    command = [sys.executable, "-m", "celerypipe", "run", "pipeline.json"]
-    process = subprocess.Popen(command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    run = begin("run", "pipeline.json", cwd=tmp_path)
     eventually(lambda: (tmp_path / "warming").exists(), "the warm-up")
-    said = ""
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    while "press Ctrl-C again to abort" not in said:
-        said += process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
-    assert "RunCancelled: stopped by a second SIGINT" in process.stderr.read()
-    process.stderr.close()
+    run.process.send_signal(signal.SIGINT)
+    eventually(lambda: "press Ctrl-C again to abort" in run.err.read_text(), "the answer to the first")
+    run.process.send_signal(signal.SIGINT)
+    done = run.finish()
+    assert done.returncode == 130
+    assert "RunCancelled: stopped by a second SIGINT" in done.stderr
 
 
 def test_runners_and_pipelines_have_a_short_repr() -> None:

@@ -18,6 +18,7 @@ from celerypipe.catalogue.code import code_of
 from celerypipe.contract.contract import Proc
 from celerypipe.version import VERSION
 from tests.servers import Write
+from tests.servers.command import start
 from tests.unit.catalogue.studio import PROJECT, codes_in
 
 ASK = """
@@ -273,10 +274,7 @@ def test_a_script_is_a_project_with_what_lies_beside_it(write: Write, tmp_path: 
     def code(word: str) -> str:
         file = write("script.py", script)
         write("beside.py", f"WORD = {word!r}\n")
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-        return subprocess.run(
-            [sys.executable, file], env=environment, capture_output=True, check=True, text=True
-        ).stdout
+        return start(file).finish().stdout
 
     assert code("a") == code("a") != code("b")
     assert code("a").startswith("source ")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
-from celery.bin.celery import celery
 
 from celerypipe.celery.application import make_app, named_redis
 from celerypipe.errors import ConfigError
 from celerypipe.settings import RedisSettings
+from tests.servers.command import start
 
 OURS, CELERYS = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
 
@@ -62,6 +60,8 @@ def test_who_says_something_wrong_is_named() -> None:
 def test_the_option_of_celerys_command_line_comes_first_and_its_variables_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from celery.bin.celery import celery  # not where the tests are collected: it imports for long
+
     with celery.make_context("celery", ["-b", "redis://a", "worker"]):
         found = named_redis({OURS: "redis://b", CELERYS: "redis://a"})  # where Celery puts it
         assert (found.or_default.host, found.said_by) == ("a", "-b")
@@ -87,9 +87,8 @@ def test_an_application_hears_no_variable_of_another_project(monkeypatch: pytest
 
 
 def test_a_command_of_celery_ends_with_one_line_where_an_import_goes_on() -> None:
-    environment = {**os.environ, OURS: "redis://:s3c/ret@host"}
-    command = [sys.executable, "-m", "celery", "-A", "celerypipe", "inspect", "ping"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = ["-m", "celery", "-A", "celerypipe", "inspect", "ping"]
+    done = start(*words, **{OURS: "redis://:s3c/ret@host"}).finish()
     assert done.returncode == 78
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"celerypipe: {OURS}: 'redis://***@host': what stands before its @ cannot be read")

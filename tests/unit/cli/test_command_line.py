@@ -39,6 +39,25 @@ def test_the_help_loads_no_command() -> None:
     assert not {"celery", "redis", "numpy", "pydantic", "celerypipe.cli.worker"} & loaded_by(help_of)
 
 
+@pytest.mark.parametrize(
+    ("program", "without"),
+    [
+        (
+            "import celerypipe.cli.worker, celerypipe.worker.boot\n"
+            "from celerypipe.worker.served import Served\nServed((), ()).load({})",
+            "celery.bin.celery celerypipe.runner click_repl flower httpx PIL.Image prompt_toolkit pydantic rich "
+            "websockets.sync.client websockets.sync.server",
+        ),
+        ("import celerypipe.cli.check", "celery.app celerypipe.runner.runner kombu rich"),
+        ("from celerypipe import Embedded, Runner", "celery.app celerypipe.celery kombu"),
+        ("import celerypipe.embedded.supervisor", "celerypipe.mailbox celerypipe.settings msgspec redis"),
+    ],
+    ids=["worker", "check", "runner", "supervisor"],
+)
+def test_a_process_loads_nothing_that_it_does_without(program: str, without: str) -> None:
+    assert not set(without.split()) & loaded_by(program)
+
+
 def test_the_help_lists_every_command() -> None:
     done = python("-m", "celerypipe", "--help")
     assert done.returncode == 0

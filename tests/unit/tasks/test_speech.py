@@ -47,24 +47,20 @@ def warm() -> Iterator[Transcribe]:
     node.destroy()
 
 
-def test_several_at_once_say_the_same_as_one_by_one(warm: Transcribe, messages: list[Message]) -> None:
-    together = warm.update_batch(messages)
-    alone = warm.update_batch(messages[1:])
-    for found, heard in ((together, SAID), (alone, SAID[1:])):
-        for message, (begin, end, said) in zip(found, heard, strict=True):
-            assert word_errors(message.payload.text, said) < 0.15
-            times = [(each["start"], each["end"]) for each in message.payload.segments]
-            assert times
-            assert all(begin <= first <= last <= end + 0.001 for first, last in times), "seconds of the recording"
-    assert [message.meta for message in together] == [{"part": 0}, {"part": 1}]
-    assert together[0].payload.language == "en"
-
-
-def test_no_sound_has_no_words_and_takes_no_neighbour_with_it(warm: Transcribe, messages: list[Message]) -> None:
+def test_several_at_once_say_the_same_as_one_by_one_and_no_sound_has_no_words(
+    warm: Transcribe, messages: list[Message]
+) -> None:
     empty = Message(Audio(np.zeros(0, np.float32), RATE))
-    found = warm.update_batch([empty, messages[0]])
-    assert (found[0].payload.text, found[0].payload.segments) == ("", [])
-    assert word_errors(found[1].payload.text, SAID[0][2]) < 0.15
+    first, silence, second = warm.update_batch([messages[0], empty, messages[1]])
+    alone = warm.update_batch(messages[1:])
+    for message, (begin, end, said) in zip((first, second, *alone), (*SAID, SAID[1]), strict=True):
+        assert word_errors(message.payload.text, said) < 0.15
+        times = [(each["start"], each["end"]) for each in message.payload.segments]
+        assert times
+        assert all(begin <= start <= stop <= end + 0.001 for start, stop in times), "seconds of the recording"
+    assert (silence.payload.text, silence.payload.segments) == ("", [])
+    assert [message.meta for message in (first, second)] == [{"part": 0}, {"part": 1}]
+    assert first.payload.language == "en"
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,8 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import SIZE, chain, frames
 from tests.runs.reading import Reading
 from tests.runs.traces import memory_of
-from tests.servers import ROOT as CHECKOUT
 from tests.servers import RedisServer, StartWorker, eventually
+from tests.servers.command import start
 from tests.servers.extent import at_length
 
 
@@ -133,18 +130,16 @@ from tests.runs.traces import run_of
 pipeline = chain(sys.argv[2], "Echo", n0={"configuration": {"delay": 0.05}})
 runner = Runner(sys.argv[1])
 for message in runner.stream(pipeline, frames(1000)):
-    print(run_of(runner), flush=True)
+    print("run", run_of(runner), flush=True)
 """
 
 
 def test_what_a_killed_runner_left_in_memory_is_removed_by_the_next(shared_worker: StartWorker, redis_url: str) -> None:
     shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
-    command = [sys.executable, "-c", RUNNER, redis_url, "tsolo"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as runner:
-        assert runner.stdout is not None
-        memory = memory_of(runner.stdout.readline().strip())
-        assert memory.exists()
-        runner.send_signal(signal.SIGKILL)
+    runner = start("-c", RUNNER, redis_url, "tsolo")
+    memory = memory_of(runner.wait_for("run "))
+    assert memory.exists()
+    runner.kill()
     assert memory.exists()
     os.utime(memory / "lock", (0, 0))  # of the last second none is removed: it may be about to be locked
     assert len(list(Runner(redis_url).stream(chain("tsolo", "Large"), frames(3)))) == 3

@@ -77,8 +77,13 @@ def test_it_is_written_again_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
     assert os.listdir(tmp_path / "one") == [FILE]
 
 
+def kept_journals() -> set[object]:
+    return {thing for thing in forks._kept if isinstance(thing, Journal)}
+
+
 def test_one_that_cannot_be_written_again_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("celerypipe.runner.folder.journal.REWRITE", 2000)
+    others = kept_journals()  # what other tests left behind
     journal = made(tmp_path / "one")
     draft = tmp_path / "one" / f".{os.getpid()}.part"
     draft.mkdir()  # in the way
@@ -91,7 +96,7 @@ def test_one_that_cannot_be_written_again_is_let_go_of(tmp_path: Path, monkeypat
     del journal
     gc.collect()
     # A fork would close what has its number by then.
-    assert not [thing for thing in forks._kept if isinstance(thing, Journal)]
+    assert not kept_journals() - others
     draft.rmdir()
     again = Journal.open(tmp_path / "one", "bbbb")
     assert again.content.runs == ["aaaa", "bbbb"]
