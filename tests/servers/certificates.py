@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+#: A key that is made at once; one of RSA is looked for.
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
 
 @dataclass
 class Authority:
@@ -25,7 +28,7 @@ class Authority:
             reason = "no openssl here to sign certificates with: apt install openssl"
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
         self.folder.mkdir(parents=True, exist_ok=True)
-        common = ("-newkey", "rsa:2048", "-nodes", "-keyout", self.folder / "ca.key", "-days", "2")
+        common = (*NEW_KEY, "-keyout", self.folder / "ca.key", "-days", "2")
         uses = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # Python 3.13 asks an authority for it
         self._openssl("req", "-x509", *common, *uses, "-out", self.certificate, "-subj", "/CN=tests of celerypipe")
 
@@ -38,7 +41,7 @@ class Authority:
         key, wish, pem = (self.folder / f"{name}.{suffix}" for suffix in ("key", "csr", "pem"))
         names = self.folder / "names"
         names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", wish, "-subj", f"/CN={name}")
+        self._openssl("req", *NEW_KEY, "-keyout", key, "-out", wish, "-subj", f"/CN={name}")
         signing = ("-CA", self.certificate, "-CAkey", self.folder / "ca.key", "-CAcreateserial", "-days", "2")
         self._openssl("x509", "-req", "-in", wish, *signing, "-out", pem, "-extfile", names)
         return pem, key
