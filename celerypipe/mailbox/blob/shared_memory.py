@@ -171,10 +171,14 @@ class SharedFolder:
                         found.append(f"/{entry.name}:{entry.stat().st_size}")
         return found
 
-    def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+    def unmap(self) -> None:
+        """Keep no more maps; who reads in one has it for as long."""
         self._reading.clear()
         self._writing.clear()
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        self.unmap()
         _clear(self._path)
         self.leave_to_parent()
 

@@ -67,6 +67,11 @@ class Activation:
         """What it serves, upstream nodes first: the order in which one read is worked off."""
         return self.neighbours.servings
 
+    def close(self) -> None:
+        """Let go of the shared memory that it has mapped: files that are gone take memory until then."""
+        if self.store.folder is not None:
+            self.store.folder.unmap()
+
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def serve(self) -> str:

@@ -42,6 +42,11 @@ class StatefulActivation:
         self.keeper = keeper
         self.offset = beginning.now - time.time()
 
+    def close(self) -> None:
+        """Let go of the shared memory that it has mapped."""
+        if self.memory.store.folder is not None:
+            self.memory.store.folder.unmap()
+
     @property
     def waits(self) -> bool:
         """Does it hold messages that it did not run?"""

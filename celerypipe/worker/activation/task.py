@@ -179,7 +179,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
                 if isinstance(serving, StatefulServing)
                 else Activation(client, neighbours, beginning, place.keeper)
             )
-            with lease.alarm:
+            with contextlib.closing(activation), lease.alarm:
                 while (reason := activation.serve()) == "idle" and not neighbours.release():
                     pass
                 if reason != "idle":

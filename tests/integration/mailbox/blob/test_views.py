@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +14,13 @@ from celerypipe import Message, RunCancelled, Runner
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import chain, frames
 from tests.runs.traces import memory_of
-from tests.servers import StartWorker
+from tests.servers import StartWorker, eventually
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is shared so on Linux only")
 
 
 def test_what_a_forked_child_inherits_is_not_written_again(shared_worker: StartWorker, redis_url: str) -> None:
-    shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
+    worker = shared_worker("tsolo", pool="solo", concurrency=1, config=CONFIG)
     fork = multiprocessing.get_context("fork")
     seen, go = fork.SimpleQueue(), fork.Event()
 
@@ -38,6 +39,8 @@ def test_what_a_forked_child_inherits_is_not_written_again(shared_worker: StartW
         child.join()
     assert len(found) == 4
     assert all(content == {number} for number, content in found)
+    mapped = Path(f"/proc/{worker.process.pid}/maps")
+    eventually(lambda: "/celerypipe-run-" not in mapped.read_text(), "a worker that maps nothing of a run that is over")
 
 
 def test_many_arrays_that_are_kept_cost_few_file_descriptors(shared_worker: StartWorker, redis_url: str) -> None:
