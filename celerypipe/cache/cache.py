@@ -28,7 +28,7 @@ from celerypipe.cache.seal import Seal
 from celerypipe.cache.store import CacheStore
 from celerypipe.cache.tier import Tier
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, connect, said
+from celerypipe.redis.connection import Client, OneLine, connect, said
 from celerypipe.redis.keys import USUAL
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings
@@ -208,7 +208,7 @@ class ResultCache:
             return
         try:
             if self._client is None:
-                self._client = connect(self._address, name="celerypipe-cache", timeout=PATIENCE)
+                self._client = connect(self._address, name="celerypipe-cache", timeout=PATIENCE, kind=OneLine)
             answer = self._client.together(("INFO", "memory"))[0]
         except Exception as error:  # noqa: BLE001  # also what is wrong with its address: no reason to end a run
             self._lost(error)

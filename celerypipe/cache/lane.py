@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client, connect
+from celerypipe.redis.connection import Client, OneLine, connect
 from celerypipe.redis.secret import hidden_in
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Lane:
         """The client of the thread that asks."""
         if not hasattr(self._mine, "client"):
             assert self._address is not None  # noqa: S101  # asked for where there is a Redis
-            self._mine.client = connect(self._address, name="celerypipe-cache")
+            self._mine.client = connect(self._address, name="celerypipe-cache", kind=OneLine)
         client: Client = self._mine.client
         return client
 

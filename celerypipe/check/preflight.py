@@ -23,7 +23,7 @@ from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import elsewhere, foreign, presences_of, read_presences
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.signing import Keyring
 from celerypipe.version import VERSION
 
@@ -151,9 +151,8 @@ def _measured(client: Client) -> tuple[float, float]:
 def _info(client: Client) -> Mapping[str, Any]:
     """What Redis says of itself; nothing if this user may not ask. Redis 6.2 takes one section at a time."""
     try:
-        with client.pipeline(transaction=False) as together:
-            for section in SECTIONS:
-                together.info(section)
-            return {key: value for part in together.execute() for key, value in part.items()}
+        parts = accepted(client.together(*[("INFO", section) for section in SECTIONS]))
     except redis.exceptions.NoPermissionError:
         return {}
+    read = client.response_callbacks["INFO"]  # as redis-py's own method, which asks for one at a time
+    return {key: value for part in parts for key, value in read(part).items()}

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 
 from celerypipe.check.finding import Finding, Scene, Severity
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT
+from celerypipe.mailbox.presence import Presence
 
 OLDEST = (6, 2)
 #: Seconds of a round trip above which it is worth knowing, and above which a pipeline crawls.
 SLOW, VERY_SLOW = 0.005, 0.050
 #: Seconds that clocks may be apart before logs and Flower mislead who reads them.
 APART = 2.0
-#: Connections that a run may have with its heartbeat, what sends its tasks, and the result cache; and each slot of a
-#: worker, which opens them with its first message.
-CONNECTIONS_OF_RUN, CONNECTIONS_OF_SLOT = 10, 3
+#: Connections that a run has: it sends, keeps, reads, and its heartbeat is heard; two more while a message is late, or
+#: its bytes are fetched. And those of the result cache, if a node has one: it asks, and four threads fetch large ones.
+CONNECTIONS_OF_RUN, CONNECTIONS_OF_CACHE = 4 + 2, 1 + 4
 
 
 def is_too_old(scene: Scene) -> Iterator[Finding]:
@@ -96,14 +97,24 @@ def is_short_of_connections(scene: Scene) -> Iterator[Finding]:
     if "maxclients" not in info or "connected_clients" not in info:
         return
     limit, taken = int(info["maxclients"]), int(info["connected_clients"])
-    slots = sum(int(worker["slots"]) for worker in scene.workers if scene.concerns(worker))
-    needed = CONNECTIONS_OF_RUN + CONNECTIONS_OF_SLOT * slots
+    cached = any(node.cache is not None for node in scene.pipeline.nodes)
+    slots = sum(connections_of_slots(worker) for worker in scene.workers if scene.concerns(worker))
+    needed = CONNECTIONS_OF_RUN + CONNECTIONS_OF_CACHE * cached + slots
     if limit - taken < needed:
         text = f"it takes {max(0, limit - taken)} more connections (maxclients is {limit}, {taken} are open), and this "
         text += f"run may need {needed}: those that it refuses are tried again and again"
         enough = -(-(taken + 2 * needed) // 100) * 100
         cure = f"{scene.redis_cli} CONFIG SET maxclients {enough} (its limit of open files, ulimit -n, must allow that)"
         yield Finding("warning", "connections", "Redis", text, cure)
+
+
+def connections_of_slots(worker: Presence) -> int:
+    """Those that a worker opens with its first messages: one a slot, and one that keeps the slots of a process.
+
+    One of another protocol may not say what its pool is.
+    """
+    slots = int(worker["slots"])
+    return slots + (slots if worker.get("pool", "prefork") == "prefork" else 1)
 
 
 def does_not_persist(scene: Scene) -> Iterator[Finding]:

@@ -231,6 +231,7 @@ class RedisCarrier:
         client = connect(self.address, name="celerypipe-keep", kind=OneLine)
         try:
             while not self._ended.wait(TICK if any(warp.flights for warp in self._mine()) else IDLE_TICK):
+                self.whereabouts.rest()
                 if self.sender.halted:
                     continue
                 try:

@@ -15,7 +15,7 @@ from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
-from celerypipe.redis.connection import Broken, Client, connect
+from celerypipe.redis.connection import Broken, Client, OneLine, connect
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
@@ -24,6 +24,8 @@ from celerypipe.runner.warp.warp import Warp
 PATIENCE = 0.5
 #: Seconds for which a Redis that did not answer in time is not asked again.
 SILENCE = 1.0
+#: Seconds without a question after which the connection is let go of.
+REST = 5.0
 #: Seconds a node may take to warm up before that counts as the time of its message.
 WARM_UP = 300.0
 #: Activations of which is remembered when they answered last, or that they are stuck.
@@ -38,10 +40,13 @@ Behind = list[tuple[Warp, Flight]]
 
 
 class Whereabouts:
-    """Answers for one run, over a connection of its own that never waits long."""
+    """Answers for one run, over a connection of its own that never waits long, and is there while it is asked."""
 
     def __init__(self, address: Address, roster: Roster) -> None:
-        self._client = connect(address, name="celerypipe-clock", timeout=PATIENCE)
+        self._client = connect(address, name="celerypipe-clock", timeout=PATIENCE, kind=OneLine)
+        #: Who asks has it: the thread that watches time, and whoever takes a node's messages elsewhere.
+        self._asking = threading.Lock()
+        self._asked = 0.0
         self._roster = roster
         self._heard: OrderedDict[str, float] = OrderedDict()
         #: Activations that said nothing since a message was taken from them that they were at work on, with its queue.
@@ -68,6 +73,11 @@ class Whereabouts:
         Not while its node warms up, while it waited in an activation behind another of its run, or while nobody takes
         it since a process is freed of the message before, or replaced.
         """
+        with self._asking:
+            self._asked = time.monotonic()
+            return self._began(nearby, warp, flight)
+
+    def _began(self, nearby: Nearby, warp: Warp, flight: Flight) -> float:
         mailbox = nearby[warp]
         since = flight.due_since or flight.sent_at
         if time.monotonic() < self._silent_until:
@@ -107,6 +117,11 @@ class Whereabouts:
         Its activation may stay with the message, and with those that it runs together with it: on threads, or where
         the interrupt is not heard. What it holds behind them is taken back too, and given to another activation.
         """
+        with self._asking:
+            self._asked = time.monotonic()
+            return self._withdraw(nearby, warp, flight)
+
+    def _withdraw(self, nearby: Nearby, warp: Warp, flight: Flight) -> tuple[str, list[Flight], Behind] | None:
         mailbox, entry = nearby[warp], flight.entry  # it has another one when it was given back and sent again
         spent = time.monotonic() - (flight.due_since or flight.sent_at)
         if time.monotonic() < self._silent_until:
@@ -230,9 +245,22 @@ class Whereabouts:
                 return warp, found[0]["message_id"]
         return None, b""
 
+    def rest(self) -> None:
+        """Let go of the connection if nobody asked for a while."""
+        if time.monotonic() - self._asked > REST and self._asking.acquire(blocking=False):
+            try:
+                self._client.close()
+            finally:
+                self._asking.release()
+
     def close(self) -> None:
-        """Let go of the connection."""
-        self._client.close()
+        """Let go of the connection; who asks this moment has the answer in ``PATIENCE``, or none."""
+        asking = self._asking.acquire(timeout=PATIENCE)
+        try:
+            self._client.close()
+        finally:
+            if asking:
+                self._asking.release()
 
 
 def _held(

@@ -19,7 +19,7 @@ from celerypipe.mailbox.blob.blob import Gone, Store
 from celerypipe.mailbox.presence import Presence
 from celerypipe.message.files import File
 from celerypipe.redis import keys
-from celerypipe.redis.connection import Broken, Client, accepted, connect, explained
+from celerypipe.redis.connection import Broken, Client, OneLine, accepted, connect, explained
 from celerypipe.runner.assembly import record_of
 from celerypipe.runner.carrier.cargo import Sealed
 from celerypipe.runner.carrier.carrier import RedisCarrier
@@ -187,7 +187,7 @@ class CallTransport(CarrierListener):
             raise Gone(altered=False)
         with self._asking:
             if self._client is None:
-                self._client = connect(self.carrier.address, name="celerypipe-calls")
+                self._client = connect(self.carrier.address, name="celerypipe-calls", kind=OneLine)
             try:
                 return question(self._client)
             except Broken:

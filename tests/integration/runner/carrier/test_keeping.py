@@ -20,6 +20,8 @@ from tests.servers import StartWorker, eventually
 ROUNDS, FIRST = 4, 2
 #: More commands of these rounds: a renewal of what lies apart, a look.
 FEW = 4
+#: What the connections of a run are called: the fourth is its heartbeat's, as the worker has one.
+OWN = ["celerypipe-keep", "celerypipe-post", "celerypipe-reply"]
 
 
 def wide(count: int, delay: float) -> Pipeline:
@@ -90,7 +92,10 @@ def test_a_run_of_many_nodes_asks_as_seldom_as_one_of_one(
                 eventually(lambda: list(client.scan_iter("celerypipe:mailbox:*:n0")), "its mailboxes")
             else:
                 reading.wait_for(count)
-        found.append(asked.in_rounds())
+            found.append(asked.in_rounds())
+            names = [each["name"] for each in client.client_list()]
+            assert sorted(name for name in names if name in OWN or name == "celerypipe-clock") == OWN
+            assert names.count("celerypipe-heartbeat") == 2
         over.set()
         runner.cancel()
         reading.join(20)
