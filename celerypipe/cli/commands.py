@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import logging
@@ -14,7 +15,7 @@ import click
 
 import celerypipe
 from celerypipe.cli.endings import MEANINGS, WRONG_BEFORE_RUNNING, Ending, ending_of
-from celerypipe.cli.screen.terminal import heard, write
+from celerypipe.cli.screen.terminal import heard, lead_nowhere, write
 from celerypipe.errors import CelerypipeError, ConfigError, NodeError, did_you_mean
 from celerypipe.process import collector
 from celerypipe.redis.secret import hidden_in
@@ -39,8 +40,24 @@ COMMANDS = {
 }
 
 
+#: What is said of a full disk, and of a terminal that is gone, where somebody writes to it.
+UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is used."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; that its output cannot be written is text and an exit code, too."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in UNWRITTEN or error.filename is not None:  # a file that has a name
+                raise
+            lead_nowhere(sys.stdout)
+            text = f"standard output cannot be written: {error.strerror}; make room, or send it elsewhere"
+            write(logging.ERROR, text, f"celerypipe: {text}")
+            sys.exit(Ending.FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the table."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from typing import IO, Any
 
 import click
@@ -44,14 +45,14 @@ class Screen:
                 write(*text)
             except (OSError, ValueError):  # ValueError: the stream was closed on our side
                 self._closed = True
-                _lead_nowhere(self._stream)
+                lead_nowhere(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         """What else a console asks: whether this is a terminal, which encoding it has."""
         return getattr(self._stream, name)
 
 
-def _lead_nowhere(stream: IO[str]) -> None:
+def lead_nowhere(stream: IO[str]) -> None:
     """Let what is left in its buffer be written to nowhere: Python would fail over it at its end, with status 120."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -83,4 +84,7 @@ def heard() -> None:
 
 def write(level: int, text: str, plain: str, **fields: Any) -> None:
     """Say something; ``plain``: how, where it is not JSON; ``fields``: what else JSON says of it."""
-    click.echo(log.line(level, text, plain, **fields), err=True)
+    try:
+        click.echo(log.line(level, text, plain, **fields), err=True)
+    except OSError:  # there is nowhere left to say it
+        lead_nowhere(sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_the_help_lists_every_command() -> None:
 
 def test_the_version_is_told() -> None:
     assert celerypipe.__version__ in python("-m", "celerypipe", "--version").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here: a full disk cannot be shown")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_one_line(unbuffered: str) -> None:
+    """Nor is what is left in a buffer written once more, which would end Python with 120."""
+    command = [sys.executable, "-m", "celerypipe", "--version"]
+    around = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=around, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "celerypipe: standard output cannot be written: No space left on device; make room, or send it elsewhere\n"
+    )
 
 
 def test_an_unknown_command_is_answered_with_the_nearest() -> None:
