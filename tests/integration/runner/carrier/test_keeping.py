@@ -14,7 +14,7 @@ from celerypipe.redis.connection import Client, Command, connect
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from tests.nodes.remote import CONFIG
 from tests.runs.reading import Reading
-from tests.servers import StartWorker, eventually
+from tests.servers import RedisServer, StartWorker, eventually
 
 #: Rounds that are looked at, and before them those in which the last bells of the beginning are rung.
 ROUNDS, FIRST = 4, 2
@@ -73,9 +73,9 @@ class Asked:
 
 @pytest.mark.parametrize("delay", [0.0, 30.0], ids=["idle", "busy"])
 def test_a_run_of_many_nodes_asks_as_seldom_as_one_of_one(
-    start_doomed: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch, delay: float
+    start_doomed: StartWorker, private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, delay: float
 ) -> None:
-    start_doomed("wide", pool="threads", concurrency=1, config=CONFIG)
+    start_doomed("wide", url=private_redis.url, pool="threads", concurrency=1, config=CONFIG)
     asked = Asked(monkeypatch)
     found = []
     for count in (1, 24):
@@ -85,9 +85,9 @@ def test_a_run_of_many_nodes_asks_as_seldom_as_one_of_one(
             yield Message(0)
             over.wait()
 
-        runner = Runner(redis_url)
+        runner = Runner(private_redis.url)
         reading = Reading(runner.stream(wide(count, delay), inputs()))
-        with connect(redis_url) as client:
+        with connect(private_redis.url) as client:
             if delay:
                 eventually(lambda: list(client.scan_iter("celerypipe:mailbox:*:n0")), "its mailboxes")
             else:
