@@ -17,7 +17,7 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.code import code_of
 from celerypipe.contract.contract import Proc
 from celerypipe.version import VERSION
-from tests.servers import Write
+from tests.servers import Write, eventually
 from tests.servers.command import start
 from tests.unit.catalogue.studio import PROJECT, codes_in
 
@@ -197,11 +197,21 @@ def module(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         sys.modules.pop(name, None)
 
 
+def edited_after(node: type[Proc], file: Path) -> None:
+    """Files have a clock that stands for some milliseconds: one written at once would be as old as what it replaced."""
+
+    def is_later() -> bool:
+        file.touch()
+        return file.stat().st_ctime_ns > node.defined_at
+
+    eventually(is_later, "the clock of files going on")
+
+
 @pytest.mark.parametrize("edited", ["edited_later", "edited_helper"])
 def test_a_file_that_was_written_after_its_import_is_not_what_runs(module: str, edited: str, write: Write) -> None:
     found = importlib.import_module(module)
     text = "\n".join((Path(str(found.__file__)).parent / f"{edited}.py").read_text().splitlines())
-    write(f"{edited}.py", text + "\nB = 2\n")
+    edited_after(found.Plain, write(f"{edited}.py", text + "\nB = 2\n"))
     assert code_of(found.Plain) == ""
 
 
@@ -212,7 +222,9 @@ def test_a_reload_is_looked_at_anew_and_a_class_that_was_made_before_an_edit_is_
     before = code_of(found.Plain)
     assert before.startswith("source ")
     old = found.Plain
-    write("edited_later.py", "from celerypipe import Proc\n\nclass Plain(Proc):\n    edited = True\n")
+    edited_after(
+        old, write("edited_later.py", "from celerypipe import Proc\n\nclass Plain(Proc):\n    edited = True\n")
+    )
     assert code_of(old) == "", "a helper may be reloaded without the node that uses it"
     importlib.reload(found)
     assert code_of(found.Plain).startswith("source ")
