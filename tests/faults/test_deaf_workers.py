@@ -38,6 +38,7 @@ def test_on_a_line_that_went_silent_a_worker_is_up_and_deaf_and_the_watchdog_end
                 start_worker(queue, cwd=workplace.folder, url=proxy.url) for queue in ("watched", "unwatched")
             )
             proxy.swallow()
+            client.ping()  # by its answer Redis has read what passed before
             eventually(lambda: not _asking(client), "the end of what the workers asked last")
             for queue in ("watched", "unwatched"):
                 send_task(server.url, "tests.nodes.remote.Echo", queue)

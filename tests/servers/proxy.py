@@ -97,7 +97,11 @@ class Proxy:
 
     def swallow(self) -> None:
         """From now on nothing passes the present connections in either direction, and nobody is told."""
-        self._call(lambda: self._swallowed.update(self._writers))
+
+        async def swallow() -> None:
+            self._swallowed.update(self._writers)
+
+        asyncio.run_coroutine_threadsafe(swallow(), self._loop).result(10)
 
     def end(self, ending: Ending) -> None:
         """Let all present lines end so, now."""

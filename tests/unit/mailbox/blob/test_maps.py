@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,8 @@ import pytest
 from celerypipe.mailbox.blob import maps
 from celerypipe.mailbox.blob.maps import watch
 from celerypipe.mailbox.blob.shared_memory import RECYCLED_FROM, ROOT, SharedFolder
-from celerypipe.message.message import new_id
 
 pytestmark = pytest.mark.skipif(not os.access(ROOT, os.W_OK), reason=f"no {ROOT} here")
-
-
-@pytest.fixture
-def folder() -> Iterator[SharedFolder]:
-    made = SharedFolder.make(new_id())
-    assert made is not None
-    yield made
-    made.remove()
 
 
 def mapped(folder: SharedFolder) -> int:

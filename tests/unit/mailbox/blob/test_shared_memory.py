@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +30,6 @@ if not os.fork():  # a child of a node that lives on
 print(folder.write([b"left behind"]), proof.text, sep="|", flush=True)
 time.sleep(60)
 """
-
-
-@pytest.fixture
-def folder() -> Iterator[SharedFolder]:
-    made = SharedFolder.make(new_id())
-    assert made is not None
-    yield made
-    made.remove()
 
 
 def test_what_was_written_in_pieces_is_read_as_one(folder: SharedFolder) -> None:
