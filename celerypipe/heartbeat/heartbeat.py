@@ -82,11 +82,14 @@ class Heartbeat:
             self._others.add(pid)
             self._tell(b"+%d\n" % pid)
 
-    def say(self, commands: Sequence[Command]) -> None:
-        """Have these commands stand in Redis, in place of those told before; None in them stands for the time here."""
+    def say(self, commands: Sequence[Command], revision: str = "") -> None:
+        """Have these commands stand in Redis, in place of those told before; None in them stands for the time here.
+
+        ``revision`` tells them from others; each beat says it.
+        """
         body = marshal.dumps(_plain(commands))
         with self._changed:
-            self._standing = b"=%d\n%b" % (len(body), body)
+            self._standing = b"=%d %b\n%b" % (len(body), revision.encode(), body)
             self._tell(self._standing)
 
     def forget(self, pid: int) -> None:

@@ -3,11 +3,11 @@
 It is a script (``python -I -S``), started by exec, so that it shares no interpreter lock with what it watches. It needs
 the standard library only, and of that little: bare sockets, and ssl only where Redis wants it. What it knows comes
 through its standard input, so that no secret is seen in ``ps``: a plan, then a line for each process besides the one
-that started it, ``+<pid>``, and what stands in Redis meanwhile: ``=<size>`` and commands of that size. It ends with the
-process that started it, or when it is told to: ``end``, or ``leave``, as if that had ended.
+that started it, ``+<pid>``, and what stands in Redis meanwhile: ``=<size> <revision>`` and commands of that size. It
+ends with the process that started it, or when it is told to: ``end``, or ``leave``, as if that had ended.
 
 What stands is said when it is told, each minute, on each new line, and when a beat is answered with 0: it is gone. In
-its commands None stands for the time here.
+its commands None stands for the time here. Its revision is said with each beat, behind the processes: ``=<revision>``.
 
 The plan, as marshal writes it, behind four bytes with its length: ``boss``, that process; ``endpoint``, where Redis is
 (:mod:`celerypipe.redis.endpoint`); and commands: ``beat``, sent each second, in which None stands for the processes
@@ -65,6 +65,7 @@ class Monitor:
         self._rest = b""
         self._next = 0.0
         self._standing: list[list[bytes | None]] = []
+        self._revision = b""
         self._stands_until = 0.0
         self._full = False
         self._said: set[str] = set()
@@ -122,13 +123,14 @@ class Monitor:
         self._rest += found
         while b"\n" in self._rest:
             line, _, rest = self._rest.partition(b"\n")
-            size = int(line[1:]) if line.startswith(b"=") else 0
+            number, _, revision = line[1:].partition(b" ") if line.startswith(b"=") else (b"0", b"", b"")
+            size = int(number)
             if len(rest) < size:
                 break
             self._rest = rest[size:]
             if size:
                 self._standing, self._stands_until = marshal.loads(rest[:size]), 0.0  # noqa: S302  # as the plan
-                self._next = 0.0
+                self._revision, self._next = b"=%b" % revision if revision else b"", 0.0
             elif line.startswith(b"+"):
                 self._watch(int(line[1:]))
             else:
@@ -153,7 +155,8 @@ class Monitor:
         self._full = False
         if self.boss.gone or not (running or None in beat[0]):
             return
-        said = packed(beat, b"".join(b" %d " % pid for pid in running)) + packed(standing, b"%.3f" % time.time())
+        living = b"".join(b" %d " % pid for pid in running) + self._revision
+        said = packed(beat, living) + packed(standing, b"%.3f" % time.time())
         try:
             self._wire.send(said, len(beat) + len(standing))
         except OSError as error:

@@ -1,6 +1,7 @@
 """Which processes live: what a heartbeat writes of them, and what the scripts and the others read out of that.
 
-One key for each worker names its processes that run, for three seconds; it is written each second by a process that
+One key for each worker names its processes that run, for three seconds, and tells one presence of it from the next; it
+is written each second by a process that
 shares no interpreter lock with them (:mod:`celerypipe.heartbeat.monitor`), which also says when the worker is gone. A
 runner's heartbeat renews the leases of its runs.
 
@@ -86,3 +87,8 @@ def is_dead(client: Client, holder: str) -> bool:
 def is_named(process: Process, heartbeat: bytes | None) -> bool:
     """Does the heartbeat of its worker name this process?"""
     return heartbeat is not None and b" %d " % process.pid in heartbeat
+
+
+def revision_in(heartbeat: bytes | None) -> str:
+    """Return which presence of its worker is the last one; nothing where the heartbeat does not say."""
+    return (heartbeat or b"").partition(b"=")[2].decode(errors="replace")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ import redis
 
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.holder import Process
-from celerypipe.mailbox.liveness import is_named
+from celerypipe.mailbox.liveness import is_named, revision_in
 from celerypipe.mailbox.protocol import Spoken, protocol_of, unlike
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
@@ -81,6 +81,7 @@ class PresenceShape(msgspec.Struct):
     started: float = 0.0
     clock: float = 0.0
     name: str = ""
+    revision: str = ""
 
 
 #: Redis' clock, and who is on these lists: name, when it was put there, heartbeat. As the script that says who is dead,
@@ -106,11 +107,12 @@ return {redis.call('TIME')[1], found}
 class LiveWorkers:
     """The live workers of some queues, for who looks at them again and again.
 
-    What a worker says of itself is long and hardly changes: it is read when the worker is first seen, and seldom anew.
+    What a worker says of itself is long and hardly changes: it is read when the worker is first seen, and when its
+    heartbeat tells of another revision.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[float, Presence]] = {}
+        self._known: dict[str, Presence] = {}
 
     @staticmethod
     def asking(names: Names, queues: Iterable[str]) -> Command:
@@ -119,18 +121,18 @@ class LiveWorkers:
 
     def told(self, client: Client, answer: Any) -> list[Presence]:
         """Return what each says of itself. One round trip more if there are some that are not known, else none."""
-        since = time.monotonic() - keys.PRESENCE_KNOWN / 1000
-        known = {name: record for name, (at, record) in self._known.items() if at >= since}
         clock, listed = answer
         said = {
             name.decode(errors="replace"): (float(score), beat)
             for name, score, beat in zip(listed[::3], listed[1::3], listed[2::3], strict=True)
         }
-        found = _living(client, client.names, int(clock), said, known)
-        now = time.monotonic()
-        self._known = {
-            record["id"]: self._known[record["id"]] if record["id"] in known else (now, record) for record in found
+        # Where no revision is said, nobody knows whether it is still the same.
+        revisions = {name: revision_in(said[name][1]) for name in self._known.keys() & said}
+        known = {
+            name: self._known[name] for name, of in revisions.items() if of and of == self._known[name]["revision"]
         }
+        found = _living(client, client.names, int(clock), said, known)
+        self._known = {record["id"]: record for record in found if record.get("revision")}
         return found
 
 
@@ -237,6 +239,11 @@ if ARGV[5] then
 end
 return 1
 """
+
+
+def revised(record: Presence) -> Presence:
+    """Return it with what tells it from all that the worker said of itself before."""
+    return {**record, "revision": f"{zlib.crc32(json.dumps(record).encode()):08x}"}
 
 
 def saying_presence(names: Names, record: Presence) -> Command:

@@ -40,8 +40,6 @@ SPAWNING_TTL = 60_000
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds: its heartbeat says it each minute, and it counts while that goes on.
 PRESENCE_TTL = 600
-#: Milliseconds after which a run reads once more what a worker says that it knows: its slots may have changed.
-PRESENCE_KNOWN = 10_000
 #: How long the word of a worker of another protocol counts, in seconds: it is in no heartbeat that can be read here.
 FOREIGN_TTL = 150
 #: How long items of a queue that were no task are kept, in seconds, and how many of them.

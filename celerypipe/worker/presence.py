@@ -21,7 +21,7 @@ from celerypipe.mailbox.bell import bell_in, wrong_with
 from celerypipe.mailbox.blob.shared_memory import Proof
 from celerypipe.mailbox.deaths import Death, OutOfMemory, say_death
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.presence import Presence, removing_presence, saying_presence
+from celerypipe.mailbox.presence import Presence, removing_presence, revised, saying_presence
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, OneLine, Trouble, connect
 from celerypipe.settings import Settings
@@ -54,10 +54,10 @@ class Present:
         def say() -> None:
             pool, scaler = consumer.pool, getattr(consumer.controller, "autoscaler", None)
             slots = scaler.max_concurrency if scaler is not None else pool.num_processes  # it grows with what is rung
-            now = {**record, "slots": max(1, slots), "processes": processes_of(pool)}
+            now = revised({**record, "slots": max(1, slots), "processes": processes_of(pool)})
             if [now] != said:
                 said[:] = [now]
-                heartbeat.say([saying_presence(names, now)])
+                heartbeat.say([saying_presence(names, now)], now["revision"])
 
         def withdraw() -> None:
             flag.raise_it()

@@ -51,6 +51,11 @@ class Beating:
         text = self.client.get(keys.USUAL.heartbeat("host", self.process.life)) or b""
         return {int(pid) for pid in text.split() if pid.isdigit()}
 
+    @property
+    def revision(self) -> str:
+        """What it says of what stands."""
+        return liveness.revision_in(self.client.get(keys.USUAL.heartbeat("host", self.process.life)))
+
     def wait_for(self, *pids: int) -> None:
         """Wait until just these are named."""
         eventually(lambda: self.named == set(pids), f"a heartbeat that names {pids}")
@@ -93,8 +98,9 @@ def test_what_stands_is_said_when_it_is_told_and_again_where_it_is_gone(private_
 
     try:
         for text in ("first", large):
-            beating.heartbeat.say([("SET", there, text), ("SET", "here", None)])
+            beating.heartbeat.say([("SET", there, text), ("SET", "here", None)], text[:5])
             stands(text)
+            eventually(lambda said=text[:5]: beating.revision == said, "the revision of what stands")
             now = float(beating.client.get("here") or 0)
             assert abs(now - time.time()) < 60, "it is the time where it is said"
             beating.client.flushall()
@@ -103,6 +109,7 @@ def test_what_stands_is_said_when_it_is_told_and_again_where_it_is_gone(private_
             os.kill(beating.heartbeat.pid, signal.SIGKILL)
             beating.client.flushall()
             stands(text)
+            eventually(lambda said=text[:5]: beating.revision == said, "its revision, which another process says now")
         private_redis.stop()
         private_redis.start()
         stands(large)

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from celerypipe.mailbox import presence
-from celerypipe.mailbox.presence import LiveWorkers, Presence, read_presences, removing_presence, saying_presence
+from celerypipe.mailbox.presence import (
+    LiveWorkers,
+    Presence,
+    read_presences,
+    removing_presence,
+    revised,
+    saying_presence,
+)
 from celerypipe.mailbox.protocol import SPOKEN
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
@@ -40,7 +46,13 @@ def say(client: Client, record: Presence, ahead: float = 0.0) -> None:
 def appear(client: Client, record: Presence) -> None:
     """Say that it lives, and have its heart beat."""
     say(client, record)
-    client.set(keys.USUAL.heartbeat("box", f"ab{record['pid']}"), f" {record['pid']} ", px=60_000)
+    beat(client, record)
+
+
+def beat(client: Client, record: Presence) -> None:
+    """Have its heart beat, which tells of the revision of what it says."""
+    revision = f"={record['revision']}" if "revision" in record else ""
+    client.set(keys.USUAL.heartbeat("box", f"ab{record['pid']}"), f" {record['pid']} {revision}", px=60_000)
 
 
 def look(live: LiveWorkers, client: Client, queues: list[str]) -> list[Presence]:
@@ -66,13 +78,13 @@ def test_a_run_sees_the_workers_of_its_queues_as_long_as_they_live(private_redis
         assert names(read_presences(client)) == [3]
 
 
-def test_what_a_worker_says_is_read_once_in_a_while_and_of_other_queues_nothing(
+def test_what_a_worker_says_is_read_again_when_it_changes_and_of_other_queues_nothing(
     private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
     with connect(private_redis.url) as client:
-        appear(client, worker(1, "near"))
-        appear(client, worker(2, "far"))
+        appear(client, revised(worker(1, "near")))
+        appear(client, revised(worker(2, "far")))
         look(LiveWorkers(), client, ["nobody"])  # Redis knows the script from now on
         answer = client.call
         monkeypatch.setattr(client, "call", lambda *command: asked.append(command) or answer(*command))
@@ -80,9 +92,21 @@ def test_what_a_worker_says_is_read_once_in_a_while_and_of_other_queues_nothing(
         first, again = look(live, client, ["near"]), look(live, client, ["near"])
         assert asked == [("MGET", keys.USUAL.presence("box.1.ab1"))]
         assert first == again
-        say(client, {**worker(1, "near"), "slots": 5}, ahead=60.0)
-        monkeypatch.setattr(presence.keys, "PRESENCE_KNOWN", -1)
-        assert [(each["slots"], round(each["clock"])) for each in look(live, client, ["near"])] == [(5, 60)]
+        changed = revised({**worker(1, "near"), "slots": 5})
+        beat(client, changed)  # before it is said: what is read meanwhile is no more than what it is
+        assert [each["slots"] for each in look(live, client, ["near"])] == [1]
+        say(client, changed, ahead=60.0)
+        for _ in range(2):
+            assert [(each["slots"], round(each["clock"])) for each in look(live, client, ["near"])] == [(5, 60)]
+        assert [command[0] for command in asked] == ["MGET", "MGET", "EVAL", "MGET"]  # one of them says it
+
+
+def test_where_a_worker_tells_of_no_revision_it_is_read_at_each_look(private_redis: RedisServer) -> None:
+    with connect(private_redis.url) as client:
+        live = LiveWorkers()
+        for slots in (1, 2):
+            appear(client, {**worker(1, "near"), "slots": slots})
+            assert [each["slots"] for each in look(live, client, ["near"])] == [slots]
 
 
 def test_those_who_are_gone_are_forgotten_where_the_living_speak(private_redis: RedisServer) -> None:
