@@ -126,10 +126,10 @@ class LiveWorkers:
             name.decode(errors="replace"): (float(score), beat)
             for name, score, beat in zip(listed[::3], listed[1::3], listed[2::3], strict=True)
         }
-        # Where no revision is said, nobody knows whether it is still the same.
-        revisions = {name: revision_in(said[name][1]) for name in self._known.keys() & said}
         known = {
-            name: self._known[name] for name, of in revisions.items() if of and of == self._known[name]["revision"]
+            name: record
+            for name, record in self._known.items()
+            if name in said and revision_in(said[name][1]) == record["revision"]
         }
         found = _living(client, client.names, int(clock), said, known)
         self._known = {record["id"]: record for record in found if record.get("revision")}
