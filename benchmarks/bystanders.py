@@ -92,7 +92,8 @@ def _appearing(client: Client, number: int, queue: str, record: dict[str, Any], 
     name, queue = str(process), queue or f"other-{number % QUEUES}"
     said = {**record, "id": name, "host": process.host, "pid": process.pid, "queues": [queue]}
     yield "SET", names.presence(name), json.dumps(said), "PX", STANDS
-    yield "SET", names.heartbeat(process.host, process.life), f" {process.pid} ", "PX", STANDS
+    beat = f" {process.pid} ={record['revision']}"
+    yield "SET", names.heartbeat(process.host, process.life), beat, "PX", STANDS
     for each in (names.workers, names.serving(queue)):
         yield "ZADD", each, now + STANDS, name
 

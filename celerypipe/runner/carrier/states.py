@@ -10,15 +10,15 @@ from typing import Any
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
-from celerypipe.mailbox.deaths import death_of
 from celerypipe.mailbox.failure import said_of
-from celerypipe.mailbox.fence import GIVEN_UP, RUNNER, Fence, Seen
+from celerypipe.mailbox.fence import GIVEN_UP, Fence, Seen
 from celerypipe.mailbox.holder import Holder
-from celerypipe.mailbox.liveness import is_dead
 from celerypipe.mailbox.mailbox import Mailbox
+from celerypipe.mailbox.pinned import Kept, kept, looking
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL
 from celerypipe.redis.query import Query, ask
+from celerypipe.redis.script import call
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.failures import error_of
 from celerypipe.runner.carrier.holdings import Holdings
@@ -80,7 +80,8 @@ class States:
                 continue
             if warp.flights or retained.flights or now - self._looked.get(warp.name, 0.0) > IDLE_LOOK:
                 self._looked[warp.name] = now
-                found[warp] = Query(self._fence(warp).looking())
+                fence = self._fence(warp)
+                found[warp] = Query(looking(fence) if warp.limits.pinned else fence.looking())
         return found
 
     def news(self, client: Client, answers: Mapping[Warp, Any]) -> dict[Warp, News]:
@@ -90,8 +91,11 @@ class States:
         """
         found: dict[Warp, News] = {}
         for warp, answer in answers.items():
-            retained, seen = warp.retained, self._fence(warp).seen(answer)
-            if retained is None or seen is None or warp.limits.pinned or seen.last <= retained.last:
+            retained = warp.retained
+            if retained is None or warp.limits.pinned:
+                continue
+            seen = self._fence(warp).seen(answer)
+            if seen is None or seen.last <= retained.last:
                 continue
             if retained.answered_up_to(seen.last):
                 found[warp] = News(self._rewound[warp.name], Query(self._fence(warp).reading()))
@@ -115,10 +119,16 @@ class States:
     def see(self, client: Client, warp: Warp, answer: Any, news: News | None) -> None:
         """Take a snapshot, and what its activation has to say; ``answer``: to what was asked a moment ago."""
         retained = warp.retained
-        seen = self._fence(warp).seen(answer)
-        made = warp.name in self._holdings.states and not warp.limits.pinned
-        if retained is None or retained.doubtful or seen is None or seen.trouble is not None or seen.rewind or not made:
+        about = kept(self._fence(warp), answer) if warp.limits.pinned else None
+        seen = self._fence(warp).seen(answer) if about is None else about.seen
+        made = warp.name in self._holdings.states
+        if retained is None or seen is None or seen.trouble is not None or not made:
             self.watch(client, warp)  # asked again, since it may lead back to a snapshot: nobody else goes back now
+        elif about is not None:
+            retained.forget()
+            self._see_that_it_lives(warp, seen.token, about)
+        elif retained.doubtful or seen.rewind:
+            self.watch(client, warp)
         else:
             self._go_on(client, warp, retained, seen, news)
 
@@ -141,7 +151,7 @@ class States:
                 self._altered(client, warp)
         elif warp.limits.pinned:
             retained.forget()
-            self._see_that_it_lives(client, warp, seen.token)
+            self._see_that_it_lives(warp, seen.token, kept(self._fence(warp), call(client, looking(self._fence(warp)))))
         elif seen.rewind or retained.doubtful:
             self.rewind(client, warp, "its worker misses messages of its last second")
         else:
@@ -221,18 +231,16 @@ class States:
             chunks = self._store.keys_of(blob)
             accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
 
-    def _see_that_it_lives(self, client: Client, warp: Warp, token: str) -> None:
+    def _see_that_it_lives(self, warp: Warp, token: str, about: Kept) -> None:
         """Nobody can go on for the process of a pinned node: when it is dead, or its bell gone, its state is lost.
 
         Not at once, unless somebody saw it end: nobody else takes the bell, so a process that was held up takes it
         again.
         """
         gone = "the process that kept its state is gone"
-        if token == RUNNER:
-            self._unheld.pop(warp.name, None)
-        elif death := death_of(client, token):
-            self.course.fail(_gone(warp, f"{gone}: {death}", token))
-        elif client.get(f"{self._mailbox(warp).bell}0") == token.encode() and not is_dead(client, token):
+        if about.death is not None:
+            self.course.fail(_gone(warp, f"{gone}: {about.death}", token))
+        elif about.keeps:
             self._unheld.pop(warp.name, None)
         elif time.monotonic() - self._unheld.setdefault(warp.name, time.monotonic()) > HELD_UP:
             self.course.fail(_gone(warp, gone, token))

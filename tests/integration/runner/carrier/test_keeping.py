@@ -12,7 +12,7 @@ from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import Client, Command, connect
 from celerypipe.runner.carrier.carrier import RedisCarrier
-from tests.nodes.remote import CONFIG
+from tests.nodes.stateful import CONFIG
 from tests.runs.reading import Reading
 from tests.servers import RedisServer, StartWorker, eventually
 
@@ -24,10 +24,11 @@ FEW = 4
 OWN = ["celerypipe-keep", "celerypipe-post", "celerypipe-reply"]
 
 
-def wide(count: int, delay: float) -> Pipeline:
+def wide(count: int, delay: float, *, pinned: bool) -> Pipeline:
     """So many warped nodes side by side; each gets every message."""
-    options = {"type": "proc", "mark": "tests.nodes.remote.Echo", "warped": True, "configuration": {"delay": delay}}
-    warp = {"queue": "wide", "timeout": 60}
+    mark = "tests.nodes.stateful.Forgetful" if pinned else "tests.nodes.remote.Echo"
+    options = {"type": "proc", "mark": mark, "warped": True, "configuration": {"delay": delay}}
+    warp = {"queue": "wide", "timeout": 60, "pinned": pinned}
     nodes = [NodeDefinition(name=f"n{number}", warp_configuration=warp, **options) for number in range(count)]
     return Pipeline(name="wide", nodes=nodes, links=[])
 
@@ -71,11 +72,14 @@ class Asked:
         return last - first, ended - began
 
 
-@pytest.mark.parametrize("delay", [0.0, 30.0], ids=["idle", "busy"])
+@pytest.mark.parametrize(
+    ("delay", "pinned"), [(0.0, False), (30.0, False), (30.0, True)], ids=["idle", "busy", "pinned"]
+)
 def test_a_run_of_many_nodes_asks_as_seldom_as_one_of_one(
-    start_doomed: StartWorker, private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, delay: float
+    start_doomed: StartWorker, private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, delay: float, pinned: bool
 ) -> None:
-    start_doomed("wide", url=private_redis.url, pool="threads", concurrency=1, config=CONFIG)
+    slots = 30 if pinned else 1
+    start_doomed("wide", url=private_redis.url, pool="threads", concurrency=slots, config=CONFIG)
     asked = Asked(monkeypatch)
     found = []
     for count in (1, 24):
@@ -86,7 +90,7 @@ def test_a_run_of_many_nodes_asks_as_seldom_as_one_of_one(
             over.wait()
 
         runner = Runner(private_redis.url)
-        reading = Reading(runner.stream(wide(count, delay), inputs()))
+        reading = Reading(runner.stream(wide(count, delay, pinned=pinned), inputs()))
         with connect(private_redis.url) as client:
             if delay:
                 eventually(lambda: list(client.scan_iter("celerypipe:mailbox:*:n0")), "its mailboxes")
