@@ -22,7 +22,7 @@ return {{seen, death or false, keeps and 1 or 0}}
 """)
 
 
-class Kept(NamedTuple):
+class Fate(NamedTuple):
     """How far the node is, how the process died that kept its state, and whether that still does."""
 
     seen: Seen | None
@@ -31,12 +31,12 @@ class Kept(NamedTuple):
 
 
 def looking(fence: Fence) -> Command:
-    """Return the command whose answer :func:`kept` reads."""
+    """Return the command whose answer :func:`fate` reads."""
     return _LOOK.command((fence.key, f"{fence.mailbox.bell}0"))
 
 
-def kept(fence: Fence, answer: Any) -> Kept:
+def fate(fence: Fence, answer: Any) -> Fate:
     """Read what became of it."""
     seen, text, keeps = answer
     death = (said_in(text, Death) or Death(None)) if text else None
-    return Kept(fence.seen(seen), death, bool(keeps))
+    return Fate(fence.seen(seen), death, bool(keeps))

@@ -14,7 +14,7 @@ from celerypipe.mailbox.failure import said_of
 from celerypipe.mailbox.fence import GIVEN_UP, Fence, Seen
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.pinned import Kept, kept, looking
+from celerypipe.mailbox.pinned import Fate, fate, looking
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL
 from celerypipe.redis.query import Query, ask
@@ -119,7 +119,7 @@ class States:
     def see(self, client: Client, warp: Warp, answer: Any, news: News | None) -> None:
         """Take a snapshot, and what its activation has to say; ``answer``: to what was asked a moment ago."""
         retained = warp.retained
-        about = kept(self._fence(warp), answer) if warp.limits.pinned else None
+        about = fate(self._fence(warp), answer) if warp.limits.pinned else None
         seen = self._fence(warp).seen(answer) if about is None else about.seen
         made = warp.name in self._holdings.states
         if retained is None or seen is None or seen.trouble is not None or not made:
@@ -151,7 +151,7 @@ class States:
                 self._altered(client, warp)
         elif warp.limits.pinned:
             retained.forget()
-            self._see_that_it_lives(warp, seen.token, kept(self._fence(warp), call(client, looking(self._fence(warp)))))
+            self._see_that_it_lives(warp, seen.token, fate(self._fence(warp), call(client, looking(self._fence(warp)))))
         elif seen.rewind or retained.doubtful:
             self.rewind(client, warp, "its worker misses messages of its last second")
         else:
@@ -231,7 +231,7 @@ class States:
             chunks = self._store.keys_of(blob)
             accepted(client.together(*[("PEXPIRE", chunk, DATA_TTL) for chunk in chunks]))
 
-    def _see_that_it_lives(self, warp: Warp, token: str, about: Kept) -> None:
+    def _see_that_it_lives(self, warp: Warp, token: str, about: Fate) -> None:
         """Nobody can go on for the process of a pinned node: when it is dead, or its bell gone, its state is lost.
 
         Not at once, unless somebody saw it end: nobody else takes the bell, so a process that was held up takes it
