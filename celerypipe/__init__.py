@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from celerypipe.message.console import Console as Console
     from celerypipe.message.files import File as File
     from celerypipe.message.files import file as file
+    from celerypipe.message.logs import LogLine as LogLine
     from celerypipe.message.message import Message as Message
     from celerypipe.message.payload import Array as Array
     from celerypipe.message.payload import Audio as Audio
@@ -92,6 +93,7 @@ _HOME = {
     ),
     "message.console": ("Console",),
     "message.files": ("File", "file"),
+    "message.logs": ("LogLine",),
     "message.message": ("Message",),
     "message.payload": ("Array", "Audio", "Batch", "Bytes", "Image", "Object", "Video"),
     "runner.functions.call": ("Call",),

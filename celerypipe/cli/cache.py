@@ -23,9 +23,9 @@ from celerypipe.cache.warming import up_to_cached
 from celerypipe.check.loading import load
 from celerypipe.cli.options import ALLOW, JSON, LOG_FORMAT, PLACE, QUIET, REDIS, REFRESH, SET, named_redis, redis_option
 from celerypipe.cli.run import Wanted, supervise
-from celerypipe.cli.screen.terminal import harmless
 from celerypipe.definition.overrides import Overrides
 from celerypipe.errors import ConfigError
+from celerypipe.process.terminals import harmless
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
 from celerypipe.redis.secret import hidden

@@ -8,10 +8,10 @@ from dataclasses import asdict
 import click
 
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
-from celerypipe.cli.screen.terminal import harmless
 from celerypipe.mailbox.cancellation import Cancelled
 from celerypipe.mailbox.cancellation import cancel as cancel_run
 from celerypipe.mailbox.holder import Holder
+from celerypipe.process.terminals import harmless
 from celerypipe.redis.connection import connect, explained
 
 #: Seconds that Redis has for one answer.

@@ -31,6 +31,7 @@ COMMANDS = {
     "status": "Show runs, queues, nodes and workers.",
     "health": "Exit with 0 if a worker is alive.",
     "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
+    "logs": "Show what nodes log and print on workers.",
     "cancel": "Stop a run, from any machine.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",

@@ -14,11 +14,11 @@ from celerypipe.cli.endings import Ending
 from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, LOG_FORMAT, QUIET, REDIS, named_redis
 from celerypipe.cli.run import Wanted, supervise
-from celerypipe.cli.screen.terminal import harmless
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError
 from celerypipe.message.message import Message
+from celerypipe.process.terminals import harmless
 from celerypipe.runner.carrier.requests import request_replay
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.report import Report

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import click
 
 from celerypipe.cli.options import JSON, REDIS_OR_USUAL, Duration, named_redis, queues_option
-from celerypipe.cli.screen.terminal import harmless, plural
+from celerypipe.cli.screen.terminal import plural
 from celerypipe.errors import RedisUnavailable
 from celerypipe.mailbox.presence import Presence, elsewhere, read_presences, stranger
+from celerypipe.process.terminals import harmless
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, connect, explained
 from celerypipe.redis.signing import VARIABLE, Keyring

@@ -10,9 +10,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from celerypipe.cli.screen.terminal import harmless
 from celerypipe.message.message import Message, plain
 from celerypipe.message.payload import Array, Audio, Image, size_bytes
+from celerypipe.process.terminals import harmless
 from celerypipe.runner.folder.letter import DeadLetter
 
 #: Payloads up to so many bytes are shown whole, larger ones by their beginning or their shape.

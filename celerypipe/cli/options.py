@@ -67,7 +67,11 @@ REDIS_OR_USUAL = redis_option(str(DEFAULT_ADDRESS))
 LOCAL = click.option(
     "--local", is_flag=True, help="Run all nodes in this process, without Redis; messages are encoded as for a worker."
 )
-QUIET = click.option("--quiet", is_flag=True, help="Show no progress and no events, only the report.")
+QUIET = click.option(
+    "--quiet",
+    is_flag=True,
+    help="Show only the report: no progress, no events, nothing that workers log or print.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 ALLOW = click.option(
@@ -119,6 +123,14 @@ def _choose(value: str | None) -> None:
         os.environ[log.VARIABLE] = value
     logging.captureWarnings(log.is_json())
 
+
+LOG_LEVEL = click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+    default="WARNING",
+    show_default=True,
+    help="What workers log is shown from this level on; what their nodes print is always shown.",
+)
 
 LOG_FORMAT = click.option(
     "--log-format",

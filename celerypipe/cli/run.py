@@ -21,6 +21,7 @@ from celerypipe.cli.options import (
     ALLOW,
     LOCAL,
     LOG_FORMAT,
+    LOG_LEVEL,
     NO_CACHE,
     PLACE,
     QUIET,
@@ -30,8 +31,8 @@ from celerypipe.cli.options import (
     SET,
     Duration,
 )
+from celerypipe.cli.screen.lines import LogDisplay
 from celerypipe.cli.screen.output import output_for
-from celerypipe.cli.screen.printed import shown
 from celerypipe.cli.screen.progress import progress, tell
 from celerypipe.cli.screen.terminal import Screen
 from celerypipe.definition.overrides import Overrides
@@ -61,6 +62,7 @@ class Wanted:
     cache: CacheUse = field(default_factory=CacheUse)
     fail_on_skip: bool = False
     watch: bool = False
+    log_level: str = "WARNING"
 
 
 @click.command()
@@ -93,6 +95,7 @@ class Wanted:
 @RERUN_FAILING
 @ALLOW
 @LOG_FORMAT
+@LOG_LEVEL
 @click.option(
     "--watch",
     is_flag=True,
@@ -116,6 +119,7 @@ def run(
     allow: tuple[Path, ...],
     watch: bool,
     fail_on_skip: bool,
+    log_level: str,
 ) -> None:
     """Run PIPELINE, a JSON or YAML file; `-` reads it from standard input.
 
@@ -149,7 +153,7 @@ def run(
         return runner.run(definition, resume=resume, on_progress=show)
 
     cache = CacheUse(not no_cache, refresh, rerun_failing)
-    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip, watch)
+    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip, watch, log_level)
     sys.exit(supervise(definition, work, wanted, resume=resume))
 
 
@@ -187,12 +191,11 @@ def supervise(
     with (
         _children_ended(),
         output_for(definition, as_json=wanted.as_json) as publish,
-        shown(console, quiet=wanted.quiet),
         redis_for(definition, found.address, local=local, say=say, watch=wanted.watch) as url,
     ):
         try:
             with progress(console, quiet=wanted.quiet) as show:
-                report = work(_runner(url, wanted, say), show)
+                report = work(_runner(url, wanted, say, LogDisplay(console)), show)
         except CelerypipeError as error:
             if error.report is not None:
                 publish(error.report)
@@ -224,7 +227,7 @@ def _ending_after(report: Report, *, fail_on_skip: bool = False) -> Ending:
     return Ending.DONE
 
 
-def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None]) -> Runner:
+def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None], lines: LogDisplay) -> Runner:
     cache = wanted.cache
     return Runner(
         url,
@@ -234,6 +237,8 @@ def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None]) -> Runn
         rerun_failing=cache.rerun_failing,
         reload=wanted.watch,
         on_event=say,
+        logs=False if wanted.quiet else lines.show,
+        log_level=wanted.log_level,
     )
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
-from celerypipe.cli.screen.terminal import harmless
 from celerypipe.mailbox.status import Busy, MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
+from celerypipe.process.terminals import harmless
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import connect, explained
 from celerypipe.runner.table import paper

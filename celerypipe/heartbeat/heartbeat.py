@@ -9,9 +9,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from celerypipe.errors import ConfigError
 from celerypipe.heartbeat.deadlines import Deadlines
@@ -22,8 +22,9 @@ from celerypipe.redis.endpoint import endpoint
 logger = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name("monitor.py")
-#: What it gets of the environment: where Python finds its libraries, and TLS its certificates.
-ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
+#: What it gets of the environment: where Python finds its libraries, and TLS its certificates; and a clock that is
+#: faked, since it has to be the same for both.
+ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "LD_PRELOAD", "FAKETIME")
 #: Seconds until the next try to start one, where that fails or where it ends at once.
 PAUSE = 0.5
 #: Seconds it gets to end.
@@ -46,16 +47,25 @@ class Heartbeat:
     """That of this process, and of others that it started and names. Forked children must leave it alone."""
 
     def __init__(
-        self, address: Address, words: Words, *, descendants: bool = False, deadlines: Deadlines | None = None
+        self,
+        address: Address,
+        words: Words,
+        *,
+        descendants: bool = False,
+        deadlines: Deadlines | None = None,
+        lines: Mapping[str, Any] | None = None,
     ) -> None:
         """``descendants``: what comes of this process ends with it, where nothing else does that, as a group would.
 
-        ``deadlines``: those of its processes, each of which is ended that misses its own.
+        ``deadlines``: those of its processes, each of which is ended that misses its own; ``lines``: what they log, see
+        :mod:`celerypipe.heartbeat.shipper`.
         """
         said = {name: _plain(commands) for name, commands in words._asdict().items()}
         self.deadlines = deadlines
         about = {"boss": os.getpid(), "endpoint": endpoint(address), "descendants": descendants}
-        self._plan = marshal.dumps({**about, "deadlines": deadlines.fd if deadlines is not None else -1, **said})
+        held = deadlines.fd if deadlines is not None else -1
+        self._plan = marshal.dumps({**about, "deadlines": held, "lines": dict(lines or {}), **said})
+        self._shared = [fd for fd in (held, int((lines or {}).get("fd", -1))) if fd >= 0]
         self._others: set[int] = set()
         self._standing = b""
         self._process: subprocess.Popen[bytes] | None = None
@@ -137,7 +147,7 @@ class Heartbeat:
                 env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
                 start_new_session=True,  # what ends this process, or its group, must not end the one that tells of it
                 bufsize=0,
-                pass_fds=(self.deadlines.fd,) if self.deadlines is not None else (),
+                pass_fds=self._shared,
             )
             self._tell(len(self._plan).to_bytes(4, "big") + self._plan)
             for pid in sorted(self._others):

@@ -12,8 +12,8 @@ its commands None stands for the time here. Its revision is said with each beat,
 The plan, as marshal writes it, behind four bytes with its length: ``boss``, that process; ``endpoint``, where Redis is
 (:mod:`celerypipe.redis.endpoint`); and commands: ``beat``, sent each second, in which None stands for the processes
 that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss; ``descendants``: with
-the boss, all that comes of it is ended; and ``deadlines``, an open file that says by when processes have to let go of
-their interpreter lock.
+the boss, all that comes of it is ended; ``deadlines``, an open file that says by when processes have to let go of
+their interpreter lock; and ``lines``, what is logged there and where it is to go (:mod:`celerypipe.heartbeat.shipper`).
 
 A process that is stopped (SIGSTOP, a debugger) does not count as living, since nobody can tell when it goes on. With
 the boss all others are ended that it started, and with each process its group, if it leads one.
@@ -35,6 +35,7 @@ import time
 
 from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.heartbeat.descendants import Descendants
+from celerypipe.heartbeat.shipper import Shipper
 from celerypipe.heartbeat.watched import Watched
 from celerypipe.heartbeat.wire import RETRY, ErrorReply, Wire, packed
 
@@ -72,6 +73,7 @@ class Monitor:
         self._heard = time.monotonic()
         self._descendants: Descendants | None = None
         self._deadlines = Deadlines(plan["deadlines"]) if plan["deadlines"] >= 0 else None
+        self._shipper = Shipper(plan["lines"]) if plan["lines"] else None
         #: Who has missed its deadline: when Python ran there last, and since when that is known.
         self._late: dict[int, tuple[float, float]] = {}
 
@@ -80,7 +82,7 @@ class Monitor:
         os.set_blocking(self._told, False)
         last = self._plan["last"]
         while not self.boss.gone:
-            match self._wait(max(0.0, self._next - time.monotonic())):
+            match self._wait(self._patience()):
                 case b"end":
                     return
                 case b"leave":
@@ -89,14 +91,31 @@ class Monitor:
             if time.monotonic() >= self._next:
                 self._beat()
                 self._look()
+            self._ship()
         self._farewell(last)
+
+    def _patience(self) -> float:
+        """Seconds until something is to be said."""
+        now = time.monotonic()
+        beat = max(0.0, self._next - now)
+        return beat if self._shipper is None or self._wire.owed else min(beat, self._shipper.wait(now))
+
+    def _ship(self) -> None:
+        """Send what was logged, if it is time, and Redis has answered to all before."""
+        if self._shipper is not None and not self._wire.owed and not self._shipper.wait(time.monotonic()):
+            commands = self._shipper.commands()
+            try:
+                self._wire.send(packed(commands), len(commands))
+            except OSError as error:
+                self._broken(error)
 
     def _wait(self, seconds: float) -> bytes:
         """Wait until something happens; return how this is to end, if it is."""
         poll = select.poll()
         watched = {each.fd: each for each in (self.boss, *self.others.values()) if each.fd >= 0}
         wire = self._wire.socket.fileno() if self._wire.socket is not None else -1
-        for fd in (*watched, wire, self._told):
+        lines = self._shipper.fd if self._shipper is not None else -1
+        for fd in (*watched, wire, self._told, lines):
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(1000 * seconds):
@@ -104,6 +123,8 @@ class Monitor:
                 self._ended(watched[fd])
             elif fd == wire:
                 self._receive()
+            elif fd == lines and self._shipper is not None:
+                self._shipper.read()
             elif said := self._listen():
                 return said
         return b""
@@ -242,7 +263,10 @@ class Monitor:
                     self._ended(one)
         for one in self.others.values():
             one.close()
-        _ = self._say_last(last) or self._say_last(last)  # on a new line, if the old one broke
+        while self._shipper is not None and self._shipper.fd >= 0 and self._shipper.read():
+            pass
+        words = [*(self._shipper.commands() if self._shipper is not None else ()), *last]
+        _ = self._say_last(words) or self._say_last(last)  # on a new line, if the old one broke
 
     def _say_last(self, last: list[list[bytes | None]]) -> bool:
         try:

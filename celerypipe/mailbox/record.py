@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import logging
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import msgspec
@@ -13,6 +14,9 @@ from celerypipe.errors import CodecError
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.protocol import protocol_of
 
+#: The level of a run that wants to hear nothing, of what is printed neither.
+SILENT = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -22,7 +26,8 @@ class Record:
     nodes of the run on the same queue, itself too, upstream ones first; ``onward``: the one of them that gets all that
     comes out of it, and from nobody else; ``batch``: so many messages at once, ``wait`` seconds for them to come;
     ``pinned``: a stateful node stays in one process; ``console``: what it prints goes to the runner; ``shared``: large
-    results go into shared memory; ``compression``: how those are packed that do not; ``digest``: that of the
+    results go into shared memory; ``compression``: how those are packed that do not; ``level`` and
+    ``secrets``: which records of its log go to the runner, and what is hidden in them; ``digest``: that of the
     configuration, made where the record is, since a worker asks for it with every activation.
     """
 
@@ -43,6 +48,8 @@ class Record:
     pinned: bool = False
     console: bool = False
     shared: bool = False
+    level: int = logging.WARNING
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     digest: str = ""
 
     def __post_init__(self) -> None:
@@ -51,7 +58,7 @@ class Record:
 
     def write(self) -> bytes:
         """Encode it."""
-        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        said = {each.name: getattr(self, each.name) for each in fields(self)}
         return codec.encode_value({"protocol": list(protocol.SPOKEN), **said})
 
     @classmethod

@@ -17,9 +17,9 @@ from celerypipe.redis.signing import SIGNATURE, Signer
 #: its blob, which follows; then its bytes.
 ENTRY = Struct("<QI?H")
 #: A result: number and try of its message, kind, seconds it waited in the mailbox, ``update`` ran, and the node warmed
-#: up for it, whether the blob of its message may still be mapped, lengths of its blob's name, of its bytes and of what
-#: was printed; then all three, and what went on.
-RESULT_HEAD = Struct("<QIcddd?HII")
+#: up for it, whether the blob of its message may still be mapped, the number of the last line that was logged for its
+#: run there, lengths of its blob's name, of its bytes and of what was printed; then all three, and what went on.
+RESULT_HEAD = Struct("<QIcddd?IHII")
 #: Bytes that have the head of either.
 HEAD = max(ENTRY.size, RESULT_HEAD.size)
 
@@ -64,6 +64,7 @@ class Reply(NamedTuple):
     onward: bytes
     console: bytes = b""
     warmed: float = 0.0
+    logged: int = 0
 
 
 class Published(NamedTuple):
@@ -99,14 +100,17 @@ class Answer(NamedTuple):
     console: bytes = b""
     #: Seconds that the node warmed up before it; they are no part of the other times.
     warmed: float = 0.0
+    #: The number of the last line that this process logged for the run, see :mod:`celerypipe.mailbox.logs`.
+    logged: int = 0
 
     def packed(self) -> bytes:
         """Return it as it stands in a reply."""
-        entry, kind, waited, ran, blob, data, _, kept, onward, console, warmed = self
+        entry, kind, waited, ran, blob, data, _, kept, onward, console, warmed, logged = self
         name = blob.encode()
         lengths = len(name), len(data), len(console)
         times = waited, ran, warmed
-        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, *times, kept() is not None, *lengths)
+        said = kept() is not None, logged & 0xFFFFFFFF
+        head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, *times, *said, *lengths)
         return b"%b%b%b%b%b" % (head, name, data, console, onward)
 
 
@@ -169,7 +173,7 @@ def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None 
 
 
 def _result(raw: bytes, stop: int | None = None) -> Reply:
-    sequence, attempt, kind, waited, ran, warmed, kept, name, size, printed = RESULT_HEAD.unpack_from(raw)
+    sequence, attempt, kind, waited, ran, warmed, kept, logged, name, size, printed = RESULT_HEAD.unpack_from(raw)
     if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST and 0.0 <= warmed <= LONGEST):
         raise ValueError(f"{waited} s, {ran} s and {warmed} s are no times")
     start = RESULT_HEAD.size + name
@@ -177,9 +181,9 @@ def _result(raw: bytes, stop: int | None = None) -> Reply:
     last = end + printed
     blob = raw[RESULT_HEAD.size : start].decode()
     printed_bytes = raw[end:last]
-    return Reply(
-        sequence, attempt, kind, waited, ran, kept, blob, raw[start:end], raw[last:stop], printed_bytes, warmed
-    )
+    times = waited, ran, kept
+    more = printed_bytes, warmed, logged
+    return Reply(sequence, attempt, kind, *times, blob, raw[start:end], raw[last:stop], *more)
 
 
 #: Errands are numbered from here, so that they are nobody's turn.

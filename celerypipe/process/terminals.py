@@ -6,6 +6,11 @@ import contextlib
 import os
 
 
+def harmless(text: str) -> str:
+    """Return a text without characters that steer a terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
 class Terminals:
     """Which of standard input, output and error were terminals."""
 

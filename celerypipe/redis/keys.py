@@ -36,6 +36,9 @@ FREEING_TTL = 5_000
 FREEING_MOST = 15_000
 #: And where a process is spawned, which imports all that its nodes need; it says itself when it is there.
 SPAWNING_TTL = 60_000
+#: What was logged for a run, or by a worker for none, after its last line; how many entries of up to 16 KiB are kept.
+LOG_TTL = 3600 * 1000
+LOG_MOST = 1_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds: its heartbeat says it each minute, and it counts while that goes on.
@@ -142,6 +145,10 @@ class Names:
     def reply(self, run_id: str) -> str:
         """The stream of results of a run, read by its runner."""
         return f"{self.prefix}:reply:{run_id}"
+
+    def log(self, of: str) -> str:
+        """The stream of what was logged for a run; or by a worker, by its id, for none."""
+        return f"{self.prefix}:log:{of}"
 
     def blob(self, run_id: str, blob_id: str) -> str:
         """Large bytes; further chunks add ``:1``, ``:2``, …"""

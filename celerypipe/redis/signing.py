@@ -49,8 +49,7 @@ class Signer:
         for state in self._states:
             further = state.copy()
             for place in places:
-                text = place.encode()
-                further.update(b"%d:%b" % (len(text), text))  # with lengths, no two places look the same
+                further.update(_named(place))
             states.append(further)
         return Signer(states)
 
@@ -79,6 +78,11 @@ class Signer:
         if not self.verifies(signed):
             raise BadSignature("it has no signature of ours for this place")
         return signed[:-SIGNATURE]
+
+
+def _named(place: str) -> bytes:
+    text = place.encode()
+    return b"%d:%b" % (len(text), text)  # with lengths, no two places look the same
 
 
 class Refusals:
@@ -117,7 +121,9 @@ class Keyring:
         # As many bytes as the hash takes, whatever the length of the key.
         derived = [hashlib.blake2b(key, person=b"celerypipe key").digest() for key in keys]
         bare = Signer([hashlib.blake2b(key=key, digest_size=SIGNATURE) for key in derived])
-        self._root = bare if namespace == DEFAULT else bare.within("namespace", namespace)
+        inner = () if namespace == DEFAULT else ("namespace", namespace)
+        self._root = bare.within(*inner) if inner else bare
+        self._key, self._within = derived[0], b"".join(map(_named, inner))
         self.ids = [hashlib.blake2b(b"id", key=key, digest_size=4).hexdigest() for key in derived]
         self.refusals = Refusals()
         #: The signer of a kind of thing in a run and node.
@@ -135,6 +141,11 @@ class Keyring:
                 has = f"has {len(key)} bytes" if key else "is empty"
                 raise ConfigError(f"{VARIABLE}: {which} {has}; each needs at least {SHORTEST}, {_MAKE_ONE}")
         return cls(keys, namespace)
+
+    def away(self, kind: str) -> tuple[bytes, bytes]:
+        """Return the key that signs, and what is hashed before the rest of a place of that kind: for a process that has
+        the standard library only, and signs as :class:`Signer` does."""
+        return self._key, self._within + _named(kind)
 
     def of_bell(self, mark: str, bell: Sequence[Any]) -> Signer:
         """Return the signer of a task of that mark with these arguments; it signs nothing but its place."""

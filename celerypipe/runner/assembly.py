@@ -15,7 +15,7 @@ from celerypipe.contract.contract import Sink
 from celerypipe.definition.environment import resolve_environment, secrets_in
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Link, NodeDefinition, Pipeline
-from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.record import SILENT, Record
 from celerypipe.message.message import Message
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
@@ -168,6 +168,8 @@ class Assembly:
             budget=self.carrier.budget if self.carrier else 0,
             neighbours=self._neighbours(node),
             onward=warp.onward.name if warp.onward is not None else "",
+            level=self.carrier.level if self.carrier else SILENT,
+            secrets=sorted(self.course.secrets),
         )
 
     def _neighbours(self, node: NodeDefinition) -> Iterator[str]:
@@ -186,6 +188,8 @@ def record_of(
     budget: int,
     neighbours: Iterable[str],
     onward: str = "",
+    level: int = SILENT,
+    secrets: Iterable[str] = (),
 ) -> Record:
     """Return what activations are told about a warped node."""
     limits = node.warp_configuration
@@ -206,4 +210,6 @@ def record_of(
         wait=limits.batches.wait,
         pinned=limits.pinned,
         console=node.console,
+        level=level,
+        secrets=tuple(secrets),
     )

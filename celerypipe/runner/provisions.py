@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.contract.watcher import Watcher
+from celerypipe.message.logs import LogLine
 from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import CacheSettings, RedisSettings
@@ -19,6 +21,7 @@ class Provisions:
     ``redis``: None without one. ``local``: what is warped runs in this process all the same,
     through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time,
     ``watchers`` hear of each message. ``reload``: code that is edited is loaded while a run goes on.
+    ``logs`` gets what workers print, and what they log from ``level`` on; None: they send nothing.
     """
 
     redis: Address | None
@@ -31,6 +34,8 @@ class Provisions:
     say: Callable[[str], None]
     reload: bool = False
     watchers: Sequence[Watcher] = ()
+    logs: Callable[[LogLine], None] | None = None
+    level: int = logging.WARNING
 
     @property
     def named_for_all(self) -> bool:

@@ -18,6 +18,7 @@ from celerypipe.contract.watcher import Watcher
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.message.logs import LogLine
 from celerypipe.message.message import Message
 from celerypipe.redis.url import read_address
 from celerypipe.runner.folder.letter import DeadLetter
@@ -25,6 +26,7 @@ from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
 from celerypipe.runner.functions.session import Session
 from celerypipe.runner.functions.submitting import Submitting
 from celerypipe.runner.functions.transport import CallTransport
+from celerypipe.runner.logs.shown import level_of, show
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.report import Report
 from celerypipe.runner.run import Intake, Run
@@ -54,6 +56,10 @@ class Runner(Submitting):
     ``on_event``: Called with one sentence when something worth telling happens (no worker, Redis away, …), by any
     thread; what it raises is logged, and ends nothing. By default each sentence is logged as a warning.
     ``watchers``: Called for each message and run, see :class:`celerypipe.Watcher`.
+    ``logs``: Called with each :class:`celerypipe.LogLine` that workers log or print for a run, in the order of their
+    times, while their nodes are at work. By default it goes to the logger ``celerypipe.node.<node>``, or to
+    ``sys.stderr`` where no logger has a handler. With False, workers send none.
+    ``log_level``: Workers send what they log from this level on, such as ``INFO``, and all that they print.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class Runner(Submitting):
         reload: bool = False,
         on_event: Callable[[str], None] | None = None,
         watchers: Iterable[Watcher] = (),
+        logs: Callable[[LogLine], None] | bool = True,
+        log_level: str | int = logging.WARNING,
     ) -> None:
         self.redis = read_address(redis) if redis else None
         self.local = local
@@ -83,6 +91,10 @@ class Runner(Submitting):
                 raise ConfigError(
                     f"watchers[{place}] is {watcher!r}; give an object of a subclass of celerypipe.Watcher"
                 )
+        if not (callable(logs) or isinstance(logs, bool)):
+            raise ConfigError(f"logs is {logs!r}; give a function that takes a celerypipe.LogLine, True or False")
+        self.logs = logs
+        self.log_level = level_of(log_level)
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
@@ -277,6 +289,8 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         say=runner.on_event,
         reload=runner.reload,
         watchers=runner.watchers,
+        logs=runner.logs if callable(runner.logs) else show if runner.logs else None,
+        level=runner.log_level,
     )
 
 

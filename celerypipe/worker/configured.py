@@ -14,11 +14,13 @@ from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
+from celerypipe.mailbox.logs import shipping
 from celerypipe.mailbox.presence import removing_presence
 from celerypipe.redis.connection import knock
 from celerypipe.redis.signing import Keyring
 from celerypipe.settings import RedisSettings, Settings
 from celerypipe.worker import config as worker_config
+from celerypipe.worker import logs
 from celerypipe.worker.options import autoscale_option, exit_option, listed
 from celerypipe.worker.served import Served
 
@@ -63,7 +65,8 @@ class Configured:
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         names = redis.or_default.names
         said = words(names, process, removing_presence(names, str(process), queues))
-        heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make())
+        lines = shipping(names, process, settings.keyring, logs.outlet.open(redis.or_default.password))
+        heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make(), lines=lines)
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         autoscale = autoscale_option(options.get("autoscale"))

@@ -15,6 +15,7 @@ from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.flag import SharedFlag
+from celerypipe.worker.logs import outlet
 from celerypipe.worker.served import Served
 
 
@@ -25,6 +26,7 @@ def written(served: Served, worker: Worker, flag: str) -> str:
     folders = {name: [str(folder) for folder in getattr(served, name)] for name in ("plugins", "allowed")}
     facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}
     facts["deadlines"] = worker.deadlines.path if worker.deadlines is not None else ""
+    facts["lines"] = outlet.path
     limits = asdict(worker.limits)
     return json.dumps({"worker": facts, "limits": limits, "imports": served.imports, **folders, "flag": flag})
 
@@ -34,7 +36,7 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
     plan = json.loads(text)
     flag = SharedFlag(plan["flag"])
     facts = plan["worker"]
-    path = facts.pop("deadlines")
+    path, lines = facts.pop("deadlines"), facts.pop("lines")
     worker = Worker(
         redis=replace(read_address(facts.pop("redis")), namespace=facts.pop("namespace")),
         **{**facts, "queues": tuple(facts["queues"])},
@@ -45,5 +47,6 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
         limits=Limits(**plan["limits"]),
         replacing=keys.SPAWNING_TTL,
     )
+    outlet.reach(lines, worker.redis.password)
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
     return worker, Served(tuple(plan["imports"]), plugins, allowed), flag

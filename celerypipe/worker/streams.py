@@ -22,6 +22,7 @@ from celery.utils.log import mlevel
 
 from celerypipe.process import forks
 from celerypipe.process.log import AtWork, JsonFormatter, Whose, at_work, is_json
+from celerypipe.worker.logs import Forwarding, Natural, outlet
 
 #: Characters of a line that become lines of the log before its end is there.
 LONGEST = 8_192
@@ -114,6 +115,8 @@ class StreamLog(Logging):  # type: ignore[misc]  # celery ships no types
 
     _worker = ""
     _work = AtWork()
+    _natural = Natural(outlet)
+    _forwarding = Forwarding(outlet)
 
     def setup_logging_subsystem(self, *args: Any, hostname: str | None = None, **options: Any) -> Any:
         """Called once in a process."""
@@ -130,18 +133,20 @@ class StreamLog(Logging):  # type: ignore[misc]  # celery ships no types
         """Called for each logger that gets a handler, if it has none of the project's own; return it."""
         before = list(logger.handlers)
         super().setup_handlers(logger, *args, **options)
-        for handler in logger.handlers:
+        for handler in [each for each in logger.handlers if each is not self._forwarding]:
             handler.addFilter(self._work)
+            handler.addFilter(self._natural)
             if is_json() and handler not in before:
                 handler.setFormatter(JsonFormatter(self._worker))
+        logger.addHandler(self._forwarding)
         return logger
 
     def redirect_stdouts_to_logger(
         self, logger: logging.Logger, loglevel: Any = None, stdout: bool = True, stderr: bool = True
     ) -> None:
         """Called where the log is set up, unless ``worker_redirect_stdouts`` is false."""
-        log = partial(logger.log, mlevel(loglevel or logging.WARNING))
+        level = mlevel(loglevel or logging.WARNING)
         for name, wanted in (("stdout", stdout), ("stderr", stderr)):
             stream = getattr(sys, f"__{name}__")
             if wanted and isinstance(stream, io.TextIOWrapper):
-                setattr(sys, name, LogStream(stream, log))
+                setattr(sys, name, LogStream(stream, partial(logger.log, level, extra={"stream": name})))

@@ -155,7 +155,7 @@ def test_a_task_too_many_is_used_up(start_doomed: StartWorker, private_redis: Re
 def test_a_clock_that_is_an_hour_off_changes_nothing(start_doomed: StartWorker, redis_url: str, shift: str) -> None:
     env = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": shift}
     queue = f"wclock{'ahead' if shift[0] == '+' else 'behind'}"
-    worker = start_doomed(queue, pool="prefork", concurrency=1, config=CONFIG, env=env)
+    worker = start_doomed(queue, pool="prefork", concurrency=1, config=CONFIG, env=env, fresh=True)
     assert abs(worker.presence["started"] - os.stat(worker.log).st_mtime) > 3000  # it does live an hour off
     pipeline = warped("tests.nodes.remote.Nap", queue, timeout=2.0, on_error="skip")
     runner = Runner(redis_url)

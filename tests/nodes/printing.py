@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import logging
 import os
 import subprocess
@@ -140,3 +141,81 @@ def uses_streams() -> dict[str, Any]:
     if not was_enabled:
         faulthandler.disable()
     return found
+
+
+class Endless(Proc):
+    """Prints numbers for ever, ``pause`` seconds apart, and notes in a file how far it came."""
+
+    def __init__(self, diary: str, pause: float = 0.005) -> None:
+        self.diary = diary
+        self.pause = pause
+
+    def update(self, message: Message) -> Message:
+        """Print."""
+        with open(f"{self.diary}.{os.getpid()}", "ab", buffering=0) as diary:
+            for number in itertools.count():
+                print(f"{message.payload} {number}")
+                diary.write(b"%d\n" % number)
+                time.sleep(self.pause)
+        return message
+
+
+class Wordy(Proc):
+    """Prints and logs at every level, waits for a file between the beginning and the end, and sends its payload on.
+
+    ``secret``: is printed. ``wait``: the file; empty: no wait. ``lines``: so many are printed in a row.
+    """
+
+    def __init__(self, secret: str = "", wait: str = "", lines: int = 0) -> None:
+        self.secret = secret
+        self.wait = wait
+        self.lines = lines
+
+    def warmup(self) -> None:
+        """Print."""
+        print("warming up")
+
+    def update(self, message: Message) -> Message:
+        """Print."""
+        log = logging.getLogger("my.model")
+        print("begin", message.payload, self.secret)
+        log.debug("debug %s", message.payload)
+        log.info("info %s", message.payload)
+        log.warning("warning %s", message.payload)
+        for number in range(self.lines):
+            print(f"line {number}")
+        until = time.monotonic() + 30
+        while self.wait and not os.path.exists(self.wait) and time.monotonic() < until:
+            time.sleep(0.02)
+        try:
+            message.payload["none"]
+        except TypeError:
+            log.exception("caught")
+        print("end", message.payload)
+        return message
+
+
+class Turns(Proc):
+    """Prints in turn with another one: each waits until the file of the other has as many lines as it needs."""
+
+    def __init__(self, diary: str, other: str, word: str) -> None:
+        self.diary = diary
+        self.other = other
+        self.first = word == "a"
+
+    def update(self, message: Message) -> Message:
+        """Print."""
+        for number in range(message.payload):
+            self._wait_for(number if self.first else number + 1)
+            time.sleep(0.01)
+            print(f"turn {2 * number + (not self.first)}")
+            with open(self.diary, "a") as diary:
+                diary.write("x")
+        return message
+
+    def _wait_for(self, count: int) -> None:
+        until = time.monotonic() + 30
+        while (os.path.getsize(self.other) if os.path.exists(self.other) else 0) < count:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the other one does not come to {count}")
+            time.sleep(0.002)

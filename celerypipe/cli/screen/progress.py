@@ -17,8 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from celerypipe.cli.screen.terminal import harmless, plural
+from celerypipe.cli.screen.terminal import plural
 from celerypipe.process import log
+from celerypipe.process.terminals import harmless
 from celerypipe.runner.report import Report, counted, long_span
 
 #: Seconds that the rate is the mean of.

@@ -11,11 +11,7 @@ from typing import IO, Any
 import click
 
 from celerypipe.process import log
-
-
-def harmless(text: str) -> str:
-    """Return a text without characters that steer a terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+from celerypipe.process.terminals import harmless
 
 
 def plural(count: int, word: str) -> str:

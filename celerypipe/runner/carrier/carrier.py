@@ -23,7 +23,7 @@ from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.liveness import words_of_run
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.record import Record
+from celerypipe.mailbox.record import SILENT, Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
 from celerypipe.redis.connection import Broken, Client, Command, OneLine, connect, explained, is_gone, said
@@ -43,6 +43,7 @@ from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.states import States
 from celerypipe.runner.carrier.whereabouts import Whereabouts
+from celerypipe.runner.logs.incoming import Incoming
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.circuit import Circuit
@@ -88,7 +89,13 @@ class RedisCarrier:
         self.whereabouts = Whereabouts(address, self.roster)
         self.bells = Bells(course, self.roster, self.whereabouts, address.names, keyring)
         self.sender = Sender(self._client, self.bells, self.mailboxes, self)
-        self.replies = Replies(course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts)
+        show = provisions.logs
+        #: From which level on workers send what they log.
+        self.level = provisions.level if show is not None else SILENT
+        self.incoming = Incoming(course.run_id, keyring, show, course.hidden) if show is not None else None
+        self.replies = Replies(
+            course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts, self.incoming
+        )
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)
         #: Renews the lease of the run, also while a node here holds the interpreter lock.
@@ -137,6 +144,8 @@ class RedisCarrier:
 
     def close(self, state: str) -> None:
         """Say that the run is ``finished``, ``failed`` or ``cancelled``, remove its keys, end the threads."""
+        if self.incoming is not None:
+            self.incoming.close()
         self._closing = True
         self._ended.set()
         self.replies.stop()

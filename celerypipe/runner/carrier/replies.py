@@ -19,6 +19,7 @@ from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Un
 from celerypipe.runner.carrier.repair import send_again
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.whereabouts import Whereabouts
+from celerypipe.runner.logs.incoming import Incoming
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.warp.flight import Done, Flight, Note
 from celerypipe.runner.warp.warp import Warp
@@ -33,7 +34,8 @@ ALTERED_MOST = 3
 class Replies:
     """Reads replies and hands them out; ``cargo`` knows where their bytes are.
 
-    What that sets off the ``sender`` sends together; ``whereabouts`` hear which activations answered.
+    What that sets off the ``sender`` sends together; ``whereabouts`` hear which activations answered; ``incoming`` gets
+    what was logged.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Replies:
         sender: Sender,
         whereabouts: Whereabouts,
         doubts: Doubts,
+        incoming: Incoming | None,
     ) -> None:
         self.course = course
+        self._incoming = incoming
         self.warps = warps
         self._closing = False
         self._trimmed = b"0-0"
@@ -59,6 +63,8 @@ class Replies:
             cargo.address, name="celerypipe-reply", timeout=CALL_TIMEOUT + READ_BLOCK, kind=OneLine
         )
         self._stream = self._client.names.reply(course.run_id)
+        self._log = self._client.names.log(course.run_id)
+        self._logged = b"0-0"
 
     def stop(self) -> None:
         """Read no more."""
@@ -91,10 +97,15 @@ class Replies:
             commands.append(("XTRIM", self._stream, "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
         commands += self._cargo.blobs.deleting()
         block = int(READ_BLOCK * 1000)
-        commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", self._stream, last))
+        streams = {self._stream: last} if self._incoming is None else {self._stream: last, self._log: self._logged}
+        commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", *streams, *streams.values()))
         answers = accepted(self._client.together(*commands))
         self._trimmed = last
-        return answers[-1][0][1] if answers[-1] else ()
+        found: dict[str, Sequence[Any]] = {name.decode(): items for name, items in answers[-1] or ()}
+        if self._incoming is not None and (logged := found.get(self._log)):
+            self._logged = logged[-1][0]
+            self._incoming.take(logged)
+        return found.get(self._stream, ())
 
     def _take_all(self, published: Published) -> None:
         if published.declined:
@@ -106,6 +117,8 @@ class Replies:
         if warp is None or not published.results:
             return
         warp.answered_at = time.monotonic()
+        if self._incoming is not None:
+            self._incoming.told(published.worker, max(each.logged for each in published.results))
         self._whereabouts.heard(published.worker)
         results = self._expected(warp, published)
         wanted = [each for _, result, steps in results for each in _with_steps(warp, result, steps)]

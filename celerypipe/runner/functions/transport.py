@@ -109,6 +109,7 @@ class CallTransport(CarrierListener):
                     rooms=sum(other.limits.window for other in (*self._warps, warp)),
                     budget=carrier.budget,
                     neighbours=[other.name for other in around],
+                    level=carrier.level,
                 )
                 for each in around
             }

@@ -208,14 +208,10 @@ class Station:
             return ()
 
     def printed(self, message: Message, console: Console, error: BaseException | None = None) -> None:
-        """Give away what the node printed for a message: to its folder, or else to its logger."""
+        """Write what the node printed for a message into its folder, if there is one."""
         if self.course.folder is not None:
             outcome = "done" if error is None else error.kind if isinstance(error, NodeError) else "failed"
             self.course.folder.console(self.name, message, console, outcome)
-        elif console.lines:
-            log = logging.getLogger(f"celerypipe.node.{self.name}")
-            extra = {"console": console, **self.course.whose(self.name, message)}
-            log.info("printed for message %s:\n%s", message.id, console.text.rstrip("\n"), extra=extra)
 
     def roomy(self, count: int) -> bool:
         """Would :meth:`pass_on` of so many outputs wait for nobody?"""

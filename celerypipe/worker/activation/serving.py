@@ -28,6 +28,7 @@ from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.outbox import Outbox
 from celerypipe.worker.activation.relay import PATIENT, Relay, Unwanted
 from celerypipe.worker.activation.running import Running
+from celerypipe.worker.logs import outlet
 
 logger = logging.getLogger(__name__)
 
@@ -255,12 +256,15 @@ class Serving(Running):
             kept = watch(content)
         (data, blob, storing), size = self.encoded(outputs, content if entry.data else None, entry.blob, store)
         printed = self._printed()
-        return Answer(entry, RESULT, *times, blob, data, storing, kept, console=printed), size + len(printed)
+        logged = outlet.last(self.lease.mailbox.run)
+        answer = Answer(entry, RESULT, *times, blob, data, storing, kept, console=printed, logged=logged)
+        return answer, size + len(printed)
 
     def _fail(self, entry: Entry, said: bytes, waited: float, ran: float) -> None:
         self.doubtful = True
         self.failed += 1
-        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said, console=self._printed()))
+        logged = outlet.last(self.lease.mailbox.run)
+        self.outbox.add(Answer(entry, FAILURE, waited, ran, "", said, console=self._printed(), logged=logged))
 
     def _printed(self) -> bytes:
         """Take what was printed: nobody knows for which message of a batch, so that the first one has it."""

@@ -27,6 +27,7 @@ from celerypipe.worker.activation.neighbours import Neighbours
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.serving import Serving
 from celerypipe.worker.activation.stateful import StatefulActivation
+from celerypipe.worker.logs import Interest, outlet
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,9 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         if self.listing.node.stateful and lease.slot:
             client.delete(lease.bell)
             return "a stateful node has one slot"
-        return self._drain(client, lease, record, beginning)
+        wanted = Interest(lease.mailbox.run, lease.mailbox.node, record.level, record.secrets)
+        with outlet.wanted(wanted):
+            return self._drain(client, lease, record, beginning)
 
     def _drain(self, client: Client, lease: Lease, record: Record, beginning: Beginning) -> str:
         start = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -139,15 +138,14 @@ def test_of_a_long_one_both_ends_come(shared_worker: StartWorker, redis_url: str
     assert len(text) < 100_000
 
 
-def test_without_a_folder_it_goes_to_the_log_of_the_node(
+def test_it_is_shown_once_where_there_is_no_folder(
     shared_worker: StartWorker, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     shared_worker("psolo", pool="solo", concurrency=1, config=CONFIG)
-    with caplog.at_level(logging.INFO, logger="celerypipe.node"):
-        results(Runner(redis_url), warped("tests.nodes.printing.Doubled", "psolo", console=True), [7])
+    results(Runner(redis_url), warped("tests.nodes.printing.Doubled", "psolo", console=True), [7])
     (record,) = [each for each in caplog.records if each.name == "celerypipe.node.there"]
-    assert "doubling 7" in record.getMessage()
-    assert record.console.text == "doubling 7\n"  # type: ignore[attr-defined]
+    assert record.getMessage() == "doubling 7"
+    assert (record.run, record.node) == (record.line.run, "there")  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("is_warped", [True, False])
