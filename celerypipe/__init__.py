@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
     from celerypipe.errors import did_you_mean as did_you_mean
+    from celerypipe.mailbox.orders import Obeyed as Obeyed
     from celerypipe.message.console import Console as Console
     from celerypipe.message.files import File as File
     from celerypipe.message.files import file as file
@@ -91,6 +92,7 @@ _HOME = {
         "WorkerLost",
         "did_you_mean",
     ),
+    "mailbox.orders": ("Obeyed",),
     "message.console": ("Console",),
     "message.files": ("File", "file"),
     "message.logs": ("LogLine",),

@@ -15,6 +15,7 @@ from celerypipe.cache.cache import ResultCache
 from celerypipe.cache.entry import Failure
 from celerypipe.cache.question import Claim, Question, WhenAnswered
 from celerypipe.catalogue.declaration import version_of_mark
+from celerypipe.codec.identity import identity
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed, RemoteTraceback, did_you_mean
 from celerypipe.mailbox.holder import Holder, Process
@@ -87,6 +88,9 @@ class NodeCache:
         self._here = here
         self._say = say
         self._said: set[str] = set()
+        self._paused = False
+        #: Properties that were changed while the run goes on, each with its value.
+        self._changes: list[tuple[str, Any]] = []
         self._asker: Asker | None = None
         self._results: ResultCache | None = None
 
@@ -98,6 +102,19 @@ class NodeCache:
     def renew(self) -> None:
         """Its class was loaded anew here."""
         self._renew_asker()
+
+    def pause(self) -> None:
+        """Ask and keep nothing: nobody knows which configuration computes."""
+        self._paused = True
+
+    def change(self, name: str, value: Any) -> None:
+        """A property has another value: it is another node from now on."""
+        self._changes.append((name, value))
+        self.renew()
+
+    def resume(self) -> None:
+        """Ask and keep again."""
+        self._paused = False
 
     def schemas(self) -> Sequence[Schema]:
         """What is known of the classes that run it."""
@@ -113,7 +130,10 @@ class NodeCache:
 
     def _make(self, schemas: Sequence[Schema]) -> tuple[Asker | None, str]:
         """Return what asks for a node that classes of these schemas run, or None and why nothing can be asked."""
-        return asker_of(self._asked_as, schemas, self._configuration(), self.policy, written=self._written)
+        changed = f" with {identity(self._changes)}" if self._changes else ""
+        return asker_of(
+            f"{self._asked_as}{changed}", schemas, self._configuration(), self.policy, written=self._written
+        )
 
     def _note(self, text: str) -> None:
         if text not in self._said:
@@ -125,7 +145,7 @@ class NodeCache:
     def asked(self, message: Message) -> Asked | None:
         """What a message asks; None: nothing, so that it is computed as if there were no cache."""
         asker = self._asker
-        if asker is None or self._results is None:
+        if asker is None or self._results is None or self._paused:
             return None
         try:
             return asker(message)
@@ -184,7 +204,7 @@ class NodeCache:
 
     def is_of(self, asked: Asked, by: str) -> bool:
         """Was it computed with the code that was asked for? What runs here is the code that is here."""
-        return not by and self._asker is not None and self._asker.asks(asked)
+        return not by and not self._paused and self._asker is not None and self._asker.asks(asked)
 
     def error_of(self, failure: Failure, message: Message) -> NodeFailed:
         """The error of a failure that was kept."""
@@ -287,6 +307,12 @@ class WarpedNodeCache(NodeCache):
         self._told = schemas
         self._renew_asker()
 
+    def change(self, name: str, value: Any) -> None:
+        self._known = None  # its workers are looked at once more
+        self._askers.clear()
+        self.__dict__.pop("_asker_here", None)
+        super().change(name, value)
+
     def move_here(self) -> None:
         """It runs in this process from now on."""
         self._runs_here = True
@@ -301,7 +327,7 @@ class WarpedNodeCache(NodeCache):
 
     def is_of(self, asked: Asked, by: str) -> bool:
         asker = self._askers.get(Holder.read(by).process.life) if by else self._asker_here
-        return asker is not None and asker.asks(asked)
+        return not self._paused and asker is not None and asker.asks(asked)
 
     @cached_property
     def _asker_here(self) -> Asker | None:

@@ -37,6 +37,13 @@ class Instance:
         self.node: Node | None = None
         #: Mean seconds a message takes, or None before the first one; kept by who hands messages over.
         self.mean: float | None = None
+        #: What was changed while its run goes on, in that order: properties, each with a value.
+        self.changes: list[tuple[str, Any]] = []
+        #: It hands on what it gets.
+        self.suspended = False
+        #: The run and node that changed it, which it serves alone; empty: nobody did. So many orders were looked at.
+        self.private = ""
+        self.obeyed = 0
         #: What a stateful node remembers right after ``warmup``, as bytes; kept by who serves it.
         self.initial: bytes | None = None
 
@@ -65,12 +72,42 @@ class Instance:
                     node=self.name,
                     remote_traceback=trace(error),
                 ) from error
+        for name, value in self.changes:
+            self._set(node, name, value)
         self.node = node
         return node
+
+    def change(self, name: str, value: Any) -> None:
+        """Change one property, between two messages. :class:`NodeFailed`: it cannot, and stays as it is."""
+        if self.listing.node.set_on_config is Node.set_on_config:
+            raise NodeFailed(
+                f"{self.listing.mark} has no set_on_config(prop, value), by which a node takes a change; add it, or "
+                "start the run again with --set",
+                node=self.name,
+            )
+        if self.node is not None:
+            self._set(self.node, name, value)
+        self.changes.append((name, value))
+
+    def _set(self, node: Node, name: str, value: Any) -> None:
+        try:
+            with forks.one_process(f"{self.name or self.listing.mark}: set_on_config()"):
+                node.set_on_config(name, writable(value))
+        except Exception as error:  # whatever user code raises becomes our typed failure, cause attached
+            raise NodeFailed(
+                f"set_on_config({name!r}) failed: {brief(error)}", node=self.name, remote_traceback=trace(error)
+            ) from error
+
+    def follow(self, other: Instance) -> None:
+        """Take the place of another one, with all that was changed there."""
+        self.changes, self.suspended = list(other.changes), other.suspended
+        self.private, self.obeyed = other.private, other.obeyed
 
     def update(self, message: Message) -> list[Message]:
         """Hand one message over and return all that comes out, in order; a generator is run to its end here."""
         node, before = self.node, forks.generation
+        if self.suspended:
+            return [message] if isinstance(node, Proc) else []
         try:
             if isinstance(node, Proc):
                 return as_messages(node.update(self.given(message)), self.name or self.listing.mark)
@@ -89,6 +126,8 @@ class Instance:
         """Hand a message over to a sink in a run that can be resumed."""
         node = self.node
         assert isinstance(node, Sink)  # noqa: S101  # whoever has a key looked
+        if self.suspended:
+            return
         with forks.one_process(f"{self.name or self.listing.mark}: update()"):
             try:
                 node.update_once(self.given(message), key)
@@ -207,6 +246,8 @@ def update_batch(instance: Instance, messages: Sequence[Message]) -> list[Produc
     node, name = instance.node, instance.name or instance.listing.mark
     if not isinstance(node, Proc | Sink):
         raise _no_receiver(instance.listing)
+    if instance.suspended:
+        return [[message] if isinstance(node, Proc) else [] for message in messages]
     with forks.one_process(f"{name}: update_batch()"):
         try:
             outputs = node.update_batch([instance.given(message) for message in messages])

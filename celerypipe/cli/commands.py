@@ -20,8 +20,8 @@ from celerypipe.errors import CelerypipeError, ConfigError, NodeError, did_you_m
 from celerypipe.process import collector
 from celerypipe.redis.secret import hidden_in
 
-#: Command → what it does; the module of that name in this folder holds the function of that name. The text is here
-#: so that ``celerypipe --help`` loads none of them.
+#: Command → what it does; the module of that name in this folder, or the one below, holds the function of that name.
+#: The text is here so that ``celerypipe --help`` loads none of them.
 COMMANDS = {
     "new": "Make a project that runs: pipeline, nodes, tests.",
     "stub": "Write a new node, and its test.",
@@ -33,6 +33,10 @@ COMMANDS = {
     "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
     "logs": "Show what nodes log and print on workers.",
     "cancel": "Stop a run, from any machine.",
+    "set": "Change a property of a node while its run goes on.",
+    "suspend": "Let a node hand on its messages unchanged.",
+    "unsuspend": "Let a suspended node work again.",
+    "restart": "Make a node anew while its run goes on.",
     "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
     "dead": "List, show, replay or remove dead letters.",
     "cache": "List, explain, fill or delete cached results.",
@@ -40,6 +44,8 @@ COMMANDS = {
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }
 
+#: Where the commands are that share a module.
+MODULES = dict.fromkeys(("set", "suspend", "unsuspend", "restart"), "orders")
 
 #: What is said of a full disk, and of a terminal that is gone, where somebody writes to it.
 UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -69,7 +75,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         with collector.aside():
-            command = getattr(importlib.import_module(f"celerypipe.cli.{cmd_name}"), cmd_name)
+            command = getattr(importlib.import_module(f"celerypipe.cli.{MODULES.get(cmd_name, cmd_name)}"), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101  # a promise of our own modules
         return command
 

@@ -71,7 +71,10 @@ class Node:
         """Called once, last: let go of everything. Never called while ``update`` runs."""
 
     def set_on_config(self, prop: str, value: Any) -> None:
-        """Called when one property of the configuration changes while the pipeline runs."""
+        """Called between two messages when ``celerypipe set`` or ``Runner.set`` changes a property of the node.
+
+        What it raises is the answer to who wants the change; then it has to be as it was before.
+        """
 
     def snapshot(self) -> Any:
         """Called between two messages of a stateful node that is warped, about once a second: return what it remembers.

@@ -36,7 +36,7 @@ def cancel(client: Client, word: str) -> Cancelled:
     Returns when nothing works for it any more, after ``PATIENCE`` seconds at most. :class:`UnknownRun` names the runs
     there are. One that is over already is left as it is.
     """
-    run = _known(client, word)
+    run = known(client, word)
     run_id = run.id
     busy = read_busy(client, run_id)
     before = call(client, cancelling(client.names, run_id))
@@ -53,7 +53,8 @@ def cancel(client: Client, word: str) -> Cancelled:
         time.sleep(0.05)
 
 
-def _known(client: Client, word: str) -> RunStatus:
+def known(client: Client, word: str) -> RunStatus:
+    """Return the run of this id, or the only one whose id begins so; :class:`UnknownRun` names those there are."""
     runs, _ = read_runs(client, client.now())
     near = [run for run in runs if run.id == word] or [run for run in runs if word and run.id.startswith(word)]
     if len(near) == 1:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from celerypipe.errors import BadSignature
+from celerypipe.mailbox.deaths import Death, said_in
+from celerypipe.mailbox.liveness import DEAD
 from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, Answer, Entry
 from celerypipe.redis import keys
@@ -131,6 +133,18 @@ redis.call('PEXPIRE', KEYS[2], ARGV[4])
 """)
 
 
+# How far it is; word of the end of the process that entered last; and 1 if that lives and has its bell.
+_LOOK = Script(f"""{DEAD}
+local seen = redis.call('HMGET', KEYS[1], 'last', 'token', 'blob', 'trouble', 'rewind')
+local token = seen[2]
+if not token or token == '{RUNNER}' then return {{seen, false, 1}} end
+local host, pid, life = string.match(token, '^(.*)%.(%d+)%.[^.]*%-(%x+)%-%x+%.%d+$')
+local death = host and redis.call('GET', prefix .. ':death:' .. host .. '.' .. pid .. '.' .. life)
+local keeps = not death and redis.call('GET', KEYS[2]) == token and not dead(token)
+return {{seen, death or false, keeps and 1 or 0}}
+""")
+
+
 class Entered(NamedTuple):
     """What an activation finds: who was here before, up to where the snapshot goes and up to where results were
     published, activations that died in a row (it itself is one), and the snapshot or its blob."""
@@ -151,6 +165,14 @@ class Seen(NamedTuple):
     blob: str
     trouble: bytes | None
     rewind: bool
+
+
+class Fate(NamedTuple):
+    """How far the node is, how the process died that kept its state, and whether that still does."""
+
+    seen: Seen | None
+    death: Death | None
+    keeps: bool
 
 
 def end_of(entry: Entry) -> int:
@@ -253,6 +275,16 @@ class Fence:
             return Seen(int(last), token.decode(), self._reference(blob or b""), trouble, rewind is not None)
         except (ValueError, TypeError, AttributeError):
             return None  # there is none, or nobody of ours wrote it
+
+    def looking_closer(self) -> Command:
+        """Return the command whose answer :meth:`fate` reads: nobody can go on for the process of a pinned node."""
+        return _LOOK.command((self.key, f"{self.mailbox.bell}0"))
+
+    def fate(self, answer: Any) -> Fate:
+        """Read what became of the process that keeps the state of a pinned node."""
+        seen, text, keeps = answer
+        death = (said_in(text, Death) or Death(None)) if text else None
+        return Fate(self.seen(seen), death, bool(keeps))
 
     def reading(self) -> Command:
         """Return the command whose answer :meth:`snapshot` reads."""

@@ -24,19 +24,26 @@ logger = logging.getLogger(__name__)
 
 class Beginning(NamedTuple):
     """What an activation begins with: the node's record, whether the run goes on, Redis' clock, what the dead left,
-    and if that is nothing, the first messages."""
+    if that is nothing, the first messages, and how many orders there are (:mod:`celerypipe.mailbox.orders`)."""
 
     record: bytes | None
     running: bool
     now: float
     claimed: list[Entry]
     first: list[Entry]
+    orders: int = 0
 
 
 #: What a holder sees when it looks around: its bell is another's, all is well, its run is over, nobody waits any more
-#: for the entry it works on. :meth:`Mailbox.refreshing` answers the place.
+#: for the entry it works on.
 BellSeen = Literal["lost", "held", "over", "withdrawn"]
 SEEN: tuple[BellSeen, ...] = ("lost", "held", "over", "withdrawn")
+
+
+def seen_in(answer: int) -> tuple[BellSeen, int]:
+    """Return what a holder sees, and how many orders there are, of the answer to :meth:`Mailbox.refreshing`."""
+    return SEEN[answer % 8], answer // 8
+
 
 #: Stands in a reply that concerns no message.
 _NOTHING = Entry("", NOBODY, 0, "", b"")
@@ -140,7 +147,7 @@ class Mailbox:
 
     def refreshing(self, slot: int, consumer: str, entry: str) -> Command:
         """Return the command that refreshes a held bell and looks around; ``entry``: what is worked on, or empty."""
-        names = (f"{self.bell}{slot}", self.names.run(self.run), self.stream)
+        names = (f"{self.bell}{slot}", self.names.run(self.run), self.stream, self.names.orders(self.run))
         return scripts.REFRESH.command(names, consumer, keys.HELD_TTL, entry)
 
     def begin(self, client: Client, slot: int, consumer: str, *, most: int, first: int) -> Beginning | None:
@@ -154,14 +161,15 @@ class Mailbox:
             self.bell,
             self.names.node(self.run, self.node),
             self.names.run(self.run),
+            self.names.orders(self.run),
         )
         answer = scripts.BEGIN(client, keys_of_all, keys.GROUP, consumer, most, keys.HELD_TTL, first)
         if answer is None:
             return None
-        record, state, seconds, microseconds, claimed, new = answer
+        record, state, seconds, microseconds, claimed, new, orders = answer
         now = int(seconds) + int(microseconds) / 1e6
         old = self.admitted(client, consumer, claimed)
-        return Beginning(record, state == b"running", now, old, self.admitted(client, consumer, new))
+        return Beginning(record, state == b"running", now, old, self.admitted(client, consumer, new), orders)
 
     def releasing(self, slot: int, consumer: str, *, force: bool) -> Command:
         """Return the command that lets go of the bell.

@@ -66,7 +66,8 @@ return 1
 """
 )
 
-# Refresh a held bell and look around. 0: lost to another; 1: go on; 2: the run is over; 3: this message was withdrawn.
+# Refresh a held bell and look around. 0: lost to another; 1: go on; 2: the run is over; 3: this message was withdrawn;
+# and eight times as much as there are orders to the nodes of the run.
 # The bell says who is still at work for a run that was cancelled; once nothing is left of the run it goes, or a thread
 # that hangs would keep it for as long as it hangs.
 REFRESH = Script(
@@ -79,8 +80,10 @@ if not state then
 end
 if taken(KEYS[1], ARGV[1], ARGV[2]) == nil then return 0 end
 if state ~= 'running' then return 2 end
-if ARGV[3] ~= '' and #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 3 end
-return 1
+local orders = redis.pcall('LLEN', KEYS[4])
+orders = type(orders) == 'number' and 8 * orders or 0
+if ARGV[3] ~= '' and #redis.call('XRANGE', KEYS[3], ARGV[3], ARGV[3]) == 0 then return 3 + orders end
+return 1 + orders
 """
 )
 
@@ -190,7 +193,8 @@ if about[1] and about[2] == 'running' then
     if #old == 0 and tonumber(ARGV[5]) > 0 then new = read('>', ARGV[5]) end
   end)
 end
-return {about[1], about[2], time[1], time[2], old, new}
+local orders = redis.pcall('LLEN', KEYS[6])
+return {about[1], about[2], time[1], time[2], old, new, type(orders) == 'number' and orders or 0}
 """
 )
 

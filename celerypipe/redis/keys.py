@@ -146,6 +146,18 @@ class Names:
         """The stream of results of a run, read by its runner."""
         return f"{self.prefix}:reply:{run_id}"
 
+    def asked(self, run_id: str) -> str:
+        """The stream of what a run is asked to do while it goes on."""
+        return f"{self.prefix}:asked:{run_id}"
+
+    def orders(self, run_id: str) -> str:
+        """The list of what the warped nodes of a run were told to do."""
+        return f"{self.prefix}:orders:{run_id}"
+
+    def answers(self, order: str) -> str:
+        """Hash of what came of an order, by who did it."""
+        return f"{self.prefix}:answers:{order}"
+
     def log(self, of: str) -> str:
         """The stream of what was logged for a run; or by a worker, by its id, for none."""
         return f"{self.prefix}:log:{of}"

@@ -12,14 +12,16 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.errors import ConfigError, DeadlineExceeded, NodeError, RunCancelled
+from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, NodeError, RunCancelled
+from celerypipe.mailbox.orders import Obeyed, Order, summing_up
 from celerypipe.mailbox.presence import Presence
 from celerypipe.message.message import Message
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, accepted
 from celerypipe.runner.assembly import Assembly
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.loopback import Loopback
+from celerypipe.runner.control import Control
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
@@ -100,6 +102,7 @@ class Run(CarrierListener):
         self._stopped_by = ""
         self.replay: Replay | None = None
         self._make_stations(intake)
+        self.control = Control(self.stations, self._loopback_of, self.carrier, self.cache)
         self._reloader = (
             Reloader(self.course, catalogue, pipeline.nodes, self._renewable) if provisions.reload else None
         )
@@ -168,6 +171,32 @@ class Run(CarrierListener):
             self.cache.renew(name)
 
         return renew
+
+    def _loopback_of(self, warp: Warp) -> Loopback | None:
+        """What a warped node runs on that runs here."""
+        return warp.carrier if isinstance(warp.carrier, Loopback) else None
+
+    def ordered(self, order: Order) -> None:
+        """Do it in a thread of its own, and answer."""
+        self.course.spawn("order", self._order, order)
+
+    def _order(self, order: Order) -> None:
+        found, refusal = [], ""
+        try:
+            found = self.order(order)
+        except CelerypipeError as error:
+            refusal = str(error)
+        assert self.carrier is not None  # noqa: S101  # it came through that
+        with self.carrier.asking() as client:
+            accepted(client.together(*summing_up(client.names, order.id, found, refusal)))
+
+    def order(self, order: Order) -> list[Obeyed]:
+        """Change a node, suspend it or start it anew; return what came of it at each instance that is at work now."""
+        found = self.control.give(order)
+        name = f" {order.property}" if order.property else ""
+        late = sum(each.late or bool(each.error) for each in found)
+        self.course.say(f"{order.node}: {order.kind}{name}" + (f"; {late} of {len(found)} did not" if late else ""))
+        return found
 
     def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
         if self.folder is None:
@@ -248,6 +277,8 @@ class Run(CarrierListener):
         self.loopbacks.append(loopback)
         warp.move(loopback)
         self.cache.move_here(warp.name)
+        for order in self.control.given(warp.name):
+            loopback.ordered(order)
         for flight in self.carrier.give_away(warp) if self.carrier is not None else ():
             loopback.post(warp, flight)
         loopback.start()

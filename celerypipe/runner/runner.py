@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.catalogue.catalogue import Catalogue
@@ -18,6 +19,7 @@ from celerypipe.contract.watcher import Watcher
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, RunCancelled
+from celerypipe.mailbox.orders import Obeyed, Order
 from celerypipe.message.logs import LogLine
 from celerypipe.message.message import Message
 from celerypipe.redis.url import read_address
@@ -184,6 +186,33 @@ class Runner(Submitting):
         run = self._current
         if run is not None:
             run.course.fail(RunCancelled(f"run {run.course.run_id} was cancelled"))
+
+    def set(self, node: str, property: str, value: Any) -> list[Obeyed]:
+        """Change a property of a node of the active run, here or on workers; may be called from any thread.
+
+        All its instances call ``set_on_config(property, value)`` between two messages; those that begin later do too.
+        Returns what came of it at each that is at work now, after a second and a half at most. Raises
+        :class:`ConfigError` if there is no such run or node.
+        """
+        return self._order(Order("set", node, property, value))
+
+    def suspend(self, node: str) -> list[Obeyed]:
+        """Let a node of the active run hand on its messages unchanged; a sink drops them. Otherwise as :meth:`set`."""
+        return self._order(Order("suspend", node))
+
+    def unsuspend(self, node: str) -> list[Obeyed]:
+        """Let it work again. Otherwise as :meth:`set`."""
+        return self._order(Order("unsuspend", node))
+
+    def restart(self, node: str) -> list[Obeyed]:
+        """Destroy all instances of a node, and warm up new ones; what was set stays set. Otherwise as :meth:`set`."""
+        return self._order(Order("restart", node))
+
+    def _order(self, order: Order) -> list[Obeyed]:
+        run = self._current
+        if run is None:
+            raise ConfigError("no run is active; call this from another thread, or while the stream is read")
+        return run.order(order)
 
     def _make(
         self,

@@ -42,7 +42,7 @@ OBJECTS = {
 KINDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false", "null": ""}
 #: Public classes whose methods are listed.
 WITH_METHODS = ("Runner", "Pipeline", "Message", "Call", "Source", "Proc", "Sink")
-NOT_FOR_USERS = ("at", "is_of", "set_result", "set_exception", "set_on_config")
+NOT_FOR_USERS = ("at", "is_of", "set_result", "set_exception")
 #: What is called, and where its arguments are explained.
 CALLED = {
     "Message": celerypipe.Message,

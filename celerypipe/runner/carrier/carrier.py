@@ -26,7 +26,17 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import SILENT, Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
-from celerypipe.redis.connection import Broken, Client, Command, OneLine, connect, explained, is_gone, said
+from celerypipe.redis.connection import (
+    CALL_TIMEOUT,
+    Broken,
+    Client,
+    Command,
+    OneLine,
+    connect,
+    explained,
+    is_gone,
+    said,
+)
 from celerypipe.redis.query import Query, ask
 from celerypipe.redis.script import call
 from celerypipe.runner.carrier.audit import Audit
@@ -94,7 +104,15 @@ class RedisCarrier:
         self.level = provisions.level if show is not None else SILENT
         self.incoming = Incoming(course.run_id, keyring, show, course.hidden) if show is not None else None
         self.replies = Replies(
-            course, self.warps, self.cargo, self.holdings, self.sender, self.whereabouts, doubts, self.incoming
+            course,
+            self.warps,
+            self.cargo,
+            self.holdings,
+            self.sender,
+            self.whereabouts,
+            doubts,
+            self.incoming,
+            listener,
         )
         self.states = States(course, self.holdings, self.sender, doubts)
         self.audit = Audit(self.holdings, self.states, self.sender, doubts)
@@ -214,6 +232,16 @@ class RedisCarrier:
         """The nodes that share its queue, upstream ones first, with their mailboxes."""
         near = [other for other in list(self.warps.values()) if other.queue == warp.queue]
         return {other: self.mailboxes[other.name] for other in near}
+
+    def asking(self) -> Client:
+        """Return a client of its own, for who waits for answers; to be closed."""
+        return connect(self.address, name="celerypipe-ask", timeout=CALL_TIMEOUT)
+
+    def holders(self, client: Client, warp: Warp) -> list[str]:
+        """Return the activations that serve a node now."""
+        bell = self.mailboxes[warp.name].bell
+        bells: Any = client.mget([f"{bell}{slot}" for slot in range(max(1, self.bells.most_slots(warp.name)))])
+        return [each.decode(errors="replace") for each in bells if each and not each.startswith(b"r:")]
 
     def slots(self, warp: Warp) -> int:
         return self.roster.slots(warp.queue)

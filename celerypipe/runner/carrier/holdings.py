@@ -15,6 +15,7 @@ from typing import Any
 from celerypipe.mailbox.blob.blob import Blobs
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.mailbox import Mailbox, made, prolonging
+from celerypipe.mailbox.orders import Order, telling
 from celerypipe.mailbox.record import Record
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
@@ -40,6 +41,7 @@ class Holdings:
         #: The stateful nodes; their states are made by others, who know what is in them.
         self.states: set[str] = set()
         self._records: dict[str, Record] = {}
+        self._orders: list[Order] = []
         self._about: dict[str, Any] = {}
         self._made = self._told = False
         self._renewed = 0.0
@@ -68,6 +70,13 @@ class Holdings:
             client.xdel(self.names.reply(self.run), entry)
         made(client.together(*(command for mailbox in self.mailboxes.values() for command in mailbox.making())))
         self.write_records(client)
+        if self._orders and not client.exists(self.names.orders(self.run)):
+            accepted(client.together(*telling(self.names, self.run, self._orders, self.keyring)))
+
+    def order(self, client: Client, order: Order) -> None:
+        """Tell activations what to do, those too that begin later."""
+        self._orders.append(order)
+        accepted(client.together(*telling(self.names, self.run, [order], self.keyring)))
 
     def _clear(self, client: Client) -> None:
         """Remove what somebody put in the place of a key: of another type, it is refused for ever whatever is done."""
@@ -92,8 +101,10 @@ class Holdings:
         for name, mailbox in mailboxes.items():
             names += (mailbox.stream, self.names.node(self.run, name))
         names += [self.names.state(self.run, name) for name in list(self.states)]
-        attempts = [self.names.attempts(self.run, name) for name in mailboxes]
-        return prolonging(self.names, self.run, names, attempts)
+        more = [self.names.attempts(self.run, name) for name in mailboxes]
+        if self._orders:
+            more.append(self.names.orders(self.run))
+        return prolonging(self.names, self.run, names, more)
 
     def renewing_blobs(self) -> list[Command]:
         """Return the commands that let the blobs in flight live on, now and then."""
@@ -116,7 +127,7 @@ class Holdings:
             return
         commands += [
             ("SET", self.names.run(self.run), state, "PX", keys.RUN_TTL),
-            ("UNLINK", self.names.reply(self.run)),
+            ("UNLINK", self.names.reply(self.run), self.names.orders(self.run), self.names.asked(self.run)),
         ]
         commands.append(("PEXPIRE", self.names.about(self.run), keys.RUN_TTL))
         for name, mailbox in self.mailboxes.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from celerypipe.mailbox.orders import Order
 from celerypipe.mailbox.presence import Presence
 from celerypipe.redis.connection import Client
 from celerypipe.runner.warp.warp import Warp
@@ -17,6 +18,9 @@ class CarrierListener:
 
     def queue_abandoned(self, warp: Warp) -> None:
         """Nobody serves or answers on its queue, and ``on_no_worker`` is ``local``: it may get another carrier now."""
+
+    def ordered(self, order: Order) -> None:
+        """Somebody wants a node of this run changed, suspended or started anew."""
 
     def replay_requested(self, names: Sequence[str]) -> None:
         """Somebody wants these dead letters replayed in this run, which has a folder of them."""

@@ -15,18 +15,22 @@ from celerypipe import codec
 from celerypipe.catalogue.capture import Recorder, captured, here
 from celerypipe.catalogue.instance import Instance, Produced, update_batch
 from celerypipe.errors import CodecError, NodeError, NodeFailed
+from celerypipe.mailbox.orders import Order
 from celerypipe.message.files import File, Here, arriving
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.abandoned import Abandoned
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import MakeInstance
-from celerypipe.runner.stations.renewal import renewed
+from celerypipe.runner.stations.ordered import Ordered, Pending
+from celerypipe.runner.stations.renewal import renewed, restarted
 from celerypipe.runner.warp.flight import Done, Flight
 from celerypipe.runner.warp.warp import Warp
 
 #: What to do with a node that hangs again and again.
 CURE = "run it on a worker with a prefork pool, where a process that hangs is ended"
+#: There is nothing to run.
+IDLE: tuple[()] = ()
 
 
 class Loopback:
@@ -53,6 +57,9 @@ class Loopback:
         self._since = 0.0
         self._era = 0
         self._edited = False
+        self._orders = Ordered(lambda old: restarted(old, self._warm, self.course.say))
+        #: What was changed, for who takes the place of one that hangs.
+        self._before: Instance | None = None
         self._thread: threading.Thread | None = None
         self._abandoned = Abandoned(course, name, CURE)
         self._files: dict[str, File] = {}
@@ -65,10 +72,23 @@ class Loopback:
         self._instance = self._warm()
 
     def _warm(self, instance: Instance | None = None) -> Instance:
-        instance, began = instance or self._make(), time.monotonic()
+        instance, began = instance or self._made(), time.monotonic()
         instance.warm()
         self._warmed = time.monotonic() - began
         return instance
+
+    def _made(self) -> Instance:
+        instance = self._make()
+        if self._before is not None:
+            instance.follow(self._before)
+        return instance
+
+    def ordered(self, order: Order) -> Pending:
+        """Have an order done between two messages, also while there are none."""
+        pending = self._orders.put(order)
+        with self._changed:
+            self._changed.notify_all()
+        return pending
 
     def renew(self) -> None:
         """Make the node anew before its next message; its code was edited, and is imported."""
@@ -145,6 +165,9 @@ class Loopback:
             if instance is None:
                 self._instance = instance = self._warm()
             while (batch := self._next(era)) is not None:
+                self._instance = instance = self._before = self._orders.obey(instance)
+                if batch is IDLE:
+                    continue
                 if self._edited:
                     self._edited = False
                     self._instance = instance = renewed(instance, self._make, self._warm, self.course.say)
@@ -155,8 +178,8 @@ class Loopback:
             if instance is not None:
                 instance.destroy()
 
-    def _next(self, era: int) -> tuple[Warp, list[Flight]] | None:
-        """Take what waits, up to a batch; all of it is of one node."""
+    def _next(self, era: int) -> tuple[Warp, list[Flight]] | tuple[()] | None:
+        """Take what waits, up to a batch; all of it is of one node. ``IDLE``: there is an order, and no message."""
         with self._changed:
             while not self.course.over.is_set() and era == self._era:
                 taken: list[Flight] = []
@@ -172,6 +195,8 @@ class Loopback:
                 if taken:
                     self._running, self._since = taken, time.monotonic()
                     return warp, taken
+                if self._orders:
+                    return IDLE
                 self._changed.wait(0.2)
         return None
 

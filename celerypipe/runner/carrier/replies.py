@@ -10,11 +10,13 @@ from typing import Any
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
 from celerypipe.mailbox.fence import unlike
 from celerypipe.mailbox.onward import Step, Steps, unpack
+from celerypipe.mailbox.orders import order_in
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, OneLine, accepted, connect
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.holdings import Holdings
+from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.opening import Altered, Context, Failed, Lost, Unbegun, Verdict, opened, unreadable
 from celerypipe.runner.carrier.repair import send_again
 from celerypipe.runner.carrier.sender import Sender
@@ -48,9 +50,12 @@ class Replies:
         whereabouts: Whereabouts,
         doubts: Doubts,
         incoming: Incoming | None,
+        listener: CarrierListener,
     ) -> None:
         self.course = course
         self._incoming = incoming
+        self._listener = listener
+        self._keyring = holdings.keyring
         self.warps = warps
         self._closing = False
         self._trimmed = b"0-0"
@@ -64,7 +69,9 @@ class Replies:
         )
         self._stream = self._client.names.reply(course.run_id)
         self._log = self._client.names.log(course.run_id)
-        self._logged = b"0-0"
+        self._asked = self._client.names.asked(course.run_id)
+        #: The last entries that were read of the other streams.
+        self._lasts = {self._asked: b"0-0", **({self._log: b"0-0"} if incoming is not None else {})}
 
     def stop(self) -> None:
         """Read no more."""
@@ -97,15 +104,24 @@ class Replies:
             commands.append(("XTRIM", self._stream, "MINID", b"%b-%d" % (milliseconds, int(number) + 1)))
         commands += self._cargo.blobs.deleting()
         block = int(READ_BLOCK * 1000)
-        streams = {self._stream: last} if self._incoming is None else {self._stream: last, self._log: self._logged}
+        streams = {self._stream: last, **self._lasts}
         commands.append(("XREAD", "COUNT", READ_MOST, "BLOCK", block, "STREAMS", *streams, *streams.values()))
         answers = accepted(self._client.together(*commands))
         self._trimmed = last
         found: dict[str, Sequence[Any]] = {name.decode(): items for name, items in answers[-1] or ()}
+        for name in self._lasts.keys() & found.keys():
+            self._lasts[name] = found[name][-1][0]
         if self._incoming is not None and (logged := found.get(self._log)):
-            self._logged = logged[-1][0]
             self._incoming.take(logged)
+        for item in found.get(self._asked, ()):
+            self._take_order(item)
         return found.get(self._stream, ())
+
+    def _take_order(self, item: Any) -> None:
+        try:
+            self._listener.ordered(order_in(item, self.course.run_id, self._keyring))
+        except CodecError:  # nobody of ours, or with no key of ours
+            self._doubts.add("", "order")
 
     def _take_all(self, published: Published) -> None:
         if published.declined:

@@ -11,10 +11,9 @@ from typing import Any
 from celerypipe.errors import CodecError, ConfigError, NodeError, WorkerLost
 from celerypipe.mailbox.blob.blob import INLINE_LIMIT, Gone, Store
 from celerypipe.mailbox.failure import said_of
-from celerypipe.mailbox.fence import GIVEN_UP, Fence, Seen
+from celerypipe.mailbox.fence import GIVEN_UP, Fate, Fence, Seen
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Mailbox
-from celerypipe.mailbox.pinned import Fate, fate, looking
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.keys import DATA_TTL
 from celerypipe.redis.query import Query, ask
@@ -81,7 +80,7 @@ class States:
             if warp.flights or retained.flights or now - self._looked.get(warp.name, 0.0) > IDLE_LOOK:
                 self._looked[warp.name] = now
                 fence = self._fence(warp)
-                found[warp] = Query(looking(fence) if warp.limits.pinned else fence.looking())
+                found[warp] = Query(fence.looking_closer() if warp.limits.pinned else fence.looking())
         return found
 
     def news(self, client: Client, answers: Mapping[Warp, Any]) -> dict[Warp, News]:
@@ -119,7 +118,7 @@ class States:
     def see(self, client: Client, warp: Warp, answer: Any, news: News | None) -> None:
         """Take a snapshot, and what its activation has to say; ``answer``: to what was asked a moment ago."""
         retained = warp.retained
-        about = fate(self._fence(warp), answer) if warp.limits.pinned else None
+        about = self._fence(warp).fate(answer) if warp.limits.pinned else None
         seen = self._fence(warp).seen(answer) if about is None else about.seen
         made = warp.name in self._holdings.states
         if retained is None or seen is None or seen.trouble is not None or not made:
@@ -151,7 +150,8 @@ class States:
                 self._altered(client, warp)
         elif warp.limits.pinned:
             retained.forget()
-            self._see_that_it_lives(warp, seen.token, fate(self._fence(warp), call(client, looking(self._fence(warp)))))
+            fence = self._fence(warp)
+            self._see_that_it_lives(warp, seen.token, fence.fate(call(client, fence.looking_closer())))
         elif seen.rewind or retained.doubtful:
             self.rewind(client, warp, "its worker misses messages of its last second")
         else:

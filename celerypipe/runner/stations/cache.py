@@ -129,6 +129,22 @@ class RunCache:
         if node is not None:
             node.renew()
 
+    def pause(self, name: str) -> None:
+        """From now on nothing is asked for this node, and nothing kept: it is being changed."""
+        if cached := self._local.get(name) or self._warped.get(name):
+            cached.pause()
+
+    def changed(self, name: str, kind: str, what: str, value: object) -> None:
+        """All of it was changed: from now on it has another identity."""
+        cached = self._local.get(name) or self._warped.get(name)
+        if cached and kind == "set":
+            cached.change(what, value)
+
+    def resume(self, name: str) -> None:
+        """All instances of it are what they are taken for."""
+        if cached := self._local.get(name) or self._warped.get(name):
+            cached.resume()
+
     def unknown(self, work: Callable[[], None]) -> None:
         """Have this done by a thread that may wait: the cache does not know a result, and its message is sent."""
         self._unknown.put(work)

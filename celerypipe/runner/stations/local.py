@@ -14,6 +14,7 @@ from celerypipe.catalogue.instance import Instance
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.errors import NodeError, NodeTimeout
+from celerypipe.mailbox.orders import Order
 from celerypipe.message.message import Message, stamped
 from celerypipe.message.ownership import own, sealed
 from celerypipe.process.log import at_work
@@ -22,8 +23,9 @@ from celerypipe.runner.stations.backlog import BYTES, MESSAGES, Backlog
 from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.lookahead import Lookahead
+from celerypipe.runner.stations.ordered import Ordered, Pending
 from celerypipe.runner.stations.places import Places, has_places
-from celerypipe.runner.stations.renewal import renewed
+from celerypipe.runner.stations.renewal import renewed, restarted
 from celerypipe.runner.stations.station import REPLAY, Full, Station
 
 MakeInstance = Callable[[], Instance]
@@ -63,6 +65,7 @@ class LocalStation(Station):
         self._working = False
         #: Its code was edited: it is made anew before its next message.
         self._edited = False
+        self._orders = Ordered(self._restarted)
         self._key = ""
         #: Is what is worked on a dead letter of this node?
         self._letter = False
@@ -94,6 +97,22 @@ class LocalStation(Station):
         self._edited = True  # first: what is asked of the cache as the new code is, that computes
         if self._cache is not None:
             self._cache.renew()
+
+    def ordered(self, order: Order) -> Pending:
+        """Have an order done between two messages, also while there are none."""
+        pending = self._orders.put(order)
+        with self.changed:
+            self.changed.notify_all()
+        return pending
+
+    def obey(self) -> None:
+        if self._orders:
+            self.instance = self._orders.obey(self.instance)
+            if self._lookahead is not None:
+                self._lookahead.renew()
+
+    def _restarted(self, instance: Instance) -> Instance:
+        return restarted(instance, self._warm, self.course.say)
 
     def next_batch(self, sources: dict[str, list[Message]]) -> dict[str, list[int]]:
         """Ask the node which messages it wants now."""
@@ -157,6 +176,7 @@ class LocalStation(Station):
             return
         try:
             instance = self._make()
+            instance.follow(self.instance)
             self._warm(instance)
         except BaseException as error:  # noqa: BLE001  # without a node the run cannot go on
             self.course.fail(as_failure(error, self.name, None))
@@ -176,6 +196,8 @@ class LocalStation(Station):
             if again:
                 self._work(turn, instance, *again)
             while not turn.abandoned and (message := self._next()) is not None:
+                self.obey()
+                instance = self.instance
                 if self._edited:
                     instance = self._renewed(instance)
                 self._work(turn, instance, message, 0)
@@ -199,10 +221,14 @@ class LocalStation(Station):
             return self._lookahead.next()
         while not self._ready:
             with self.changed:
-                while not self._inbox:
+                while not self._inbox and not self._orders:
                     if self.ended or self.course.over.is_set():
                         return None
                     self.changed.wait(0.5)
+            self.obey()
+            with self.changed:
+                if not self._inbox:
+                    continue
                 link, message = self._inbox.take()
                 self.changed.notify_all()
             self.received(message)

@@ -73,6 +73,7 @@ class Lookahead:
     def _first(self) -> Ahead | None:
         """Wait until it is known what is to be done with the first message that waits; None at the end."""
         while not self._station.course.over.is_set():
+            self._station.obey()
             self._take_in()
             with self._changed:
                 if self._ahead and not self._ahead.first().asking:

@@ -25,13 +25,27 @@ def renewed(old: Instance, make: Callable[[], Instance], warm: Warm, say: Callab
         say(f"{error}; node {old.name} goes on with the code that it had")
         return old
     state = _state_of(old, say)
+    new.follow(old)
     old.destroy()
     try:
         warm(new)
     except BaseException as error:  # noqa: BLE001  # user code, sys.exit too, must not end a run that was well before
         say(f"{brief(error)}; node {old.name} goes on with the code that it had")
         new = Instance(old.listing, new.configuration, name=old.name, folder=old.folder)
+        new.follow(old)
         warm(new)
+    _remember(new, state, warm, say)
+    return new
+
+
+def restarted(old: Instance, warm: Warm, say: Callable[[str], None]) -> Instance:
+    """Let go of a node, and return a new one, warm, with its state and all that was changed. Its warm-up may raise."""
+    new = Instance(old.listing, old.configuration, name=old.name, folder=old.folder)
+    new.record = old.record
+    new.follow(old)
+    state = _state_of(old, say)
+    old.destroy()
+    warm(new)
     _remember(new, state, warm, say)
     return new
 

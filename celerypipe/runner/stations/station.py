@@ -102,6 +102,9 @@ class Station:
     def check(self, now: float) -> None:
         """Called about 20 times a second with ``time.monotonic()``: hold the node to its timeout."""
 
+    def obey(self) -> None:
+        """Called by its thread between two messages: do what was ordered of the node meanwhile."""
+
     def close(self) -> None:
         """Called once the run is over."""
         with self.changed:

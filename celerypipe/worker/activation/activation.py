@@ -91,6 +91,7 @@ class Activation:
         start = self._began = busy = looked = time.monotonic()
         claim_at = start + 1.0  # the first time was when the bell was taken
         self.neighbours.adopt()
+        self._follow()
         claimed, self._claimed = self._claimed, []
         if reason := self._run_claimed(self.home, claimed):
             return reason
@@ -104,8 +105,11 @@ class Activation:
             if now >= claim_at:
                 claim_at = now + 1.0
                 self.neighbours.adopt()
+                self._follow()
                 if reason := self._claim():
                     return reason
+            if self.neighbours.following.is_due():
+                self._follow()
             if batches := self._gather(self._read(self._block())):
                 self._work(batches)
                 busy = time.monotonic()
@@ -120,6 +124,11 @@ class Activation:
                 looked = time.monotonic()
                 if self.home.lease.others_wait(self.client):
                     return "others wait"
+
+    def _follow(self) -> None:
+        """Do what the run orders of the nodes served here."""
+        if self.home.lease.orders:
+            self.neighbours.following.obey(self.servings)
 
     def _begin_with(self) -> list[Entry]:
         """The messages that came with the bell, and what is there to make a whole batch of them."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from celerypipe.mailbox.mailbox import SEEN, BellSeen, Mailbox, dropping
+from celerypipe.mailbox.mailbox import BellSeen, Mailbox, dropping, seen_in
 from celerypipe.mailbox.wire import Answer
 from celerypipe.redis.connection import Broken, Client, Command, Trouble
 from celerypipe.redis.script import together
@@ -55,6 +55,10 @@ class Lease:
     outbox: Outbox | None = None
     #: Sends how far its message is that passes several nodes in one go, if there is something to tell.
     note: Callable[[Callable[[Answer], None]], None] | None = None
+    #: How many orders there are to the nodes of its run.
+    orders: int = 0
+    #: When the keeper heard of it last, by the monotonic clock.
+    heard: float = field(default_factory=time.monotonic)
     #: When the node that it is at work for has to be through, by the monotonic clock; infinite: nobody said.
     until: float = math.inf
     #: The entry that was called back, and when: its node should end soon.
@@ -223,7 +227,9 @@ class Keeper:
                 if lease not in self._leases:  # released meanwhile, and taken again by this refresh
                     self._left.add((lease.bell, lease.owner))
                     continue
-            self._tell_what_was_seen(lease, current, SEEN[answer])
+            seen, orders = seen_in(answer)
+            lease.orders, lease.heard = max(lease.orders, orders), time.monotonic()
+            self._tell_what_was_seen(lease, current, seen)
 
     def _tell_what_was_seen(self, lease: Lease, current: str, seen: BellSeen) -> None:
         if seen == "lost":

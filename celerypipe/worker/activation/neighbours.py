@@ -17,6 +17,7 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import Record
 from celerypipe.redis.connection import Broken, Client, Command, accepted
 from celerypipe.redis.script import together
+from celerypipe.worker.activation.following import Following, private_to
 from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.outbox import flush
 from celerypipe.worker.activation.running import CHEAP
@@ -58,6 +59,7 @@ class Neighbours:
         self._slots = slots
         self._listing_of = listing_of
         self._sending = sending
+        self.following = Following(client, home)
         self._records: dict[str, Record] | None = None
         shelf.make_room(home.mailbox.run, len(home.record.neighbours))
 
@@ -122,12 +124,14 @@ class Neighbours:
     def _add(self, listing: Listing, lease: Lease, record: Record) -> None:
         self._keeper.add(lease)
         equal = self._equal(record)
-        instance = equal.instance if equal is not None else self._shelf.lend(listing, record)
+        private = private_to(lease.mailbox.run, lease.mailbox.node)
+        instance = equal.instance if equal is not None else self._shelf.lend(listing, record, private=private)
         self.servings.append(Serving(self._client, lease, record, instance))
 
     def _equal(self, record: Record) -> Serving | None:
         """One that is served with the same mark and configuration: it has an instance that serves both, in turn."""
-        return next((serving for serving in self.servings if serving.record.key == record.key), None)
+        alike = (serving for serving in self.servings if serving.record.key == record.key)
+        return next((serving for serving in alike if not serving.instance.private), None)
 
     def leave_unsuited(self) -> None:
         """Let go of neighbours whose bell was lost, or who better have a slot of their own."""
@@ -217,7 +221,7 @@ class Neighbours:
         self.done += serving.done
         self.failed += serving.failed
         self._keeper.remove(serving.lease)
-        if self._equal(serving.record) is not None:
+        if any(other.instance is serving.instance for other in self.servings):
             return
         if serving.record.pinned:
             with serving.lease.alarm.switch.patient():

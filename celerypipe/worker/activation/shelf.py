@@ -33,19 +33,23 @@ class Shelf:
         self._idle: OrderedDict[int, tuple[str, Instance]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def lend(self, listing: Listing, record: Record) -> Instance:
-        """Return an idle instance of this class for this record, or a new one, not warm yet."""
+    def lend(self, listing: Listing, record: Record, *, private: str = "") -> Instance:
+        """Return an idle instance of this class for this record, or a new one, not warm yet.
+
+        ``private``: the run and node that it is for; one that these have changed goes first.
+        """
         with self._lock:
-            for place, (known, instance) in self._idle.items():
-                if known == record.key and instance.listing.node is listing.node:
-                    del self._idle[place]
-                    return instance
+            for wanted in (f"{record.key}{private}", record.key):
+                for place, (known, instance) in self._idle.items():
+                    if known == wanted and instance.listing.node is listing.node:
+                        del self._idle[place]
+                        return instance
         return Instance(listing, record.configuration)
 
     def give_back(self, record: Record, instance: Instance) -> None:
         """Keep an instance for the next who asks; the one idle for longest goes when there is no room."""
         with self._lock:
-            self._idle[id(instance)] = (record.key, instance)
+            self._idle[id(instance)] = (f"{record.key}{instance.private}", instance)
         self.let_go(self._surplus())
 
     def make_room(self, run: str, count: int) -> None:
@@ -55,18 +59,26 @@ class Shelf:
                 self._wide[run] = count, time.monotonic()
 
     def look(self, client: Client, run: str = "") -> list[Instance]:
-        """Ask which of the runs are over that need more room than others, but for this one; return what is too many."""
-        asked = [each for each in list(self._wide) if each != run]
+        """Ask which of the runs are over that need more room than others, or have changed an instance.
+
+        Not ``run``, which goes on. Return what is too many.
+        """
+        with self._lock:
+            changed = {instance.private.split()[0] for _, instance in self._idle.values() if instance.private}
+        asked = [each for each in {*self._wide, *changed} if each != run]
         try:
             states: Any = client.mget([client.names.run(each) for each in asked]) if asked else ()
         except Broken:  # somebody looks once more
             return []
         until = time.monotonic() - LEFT_ALONE
+        over = {each for each, state in zip(asked, states, strict=True) if state != b"running"}
         with self._lock:
-            for each, state in zip(asked, states, strict=True):
-                if state != b"running" or self._wide.get(each, (0, 0.0))[1] < until:
+            for each in asked:
+                if each in over or self._wide.get(each, (0, 0.0))[1] < until:
                     self._wide.pop(each, None)
-        return self._surplus()
+            of_none = [place for place, (_, each) in self._idle.items() if over & set(each.private.split()[:1])]
+            gone = [self._idle.pop(place)[1] for place in of_none]
+        return gone + self._surplus()
 
     def clear_up(self, client: Client) -> None:
         """Let go of what is too many, in a thread of its own: the process has nothing to do, and may get something."""

@@ -20,6 +20,7 @@ from celerypipe.mailbox.wire import Entry
 from celerypipe.redis.connection import Client, Trouble
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.fenced import StatefulServing
+from celerypipe.worker.activation.following import Following
 from celerypipe.worker.activation.keeper import IDLE_LOOK, Keeper
 from celerypipe.worker.activation.memory import Memory, Missing, StateUnusable
 
@@ -32,7 +33,9 @@ WORTH = 10
 class StatefulActivation:
     """Serves one stateful node; a pinned one until its run is over."""
 
-    def __init__(self, client: Client, serving: StatefulServing, beginning: Beginning, keeper: Keeper) -> None:
+    def __init__(
+        self, client: Client, serving: StatefulServing, beginning: Beginning, keeper: Keeper, following: Following
+    ) -> None:
         self.client = client
         self.serving = serving
         self.record = serving.record
@@ -40,6 +43,8 @@ class StatefulActivation:
         self.lease = serving.lease
         self.memory = Memory(serving)
         self.keeper = keeper
+        self._following = following
+        self._claim_at = 0.0
         self.offset = beginning.now - time.time()
 
     def close(self) -> None:
@@ -73,7 +78,8 @@ class StatefulActivation:
 
     def _drain(self) -> str:
         start = busy = looked = time.monotonic()
-        claim_at = start + 1.0
+        self._claim_at = start + 1.0
+        self._follow()
         if not self.memory.make():
             return "lost"
         while True:
@@ -81,13 +87,12 @@ class StatefulActivation:
             reason = self.lease.must_stop(now - start, self.term)
             if reason and not (reason == "interrupted" and self.record.pinned):  # nobody else could make that again
                 return reason
+            self._follow()
             if self._is_doubtful():
                 if not self._make_again():
                     return "lost"
                 continue
-            if now >= claim_at:  # a process that woke up late may have read on
-                claim_at = now + 1.0
-                self.memory.hold(self.serving.mailbox.claim(self.client, self.lease.owner, READ))
+            self._claim(now)
             if self._next() or self._receive():
                 busy = time.monotonic()
             elif not self.waits and self._may_leave(time.monotonic() - busy):
@@ -98,6 +103,17 @@ class StatefulActivation:
                 looked = time.monotonic()
                 if not self.record.pinned and self.lease.others_wait(self.client):
                     return "others wait"
+
+    def _follow(self) -> None:
+        """Do what the run orders; what was run before that is in the state, and not run again after it."""
+        if self._following.is_due():
+            self.memory.save()
+            self._following.obey([self.serving])
+
+    def _claim(self, now: float) -> None:
+        if now >= self._claim_at:  # a process that woke up late may have read on
+            self._claim_at = now + 1.0
+            self.memory.hold(self.serving.mailbox.claim(self.client, self.lease.owner, READ))
 
     def _may_leave(self, idle: float) -> bool:
         return not self.record.pinned and (idle > self.record.linger or self.lease.others_wait(self.client))

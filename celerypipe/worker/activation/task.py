@@ -22,6 +22,7 @@ from celerypipe.process.log import at_work
 from celerypipe.redis.connection import Broken, Client, Command, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
 from celerypipe.worker.activation.fenced import StatefulServing
+from celerypipe.worker.activation.following import private_to
 from celerypipe.worker.activation.keeper import Lease
 from celerypipe.worker.activation.neighbours import Neighbours
 from celerypipe.worker.activation.place import Worker
@@ -165,8 +166,10 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         start = time.monotonic()
         refused = self._refused()
         place = self.worker.place()
-        instance = place.shelf.lend(self.listing, record)
+        private = private_to(lease.mailbox.run, lease.mailbox.node)
+        instance = place.shelf.lend(self.listing, record, private=private)
         serving = (StatefulServing if self.listing.node.stateful else Serving)(client, lease, record, instance)
+        lease.orders = max(lease.orders, beginning.orders)
         neighbours = Neighbours(
             client,
             serving,
@@ -178,7 +181,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
         )
         try:
             activation: Activation | StatefulActivation = (
-                StatefulActivation(client, serving, beginning, place.keeper)
+                StatefulActivation(client, serving, beginning, place.keeper, neighbours.following)
                 if isinstance(serving, StatefulServing)
                 else Activation(client, neighbours, beginning, place.keeper)
             )
