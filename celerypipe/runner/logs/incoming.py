@@ -41,7 +41,7 @@ class Incoming:
         #: The last numbers that results told of, by life of the worker and process.
         self._told: dict[tuple[str, int], int] = {}
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing = self._is_left = False
         self._thread: threading.Thread | None = None
 
     def take(self, items: Sequence[Any]) -> None:
@@ -79,6 +79,7 @@ class Incoming:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join(LAST_LINES)
+            self._is_left = True
 
     def _is_complete(self) -> bool:
         read = {(Process.read(worker).life, pid): number for (worker, pid), number in self._reader.numbers.items()}
@@ -94,7 +95,11 @@ class Incoming:
                 lines = list(self._lines.ready(time.monotonic(), all_of_them=closing))
             if lost and lines:
                 lines[0] = replace(lines[0], dropped=lines[0].dropped + lost)
-            for line in lines:
+            for place, line in enumerate(lines):
+                if self._is_left:
+                    why = "who shows them is slower than they came"
+                    logger.warning("%d lines are not shown, %s: celerypipe logs %s", len(lines) - place, why, self._run)
+                    return
                 try:
                     self._show(line)
                 except Exception:  # who cannot show one may show the next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.logs import LogPiece, LogReader, packed, shipping
 from celerypipe.redis import keys
 from celerypipe.redis.signing import Keyring
+from celerypipe.runner.logs.incoming import Incoming
 from celerypipe.runner.logs.ordering import HELD, MOST, Ordering
+from tests.servers import eventually
 
 #: When the story begins, by Redis' clock.
 START = 1_800_000_000.0
@@ -93,3 +96,20 @@ def test_what_nobody_of_ours_wrote_is_no_line(wrong: Any) -> None:
     keyring = Keyring([b"0123456789abcdef"])
     unsigned = LogReader("run", keyring, whole=True).read(entry("box", 1.0, 1.0, piece(1, 1.0, "x")))
     assert unsigned.refused
+
+
+def test_who_shows_lines_slowly_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    shown: list[LogLine] = []
+    goes_on = threading.Event()
+
+    def show(line: LogLine) -> None:
+        shown.append(line)
+        goes_on.wait(30)
+
+    incoming = Incoming("run", None, show, str)
+    incoming.take([entry("box", 1.0, 1.0, *(piece(number, 1.0, str(number)) for number in range(1, 6)))])
+    incoming.close()  # the first line is being shown
+    assert len(shown) == 1
+    goes_on.set()
+    eventually(lambda: "4 lines are not shown" in caplog.text, "that the others are not")
+    assert len(shown) == 1
