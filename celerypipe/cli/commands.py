@@ -31,6 +31,7 @@ COMMANDS = {
     "status": "Show runs, queues, nodes and workers.",
     "health": "Exit with 0 if a worker is alive.",
     "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
+    "trace": "Show where a message spent its time.",
     "logs": "Show what nodes log and print on workers.",
     "cancel": "Stop a run, from any machine.",
     "set": "Change a property of a node while its run goes on.",

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from celerypipe.cli.endings import Ending
-from celerypipe.cli.letters import content_of, facts_of, table
 from celerypipe.cli.options import ALLOW, JSON, LOCAL, LOG_FORMAT, QUIET, REDIS, named_redis
 from celerypipe.cli.run import Wanted, supervise
+from celerypipe.cli.screen.letters import content_of, facts_of, table
 from celerypipe.definition.graph import heads_of
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError

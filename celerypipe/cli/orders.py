@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,11 +13,11 @@ import msgspec
 
 from celerypipe.cli.endings import Ending
 from celerypipe.cli.options import JSON, REDIS_OR_USUAL, named_redis
-from celerypipe.errors import ConfigError, RunError
+from celerypipe.errors import ConfigError
 from celerypipe.mailbox.cancellation import known
-from celerypipe.mailbox.orders import Kind, Obeyed, Order, ask, obeyed
+from celerypipe.mailbox.orders import Kind, Obeyed, Order, ask, wait_for
 from celerypipe.process.terminals import harmless
-from celerypipe.redis.connection import Client, connect, explained
+from celerypipe.redis.connection import connect, explained
 from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer.
@@ -40,7 +39,7 @@ def _give(
         if meant.state != "running":
             raise ConfigError(f"run {meant.id} ({meant.pipeline}) is over: it is {meant.state}; nothing was changed")
         ask(client, meant.id, order, Settings.from_environment().keyring)
-        found = _wait(client, meant.id, order)
+        found, _ = wait_for(client, meant.id, order, PATIENCE)
     if as_json:
         click.echo(json.dumps([msgspec.structs.asdict(each) for each in found], indent=2, ensure_ascii=False))
     else:
@@ -54,17 +53,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _wait(client: Client, run: str, order: Order) -> list[Obeyed]:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if (found := obeyed(client, order.id)) is not None:
-            return found
-        if client.get(client.names.run(run)) != b"running":
-            raise RunError(f"run {run} ended before it answered")
-        time.sleep(0.03)
-    raise RunError(f"run {run} did not answer within {PATIENCE:.0f} s; look at the terminal where it was started")
 
 
 def _lines(order: Order, run: str, found: list[Obeyed]) -> list[str]:

@@ -9,6 +9,7 @@ own for each order.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,14 +17,14 @@ from typing import Any, Literal
 import msgspec
 
 from celerypipe import codec
-from celerypipe.errors import CodecError, ConfigError
+from celerypipe.errors import CodecError, ConfigError, RunError
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring
 
-Kind = Literal["set", "suspend", "unsuspend", "restart"]
-KINDS: tuple[Kind, ...] = ("set", "suspend", "unsuspend", "restart")
+Kind = Literal["set", "suspend", "unsuspend", "restart", "trace"]
+KINDS: tuple[Kind, ...] = ("set", "suspend", "unsuspend", "restart", "trace")
 
 #: The field of the answers that says that no more are waited for.
 ALL = "all"
@@ -35,7 +36,10 @@ _ANSWERS_TTL = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What one node is to do. ``property`` and ``value`` of ``set``; ``id`` tells it from all others."""
+    """What one node is to do. ``property`` and ``value`` of ``set``; ``id`` tells it from all others.
+
+    ``trace`` changes nothing: it asks the runner where messages spent their time.
+    """
 
     kind: Kind
     node: str
@@ -73,13 +77,14 @@ class Obeyed(msgspec.Struct, frozen=True):
 class _Summary(msgspec.Struct):
     error: str
     found: list[Obeyed]
+    paths: list[Any] = []
 
 
 # -- to the runner ---------------------------------------------------------------------------------------------------
 
 
 def ask(client: Client, run: str, order: Order, keyring: Keyring | None) -> None:
-    """Ask a run for it; its answers come to :func:`answers`."""
+    """Ask a run for it; what came of it is found by :func:`obeyed`."""
     said = _signed(order.write(), run, keyring)
     stream = client.names.asked(run)
     asking = ("XADD", stream, "MAXLEN", "~", MOST, "*", "o", said)
@@ -92,6 +97,18 @@ def order_in(item: Sequence[Any], run: str, keyring: Keyring | None) -> Order:
     if len(fields) != 2:
         raise CodecError("no order to a run")
     return Order.read(_unsigned(fields[1], run, keyring))
+
+
+def wait_for(client: Client, run: str, order: Order, patience: float) -> tuple[list[Obeyed], list[Any]]:
+    """Wait for what :func:`obeyed` returns; :class:`RunError`: the run ended, or does not answer."""
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        if (found := obeyed(client, order.id)) is not None:
+            return found
+        if client.get(client.names.run(run)) != b"running":
+            raise RunError(f"run {run} ended before it answered")
+        time.sleep(0.03)
+    raise RunError(f"run {run} did not answer within {patience:.0f} s; look at the terminal where it was started")
 
 
 # -- to activations --------------------------------------------------------------------------------------------------
@@ -131,21 +148,26 @@ def answers(client: Client, order: str) -> dict[str, str]:
     return {name.decode(errors="replace"): text.decode(errors="replace") for name, text in found.items()}
 
 
-def summing_up(names: Names, order: str, found: Sequence[Obeyed], error: str = "") -> list[Command]:
-    """Return the commands that say all that came of an order; ``error``: it was refused."""
-    said = {"error": error, "found": [msgspec.structs.asdict(each) for each in found]}
+def summing_up(
+    names: Names, order: str, found: Sequence[Obeyed], error: str = "", paths: Sequence[Any] = ()
+) -> list[Command]:
+    """Return the commands that say all that came of an order; ``error``: it was refused; ``paths``: of a trace."""
+    said = {"error": error, "found": [msgspec.structs.asdict(each) for each in found], "paths": paths}
     return answering(names, order, {ALL: msgspec.json.encode(said).decode()})
 
 
-def obeyed(client: Client, order: str) -> list[Obeyed] | None:
-    """Return what came of an order; None: nobody said so yet. :class:`ConfigError`: it was refused."""
+def obeyed(client: Client, order: str) -> tuple[list[Obeyed], list[Any]] | None:
+    """Return what came of an order, and the paths of a trace; None: nobody said so yet.
+
+    :class:`ConfigError`: it was refused.
+    """
     text = client.hget(client.names.answers(order), ALL)
     if text is None:
         return None
     said = msgspec.json.decode(text, type=_Summary)
     if said.error:
         raise ConfigError(said.error)
-    return said.found
+    return said.found, said.paths
 
 
 def _signed(data: bytes, run: str, keyring: Keyring | None) -> bytes:

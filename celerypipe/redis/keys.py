@@ -146,6 +146,10 @@ class Names:
         """The stream of results of a run, read by its runner."""
         return f"{self.prefix}:reply:{run_id}"
 
+    def trace(self, run_id: str) -> str:
+        """Where the messages of a run that is over spent their time: JSON."""
+        return f"{self.prefix}:trace:{run_id}"
+
     def asked(self, run_id: str) -> str:
         """The stream of what a run is asked to do while it goes on."""
         return f"{self.prefix}:asked:{run_id}"

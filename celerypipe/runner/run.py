@@ -181,14 +181,18 @@ class Run(CarrierListener):
         self.course.spawn("order", self._order, order)
 
     def _order(self, order: Order) -> None:
-        found, refusal = [], ""
+        found: list[Obeyed] = []
+        refusal, paths = "", []
         try:
-            found = self.order(order)
+            if order.kind == "trace":
+                paths = self.course.traces.to_list()
+            else:
+                found = self.order(order)
         except CelerypipeError as error:
             refusal = str(error)
         assert self.carrier is not None  # noqa: S101  # it came through that
         with self.carrier.asking() as client:
-            accepted(client.together(*summing_up(client.names, order.id, found, refusal)))
+            accepted(client.together(*summing_up(client.names, order.id, found, refusal, paths)))
 
     def order(self, order: Order) -> list[Obeyed]:
         """Change a node, suspend it or start it anew; return what came of it at each instance that is at work now."""
@@ -333,6 +337,7 @@ class Run(CarrierListener):
         if self.carrier is not None:  # nobody counts any more
             self.carrier.counting.finish(self.carrier.address)
         if self.folder is not None:
+            self.folder.keep_traces(self.course.traces.to_list())
             self.folder.close()
         if self._began:
             self.course.tell("run_ended", self.report().status)

@@ -14,6 +14,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from celerypipe import codec
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
@@ -37,6 +39,7 @@ from celerypipe.redis.connection import (
     is_gone,
     said,
 )
+from celerypipe.redis.keys import LOG_TTL
 from celerypipe.redis.query import Query, ask
 from celerypipe.redis.script import call
 from celerypipe.runner.carrier.audit import Audit
@@ -62,6 +65,8 @@ from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5
+#: So many paths of messages are kept once the run is over, the longest.
+MOST_PATHS = 200
 #: And while nothing is out.
 IDLE_TICK = 1.0
 
@@ -177,6 +182,8 @@ class RedisCarrier:
         try:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
             self.holdings.remove(last, state, slots=slots)
+            if paths := self.course.traces.to_list():
+                last.set(last.names.trace(self.course.run_id), msgspec.json.encode(paths[:MOST_PATHS]), px=LOG_TTL)
             self.states.leave(last)
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run expire in a minute")

@@ -5,11 +5,13 @@ Beside them ``report.json`` says how the last run ended, also where no terminal 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +25,8 @@ from celerypipe.runner.folder.letters import DeadLetters
 
 #: What a node printed, a line a message, in its folder.
 CONSOLE = "console.jsonl"
+#: Where messages spent their time, by the last run.
+TRACES = "trace.json"
 #: How the last run ended.
 REPORT = "report.json"
 TELEMETRY_COLUMNS = ("ts", "evt", "node", "origin", "msg_id", "src_id", "size")
@@ -110,6 +114,11 @@ class Folder:
     def keep(self, report: str) -> None:
         """Write how the run ended."""
         (self.path / REPORT).write_text(report + "\n", encoding="utf-8", errors="backslashreplace")
+
+    def keep_traces(self, paths: Sequence[dict[str, Any]]) -> None:
+        """Write where messages spent their time."""
+        with contextlib.suppress(OSError):  # a full disk is said of the report
+            (self.path / TRACES).write_text(json.dumps(paths), encoding="utf-8", errors="backslashreplace")
 
     def close(self) -> None:
         """Close the files."""

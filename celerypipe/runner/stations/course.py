@@ -18,6 +18,7 @@ from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
 from celerypipe.runner.stations.places import Taken
+from celerypipe.runner.stations.traces import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Course:
         self.taken = Taken()
         #: Dead letters that there was no time to write.
         self.unwritten = 0
+        #: Where its messages spent their time.
+        self.traces = Traces()
         self._lock = threading.Lock()
         #: Those that have not ended, but for the ones that nobody waits for.
         self._threads: set[threading.Thread] = set()

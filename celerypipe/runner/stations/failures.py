@@ -37,6 +37,8 @@ class Failures:
         """Decide about a failed attempt: seconds to wait before the next one, or None: give the message up."""
         kind = error.kind if isinstance(error, NodeError) else "failed"
         self.tally.failed[kind] += 1
+        if message is not None:
+            self.course.traces.failed(self.node.name, message, error)
         again = None
         if attempt < self.node.retries and not isinstance(error, CircuitOpen):
             self.tally.retried += 1

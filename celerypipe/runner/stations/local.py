@@ -143,6 +143,7 @@ class LocalStation(Station):
         return len(self._inbox) + self.at_door
 
     def offer(self, link: str, message: Message, *, full: Full = "wait") -> bool:
+        self.course.traces.came(self.name, message)
         with self.changed:
             if not self.wait_for_room(lambda: not self.has_room(1), full):
                 return False
@@ -259,6 +260,8 @@ class LocalStation(Station):
             self.tally.running.add(time.monotonic() - turn.since)
             self._tell(turn, message, error)
             if error is None:
+                ran = time.monotonic() - turn.since
+                self.course.traces.through(self.name, message, "done", sent=turn.since, times=(0.0, 0.0, ran))
                 if self._lookahead is not None:
                     self._lookahead.computed(outputs, time.monotonic() - turn.since)
                 if self.course.watchers:
@@ -288,6 +291,8 @@ class LocalStation(Station):
         delay = self.failures.judge(message, error, attempt)
         if delay is None:
             self._working = False
+            kind = error.kind if isinstance(error, NodeError) else "failed"
+            self.course.traces.through(self.name, message, kind)
             self.failures.give_up(message, error, attempt)
             if self._lookahead is not None:
                 self._lookahead.gave_up(error)

@@ -132,6 +132,7 @@ class Lookahead:
     def _pass_on_found(self, message: Message, found: Found) -> None:
         station = self._station
         station.tally.hit(found.size, found.seconds)
+        station.course.traces.through(station.name, message, "cached" if found.failure is None else found.failure.kind)
         if found.failure is None:
             if station.course.watchers:
                 station.course.tell("message_done", station.name, message, 0.0)

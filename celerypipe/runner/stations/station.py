@@ -201,7 +201,10 @@ class Station:
         Its dead letter says by which link it came: a replay puts it into the join once more.
         """
         try:
-            return self.join.put(link, message)
+            complete = self.join.put(link, message)
+            for one in complete:
+                self.course.traces.came(self.name, one)
+            return complete
         except Unjoinable as refused:
             error = as_failure(refused.error, self.name, message)
             self.failures.judge(message, error, self.node.retries)

@@ -128,6 +128,7 @@ class Warp(Station):
         """Send a message; or judge it at once, if it was ``tried`` already and that was raised."""
         if full == "refuse" and self.lacks_room():
             return False  # before its bytes are read, or written anywhere
+        self.course.traces.came(self.name, message)
         if self.places is not None and (refused := self.places.refusal(message, letter=again)) is not None:
             self.failures.judge(message, refused, self.node.retries)
             self._recipient.give_up(self, message, refused, -1)
@@ -300,9 +301,17 @@ class Warp(Station):
         """A message is through here: with its result, or given up."""
         if self._lookup is not None:
             self._lookup.through(flight, done)
+        self._trace(done, flight.sent_at, flight.by)
         self._handover.keep(flight.sequence, done)
         if done.error is None and self.course.watchers:
             self.course.tell("message_done", self.name, done.message, done.ran)
+
+    def _trace(self, done: Done, sent: float, by: str) -> None:
+        error, outcome = done.error, "cached" if done.known else "done"
+        if error is not None:
+            outcome = error.kind if isinstance(error, NodeError) else type(error).__name__
+        times = done.waited, done.warmed, done.ran
+        self.course.traces.through(self.name, done.message, outcome, sent=sent, times=times, worker=done.by or by)
 
     def _end(self, flight: Flight, done: Done) -> None:
         """A message is through, says a thread that must not pass results on, such as the one that watches time."""
@@ -326,6 +335,7 @@ class Warp(Station):
                 return
             sequence = self._handover.take_place()
         self._count(done, 0.0)
+        self._trace(done, 0.0, done.by)
         self._handover.keep(sequence, done)
         if self.course.watchers:
             self.course.tell("message_done", self.name, done.message, done.ran)
