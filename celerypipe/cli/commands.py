@@ -32,6 +32,7 @@ COMMANDS = {
     "health": "Exit with 0 if a worker is alive.",
     "metrics": "Print or serve metrics for Prometheus, and JSON for KEDA.",
     "trace": "Show where a message spent its time.",
+    "replay-hop": "Run one node once, on what it got in a recorded run.",
     "logs": "Show what nodes log and print on workers.",
     "cancel": "Stop a run, from any machine.",
     "set": "Change a property of a node while its run goes on.",
@@ -46,7 +47,11 @@ COMMANDS = {
 }
 
 #: Where the commands are that share a module.
-MODULES = dict.fromkeys(("set", "suspend", "unsuspend", "restart"), "orders")
+MODULES = {
+    **dict.fromkeys(("set", "suspend", "unsuspend", "restart"), "orders"),
+    "trace": "debug",
+    "replay-hop": "debug",
+}
 
 #: What is said of a full disk, and of a terminal that is gone, where somebody writes to it.
 UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -76,7 +81,8 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         with collector.aside():
-            command = getattr(importlib.import_module(f"celerypipe.cli.{MODULES.get(cmd_name, cmd_name)}"), cmd_name)
+            module = importlib.import_module(f"celerypipe.cli.{MODULES.get(cmd_name, cmd_name)}")
+            command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101  # a promise of our own modules
         return command
 

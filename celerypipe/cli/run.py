@@ -45,6 +45,7 @@ from celerypipe.heartbeat.procfs import now
 from celerypipe.process import log
 from celerypipe.redis.address import Address
 from celerypipe.redis.secret import seen_in_ps
+from celerypipe.runner.folder.recording import MOST
 from celerypipe.runner.report import Report
 from celerypipe.runner.resume import resumable
 from celerypipe.runner.runner import Runner
@@ -63,6 +64,7 @@ class Wanted:
     fail_on_skip: bool = False
     watch: bool = False
     log_level: str = "WARNING"
+    record: tuple[Path | None, int] = (None, MOST)
 
 
 @click.command()
@@ -101,6 +103,19 @@ class Wanted:
     is_flag=True,
     help="Load edited code while the run goes on: nodes here anew, and the workers that this command starts.",
 )
+@click.option(
+    "--record",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Record what each node gets and makes of it in a new folder, for `celerypipe replay-hop`.",
+)
+@click.option(
+    "--record-most",
+    metavar="BYTES",
+    type=click.IntRange(1),
+    default=MOST,
+    help="Record so many bytes at most; default 1,000,000,000.",
+)
 @click.option("--fail-on-skip", is_flag=True, help="Exit with 1 if a message was skipped (on_error: skip).")
 @QUIET
 def run(
@@ -120,6 +135,8 @@ def run(
     watch: bool,
     fail_on_skip: bool,
     log_level: str,
+    record: Path | None,
+    record_most: int,
 ) -> None:
     """Run PIPELINE, a JSON or YAML file; `-` reads it from standard input.
 
@@ -153,7 +170,7 @@ def run(
         return runner.run(definition, resume=resume, on_progress=show)
 
     cache = CacheUse(not no_cache, refresh, rerun_failing)
-    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip, watch, log_level)
+    wanted = Wanted(redis, local, as_json, quiet, cache, fail_on_skip, watch, log_level, (record, record_most))
     sys.exit(supervise(definition, work, wanted, resume=resume))
 
 
@@ -239,6 +256,8 @@ def _runner(url: str | None, wanted: Wanted, say: Callable[[str], None], lines: 
         on_event=say,
         logs=False if wanted.quiet else lines.show,
         log_level=wanted.log_level,
+        record=wanted.record[0],
+        record_most=wanted.record[1],
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing
@@ -178,6 +179,18 @@ class Assembly:
             other = self.pipeline.node(name)
             if other.warped and other.queue == node.queue and name in self.stations:
                 yield name
+
+
+def instance_of(pipeline: Pipeline, name: str, plugins: Sequence[Path] = ()) -> Instance:
+    """Return a node of a pipeline as it would run here, not warm yet."""
+    catalogue = Catalogue((*pipeline.plugin_folders, *plugins))
+    node = pipeline.node(name)
+    outline = outline_here(node, catalogue, local=True)
+    kinds = outline.scalars() if outline else {}
+    place = f"pipeline.nodes[{name!r}].configuration"
+    resolved = resolve_environment(node.configuration, os.environ, place, kinds, node.from_environment)
+    listing = replace(catalogue.find(node.mark, node.type), reach=pipeline.reach)
+    return Instance(listing, resolved, name=name)
 
 
 def record_of(

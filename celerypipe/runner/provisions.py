@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from celerypipe.cache.node import CacheUse
 from celerypipe.contract.watcher import Watcher
@@ -22,6 +23,7 @@ class Provisions:
     through the codec. ``budget``: bytes that may be on their way at one time. ``say`` gets one sentence at a time,
     ``watchers`` hear of each message. ``reload``: code that is edited is loaded while a run goes on.
     ``logs`` gets what workers print, and what they log from ``level`` on; None: they send nothing.
+    ``record``: a folder that the run is recorded in, and how many bytes of it.
     """
 
     redis: Address | None
@@ -36,6 +38,7 @@ class Provisions:
     watchers: Sequence[Watcher] = ()
     logs: Callable[[LogLine], None] | None = None
     level: int = logging.WARNING
+    record: tuple[Path, int] | None = None
 
     @property
     def named_for_all(self) -> bool:

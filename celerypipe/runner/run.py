@@ -25,6 +25,7 @@ from celerypipe.runner.control import Control
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters
+from celerypipe.runner.folder.recording import Recording
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.reloader import Reloader
 from celerypipe.runner.replay import Replay, concerned, no_loose_ends, starts_of
@@ -76,6 +77,7 @@ class Run(CarrierListener):
             say=provisions.say,
             pipeline=pipeline.name,
             watchers=provisions.watchers,
+            recording=Recording(*provisions.record, provisions.say) if provisions.record is not None else None,
         )
         self.carrier: RedisCarrier | None = None
         if pipeline.warped and not provisions.local:
@@ -127,10 +129,10 @@ class Run(CarrierListener):
             if self.carrier is not None:
                 self.carrier.inspect(self.pipeline, self.catalogue)
             self._make_folder()
+            if self.course.recording is not None:
+                self.course.recording.begin(self.pipeline, self.course.run_id)
             if self.carrier is not None:
-                warps = [station for station in self.stations.values() if isinstance(station, Warp)]
-                for warp in warps:
-                    warp.go_on_to(only_next(warp))
+                warps = self._linked()
                 self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
                 self._raise_if_over()
             self.cache.open()
@@ -156,6 +158,14 @@ class Run(CarrierListener):
             self.replay.feed(self._intake.letters or ())
         if self._reloader is not None:
             self.course.spawn("reload", self._reloader.loop)
+
+    def _linked(self) -> list[Warp]:
+        """The warped nodes, each with the one that its worker may hand results to; in a recording all come by here."""
+        warps = [station for station in self.stations.values() if isinstance(station, Warp)]
+        for warp in warps:
+            if self.course.recording is None:
+                warp.go_on_to(only_next(warp))
+        return warps
 
     def _renewable(self, name: str) -> Callable[[], None] | None:
         """What makes a node anew that runs here, by its edited code; None: it does not, or it is a source."""

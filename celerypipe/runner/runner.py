@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from celerypipe.cache.node import CacheUse
@@ -25,6 +26,7 @@ from celerypipe.message.message import Message
 from celerypipe.redis.url import read_address
 from celerypipe.runner.folder.letter import DeadLetter
 from celerypipe.runner.folder.letters import PLACE, DeadLetters, chosen
+from celerypipe.runner.folder.recording import MOST
 from celerypipe.runner.functions.session import Session
 from celerypipe.runner.functions.submitting import Submitting
 from celerypipe.runner.functions.transport import CallTransport
@@ -62,6 +64,8 @@ class Runner(Submitting):
     times, while their nodes are at work. By default it goes to the logger ``celerypipe.node.<node>``, or to
     ``sys.stderr`` where no logger has a handler. With False, workers send none.
     ``log_level``: Workers send what they log from this level on, such as ``INFO``, and all that they print.
+    ``record``: A new folder, for what each node gets and makes of it; see ``celerypipe replay-hop``.
+    ``record_most``: So many bytes are recorded at most.
     """
 
     def __init__(
@@ -79,6 +83,8 @@ class Runner(Submitting):
         watchers: Iterable[Watcher] = (),
         logs: Callable[[LogLine], None] | bool = True,
         log_level: str | int = logging.WARNING,
+        record: str | Path | None = None,
+        record_most: int = MOST,
     ) -> None:
         self.redis = read_address(redis) if redis else None
         self.local = local
@@ -97,6 +103,7 @@ class Runner(Submitting):
             raise ConfigError(f"logs is {logs!r}; give a function that takes a celerypipe.LogLine, True or False")
         self.logs = logs
         self.log_level = level_of(log_level)
+        self.record = (Path(record), record_most) if record is not None else None
         # No reference to itself: a runner that is let go of is gone at once, and its session ends.
         super().__init__(partial(_session, weakref.proxy(self)))
         #: What happened in the last run that ended; :meth:`stream` has no other way to say so.
@@ -320,6 +327,7 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         watchers=runner.watchers,
         logs=runner.logs if callable(runner.logs) else show if runner.logs else None,
         level=runner.log_level,
+        record=runner.record,
     )
 
 

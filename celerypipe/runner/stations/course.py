@@ -17,6 +17,7 @@ from celerypipe.redis.secret import HIDDEN
 from celerypipe.runner.folder.descent import Descent
 from celerypipe.runner.folder.folder import Folder
 from celerypipe.runner.folder.progress import Progress
+from celerypipe.runner.folder.recording import Recording
 from celerypipe.runner.stations.places import Taken
 from celerypipe.runner.stations.traces import Traces
 
@@ -37,6 +38,7 @@ class Course:
         say: Callable[[str], None],
         pipeline: str = "",
         watchers: Sequence[Watcher] = (),
+        recording: Recording | None = None,
     ) -> None:
         self.run_id = run_id
         self.watchers = watchers
@@ -59,6 +61,8 @@ class Course:
         self.taken = Taken()
         #: Dead letters that there was no time to write.
         self.unwritten = 0
+        #: What its nodes get and make of it, if that is wanted.
+        self.recording = recording
         #: Where its messages spent their time.
         self.traces = Traces()
         self._lock = threading.Lock()

@@ -241,6 +241,8 @@ class LocalStation(Station):
         if not attempt and self.node.type == "sink" and not self._may_go(message):
             return
         self._working = True
+        if self.course.recording is not None and not attempt:
+            self.course.recording.came(self.name, message)
         while True:
             with self.changed:
                 turn.attempt, turn.since, turn.message = attempt, time.monotonic(), message
@@ -262,6 +264,8 @@ class LocalStation(Station):
             if error is None:
                 ran = time.monotonic() - turn.since
                 self.course.traces.through(self.name, message, "done", sent=turn.since, times=(0.0, 0.0, ran))
+                if self.course.recording is not None:
+                    self.course.recording.made(self.name, message, outputs)
                 if self._lookahead is not None:
                     self._lookahead.computed(outputs, time.monotonic() - turn.since)
                 if self.course.watchers:
@@ -293,6 +297,8 @@ class LocalStation(Station):
             self._working = False
             kind = error.kind if isinstance(error, NodeError) else "failed"
             self.course.traces.through(self.name, message, kind)
+            if self.course.recording is not None:
+                self.course.recording.failed(self.name, message, error)
             self.failures.give_up(message, error, attempt)
             if self._lookahead is not None:
                 self._lookahead.gave_up(error)

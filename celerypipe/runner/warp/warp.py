@@ -129,6 +129,8 @@ class Warp(Station):
         if full == "refuse" and self.lacks_room():
             return False  # before its bytes are read, or written anywhere
         self.course.traces.came(self.name, message)
+        if self.course.recording is not None:
+            self.course.recording.came(self.name, self.carrier.here(message) or message)
         if self.places is not None and (refused := self.places.refusal(message, letter=again)) is not None:
             self.failures.judge(message, refused, self.node.retries)
             self._recipient.give_up(self, message, refused, -1)
@@ -302,9 +304,19 @@ class Warp(Station):
         if self._lookup is not None:
             self._lookup.through(flight, done)
         self._trace(done, flight.sent_at, flight.by)
+        if self.course.recording is not None:
+            self._record(done)
         self._handover.keep(flight.sequence, done)
         if done.error is None and self.course.watchers:
             self.course.tell("message_done", self.name, done.message, done.ran)
+
+    def _record(self, done: Done) -> None:
+        recording = self.course.recording
+        assert recording is not None  # noqa: S101  # whoever calls it looked
+        if done.error is not None:
+            recording.failed(self.name, done.message, done.error)
+        else:
+            recording.made(self.name, done.message, [self.carrier.here(each) or each for each in done.outputs])
 
     def _trace(self, done: Done, sent: float, by: str) -> None:
         error, outcome = done.error, "cached" if done.known else "done"

@@ -1,22 +1,32 @@
-"""``celerypipe trace``: where one message spent its time, across machines."""
+"""``celerypipe trace`` and ``celerypipe replay-hop``: where one message spent its time, and what a node made of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from celerypipe.cli.options import JSON, REDIS_OR_USUAL, named_redis
-from celerypipe.errors import ConfigError, UnknownRun
+from celerypipe.catalogue.instance import brief
+from celerypipe.catalogue.instance import trace as trace_of
+from celerypipe.cli.endings import Ending
+from celerypipe.cli.options import JSON, REDIS_OR_USUAL, SET, named_redis
+from celerypipe.cli.screen.letters import content_of
+from celerypipe.definition.overrides import Overrides
+from celerypipe.definition.pipeline import Pipeline
+from celerypipe.errors import ConfigError, UnknownRun, did_you_mean
 from celerypipe.mailbox.cancellation import known
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.orders import Order, ask, wait_for
+from celerypipe.message.message import Message
 from celerypipe.process.terminals import harmless
 from celerypipe.redis.connection import Client, connect, explained
+from celerypipe.runner.assembly import instance_of
 from celerypipe.runner.folder.folder import TRACES
+from celerypipe.runner.folder.recording import Hop, about, alike, hop_in
 from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer, and a run.
@@ -151,3 +161,68 @@ def _bar(name: str, begin: float, length: float) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
+
+
+@click.command("replay-hop")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("node")
+@click.argument("message")
+@SET
+@JSON
+def replay_hop(folder: Path, node: str, message: str, values: tuple[str, ...], as_json: bool) -> None:
+    """Run one node once, here, on what it got in a recorded run: FOLDER of `celerypipe run --record FOLDER`.
+
+    MESSAGE is the number that the source gave it, its id, or the beginning of that. The node runs in this process and
+    this terminal, warped or not, without a timeout, so that breakpoint() in its update() works. Then what comes out is
+    printed, and what is different from the recording. What a stateful node remembered is not recorded.
+
+    Exit status: 0 the same came out as in the recorded run; 1 something else did, or it raised; 2 there is no such node
+    or message.
+    """
+    told = about(folder)
+    overrides = Overrides.read(values)
+    pipeline = Pipeline.from_dict(overrides.applied({**told["pipeline"], "plugins": told["plugins"]}), folder)
+    names = [each.name for each in pipeline.nodes]
+    if node not in names:
+        hint = did_you_mean(node, names)
+        raise ConfigError(f"there is no node {node!r} in this run{hint}; there are {', '.join(names)}")
+    before = hop_in(folder, node, message)
+    sys.path.insert(0, told["cwd"])
+    instance = instance_of(pipeline, node, Settings.from_environment().plugins)
+    instance.warm()
+    try:
+        outputs = instance.update(before.message)
+        error = ""
+    except Exception as raised:  # noqa: BLE001  # user code; its traceback is what is wanted
+        outputs, error = [], brief(raised)
+        click.echo(harmless(trace_of(raised)), err=True)
+    finally:
+        instance.destroy()
+    same = error == before.error if error or before.error else alike(outputs, before.outputs or ())
+    if as_json:
+        shown = {"outputs": [content_of(each) for each in outputs], "error": error, "same": same}
+        click.echo(json.dumps({**shown, "recorded_error": before.error}, indent=2, ensure_ascii=False))
+    else:
+        for line in _compared(outputs, error, before, same=same):
+            click.echo(harmless(line))
+    sys.exit(Ending.DONE if same else Ending.FAILED)
+
+
+def _compared(outputs: Sequence[Message], error: str, before: Hop, *, same: bool) -> Iterator[str]:
+    for number, each in enumerate(outputs, 1):
+        yield f"output {number}: {json.dumps((content_of(each) or {}).get('payload'), ensure_ascii=False)}"
+    if error:
+        yield f"it raised {error}"
+    elif not outputs:
+        yield "nothing came out"
+    if same:
+        yield "the same as in the recorded run"
+        return
+    if before.error:
+        yield f"in the recorded run it failed: {before.error}"
+    elif before.outputs is None:
+        yield "the recorded run ended before anything came out"
+    else:
+        yield f"in the recorded run {len(before.outputs)} came out:"
+        for number, each in enumerate(before.outputs, 1):
+            yield f"output {number}: {json.dumps((content_of(each) or {}).get('payload'), ensure_ascii=False)}"
