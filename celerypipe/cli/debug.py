@@ -26,7 +26,7 @@ from celerypipe.process.terminals import harmless
 from celerypipe.redis.connection import Client, connect, explained
 from celerypipe.runner.assembly import instance_of
 from celerypipe.runner.folder.folder import TRACES
-from celerypipe.runner.folder.recording import Hop, about, alike, hop_in
+from celerypipe.runner.folder.recording import RecordedHop, about, alike, hop_in
 from celerypipe.settings import Settings
 
 #: Seconds that Redis has for one answer, and a run.
@@ -208,7 +208,7 @@ def replay_hop(folder: Path, node: str, message: str, values: tuple[str, ...], a
     sys.exit(Ending.DONE if same else Ending.FAILED)
 
 
-def _compared(outputs: Sequence[Message], error: str, before: Hop, *, same: bool) -> Iterator[str]:
+def _compared(outputs: Sequence[Message], error: str, before: RecordedHop, *, same: bool) -> Iterator[str]:
     for number, each in enumerate(outputs, 1):
         yield f"output {number}: {json.dumps((content_of(each) or {}).get('payload'), ensure_ascii=False)}"
     if error:

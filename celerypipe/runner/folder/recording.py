@@ -107,7 +107,7 @@ class Recording:
             file.write(data)
 
 
-class Hop(NamedTuple):
+class RecordedHop(NamedTuple):
     """A message at a node as it was recorded. ``outputs``: None if nothing came of it, and then ``error`` says why."""
 
     message: Message
@@ -128,7 +128,7 @@ def about(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder / ABOUT} cannot be read: {error}") from None
 
 
-def hop_in(folder: Path, node: str, word: str) -> Hop:
+def hop_in(folder: Path, node: str, word: str) -> RecordedHop:
     """Return what was recorded of one message at a node; ``word``: its number, its id, or the beginning of that."""
     place = folder / file_name(node)
     names = sorted(each.stem for each in place.glob("*.in")) if place.is_dir() else []
@@ -152,7 +152,7 @@ def hop_in(folder: Path, node: str, word: str) -> Hop:
         (message,) = codec.decode((place / f"{name}.in").read_bytes())
         out, error = place / f"{name}.out", place / f"{name}.error"
         outputs = codec.decode(out.read_bytes()) if out.exists() else None
-        return Hop(message, outputs, error.read_text(encoding="utf-8") if error.exists() else "")
+        return RecordedHop(message, outputs, error.read_text(encoding="utf-8") if error.exists() else "")
     except (OSError, ValueError, CodecError) as trouble:
         raise ConfigError(f"{place / name} cannot be read: {trouble}") from None
 
