@@ -40,8 +40,8 @@ def logs(what: str, node: str | None, follow: bool, as_json: bool, redis: str | 
     RUN is the id of a run, or its beginning: `celerypipe status` shows it. WORKER is the name of a worker, or its id:
     that shows what was logged there outside of any run, while it started, or when it ended.
 
-    Times are those of Redis' clock, so that lines of machines whose clocks differ stand in order. The last thousand
-    entries of up to 16 KiB are kept, for an hour after the last one. Which records a run has: `celerypipe run
+    Times are those of Redis' clock, so that lines of machines whose clocks differ stand in order. The last 500
+    entries of up to 8 KiB are kept, for an hour after the last one. Which records a run has: `celerypipe run
     --log-level`.
 
     Exit status: 0 shown; 2 there is no such run or worker; 69 Redis cannot be reached.

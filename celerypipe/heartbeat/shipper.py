@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Seconds that a line waits for others, and between two times that some are sent.
 GATHER, PAUSE = 0.02, 0.1
 #: Bytes of lines that are kept here at most, and that stand in one entry of a stream.
-KEPT, ENTRY = 262_144, 16_384
+KEPT, ENTRY = 262_144, 8_192
 
 
 class Shipper:

@@ -36,9 +36,9 @@ FREEING_TTL = 5_000
 FREEING_MOST = 15_000
 #: And where a process is spawned, which imports all that its nodes need; it says itself when it is there.
 SPAWNING_TTL = 60_000
-#: What was logged for a run, or by a worker for none, after its last line; how many entries of up to 16 KiB are kept.
+#: What was logged for a run, or by a worker for none, after its last line; how many entries of up to 8 KiB are kept.
 LOG_TTL = 3600 * 1000
-LOG_MOST = 1_000
+LOG_MOST = 500
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds: its heartbeat says it each minute, and it counts while that goes on.

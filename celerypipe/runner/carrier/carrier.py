@@ -66,7 +66,7 @@ from celerypipe.runner.warp.warp import Warp
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5
 #: So many paths of messages are kept once the run is over, the longest.
-MOST_PATHS = 200
+MOST_PATHS = 30
 #: And while nothing is out.
 IDLE_TICK = 1.0
 

@@ -195,7 +195,7 @@ def test_a_burst_leaves_nothing_behind(runner: Runner, redis_url: str) -> None:
             assert other._session is not None
             run = other._session.course.run_id.encode()
         left = {key.split(b":")[1] for key in set(client.scan_iter("celerypipe:*")) - before if run in key}
-        assert left <= {b"run", b"about", b"batch"}, "what says how it ended goes with its time"
+        assert left <= {b"run", b"about", b"batch", b"trace"}, "what says how it ended goes with its time"
 
 
 def test_who_cancels_does_not_wait_for_who_sends() -> None:
