@@ -115,16 +115,16 @@ def wait_for(client: Client, run: str, order: Order, patience: float) -> tuple[l
 
 
 def telling(names: Names, run: str, orders: Sequence[Order], keyring: Keyring | None) -> list[Command]:
-    """Return the commands that append orders to the list of a run."""
+    """Return the commands that add orders to the list of a run."""
     said = [_signed(order.write(), run, keyring) for order in orders]
-    return [("RPUSH", names.orders(run), *said), ("PEXPIRE", names.orders(run), keys.DATA_TTL)] if said else []
+    return [("LPUSH", names.orders(run), *said), ("PEXPIRE", names.orders(run), keys.DATA_TTL)] if said else []
 
 
 def told(client: Client, run: str, since: int, keyring: Keyring | None) -> list[Order | None]:
     """Return what was ordered from that place in the list on; None for what nobody of ours wrote."""
-    found = client.call("LRANGE", client.names.orders(run), since, -1)
+    found = client.call("LRANGE", client.names.orders(run), 0, -since - 1)  # the last one is the first
     orders: list[Order | None] = []
-    for data in found:
+    for data in reversed(found):
         try:
             orders.append(Order.read(_unsigned(data, run, keyring)))
         except CodecError:

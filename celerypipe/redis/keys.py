@@ -155,7 +155,7 @@ class Names:
         return f"{self.prefix}:asked:{run_id}"
 
     def orders(self, run_id: str) -> str:
-        """The list of what the warped nodes of a run were told to do."""
+        """The list of what the warped nodes of a run were told to do, the last one first."""
         return f"{self.prefix}:orders:{run_id}"
 
     def answers(self, order: str) -> str:

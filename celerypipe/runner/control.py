@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from celerypipe.catalogue.capture import here
@@ -41,9 +41,9 @@ class Control:
         self._carrier = carrier
         self._cache = cache
         self._given: list[Order] = []
-        #: Nodes that hand on what they get, and how often each was changed.
+        self._one_at_a_time = threading.Lock()
+        #: Nodes that hand on what they get.
         self.suspended: set[str] = set()
-        self.changed: Counter[str] = Counter()
 
     def check(self, order: Order) -> None:
         """Raise :class:`ConfigError` for what cannot be."""
@@ -71,13 +71,19 @@ class Control:
 
         Those that begin later do it too. None: there is no such instance now.
         """
+        with self._one_at_a_time:
+            return self._give(order)
+
+    def _give(self, order: Order) -> list[Obeyed]:
         self.check(order)
         self._given.append(order)
         station = self._stations[order.node]
         self._cache.pause(order.node)  # what is asked and kept from now on is another node's
         found = self._there(station, order)
-        if any(not each.error for each in found) or not found:
-            self._note(order)
+        if order.kind == "suspend":
+            self.suspended.add(order.node)
+        elif order.kind == "unsuspend":
+            self.suspended.discard(order.node)
         if not any(each.error or each.late for each in found):
             self._cache.changed(order.node, order.kind, order.property, order.value)
             if order.node not in self.suspended:
@@ -87,15 +93,6 @@ class Control:
     def given(self, node: str) -> list[Order]:
         """Return all that was ordered of a node."""
         return [order for order in self._given if order.node == node]
-
-    def _note(self, order: Order) -> None:
-        match order.kind:
-            case "suspend":
-                self.suspended.add(order.node)
-            case "unsuspend":
-                self.suspended.discard(order.node)
-            case "set":
-                self.changed[order.node] += 1
 
     def _there(self, station: Station, order: Order) -> list[Obeyed]:
         if isinstance(station, LocalStation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -41,6 +42,8 @@ from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Station
 from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
 FAREWELL, PARTING = 3.0, 0.7
@@ -200,6 +203,9 @@ class Run(CarrierListener):
                 found = self.order(order)
         except CelerypipeError as error:
             refusal = str(error)
+        except Exception as error:  # a Redis that is away or refuses, or a defect of ours: no reason to end a run
+            logger.exception("an order to node %r came to nothing", order.node)
+            refusal = f"the run could not do it: {error}"
         assert self.carrier is not None  # noqa: S101  # it came through that
         with self.carrier.asking() as client:
             accepted(client.together(*summing_up(client.names, order.id, found, refusal, paths)))

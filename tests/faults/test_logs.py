@@ -11,12 +11,14 @@ import pytest
 
 from celerypipe import LogLine, Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis.connection import connect
+from celerypipe.redis.keys import LOG_MOST
 from tests.nodes.printing import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import RedisServer, StartWorker, eventually
 from tests.servers.extent import at_length
-from tests.servers.processes import alive
+from tests.servers.processes import alive, monitors_of
 
 #: Where Debian's package libfaketime puts it; the directory is that of the machine's architecture.
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -100,3 +102,36 @@ def test_while_redis_is_away_lines_wait_and_what_is_too_much_is_counted(
     assert found == sorted(found)
     runner.cancel()
     reading.join(20)
+
+
+@at_length
+def test_memory_is_flat_while_a_node_prints_for_ever(start_doomed: StartWorker, redis_url: str, tmp_path: Path) -> None:
+    worker = start_doomed("lflat", pool="prefork", concurrency=1, config=CONFIG)
+    (monitor,) = monitors_of(worker.process.pid)
+    count = 0
+
+    def show(line: LogLine) -> None:
+        nonlocal count
+        count += 1
+
+    runner = Runner(redis_url, logs=show)
+    configuration = {"diary": str(tmp_path / "diary"), "pause": 0.0}
+    pipeline = warped("tests.nodes.printing.Endless", "lflat", configuration=configuration)
+    reading = Reading(runner.stream(pipeline, [Message("count")]))
+    eventually(lambda: count > 5_000, "lines of a node that prints for ever")
+    child = int(next(tmp_path.glob("diary.*")).suffix[1:])
+    before = [resident(pid) for pid in (os.getpid(), monitor, child)]
+    eventually(lambda: count > 25_000, "many more of them", timeout=90)
+    after = [resident(pid) for pid in (os.getpid(), monitor, child)]
+    assert all(now - then < 5_000_000 for then, now in zip(before, after, strict=True)), (before, after)
+    with connect(redis_url) as client:
+        run = runner._current
+        assert run is not None
+        assert client.xlen(client.names.log(run.course.run_id)) <= 2 * LOG_MOST
+    runner.cancel()
+    reading.join(20)
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

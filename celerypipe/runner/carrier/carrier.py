@@ -59,13 +59,14 @@ from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.logs.incoming import Incoming
 from celerypipe.runner.provisions import Provisions
 from celerypipe.runner.stations.course import Course
+from celerypipe.runner.stations.traces import best
 from celerypipe.runner.warp.circuit import Circuit
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
 
 #: Seconds between two rounds of keeping: leases, bells, presences.
 TICK = 0.5
-#: So many paths of messages are kept once the run is over, the longest.
+#: So many paths of messages are kept once the run is over.
 MOST_PATHS = 30
 #: And while nothing is out.
 IDLE_TICK = 1.0
@@ -183,7 +184,7 @@ class RedisCarrier:
             slots = {name: self.bells.most_slots(name) for name in self.warps}
             self.holdings.remove(last, state, slots=slots)
             if paths := self.course.traces.to_list():
-                last.set(last.names.trace(self.course.run_id), msgspec.json.encode(paths[:MOST_PATHS]), px=LOG_TTL)
+                last.set(last.names.trace(self.course.run_id), msgspec.json.encode(best(paths, MOST_PATHS)), px=LOG_TTL)
             self.states.leave(last)
         except Broken as error:
             self.course.say(f"Redis does not answer ({error}); the keys of this run expire in a minute")

@@ -11,7 +11,8 @@ import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
 from celerypipe.errors import NodeError
@@ -19,6 +20,8 @@ from celerypipe.message.message import Message
 
 #: Messages of each node that are kept: the slowest, in all and in the node itself, and the last that failed.
 SLOWEST, FAILED = 20, 20
+#: What becomes of a message that is no failure.
+FINE = ("done", "cached")
 #: Hops of any messages that are remembered, since one of them may turn out to be slow further on.
 RECENT = 512
 #: Messages that are not through at most: the time when the oldest one came is forgotten.
@@ -130,7 +133,7 @@ class Traces:
         fields = (node, message.id, origin, message.sequence, came, start, now, *times, outcome, worker, attempts)
         self._recent.append(fields)
         least = self._least.get(node, (-1.0, -1.0))
-        is_bad = bool(attempts) or outcome not in ("done", "cached")
+        is_bad = bool(attempts) or outcome not in FINE
         if now - came > least[0] or times[1] + times[2] > least[1] or is_bad or origin in self._paths:
             with self._lock:
                 self._keep(Hop._make(fields), is_bad=is_bad)
@@ -173,6 +176,18 @@ class Traces:
         with self._lock:
             paths = [sorted(path, key=lambda hop: hop.came) for path in self._paths.values() if path]
         return sorted((_path(path, self._began) for path in paths), key=lambda path: -path["seconds"])
+
+
+def best(paths: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Return so many of them: of those that took longest, were worked on for longest, and failed, in turn."""
+
+    def work(path: dict[str, Any]) -> float:
+        return max(float(hop["warmed"] + hop["ran"]) for hop in path["hops"])
+
+    bad = [path for path in paths if any(hop["outcome"] not in FINE or hop["attempts"] for hop in path["hops"])]
+    kinds = (paths, sorted(paths, key=work, reverse=True), bad)
+    chosen = {id(path): path for each in zip_longest(*kinds) for path in each if path is not None}
+    return sorted(islice(chosen.values(), most), key=lambda path: -path["seconds"])
 
 
 def _path(hops: Iterable[Hop], began: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.nodes.printing import CONFIG
 from tests.servers import RedisServer, RunningWorker, StartWorker, eventually
-from tests.servers.command import begin, celerypipe
+from tests.servers.command import begin, celerypipe, start
 
 
 def written(folder: Path, queue: str, **configuration: Any) -> Path:
@@ -99,3 +99,39 @@ def test_a_worker_says_what_belongs_to_no_run(start_worker: StartWorker, private
     assert unknown.returncode == 2
     assert "no run or worker 'nonsense'" in unknown.stderr
     assert "celerypipe status" in unknown.stderr
+
+
+def test_the_workers_of_a_temporary_redis_are_heard_too(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
+    (tmp_path / "tasks" / "loud.py").write_text(
+        "from celerypipe import Message, Proc\n\n\nclass Loud(Proc):\n    def warmup(self) -> None:\n"
+        '        print("warming up")\n\n    def update(self, message: Message) -> Message:\n'
+        '        print("hello", message.payload)\n        return message\n'
+    )
+    nodes = [
+        {"name": "numbers", "type": "source", "mark": "data_streamer", "configuration": {"count": 2, "rate": 0}},
+        {"name": "loud", "type": "proc", "mark": "tasks.loud.Loud", "warped": True},
+    ]
+    links = [{"from": "numbers", "to": "loud"}]
+    file = tmp_path / "pipeline.json"
+    file.write_text(
+        json.dumps({"version": "1.0", "pipeline": {"name": "p", "id": "p", "nodes": nodes, "links": links}})
+    )
+    done = celerypipe("run", file, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "│" in line] == [
+        "loud │ warming up",
+        "loud │ hello 0",
+        "loud │ hello 1",
+    ]
+
+
+def test_a_script_without_a_log_of_its_own_shows_them_on_stderr(worker: RunningWorker, redis_url: str) -> None:
+    text = (
+        "from celerypipe import Message, Runner\nfrom tests.runs.pipelines import warped\n"
+        f"list(Runner({redis_url!r}).stream(warped('tests.nodes.printing.Doubled', 'lcli'), [Message(4)]))\n"
+    )
+    done = start("-c", text).finish()
+    assert done.returncode == 0, done.stderr
+    assert "there │ doubling 4" in done.stderr.splitlines()
