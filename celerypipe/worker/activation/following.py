@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Iterable
 
+from celery.exceptions import WorkerShutdown, WorkerTerminate
+
 from celerypipe.catalogue.instance import Instance, brief
 from celerypipe.mailbox.orders import Order, answering, told
 from celerypipe.redis.connection import Client, Command, accepted
@@ -85,7 +87,9 @@ class Following:
                     serving.doubtful = True  # one that remembers goes back to its snapshot
                 case _:
                     instance.suspended = order.kind == "suspend"
-        except Exception as error:  # noqa: BLE001  # user code; its run is told
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, out of its signal handlers
+        except BaseException as error:  # noqa: BLE001  # user code, sys.exit too; its run is told
             logger.warning("%s: %s", serving.name, brief(error))
             return brief(error)
         logger.info("%s: %s %s", serving.name, order.kind, order.property)

@@ -229,3 +229,40 @@ def test_what_was_changed_has_another_identity_in_the_cache(
         last = Live(Runner(private_redis.url), made)
         assert last(5, 1) == [5, 1], "what was changed is not taken for what is written"
         last.end()
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_the_cache_rests_for_good_where_an_instance_was_late(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, where: str
+) -> None:
+    """Nobody knows then what computes: also once another change was answered by all."""
+    start_worker("livelate", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    gate = tmp_path / "gate"
+    made = node(where, "livelate", "tests.nodes.live.Mix", cached=True, gate=str(gate))
+    live = Live(Runner(private_redis.url), made)
+    live.send(1)
+    eventually((tmp_path / "gate.at-work").exists, "a message at work")
+    (late,) = live.runner.set("gain", "factor", 10)
+    assert late.late
+    gate.touch()
+    live.becomes(1, 10)
+    assert not any(each.late or each.error for each in live.runner.set("gain", "offset", 5))
+    live.becomes(2, 25)
+    assert live(3) == [35]
+    live.end()
+    other = Live(Runner(private_redis.url), made)
+    other.runner.set("gain", "offset", 5)  # it may be about to begin
+    other.becomes(1, 6)
+    assert other(2, 3) == [7, 8], "what was computed with another factor is not its own"
+    other.end()
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_what_ends_an_interpreter_ends_no_run(shared_worker: StartWorker, redis_url: str, where: str) -> None:
+    shared_worker("livesolo", pool="solo", concurrency=1, config=CONFIG)
+    live = Live(Runner(redis_url), node(where, "livesolo", "tests.nodes.live.Mix"))
+    assert live(1) == [1]
+    found = live.runner.set("gain", "end", 1)
+    assert all("SystemExit" in each.error for each in found)
+    assert live(2) == [2]
+    live.end()
