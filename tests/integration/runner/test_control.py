@@ -11,9 +11,12 @@ import pytest
 
 from celerypipe import ConfigError, Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.mailbox.orders import Order, ask, obeyed
 from celerypipe.redis.connection import connect
+from celerypipe.settings import Settings
 from tests.nodes.live import CONFIG
 from tests.runs.reading import Reading
+from tests.runs.traces import run_of
 from tests.servers import FEW_POOLS, RedisServer, StartWorker, eventually
 
 MARK = "tests.nodes.live.Gain"
@@ -265,4 +268,50 @@ def test_what_ends_an_interpreter_ends_no_run(shared_worker: StartWorker, redis_
     found = live.runner.set("gain", "end", 1)
     assert all("SystemExit" in each.error for each in found)
     assert live(2) == [2]
+    live.end()
+
+
+def test_what_was_ordered_once_is_not_done_again_because_somebody_copies_it(
+    start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy is signed as well as what it was copied from."""
+    monkeypatch.setenv("CELERYPIPE_KEYS", "0123456789abcdef")
+    start_worker("livesigned", pool="solo", concurrency=1, config=CONFIG)
+    said: list[str] = []
+    live = Live(Runner(redis_url, on_event=said.append), node("there", "livesigned"))
+    assert live(1) == [1]
+    keyring = Settings.from_environment().keyring
+    with connect(redis_url) as client:
+        run = run_of(live.runner)
+        asked = Order("set", "gain", "factor", 2)
+        ask(client, run, asked, keyring)
+        eventually(lambda: obeyed(client, asked.id), "an answer")
+        live.runner.set("gain", "factor", 3)
+        live.becomes(1, 3)
+        ((_, entry),) = client.xrange(client.names.asked(run))
+        copied: Any = entry
+        client.xadd(client.names.asked(run), copied)
+        client.rpush(client.names.orders(run), *client.lrange(client.names.orders(run), 0, 0))
+        eventually(
+            lambda: live(1) == [3] and any("order" in text and "refused" in text for text in said), "what is said"
+        )
+        assert client.llen(client.names.orders(run)) == 3
+    assert [live(1) for _ in range(3)] == [[3]] * 3
+    live.end()
+
+
+@pytest.mark.parametrize("kind", ["asked", "log", "orders"])
+def test_what_somebody_puts_in_the_place_of_a_key_holds_no_run_up(
+    shared_worker: StartWorker, redis_url: str, kind: str
+) -> None:
+    shared_worker("livesolo", pool="solo", concurrency=1, config=CONFIG)
+    live = Live(Runner(redis_url), node("there", "livesolo"))
+    assert live(1) == [1]
+    with connect(redis_url) as client:
+        place = getattr(client.names, kind)(run_of(live.runner))
+        client.delete(place)
+        client.set(place, "no stream")
+    assert live(2) == [2]
+    live.runner.set("gain", "factor", 3)
+    live.becomes(1, 3)
     live.end()
