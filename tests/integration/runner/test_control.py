@@ -11,8 +11,8 @@ import pytest
 
 from celerypipe import ConfigError, Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.mailbox.orders import Order, ask, obeyed
-from celerypipe.redis.connection import connect
+from celerypipe.mailbox.orders import ALL, Order, ask, obeyed
+from celerypipe.redis.connection import Client, connect
 from celerypipe.settings import Settings
 from tests.nodes.live import CONFIG
 from tests.runs.reading import Reading
@@ -315,3 +315,11 @@ def test_what_somebody_puts_in_the_place_of_a_key_holds_no_run_up(
     live.runner.set("gain", "factor", 3)
     live.becomes(1, 3)
     live.end()
+
+
+def test_an_answer_that_no_run_wrote_is_none(redis_client: Client) -> None:
+    place = redis_client.names.answers("strange")
+    for text in (b"5", b"nonsense", b'{"error": "", "found": 5}'):
+        redis_client.hset(place, ALL, text)
+        redis_client.expire(place, 60)
+        assert obeyed(redis_client, "strange") is None
