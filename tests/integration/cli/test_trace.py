@@ -121,7 +121,7 @@ def test_it_is_bounded() -> None:
 
 @pytest.mark.parametrize("text", ["5", "{}", '[{"number": 1}]', '[{"origin": "a", "number": 0, "hops": [1]}]', "\\xff"])
 def test_what_is_no_trace_is_said(redis_url: str, tmp_path: Path, text: str) -> None:
-    (tmp_path / "traces.json").write_text(text)
+    (tmp_path / "trace.json").write_text(text)
     with connect(redis_url) as client:
         client.set(client.names.trace("strange"), text, ex=60)
     for words in ((tmp_path,), ("strange", "--redis", redis_url)):
