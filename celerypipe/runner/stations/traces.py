@@ -122,10 +122,18 @@ class Traces:
         sent: float = 0.0,
         times: tuple[float, float, float] = (0.0, 0.0, 0.0),
         worker: str = "",
+        beyond: float = 0.0,
     ) -> None:
-        """A message is through. ``sent``: when its last attempt began; ``times``: it waited, warmed up, ran there."""
-        now = time.monotonic()
-        came = self._open.pop((node, message.id), now)
+        """A message is through. ``sent``: when its last attempt began; ``times``: it waited, warmed up, ran there.
+
+        ``beyond``: seconds that the nodes after it ran meanwhile, to which its worker went on by itself; the runner
+        hears of all of them together, and of when they began only so.
+        """
+        now = time.monotonic() - beyond
+        came = self._open.pop((node, message.id), None)
+        if came is None:
+            came = now - sum(times)
+        now = max(now, came)
         attempts = tuple(self._attempts.pop((node, message.id), ())) if self._attempts else ()
         origin = message.origin or message.id
         start = sent if sent > came else came

@@ -322,8 +322,9 @@ class Warp(Station):
         error, outcome = done.error, "cached" if done.known else "done"
         if error is not None:
             outcome = error.kind if isinstance(error, NodeError) else type(error).__name__
-        times = done.waited, done.warmed, done.ran
-        self.course.traces.through(self.name, done.message, outcome, sent=sent, times=times, worker=done.by or by)
+        times, worker = (done.waited, done.warmed, done.ran), done.by or by
+        traces = self.course.traces
+        traces.through(self.name, done.message, outcome, sent=sent, times=times, worker=worker, beyond=done.beyond)
 
     def _end(self, flight: Flight, done: Done) -> None:
         """A message is through, says a thread that must not pass results on, such as the one that watches time."""

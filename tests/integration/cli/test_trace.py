@@ -13,6 +13,7 @@ from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import connect
 from celerypipe.runner.stations.traces import OPEN, SLOWEST, Traces
 from tests.nodes.remote import CONFIG
+from tests.runs.pipelines import chain
 from tests.servers import StartWorker, eventually
 from tests.servers.command import begin, celerypipe
 
@@ -129,3 +130,17 @@ def test_what_is_no_trace_is_said(redis_url: str, tmp_path: Path, text: str) -> 
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         assert "holds no traces of a run" in done.stderr
+
+
+def test_a_node_that_a_worker_went_on_to_by_itself_has_its_own_time(shared_worker: StartWorker, redis_url: str) -> None:
+    shared_worker("ltrace", pool="solo", concurrency=1, config=CONFIG)
+    runner = Runner(redis_url)
+    payloads = [0.0] * 60 + [0.4]
+    list(runner.stream(chain("ltrace", "Echo", "Nap"), [Message(each) for each in payloads]))
+    assert runner.report is not None
+    (path,) = json.loads(celerypipe("trace", runner.report.run, "60", "--redis", redis_url, "--json").stdout)
+    first, second = (next(hop for hop in path["hops"] if hop["node"] == name) for name in ("n0", "n1"))
+    assert second["parts"]["run"] >= 0.4
+    assert second["seconds"] >= 0.4
+    assert first["done"] <= second["done"] - 0.4, "it had handed it on by then"
+    assert path["seconds"] >= 0.4
