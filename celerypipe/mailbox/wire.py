@@ -18,8 +18,9 @@ from celerypipe.redis.signing import SIGNATURE, Signer
 ENTRY = Struct("<QI?H")
 #: A result: number and try of its message, kind, seconds it waited in the mailbox, ``update`` ran, and the node warmed
 #: up for it, whether the blob of its message may still be mapped, the number of the last line that was logged for its
-#: run there, lengths of its blob's name, of its bytes and of what was printed; then all three, and what went on.
-RESULT_HEAD = Struct("<QIcddd?IHII")
+#: run there, lengths of its blob's name, of its bytes, of what was printed and of the name of the activation that it
+#: was taken over from; then all four, and what went on.
+RESULT_HEAD = Struct("<QIcddd?IHIIH")
 #: Bytes that have the head of either.
 HEAD = max(ENTRY.size, RESULT_HEAD.size)
 
@@ -51,7 +52,10 @@ class Entry(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """A result on its way back: to which message it belongs, what kind, timings, and bytes or a blob."""
+    """A result on its way back: to which message it belongs, what kind, timings, and bytes or a blob.
+
+    ``holder``: the activation that its message was taken over from, if it was.
+    """
 
     sequence: int
     attempt: int
@@ -65,6 +69,7 @@ class Reply(NamedTuple):
     console: bytes = b""
     warmed: float = 0.0
     logged: int = 0
+    holder: str = ""
 
 
 class Published(NamedTuple):
@@ -106,12 +111,12 @@ class Answer(NamedTuple):
     def packed(self) -> bytes:
         """Return it as it stands in a reply."""
         entry, kind, waited, ran, blob, data, _, kept, onward, console, warmed, logged = self
-        name = blob.encode()
-        lengths = len(name), len(data), len(console)
+        name, holder = blob.encode(), entry.holder.encode()
+        lengths = len(name), len(data), len(console), len(holder)
         times = waited, ran, warmed
         said = kept() is not None, logged & 0xFFFFFFFF
         head = RESULT_HEAD.pack(entry.sequence, entry.attempt, kind, *times, *said, *lengths)
-        return b"%b%b%b%b%b" % (head, name, data, console, onward)
+        return b"%b%b%b%b%b%b" % (head, name, data, console, holder, onward)
 
 
 #: The field of an entry in a reply stream by which a worker says that it cannot serve; it is so in every protocol.
@@ -173,17 +178,18 @@ def as_published(item: Sequence[Any], signer_of: Callable[[str], Signer] | None 
 
 
 def _result(raw: bytes, stop: int | None = None) -> Reply:
-    sequence, attempt, kind, waited, ran, warmed, kept, logged, name, size, printed = RESULT_HEAD.unpack_from(raw)
+    sequence, attempt, kind, waited, ran, warmed, kept, logged, *lengths = RESULT_HEAD.unpack_from(raw)
+    name, size, printed, held = lengths
     if not (0.0 <= waited <= LONGEST and 0.0 <= ran <= LONGEST and 0.0 <= warmed <= LONGEST):
         raise ValueError(f"{waited} s, {ran} s and {warmed} s are no times")
     start = RESULT_HEAD.size + name
     end = start + size
-    last = end + printed
+    last = end + printed + held
     blob = raw[RESULT_HEAD.size : start].decode()
-    printed_bytes = raw[end:last]
+    printed_bytes, holder = raw[end : end + printed], raw[end + printed : last].decode()
     times = waited, ran, kept
-    more = printed_bytes, warmed, logged
-    return Reply(sequence, attempt, kind, *times, blob, raw[start:end], raw[last:stop], *more)
+    data, onward = raw[start:end], raw[last:stop]
+    return Reply(sequence, attempt, kind, *times, blob, data, onward, printed_bytes, warmed, logged, holder)
 
 
 #: Errands are numbered from here, so that they are nobody's turn.

@@ -165,7 +165,7 @@ class Replies:
         for result in published.results:
             flight = _flight(warp, result)
             if flight is not None and flight.attempt == result.attempt:
-                flight.by = published.worker
+                flight.by, flight.holder = published.worker, result.holder
                 try:
                     results.append((flight, result, unpack(result.onward)))
                 except CodecError as error:

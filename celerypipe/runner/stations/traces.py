@@ -113,6 +113,11 @@ class Traces:
         found = self._attempts.setdefault((node, message.id), [])
         found.append(Attempt(time.monotonic(), kind, worker))
 
+    def taken_over(self, node: str, message: Message, holder: str, seconds: float) -> None:
+        """It was run once more, for so many seconds, since the process ended that had it before."""
+        attempt = Attempt(time.monotonic() - seconds, "lost", holder)
+        self._attempts.setdefault((node, message.id), []).append(attempt)
+
     def through(
         self,
         node: str,

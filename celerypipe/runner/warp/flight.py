@@ -90,5 +90,7 @@ class Flight:
     console: Console | None = None
     #: The activation that answered; empty where it ran here.
     by: str = ""
+    #: The activation that it was taken over from, since its process ended.
+    holder: str = ""
     #: It shows whether its queue answers again, while the others are given up.
     probe: bool = False

@@ -303,6 +303,8 @@ class Warp(Station):
         """A message is through here: with its result, or given up."""
         if self._lookup is not None:
             self._lookup.through(flight, done)
+        if flight.holder and done.error is None:
+            self.course.traces.taken_over(self.name, done.message, flight.holder, done.ran + done.warmed + done.beyond)
         self._trace(done, flight.sent_at, flight.by)
         if self.course.recording is not None:
             self._record(done)

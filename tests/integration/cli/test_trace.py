@@ -12,8 +12,9 @@ from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import connect
 from celerypipe.runner.stations.traces import OPEN, SLOWEST, Traces
+from tests.nodes.faulty import CONFIG as FAULTY
 from tests.nodes.remote import CONFIG
-from tests.runs.pipelines import chain
+from tests.runs.pipelines import chain, warped
 from tests.servers import StartWorker, eventually
 from tests.servers.command import begin, celerypipe
 
@@ -144,3 +145,20 @@ def test_a_node_that_a_worker_went_on_to_by_itself_has_its_own_time(shared_worke
     assert second["seconds"] >= 0.4
     assert first["done"] <= second["done"] - 0.4, "it had handed it on by then"
     assert path["seconds"] >= 0.4
+
+
+def test_the_try_of_a_process_that_was_killed_is_in_it(
+    start_worker: StartWorker, redis_url: str, tmp_path: Path
+) -> None:
+    start_worker("ltracekill", pool="prefork", concurrency=1, config=FAULTY)
+    runner = Runner(redis_url)
+    asked = warped("tests.nodes.faulty.Hangs", "ltracekill", configuration={"once": str(tmp_path / "once")})
+    assert [message.payload for message in runner.stream(asked, [Message("kill")])] == ["kill"]
+    assert runner.report is not None
+    (path,) = json.loads(celerypipe("trace", runner.report.run, "0", "--redis", redis_url, "--json").stdout)
+    (hop,) = path["hops"]
+    (lost,) = hop["attempts"]
+    assert (lost["error"], hop["outcome"]) == ("lost", "done")
+    shown = celerypipe("trace", runner.report.run, "0", "--redis", redis_url).stdout
+    assert shown.count(", process ") == 2, shown
+    assert len({line.rpartition(", process ")[2] for line in shown.splitlines() if ", process " in line}) == 2, shown

@@ -12,7 +12,7 @@ from celerypipe.mailbox.wire import RESULT_HEAD, as_published
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e300])
 def test_a_time_that_is_none_is_no_reply(seconds: float) -> None:
     for times in ((seconds, 0.0, 0.0), (0.0, seconds, 0.0), (0.0, 0.0, seconds)):
-        reply = RESULT_HEAD.pack(1, 0, b"r", *times, False, 0, 0, 0, 0)
+        reply = RESULT_HEAD.pack(1, 0, b"r", *times, False, 0, 0, 0, 0, 0)
         published = as_published((b"1-0", [b"n", b"node", b"w", b"worker", b"r", reply]))
         assert published is not None
         assert (published.results, published.refused) == ([], 1)
