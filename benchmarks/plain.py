@@ -9,7 +9,8 @@ from typing import Any
 from celery import Celery
 
 from celerypipe.celery.broker import kombu_form
-from celerypipe.redis.url import DEFAULT_ADDRESS, read_address
+from celerypipe.redis.address import DEFAULT_ADDRESS
+from celerypipe.redis.url import read_address
 
 
 def plain_address(url: str) -> str:

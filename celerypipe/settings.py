@@ -13,12 +13,12 @@ from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, path_of
 from celerypipe.process.log import FORMATS
 from celerypipe.process.log import VARIABLE as LOG_VARIABLE
-from celerypipe.redis.address import Address
+from celerypipe.redis.address import DEFAULT_ADDRESS, Address
 from celerypipe.redis.namespace import DEFAULT, namespace
 from celerypipe.redis.namespace import VARIABLE as NAMESPACE_VARIABLE
 from celerypipe.redis.secret import hidden
 from celerypipe.redis.signing import VARIABLE, Keyring
-from celerypipe.redis.url import DEFAULT_ADDRESS, SCHEMES, read_address
+from celerypipe.redis.url import SCHEMES, read_address
 
 
 @dataclass(frozen=True, slots=True)

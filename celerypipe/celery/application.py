@@ -20,9 +20,8 @@ from celerypipe.celery.broker import kombu_form
 from celerypipe.errors import ConfigError
 from celerypipe.process import collector
 from celerypipe.process.log import FORMATS, VARIABLE
-from celerypipe.redis.address import Address
+from celerypipe.redis.address import DEFAULT_ADDRESS, Address
 from celerypipe.redis.line import KEEP_ALIVE
-from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import BROKER_VARIABLE, RedisSettings
 
 #: Every process agrees on these: runner, worker, Flower.

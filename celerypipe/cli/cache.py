@@ -26,10 +26,9 @@ from celerypipe.cli.run import Wanted, supervise
 from celerypipe.definition.overrides import Overrides
 from celerypipe.errors import ConfigError
 from celerypipe.process.terminals import harmless
-from celerypipe.redis.address import Address
+from celerypipe.redis.address import DEFAULT_ADDRESS, Address
 from celerypipe.redis.connection import Client, connect, explained
 from celerypipe.redis.secret import hidden
-from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.runner.report import Report, long_span, span, volume
 from celerypipe.runner.runner import Runner
 from celerypipe.runner.table import paper

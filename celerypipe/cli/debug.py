@@ -15,6 +15,7 @@ from celerypipe.catalogue.instance import trace as trace_of
 from celerypipe.cli.endings import Ending
 from celerypipe.cli.options import JSON, REDIS_OR_USUAL, SET, named_redis
 from celerypipe.cli.screen.letters import content_of
+from celerypipe.cli.screen.paths import paths_in
 from celerypipe.definition.overrides import Overrides
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import ConfigError, UnknownRun, did_you_mean
@@ -84,14 +85,14 @@ def trace(run: str, message: str | None, slowest: int | None, redis: str | None,
 
 def _in_folder(folder: Path) -> list[dict[str, Any]]:
     try:
-        found = json.loads((folder / TRACES).read_text(encoding="utf-8"))
+        found = (folder / TRACES).read_bytes()
     except FileNotFoundError:
         raise ConfigError(
             f"{folder} has no {TRACES}: it is no folder of a pipeline, or no run of it has ended"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ConfigError(f"{folder / TRACES} cannot be read: {error}") from None
-    return list(found)
+    return paths_in(found, str(folder / TRACES))
 
 
 def _of_run(run: str, redis: str | None) -> list[dict[str, Any]]:
@@ -107,12 +108,13 @@ def _of_run(run: str, redis: str | None) -> list[dict[str, Any]]:
             return over
         order = Order("trace", "")
         ask(client, meant.id, order, Settings.from_environment().keyring)
-        return wait_for(client, meant.id, order, PATIENCE)[1]
+        found = wait_for(client, meant.id, order, PATIENCE)[1]
+        return paths_in(json.dumps(found).encode(), f"the answer of run {meant.id}")
 
 
 def _kept(client: Client, run: str) -> list[dict[str, Any]] | None:
-    text = client.get(client.names.trace(run))
-    return None if text is None else list(json.loads(text))
+    text: Any = client.get(client.names.trace(run))
+    return None if text is None else paths_in(text, f"{client.names.trace(run)} in Redis")
 
 
 def _is_meant(path: dict[str, Any], word: str) -> bool:

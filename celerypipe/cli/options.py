@@ -13,8 +13,8 @@ import click
 
 from celerypipe.definition.names import wrong_queue
 from celerypipe.process import log
+from celerypipe.redis.address import DEFAULT_ADDRESS
 from celerypipe.redis.secret import seen_in_ps
-from celerypipe.redis.url import DEFAULT_ADDRESS
 from celerypipe.settings import RedisSettings
 
 

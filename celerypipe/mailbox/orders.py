@@ -164,7 +164,10 @@ def obeyed(client: Client, order: str) -> tuple[list[Obeyed], list[Any]] | None:
     text = client.hget(client.names.answers(order), ALL)
     if text is None:
         return None
-    said = msgspec.json.decode(text, type=_Summary)
+    try:
+        said = msgspec.json.decode(text, type=_Summary)
+    except ValueError:  # no run of ours wrote that: it may answer still
+        return None
     if said.error:
         raise ConfigError(said.error)
     return said.found, said.paths

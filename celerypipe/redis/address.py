@@ -13,9 +13,6 @@ from celerypipe.redis.keys import Names
 from celerypipe.redis.namespace import DEFAULT, VARIABLE, named
 from celerypipe.redis.secret import HIDDEN
 
-#: Where a worker looks that is told nothing.
-DEFAULT_URL = "redis://localhost:6379/0"
-
 
 @dataclass(frozen=True, slots=True)
 class TLS:
@@ -82,7 +79,7 @@ class Address:
     def worker_command(self, queue: str) -> str:
         """Return the command that starts a worker of a queue of this Redis; a password is left to who types it."""
         command = f"celery -A celerypipe worker -Q {shlex.quote(queue)}"
-        if self.shown != DEFAULT_URL:  # no option: other users of a machine can read those
+        if self.shown != DEFAULT_ADDRESS.shown:  # no option: other users of a machine can read those
             command = f"CELERYPIPE_REDIS_URL={shlex.quote(self.shown)} {command}"
         return command if self.namespace == DEFAULT else f"{VARIABLE}={self.namespace} {command}"
 
@@ -105,6 +102,9 @@ class Address:
         scheme = "redis" if self.tls is None else "rediss"
         return f"{scheme}://{who}{place(self.host, self.port)}/{self.database}{_options(changed, secret)}"
 
+
+#: Where a Redis is that nobody named.
+DEFAULT_ADDRESS = Address("localhost", 6379)
 
 _USUAL = TLS().options()
 quoted = partial(quote, safe="")

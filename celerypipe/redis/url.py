@@ -21,11 +21,11 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from celerypipe.errors import ConfigError, did_you_mean
-from celerypipe.redis.address import TLS, Address, Sentinels
+from celerypipe.redis.address import DEFAULT_ADDRESS, TLS, Address, Sentinels
 from celerypipe.redis.namespace import VARIABLE
 from celerypipe.redis.secret import hidden
 
-PORT, SENTINEL_PORT = 6379, 26379
+SENTINEL_PORT = 26379
 #: scheme → the one that we write.
 SCHEMES = {
     "redis": "redis",
@@ -65,10 +65,6 @@ def read_address(text: str) -> Address:
         return _READERS[written](rest)
     except ValueError as error:
         raise ConfigError(f"{hidden(text)!r}: {error}") from None
-
-
-#: Where a Redis is that nobody named.
-DEFAULT_ADDRESS = Address("localhost", PORT)
 
 
 class _Parts:
@@ -145,7 +141,7 @@ def _socket(rest: str) -> Address:
 
 def _host(rest: str, tls: bool = False) -> Address:
     parts = _Parts(rest)
-    host, port = _read_place(parts.places or "localhost", PORT)
+    host, port = _read_place(parts.places or DEFAULT_ADDRESS.host, DEFAULT_ADDRESS.port)
     database = parts.database(unquote(parts.path))
     encryption = _encryption(parts.options) if tls else None
     takes = ("db", "username", "password", *(TLS_OPTIONS if tls else ()))

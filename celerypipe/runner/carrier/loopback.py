@@ -62,7 +62,6 @@ class Loopback:
         self._before: Instance | None = None
         self._thread: threading.Thread | None = None
         self._abandoned = Abandoned(course, name, CURE)
-        self._files: dict[str, File] = {}
         self._recorder: Recorder | None = None
         #: Seconds that its node warmed up, until the first message has said so.
         self._warmed = 0.0
@@ -111,7 +110,6 @@ class Loopback:
     by_reference = False
 
     def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
-        self._files.update((file.digest, file) for file in message.files)
         flight.data = None if message.elsewhere is not None else message.joined()
         flight.size = len(message.head) + message.size
 
@@ -160,7 +158,6 @@ class Loopback:
 
     def _live(self, era: int) -> None:
         instance = self._instance
-        arriving.set(lambda file: Here(self._files[file.digest].path))
         try:
             if instance is None:
                 self._instance = instance = self._warm()
@@ -244,20 +241,28 @@ class Loopback:
 
     def _as_it_travels(self, warp: Warp, flight: Flight) -> Message:
         data, flight.data = flight.data, None
-        if data is None:
-            message = self._fetch(flight.message)
-            if message is None:
-                raise NodeFailed(f"{warp.name}: its input is lost", node=warp.name, message_id=flight.message.id)
-            apart = codec.encode_apart((message,))
-            self._files.update((file.digest, file) for file in apart.files)
-            data = apart.joined()
-        return codec.decode(data)[0]
+        if data is not None:
+            return _arrived((flight.message,), data)[0]
+        message = self._fetch(flight.message)
+        if message is None:
+            raise NodeFailed(f"{warp.name}: its input is lost", node=warp.name, message_id=flight.message.id)
+        return _arrived((message,), codec.encode_joined((message,)))[0]
 
 
 def _returned(outcome: Produced) -> Produced:
     if isinstance(outcome, Exception):
         return outcome
     try:
-        return codec.decode(codec.encode_joined(outcome))
+        return _arrived(outcome, codec.encode_joined(outcome))
     except CodecError as error:
         return error
+
+
+def _arrived(sent: Sequence[Message], data: bytes) -> list[Message]:
+    """Decode what was sent. A file among it stays where it is, and knows what it came in, so that nobody else must."""
+
+    def find(file: File) -> Here:
+        return next(Here(each.path) for each in codec.encode_apart(sent).files if each.digest == file.digest)
+
+    arriving.set(find)
+    return codec.decode(data)

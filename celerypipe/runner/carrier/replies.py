@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import redis
 
 from celerypipe.errors import CodecError, ConfigError, NodeError, NodeFailed
 from celerypipe.mailbox.fence import unlike
 from celerypipe.mailbox.onward import Step, Steps, unpack
-from celerypipe.mailbox.orders import order_in
+from celerypipe.mailbox.orders import MOST, order_in
 from celerypipe.mailbox.wire import FAILURE, LOST_BLOB, REFUSED, RESULT, Published, Reply, as_published
 from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, Command, OneLine, accepted, connect
 from celerypipe.runner.carrier.cargo import Cargo
@@ -55,7 +58,10 @@ class Replies:
         self.course = course
         self._incoming = incoming
         self._listener = listener
+        self._holdings = holdings
         self._keyring = holdings.keyring
+        #: The last orders that came.
+        self._heard: deque[str] = deque(maxlen=MOST)
         self.warps = warps
         self._closing = False
         self._trimmed = b"0-0"
@@ -91,8 +97,11 @@ class Replies:
                         if published := as_published(item, self._signer_of):
                             self._take_all(published)
                         last = item[0]
-            except Broken:
+            except Broken as error:
                 # The post thread says so and recovers; here it is enough to try again.
+                if isinstance(error, redis.ResponseError):  # somebody may have put something else there
+                    with contextlib.suppress(*Broken):
+                        self._holdings.clear(self._client)
                 self._client.close()
                 time.sleep(0.2)
 
@@ -119,9 +128,15 @@ class Replies:
 
     def _take_order(self, item: Any) -> None:
         try:
-            self._listener.ordered(order_in(item, self.course.run_id, self._keyring))
+            order = order_in(item, self.course.run_id, self._keyring)
         except CodecError:  # nobody of ours, or with no key of ours
             self._doubts.add("", "order")
+            return
+        if order.id in self._heard:  # a copy is signed as well as what it was copied from
+            self._doubts.add("", "order")
+            return
+        self._heard.append(order.id)
+        self._listener.ordered(order)
 
     def _take_all(self, published: Published) -> None:
         if published.declined:

@@ -41,7 +41,7 @@ class Ordered:
             pending = self._waiting.popleft()
             try:
                 instance = self._do(instance, pending.order)
-            except Exception as error:
+            except BaseException as error:  # user code, sys.exit too
                 pending.error = brief(error)
                 if instance.node is None:
                     raise

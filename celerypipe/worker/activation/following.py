@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from typing import Any
+
+from celery.exceptions import WorkerShutdown, WorkerTerminate
 
 from celerypipe.catalogue.instance import Instance, brief
 from celerypipe.mailbox.orders import Order, answering, told
@@ -36,15 +39,21 @@ class Following:
         While a node held the interpreter lock the keeper heard nothing: then Redis is asked here.
         """
         if time.monotonic() - self._lease.heard > STALE:
-            there = self._client.call("LLEN", self._client.names.orders(self._mailbox.run))
-            self._lease.orders, self._lease.heard = max(self._lease.orders, int(there)), time.monotonic()
+            there: Any = self._client.together(("LLEN", self._client.names.orders(self._mailbox.run)))[0]
+            known = there if isinstance(there, int) else 0  # somebody may have put something else there
+            self._lease.orders, self._lease.heard = max(self._lease.orders, known), time.monotonic()
         return self._lease.orders > len(self._orders)
 
     def read(self) -> None:
         """Read what is new."""
         if self._lease.orders > len(self._orders):
-            self._orders += told(self._client, self._mailbox.run, len(self._orders), self._mailbox.keyring)
-            if None in self._orders:
+            known = {order.id for order in self._orders if order is not None}
+            before = len(self._orders)
+            for order in told(self._client, self._mailbox.run, before, self._mailbox.keyring):
+                is_new = order is not None and order.id not in known  # a copy is signed as well
+                self._orders.append(order if is_new else None)
+                known |= {order.id} if order is not None else set()
+            if None in self._orders[before:]:
                 self._mailbox.refuse(self._client, self._lease.owner, "order")
             self._lease.orders = len(self._orders)  # some may be gone with all that Redis held
 
@@ -85,7 +94,9 @@ class Following:
                     serving.doubtful = True  # one that remembers goes back to its snapshot
                 case _:
                     instance.suspended = order.kind == "suspend"
-        except Exception as error:  # noqa: BLE001  # user code; its run is told
+        except (WorkerShutdown, WorkerTerminate):
+            raise  # Celery's own, out of its signal handlers
+        except BaseException as error:  # noqa: BLE001  # user code, sys.exit too; its run is told
             logger.warning("%s: %s", serving.name, brief(error))
             return brief(error)
         logger.info("%s: %s %s", serving.name, order.kind, order.property)

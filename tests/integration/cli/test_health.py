@@ -24,8 +24,9 @@ from celerypipe.mailbox import protocol
 from celerypipe.mailbox.protocol import SPOKEN, Spoken
 from celerypipe.mailbox.status import read_status
 from celerypipe.redis import keys
+from celerypipe.redis.address import DEFAULT_ADDRESS
 from celerypipe.redis.connection import Client
-from celerypipe.redis.url import DEFAULT_ADDRESS, read_address
+from celerypipe.redis.url import read_address
 from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.redis.connection import connect
 from celerypipe.runner.stations.traces import OPEN, SLOWEST, Traces
 from tests.nodes.remote import CONFIG
 from tests.servers import StartWorker, eventually
@@ -114,3 +117,15 @@ def test_it_is_bounded() -> None:
     kept = traces.to_list()
     assert SLOWEST <= len(kept) <= 9 * SLOWEST
     assert all(len({(hop["node"], hop["message"]) for hop in path["hops"]}) == len(path["hops"]) for path in kept)
+
+
+@pytest.mark.parametrize("text", ["5", "{}", '[{"number": 1}]', '[{"origin": "a", "number": 0, "hops": [1]}]', "\\xff"])
+def test_what_is_no_trace_is_said(redis_url: str, tmp_path: Path, text: str) -> None:
+    (tmp_path / "trace.json").write_text(text)
+    with connect(redis_url) as client:
+        client.set(client.names.trace("strange"), text, ex=60)
+    for words in ((tmp_path,), ("strange", "--redis", redis_url)):
+        done = celerypipe("trace", *words)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "holds no traces of a run" in done.stderr

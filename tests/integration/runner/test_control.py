@@ -11,9 +11,12 @@ import pytest
 
 from celerypipe import ConfigError, Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
-from celerypipe.redis.connection import connect
+from celerypipe.mailbox.orders import ALL, Order, ask, obeyed
+from celerypipe.redis.connection import Client, connect
+from celerypipe.settings import Settings
 from tests.nodes.live import CONFIG
 from tests.runs.reading import Reading
+from tests.runs.traces import run_of
 from tests.servers import FEW_POOLS, RedisServer, StartWorker, eventually
 
 MARK = "tests.nodes.live.Gain"
@@ -229,3 +232,94 @@ def test_what_was_changed_has_another_identity_in_the_cache(
         last = Live(Runner(private_redis.url), made)
         assert last(5, 1) == [5, 1], "what was changed is not taken for what is written"
         last.end()
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_the_cache_rests_for_good_where_an_instance_was_late(
+    start_worker: StartWorker, private_redis: RedisServer, tmp_path: Path, where: str
+) -> None:
+    """Nobody knows then what computes: also once another change was answered by all."""
+    start_worker("livelate", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    gate = tmp_path / "gate"
+    made = node(where, "livelate", "tests.nodes.live.Mix", cached=True, gate=str(gate))
+    live = Live(Runner(private_redis.url), made)
+    live.send(1)
+    eventually((tmp_path / "gate.at-work").exists, "a message at work")
+    (late,) = live.runner.set("gain", "factor", 10)
+    assert late.late
+    gate.touch()
+    live.becomes(1, 10)
+    assert not any(each.late or each.error for each in live.runner.set("gain", "offset", 5))
+    live.becomes(2, 25)
+    assert live(3) == [35]
+    live.end()
+    other = Live(Runner(private_redis.url), made)
+    other.runner.set("gain", "offset", 5)  # it may be about to begin
+    other.becomes(1, 6)
+    assert other(2, 3) == [7, 8], "what was computed with another factor is not its own"
+    other.end()
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_what_ends_an_interpreter_ends_no_run(shared_worker: StartWorker, redis_url: str, where: str) -> None:
+    shared_worker("livesolo", pool="solo", concurrency=1, config=CONFIG)
+    live = Live(Runner(redis_url), node(where, "livesolo", "tests.nodes.live.Mix"))
+    assert live(1) == [1]
+    found = live.runner.set("gain", "end", 1)
+    assert all("SystemExit" in each.error for each in found)
+    assert live(2) == [2]
+    live.end()
+
+
+def test_what_was_ordered_once_is_not_done_again_because_somebody_copies_it(
+    start_worker: StartWorker, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy is signed as well as what it was copied from."""
+    monkeypatch.setenv("CELERYPIPE_KEYS", "0123456789abcdef")
+    start_worker("livesigned", pool="solo", concurrency=1, config=CONFIG)
+    said: list[str] = []
+    live = Live(Runner(redis_url, on_event=said.append), node("there", "livesigned"))
+    assert live(1) == [1]
+    keyring = Settings.from_environment().keyring
+    with connect(redis_url) as client:
+        run = run_of(live.runner)
+        asked = Order("set", "gain", "factor", 2)
+        ask(client, run, asked, keyring)
+        eventually(lambda: obeyed(client, asked.id), "an answer")
+        live.runner.set("gain", "factor", 3)
+        live.becomes(1, 3)
+        ((_, entry),) = client.xrange(client.names.asked(run))
+        copied: Any = entry
+        client.xadd(client.names.asked(run), copied)
+        client.rpush(client.names.orders(run), *client.lrange(client.names.orders(run), 0, 0))
+        eventually(
+            lambda: live(1) == [3] and any("order" in text and "refused" in text for text in said), "what is said"
+        )
+        assert client.llen(client.names.orders(run)) == 3
+    assert [live(1) for _ in range(3)] == [[3]] * 3
+    live.end()
+
+
+@pytest.mark.parametrize("kind", ["asked", "log", "orders"])
+def test_what_somebody_puts_in_the_place_of_a_key_holds_no_run_up(
+    shared_worker: StartWorker, redis_url: str, kind: str
+) -> None:
+    shared_worker("livesolo", pool="solo", concurrency=1, config=CONFIG)
+    live = Live(Runner(redis_url), node("there", "livesolo"))
+    assert live(1) == [1]
+    with connect(redis_url) as client:
+        place = getattr(client.names, kind)(run_of(live.runner))
+        client.delete(place)
+        client.set(place, "no stream")
+    assert live(2) == [2]
+    live.runner.set("gain", "factor", 3)
+    live.becomes(1, 3)
+    live.end()
+
+
+def test_an_answer_that_no_run_wrote_is_none(redis_client: Client) -> None:
+    place = redis_client.names.answers("strange")
+    for text in (b"5", b"nonsense", b'{"error": "", "found": 5}'):
+        redis_client.hset(place, ALL, text)
+        redis_client.expire(place, 60)
+        assert obeyed(redis_client, "strange") is None
