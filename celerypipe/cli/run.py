@@ -286,4 +286,6 @@ def redis_for(
         yield address.url if address is not None else None
         return
     with Embedded(pipeline, reload=watch, on_event=say) as private:
+        if sys.stderr.isatty():
+            say(f"for other terminals, as in `celerypipe status`: --redis {private}")
         yield private
