@@ -10,7 +10,7 @@ from celerypipe.catalogue.capture import here
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.orders import MOST, Obeyed, Order, answers, value_too_strange
-from celerypipe.redis.connection import Client
+from celerypipe.redis.connection import Client, explained
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.stations.cache import RunCache
@@ -81,15 +81,17 @@ class Control:
         self._given.append(order)
         station = self._stations[order.node]
         self._cache.pause(order.node)  # what is asked and kept from now on is another node's
+        sure = order.node not in self._unsure
+        self._unsure.add(order.node)  # whatever is raised now
         found = self._there(station, order)
         if order.kind == "suspend":
             self.suspended.add(order.node)
         elif order.kind == "unsuspend":
             self.suspended.discard(order.node)
         refused = bool(found) and all(each.error for each in found)  # then nothing was changed anywhere
-        if any(each.late or (each.error and not refused) for each in found):
-            self._unsure.add(order.node)
-        elif not refused:
+        if sure and not any(each.late or (each.error and not refused) for each in found):
+            self._unsure.discard(order.node)
+        if not refused:
             self._cache.changed(order.node, order.kind, order.property, order.value)
         if order.node not in self.suspended | self._unsure:
             self._cache.resume(order.node)
@@ -111,7 +113,7 @@ class Control:
     @staticmethod
     def _elsewhere(warp: Warp, order: Order, carrier: RedisCarrier) -> list[Obeyed]:
         until = time.monotonic() + PATIENCE
-        with carrier.asking() as client:
+        with explained(carrier.address), carrier.asking() as client:
             carrier.holdings.order(client, order)
             holders = carrier.holders(client, warp)
             said: dict[str, str] = {}

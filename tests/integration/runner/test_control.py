@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, Pipeline, Runner
+from celerypipe import ConfigError, Message, Pipeline, RedisUnavailable, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.orders import ALL, Order, ask, obeyed
 from celerypipe.redis.connection import Client, connect
@@ -323,3 +323,17 @@ def test_an_answer_that_no_run_wrote_is_none(redis_client: Client) -> None:
         redis_client.hset(place, ALL, text)
         redis_client.expire(place, 60)
         assert obeyed(redis_client, "strange") is None
+
+
+def test_a_redis_that_is_away_is_said_and_the_change_comes_later(
+    start_worker: StartWorker, private_redis: RedisServer
+) -> None:
+    start_worker("liveaway", url=private_redis.url, pool="solo", concurrency=1, config=CONFIG)
+    live = Live(Runner(private_redis.url), node("there", "liveaway"))
+    assert live(1) == [1]
+    private_redis.stop()
+    with pytest.raises(RedisUnavailable, match="Redis is not there"):
+        live.runner.set("gain", "factor", 7)
+    private_redis.start()
+    live.becomes(1, 7)
+    live.end()
