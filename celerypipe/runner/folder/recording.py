@@ -39,6 +39,8 @@ class Recording:
         self._say = say
         self._lock = threading.Lock()
         self._names: dict[tuple[str, str], str] = {}
+        #: Nodes of which it was said that something cannot be recorded.
+        self._told: set[str] = set()
 
     def begin(self, pipeline: Pipeline, run: str) -> None:
         """Make the folder. :class:`ConfigError`: it cannot be made, or has something in it."""
@@ -83,7 +85,10 @@ class Recording:
         try:
             data = codec.encode_joined(messages)
         except CodecError as error:  # what only travels here
-            self._tell(f"{name}: {error}; it is not recorded")
+            node = name.partition("/")[0]
+            if node not in self._told:
+                self._told.add(node)
+                self._say(f"{name}: {error}; it is not recorded, nor are others of {node} like it")
             return False
         with self._lock:
             if len(data) > self._left:
@@ -98,9 +103,6 @@ class Recording:
             self._say(f"nothing more is recorded: {error}")
             return False
         return True
-
-    def _tell(self, text: str) -> None:
-        self._say(text)
 
     def _write(self, name: str, data: bytes) -> None:
         with open(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
