@@ -12,6 +12,9 @@ from tests.nodes.printing import CONFIG
 from tests.servers import RedisServer, RunningWorker, StartWorker, eventually
 from tests.servers.command import begin, celerypipe, start
 
+#: One process, which warms up once.
+ALONE = {"warp_configuration": {"parallel": 1}}
+
 
 def written(folder: Path, queue: str, **configuration: Any) -> Path:
     """A file with a pipeline of two warped nodes in a row."""
@@ -111,7 +114,7 @@ def test_the_workers_of_a_temporary_redis_are_heard_too(tmp_path: Path) -> None:
     )
     nodes = [
         {"name": "numbers", "type": "source", "mark": "data_streamer", "configuration": {"count": 2, "rate": 0}},
-        {"name": "loud", "type": "proc", "mark": "tasks.loud.Loud", "warped": True},
+        {"name": "loud", "type": "proc", "mark": "tasks.loud.Loud", "warped": True, **ALONE},
     ]
     links = [{"from": "numbers", "to": "loud"}]
     file = tmp_path / "pipeline.json"

@@ -53,6 +53,7 @@ IMPORTS = {
     "catalogue/declaration.py": "found, not imported: a dotted path of the definition that is run here",
     "cli/commands.py": "the table of commands",
     "catalogue/modules.py": "the definition that is run here, a plugin folder, built-in nodes, or a worker's own file",
+    "embedded/server.py": "found, not imported: the table of wheels with a server",
     "mailbox/blob/packing.py": "the table of ways to pack",
     "nodes/parts/package.py": "what a built-in node says that it needs",
     "scaffold/stub.py": "found, not imported: the name of a new node, as it was typed",
