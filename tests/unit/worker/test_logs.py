@@ -66,7 +66,7 @@ def test_lines_of_several_threads_leave_in_the_order_of_their_numbers(outgoing: 
 
     def work(number: int) -> None:
         barrier.wait()
-        for _ in range(60):
+        for _ in range(15):  # all of it finds room in the pipe, however late that is read
             outgoing.log("x" * 9_000, thread="the same name")  # of three pieces
             time.sleep(0)
 
