@@ -41,12 +41,12 @@ def test_the_slowest_message_is_shown_node_by_node(shared_worker: StartWorker, r
     assert runner.report is not None
     run = runner.report.run
     for where in ([run, "--redis", redis_url], [str(tmp_path)]):
-        found = json.loads(celerypipe("trace", *where, "--slowest", "1", "--json").stdout)
-        (path,) = found
+        slowest = json.loads(celerypipe("trace", *where, "--slowest", "3", "--json").stdout)
+        assert [path["seconds"] for path in slowest] == sorted((path["seconds"] for path in slowest), reverse=True)
+        (path,) = json.loads(celerypipe("trace", *where, "100", "--json").stdout)
         nap = next(hop for hop in path["hops"] if hop["node"] == "nap")
         assert {hop["node"] for hop in path["hops"]} == {"nap", "here"}
-        assert path["number"] >= 100
-        assert nap["parts"]["run"] >= 0.35 or nap["parts"]["wait"] + nap["parts"]["hold"] >= 0.3
+        assert nap["parts"]["run"] >= 0.35
     shown = celerypipe("trace", run, "100", "--redis", redis_url)
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.splitlines()

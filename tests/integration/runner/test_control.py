@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, Pipeline, RedisUnavailable, Runner
+from celerypipe import ConfigError, Message, Obeyed, Pipeline, RedisUnavailable, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.orders import ALL, Order, ask, obeyed
 from celerypipe.redis.connection import Client, connect
@@ -97,6 +97,17 @@ def test_a_node_is_changed_suspended_and_made_anew_while_it_runs(
     again.end()
 
 
+def answer(runner: Runner, name: str, value: Any) -> Obeyed:
+    """Have it set until an instance answers in time, which on a busy machine it may not."""
+
+    def given() -> Obeyed | None:
+        return next((each for each in runner.set("gain", name, value) if not each.late), None)
+
+    found = eventually(given, "an answer")
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("where", ["here", "there"])
 def test_what_a_node_refuses_is_said_and_nothing_changes(
     shared_worker: StartWorker, redis_url: str, where: str
@@ -107,11 +118,10 @@ def test_what_a_node_refuses_is_said_and_nothing_changes(
     live.send(*[1] * 2000)  # it is at work until the end
     live.reading.wait_for(1)
     for name, value, why in (("volume", 1, "no property 'volume'"), ("factor", "loud", "factor is a number")):
-        (found,) = runner.set("gain", name, value)
+        found = answer(runner, name, value)
         assert why in found.error
         assert ", process " in found.where
-    (fine,) = runner.set("gain", "factor", 2)
-    assert (fine.error, fine.late) == ("", False)
+    assert answer(runner, "factor", 2).error == ""
     for wrong, text in (
         (lambda: runner.set("grain", "factor", 1), r"no node 'grain' in this run.*did you mean 'gain'"),
         (lambda: runner.set("gain", "", 1), "name the property"),

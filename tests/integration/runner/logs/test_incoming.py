@@ -135,6 +135,6 @@ def test_what_is_dropped_is_counted(shared_worker: StartWorker, redis_url: str) 
     printed = [line for line in lines if line.text.startswith("line ")]
     numbers = [int(line.text.split()[1]) for line in printed]
     assert numbers == sorted(numbers)
-    assert 0 < len(printed) < count
+    assert printed, "on a slow machine all of them"
     others = len([line for line in lines if line.text]) - len(printed)
     assert len(printed) + others + sum(line.dropped for line in lines) >= count + others
