@@ -102,7 +102,7 @@ class Monitor:
 
     def _ship(self) -> None:
         """Send what was logged, if it is time, and Redis has answered to all before."""
-        if self._shipper is not None and not self._wire.owed and not self._shipper.wait(time.monotonic()):
+        if self._shipper is not None and not self._wire.owed and self._shipper.is_due(time.monotonic()):
             commands = self._shipper.commands()
             try:
                 self._wire.send(packed(commands), len(commands))
@@ -263,7 +263,7 @@ class Monitor:
                     self._ended(one)
         for one in self.others.values():
             one.close()
-        while self._shipper is not None and self._shipper.fd >= 0 and self._shipper.read():
+        while self._shipper is not None and self._shipper.has_room and self._shipper.read():
             pass
         words = [*(self._shipper.commands() if self._shipper is not None else ()), *last]
         _ = self._say_last(words) or self._say_last(last)  # on a new line, if the old one broke

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Seconds that a line waits for others, and between two times that some are sent.
 GATHER, PAUSE = 0.02, 0.1
+#: Seconds for which the pipe is left alone once something was in it: to be woken costs who writes to it tens of
+#: microseconds a line.
+REST = 0.05
 #: Bytes of lines that are kept here at most, and that stand in one entry of a stream.
 KEPT, ENTRY = 262_144, 8_192
 
@@ -35,18 +38,27 @@ class Shipper:
         self._lines: dict[bytes, list[bytes]] = {}
         self._size = 0
         self._due = float("inf")
-        self._sent = 0.0
+        self._sent = self._rest = 0.0
         self._fd: int = plan["fd"]
         os.set_blocking(self._fd, False)
 
     @property
     def fd(self) -> int:
         """What is to be waited for; -1: nothing, for now or for ever."""
-        return self._fd if self._size < KEPT else -1
+        return self._fd if self.has_room and time.monotonic() >= self._rest else -1
+
+    @property
+    def has_room(self) -> bool:
+        """May more be read?"""
+        return self._fd >= 0 and self._size < KEPT
 
     def wait(self, now: float) -> float:
-        """Return the seconds until something is to be sent."""
-        return max(0.0, self._due - now)
+        """Return the seconds until something is to be sent, or the pipe to be waited for again."""
+        return max(0.0, min(self._due, self._rest if self._rest > now else self._due) - now)
+
+    def is_due(self, now: float) -> bool:
+        """Is something to be sent?"""
+        return now >= self._due
 
     def read(self) -> bool:
         """Take what is in the pipe; return whether there was something."""
@@ -56,6 +68,7 @@ class Shipper:
             return False
         if not found:
             self._fd = -1
+        self._rest = time.monotonic() + REST
         for run, line in self._frames.read(found):
             self._lines.setdefault(run, []).append(len(line).to_bytes(2, "big") + line)
             self._size += len(line)

@@ -25,7 +25,7 @@ from celerypipe.process.log import at_work
 from celerypipe.redis.secret import HIDDEN
 
 #: Lines that a process may log in a row, and from then on in each second.
-BURST, RATE = 2_000, 1_000
+BURST, RATE = 2_000, 500
 #: Bytes that the kernel writes in one piece, and of a name that stands in each of them.
 WHOLE, NAME = 4_096, 60
 #: Pieces of one line at most.
