@@ -11,6 +11,7 @@ from typing import Any
 
 from celerypipe.catalogue.catalogue import Catalogue, Listing
 from celerypipe.catalogue.instance import Instance
+from celerypipe.catalogue.outline import Outline
 from celerypipe.check.complaints import is_known_here, outline_here
 from celerypipe.contract.contract import Sink
 from celerypipe.definition.environment import resolve_environment, secrets_in
@@ -71,18 +72,16 @@ class Assembly:
 
     def configuration(self, node: NodeDefinition, *, again: bool = False) -> dict[str, Any]:
         """A node's arguments; ``again``: it takes the place of one that hung."""
-        place = f"pipeline.nodes[{self.pipeline.nodes.index(node)}].configuration"
         outline = outline_here(node, self.catalogue, local=self.carrier is None)
-        kinds, among = outline.scalars() if outline else {}, node.from_environment
-        resolved = resolve_environment(node.configuration, os.environ, place, kinds, among)
-        self.course.secrets |= secrets_in(node.configuration, os.environ, among)
+        resolved = _resolved(self.pipeline, node, outline)
+        self.course.secrets |= secrets_in(node.configuration, os.environ, node.from_environment)
         if (again or self.adds) and outline is not None and outline.default("append") is False:
             resolved["append"] = True  # a file sink that empties its file would lose what was written before
         return resolved
 
     def listing(self, node: NodeDefinition) -> Listing:
         """Return the class of a node, with the reach of this pipeline."""
-        return replace(self.catalogue.find(node.mark, node.type), reach=self.pipeline.reach)
+        return _listing(self.pipeline, node, self.catalogue)
 
     def _station(self, node: NodeDefinition) -> Station:
         made = itertools.count()
@@ -185,12 +184,20 @@ def instance_of(pipeline: Pipeline, name: str, plugins: Sequence[Path] = ()) -> 
     """Return a node of a pipeline as it would run here, not warm yet."""
     catalogue = Catalogue((*pipeline.plugin_folders, *plugins))
     node = pipeline.node(name)
-    outline = outline_here(node, catalogue, local=True)
+    resolved = _resolved(pipeline, node, outline_here(node, catalogue, local=True))
+    return Instance(_listing(pipeline, node, catalogue), resolved, name=name)
+
+
+def _resolved(pipeline: Pipeline, node: NodeDefinition, outline: Outline | None) -> dict[str, Any]:
+    """A node's arguments, with what the environment says."""
+    place = f"pipeline.nodes[{pipeline.nodes.index(node)}].configuration"
     kinds = outline.scalars() if outline else {}
-    place = f"pipeline.nodes[{name!r}].configuration"
-    resolved = resolve_environment(node.configuration, os.environ, place, kinds, node.from_environment)
-    listing = replace(catalogue.find(node.mark, node.type), reach=pipeline.reach)
-    return Instance(listing, resolved, name=name)
+    return resolve_environment(node.configuration, os.environ, place, kinds, node.from_environment)
+
+
+def _listing(pipeline: Pipeline, node: NodeDefinition, catalogue: Catalogue) -> Listing:
+    """Its class, with the reach of the pipeline."""
+    return replace(catalogue.find(node.mark, node.type), reach=pipeline.reach)
 
 
 def record_of(

@@ -57,7 +57,7 @@ class Loopback:
         self._since = 0.0
         self._era = 0
         self._edited = False
-        self._orders = Ordered(lambda old: restarted(old, self._warm, self.course.say))
+        self._orders = Ordered(lambda old: restarted(old, self._warm, self.course.say), self._changed)
         #: What was changed, for who takes the place of one that hangs.
         self._before: Instance | None = None
         self._thread: threading.Thread | None = None
@@ -84,10 +84,7 @@ class Loopback:
 
     def ordered(self, order: Order) -> Pending:
         """Have an order done between two messages, also while there are none."""
-        pending = self._orders.put(order)
-        with self._changed:
-            self._changed.notify_all()
-        return pending
+        return self._orders.put(order)
 
     def renew(self) -> None:
         """Make the node anew before its next message; its code was edited, and is imported."""

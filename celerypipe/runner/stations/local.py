@@ -65,7 +65,7 @@ class LocalStation(Station):
         self._working = False
         #: Its code was edited: it is made anew before its next message.
         self._edited = False
-        self._orders = Ordered(self._restarted)
+        self._orders = Ordered(self._restarted, self.changed)
         self._key = ""
         #: Is what is worked on a dead letter of this node?
         self._letter = False
@@ -100,10 +100,7 @@ class LocalStation(Station):
 
     def ordered(self, order: Order) -> Pending:
         """Have an order done between two messages, also while there are none."""
-        pending = self._orders.put(order)
-        with self.changed:
-            self.changed.notify_all()
-        return pending
+        return self._orders.put(order)
 
     def obey(self) -> None:
         if self._orders:

@@ -20,10 +20,14 @@ class Pending:
 
 
 class Ordered:
-    """The orders that wait for one node. ``restarted`` makes the node anew, and returns the new instance."""
+    """The orders that wait for one node. ``restarted`` makes the node anew, and returns the new instance.
 
-    def __init__(self, restarted: Callable[[Instance], Instance]) -> None:
+    ``changed`` wakes its thread, also while there are no messages.
+    """
+
+    def __init__(self, restarted: Callable[[Instance], Instance], changed: threading.Condition) -> None:
         self._restarted = restarted
+        self._changed = changed
         self._waiting: deque[Pending] = deque()
 
     def __bool__(self) -> bool:
@@ -33,6 +37,8 @@ class Ordered:
         """Have it done by who calls :meth:`obey` next."""
         pending = Pending(order)
         self._waiting.append(pending)
+        with self._changed:
+            self._changed.notify_all()
         return pending
 
     def obey(self, instance: Instance) -> Instance:
