@@ -46,11 +46,12 @@ COMMANDS = {
     "schema": "Print the JSON Schema of a pipeline, for editors.",
 }
 
-#: Where the commands are that share a module.
+#: Where the commands are that share a module, or stand in a folder of their own.
 MODULES = {
     **dict.fromkeys(("set", "suspend", "unsuspend", "restart"), "orders"),
     "trace": "debug",
     "replay-hop": "debug",
+    "worker": "machines.worker",
 }
 
 #: What is said of a full disk, and of a terminal that is gone, where somebody writes to it.

@@ -77,7 +77,7 @@ COUNTED_ON = {
     },
     "celery/request.py": {"celery.worker.request:Request": "time_limits"},
     "celery/start.py": {"celery.utils.dispatch": "Signal(name,providing_args)"},
-    "cli/worker.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
+    "cli/machines/worker.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
     "heartbeat/monitor.py": {"_signal": "SIGHUP SIGINT SIGQUIT SIGTERM SIG_IGN signal"},
     "heartbeat/procfs.py": {"_signal": "SIGKILL SIGSTOP SIGUSR2 pidfd_send_signal"},
     "heartbeat/wire.py": {"_socket": "AF_UNIX IPPROTO_TCP SOCK_STREAM TCP_NODELAY getaddrinfo socket"},

@@ -37,14 +37,14 @@ def test_the_help_loads_no_command() -> None:
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    main(['--help'])"
     )
-    assert not {"celery", "redis", "numpy", "pydantic", "celerypipe.cli.worker"} & loaded_by(help_of)
+    assert not {"celery", "redis", "numpy", "pydantic", "celerypipe.cli.machines.worker"} & loaded_by(help_of)
 
 
 @pytest.mark.parametrize(
     ("program", "without"),
     [
         (
-            "import celerypipe.cli.worker, celerypipe.worker.boot\n"
+            "import celerypipe.cli.machines.worker, celerypipe.worker.boot\n"
             "from celerypipe.worker.served import Served\nServed((), ()).load({})",
             "celery.bin.celery celerypipe.runner click_repl flower httpx PIL.Image prompt_toolkit pydantic rich "
             "websockets.sync.client websockets.sync.server",

@@ -1,0 +1,1 @@
+"""The commands about machines and the workers on them."""
