@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import ConfigError as ConfigError
     from celerypipe.errors import DeadlineExceeded as DeadlineExceeded
     from celerypipe.errors import DefinitionError as DefinitionError
+    from celerypipe.errors import HostError as HostError
     from celerypipe.errors import NodeError as NodeError
     from celerypipe.errors import NodeFailed as NodeFailed
     from celerypipe.errors import NodeTimeout as NodeTimeout
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from celerypipe.errors import UnknownRun as UnknownRun
     from celerypipe.errors import WorkerLost as WorkerLost
     from celerypipe.errors import did_you_mean as did_you_mean
+    from celerypipe.host.manager import Manager as Manager
     from celerypipe.mailbox.orders import Obeyed as Obeyed
     from celerypipe.message.console import Console as Console
     from celerypipe.message.files import File as File
@@ -81,6 +83,7 @@ _HOME = {
         "ConfigError",
         "DeadlineExceeded",
         "DefinitionError",
+        "HostError",
         "NoWorker",
         "NodeError",
         "NodeFailed",
@@ -92,6 +95,7 @@ _HOME = {
         "WorkerLost",
         "did_you_mean",
     ),
+    "host.manager": ("Manager",),
     "mailbox.orders": ("Obeyed",),
     "message.console": ("Console",),
     "message.files": ("File", "file"),

@@ -9,6 +9,7 @@
     │   └── UnknownRun           no run of this id goes on
     ├── CodecError               bytes that are no message, or a payload that cannot become bytes
     │   └── BadSignature         bytes that nobody with our keys signed for the place they are in
+    ├── HostError                a host is gone, refuses, or its workers do not come up (exit status 1)
     ├── RedisUnavailable         Redis cannot be reached, or refuses us (exit status 69)
     ├── RunError                 a run that could not finish (exit status 1)
     │   ├── RunCancelled         somebody stopped it: Ctrl-C twice (exit status 130), ``Runner.cancel``
@@ -85,6 +86,10 @@ class BadSignature(CodecError):
 
 class RedisUnavailable(CelerypipeError):
     """Redis cannot be reached at the given address, or refuses this client."""
+
+
+class HostError(CelerypipeError):
+    """A host is gone, refuses what it was asked for, or its workers do not come up."""
 
 
 class RunError(CelerypipeError):

@@ -35,6 +35,9 @@ class Variable:
 #: The variables that say where Redis is, the first one first. The other one is Celery's, and may be another project's.
 REDIS_VARIABLE, BROKER_VARIABLE = "CELERYPIPE_REDIS_URL", "CELERY_BROKER_URL"
 
+#: Which worker of which host this one is, ``<host>/<set>/<number>/<token>``; said by the host that starts it.
+HOST_VARIABLE = "CELERYPIPE_HOST"
+
 VARIABLES = (
     Variable(
         REDIS_VARIABLE,

@@ -39,7 +39,9 @@ COMMANDS = {
     "suspend": "Let a node hand on its messages unchanged.",
     "unsuspend": "Let a suspended node work again.",
     "restart": "Make a node anew while its run goes on.",
-    "worker": "Start a worker; the same as `celery -A celerypipe worker`.",
+    "worker": "Start a worker here, or start, stop and list those of hosts.",
+    "host": "Stay up on a machine, and start workers there for others.",
+    "hosts": "Show the machines on which `celerypipe host` runs, and why one is gone.",
     "dead": "List, show, replay or remove dead letters.",
     "cache": "List, explain, fill or delete cached results.",
     "nodes": "List the available nodes with their arguments.",
@@ -52,6 +54,8 @@ MODULES = {
     "trace": "debug",
     "replay-hop": "debug",
     "worker": "machines.worker",
+    "host": "machines.host",
+    "hosts": "machines.hosts",
 }
 
 #: What is said of a full disk, and of a terminal that is gone, where somebody writes to it.

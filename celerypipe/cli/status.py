@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from celerypipe.cli.options import REDIS_OR_USUAL, named_redis
+from celerypipe.cli.screen.tables import FILE_WIDTH, age, row, table
 from celerypipe.mailbox.status import Busy, MailboxStatus, QueueStatus, RunStatus, Status, WorkerStatus, read_status
 from celerypipe.process.terminals import harmless
 from celerypipe.redis.address import Address
@@ -18,8 +19,6 @@ from celerypipe.runner.table import paper
 
 #: Seconds that Redis has for one answer.
 PATIENCE = 2.0
-#: Columns of what goes into a file or a pipe.
-FILE_WIDTH = 140
 
 
 @click.command()
@@ -42,8 +41,8 @@ def status(redis: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"redis": address.shown, **asdict(found)}, indent=2, ensure_ascii=False))
         return
     console = paper(FILE_WIDTH)
-    for table in _tables(found, address):
-        console.print(table, soft_wrap=isinstance(table, Text))  # a command is copied whole
+    for each in _tables(found, address):
+        console.print(each, soft_wrap=isinstance(each, Text))  # a command is copied whole
     for worker in found.workers:
         if worker.stranger:
             text = f"the worker on {worker.host} (pid {worker.pid}) {worker.stranger}"
@@ -54,64 +53,43 @@ def _tables(found: Status, address: Address) -> list[Table | Text]:
     if not found.runs and not found.workers:
         return [Text(f"no run is active, and no worker is alive; start one: {address.worker_command('QUEUE')}")]
     tables = [_runs(found.runs), _queues(found.queues), _mailboxes(found.mailboxes), _workers(found.workers)]
-    return [table for table in tables if table.rows]
+    return [each for each in tables if each.rows]
 
 
 def _runs(runs: tuple[RunStatus, ...]) -> Table:
-    table = _table("run", "pipeline", "state", "age", "runner")
+    made = table("run", "pipeline", "state", "age", "runner")
     for run in runs:
-        _row(table, run.id, run.pipeline, run.state, _age(run.age), f"{run.host} (pid {run.pid})")
-    return table
+        row(made, run.id, run.pipeline, run.state, age(run.age), f"{run.host} (pid {run.pid})")
+    return made
 
 
 def _queues(queues: tuple[QueueStatus, ...]) -> Table:
-    table = _table("queue", "tasks waiting", "messages", "oldest", "workers", "slots")
+    made = table("queue", "tasks waiting", "messages", "oldest", "workers", "slots")
     for queue in queues:
         workers = Text(str(queue.workers), style="" if queue.workers else "red")
-        oldest = _age(queue.oldest)
-        _row(table, queue.name, str(queue.tasks), str(queue.messages), oldest, workers, str(queue.slots))
-    return table
+        oldest = age(queue.oldest)
+        row(made, queue.name, str(queue.tasks), str(queue.messages), oldest, workers, str(queue.slots))
+    return made
 
 
 def _mailboxes(mailboxes: tuple[MailboxStatus, ...]) -> Table:
-    table = _table("node", "run", "mark", "queue", "out", "waiting", "oldest", "slots at work")
+    made = table("node", "run", "mark", "queue", "out", "waiting", "oldest", "slots at work")
     for box in mailboxes:
-        counts = str(box.out), str(box.waiting), _age(box.oldest), str(box.slots)
-        _row(table, box.node, box.run, box.mark, box.queue, *counts)
-    return table
+        counts = str(box.out), str(box.waiting), age(box.oldest), str(box.slots)
+        row(made, box.node, box.run, box.mark, box.queue, *counts)
+    return made
 
 
 def _workers(workers: tuple[WorkerStatus, ...]) -> Table:
-    table = _table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
+    made = table("worker", "pid", "pool", "slots", "queues", "age", "busy with")
     for worker in workers:
         busy = ", ".join(map(_at_work, worker.busy))
         pool = f"{worker.pool}, keeps interrupted processes" if worker.keeps_interrupted else worker.pool
-        facts = str(worker.pid), pool, str(worker.slots), ", ".join(worker.queues), _age(worker.age)
-        _row(table, worker.host, *facts, busy or "-")
-    return table
+        facts = str(worker.pid), pool, str(worker.slots), ", ".join(worker.queues), age(worker.age)
+        row(made, worker.host, *facts, busy or "-")
+    return made
 
 
 def _at_work(busy: Busy) -> str:
     doing = "warms up" if busy.warming else "works"
-    return f"{busy.node} of {busy.run}, {doing} for {_age(busy.seconds)}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
-
-
-def _row(table: Table, *cells: str | Text) -> None:
-    """Add a row. Runs and workers wrote these words, or a stranger did: they are no markup and steer no terminal."""
-    table.add_row(*(Text(harmless(cell)) if isinstance(cell, str) else cell for cell in cells))
-
-
-def _age(seconds: float | None) -> str:
-    """Seconds as people read them; - for none."""
-    if seconds is None:
-        return "-"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{busy.node} of {busy.run}, {doing} for {age(busy.seconds)}"

@@ -33,14 +33,17 @@ return redis.call('EXISTS', KEYS[2])
 """
 
 
-def words(names: keys.Names, process: Process, last: Sequence[Command] = ()) -> Words:
-    """Return what is said of a worker, whose own process this is; ``last``: when it is gone, besides that it is.
+def words(names: keys.Names, process: Process, last: Sequence[Command] = (), stands: str = "") -> Words:
+    """Return what is said of a worker or a host, whose own process this is.
+
+    ``last``: said when it is gone, besides that it is. ``stands``: the key that has what it says of itself, where that
+    is no presence.
 
     One that ends in good order may leave messages that it could not hand back: that is the fault of none of them.
     """
     name = names.heartbeat(process.host, process.life)
     return Words(
-        beat=[("EVAL", _BEAT, 2, name, names.presence(str(process)), None, keys.HEARTBEAT_TTL)],
+        beat=[("EVAL", _BEAT, 2, name, stands or names.presence(str(process)), None, keys.HEARTBEAT_TTL)],
         full=[("PEXPIRE", name, keys.HEARTBEAT_TTL)],  # what may lie in a full Redis may live on there
         last=[("SET", name, OVER, "PX", keys.DEATH_TTL), *last],
         left=[saying_death(names, str(process), Death(os.EX_OK, told=True))],

@@ -129,6 +129,8 @@ class About(msgspec.Struct):
     nodes: dict[str, NodeStatus]
 
 
+#: Messages in hand: the run's id, the node's name, how many.
+InHand = tuple[str, str, int]
 #: A node of a run: the run's id, the node's name, and what its runner says of it.
 NodeOfRun = tuple[str, str, NodeStatus]
 
@@ -183,6 +185,23 @@ def read_busy(client: Client, run: str, workers: Sequence[Presence] | None = Non
     if workers is None:
         workers = presences_of(client, {node.queue for node in facts.nodes.values()})
     return _read_mailboxes(client, [(run, *node) for node in facts.nodes.items()], workers, client.now())[1]
+
+
+def read_held(client: Client) -> dict[str, list[InHand]]:
+    """Return the messages that workers have in hand, or had when they ended, by the life of the worker."""
+    _, nodes = read_runs(client, client.now())
+    asked = [("XPENDING", client.names.mailbox(run, name), keys.GROUP) for run, name, _ in nodes]
+    found: dict[str, list[InHand]] = {}
+    for (run, name, _), pending in zip(nodes, client.together(*asked) if asked else (), strict=True):
+        if isinstance(pending, Exception):  # it is gone, its run ended
+            continue
+        counts: dict[str, int] = {}
+        for consumer, count in pending[3] or ():
+            life = Holder.read(consumer.decode(errors="replace")).process.life
+            counts[life] = counts.get(life, 0) + int(count)
+        for life, count in counts.items():
+            found.setdefault(life, []).append((run, name, count))
+    return found
 
 
 def _read_mailboxes(

@@ -62,6 +62,13 @@ COUNTS_MOST = 20_000
 #: The number of the last batch that a run added: longer than Redis is away between a question and its answer.
 BATCH_TTL = 3600 * 1000
 
+#: What a host says of itself, and what is wanted of it, since it was there last: 30 days.
+HOST_TTL = 30 * 24 * 3600 * 1000
+#: What a host answered; how many ends of workers and hosts are kept, and how long after the last one.
+ANSWER_TTL = 60_000
+ENDS_MOST = 1_000
+ENDS_TTL = 7 * 24 * 3600 * 1000
+
 #: The consumer group of every mailbox.
 GROUP = "celerypipe"
 
@@ -80,6 +87,28 @@ class Names:
     def serving(self, queue: str) -> str:
         """Sorted set of the ids of those workers that serve a queue, with the same scores: a run looks at its own."""
         return f"{self.prefix}:serving:{queue}"
+
+    @property
+    def hosts(self) -> str:
+        """Sorted set of the names of hosts; the score is Redis' time in milliseconds when one was there last."""
+        return f"{self.prefix}:hosts"
+
+    def host(self, name: str) -> str:
+        """What a host says of its machine and of the workers on it: JSON."""
+        return f"{self.prefix}:host:{name}"
+
+    def wanted(self, name: str) -> str:
+        """Hash of the sets of workers that a host is to keep alive, by id; ``version`` counts the changes."""
+        return f"{self.prefix}:wanted:{name}"
+
+    def answer(self, request: str) -> str:
+        """The list with what a host answered to a request."""
+        return f"{self.prefix}:answer:{request}"
+
+    @property
+    def ends(self) -> str:
+        """The stream of the ends of workers, as their hosts saw them."""
+        return f"{self.prefix}:ends"
 
     @property
     def runs(self) -> str:

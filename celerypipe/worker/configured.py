@@ -18,11 +18,14 @@ from celerypipe.mailbox.logs import shipping
 from celerypipe.mailbox.presence import removing_presence
 from celerypipe.redis.connection import knock
 from celerypipe.redis.signing import Keyring
-from celerypipe.settings import RedisSettings, Settings
+from celerypipe.settings import HOST_VARIABLE, RedisSettings, Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import logs
 from celerypipe.worker.options import autoscale_option, exit_option, listed
 from celerypipe.worker.served import Served
+
+#: Seconds that what is at work has in a worker of a host that is told to end by SIGTERM.
+DRAINING = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Configured:
             exit_when_stuck,
             autoscale,
             keep,
-            float(conf.worker_soft_shutdown_timeout),
+            # Its host ends it otherwise where what is at work is not to be waited for.
+            DRAINING if os.environ.get(HOST_VARIABLE) else float(conf.worker_soft_shutdown_timeout),
             settings.keyring,
             process,
             heartbeat,

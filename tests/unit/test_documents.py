@@ -22,7 +22,7 @@ DOCUMENTS = [
 EXAMPLES = frozenset(
     {
         *("tasks/sound.py", "tasks/text.py", "tasks/tones.py", "src/"),
-        *("pipeline.json", "config.json", "report.json", "journals/"),
+        *("pipeline.json", "host.toml", "config.json", "report.json", "journals/"),
         *("out/two_cities.srt", "interviews/README.md", "recordings/"),  # of a new project
         *("application/json",),  # a type of content
     }
@@ -149,6 +149,7 @@ def test_each_environment_variable_has_a_row() -> None:
         for file in PACKAGE.rglob("*.py")
         for name in re.findall(r"\bCELERYPIPE_[A-Z_]+\b", file.read_text(encoding="utf-8"))
     }
-    own = {"CELERYPIPE_WORKER"}  # by which a worker tells processes that it spawns
+    # By which a worker tells processes that it spawns, and a host its workers.
+    own = {"CELERYPIPE_WORKER", "CELERYPIPE_HOST", "CELERYPIPE_PRELOAD"}
     assert read - own | {"CELERY_BROKER_URL"} == {each.name for each in VARIABLES}
     assert all(each.meaning and each.unit and each.default and each.example for each in VARIABLES)

@@ -78,6 +78,13 @@ COUNTED_ON = {
     "celery/request.py": {"celery.worker.request:Request": "time_limits"},
     "celery/start.py": {"celery.utils.dispatch": "Signal(name,providing_args)"},
     "cli/machines/worker.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
+    "host/machine.py": {"celery.utils.sysinfo": "cpu_budget()"},
+    "host/reception.py": {
+        "celery.platforms": "SecurityWarning",
+        "celery.worker.control": "Panel",
+        "celery.worker.control:Panel": "data meta",
+        "celery.worker.state": "should_stop",
+    },
     "heartbeat/monitor.py": {"_signal": "SIGHUP SIGINT SIGQUIT SIGTERM SIG_IGN signal"},
     "heartbeat/procfs.py": {"_signal": "SIGKILL SIGSTOP SIGUSR2 pidfd_send_signal"},
     "heartbeat/wire.py": {"_socket": "AF_UNIX IPPROTO_TCP SOCK_STREAM TCP_NODELAY getaddrinfo socket"},

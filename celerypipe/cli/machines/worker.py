@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import click
 from celery.bin.base import CLIContext
@@ -25,8 +26,13 @@ celerypipe worker [--redis URL] -Q QUEUE [OPTIONS]: the same as celery -A celery
   CELERY_BROKER_URL, then redis://localhost:6379/0. Prefork and solo workers can stop a message at its timeout, threads
   workers cannot. `celerypipe status` shows the worker and what it is doing. SIGTERM lets it finish its messages.
 
+  celerypipe worker start | stop | drain | restart | scale | ls: workers that hosts keep, on any machine; each has a
+  --help of its own, and `celerypipe hosts` shows the hosts.
+
 Celery's own options:
 """
+#: What is done on hosts, in the place of options.
+OF_HOSTS = ("start", "stop", "drain", "restart", "scale", "ls")
 #: As Celery's own command line has it above its commands.
 BROKER = click.Option(["-b", "--broker"], hidden=True, allow_from_autoenv=False)
 
@@ -45,6 +51,11 @@ def worker(redis: str | None, options: tuple[str, ...]) -> None:
     start it again; 70 it failed while it started; 78 an option, a file of worker_configs/, an address or a password is
     wrong.
     """
+    if options and options[0] in OF_HOSTS:
+        group = import_module("celerypipe.cli.machines.workers").workers
+        told = [*options, *(("--redis", redis) if redis else ())]
+        group.main(told, prog_name="celerypipe worker", standalone_mode=False)
+        return
     if "--help" in options:
         click.echo(HELP)
     broker = ["-b", redis] if redis else []

@@ -1,0 +1,97 @@
+"""What a machine is and what of it is in use, as its own system tells: cores, memory, GPUs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from celery.utils.sysinfo import cpu_budget
+
+#: Where Linux says how much memory a container may have, and uses: version 2 of control groups, then version 1.
+_LIMITS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """A GPU: memory in bytes; ``busy``: per cent of the last moment in which it computed."""
+
+    name: str
+    memory: int
+    memory_used: int
+    busy: int
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A machine, or what a container may have of one: memory in bytes; ``load``: processes that ran or wanted to."""
+
+    cores: float
+    memory: int
+    memory_used: int
+    load: float
+    gpus: tuple[Gpu, ...] = ()
+
+
+def machine_now(gpus: Gpus) -> Machine:
+    """Look at this one."""
+    budget = cpu_budget()
+    cores = float(min(budget.available, budget.quota or budget.available))
+    memory, used = _memory()
+    return Machine(cores, memory, used, round(os.getloadavg()[0], 2), gpus.now())
+
+
+def _memory() -> tuple[int, int]:
+    """Return the bytes that there are, and those in use."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 0
+    said = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest}
+    total = said["MemTotal"]
+    used = total - said.get("MemAvailable", 0)
+    for most, now in _LIMITS:
+        try:
+            limit, current = int(Path(most).read_text("ascii")), int(Path(now).read_text("ascii"))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if limit < total:
+            return limit, current
+    return total, used
+
+
+class Gpus:
+    """The GPUs of this machine, by NVIDIA's library where that is installed; without it there are none."""
+
+    def __init__(self) -> None:
+        self._library: Any = None
+        self._handles: Sequence[Any] = ()
+        try:
+            library = importlib.import_module("pynvml")
+            library.nvmlInit()
+            count = library.nvmlDeviceGetCount()
+            self._handles = [library.nvmlDeviceGetHandleByIndex(place) for place in range(count)]
+            self._library = library
+        except ImportError:  # nvidia-ml-py is not installed
+            return
+        except Exception as error:  # the library has one class of errors, known only once it is there
+            if type(error).__module__ != "pynvml":
+                raise
+
+    def now(self) -> tuple[Gpu, ...]:
+        """Look at them."""
+        return tuple(map(self._look, self._handles))
+
+    def _look(self, handle: Any) -> Gpu:
+        library = self._library
+        name = library.nvmlDeviceGetName(handle)
+        memory = library.nvmlDeviceGetMemoryInfo(handle)
+        try:
+            busy = int(library.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except library.NVMLError:  # some do not tell
+            busy = 0
+        return Gpu(name.decode() if isinstance(name, bytes) else str(name), int(memory.total), int(memory.used), busy)

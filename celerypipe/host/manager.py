@@ -1,0 +1,349 @@
+"""The manager: workers on all machines are started, watched and stopped from where you sit."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+from msgspec.structs import replace
+
+from celerypipe.definition.names import wrong_queue
+from celerypipe.errors import ConfigError, HostError
+from celerypipe.heartbeat.heartbeat import Heartbeat
+from celerypipe.host.asking import HostClient, RequestKind
+from celerypipe.host.overview import HostStatus, read_host, read_hosts
+from celerypipe.host.records import HostRecord, WorkerEnd, WorkerSet, WorkerState, end_in
+from celerypipe.host.watching import lines_of
+from celerypipe.mailbox.holder import Process
+from celerypipe.mailbox.liveness import words
+from celerypipe.message.logs import LogLine
+from celerypipe.redis.connection import Client, connect, explained
+from celerypipe.settings import RedisSettings, Settings
+
+#: Seconds between two looks at what a host says.
+LOOK = 0.1
+#: Seconds that workers have to come up, and to end, where nobody says how long.
+UP_SECONDS, END_SECONDS = 120.0, 15.0
+
+#: A node that is warm before the first message, and its configuration.
+Preload = tuple[str, Mapping[str, Any]]
+
+
+class Manager:
+    """Starts, watches and stops workers on the hosts of one Redis. A context manager.
+
+    ::
+
+        with Manager() as manager:
+            workers = manager.hosts["gpubox"].start("gpu")
+            workers.status()
+
+    What it started ends when the block does, or this process, however that ends; hosts stay. It is for one thread.
+    """
+
+    def __init__(self, redis: str | None = None) -> None:
+        """``redis``: the address; else that of ``CELERYPIPE_REDIS_URL``. Nothing is asked before it is used."""
+        self.address = RedisSettings.find(redis).or_default
+        self._keyring = Settings.from_environment().keyring
+        self._client = connect(self.address, name="celerypipe-manager", timeout=5.0)
+        self._process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
+        self._heartbeat: Heartbeat | None = None
+        self._started: list[HostedWorkers] = []
+
+    @property
+    def client(self) -> Client:
+        """Its connection to Redis."""
+        return self._client
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """The hosts that are up, by name; one that is not up is an error that says why."""
+        return Hosts(self)
+
+    def status(self) -> list[HostStatus]:
+        """Return all hosts that were seen in the last 30 days, those that are gone too, with the reason."""
+        with explained(self.address):
+            return read_hosts(self._client, self._keyring)
+
+    def ends(self, count: int = 20) -> list[WorkerEnd]:
+        """Return the last ends of workers, the newest first: how each ended, its last lines, what it had in hand."""
+        with explained(self.address):
+            found = self._client.call("XREVRANGE", self._client.names.ends, "+", "-", "COUNT", count)
+        return [end for _, fields in found if (end := end_in(fields)) is not None]
+
+    def host_status(self, name: str) -> HostStatus:
+        """Return one host, whether it is up or not."""
+        with explained(self.address):
+            return read_host(self._client, name, self._keyring)
+
+    def workers(self) -> list[HostedWorkers]:
+        """Return the sets of workers on all hosts that are up."""
+        return [each for host in self.hosts.values() for each in host.workers()]
+
+    def close(self, timeout: float = END_SECONDS) -> None:
+        """Stop all that this manager started; :class:`HostError` names what would not stop by then."""
+        mine, self._started = self._started, []
+        try:
+            with explained(self.address):
+                left = self._stop_all(mine, timeout)
+        finally:
+            if self._heartbeat is not None:
+                self._heartbeat.end(last=True)  # its hosts end what is left, if they hear nothing else
+                self._heartbeat = None
+            self._client.close()
+        if left:
+            raise HostError(f"not all workers have ended within {timeout:g} s: {'; '.join(left)}")
+
+    def _stop_all(self, mine: Sequence[HostedWorkers], timeout: float) -> list[str]:
+        until = time.monotonic() + timeout
+        up = {status.name: status for status in read_hosts(self._client, self._keyring)} if mine else {}
+        there = [each for each in mine if each.host in up and up[each.host].state == "up"]
+        silent = [each for each in mine if each.host in up and up[each.host].state != "up" and not up[each.host].over]
+        left = [f"{each}: host {each.host}: {up[each.host].why}" for each in silent]
+        ending: list[tuple[str, RequestKind, WorkerSet]] = [
+            (each.host, "stop", each.ending("now")) for each in there if each.wanted(up[each.host].record)
+        ]
+        for wanted, error in self.asked.all(ending) if ending else ():
+            if error:
+                left.append(f"queue {wanted.queue}: {error}")
+        while there and time.monotonic() < until:
+            records = {status.name: status.record for status in read_hosts(self._client, self._keyring)}
+            there = [each for each in there if each.members(records.get(each.host))]
+            if there:
+                time.sleep(LOOK)
+        return [*left, *(f"{each}, processes {each.pids()}" for each in there)]
+
+    @property
+    def asked(self) -> HostClient:
+        """What asks hosts."""
+        return HostClient(self._client, self._keyring)
+
+    def owner(self) -> str:
+        """Return what hosts know this process by: from now on it says that it lives."""
+        if self._heartbeat is None:
+            names = self.address.names
+            stands = names.heartbeat(self._process.host, self._process.life)
+            self._heartbeat = Heartbeat(self.address, words(names, self._process, stands=stands))
+            self._heartbeat.start()
+        return str(self._process)
+
+    def keep(self, workers: HostedWorkers) -> None:
+        """Stop these in the end."""
+        self._started.append(workers)
+
+    def lines(self, places: Sequence[str], *, follow: bool) -> Iterator[LogLine]:
+        """Return what these workers log and print."""
+        return lines_of(self.address, places, self._keyring, follow=follow)
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop all that it started."""
+        self.close()
+
+
+class Hosts(Mapping[str, "Host"]):
+    """The hosts of a manager, by name."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def __getitem__(self, name: str) -> Host:
+        """Return a host that is up; :class:`HostError` says why it is not."""
+        self._manager.host_status(name).require_up()
+        return Host(self._manager, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([status.name for status in self._manager.status() if status.state == "up"])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+
+class Host:
+    """A machine on which ``celerypipe host`` runs."""
+
+    def __init__(self, manager: Manager, name: str) -> None:
+        self._manager = manager
+        self.name = name
+
+    def status(self) -> HostRecord:
+        """Return what it says of itself: machine, queues, workers; :class:`HostError` if it is not up."""
+        return self._manager.host_status(self.name).require_up()
+
+    def start(
+        self,
+        queue: str,
+        count: int = 1,
+        *,
+        preload: Sequence[Preload] = (),
+        pool: str | None = None,
+        slots: int | None = None,
+        detach: bool = False,
+        keep: bool = False,
+        wait: bool = True,
+        timeout: float = UP_SECONDS,
+    ) -> HostedWorkers:
+        """Start so many workers of a queue of this host's list, and wait until they are up.
+
+        ``preload``: nodes that are warm before the first message, as pairs of mark and configuration. ``pool``,
+        ``slots``: other than ``worker_configs/<queue>.toml`` says. ``keep``: they stay when this manager ends;
+        ``detach``: also when their host dies. :class:`HostError` says why they do not come up, or may not be started;
+        what was started is stopped then.
+        """
+        if complaint := wrong_queue(queue):
+            raise ConfigError(f"queue: {complaint}")
+        if count < 0:
+            raise ConfigError(f"count must be 0 or more, not {count}")
+        stays = keep or detach
+        wanted = WorkerSet(
+            queue=queue,
+            count=count,
+            owner="" if stays else self._manager.owner(),
+            pool=pool,
+            slots=slots,
+            preload=tuple((mark, _plain(mark, configuration)) for mark, configuration in preload),
+            detached=detach,
+        )
+        self.status()
+        with explained(self._manager.address):
+            self._manager.asked.one(self.name, "start", wanted)
+        workers = HostedWorkers(self._manager, self.name, wanted)
+        if not stays:
+            self._manager.keep(workers)
+        if wait:
+            try:
+                workers.wait(timeout)
+            except BaseException:
+                workers.abandon()
+                raise
+        return workers
+
+    def workers(self) -> list[HostedWorkers]:
+        """Return the sets of workers that are wanted here."""
+        return [HostedWorkers(self._manager, self.name, each) for each in self.status().sets if not each.ending]
+
+
+class HostedWorkers:
+    """Some workers of one queue on one host, started together."""
+
+    def __init__(self, manager: Manager, host: str, wanted: WorkerSet) -> None:
+        self._manager = manager
+        self.host = host
+        self.queue = wanted.queue
+        self.id = wanted.id
+        self._set = wanted
+
+    def __repr__(self) -> str:
+        return f"workers {self.id} (queue {self.queue} on {self.host})"
+
+    def status(self) -> list[WorkerState]:
+        """Return each of them; :class:`HostError` if its host is gone."""
+        return self.members(self._manager.host_status(self.host).require_up())
+
+    def members(self, record: HostRecord | None) -> list[WorkerState]:
+        """Return those of them that a host tells of."""
+        return [each for each in record.workers if each.set == self.id] if record is not None else []
+
+    def wanted(self, record: HostRecord | None) -> WorkerSet | None:
+        """Return the set as it is wanted now; None: not any more."""
+        found = [each for each in record.sets if each.id == self.id and not each.ending] if record is not None else []
+        return found[0] if found else None
+
+    def pids(self) -> str:
+        """Return their processes, for people."""
+        return ", ".join(str(each.pid) for each in self.status() if each.pid) or "none"
+
+    def wait(self, timeout: float = UP_SECONDS) -> None:
+        """Wait until as many are up as are wanted; :class:`HostError` says what keeps them from it."""
+        until = time.monotonic() + timeout
+        while True:
+            record = self._manager.host_status(self.host).require_up()
+            wanted, there = self.wanted(record), self.members(record)
+            if wanted is not None and wanted.generation >= self._set.generation and wanted.count == self._set.count:
+                if failed := [each for each in there if each.state == "failed"]:
+                    raise HostError(f"{self}: {failed[0].why}; it was given up. Its log ends with:\n{self._last_log()}")
+                if [each.state for each in there] == ["up"] * wanted.count:
+                    return
+            if time.monotonic() > until:
+                raise HostError(f"{self}: {_what_is_missing(there, timeout)}\n{self._last_log()}".rstrip())
+            time.sleep(LOOK)
+
+    def stop(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Stop them, and wait until they have ended.
+
+        ``drain``: each first finishes the messages that it has in hand, however long that takes; else they are handed
+        back, and other workers get them. ``timeout``: seconds after which :class:`HostError` says which have not
+        ended; they go on ending.
+        """
+        self._ask("stop", self.ending("drain" if drain else "now"))
+        until = time.monotonic() + (timeout if timeout is not None else float("inf") if drain else END_SECONDS)
+        while there := self.status():
+            if time.monotonic() > until:
+                states = ", ".join(f"process {each.pid} is {each.state}" for each in there)
+                raise HostError(f"{self}: not ended within {timeout:g} s: {states}")
+            time.sleep(LOOK)
+
+    def restart(self, *, wait: bool = True, timeout: float = UP_SECONDS) -> None:
+        """Let each finish what it has in hand, and start it anew; those that were given up, too."""
+        self._set = replace(self._set, generation=self._set.generation + 1)
+        self._ask("restart", self._set)
+        if wait:
+            self.wait(timeout)
+
+    def scale(self, count: int, *, wait: bool = True, timeout: float = UP_SECONDS) -> None:
+        """Have so many of them; those that go finish what they have in hand."""
+        wanted = replace(self._set, count=count)
+        self._ask("scale", wanted)
+        self._set = wanted
+        if wait:
+            self.wait(timeout)
+
+    def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
+        """Yield what they log and print, for runs too; ``follow``: go on with what comes."""
+        return self._manager.lines([each.place for each in self.status() if each.place], follow=follow)
+
+    def ending(self, how: Literal["drain", "now"]) -> WorkerSet:
+        """Return the set as it is to end."""
+        return replace(self._set, ending=how)
+
+    def abandon(self) -> None:
+        """Stop them without waiting, as they did not come up."""
+        status = self._manager.host_status(self.host)
+        if status.state == "up" and self.wanted(status.record) is not None:
+            self._manager.asked.all([(self.host, "stop", self.ending("now"))])
+
+    def _ask(self, kind: RequestKind, wanted: WorkerSet) -> None:
+        self._manager.host_status(self.host).require_up()
+        with explained(self._manager.address):
+            self._manager.asked.one(self.host, kind, wanted)
+
+    def _last_log(self) -> str:
+        ends = [end for end in self._manager.ends() if end.host == self.host and end.queue == self.queue]
+        return next((end.log for end in ends if end.log), "")
+
+
+def _plain(mark: str, configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a node, if it can travel."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(configuration), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"preload: {mark}: its configuration cannot be sent as JSON: {error}") from None
+    return found
+
+
+def _what_is_missing(there: Sequence[WorkerState], timeout: float) -> str:
+    states = ", ".join(f"{each.number} is {each.state}" + (f" ({each.why})" if each.why else "") for each in there)
+    return f"not up within {timeout:g} s: {states or 'its host has not begun'}"
