@@ -109,15 +109,14 @@ class Manager:
         ending: list[tuple[str, RequestKind, WorkerSet]] = [
             (each.host, "stop", each.ending("now")) for each in there if each.wanted(up[each.host].record)
         ]
-        for wanted, error in self.asked.all(ending) if ending else ():
-            if error:
-                left.append(f"queue {wanted.queue}: {error}")
+        answers = self.asked.all(ending) if ending else []
+        refusals = {wanted.id: f" ({error})" for wanted, error in answers if error}  # they may be ending anyway
         while there and time.monotonic() < until:
             records = {status.name: status.record for status in read_hosts(self._client, self._keyring)}
             there = [each for each in there if each.members(records.get(each.host))]
             if there:
                 time.sleep(LOOK)
-        return [*left, *(f"{each}, processes {each.pids()}" for each in there)]
+        return [*left, *(f"{each}, processes {each.pids()}{refusals.get(each.id, '')}" for each in there)]
 
     @property
     def asked(self) -> HostClient:

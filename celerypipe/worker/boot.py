@@ -33,6 +33,7 @@ from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import control, spawned
+from celerypipe.worker.activation import preload
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.allocator import keep_large_blocks
@@ -173,9 +174,14 @@ class Settled:
         signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
         signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
         if self.worker.pool == "prefork":  # its children share the flag with it, not with what their nodes fork
-            signals.worker_process_init.connect(lambda **_: part(self.flag), weak=False)
+            signals.worker_process_init.connect(self.begin_child, weak=False)
         else:
             part(self.flag)
+
+    def begin_child(self, **_: Any) -> None:
+        """In each process of the pool, before its first message."""
+        part(self.flag)
+        preload.warm_in_child(self.worker, self.configured.preloads)
 
     def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
@@ -193,10 +199,15 @@ class Settled:
             logger.warning("%s", text)
 
     def take_over(self, sender: Any, **_: Any) -> None:
-        """Fourth: Celery has installed its signal handlers; ours stand in their place, and so does what it is told."""
+        """Fourth: Celery has installed its signal handlers; ours stand in their place, and so does what it is told.
+
+        Whoever is to be warm before the first message is warmed here, where no processes of a pool do that.
+        """
         control.install()
         told = {"sender": sender.hostname, "how": "Warm", "exitcode": os.EX_OK}
         self.shutdown.install(lambda name: signals.worker_shutting_down.send(sig=name, **told))
+        if self.worker.pool != "prefork":
+            preload.warm(self.worker, self.configured.preloads)
 
     def appear(self, sender: Any, **_: Any) -> None:
         """Fifth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
@@ -243,6 +254,7 @@ def join_spawned(sender: Any, **_: Any) -> None:
     part(flag)
     signals.worker_process_shutdown.connect(lambda **_: worker.close(), weak=False)
     served.load({})
+    preload.warm_in_child(worker, preload.preloads(os.environ, served.listings))
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
     served.register(current_app, worker)
     for name in served.listings:

@@ -21,6 +21,7 @@ from celerypipe.redis.signing import Keyring
 from celerypipe.settings import HOST_VARIABLE, RedisSettings, Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import logs
+from celerypipe.worker.activation.preload import Preload, preloads
 from celerypipe.worker.options import autoscale_option, exit_option, listed
 from celerypipe.worker.served import Served
 
@@ -43,6 +44,8 @@ class Configured:
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
+    #: What is to be warm before the first message.
+    preloads: list[Preload]
     #: That Redis is not there yet, and what to do about it; empty: it is.
     absence: str
 
@@ -87,5 +90,6 @@ class Configured:
             settings.keyring,
             process,
             heartbeat,
+            preloads(os.environ, served.listings),
             absence,
         )
