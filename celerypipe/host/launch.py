@@ -22,7 +22,7 @@ from celerypipe.heartbeat.procfs import pidfd, process_of, read
 from celerypipe.host.records import WorkerSet
 from celerypipe.redis.namespace import DEFAULT
 from celerypipe.settings import HOST_VARIABLE
-from celerypipe.worker.activation import preload
+from celerypipe.worker import preload
 
 #: Lines of a log that are told, and how many bytes they may have.
 TAIL, TAIL_BYTES = 12, 8192

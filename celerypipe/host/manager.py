@@ -32,7 +32,7 @@ LOOK = 0.1
 UP_SECONDS, END_SECONDS = 120.0, 15.0
 
 #: A node that is warm before the first message, and its configuration.
-Preload = tuple[str, Mapping[str, Any]]
+PreloadedNode = tuple[str, Mapping[str, Any]]
 
 
 class Manager:
@@ -187,7 +187,7 @@ class Host:
         queue: str,
         count: int = 1,
         *,
-        preload: Sequence[Preload] = (),
+        preload: Sequence[PreloadedNode] = (),
         pool: str | None = None,
         slots: int | None = None,
         detach: bool = False,

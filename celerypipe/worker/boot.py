@@ -32,8 +32,7 @@ from celerypipe.process import forks, log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
-from celerypipe.worker import control, spawned
-from celerypipe.worker.activation import preload
+from celerypipe.worker import control, preload, spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.allocator import keep_large_blocks

@@ -21,8 +21,8 @@ from celerypipe.redis.signing import Keyring
 from celerypipe.settings import HOST_VARIABLE, RedisSettings, Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import logs
-from celerypipe.worker.activation.preload import Preload, preloads
 from celerypipe.worker.options import autoscale_option, exit_option, listed
+from celerypipe.worker.preload import Preload, preloads
 from celerypipe.worker.served import Served
 
 #: Seconds that what is at work has in a worker of a host that is told to end by SIGTERM.

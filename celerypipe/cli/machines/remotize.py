@@ -15,7 +15,7 @@ from celerypipe.cli.options import REDIS_OR_USUAL
 from celerypipe.definition.names import wrong_name, wrong_queue
 from celerypipe.errors import ConfigError
 from celerypipe.folders import path_of
-from celerypipe.worker.activation import preload
+from celerypipe.worker import preload
 from celerypipe.worker.served import ONLY
 
 
