@@ -32,7 +32,7 @@ from celerypipe.process import forks, log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
-from celerypipe.worker import control, preload, spawned
+from celerypipe.worker import control, group, preload, spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.allocator import keep_large_blocks
@@ -120,6 +120,8 @@ def settle(configured: Configured, sender: Any, **_: Any) -> None:
     settled = Settled(configured, pool, slots, limits_of(sender, pool))
     settled.connect()
     configured.served.register(sender.app, settled.worker)
+    if settled.group is not None:
+        sender.app.register_task(group.GroupTask(settled.worker, settled.group))
     if pool == "prefork" and sender.pool_start_method == "spawn":
         settled.arrivals.connect()
         # Without it billiard imports the project of Django that somebody's DJANGO_SETTINGS_MODULE names.
@@ -156,6 +158,8 @@ class Settled:
         )
         self.arrivals = Arrivals(configured.queues, self.worker.process)
         self.present: Present | None = None
+        is_group = pool == "solo" and any(queue.startswith(group.QUEUE) for queue in configured.queues)
+        self.group = group.NodeGroup(self.worker, configured.served.listings) if is_group else None
 
     def _is_to_end(self) -> bool:
         return self.flag.is_raised() or is_retiring()
@@ -231,6 +235,8 @@ class Settled:
     def end(self, **_: Any) -> None:
         """Last: the presence is gone, and so are the warm instances of this process."""
         self.leave()
+        if self.group is not None:
+            self.group.close()
         self.worker.close()
         self.worker.files.remove()
         self.configured.heartbeat.end(last=True)
