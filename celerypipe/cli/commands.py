@@ -40,6 +40,7 @@ COMMANDS = {
     "unsuspend": "Let a suspended node work again.",
     "restart": "Make a node anew while its run goes on.",
     "worker": "Start a worker here, or start, stop and list those of hosts.",
+    "remotize": "Start a worker that serves exactly one node, warm from the start.",
     "host": "Stay up on a machine, and start workers there for others.",
     "hosts": "Show the machines on which `celerypipe host` runs, and why one is gone.",
     "dead": "List, show, replay or remove dead letters.",
@@ -54,6 +55,7 @@ MODULES = {
     "trace": "debug",
     "replay-hop": "debug",
     "worker": "machines.worker",
+    "remotize": "machines.remotize",
     "host": "machines.host",
     "hosts": "machines.hosts",
 }

@@ -22,6 +22,7 @@ from celerypipe.heartbeat.procfs import pidfd, process_of, read
 from celerypipe.host.records import WorkerSet
 from celerypipe.redis.namespace import DEFAULT
 from celerypipe.settings import HOST_VARIABLE
+from celerypipe.worker import group, preload
 
 #: Lines of a log that are told, and how many bytes they may have.
 TAIL, TAIL_BYTES = 12, 8192
@@ -101,7 +102,7 @@ class Launch:
         log = self.folder / f"{wanted.queue.replace('/', '_')}-{wanted.id}-{number}.log"
         said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}"}
         if wanted.preload:
-            said["CELERYPIPE_PRELOAD"] = json.dumps(wanted.preload)
+            said[preload.VARIABLE] = json.dumps(wanted.preload)
         with log.open("ab", buffering=0) as file:
             process = subprocess.Popen(  # noqa: S603  # this interpreter, for a queue of this machine's own list
                 [sys.executable, "-m", "celerypipe", "worker", *_options(self.host, wanted, number)],
@@ -149,7 +150,9 @@ def spared_in(folder: Path) -> set[tuple[int, int]]:
 
 
 def _options(host: str, wanted: WorkerSet, number: int) -> list[Any]:
-    options = ["-Q", wanted.queue, "-n", f"{wanted.queue.replace('@', '_')}-{wanted.id}-{number}@{host}"]
+    # A worker of one process may hold nodes by name, and is asked for that on a queue of its own.
+    queues = f"{wanted.queue},{group.QUEUE}{wanted.id}" if wanted.pool == "solo" else wanted.queue
+    options = ["-Q", queues, "-n", f"{wanted.queue.replace('@', '_')}-{wanted.id}-{number}@{host}"]
     if wanted.pool is not None:
         options += ["-P", wanted.pool]
     if wanted.slots is not None:

@@ -17,11 +17,13 @@ from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, HostError
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.asking import HostClient, RequestKind
+from celerypipe.host.group import PATIENCE, GroupClient, NodeHandle
 from celerypipe.host.overview import HostStatus, read_host, read_hosts
 from celerypipe.host.records import HostRecord, WorkerEnd, WorkerSet, WorkerState, end_in
 from celerypipe.host.watching import lines_of
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
+from celerypipe.mailbox.status import RunNode, read_nodes
 from celerypipe.message.logs import LogLine
 from celerypipe.redis.connection import Client, connect, explained
 from celerypipe.settings import RedisSettings, Settings
@@ -32,7 +34,7 @@ LOOK = 0.1
 UP_SECONDS, END_SECONDS = 120.0, 15.0
 
 #: A node that is warm before the first message, and its configuration.
-Preload = tuple[str, Mapping[str, Any]]
+PreloadedNode = tuple[str, Mapping[str, Any]]
 
 
 class Manager:
@@ -50,7 +52,7 @@ class Manager:
     def __init__(self, redis: str | None = None) -> None:
         """``redis``: the address; else that of ``CELERYPIPE_REDIS_URL``. Nothing is asked before it is used."""
         self.address = RedisSettings.find(redis).or_default
-        self._keyring = Settings.from_environment().keyring
+        self.keyring = Settings.from_environment().keyring
         self._client = connect(self.address, name="celerypipe-manager", timeout=5.0)
         self._process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         self._heartbeat: Heartbeat | None = None
@@ -69,7 +71,7 @@ class Manager:
     def status(self) -> list[HostStatus]:
         """Return all hosts that were seen in the last 30 days, those that are gone too, with the reason."""
         with explained(self.address):
-            return read_hosts(self._client, self._keyring)
+            return read_hosts(self._client, self.keyring)
 
     def ends(self, count: int = 20) -> list[WorkerEnd]:
         """Return the last ends of workers, the newest first: how each ended, its last lines, what it had in hand."""
@@ -80,7 +82,12 @@ class Manager:
     def host_status(self, name: str) -> HostStatus:
         """Return one host, whether it is up or not."""
         with explained(self.address):
-            return read_host(self._client, name, self._keyring)
+            return read_host(self._client, name, self.keyring)
+
+    def nodes(self) -> list[RunNode]:
+        """Return every node of every run that goes on: where it runs, what sends to it and what it sends to."""
+        with explained(self.address):
+            return read_nodes(self._client)
 
     def workers(self) -> list[HostedWorkers]:
         """Return the sets of workers on all hosts that are up."""
@@ -102,27 +109,26 @@ class Manager:
 
     def _stop_all(self, mine: Sequence[HostedWorkers], timeout: float) -> list[str]:
         until = time.monotonic() + timeout
-        up = {status.name: status for status in read_hosts(self._client, self._keyring)} if mine else {}
+        up = {status.name: status for status in read_hosts(self._client, self.keyring)} if mine else {}
         there = [each for each in mine if each.host in up and up[each.host].state == "up"]
         silent = [each for each in mine if each.host in up and up[each.host].state != "up" and not up[each.host].over]
         left = [f"{each}: host {each.host}: {up[each.host].why}" for each in silent]
         ending: list[tuple[str, RequestKind, WorkerSet]] = [
             (each.host, "stop", each.ending("now")) for each in there if each.wanted(up[each.host].record)
         ]
-        for wanted, error in self.asked.all(ending) if ending else ():
-            if error:
-                left.append(f"queue {wanted.queue}: {error}")
+        answers = self.asked.all(ending) if ending else []
+        refusals = {wanted.id: f" ({error})" for wanted, error in answers if error}  # they may be ending anyway
         while there and time.monotonic() < until:
-            records = {status.name: status.record for status in read_hosts(self._client, self._keyring)}
+            records = {status.name: status.record for status in read_hosts(self._client, self.keyring)}
             there = [each for each in there if each.members(records.get(each.host))]
             if there:
                 time.sleep(LOOK)
-        return [*left, *(f"{each}, processes {each.pids()}" for each in there)]
+        return [*left, *(f"{each}, processes {each.pids()}{refusals.get(each.id, '')}" for each in there)]
 
     @property
     def asked(self) -> HostClient:
         """What asks hosts."""
-        return HostClient(self._client, self._keyring)
+        return HostClient(self._client, self.keyring)
 
     def owner(self) -> str:
         """Return what hosts know this process by: from now on it says that it lives."""
@@ -139,7 +145,7 @@ class Manager:
 
     def lines(self, places: Sequence[str], *, follow: bool) -> Iterator[LogLine]:
         """Return what these workers log and print."""
-        return lines_of(self.address, places, self._keyring, follow=follow)
+        return lines_of(self.address, places, self.keyring, follow=follow)
 
     def __enter__(self) -> Manager:
         return self
@@ -188,7 +194,7 @@ class Host:
         queue: str,
         count: int = 1,
         *,
-        preload: Sequence[Preload] = (),
+        preload: Sequence[PreloadedNode] = (),
         pool: str | None = None,
         slots: int | None = None,
         detach: bool = False,
@@ -314,6 +320,41 @@ class HostedWorkers:
     def logs(self, *, follow: bool = False) -> Iterator[LogLine]:
         """Yield what they log and print, for runs too; ``follow``: go on with what comes."""
         return self._manager.lines([each.place for each in self.status() if each.place], follow=follow)
+
+    def create_node(self, mark: str, *, name: str = "", timeout: float = PATIENCE, **configuration: Any) -> NodeHandle:
+        """Make a node in this worker, and warm it up, without a restart; ``name``: else one after its mark.
+
+        The class comes from the modules of the queue's worker config. For one worker of one process, a node group:
+        ``host.start(queue, count=1, pool="solo")``; :class:`HostError` for others.
+        """
+        group = self._group()
+        chosen = name or f"{mark.rpartition('.')[2]}-{secrets.token_hex(2)}"
+        group.ask("create", node=chosen, mark=mark, configuration=_plain(mark, configuration), patience=timeout)
+        return NodeHandle(group, chosen)
+
+    def remove_node(self, node: NodeHandle) -> None:
+        """Let go of a node; one that is running has to be stopped first."""
+        self._group().ask("remove", node=node.name)
+
+    def nodes(self) -> list[NodeHandle]:
+        """Return the nodes of this group."""
+        group = self._group()
+        return [NodeHandle(group, each.name) for each in group.ask("list").nodes]
+
+    def _group(self) -> GroupClient:
+        if self._set.pool != "solo" or self._set.count != 1:
+            raise HostError(
+                f"{self} are no node group, which is one worker with one process: "
+                f'host.start("{self.queue}", count=1, pool="solo")'
+            )
+        return GroupClient(self._manager.client, self._manager.keyring, self.id, repr(self), self._require_life)
+
+    def _require_life(self) -> None:
+        states = self.status()
+        if not states:
+            raise HostError(f"{self} were stopped")
+        if states[0].state != "up":
+            raise HostError(f"{self}: its worker is {states[0].state}" + f" ({states[0].why})" * bool(states[0].why))
 
     def ending(self, how: Literal["drain", "now"]) -> WorkerSet:
         """Return the set as it is to end."""

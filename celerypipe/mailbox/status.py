@@ -127,6 +127,28 @@ class About(msgspec.Struct):
     pid: int
     started: float
     nodes: dict[str, NodeStatus]
+    #: All its nodes, those that run where it was started too, and how they are linked.
+    marks: dict[str, str] = {}
+    links: list[tuple[str, str]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class RunNode:
+    """A node of a run that goes on. ``hosts``: where it may run: that of its run, or those of its queue's workers.
+
+    ``queue``: empty if it runs where the run was started; ``workers``: the ids of those that serve its queue;
+    ``sources`` and ``targets``: the nodes that send to it, and those that it sends to.
+    """
+
+    run: str
+    pipeline: str
+    name: str
+    mark: str
+    queue: str
+    hosts: tuple[str, ...]
+    workers: tuple[str, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
 
 
 #: Messages in hand: the run's id, the node's name, how many.
@@ -166,6 +188,27 @@ def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[N
         runs.append(RunStatus(run, facts.pipeline, said, max(0.0, now - facts.started), facts.host, facts.pid))
         nodes += [(run, name, node) for name, node in facts.nodes.items()]
     return tuple(sorted(runs, key=lambda run: -run.age)), nodes
+
+
+def read_nodes(client: Client) -> list[RunNode]:
+    """Return every node of every run that goes on, in three round trips."""
+    ids = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.runs, 0, -1)]
+    told = client.call("MGET", *map(client.names.about, ids), *map(client.names.run, ids)) if ids else []
+    workers = read_presences(client) if ids else []
+    found = []
+    for run, text, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
+        about = _about(text)
+        if about is None or state != b"running":
+            continue
+        for name, mark in {**about.marks, **{name: node.mark for name, node in about.nodes.items()}}.items():
+            queue = about.nodes[name].queue if name in about.nodes else ""
+            serving = [worker for worker in workers if queue in worker["queues"]] if queue else []
+            hosts = sorted({worker["host"] for worker in serving}) if queue else [about.host]
+            sources = tuple(source for source, target in about.links if target == name)
+            targets = tuple(target for source, target in about.links if source == name)
+            ids_of = tuple(worker["id"] for worker in serving)
+            found.append(RunNode(run, about.pipeline, name, mark, queue, tuple(hosts), ids_of, sources, targets))
+    return found
 
 
 def _about(text: bytes | None) -> About | None:

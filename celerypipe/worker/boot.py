@@ -32,7 +32,7 @@ from celerypipe.process import forks, log
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
-from celerypipe.worker import control, spawned
+from celerypipe.worker import control, group, preload, spawned
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.quota import Limits
 from celerypipe.worker.allocator import keep_large_blocks
@@ -120,6 +120,8 @@ def settle(configured: Configured, sender: Any, **_: Any) -> None:
     settled = Settled(configured, pool, slots, limits_of(sender, pool))
     settled.connect()
     configured.served.register(sender.app, settled.worker)
+    if settled.group is not None:
+        sender.app.register_task(group.GroupTask(settled.worker, settled.group))
     if pool == "prefork" and sender.pool_start_method == "spawn":
         settled.arrivals.connect()
         # Without it billiard imports the project of Django that somebody's DJANGO_SETTINGS_MODULE names.
@@ -156,6 +158,8 @@ class Settled:
         )
         self.arrivals = Arrivals(configured.queues, self.worker.process)
         self.present: Present | None = None
+        is_group = pool == "solo" and any(queue.startswith(group.QUEUE) for queue in configured.queues)
+        self.group = group.NodeGroup(self.worker, configured.served.listings) if is_group else None
 
     def _is_to_end(self) -> bool:
         return self.flag.is_raised() or is_retiring()
@@ -173,9 +177,14 @@ class Settled:
         signals.worker_process_shutdown.connect(lambda **_: self.worker.close(), weak=False)
         signals.worker_process_init.disconnect(join_spawned)  # whatever the environment says: they are forked
         if self.worker.pool == "prefork":  # its children share the flag with it, not with what their nodes fork
-            signals.worker_process_init.connect(lambda **_: part(self.flag), weak=False)
+            signals.worker_process_init.connect(self.begin_child, weak=False)
         else:
             part(self.flag)
+
+    def begin_child(self, **_: Any) -> None:
+        """In each process of the pool, before its first message."""
+        part(self.flag)
+        preload.warm_in_child(self.worker, self.configured.preloads)
 
     def announce(self, sender: str, **_: Any) -> None:
         """Third: the log is set up; say what this worker is."""
@@ -193,10 +202,15 @@ class Settled:
             logger.warning("%s", text)
 
     def take_over(self, sender: Any, **_: Any) -> None:
-        """Fourth: Celery has installed its signal handlers; ours stand in their place, and so does what it is told."""
+        """Fourth: Celery has installed its signal handlers; ours stand in their place, and so does what it is told.
+
+        Whoever is to be warm before the first message is warmed here, where no processes of a pool do that.
+        """
         control.install()
         told = {"sender": sender.hostname, "how": "Warm", "exitcode": os.EX_OK}
         self.shutdown.install(lambda name: signals.worker_shutting_down.send(sig=name, **told))
+        if self.worker.pool != "prefork":
+            preload.warm(self.worker, self.configured.preloads)
 
     def appear(self, sender: Any, **_: Any) -> None:
         """Fifth: the pool is up and the consumer listens; runners may ring. Sent again after every reconnect."""
@@ -221,6 +235,8 @@ class Settled:
     def end(self, **_: Any) -> None:
         """Last: the presence is gone, and so are the warm instances of this process."""
         self.leave()
+        if self.group is not None:
+            self.group.close()
         self.worker.close()
         self.worker.files.remove()
         self.configured.heartbeat.end(last=True)
@@ -243,6 +259,7 @@ def join_spawned(sender: Any, **_: Any) -> None:
     part(flag)
     signals.worker_process_shutdown.connect(lambda **_: worker.close(), weak=False)
     served.load({})
+    preload.warm_in_child(worker, preload.preloads(os.environ, served.listings))
     # Celery pickled the application for this child, so it is not the one of celerypipe.celery here.
     served.register(current_app, worker)
     for name in served.listings:

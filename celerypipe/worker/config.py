@@ -32,6 +32,8 @@ PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_
 #: What lines of a log may be, as it is told; Python knows other words for some.
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
+#: The queue by which a worker is asked to hold nodes begins so; it has no file.
+GROUP = "group."
 #: Numbers with which a worker would start and be of no use where they are 0.
 ABOVE_ZERO = ("worker_proc_alive_timeout", "broker_connection_timeout", "worker_max_tasks_per_child")
 
@@ -189,6 +191,8 @@ def unserved(configs: Sequence[WorkerConfig], settings: Settings, *, own: bool) 
     known.update(known_queues(folder))
     texts = []
     for config in configs:
+        if config.queue.startswith(GROUP):
+            continue
         file, queue = f"{folder}/{config.queue}.toml", config.queue
         near = did_you_mean(queue, known - {queue})
         if own and (config.path is not None or config.imports or not near):

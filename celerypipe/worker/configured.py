@@ -22,6 +22,7 @@ from celerypipe.settings import HOST_VARIABLE, RedisSettings, Settings
 from celerypipe.worker import config as worker_config
 from celerypipe.worker import logs
 from celerypipe.worker.options import autoscale_option, exit_option, listed
+from celerypipe.worker.preload import Preload, preloads
 from celerypipe.worker.served import Served
 
 #: Seconds that what is at work has in a worker of a host that is told to end by SIGTERM.
@@ -43,6 +44,8 @@ class Configured:
     keyring: Keyring | None
     process: Process
     heartbeat: Heartbeat
+    #: What is to be warm before the first message.
+    preloads: list[Preload]
     #: That Redis is not there yet, and what to do about it; empty: it is.
     absence: str
 
@@ -87,5 +90,6 @@ class Configured:
             settings.keyring,
             process,
             heartbeat,
+            preloads(os.environ, served.listings),
             absence,
         )

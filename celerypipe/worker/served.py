@@ -30,6 +30,10 @@ from celerypipe.worker.activation.task import NodeTask
 CURE = "if it is meant, start the worker with CELERYPIPE_ALLOW={folder}"
 
 
+#: Names the marks that a worker serves, of all those that it could; parted by commas.
+ONLY = "CELERYPIPE_ONLY"
+
+
 class Served:
     """The marks of one worker. A source is never among them: it runs where its pipeline runs.
 
@@ -51,7 +55,13 @@ class Served:
             found += Catalogue.of_module(imported(name, f"{file}: module {name!r}" if file else f"module {name!r}"))
         # A later one wins: a module that was asked for goes before what happens to be installed.
         reach = Reach.of(self.allowed, CURE)
-        self.listings = {listing.mark: replace(listing, reach=reach) for listing in found if listing.type != "source"}
+        only = {mark for mark in os.environ.get(ONLY, "").split(",") if mark}
+        found += [Catalogue(self.plugins).find(mark) for mark in only if "." in mark]
+        self.listings = {
+            listing.mark: replace(listing, reach=reach)
+            for listing in found
+            if listing.type != "source" and (not only or listing.mark in only)
+        }
 
     @property
     def has_own(self) -> bool:

@@ -64,7 +64,7 @@ class RunningHost:
 
         def up() -> bool:
             assert self.process.poll() is None, f"the host ended with {self.process.returncode}:\n{self.text()}"
-            return manager.host_status(self.name).state == "up" and "asked on queue" in self.text()
+            return manager.host_status(self.name).state in ("up", "refused") and "asked on queue" in self.text()
 
         try:
             eventually(up, "the host")

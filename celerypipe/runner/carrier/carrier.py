@@ -137,6 +137,8 @@ class RedisCarrier:
         findings = preflight.inspect(seen)
         self.roster.told(seen, findings)
         self._about = {"pipeline": pipeline.name, "host": socket.gethostname(), "pid": os.getpid()}
+        self._about["marks"] = {node.name: node.mark for node in pipeline.nodes}
+        self._about["links"] = [(link.source, link.target) for link in pipeline.links]
         if error := preflight.error_of(findings):
             raise error
         for finding in findings:

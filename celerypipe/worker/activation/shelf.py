@@ -52,6 +52,15 @@ class Shelf:
             self._idle[id(instance)] = (f"{record.key}{instance.private}", instance)
         self.let_go(self._surplus())
 
+    def preload(self, listing: Listing, key: str, configuration: dict[str, Any]) -> None:
+        """Have a warm one from now on; there is room for it besides all others."""
+        instance = Instance(listing, configuration)
+        with self._switch.patient():
+            instance.warm()
+        with self._lock:
+            self.size += bool(self._idle)
+            self._idle[id(instance)] = (key, instance)
+
     def make_room(self, run: str, count: int) -> None:
         """Keep so many as long as this run lives: it would warm up its nodes again and again, if they are more."""
         if count > self.size:

@@ -125,6 +125,9 @@ def test_what_it_had_in_hand_is_told_with_its_end_and_done_by_the_next(
     gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
     reading = Reading(Runner(redis_url).stream(gated, [Message(str(gate))]))
     eventually(lambda: [held for each in workers.status() for held in each.held], "work in hand")
+    (node,) = manager.nodes()
+    assert (node.name, node.mark, node.queue) == ("there", "tests.nodes.remote.Gate", "hgpu")
+    assert node.workers == (first.place,)
     os.kill(first.pid, signal.SIGKILL)
     end = eventually(lambda: next((each for each in manager.ends() if each.pid == first.pid), None), "word of its end")
     assert end is not None
@@ -149,6 +152,37 @@ def test_what_its_list_does_not_allow_is_refused(host: RunningHost, manager: Man
     with pytest.raises(HostError, match=said):
         ask(manager.hosts[host.name])  # type: ignore[operator]
     assert manager.hosts[host.name].workers() == []
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork"])
+def test_a_node_is_warm_before_the_first_message(
+    host: RunningHost, manager: Manager, redis_url: str, pool: str
+) -> None:
+    heavy = ("tests.nodes.remote.Heavy", {"load": 0.3})
+    workers = manager.hosts[host.name].start("hgpu", pool=pool, slots=1, preload=[heavy])
+
+    def warm() -> int:
+        return sum("tests.nodes.remote.Heavy is warm, after 0." in line.text for line in workers.logs())
+
+    eventually(warm, "a warm node")
+    pipeline = warped(heavy[0], "hgpu", configuration=heavy[1])
+    assert [message.payload for message in Runner(redis_url).stream(pipeline, [Message(0.0)])] == [0.0]
+    assert warm() == 1
+    workers.stop()
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (("tests.nodes.remote.Hevy", {}), r"serves no node 'tests.nodes.remote.Hevy'; did you mean .*imports"),
+        (("tests.nodes.remote.Heavy", {"laod": 1}), "laod"),
+    ],
+)
+def test_a_node_that_cannot_be_warmed_is_an_error(
+    host: RunningHost, manager: Manager, node: tuple[str, dict[str, object]], said: str
+) -> None:
+    with pytest.raises(HostError, match=f"(?s){said}"):
+        manager.hosts[host.name].start("hgpu", preload=[node])
 
 
 def test_stopping_twice_is_an_error(host: RunningHost, manager: Manager) -> None:

@@ -1,0 +1,209 @@
+"""``celerypipe host`` itself: what it refuses, what it survives, and what survives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from celerypipe import HostError, Manager
+from celerypipe.celery.item import Items
+from celerypipe.host.records import TASK, Request, WorkerSet, written
+from celerypipe.redis.connection import Client
+from tests.servers import RedisServer, eventually
+from tests.servers.host import LIST, RunningHost, launch_host, running_host
+from tests.servers.processes import alive, children_of, descendants
+from tests.servers.worker import KEY, SIGNED
+
+#: A worker that dies as soon as it has booted.
+DIES = "import os, threading\nthreading.Timer(0.1, os._exit, [9]).start()\n"
+
+
+def _kill(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_second_host_of_one_name_ends_with_a_sentence(tmp_path: Path, redis_url: str) -> None:
+    with running_host(tmp_path / "first", redis_url) as first, Manager(redis_url) as manager:
+        second = launch_host(tmp_path / "second", redis_url, name=first.name, wait=False)
+        assert second.wait_for_end() == os.EX_CONFIG
+        assert f"another host is called {first.name}, on " in second.text()
+        assert "start it with another --name" in second.text()
+        third = launch_host(tmp_path / "first", redis_url, name=first.name, wait=False)
+        assert third.wait_for_end() == 2
+        assert f"a host called {first.name} runs on this machine already" in third.text()
+        assert manager.host_status(first.name).state == "up"
+
+
+def test_a_request_without_a_signature_starts_nothing(
+    tmp_path: Path, redis_url: str, redis_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_host(tmp_path, redis_url, environment=SIGNED) as host:
+        with Manager(redis_url) as stranger, pytest.raises(HostError, match="set CELERYPIPE_KEYS here as it is there"):
+            stranger.hosts[host.name].start("hgpu")
+        request = Request("start", 2**50, WorkerSet(queue="hgpu"))
+        item = Items().item(TASK, [written(request, host.name, None)], queue=f"host.{host.name}", shown="")
+        redis_client.lpush(f"host.{host.name}", item)
+        host.wait_for_text("a request without a signature of ours was refused: set CELERYPIPE_KEYS where it came from")
+        assert not redis_client.exists(redis_client.names.wanted(host.name))
+        redis_client.lpush(f"host.{host.name}", Items().item("os.system", ["ls"], queue="x", shown=""))
+        monkeypatch.setenv("CELERYPIPE_KEYS", KEY)
+        with Manager(redis_url) as manager:
+            workers = manager.hosts[host.name].start("hgpu")
+            assert [each.state for each in workers.status()] == ["up"]
+
+
+def test_what_was_asked_of_a_host_that_stood_still_is_not_done_afterwards(tmp_path: Path, redis_url: str) -> None:
+    with running_host(tmp_path, redis_url) as host, Manager(redis_url) as manager:
+        workers = manager.hosts[host.name].start("hgpu", 1, keep=True)
+        (before,) = workers.status()
+        everything = [host.process.pid, *descendants(host.process.pid)]
+        for pid in everything:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(HostError, match=r"did not answer within 2 s, and will not do it|nothing was heard"):
+                manager.hosts[host.name].start("hgpu", 1)
+            eventually(lambda: manager.host_status(host.name).state == "gone", "its silence")
+            with pytest.raises(HostError, match="nothing was heard from it: its machine or the network is down"):
+                manager.hosts[host.name].start("hgpu", 1)
+        finally:
+            for pid in everything:
+                with suppress(ProcessLookupError):  # a heartbeat that was stopped is replaced by another
+                    os.kill(pid, signal.SIGCONT)
+        eventually(lambda: manager.host_status(host.name).state == "up", "its return")
+        probe = manager.hosts[host.name].start("hcpu", 1)  # behind whatever waited
+        wanted = sorted((each.queue, each.count) for each in manager.hosts[host.name].status().sets)
+        assert wanted == [("hcpu", 1), ("hgpu", 1)]
+        probe.stop()
+        assert [(each.pid, each.state) for each in workers.status()] == [(before.pid, "up")]
+
+
+def test_with_a_host_its_workers_end_and_when_it_comes_back_they_do(tmp_path: Path, redis_url: str) -> None:
+    host = launch_host(tmp_path, redis_url)
+    with Manager(redis_url) as manager:
+        kept = manager.hosts[host.name].start("hgpu", keep=True)
+        (before,) = kept.status()
+        _kill(host.pid)
+        eventually(lambda: not alive(before.pid), "the end of its worker")
+        eventually(lambda: manager.host_status(host.name).state == "gone", "word of it")
+        assert "its process ended" in manager.host_status(host.name).why
+        with pytest.raises(HostError, match=f"host {host.name}: its process ended.*celerypipe host --name {host.name}"):
+            kept.status()
+        host.wait_for_end()
+        with running_host(tmp_path, redis_url, name=host.name):
+            eventually(lambda: [each.state for each in kept.status()] == ["up"], "another worker")
+            kept.stop()
+
+
+def test_detached_workers_outlive_their_host_and_are_its_own_again(tmp_path: Path, redis_url: str) -> None:
+    host = launch_host(tmp_path, redis_url)
+    with Manager(redis_url) as manager:
+        workers = manager.hosts[host.name].start("hgpu", 2, detach=True)
+        others = manager.hosts[host.name].start("hcpu", 1, keep=True)
+        before = sorted(each.pid for each in workers.status())
+        ended = others.status()[0].pid
+        _kill(host.pid)
+        host.wait_for_end()
+        eventually(lambda: not alive(ended), "the end of who was not detached")
+        assert all(map(alive, before))
+        with running_host(tmp_path, redis_url, name=host.name) as again:
+            eventually(lambda: [each.state for each in workers.status()] == ["up", "up"], "both of them")
+            assert sorted(each.pid for each in workers.status()) == before
+            _kill(before[0])
+            eventually(lambda: before[0] not in [each.pid for each in workers.status()], "its end")
+            eventually(lambda: [each.state for each in workers.status()] == ["up", "up"], "another")
+            workers.stop()
+            others.stop()
+            assert not any(map(alive, before))
+            assert again.process.poll() is None
+
+
+def test_a_worker_that_dies_again_and_again_is_given_up_and_restarted_by_hand(tmp_path: Path, redis_url: str) -> None:
+    folder = tmp_path / "dying"
+    folder.mkdir()
+    (folder / "dies.py").write_text(DIES)
+    (folder / "worker_configs").mkdir()
+    (folder / "worker_configs" / "hgpu.toml").write_text('imports = ["dies"]\nworker_pool = "solo"\n')
+    with running_host(folder, redis_url) as host, Manager(redis_url) as manager:
+        workers = manager.hosts[host.name].start("hgpu", wait=False)
+        eventually(lambda: [each.state for each in workers.status()] == ["failed"], "the end of its attempts")
+        (state,) = workers.status()
+        assert (state.starts, state.why) == (4, "exit status 9")
+        host.wait_for_text("given up: it was started again 3 times within 60 s; mend the cause, then restart it")
+        with pytest.raises(HostError, match="exit status 9; it was given up"):
+            workers.wait(5)
+        (folder / "dies.py").write_text("")
+        workers.restart()
+        assert [each.state for each in workers.status()] == ["up"]
+
+
+def test_a_worker_that_dies_while_redis_is_away_is_told_when_that_is_back(
+    tmp_path: Path, private_redis: RedisServer
+) -> None:
+    with running_host(tmp_path, private_redis.url) as host, Manager(private_redis.url) as manager:
+        workers = manager.hosts[host.name].start("hgpu", keep=True)
+        (before,) = workers.status()
+        private_redis.stop()
+        host.wait_for_text("trying again")
+        _kill(before.pid)
+        host.wait_for_text("ended: killed by SIGKILL")
+        private_redis.start()
+        eventually(lambda: manager.host_status(host.name).state == "up", "its return")
+        eventually(lambda: before.pid in [each.pid for each in manager.ends()], "word of it")
+        eventually(lambda: [each.state for each in workers.status()] == ["up"], "another, as it was wanted")
+
+
+def test_told_to_end_it_ends_its_workers_first(tmp_path: Path, redis_url: str) -> None:
+    host = launch_host(tmp_path, redis_url)
+    with Manager(redis_url) as manager:
+        manager.hosts[host.name].start("hcpu", 3, keep=True)
+        below = descendants(host.process.pid)
+        host.process.send_signal(signal.SIGINT)
+        assert host.wait_for_end() == 0
+        assert not any(map(alive, below))
+        assert manager.host_status(host.name).over
+
+
+@pytest.mark.parametrize("who", ["guard", "host"])
+def test_who_is_killed_leaves_nobody(tmp_path: Path, redis_url: str, who: str) -> None:
+    host = launch_host(tmp_path, redis_url)
+    with Manager(redis_url) as manager:
+        manager.hosts[host.name].start("hcpu", 2, keep=True, pool="prefork", slots=2)
+        below = descendants(host.process.pid)
+        assert len(below) >= 8
+        _kill(host.process.pid if who == "guard" else host.pid)
+        eventually(lambda: not any(map(alive, below)), "the end of all of it")
+    host.wait_for_end()
+
+
+def test_the_list_of_a_host_is_checked_before_anything_starts(tmp_path: Path, redis_url: str) -> None:
+    host = launch_host(tmp_path, redis_url, allowed=LIST.replace("most = 2", "msot = 2"), wait=False)
+    assert host.wait_for_end() == 2
+    assert "host.toml:3: unknown key 'msot' in [queues.hgpu]; did you mean 'most'?" in host.text()
+    other = launch_host(tmp_path, redis_url, allowed=f"{LIST}\n[queues.io]\n", wait=False)
+    assert other.wait_for_end() == 2
+    assert "queue 'io': there is no worker_configs/io.toml and no tasks/io.py" in other.text()
+    strange = launch_host(tmp_path, redis_url, name="a b", wait=False)
+    assert strange.wait_for_end() == 2
+    assert "--name: 'a b' is no name for a host" in strange.text()
+    assert not children_of(strange.process.pid)
+
+
+def test_a_host_is_seen_by_celery(tmp_path: Path, redis_url: str) -> None:
+    from celerypipe.celery.application import make_app
+
+    with running_host(tmp_path, redis_url) as host:
+        app = make_app({"CELERYPIPE_REDIS_URL": redis_url})
+        there = eventually(lambda: _answers(app, host), "its answer to a ping")
+        assert [answer["ok"] for answer in there] == ["pong"]
+        app.control.shutdown(destination=[f"host.{host.name}@{os.uname().nodename}"])
+        assert host.wait_for_end() == 0
+
+
+def _answers(app: object, host: RunningHost) -> list[dict[str, str]]:
+    found = app.control.ping(timeout=2.0, destination=[f"host.{host.name}@{os.uname().nodename}"])  # type: ignore[attr-defined]
+    return [answer for each in found for answer in each.values()]
