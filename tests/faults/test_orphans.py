@@ -17,9 +17,12 @@ from typing import Any
 
 import pytest
 
+from celerypipe import Message, Runner
+from tests.runs.pipelines import warped
 from tests.servers import ROOT, eventually
-from tests.servers.census import Census
+from tests.servers.census import VARIABLE, Census
 from tests.servers.extent import ROUNDS
+from tests.servers.host import RunningHost, launch_host
 from tests.servers.processes import alive, command_line, descendants, monitors_of, parent
 
 #: Seconds that it takes at most: two where nothing else runs on the machine, as with `make orphans`.
@@ -153,3 +156,96 @@ def test_nobody_is_left_of_embedded(program: Program, first: str, queue: str, la
         program.process.communicate()
         assert program.process.returncode == 0
         nobody_but([], program.census)
+
+
+#: Has a host start workers, which end with this process.
+MANAGER = """
+import sys
+from celerypipe import Manager
+
+host = Manager(sys.argv[1]).hosts[sys.argv[2]]
+host.start("hcpu", pool="prefork", slots=2)
+host.start("hgpu")
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class Hosted:
+    """A host, and who asked it for workers."""
+
+    host: RunningHost
+    manager: subprocess.Popen[str]
+    census: Census
+    #: Who ran the node of a queue, and what that started.
+    of: dict[str, list[int]] = field(default_factory=dict)
+
+    def start_some(self, queue: str) -> None:
+        """Have a node start something."""
+        pipeline = warped("tests.nodes.forking.Deserts", queue)
+        (message,) = Runner(self.host.url).stream(pipeline, [Message(0)])
+        self.of[queue] = message.payload
+
+    def kill(self, who: str) -> None:
+        """Kill it, as nobody can hear that."""
+        pid = {
+            "pool child": self.of["hcpu"][0],
+            "prefork worker": parent(self.of["hcpu"][0]),
+            "solo worker": self.of["hgpu"][0],
+            "manager": self.manager.pid,
+            "host": self.host.pid,
+            "guard": self.host.process.pid,
+        }[who]
+        self.census.look(self.host.process.pid)
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def hosted(workplace: Any, redis_url: str) -> Iterator[Hosted]:
+    for queue in ("hcpu", "hgpu"):
+        workplace.config(queue, 'imports = ["tests.nodes.forking"]\nworker_pool = "solo"\n')
+    census = Census()
+    host = launch_host(workplace.folder, redis_url, environment={VARIABLE: census.token})
+    words = [sys.executable, "-c", MANAGER, redis_url, host.name]
+    try:
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as manager:
+            assert manager.stdout is not None
+            assert manager.stdout.readline() == "up\n"
+            yield Hosted(host, manager, census)
+            manager.kill()
+    finally:
+        census.look(host.process.pid)
+        for pid in census.left():
+            os.kill(pid, signal.SIGKILL)
+        host.process.wait()
+
+
+@pytest.mark.parametrize("attempt", range(ROUNDS))
+@pytest.mark.parametrize(
+    ("first", "queue", "last"),
+    [
+        ("pool child", "hcpu", "manager"),
+        ("prefork worker", "hcpu", "host"),
+        ("solo worker", "hgpu", "guard"),
+    ],
+)
+def test_nobody_is_left_of_a_host(hosted: Hosted, first: str, queue: str, last: str, attempt: int) -> None:
+    """As with ``Embedded``; the one who asked for its workers takes them along, and the host stays."""
+    for each in ("hcpu", "hgpu"):
+        hosted.start_some(each)
+    gone, others = hosted.of[queue], hosted.of["hgpu" if queue == "hcpu" else "hcpu"]
+    hosted.kill(first)
+    nobody_of(gone)
+    assert all(map(alive, others[:3]))
+    hosted.start_some(queue)
+    assert all(map(alive, hosted.of[queue][:3]))
+
+    stay = [hosted.host.process.pid, hosted.host.pid] if last == "manager" else []
+    stay += [pid for each in stay for pid in monitors_of(each)]
+    began = time.monotonic()
+    hosted.kill(last)
+    nobody_but(stay, hosted.census)
+    if last != "manager":
+        assert time.monotonic() - began < LIMIT
+    assert all(map(alive, stay))
