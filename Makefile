@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 AT_LENGTH = tests/faults $(shell grep -rlE 'at_length|LONG\b' tests/{acceptance,integration,unit} --include='test_*.py' \
 	| grep -vE 'test_(plain_installation|new|start)\.py')
 
-.PHONY: help demo test check lint types floors unit house installed projects faults soak lowest matrix bench bench-peers bench-scale fuzz audit up down clean
+.PHONY: help demo test check lint types floors unit house installed projects faults orphans soak lowest matrix bench bench-peers bench-scale fuzz audit up down clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +65,9 @@ projects: $(DEV_READY) ## make each kind of new project, with only the packages 
 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest $(AT_LENGTH) -o timeout=3600 $(ARGS)
+
+orphans: $(DEV_READY) ## kill what runs nodes, and look who is left, fifty times each (half an hour)
+	@CELERYPIPE_ORPHANS=50 $(BIN)/python -m pytest tests/faults/test_orphans.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -17,6 +17,7 @@ import logging
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -38,6 +39,7 @@ from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
+from celerypipe.heartbeat.procfs import children
 from celerypipe.process import forks
 from celerypipe.settings import Settings
 
@@ -197,7 +199,8 @@ class Embedded:
         try:
             supervisor.wait(LEAVE_SECONDS)
         except subprocess.TimeoutExpired:
-            supervisor.kill()  # the kernel takes its children along
+            for pid in children(supervisor.pid) or [supervisor.pid]:  # its guard ends the rest, then itself
+                os.kill(pid, signal.SIGKILL)
             supervisor.wait()
         self._reader.join(LEAVE_SECONDS)
         if self._folder:  # it removed its folder itself, unless it was killed

@@ -23,19 +23,28 @@ Key = tuple[int, int]
 TIDIERS = (*TRACKERS, b"heartbeat/monitor.py")
 TIDYING = 1.5
 
-#: Signals that are handed on to the process below; SIGINT of a terminal reaches it anyway.
+#: Seconds after which those are left that cannot be ended: of another user (sudo), or at work in the kernel.
+STUBBORN = 10.0
+
+#: Signals that are handed on to the process below.
 _PASSED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-_BY_KERNEL = 0x80  # SI_KERNEL: a key of the terminal, not somebody's kill
+#: Keys of a terminal reach both of them, from the kernel; that it hung up is told to the guard alone, if it leads the
+#: session.
+_KEYS, _BY_KERNEL = (signal.SIGINT, signal.SIGQUIT), 0x80  # SI_KERNEL
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def guarded(spared: Callable[[], Collection[Key]] = tuple) -> None:
     """Go on in a child of this process, which becomes its guard and never returns.
 
-    For a process without threads. ``spared``: which of its descendants may outlive it, asked when it is gone.
+    For a process without threads: a fork has but one. ``spared``: which of its descendants may outlive it, asked when
+    it is gone.
     """
     if not sys.platform.startswith("linux") or process_of(os.getpid()) is None:
         return
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # of one that is ignored nobody would hear, nor of how a child ended
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:  # which tells of the guard's death
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ignored = {number for number in _PASSED if signal.getsignal(number) == signal.SIG_IGN}
     heard = {*_PASSED, signal.SIGCHLD} - ignored
     before = signal.pthread_sigmask(signal.SIG_BLOCK, heard)
@@ -51,24 +60,34 @@ def guarded(spared: Callable[[], Collection[Key]] = tuple) -> None:
         os._exit(1)
 
 
-def end_strangers(own: Collection[int], spared: Collection[Key] = ()) -> None:
-    """End the children of this process that it did not start, as they lost their parent, and all below them."""
-    strangers = [one for pid in children(os.getpid()) if pid not in own and (one := process_of(pid)) is not None]
-    for one in strangers:
+def end_strangers(own: Collection[int], spared: Callable[[], Collection[Key]] = tuple) -> None:
+    """End the children of this process that it did not start, as they lost their parent, and all below them.
+
+    ``own``: what its main thread started, which is the one that asks this, and gets those. Those of its other threads
+    are left alone. ``spared``: who of them may go on, asked if there are any.
+    """
+    here = os.getpid()
+    strangers = [pid for pid in map(int, read(f"/proc/{here}/task/{here}/children").split()) if pid not in own]
+    free = spared() if strangers else ()
+    for one in filter(None, map(process_of, strangers)):
         if one.state in b"ZX":
             _reap(one.pid)
-        elif one.key not in spared and not _tidies(one.pid):
-            _end([one, *_below(one.pid, spared)])
+        elif one.key not in free and not _tidies(one.pid):
+            _end([one, *_below(one.pid, free)])
 
 
 def end_below(spared: Collection[Key] = (), *, patience: float = TIDYING) -> None:
     """End all that comes of this process, and see it gone; who tidies up gets some seconds for that."""
-    until = time.monotonic() + patience
+    began = time.monotonic()
     while left := _below(os.getpid(), spared):
-        tidying = time.monotonic() < until
-        _end([one for one in left if not (tidying and _tidies(one.pid))])
+        spent = time.monotonic() - began
+        _end([one for one in left if not (spent < patience and _tidies(one.pid))])
         while _reap(-1):
             pass
+        if spent > patience + STUBBORN:
+            pids = ", ".join(str(one.pid) for one in left)
+            os.write(2, f"celerypipe: these processes cannot be ended from here: {pids}\n".encode())
+            return
         time.sleep(0.01)
 
 
@@ -80,7 +99,7 @@ def _watch(child: int, heard: Collection[signal.Signals]) -> int:
             while (found := _reap(-1)) is not None:
                 if found[0] == child:
                     return found[1]
-        elif told.si_code != _BY_KERNEL:
+        elif told.si_code != _BY_KERNEL or told.si_signo not in _KEYS:
             os.kill(child, told.si_signo)
 
 
@@ -93,7 +112,8 @@ def _end_as(status: int, child: int, spared: Callable[[], Collection[Key]]) -> N
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        os._exit(128 + number)  # process 1 of a container does not end by a signal of its own
+    os._exit(os.waitstatus_to_exitcode(status))
 
 
 def _below(pid: int, spared: Collection[Key]) -> list[LinuxProcess]:

@@ -24,6 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celerypipe.embedded.guard import end_below, end_strangers, guarded
+from celerypipe.embedded.resident import Resident
 from celerypipe.embedded.server import (
     answers,
     die_with_parent,
@@ -44,14 +46,10 @@ BOOT_DEATHS = 5
 BOOT_SECONDS = 120.0
 #: Seconds workers get to end by themselves.
 GRACE = 3.0
-#: Seconds before a process that died is started again: first, and at most.
-BACKOFF, BACKOFF_MAX = 0.2, 5.0
 #: Seconds between two looks at all of it: while somebody waits for it, and afterwards.
 LOOK_SOON, LOOK = 0.02, 0.05
 #: Seconds after which runs are told again that another worker comes.
 TELL_EVERY = keys.SPAWNING_TTL / 4000
-#: Lines of a log that an error shows, and how many bytes they may have.
-TAIL, TAIL_BYTES = 12, 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,51 +60,6 @@ class Plan:
     imports: dict[str, list[str]]
     environment: dict[str, str]
     log: str | None
-
-
-class Resident:
-    """One process that is kept alive: Redis, or a worker."""
-
-    def __init__(self, name: str, log: Path) -> None:
-        self.name = name
-        self.log = log
-        #: What a worker that said that it lives is called where deaths are told.
-        self.place = ""
-        self.up = False
-        #: It was told to end for another one, with the code as that is then; when runs were told that one comes.
-        self.leaves = False
-        self.told = 0.0
-        self.deaths = 0
-        self.not_before = 0.0
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def died(self) -> int | None:
-        """Return the exit status when it has just died, and plan its next start."""
-        if self.process is None or (status := self.process.poll()) is None:
-            return None
-        self.process = None
-        self.deaths = 1 if self.up else self.deaths + 1
-        self.up = False
-        self.not_before = time.monotonic() + min(BACKOFF * 2 ** (self.deaths - 1), BACKOFF_MAX)
-        return status
-
-    def due(self) -> bool:
-        """Whether it should be started now."""
-        return self.process is None and time.monotonic() >= self.not_before
-
-    def tell(self, number: signal.Signals, *, group: bool = False) -> None:
-        """Send it a signal, or to all of its process group."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                (os.killpg if group else os.kill)(self.process.pid, number)
-
-    def tail(self) -> str:
-        """The last lines of its log."""
-        if not self.log.is_file():
-            return "(it wrote no log)"
-        with self.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
 
 
 class Supervisor:
@@ -145,6 +98,7 @@ class Supervisor:
                     self._note_presences()
                 if not self.ready:
                     self._look_for_readiness(deadline)
+                end_strangers([one.process.pid for one in (self.redis, *self.workers) if one.process is not None])
         finally:
             self.close()
 
@@ -161,6 +115,7 @@ class Supervisor:
             resident.tell(signal.SIGKILL, group=True)
             if resident.process is not None:
                 resident.process.wait()
+        end_below()
         if "_witness" in vars(self):
             self._witness.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -291,7 +246,8 @@ def say(**fact: Any) -> None:
 
 
 def main() -> None:
-    """Run the plan on standard input."""
+    """Run the plan on standard input, below a guard."""
+    guarded()
     plan = Plan(**json.loads(sys.stdin.readline()))
     try:
         Supervisor(plan).run()

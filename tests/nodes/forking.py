@@ -161,3 +161,14 @@ class Terminates(Proc):
         code = child.exitcode
         child.kill()
         return message.with_payload(code)
+
+
+class Deserts(Proc):
+    """Starts a command, one with a session of its own and a daemon, and forgets them; its own process comes first."""
+
+    def update(self, message: Message) -> Message:
+        plain = subprocess.Popen(["sleep", "600"])
+        apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        daemon = subprocess.check_output(["sh", "-c", "setsid sleep 600 > /dev/null & echo $!"], text=True)
+        _forgotten.extend((plain, apart))
+        return message.with_payload([os.getpid(), plain.pid, apart.pid, int(daemon)])

@@ -91,7 +91,7 @@ def _run(name: str, path: Path, state: Path | None, redis: str | None) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("celerypipe").setLevel(logging.INFO)
     told = HostSettings(name, address, Allowed.load(path), folder, settings)
-    status = HostLoop(told, orphans=lambda own: end_strangers(own, spared_in(folder))).run()
+    status = HostLoop(told, orphans=lambda own: end_strangers(own, lambda: spared_in(folder))).run()
     end_below(spared_in(folder))
     sys.stderr.flush()
     os._exit(status)  # threads of Celery's may still wait for Redis

@@ -20,15 +20,15 @@ import pytest
 import redis
 
 from celerypipe import Embedded, Message, Pipeline, RedisUnavailable, Runner
+from celerypipe.embedded.resident import Resident
 from celerypipe.embedded.server import find_redis_server
-from celerypipe.embedded.supervisor import Resident
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis import keys
 from celerypipe.redis.connection import connect
 from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.extent import at_length
-from tests.servers.processes import alive, descendants
+from tests.servers.processes import alive, descendants, parent
 
 NODES = """
 from celerypipe import node
@@ -188,7 +188,8 @@ def test_when_the_supervisor_is_killed_its_children_go_with_it_and_a_run_says_so
     pipeline = Pipeline.model_validate({"name": "gone", "nodes": [node], "links": []})
     with Embedded(pipeline) as url:
         processes = started()
-        supervisor = next(pid for pid in processes if "celerypipe.embedded.supervisor" in command_of(pid))
+        both = [pid for pid in processes if "celerypipe.embedded.supervisor" in command_of(pid)]
+        supervisor = next(pid for pid in both if parent(pid) in both)  # the other is its guard
         stream = Runner(url).stream(pipeline, (Message(number) for number in itertools.count()))
         assert next(stream).payload == 0
         os.kill(supervisor, signal.SIGKILL)
