@@ -43,10 +43,10 @@ class RestartPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Autoscale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many workers of a queue there are, by what waits for them.
+    """How many workers of a queue there are, by what waits for them: between ``min`` and ``max``.
 
-    Between ``min`` and ``max``, so many that what waits is taken within ``target_wait`` seconds. Fewer only once the
-    last message has been finished for ``cooldown`` seconds.
+    More as soon as the oldest message has waited for ``target_wait`` seconds, fewer once they had too little to do for
+    ``cooldown`` seconds.
     """
 
     max: int

@@ -21,12 +21,13 @@ import celery
 from celerypipe.errors import ConfigError
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.allowed import QUEUE, Allowed
+from celerypipe.host.autoscale import QueueLoad, Scaler
 from celerypipe.host.crew import Crew, EndedWorker, Member
 from celerypipe.host.launch import Launch
 from celerypipe.host.link import Heard, HostLink
 from celerypipe.host.machine import Gpus, machine_now
 from celerypipe.host.reception import HostReception
-from celerypipe.host.records import HostRecord
+from celerypipe.host.records import HostRecord, WorkerSet
 from celerypipe.host.restarts import Restarts
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -39,6 +40,8 @@ logger = logging.getLogger("celerypipe.host")
 
 #: Seconds between two looks at the workers, and after which what was heard is too old to start anything by it.
 LOOK, STALE = 0.05, 3.0
+#: The ids of the sets of workers whose number follows what there is to do begin so.
+AUTO = "auto-"
 #: Seconds between two looks at the machine.
 MEASURE = 1.0
 #: Seconds that Redis has to hear the last words.
@@ -68,7 +71,8 @@ class HostLoop:
         stands = names.host(told.name)
         self._heartbeat = Heartbeat(told.address, words(names, self._process, stands=stands))
         keyring = told.settings.keyring
-        self._link = HostLink(told.address, told.name, str(self._process), keyring)
+        self._scalers = {queue: Scaler(rule.autoscale) for queue, rule in told.allowed.queues.items() if rule.autoscale}
+        self._link = HostLink(told.address, told.name, str(self._process), keyring, [*self._scalers])
         self._reception = HostReception(told.address, told.name, told.allowed, keyring, self._link.nudge)
         launch = Launch(
             told.name, told.folder, {**told.allowed.environment(), "CELERYPIPE_REDIS_URL": told.address.url}
@@ -141,7 +145,7 @@ class HostLoop:
                 if self._generations.setdefault(each.id, each.generation) != each.generation:
                     self._generations[each.id] = each.generation
                     crew.retry(each.id)
-            crew.want(heard.sets, heard.held)
+            crew.want({**heard.sets, **self._scaled(heard)}, heard.held)
             crew.seen(heard.present)
         ended = crew.look(may_start=fresh)
         for one in ended:
@@ -154,6 +158,23 @@ class HostLoop:
         if self._orphans is not None:
             self._orphans(crew.pids | {self._heartbeat.pid})
         self._say_what_is_there()
+
+    def _scaled(self, heard: Heard) -> dict[str, WorkerSet]:
+        """Return the sets of the queues whose number of workers follows what there is to do."""
+        sets = {}
+        for queue, scaler in self._scalers.items():
+            load = heard.loads.get(queue, QueueLoad())
+            before = scaler.count
+            own = [
+                member for member in self._crew.members if member.set.id == f"{AUTO}{queue}" and member.state == "up"
+            ]
+            slots = (load.slots - load.elsewhere) // len(own) if own else 1
+            count = scaler.want(load, slots, time.monotonic())
+            if count != before:
+                work = f"{load.waiting} messages wait, {load.in_hand} are in hand, the oldest for {load.oldest:.1f} s"
+                logger.info("queue %s: %d workers in place of %d; %s", queue, count, before, work)
+            sets[f"{AUTO}{queue}"] = WorkerSet(queue=queue, count=count, id=f"{AUTO}{queue}")
+        return sets
 
     def _adopt(self) -> None:
         """HostedWorkers that outlived a host of this name are its own again."""
@@ -186,6 +207,7 @@ class HostLoop:
             version=heard.version,
             sets=list(heard.sets.values()),
             workers=workers,
+            autoscale=sorted(self._scalers),
         )
         if now != self._before:
             self._before = now

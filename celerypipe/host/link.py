@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from celerypipe.host.autoscale import QueueLoad, load_of
 from celerypipe.host.crew import EndedWorker
 from celerypipe.host.records import (
     HostRecord,
@@ -31,7 +32,7 @@ from celerypipe.mailbox.deaths import saying_death
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import OVER, is_named
 from celerypipe.mailbox.presence import read_presences
-from celerypipe.mailbox.status import InHand, read_held
+from celerypipe.mailbox.status import InHand, read_held, read_status
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, accepted, connect, said
@@ -68,7 +69,7 @@ class Heard:
     """What is wanted, as it was heard ``at`` that time of this machine's clock.
 
     ``present``: the workers of this machine that are up, by process; ``held``: what workers have in hand, by life;
-    ``taken``: another host has this one's name, and which.
+    ``loads``: what there is to do on the queues that are scaled; ``taken``: the other host that has this one's name.
     """
 
     at: float = -1e9
@@ -76,13 +77,19 @@ class Heard:
     sets: Mapping[str, WorkerSet] = field(default_factory=dict)
     present: Mapping[int, str] = field(default_factory=dict)
     held: Mapping[str, Sequence[InHand]] = field(default_factory=dict)
+    loads: Mapping[str, QueueLoad] = field(default_factory=dict)
     taken: str = ""
 
 
 class HostLink:
     """That thread. ``record`` is set, and ``ended`` added to, by the host's own."""
 
-    def __init__(self, address: Address, name: str, place: str, keyring: Keyring | None) -> None:
+    def __init__(
+        self, address: Address, name: str, place: str, keyring: Keyring | None, scaled: Sequence[str] = ()
+    ) -> None:
+        """``scaled``: the queues whose number of workers follows what there is to do."""
+        self._scaled = scaled
+        self._loads: dict[str, QueueLoad] = {}
         self._address, self._name, self._place, self._keyring = address, name, place, keyring
         self.heard = Heard()
         self.record: HostRecord | None = None
@@ -167,6 +174,9 @@ class HostLink:
         if record is not None and time.monotonic() - self._said_at >= SAY and not self.heard.taken:
             self._said_at = time.monotonic()
             self._held = read_held(client) if record.workers else {}
+            if self._scaled:
+                status = read_status(client)
+                self._loads = {queue: load_of(status, queue, record.hostname) for queue in self._scaled}
             clock = round(time.time() - client.now(), 3)
             accepted(client.together(*saying_host(client.names, msgspec.structs.replace(record, clock=clock))))
 
@@ -215,7 +225,7 @@ class HostLink:
         sets = {name: each for name, each in sets.items() if each not in orphaned}
         self._gone.extend(each.id for each in orphaned)
         taken = "" if owner == self._place else owner
-        self.heard = Heard(at, version, sets, present, self._held, taken)
+        self.heard = Heard(at, version, sets, present, self._held, self._loads, taken)
 
     def _write_again(self, client: Client) -> None:
         until = int(client.now() * 1000) + 5000

@@ -168,8 +168,10 @@ def _require_room(asked: WorkerSet, sets: dict[str, WorkerSet], allowed: Allowed
     others = sum(
         each.count for each in sets.values() if each.queue == asked.queue and each.id != asked.id and not each.ending
     )
-    if asked.count < 0 or others + asked.count > rule.most:
+    kept = rule.autoscale.max if rule.autoscale is not None else 0
+    if asked.count < 0 or others + kept + asked.count > rule.most:
         there = f"{others} are there, " if others else ""
+        there += f"{kept} are for `autoscale`, " if kept else ""
         raise ConfigError(
             f"host {name} may run {rule.most} workers of queue {asked.queue!r}: {there}{asked.count} more were asked "
             f"for; stop some, or raise `most` of [queues.{asked.queue}] in {allowed.path}, and restart the host"

@@ -137,8 +137,9 @@ def serve(
 ) -> tuple[dict[str, Any] | None, list[int]]:
     """Return in a fork, with what it is to become, and where the orders of who started this end, with None.
 
-    Others come by the door.
+    Others come by the door. What was forked ends with who started this, who may have been killed.
     """
+    living: set[int] = set()
     askers = {orders.fileno(): orders}
     waiting = select.poll()
     for place in (orders, door):
@@ -156,6 +157,7 @@ def serve(
             except ConnectionError:  # it was killed
                 data = b""
             if not data and asker is orders:
+                end(living)
                 return None, []
             if not data:
                 waiting.unregister(asker)
@@ -164,13 +166,24 @@ def serve(
             order = json.loads(data)
             if "reap" in order:
                 pid, status = os.waitpid(order["reap"], os.WNOHANG)
+                living.discard(pid)
                 answer = os.waitstatus_to_exitcode(status) if pid else None
             elif not (answer := os.fork()):
                 return order, streams
+            else:
+                living.add(answer)
             for stream in streams:
                 os.close(stream)
             with contextlib.suppress(ConnectionError):
                 asker.send(json.dumps(answer).encode())
+
+
+def end(pids: set[int]) -> None:
+    """Kill what was forked and not reaped, each with its session: nobody asks for it any more."""
+    for pid in pids:
+        for kill in (os.kill, os.killpg):  # in its first moments it leads none yet
+            with contextlib.suppress(ProcessLookupError):
+                kill(pid, signal.SIGKILL)
 
 
 def forget_application() -> None:

@@ -33,7 +33,7 @@ SCRIPT = Path(__file__).with_name("preloaded.py")
 
 
 class Zygote:
-    """Started when it is first asked, and ends when it is closed, or with this process. What it forked goes on.
+    """Started when it is first asked, and ends when it is closed, or with this process. What it forked ends with it.
 
     Those of the processes of one run are one: whoever has its address asks it, too.
     """

@@ -10,7 +10,7 @@ TESTS, PACKAGE = ROOT / "tests", ROOT / "celerypipe"
 #: What is tested besides the package, each in a folder of its own name.
 BESIDE = {"benchmarks", "examples", "tasks"}
 #: Tests of the whole house, which lie in no room of it.
-WHOLE = {f"unit/test_{about}.py" for about in ("classes", "documents", "foreign", "house", "rooms", "words")}
+WHOLE = {f"unit/test_{about}.py" for about in ("classes", "documents", "foreign", "house", "rooms", "words", "zygote")}
 #: An import of a test, also in code that is handed to another interpreter as text.
 IMPORTED = re.compile(
     r"(?:from|import)\s+(?:tests)?\.[\w.]*\btest_\w+"

@@ -13,7 +13,8 @@ from celerypipe.cli.options import JSON, REDIS_OR_USUAL, Duration, named_redis
 from celerypipe.cli.screen.tables import FILE_WIDTH, age, row, table
 from celerypipe.cli.screen.terminal import plural
 from celerypipe.errors import ConfigError, HostError
-from celerypipe.host.manager import UP_SECONDS, Host, HostedWorkers, Manager
+from celerypipe.host.hosted import UP_SECONDS, HostedWorkers
+from celerypipe.host.manager import Host, Manager
 from celerypipe.process.terminals import harmless
 from celerypipe.runner.table import paper
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from celerypipe.message.logs import LogLine
 from celerypipe.process import log
 from celerypipe.process.terminals import harmless
-from celerypipe.runner.logs.shown import prefix
+from celerypipe.runner.logs.shown import prefix, texts_of
 
 
 class LogDisplay:
@@ -28,10 +28,8 @@ class LogDisplay:
         if self._as_json:
             self._out(json.dumps(line.to_dict(), ensure_ascii=False))
             return
-        if line.dropped:
-            self._text(line, f"… {line.dropped:,} lines of {line.host}, process {line.pid}, were dropped here")
-        if line.text:
-            self._text(line, line.text)
+        for text in texts_of(line):
+            self._text(line, text)
 
     def _text(self, line: LogLine, text: str) -> None:
         if log.is_json():

@@ -28,15 +28,17 @@ def show(line: LogLine) -> None:
 
     Where nothing handles that, each of its lines is written to ``sys.stderr``, which a notebook shows below the cell.
     """
-    if line.dropped:
-        show_text(line, f"({line.dropped:,} lines of {line.host}, process {line.pid}, were dropped here)")
-    show_text(line, line.text)
+    for text in texts_of(line):
+        _show_text(line, text)
 
 
-def show_text(line: LogLine, text: str) -> None:
-    """Show a text as that line is shown."""
-    if not text:
-        return
+def texts_of(line: LogLine) -> list[str]:
+    """Return what there is to show of it: how many lines are missing before it, and its own text; each if any."""
+    dropped = f"… {line.dropped:,} lines of {line.host}, process {line.pid}, were dropped here" if line.dropped else ""
+    return [text for text in (dropped, line.text) if text]
+
+
+def _show_text(line: LogLine, text: str) -> None:
     logger = NODES.getChild(line.node) if line.node else NODES
     if not logger.hasHandlers():
         for place, each in enumerate(text.splitlines()):

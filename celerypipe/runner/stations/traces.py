@@ -95,6 +95,8 @@ class Traces:
         self._failed: dict[str, deque[str]] = {}
         #: What is kept, by origin.
         self._paths: dict[str, list[Hop]] = {}
+        #: As it was put together last, until there is more: at the end of a run several want it.
+        self._listed: list[dict[str, Any]] | None = None
         self._lock = threading.Lock()
 
     def came(self, node: str, message: Message) -> None:
@@ -152,6 +154,7 @@ class Traces:
                 self._keep(Hop._make(fields), is_bad=is_bad)
 
     def _keep(self, hop: Hop, *, is_bad: bool) -> None:
+        self._listed = None
         lists = self._slowest.setdefault(hop.node, ([], []))
         # Who waits behind a slow one is slow too: so those that took long themselves are kept beside them.
         gone = kept = False
@@ -185,10 +188,12 @@ class Traces:
             del self._paths[origin]
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Return the paths that are kept as JSON values, the longest first."""
+        """Return the paths that are kept as JSON values, the longest first; not to be changed."""
         with self._lock:
-            paths = [sorted(path, key=lambda hop: hop.came) for path in self._paths.values() if path]
-        return sorted((_path(path, self._began) for path in paths), key=lambda path: -path["seconds"])
+            if self._listed is None:
+                paths = [sorted(path, key=lambda hop: hop.came) for path in self._paths.values() if path]
+                self._listed = sorted((_path(path, self._began) for path in paths), key=lambda path: -path["seconds"])
+            return self._listed
 
 
 def best(paths: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:

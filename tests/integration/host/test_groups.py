@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import HostError, Manager, Message, NodeFailed
-from celerypipe.host.manager import HostedWorkers
+from celerypipe.host.hosted import HostedWorkers
 from celerypipe.redis.connection import Client
 from tests.servers import eventually
 from tests.servers.host import running_host

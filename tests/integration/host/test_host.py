@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from celerypipe import HostError, Manager
+from celerypipe import HostError, Manager, Message, Runner
 from celerypipe.celery.item import Items
 from celerypipe.host.records import TASK, Request, WorkerSet, written
 from celerypipe.redis.connection import Client
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import RedisServer, eventually
 from tests.servers.host import LIST, RunningHost, launch_host, running_host
 from tests.servers.processes import alive, children_of, descendants
@@ -207,3 +209,22 @@ def test_a_host_is_seen_by_celery(tmp_path: Path, redis_url: str) -> None:
 def _answers(app: object, host: RunningHost) -> list[dict[str, str]]:
     found = app.control.ping(timeout=2.0, destination=[f"host.{host.name}@{os.uname().nodename}"])  # type: ignore[attr-defined]
     return [answer for each in found for answer in each.values()]
+
+
+def test_workers_come_with_the_work_and_go_after_it(tmp_path: Path, redis_url: str) -> None:
+    scaled = LIST.replace("most = 2", "most = 2\nautoscale = { max = 2, target_wait = 0.3, cooldown = 1.5 }")
+    with running_host(tmp_path, redis_url, allowed=scaled) as host, Manager(redis_url) as manager:
+
+        def states() -> list[str]:
+            return [each.state for each in manager.hosts[host.name].status().workers]
+
+        assert states() == []
+        with pytest.raises(HostError, match="2 are for `autoscale`, 1 more were asked for"):
+            manager.hosts[host.name].start("hgpu")
+        nap = warped("tests.nodes.remote.Nap", "hgpu", timeout=60.0)
+        reading = Reading(Runner(redis_url).stream(nap, [Message(1.5) for _ in range(6)]))
+        eventually(lambda: states() == ["up", "up"], "two workers")
+        assert reading.payloads() == [1.5] * 6
+        eventually(lambda: states() == [], "none of them")
+        assert "queue hgpu: 0 workers in place of" in host.text()
+        assert [each for each in manager.ends() if each.host == host.name and not each.asked] == []
