@@ -139,7 +139,7 @@ def test_what_it_had_in_hand_is_told_with_its_end_and_done_by_the_next(
     gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
     reading = Reading(Runner(redis_url).stream(gated, [Message(str(gate))]))
     eventually(lambda: [held for each in workers.status() for held in each.held], "work in hand")
-    (node,) = manager.nodes()
+    (node,) = [each for each in manager.nodes() if each.mark == "tests.nodes.remote.Gate"]
     assert (node.name, node.mark, node.queue) == ("there", "tests.nodes.remote.Gate", "hgpu")
     assert node.workers == (first.place,)
     os.kill(first.pid, signal.SIGKILL)
