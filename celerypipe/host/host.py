@@ -96,6 +96,7 @@ class HostLoop:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._tell_to_end)
+        self._launch.clear_up()
         self._heartbeat.start()
         self._adopt()
         self._say_what_is_there()

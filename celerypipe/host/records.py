@@ -192,13 +192,9 @@ def answering(names: Names, request: Request, granted: Granted) -> list[Command]
     return [("RPUSH", key, msgspec.json.encode(granted)), ("PEXPIRE", key, keys.ANSWER_TTL)]
 
 
-def saying_host(names: Names, record: HostRecord) -> list[Command]:
-    """Return the commands that say what a host says of itself; the time in its ``clock`` is put in by the caller."""
-    key = names.host(record.name)
-    return [
-        ("SET", key, msgspec.json.encode(record), "PX", keys.HOST_TTL),
-        ("PEXPIRE", names.wanted(record.name), keys.HOST_TTL),
-    ]
+def saying_host(names: Names, record: HostRecord) -> Command:
+    """Return the command that says what a host says of itself."""
+    return ("SET", names.host(record.name), msgspec.json.encode(record), "PX", keys.HOST_TTL)
 
 
 def host_in(text: bytes | None) -> HostRecord | None:

@@ -159,6 +159,23 @@ def test_a_worker_that_dies_while_redis_is_away_is_told_when_that_is_back(
         eventually(lambda: [each.state for each in workers.status()] == ["up"], "another, as it was wanted")
 
 
+def test_a_worker_hands_back_what_it_has_when_it_is_to_end_at_once(
+    tmp_path: Path, redis_url: str, redis_client: Client
+) -> None:
+    gate = tmp_path / "gate"
+    with running_host(tmp_path, redis_url) as host, Manager(redis_url) as manager:
+        first = manager.hosts[host.name].start("hgpu")
+        gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
+        reading = Reading(Runner(redis_url).stream(gated, [Message(str(gate))]))
+        eventually(lambda: [held for each in first.status() for held in each.held], "work in hand")
+        first.stop(drain=False)
+        assert not reading.out
+        assert "SIGKILL" not in host.text()
+        gate.touch()
+        manager.hosts[host.name].start("hgpu")
+        assert reading.payloads() == [str(gate)]
+
+
 def test_told_to_end_it_ends_its_workers_first(tmp_path: Path, redis_url: str) -> None:
     host = launch_host(tmp_path, redis_url)
     with Manager(redis_url) as manager:
