@@ -72,8 +72,8 @@ def end_strangers(own: Collection[int], spared: Callable[[], Collection[Key]] = 
     for one in filter(None, map(process_of, strangers)):
         if one.state in b"ZX":
             _reap(one.pid)
-        elif one.key not in free and not _tidies(one.pid):
-            _end([one, *_below(one.pid, free)])
+        elif one.key not in free:
+            _end([each for each in (one, *_below(one.pid, free)) if not _tidies(each.pid)])
 
 
 def end_below(spared: Collection[Key] = (), *, patience: float = TIDYING) -> None:

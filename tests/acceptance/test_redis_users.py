@@ -14,7 +14,7 @@ import httpx
 import pytest
 import redis
 
-from celerypipe import ConfigError, Message, NoWorker, Runner, file
+from celerypipe import ConfigError, Manager, Message, NoWorker, Runner, file
 from celerypipe.redis.connection import Client, connect
 from tests.nodes import called, remote
 from tests.runs.metrics import outcomes
@@ -25,11 +25,12 @@ from tests.servers import PATIENCE, ROOT, RedisServer, RunningWorker, StartWorke
 from tests.servers.command import celerypipe, start
 from tests.servers.extent import at_length
 from tests.servers.flower import running_flower
+from tests.servers.host import running_host
 from tests.servers.processes import command_line, descendants
 
 USERS = ROOT / "docs" / "redis-users.acl"
 #: Written as in a URL; the percent sign is not to be taken for text.
-PASSWORDS = {"runner": "r-p4ssw0rd", "worker": "w-p4ssw0rd%21", "dashboard": "d-p4ssw0rd"}
+PASSWORDS = {"runner": "r-p4ssw0rd", "worker": "w-p4ssw0rd%21", "dashboard": "d-p4ssw0rd", "manager": "m-p4ssw0rd"}
 
 
 class Guarded:
@@ -53,7 +54,7 @@ def guarded(private_redis: RedisServer, request: pytest.FixtureRequest) -> Itera
     admin.ping()
     admin.execute_command("ACL", "LOG", "RESET")
     for line in USERS.read_text().splitlines():
-        _, name, *rules = line.replace("~QUEUE", "~remote ~calls").split()
+        _, name, *rules = line.replace("~QUEUE", "~remote ~calls ~hgpu ~hcpu").split()
         password = PASSWORDS.get(name, "").replace("%21", "!")
         rules = [f">{password}" if rule.startswith(">") else rule for rule in rules]
         if namespace := getattr(request, "param", ""):
@@ -120,6 +121,28 @@ def test_the_users_of_a_namespace_do_with_what_begins_with_its_name(
     assert f"remote.{worker.process.pid}@" in asked.stdout, asked
     beyond = [each for each in refused(guarded) if "celerypipe:namespaces" not in each]
     assert beyond == []
+
+
+def test_a_host_and_a_manager_do_with_the_documented_users_and_a_runner_cannot_ask_hosts(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    with running_host(tmp_path, guarded.url("worker"), wait=False) as host:
+        host.wait_for_text("asked on queue")
+        with Manager(guarded.url("manager")) as manager:
+            eventually(lambda: manager.host_status(host.name).state == "up", "the host")
+            group = manager.hosts[host.name].start("hgpu", 1, pool="solo")
+            node = group.create_node("tests.nodes.remote.Echo")
+            node.start()
+            assert node.ask(Message(1))[0].payload == 1
+            assert results(Runner(guarded.url("runner")), warped("tests.nodes.remote.Echo", "hgpu"), [1]) == [1]
+            assert list(group.logs())
+            assert manager.nodes() == []
+            group.stop()
+            assert manager.ends() != []
+        assert celerypipe("worker", "ls", CELERYPIPE_REDIS_URL=guarded.url("manager")).returncode == 0
+        assert refused(guarded) == []
+        with guarded.client("runner") as runner, pytest.raises(redis.exceptions.NoPermissionError):
+            runner.lpush(f"host.{host.name}", "a request")
 
 
 @at_length

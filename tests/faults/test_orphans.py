@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,8 +50,9 @@ class Program:
 
     process: subprocess.Popen[str]
     census: Census
-    #: Who ran the node of a queue, and what that started.
+    #: Who ran the node of a queue now, and what that started; who ever ran one.
     of: dict[str, list[int]] = field(default_factory=dict)
+    ran: list[int] = field(default_factory=list)
 
     def told(self) -> Any:
         """What it prints next."""
@@ -63,6 +65,7 @@ class Program:
         self.process.stdin.write(f"{queue}\n")
         self.process.stdin.flush()
         self.of[queue] = self.told()
+        self.ran.append(self.of[queue][0])
 
     def find(self, who: str) -> int:
         """The process that is called so here."""
@@ -126,6 +129,11 @@ def nobody_but(stay: list[int], census: Census) -> None:
         raise AssertionError(f"these are left: {left}") from None
 
 
+def nothing_shared(ran: list[int]) -> None:
+    """Who gives back shared memory had its time for that."""
+    assert not [pid for pid in ran if Path(f"/dev/shm/deserts-{pid}").exists()]  # noqa: S108
+
+
 @pytest.mark.parametrize("attempt", range(ROUNDS))
 @pytest.mark.parametrize(
     ("first", "queue", "last"),
@@ -151,6 +159,7 @@ def test_nobody_is_left_of_embedded(program: Program, first: str, queue: str, la
     stay = [] if last == "user" else [program.process.pid, *monitors_of(program.process.pid)]
     nobody_but(stay, program.census)
     assert time.monotonic() - began < LIMIT
+    nothing_shared(program.ran)
     if stay:
         program.census.look(program.process.pid)
         program.process.communicate()
@@ -178,14 +187,16 @@ class Hosted:
     host: RunningHost
     manager: subprocess.Popen[str]
     census: Census
-    #: Who ran the node of a queue, and what that started.
+    #: Who ran the node of a queue now, and what that started; who ever ran one.
     of: dict[str, list[int]] = field(default_factory=dict)
+    ran: list[int] = field(default_factory=list)
 
     def start_some(self, queue: str) -> None:
         """Have a node start something."""
         pipeline = warped("tests.nodes.forking.Deserts", queue)
         (message,) = Runner(self.host.url).stream(pipeline, [Message(0)])
         self.of[queue] = message.payload
+        self.ran.append(self.of[queue][0])
 
     def kill(self, who: str) -> None:
         """Kill it, as nobody can hear that."""
@@ -246,6 +257,7 @@ def test_nobody_is_left_of_a_host(hosted: Hosted, first: str, queue: str, last: 
     began = time.monotonic()
     hosted.kill(last)
     nobody_but(stay, hosted.census)
+    nothing_shared(hosted.ran)
     if last != "manager":
         assert time.monotonic() - began < LIMIT
     assert all(map(alive, stay))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import Queue
 from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
 
 from celerypipe import Message, Proc, Runner, Source, node
 
@@ -164,11 +165,15 @@ class Terminates(Proc):
 
 
 class Deserts(Proc):
-    """Starts a command, one with a session of its own and a daemon, and forgets them; its own process comes first."""
+    """Starts a command, one with a session of its own and a daemon, and forgets them; its own process comes first.
+
+    It has shared memory that is named after that.
+    """
 
     def update(self, message: Message) -> Message:
         plain = subprocess.Popen(["sleep", "600"])
         apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
         daemon = subprocess.check_output(["sh", "-c", "setsid sleep 600 > /dev/null & echo $!"], text=True)
-        _forgotten.extend((plain, apart))
+        shared = SharedMemory(f"deserts-{os.getpid()}", create=True, size=4096)
+        _forgotten.extend((plain, apart, shared))
         return message.with_payload([os.getpid(), plain.pid, apart.pid, int(daemon)])

@@ -7,13 +7,14 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from tests.servers import PATIENCE, ROOT, eventually
 from tests.servers.census import Census
-from tests.servers.processes import alive
+from tests.servers.processes import alive, children_of
 
 #: Says its process, and does what it is told.
 PROGRAM = """
@@ -36,10 +37,19 @@ def census() -> Iterator[Census]:
         os.kill(pid, signal.SIGKILL)
 
 
-def launch(census: Census, then: str, *, first: str = "", **how: object) -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", PROGRAM.format(first=first, then=then)]
+@contextmanager
+def launch(
+    census: Census, then: str, *, first: str = "", inside: Sequence[str] = (), **how: object
+) -> Iterator[subprocess.Popen[str]]:
+    program = [*inside, sys.executable, "-c", PROGRAM.format(first=first, then=then)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **how}
-    return subprocess.Popen(program, text=True, cwd=ROOT, env=census.environment, **pipes)  # type: ignore[call-overload,no-any-return]
+    with subprocess.Popen(program, text=True, cwd=ROOT, env=census.environment, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        except BaseException:  # a test that fails waits for nobody
+            for pid in census.left():
+                os.kill(pid, signal.SIGKILL)
+            raise
 
 
 def nobody(census: Census) -> None:
@@ -142,9 +152,48 @@ time.sleep(600)
     assert not census.left()
 
 
+def test_who_tidies_up_behind_a_stranger_is_not_ended_with_it(census: Census) -> None:
+    tidier = "import time; print('up', flush=True); time.sleep(0.3); print('tidied', flush=True)"
+    then = f"""
+stranger = ['sh', '-c', '"$@" resource_""tracker & sleep 600', 'sh', sys.executable, '-c', {tidier!r}]
+leaves = 'import os, subprocess, sys; subprocess.Popen(sys.argv[1:])'
+subprocess.run([sys.executable, '-c', leaves, *stranger])
+sys.stdin.readline()
+while True:
+    end_strangers([])
+    time.sleep(0.02)
+"""
+    with launch(census, then) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline().strip().isdigit()
+        assert process.stdout.readline() == "up\n"
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "tidied\n"
+        process.terminate()
+    nobody(census)
+
+
 def test_where_there_is_no_proc_it_goes_on_without_a_guard(census: Census) -> None:
     first = "import celerypipe.embedded.guard as guard; guard.process_of = lambda pid: None"
     with launch(census, "print('here', os.getpid()); end_strangers([]); end_below()", first=first) as process:
         said, _ = process.communicate(timeout=PATIENCE)
     assert said.split() == [str(process.pid), "here", str(process.pid)]
     assert process.returncode == 0
+
+
+def test_as_process_1_of_a_container_it_ends_in_the_same_way(census: Census) -> None:
+    """Such a one ends by no signal of its own: the status says which one it was."""
+    inside = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("namespaces of processes are not allowed here")
+    with launch(
+        census, f"subprocess.run({DAEMON}); print('ready', flush=True); time.sleep(600)", inside=inside
+    ) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)][::2] == ["2\n", "ready\n"]
+        for pid in children_of(process.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+    assert not census.left()

@@ -67,6 +67,20 @@ def test_a_run_is_served_by_workers_of_a_host_and_their_lines_are_read(
     (message,) = Runner(redis_url).stream(warped("tests.nodes.remote.Echo", "hgpu"), [Message(1)])
     assert message.meta["pid"] == workers.status()[0].pid
     assert any("ready" in line.text for line in workers.logs())
+    assert [each.state for each in workers.status()] == ["up"], "a run that is over is no death"
+    assert [each for each in manager.ends() if each.pid == workers.status()[0].pid] == []
+    workers.stop()
+
+
+def test_lines_are_followed_as_they_come(host: RunningHost, manager: Manager, redis_url: str) -> None:
+    workers = manager.hosts[host.name].start("hgpu")
+    lines = workers.logs(follow=True)
+    next(lines)
+    results = Runner(redis_url).stream(
+        warped("tests.nodes.remote.Picky", "hgpu", configuration={"bad": []}), [Message(1)]
+    )
+    assert len(list(results)) == 1
+    assert any(" succeeded in " in line.text for line in lines), "which is said after the first lines were read"
     workers.stop()
 
 
@@ -125,7 +139,7 @@ def test_what_it_had_in_hand_is_told_with_its_end_and_done_by_the_next(
     gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
     reading = Reading(Runner(redis_url).stream(gated, [Message(str(gate))]))
     eventually(lambda: [held for each in workers.status() for held in each.held], "work in hand")
-    (node,) = manager.nodes()
+    (node,) = [each for each in manager.nodes() if each.mark == "tests.nodes.remote.Gate"]
     assert (node.name, node.mark, node.queue) == ("there", "tests.nodes.remote.Gate", "hgpu")
     assert node.workers == (first.place,)
     os.kill(first.pid, signal.SIGKILL)
