@@ -29,7 +29,7 @@ TASK = "celerypipe.host.request"
 #: Where a worker of a host is: it waits until it may start, starts, is up, was told to end, ended, was given up.
 WorkerPhase = Literal["waiting", "starting", "up", "stopping", "ended", "failed"]
 #: The pools that may be asked for; Celery would take the path of a class, too.
-Pool = Literal["solo", "prefork", "threads"]
+PoolName = Literal["solo", "prefork", "threads"]
 #: The field of what is wanted that counts its changes.
 VERSION = "version"
 
@@ -49,7 +49,7 @@ class WorkerSet(msgspec.Struct, frozen=True):
         default_factory=lambda: secrets.token_hex(4)
     )
     owner: str = ""
-    pool: Pool | None = None
+    pool: PoolName | None = None
     slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
     preload: tuple[tuple[str, dict[str, Any]], ...] = ()
     detached: bool = False
