@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -41,11 +41,8 @@ class Here(NamedTuple):
 #: Brings the content of a file here.
 Find = Callable[["File"], Copy]
 
-#: Who finds files that arrive in this context; None: nobody, they only pass.
-arriving: contextvars.ContextVar[Find | None] = contextvars.ContextVar("celerypipe_arriving", default=None)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class File:
     """A file by its content: BLAKE3 ``digest``, ``name`` without its folder, ``size`` in bytes.
 
@@ -119,6 +116,11 @@ class Arrived:
 
 FilePlace = Origin | Arrived
 
+#: Who says where files are that arrive in this context, at once; None: nobody, they only pass.
+arriving: contextvars.ContextVar[Callable[[File], FilePlace | None] | None] = contextvars.ContextVar(
+    "celerypipe_arriving", default=None
+)
+
 
 def file(path: str | os.PathLike[str]) -> File:
     """Return a file that can be an argument or a payload. It is read once, for its digest.
@@ -146,5 +148,5 @@ def arrived(digest: object, name: object, size: object) -> File:
         raise CodecError(f"malformed message: {str(name)[:100]!r} is no name of a file")
     if type(size) is not int or not 0 <= size <= LARGEST:
         raise CodecError(f"malformed message: a file of {str(size)[:100]} bytes")
-    find = arriving.get()
-    return File(digest, name, size, Arrived(find) if find is not None else None)
+    found, place_of = File(digest, name, size), arriving.get()
+    return found if place_of is None else replace(found, place=place_of(found))

@@ -195,7 +195,7 @@ class RedisCarrier:
             each.close()
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        arriving.set(self.files)
+        arriving.set(self.files.place)
         try:
             work()
         except Exception as error:  # noqa: BLE001  # a defect of ours must end the run, not hang it
@@ -206,7 +206,11 @@ class RedisCarrier:
     by_reference = True
 
     def load(self, warp: Warp, flight: Flight, message: codec.Apart) -> None:
-        self.files.send(message.files)
+        if message.files:
+            # What becomes of it may be wanted at any time: by a call, or by a node that remembers, as any might that
+            # nobody knows yet.
+            may_remember = warp.keeps_sealed or warp.retained is not None or not self.roster.slots(warp.queue)
+            self.files.send(message.files, keep=may_remember)
         self.cargo.load(warp, flight, message)
 
     def here(self, message: Message) -> Message | None:

@@ -1,46 +1,94 @@
-"""The files that a run sends: each content goes to Redis once, before the first message that needs it."""
+"""The files that a run sends: each content goes to Redis before the first message that needs it, and once meanwhile."""
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 from celerypipe.errors import CodecError
 from celerypipe.mailbox.blob import files as file_store
-from celerypipe.message.files import File, Here, Origin
+from celerypipe.message.files import Arrived, File, Origin
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, accepted, connect, said
 
 #: Seconds between two renewals.
 RENEW = keys.DATA_TTL / 12_000
+#: So many contents may be forgotten late: looking for them costs time.
+SLACK = 64
 
 
 class FileSender:
-    """Sends files for one run and keeps them alive. ``over`` waits so long, and tells whether the run is over."""
+    """Sends files for one run and keeps them alive as long as a message has them: one that is out, or that what came
+    out can be made again of. ``over`` waits so long, and tells whether the run is over.
+    """
 
     def __init__(self, address: Address, over: Callable[[float], bool], say: Callable[[str], None]) -> None:
         self._address = address
         self._over = over
         self._say = say
-        self._sent: dict[str, File] = {}
+        #: What is there until the run ends, and the files of messages, by content: several may have the same one.
+        self._kept: dict[str, File] = {}
+        self._passing: dict[str, list[weakref.ref[File]]] = {}
+        self._sweep_at = SLACK
+        self._looking = threading.Lock()
         self._sending = threading.Lock()
         self._renewed = 0.0
 
-    def __call__(self, file: File) -> Here:
-        """Return where a file is that comes back."""
-        return Here(self._sent.get(file.digest, File(file.digest, file.name, file.size)).path)
+    @property
+    def held(self) -> int:
+        """Of how many contents something is known here."""
+        return len(self._kept.keys() | self._passing.keys())
 
-    def send(self, files: Sequence[File]) -> None:
-        """See that these are in Redis; the calling thread waits for it. :class:`CodecError` if one cannot be sent."""
+    def place(self, file: File) -> Arrived | None:
+        """Return where a file is that comes back, and lets it live on; None: it was not sent, or nobody had it more."""
+        with self._looking:
+            known = self._known(file.digest)
+        return Arrived(lambda _: known) if known is not None else None
+
+    def send(self, files: Sequence[File], *, keep: bool = False) -> None:
+        """See that these are in Redis; the calling thread waits for it. :class:`CodecError` if one cannot be sent.
+
+        ``keep``: they stay until the run ends.
+        """
         for file in files:
-            if file.digest not in self._sent:
-                with self._sending:
-                    if file.digest not in self._sent:
-                        self._send(file)
-                        self._sent[file.digest] = file
+            if self._hold(file, keep=keep):
+                continue
+            with self._sending:
+                if not self._hold(file, keep=keep):
+                    self._send(file)
+                    self._hold(file, keep=keep, sent=True)
+
+    def _hold(self, file: File, *, keep: bool, sent: bool = False) -> bool:
+        """Let it live on with what has the same content, if that is there; ``sent``: it is itself."""
+        with self._looking:
+            if not sent and self._known(file.digest) is None:
+                return False
+            if keep:
+                self._kept.setdefault(file.digest, file)
+                return True
+            files = self._passing.get(file.digest, [])
+            if not any(each() is file for each in files):
+                self._passing[file.digest] = [*(each for each in files if each()), weakref.ref(file)]
+            if len(self._passing) >= self._sweep_at:
+                self._sweep()
+            return True
+
+    def _known(self, digest: str) -> File | None:
+        """The file of this content that can be sent again, if one of them can."""
+        files = [file for each in self._passing.get(digest, ()) if (file := each()) is not None]
+        if digest in self._kept:
+            files.append(self._kept[digest])
+        return next((file for file in files if isinstance(file.place, Origin)), files[0] if files else None)
+
+    def _sweep(self) -> None:
+        """Forget what no message has any more."""
+        for digest in [digest for digest, files in self._passing.items() if not any(each() for each in files)]:
+            del self._passing[digest]
+        self._sweep_at = 2 * len(self._passing) + SLACK
 
     def _send(self, file: File) -> None:
         told = False
@@ -61,8 +109,12 @@ class FileSender:
 
     def renew(self, client: Client) -> list[File]:
         """Let all of them live on, now and then; return those that Redis lost."""
-        files = list(self._sent.values())
-        if not files or time.monotonic() - self._renewed < RENEW:
+        if time.monotonic() - self._renewed < RENEW:
+            return []
+        with self._looking:
+            self._sweep()
+            files = [file for each in self._kept.keys() | self._passing.keys() if (file := self._known(each))]
+        if not files:
             return []
         self._renewed = time.monotonic()
         commands = [file_store.renewing(client.names, file) for file in files]

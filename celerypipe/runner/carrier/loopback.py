@@ -16,7 +16,7 @@ from celerypipe.catalogue.capture import Recorder, captured, here
 from celerypipe.catalogue.instance import Instance, Produced, update_batch
 from celerypipe.errors import CodecError, NodeError, NodeFailed
 from celerypipe.mailbox.orders import Order
-from celerypipe.message.files import File, Here, arriving
+from celerypipe.message.files import Arrived, File, Here, arriving
 from celerypipe.message.message import Message
 from celerypipe.runner.stations.abandoned import Abandoned
 from celerypipe.runner.stations.course import Course
@@ -261,5 +261,5 @@ def _arrived(sent: Sequence[Message], data: bytes) -> list[Message]:
     def find(file: File) -> Here:
         return next(Here(each.path) for each in codec.encode_apart(sent).files if each.digest == file.digest)
 
-    arriving.set(find)
+    arriving.set(lambda _: Arrived(find))
     return codec.decode(data)

@@ -129,7 +129,7 @@ class CallTransport(CarrierListener):
         :class:`CodecError` if one was changed.
         """
         if files and self.carrier is not None and not self.remembers(function):
-            self.carrier.files.send(files)
+            self.carrier.files.send(files, keep=True)
 
     def remembers(self, function: Function) -> bool:
         """Are results of this function looked up and kept?"""

@@ -17,7 +17,7 @@ from celerypipe.mailbox.bell import Bell, badly_signed, bell_in, decline, wrong_
 from celerypipe.mailbox.holder import Holder
 from celerypipe.mailbox.mailbox import Beginning, Mailbox
 from celerypipe.mailbox.record import Record
-from celerypipe.message.files import arriving
+from celerypipe.message.files import Arrived, arriving
 from celerypipe.process.log import at_work
 from celerypipe.redis.connection import Broken, Client, Command, is_forbidden, said, tried_again
 from celerypipe.worker.activation.activation import READ_MOST, Activation
@@ -101,7 +101,7 @@ class NodeTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
     def _answer(self, mailbox: Mailbox, slot: int, token: str) -> str:
         client = self.worker.client()
-        arriving.set(self.worker.files)
+        arriving.set(lambda _: Arrived(self.worker.files))
         owner = str(Holder(self.worker.process(os.getpid()), token, slot))
         worker, place, through = self.worker, self.worker.place(), False
         lease = Lease(mailbox, slot, owner, worker.alarm(), worker.queues, worker.shutting_down, place.quota)

@@ -173,7 +173,8 @@ def test_over_an_embedded_redis_a_warped_sink_reaches_what_it_reaches_here(their
     """Nobody but this user reaches that worker."""
     limits = {"warped": True, "warp_configuration": {"queue": "embedded"}}
     done = run(theirs, definition({**json_lines(theirs / "out.jsonl", append=True), **limits}))
-    assert (done.returncode, (theirs / "out.jsonl").read_text()) == (0, "0\n1\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert sorted((theirs / "out.jsonl").read_text().split()) == ["0", "1"], "in any order: its worker has two slots"
 
 
 # -- names that come in messages --------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from celerypipe.check.complaints import check
 from celerypipe.codec.digest import digest
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.mailbox.blob.files import is_there, put
-from celerypipe.message.files import PIECE, Here, Origin, arriving
+from celerypipe.message.files import PIECE, Arrived, Here, Origin, arriving
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, connect
 from celerypipe.runner.carrier.files import FileSender
@@ -46,7 +46,7 @@ def as_it_arrives(file: File, find: Callable[[File], Here] | FileFolder) -> File
     """The file as the codec brings it, where it is found so."""
 
     def travel() -> None:
-        arriving.set(find)
+        arriving.set(lambda _: Arrived(find))
         (message,) = codec.decode(codec.encode_joined([Message(file)]))
         found.append(message.payload)
 

@@ -287,14 +287,17 @@ def test_a_worker_that_dies_in_a_batch_loses_nothing(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, pool: str
 ) -> None:
     gate, diary = tmp_path / "open", tmp_path / "diary"
-    first = start_worker(f"bkill{pool}", pool=pool, concurrency=1, config=CONFIG)
-    pipeline = together(f"bkill{pool}", wait=0.1, configuration={"gate": str(gate), "diary": str(diary)})
+    queue = f"bkill{pool}"
+    pipeline = together(queue, wait=0.1, configuration={"gate": str(gate), "diary": str(diary)})
     reading = Reading(Runner(redis_url).stream(pipeline, (Message(number) for number in NUMBERS)))
+    with connect(redis_url) as client:  # a whole batch is there before anybody takes the first of it
+        eventually(lambda: [box for box in read_status(client).mailboxes if box.queue == queue and box.out >= 8])
+    first = start_worker(queue, pool=pool, concurrency=1, config=CONFIG)
     eventually(lambda: diary.exists() and diary.read_text().endswith("\n"), "a batch")  # it waits at the gate now
     first.kill()
     assert len(calls(diary)[0]) > 1
     gate.touch()
-    start_worker(f"bkill{pool}", pool=pool, concurrency=1, config=CONFIG)
+    start_worker(queue, pool=pool, concurrency=1, config=CONFIG)
     assert reading.payloads() == [2 * number for number in NUMBERS]
     died, *after = calls(diary)
     assert all([number] in after for number in died)  # by itself: one of them may have killed it
