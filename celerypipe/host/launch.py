@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from celerypipe.embedded.server import die_with_parent
+from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.procfs import pidfd, process_of, read
 from celerypipe.host.records import WorkerSet
 from celerypipe.redis.namespace import DEFAULT
@@ -104,7 +105,7 @@ class Launch:
         """Start one; :class:`OSError` if that cannot be."""
         token = secrets.token_hex(8)
         log = self.folder / f"{wanted.queue.replace('/', '_')}-{wanted.id}-{number}.log"
-        said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}"}
+        said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}", NOTHING_STAYS: "yes"}
         if wanted.preload:
             said[preload.VARIABLE] = json.dumps(wanted.preload)
         with log.open("ab", buffering=0) as file:
