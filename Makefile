@@ -67,7 +67,7 @@ faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest $(AT_LENGTH) -o timeout=3600 $(ARGS)
 
 orphans: $(DEV_READY) ## kill what runs nodes, and look who is left, fifty times each (half an hour)
-	@CELERYPIPE_ORPHANS=50 $(BIN)/python -m pytest tests/faults/test_orphans.py -o timeout=3600 $(ARGS)
+	@CELERYPIPE_FAULTS=long CELERYPIPE_ORPHANS=50 $(BIN)/python -m pytest tests/faults/test_orphans.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -14,13 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Collection
 
-from celerypipe.heartbeat.descendants import TRACKERS
+from celerypipe.heartbeat.descendants import tidies
 from celerypipe.heartbeat.procfs import KILL, STOP, LinuxProcess, children, process_of, read
 
 #: A process: its number, and when it began.
 Key = tuple[int, int]
-#: Whose command has one of these ends by itself, after some tidying and last words, for which it has so many seconds.
-TIDIERS = (*TRACKERS, b"heartbeat/monitor.py")
+#: Seconds for those who tidy up, and end by themselves then.
 TIDYING = 1.5
 
 #: Seconds after which those are left that cannot be ended: of another user (sudo), or at work in the kernel.
@@ -73,7 +72,7 @@ def end_strangers(own: Collection[int], spared: Callable[[], Collection[Key]] = 
         if one.state in b"ZX":
             _reap(one.pid)
         elif one.key not in free:
-            _end([each for each in (one, *_below(one.pid, free)) if not _tidies(each.pid)])
+            _end([each for each in (one, *_below(one.pid, free)) if not tidies(each.pid)])
 
 
 def end_below(spared: Collection[Key] = (), *, patience: float = TIDYING) -> None:
@@ -81,7 +80,7 @@ def end_below(spared: Collection[Key] = (), *, patience: float = TIDYING) -> Non
     began = time.monotonic()
     while left := _below(os.getpid(), spared):
         spent = time.monotonic() - began
-        _end([one for one in left if not (spent < patience and _tidies(one.pid))])
+        _end([one for one in left if not (spent < patience and tidies(one.pid))])
         while _reap(-1):
             pass
         if spent > patience + STUBBORN:
@@ -135,11 +134,6 @@ def _end(them: Collection[LinuxProcess]) -> None:
     for number in (STOP, KILL):
         for one in them:
             one.send(number)
-
-
-def _tidies(pid: int) -> bool:
-    command = read(f"/proc/{pid}/cmdline")
-    return any(tidier in command for tidier in TIDIERS)
 
 
 def _reap(pid: int) -> tuple[int, int] | None:

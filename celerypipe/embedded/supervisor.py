@@ -35,6 +35,7 @@ from celerypipe.embedded.server import (
     start_redis_server,
 )
 from celerypipe.errors import ConfigError
+from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.redis import keys
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Supervisor:
         command += ["--exit-when-stuck"]  # it is started again
         if self.plan.imports.get(worker.name):
             command += ["-I", ",".join(self.plan.imports[worker.name])]
-        environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url}
+        environment = {**os.environ, **self.plan.environment, "CELERYPIPE_REDIS_URL": self.url, NOTHING_STAYS: "yes"}
         with worker.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603  # this interpreter; queue and modules are one argument each
                 command,

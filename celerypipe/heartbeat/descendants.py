@@ -3,7 +3,7 @@
 A worker without pool processes runs its nodes itself. What they start has no group of its own, since Ctrl-C would not
 reach a worker that had made itself one, and when the worker is gone, nothing says any more whose children those were.
 So the monitor looks each second, and ends those that it saw, all that come of them, and the orphans in the worker's
-group. A process that made itself a session of its own did so to stay, and stays.
+group. A process that made itself a session of its own did so to stay, and stays; not where nothing is to stay.
 """
 
 from __future__ import annotations
@@ -17,16 +17,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: In the command of those that tidy up behind others (multiprocessing's, billiard's, loky's): they remove the shared
-#: memory of those that were killed, and end by themselves when nobody is left.
-TRACKERS = (b"resource_tracker", b"semaphore_tracker")
+#: In the command of those that tidy up behind others, and end by themselves when nobody is left: trackers
+#: (multiprocessing's, billiard's, loky's) remove the shared memory of those that were killed, monitors have last words.
+TIDIERS = (b"resource_tracker", b"semaphore_tracker", b"heartbeat/monitor.py")
+#: Said to workers by who keeps them: what their nodes start ends with them, also if it has a session of its own.
+NOTHING_STAYS = "CELERYPIPE_NOTHING_STAYS"
 
 
 class Descendants:
     """What comes of one process; this one, which watches it, does not count."""
 
-    def __init__(self, boss: int) -> None:
+    def __init__(self, boss: int, *, nothing_stays: bool = False) -> None:
+        """``nothing_stays``: what has a session of its own is ended too."""
         self._boss = boss
+        self._nothing_stays = nothing_stays
         self._seen: dict[int, int] = {}
         self._looked = now()
         self._root = process_of(boss)
@@ -61,7 +65,8 @@ class Descendants:
         _end(is_one)
 
     def _is_ours(self, one: LinuxProcess) -> bool:
-        return self._root is not None and one.session == self._root.session and one.began >= self._root.began
+        root = self._root
+        return root is not None and (self._nothing_stays or one.session == root.session) and one.began >= root.began
 
     def _is_orphan(self, one: LinuxProcess) -> bool:
         """Is it in the group of the boss, and the one that started it no more?"""
@@ -105,7 +110,7 @@ def end_children(since: int) -> bool:
 def _end(is_one: Callable[[LinuxProcess, dict[int, LinuxProcess]], bool]) -> bool:
     """Kill those processes, which depend on those that were found before; False: there are none."""
     found: dict[int, LinuxProcess] = {}
-    while new := [one for one in others() if one.pid not in found and is_one(one, found) and not _tidies(one.pid)]:
+    while new := [one for one in others() if one.pid not in found and is_one(one, found) and not tidies(one.pid)]:
         for one in new:
             found[one.pid] = one
             one.send(STOP)
@@ -114,9 +119,10 @@ def _end(is_one: Callable[[LinuxProcess, dict[int, LinuxProcess]], bool]) -> boo
     return bool(found)
 
 
-def _tidies(pid: int) -> bool:
+def tidies(pid: int) -> bool:
+    """Does it tidy up behind others?"""
     command = read(f"/proc/{pid}/cmdline")
-    return any(tracker in command for tracker in TRACKERS)
+    return any(tidier in command for tidier in TIDIERS)
 
 
 def _reaper() -> int:

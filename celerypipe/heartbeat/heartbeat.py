@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from celerypipe.errors import ConfigError
 from celerypipe.heartbeat.deadlines import Deadlines
@@ -51,11 +51,11 @@ class Heartbeat:
         address: Address,
         words: Words,
         *,
-        descendants: bool = False,
+        descendants: Literal["", "session", "all"] = "",
         deadlines: Deadlines | None = None,
         lines: Mapping[str, Any] | None = None,
     ) -> None:
-        """``descendants``: what comes of this process ends with it, where nothing else does that, as a group would.
+        """``descendants``: what comes of this process, in its session or at all, is ended with it.
 
         ``deadlines``: those of its processes, each of which is ended that misses its own; ``lines``: what they log, see
         :mod:`celerypipe.heartbeat.shipper`.

@@ -11,9 +11,10 @@ its commands None stands for the time here. Its revision is said with each beat,
 
 The plan, as marshal writes it, behind four bytes with its length: ``boss``, that process; ``endpoint``, where Redis is
 (:mod:`celerypipe.redis.endpoint`); and commands: ``beat``, sent each second, in which None stands for the processes
-that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss; ``descendants``: with
-the boss, all that comes of it is ended; ``deadlines``, an open file that says by when processes have to let go of
-their interpreter lock; and ``lines``, what is logged there and where it is to go (:mod:`celerypipe.heartbeat.shipper`).
+that live; ``full``, sent instead when Redis' memory is full; ``last``, for the end of the boss; ``descendants``: what
+comes of the boss is ended with it, in its "session" or "all"; ``deadlines``, an open file that says by when processes
+have to let go of their interpreter lock; and ``lines``, what is logged there and where it is to go
+(:mod:`celerypipe.heartbeat.shipper`).
 
 A process that is stopped (SIGSTOP, a debugger) does not count as living, since nobody can tell when it goes on. With
 the boss all others are ended that it started, and with each process its group, if it leads one.
@@ -209,7 +210,8 @@ class Monitor:
     def _look(self) -> None:
         """See what came of the boss, which is known of nobody once it is gone."""
         if self._plan["descendants"] and sys.platform == "linux":
-            self._descendants = self._descendants or Descendants(self.boss.pid)
+            if self._descendants is None:
+                self._descendants = Descendants(self.boss.pid, nothing_stays=self._plan["descendants"] == "all")
             self._descendants.look()
 
     def _receive(self) -> None:

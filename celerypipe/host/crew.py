@@ -249,4 +249,5 @@ class Crew:
                 if self._status(member) is not None:
                     member.child = None
             time.sleep(0.02)
+        self.members = [member for member in self.members if member.child is not None]
         return [member.child.pid for member in mine if member.child is not None]

@@ -26,7 +26,7 @@ from celerypipe.host.crew import Crew, EndedWorker, Member
 from celerypipe.host.launch import Launch
 from celerypipe.host.link import Heard, HostLink
 from celerypipe.host.machine import Gpus, machine_now
-from celerypipe.host.reception import HostReception
+from celerypipe.host.reception import HostReception, permitted
 from celerypipe.host.records import HostRecord, WorkerSet
 from celerypipe.host.restarts import Restarts
 from celerypipe.mailbox.holder import Process
@@ -84,6 +84,7 @@ class HostLoop:
         self._measured = time.monotonic()
         self._generations: dict[str, int] = {}
         self._forgotten: set[str] = set()
+        self._beyond: set[str] = set()
         self._ending = 0
         self._before: object = None
 
@@ -96,6 +97,7 @@ class HostLoop:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._tell_to_end)
+        self._launch.clear_up()
         self._heartbeat.start()
         self._adopt()
         self._say_what_is_there()
@@ -140,12 +142,13 @@ class HostLoop:
     def _keep(self, heard: Heard) -> None:
         fresh = time.monotonic() - heard.at < STALE
         crew = self._crew
+        sets = self._permitted(heard) if fresh else {}
         if fresh:
-            for each in heard.sets.values():
+            for each in sets.values():
                 if self._generations.setdefault(each.id, each.generation) != each.generation:
                     self._generations[each.id] = each.generation
                     crew.retry(each.id)
-            crew.want({**heard.sets, **self._scaled(heard)}, heard.held)
+            crew.want({**sets, **self._scaled(heard)}, heard.held)
             crew.seen(heard.present)
         ended = crew.look(may_start=fresh)
         for one in ended:
@@ -158,6 +161,16 @@ class HostLoop:
         if self._orphans is not None:
             self._orphans(crew.pids | {self._heartbeat.pid})
         self._say_what_is_there()
+
+    def _permitted(self, heard: Heard) -> dict[str, WorkerSet]:
+        """Return the sets that are wanted and that the list of this host allows."""
+        fine, beyond = permitted(heard.sets, self._told.allowed)
+        for one in beyond:
+            if one.id not in self._beyond:
+                text = "queue %s: %d workers (%s) are wanted, and are more than %s allows: they do not start"
+                logger.warning(text, one.queue, one.count, one.id, self._told.allowed.path)
+        self._beyond = {one.id for one in beyond}
+        return fine
 
     def _scaled(self, heard: Heard) -> dict[str, WorkerSet]:
         """Return the sets of the queues whose number of workers follows what there is to do."""

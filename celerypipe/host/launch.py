@@ -9,21 +9,26 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from celerypipe.embedded.server import die_with_parent
+from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.procfs import pidfd, process_of, read
 from celerypipe.host.records import WorkerSet
 from celerypipe.redis.namespace import DEFAULT
 from celerypipe.settings import HOST_VARIABLE
 from celerypipe.worker import group, preload
 
+#: Seconds that the log of a worker is kept that writes no more.
+LOG_SECONDS = 7 * 24 * 3600
 #: Lines of a log that are told, and how many bytes they may have.
 TAIL, TAIL_BYTES = 12, 8192
 
@@ -100,7 +105,7 @@ class Launch:
         """Start one; :class:`OSError` if that cannot be."""
         token = secrets.token_hex(8)
         log = self.folder / f"{wanted.queue.replace('/', '_')}-{wanted.id}-{number}.log"
-        said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}"}
+        said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}", NOTHING_STAYS: "yes"}
         if wanted.preload:
             said[preload.VARIABLE] = json.dumps(wanted.preload)
         with log.open("ab", buffering=0) as file:
@@ -111,12 +116,19 @@ class Launch:
                 stderr=file,
                 env={**os.environ, **self.environment, **said},
                 start_new_session=True,  # Ctrl-C is for the host, which ends them in good order
-                preexec_fn=None if wanted.detached else die_with_parent(),
+                preexec_fn=partial(_begin, None if wanted.detached else die_with_parent()),
             )
         if wanted.detached and (one := process_of(process.pid)) is not None:
             kept = Detached(process.pid, one.began, token, str(log), number, wanted)
             (self.folder / f"detached-{process.pid}.json").write_bytes(msgspec.json.encode(kept))
         return WorkerProcess(process.pid, log, process)
+
+    def clear_up(self) -> None:
+        """Remove the logs of workers that are gone for long."""
+        for file in self.folder.glob("*.log"):
+            with suppress(OSError):
+                if time.time() - file.stat().st_mtime > LOG_SECONDS:
+                    file.unlink()
 
     def found(self) -> list[tuple[Detached, WorkerProcess]]:
         """Return the detached workers of a host of this name that ended, which still live."""
@@ -131,6 +143,14 @@ class Launch:
                     continue
             file.unlink(missing_ok=True)
         return there
+
+
+def _begin(arm: Callable[[], None] | None) -> None:
+    """In the child: what a shell in the background has its commands ignore must not keep a worker from ending."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if arm is not None:
+        arm()
 
 
 def state_folder(name: str, namespace: str) -> Path:

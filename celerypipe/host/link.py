@@ -36,31 +36,36 @@ from celerypipe.mailbox.status import InHand, read_held, read_status
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, accepted, connect, said
-from celerypipe.redis.script import Script
+from celerypipe.redis.script import Script, together
 from celerypipe.redis.signing import Keyring
 
 logger = logging.getLogger("celerypipe.host")
 
-#: Seconds between two looks at what is wanted, and between two times that it says what is there.
-LOOK, SAY = 0.25, 1.0
+#: Seconds between two looks at what is wanted, each of which says what is there; a request makes it look at once.
+LOOK = 1.0
+#: And while workers are on their way.
+LOOK_SOON = 0.2
 #: Seconds between two tries to reach Redis.
 RETRY = 0.5
 #: Seconds that the owner of workers may be silent, while Redis answers, until they are ended.
 OWNER_PATIENCE = 5.0
 
-# Is this host's name its own? It is, if nobody has it, or who had it lives no more: returns whose it is.
+# Is this host's name its own? It is, if nobody has it, or who had it lives no more: returns whose it is, and the time.
 _CLAIM = Script("""
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
   local host, pid, life = string.match(owner, '^(.*)%.(%d+)%.([^.]*)$')
   local beat = host and redis.call('GET', string.match(KEYS[1], '^[^:]*') .. ':heartbeat:' .. host .. '.' .. life)
-  if beat and string.find(beat, ' ' .. pid .. ' ', 1, true) then return owner end
+  if beat and string.find(beat, ' ' .. pid .. ' ', 1, true) then
+    return {owner, redis.call('TIME')}
+  end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return ARGV[1]
+redis.call('PEXPIRE', KEYS[3], ARGV[2])
+return {ARGV[1], time}
 """)
 
 
@@ -103,6 +108,8 @@ class HostLink:
         self._closing = False
         self._away = False
         self._said_at = -1e9
+        #: By how many seconds the clock here is ahead of Redis'.
+        self._clock = 0.0
         self._client: Client | None = None
         self._thread = threading.Thread(target=self._keep, name="celerypipe-host-link", daemon=True)
 
@@ -135,7 +142,7 @@ class HostLink:
 
     def _keep(self) -> None:
         while not self._closing:
-            self._nudged.wait(LOOK)
+            self._nudged.wait(LOOK_SOON if self.starting else LOOK)
             self._nudged.clear()
             if not self._try():
                 time.sleep(RETRY)
@@ -147,8 +154,8 @@ class HostLink:
         try:
             if self._client is None:
                 self._client = connect(self._address, name="celerypipe-host", timeout=2.0)
-            self._speak(self._client)
             self._listen(self._client)
+            self._speak(self._client)
         except Broken as error:
             if not self._away:
                 logger.warning("%s; the workers go on, trying again", said(error))
@@ -171,14 +178,13 @@ class HostLink:
             accepted(client.together(*unwant(client.names, self._name, [self._gone[0]])))
             self._gone.popleft()
         record = self.record
-        if record is not None and time.monotonic() - self._said_at >= SAY and not self.heard.taken:
+        if record is not None and time.monotonic() - self._said_at >= 0.9 * LOOK and not self.heard.taken:
             self._said_at = time.monotonic()
             self._held = read_held(client) if record.workers else {}
             if self._scaled:
                 status = read_status(client)
                 self._loads = {queue: load_of(status, queue, record.hostname) for queue in self._scaled}
-            clock = round(time.time() - client.now(), 3)
-            accepted(client.together(*saying_host(client.names, msgspec.structs.replace(record, clock=clock))))
+            client.call(*saying_host(client.names, msgspec.structs.replace(record, clock=self._clock)))
 
     def _tell_end(self, client: Client, ended: EndedWorker) -> None:
         """Tell of it: runs that wait for it, and all who watch."""
@@ -196,14 +202,12 @@ class HostLink:
         accepted(client.together(*saying_end(client.names, end)))
 
     def _listen(self, client: Client) -> None:
-        owner = _CLAIM(
-            client,
-            (f"{client.names.host(self._name)}:place", client.names.hosts),
-            self._place,
-            keys.HOST_TTL,
-            self._name,
-        ).decode(errors="replace")
-        found = client.call("HGETALL", client.names.wanted(self._name))
+        names = client.names
+        claimed = f"{names.host(self._name)}:place", names.hosts, names.wanted(self._name)
+        claiming = _CLAIM.command(claimed, self._place, keys.HOST_TTL, self._name)
+        (whose, clock), found = accepted(together(client, claiming, ("HGETALL", names.wanted(self._name))))
+        owner = whose.decode(errors="replace")
+        self._clock = round(time.time() - int(clock[0]) - int(clock[1]) / 1e6, 3)
         at = time.monotonic()
         version, sets, refused = wanted_in(found, self._name, self._keyring)
         if refused and version != self.heard.version:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from celerypipe.definition.names import wrong_queue
 from celerypipe.errors import ConfigError, HostError
@@ -16,7 +16,7 @@ from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.asking import HostClient, RequestKind
 from celerypipe.host.hosted import END_SECONDS, LOOK, UP_SECONDS, HostedWorkers, as_json
 from celerypipe.host.overview import HostStatus, read_host, read_hosts
-from celerypipe.host.records import HostRecord, WorkerEnd, WorkerSet, end_in
+from celerypipe.host.records import HostRecord, PoolName, WorkerEnd, WorkerSet, end_in
 from celerypipe.host.watching import lines_of
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -187,7 +187,7 @@ class Host:
         count: int = 1,
         *,
         preload: Sequence[PreloadedNode] = (),
-        pool: str | None = None,
+        pool: PoolName | None = None,
         slots: int | None = None,
         detach: bool = False,
         keep: bool = False,
@@ -205,6 +205,10 @@ class Host:
             raise ConfigError(f"queue: {complaint}")
         if count < 0:
             raise ConfigError(f"count must be 0 or more, not {count}")
+        if slots is not None and slots < 1:
+            raise ConfigError(f"slots must be 1 or more, not {slots}")
+        if pool not in (None, *get_args(PoolName)):
+            raise ConfigError(f"pool must be solo, prefork or threads, not {pool!r}")
         stays = keep or detach
         wanted = WorkerSet(
             queue=queue,

@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -142,7 +142,8 @@ def changed(request: Request, sets: dict[str, WorkerSet], allowed: Allowed, name
     if request.kind == "start":
         _require_room(asked, sets, allowed, name)
         return asked
-    if known is None or known.ending:
+    at_once = request.kind == "stop" and asked.ending == "now"
+    if known is None or (known.ending and not (at_once and known.ending == "drain")):
         raise ConfigError(
             f"host {name}: the workers {asked.id!r} "
             + ("were stopped already" if known is None else "are told to end already")
@@ -176,8 +177,25 @@ def _require_room(asked: WorkerSet, sets: dict[str, WorkerSet], allowed: Allowed
             f"host {name} may run {rule.most} workers of queue {asked.queue!r}: {there}{asked.count} more were asked "
             f"for; stop some, or raise `most` of [queues.{asked.queue}] in {allowed.path}, and restart the host"
         )
-    if asked.slots is not None and asked.slots < 1:
-        raise ConfigError(f"slots must be 1 or more, not {asked.slots}")
+
+
+def permitted(sets: Mapping[str, WorkerSet], allowed: Allowed) -> tuple[dict[str, WorkerSet], list[WorkerSet]]:
+    """Return of the sets that are wanted those that the list allows, the first ones first, and the others.
+
+    The list may have changed since they were asked for, and whoever writes to Redis may write there.
+    """
+    fine: dict[str, WorkerSet] = {}
+    beyond = []
+    for name in sorted(sets):
+        one = sets[name]
+        try:
+            if not one.ending:
+                _require_room(one, fine, allowed, "")
+        except ConfigError:
+            beyond.append(one)
+        else:
+            fine[name] = one
+    return fine, beyond
 
 
 def _leave_alone(**_: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,12 +28,14 @@ from celerypipe.redis.signing import Keyring
 TASK = "celerypipe.host.request"
 #: Where a worker of a host is: it waits until it may start, starts, is up, was told to end, ended, was given up.
 WorkerPhase = Literal["waiting", "starting", "up", "stopping", "ended", "failed"]
+#: The pools that may be asked for; Celery would take the path of a class, too.
+PoolName = Literal["solo", "prefork", "threads"]
 #: The field of what is wanted that counts its changes.
 VERSION = "version"
 
 
 class WorkerSet(msgspec.Struct, frozen=True):
-    """So many workers of one queue, all the same, that a host keeps alive.
+    """So many workers of one queue, all the same, that a host keeps alive. Its id becomes part of the name of a file.
 
     ``owner``: the process whose end ends them, as heartbeats name it; empty: they stay until they are stopped.
     ``preload``: nodes that are warm before the first message, with their configurations. ``detached``: they outlive
@@ -42,11 +44,13 @@ class WorkerSet(msgspec.Struct, frozen=True):
     """
 
     queue: str
-    count: int = 1
-    id: str = msgspec.field(default_factory=lambda: secrets.token_hex(4))
+    count: Annotated[int, msgspec.Meta(ge=0)] = 1
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}\Z")] = msgspec.field(
+        default_factory=lambda: secrets.token_hex(4)
+    )
     owner: str = ""
-    pool: str | None = None
-    slots: int | None = None
+    pool: PoolName | None = None
+    slots: Annotated[int, msgspec.Meta(ge=1)] | None = None
     preload: tuple[tuple[str, dict[str, Any]], ...] = ()
     detached: bool = False
     generation: int = 0
@@ -192,13 +196,9 @@ def answering(names: Names, request: Request, granted: Granted) -> list[Command]
     return [("RPUSH", key, msgspec.json.encode(granted)), ("PEXPIRE", key, keys.ANSWER_TTL)]
 
 
-def saying_host(names: Names, record: HostRecord) -> list[Command]:
-    """Return the commands that say what a host says of itself; the time in its ``clock`` is put in by the caller."""
-    key = names.host(record.name)
-    return [
-        ("SET", key, msgspec.json.encode(record), "PX", keys.HOST_TTL),
-        ("PEXPIRE", names.wanted(record.name), keys.HOST_TTL),
-    ]
+def saying_host(names: Names, record: HostRecord) -> Command:
+    """Return the command that says what a host says of itself."""
+    return ("SET", names.host(record.name), msgspec.json.encode(record), "PX", keys.HOST_TTL)
 
 
 def host_in(text: bytes | None) -> HostRecord | None:

@@ -7,10 +7,11 @@ import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from celerypipe.celery.application import app, named_redis
 from celerypipe.heartbeat.deadlines import Deadlines
+from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -72,7 +73,8 @@ class Configured:
         names = redis.or_default.names
         said = words(names, process, removing_presence(names, str(process), queues))
         lines = shipping(names, process, settings.keyring, logs.outlet.open(redis.or_default.password))
-        heartbeat = Heartbeat(redis.or_default, said, descendants=True, deadlines=Deadlines.make(), lines=lines)
+        ends: Literal["session", "all"] = "all" if NOTHING_STAYS in os.environ else "session"
+        heartbeat = Heartbeat(redis.or_default, said, descendants=ends, deadlines=Deadlines.make(), lines=lines)
         heartbeat.start()
         served.load({name: config.path for config in configs for name in config.imports})
         autoscale = autoscale_option(options.get("autoscale"))

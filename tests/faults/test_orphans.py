@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, Runner
+from celerypipe.mailbox.liveness import OVER
+from celerypipe.redis.connection import Client, connect
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, eventually
 from tests.servers.census import VARIABLE, Census
-from tests.servers.extent import ROUNDS
+from tests.servers.extent import ROUNDS, at_length
 from tests.servers.host import RunningHost, launch_host
 from tests.servers.processes import alive, command_line, descendants, monitors_of, parent
 
@@ -50,6 +52,7 @@ class Program:
 
     process: subprocess.Popen[str]
     census: Census
+    url: str = ""
     #: Who ran the node of a queue now, and what that started; who ever ran one.
     of: dict[str, list[int]] = field(default_factory=dict)
     ran: list[int] = field(default_factory=list)
@@ -83,7 +86,8 @@ class Program:
     def kill(self, who: str) -> None:
         """Kill it, as nobody can hear that."""
         self.census.look(self.process.pid)
-        os.kill(self.find(who), signal.SIGKILL)
+        for pid in [self.find(each) for each in who.split(" and ")]:
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def program(workplace: Any) -> Iterator[Program]:
     with process:
         found = Program(process, census)
         try:
-            found.told()
+            found.url = found.told()
             yield found
         finally:
             census.look(process.pid)
@@ -129,6 +133,28 @@ def nobody_but(stay: list[int], census: Census) -> None:
         raise AssertionError(f"these are left: {left}") from None
 
 
+def wait_for_looks(url: str) -> None:
+    """Wait until all monitors have looked at what there is: they do so after each beat.
+
+    Where both die that nothing gets past, those are left, and end what they saw.
+    """
+    with connect(url) as client:
+        for key in client.scan_iter("*:heartbeat:*"):
+            for _ in range(2):
+                wait_for_beat(client, key)
+
+
+def wait_for_beat(client: Client, key: bytes | str) -> None:
+    left = client.pttl(key)
+
+    def beaten() -> bool:
+        nonlocal left
+        before, left = left, client.pttl(key)
+        return left > before or client.get(key) in (None, OVER, OVER.encode())
+
+    eventually(beaten, "a beat")
+
+
 def nothing_shared(ran: list[int]) -> None:
     """Who gives back shared memory had its time for that."""
     assert not [pid for pid in ran if Path(f"/dev/shm/deserts-{pid}").exists()]  # noqa: S108
@@ -141,6 +167,7 @@ def nothing_shared(ran: list[int]) -> None:
         ("pool child", "many", "user"),
         ("prefork worker", "many", "supervisor"),
         ("solo worker", "alone", "guard"),
+        pytest.param("solo worker", "alone", "guard and supervisor", marks=at_length),
     ],
 )
 def test_nobody_is_left_of_embedded(program: Program, first: str, queue: str, last: str, attempt: int) -> None:
@@ -153,6 +180,8 @@ def test_nobody_is_left_of_embedded(program: Program, first: str, queue: str, la
     assert all(map(alive, others[:3]))  # its daemon is nobody's, and was ended before
     program.start_some(queue)
     assert all(map(alive, program.of[queue][:3]))
+    if " and " in last:
+        wait_for_looks(program.url)
 
     program.kill(last)
     began = time.monotonic()
@@ -200,16 +229,17 @@ class Hosted:
 
     def kill(self, who: str) -> None:
         """Kill it, as nobody can hear that."""
-        pid = {
+        pids = {
             "pool child": self.of["hcpu"][0],
             "prefork worker": parent(self.of["hcpu"][0]),
             "solo worker": self.of["hgpu"][0],
             "manager": self.manager.pid,
             "host": self.host.pid,
             "guard": self.host.process.pid,
-        }[who]
+        }
         self.census.look(self.host.process.pid)
-        os.kill(pid, signal.SIGKILL)
+        for pid in [pids[each] for each in who.split(" and ")]:
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -239,6 +269,7 @@ def hosted(workplace: Any, redis_url: str) -> Iterator[Hosted]:
         ("pool child", "hcpu", "manager"),
         ("prefork worker", "hcpu", "host"),
         ("solo worker", "hgpu", "guard"),
+        pytest.param("solo worker", "hgpu", "guard and host", marks=at_length),
     ],
 )
 def test_nobody_is_left_of_a_host(hosted: Hosted, first: str, queue: str, last: str, attempt: int) -> None:
@@ -251,6 +282,8 @@ def test_nobody_is_left_of_a_host(hosted: Hosted, first: str, queue: str, last: 
     assert all(map(alive, others[:3]))
     hosted.start_some(queue)
     assert all(map(alive, hosted.of[queue][:3]))
+    if " and " in last:
+        wait_for_looks(hosted.host.url)
 
     stay = [hosted.host.process.pid, hosted.host.pid] if last == "manager" else []
     stay += [pid for each in stay for pid in monitors_of(each)]

@@ -91,6 +91,11 @@ class RunningHost:
                 raise AssertionError(f"the host did not end:\n{self.text()}") from None
 
 
+def _as_in_the_background() -> None:
+    """As a shell starts what stands before its ``&``; the workers of such a host end by SIGQUIT all the same."""
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+
+
 def launch_host(
     folder: Path,
     url: str,
@@ -113,7 +118,13 @@ def launch_host(
     words = ["-m", "celerypipe", "host", "--name", name, "--state", str(folder / f"state-{name}")]
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, *words], cwd=folder, env=around, stdout=file, stderr=file, start_new_session=True
+            [sys.executable, *words],
+            cwd=folder,
+            env=around,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            preexec_fn=_as_in_the_background,
         )
     host = RunningHost(name, process, log, url, dict(environment))
     return host.wait_until_up() if wait else host

@@ -34,7 +34,12 @@ def workers() -> None:
 @click.option("--host", "name", metavar="HOST", help="The host. Default: the only one that may start this queue.")
 @click.option("--queue", "-Q", required=True, metavar="QUEUE", help="The queue; it is on the list of the host.")
 @click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="How many workers.")
-@click.option("--pool", "-P", help="solo, prefork or threads. Default: as worker_configs/QUEUE.toml there says.")
+@click.option(
+    "--pool",
+    "-P",
+    type=click.Choice(["solo", "prefork", "threads"]),
+    help="Default: as worker_configs/QUEUE.toml there says.",
+)
 @click.option("--slots", "--concurrency", "-c", type=click.IntRange(1), help="Processes or threads of each.")
 @click.option(
     "--preload",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +24,13 @@ from tests.servers.worker import KEY, SIGNED
 
 #: A worker that dies as soon as it has booted.
 DIES = "import os, threading\nthreading.Timer(0.1, os._exit, [9]).start()\n"
+
+
+@pytest.fixture(scope="module")
+def lasting(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHost]:
+    """One for several tests, which leave it as it was."""
+    with running_host(tmp_path_factory.mktemp("lasting"), redis_url) as host:
+        yield host
 
 
 def _kill(*pids: int) -> None:
@@ -57,6 +66,33 @@ def test_a_request_without_a_signature_starts_nothing(
         with Manager(redis_url) as manager:
             workers = manager.hosts[host.name].start("hgpu")
             assert [each.state for each in workers.status()] == ["up"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"queue": "hgpu", "id": "../../gone"},
+        {"queue": "hgpu", "id": "0123abcd", "pool": "os:system"},
+        {"queue": "io", "id": "0123abcd"},
+        {"queue": "hgpu", "id": "0123abcd", "count": 3},
+        {"queue": "hgpu", "id": "0123abcd", "count": -1},
+        {"queue": "hgpu", "id": "0123abcd", "slots": "many"},
+    ],
+)
+def test_what_a_stranger_wants_by_writing_to_redis_is_held_to_the_list(
+    lasting: RunningHost, redis_client: Client, wanted: dict[str, object]
+) -> None:
+    key, before = redis_client.names.wanted(lasting.name), descendants(lasting.process.pid)
+    redis_client.hset(key, str(wanted["id"]), json.dumps(wanted))
+    redis_client.hincrby(key, "version", 1)
+    with Manager(lasting.url) as manager:
+        seen = int(redis_client.hget(key, "version") or 0)
+        eventually(lambda: manager.hosts[lasting.name].status().version >= seen, "its look at that")
+        assert manager.hosts[lasting.name].status().workers == []
+        probe = manager.hosts[lasting.name].start("hcpu")
+        probe.stop()
+    assert descendants(lasting.process.pid) == before
+    redis_client.delete(key)
 
 
 def test_what_was_asked_of_a_host_that_stood_still_is_not_done_afterwards(tmp_path: Path, redis_url: str) -> None:
@@ -157,6 +193,23 @@ def test_a_worker_that_dies_while_redis_is_away_is_told_when_that_is_back(
         eventually(lambda: manager.host_status(host.name).state == "up", "its return")
         eventually(lambda: before.pid in [each.pid for each in manager.ends()], "word of it")
         eventually(lambda: [each.state for each in workers.status()] == ["up"], "another, as it was wanted")
+
+
+def test_a_worker_hands_back_what_it_has_when_it_is_to_end_at_once(
+    tmp_path: Path, redis_url: str, redis_client: Client
+) -> None:
+    gate = tmp_path / "gate"
+    with running_host(tmp_path, redis_url) as host, Manager(redis_url) as manager:
+        first = manager.hosts[host.name].start("hgpu")
+        gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
+        reading = Reading(Runner(redis_url).stream(gated, [Message(str(gate))]))
+        eventually(lambda: [held for each in first.status() for held in each.held], "work in hand")
+        first.stop(drain=False)
+        assert not reading.out
+        assert "SIGKILL" not in host.text()
+        gate.touch()
+        manager.hosts[host.name].start("hgpu")
+        assert reading.payloads() == [str(gate)]
 
 
 def test_told_to_end_it_ends_its_workers_first(tmp_path: Path, redis_url: str) -> None:

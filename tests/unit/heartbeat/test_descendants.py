@@ -105,6 +105,18 @@ def test_those_that_were_seen_end_with_it_and_those_with_a_session_of_their_own_
     assert alive(family.mate.pid)
 
 
+def test_where_nothing_is_to_stay_a_session_of_its_own_saves_nobody(family: Family) -> None:
+    below = Descendants(family.boss.pid, nothing_stays=True)
+    (seen,) = family.start("session")
+    below.look()
+    (new,) = family.start("session")
+    family.kill()
+    below.end()
+    eventually(lambda: not alive(seen), "the end of what was seen")
+    assert alive(new)  # nobody can tell whose it was
+    assert alive(family.mate.pid)
+
+
 def test_those_that_were_started_since_end_with_it_too(family: Family) -> None:
     below = Descendants(family.boss.pid)
     below.look()
