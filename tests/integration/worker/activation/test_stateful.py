@@ -91,7 +91,7 @@ def test_a_large_state_lies_apart_and_is_handed_over(
     runner = Runner(redis_url)
     out = payloads(runner.stream(pipeline, map(Message, frames)))
     assert out == sums(200_000 * number for number in range(60))
-    assert not keys_of(runner, redis_client, "blob")
+    eventually(lambda: not keys_of(runner, redis_client, "blob"), "the end of what lay apart")
 
 
 def test_a_stateful_node_behind_another_on_the_same_worker(shared_worker: StartWorker, redis_url: str) -> None:
