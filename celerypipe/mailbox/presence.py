@@ -108,11 +108,13 @@ class LiveWorkers:
     """The live workers of some queues, for who looks at them again and again.
 
     What a worker says of itself is long and hardly changes: it is read when the worker is first seen, and when its
-    heartbeat tells of another revision.
+    heartbeat tells of another revision. Of one that is gone, or whose heartbeat cannot be read here, when it was put on
+    the list anew: a power cut ends thousands, and each run would read them again until their names are forgotten.
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, Presence] = {}
+        #: What was read of those on the lists, and when they had been put there.
+        self._known: dict[str, tuple[float, Presence | None]] = {}
 
     @staticmethod
     def asking(names: Names, queues: Iterable[str]) -> Command:
@@ -128,12 +130,19 @@ class LiveWorkers:
         }
         known = {
             name: record
-            for name, record in self._known.items()
-            if name in said and revision_in(said[name][1]) == record["revision"]
+            for name, (score, record) in self._known.items()
+            if name in said and _is_as_it_was(record, score, name, *said[name])
         }
-        found = _living(client, client.names, int(clock), said, known)
-        self._known = {record["id"]: record for record in found if record.get("revision")}
+        found, read = _living(client, client.names, int(clock), said, known)
+        self._known = {name: (said[name][0], record) for name, record in read.items()}
         return found
+
+
+def _is_as_it_was(record: Presence | None, then: float, name: str, score: float, beat: bytes | None) -> bool:
+    """Does what was read of a worker still say what it says?"""
+    if is_named(Process.read(name), beat):
+        return record is not None and bool(record.get("revision")) and record["revision"] == revision_in(beat)
+    return score == then
 
 
 def presences_of(client: Client, queues: Iterable[str], called: Names | None = None) -> list[Presence]:
@@ -167,7 +176,7 @@ def _read(client: Client, called: Names, lists: Sequence[str]) -> list[Presence]
     beats = [called.heartbeat(process.host, process.life) for process in processes]
     found = client.call("MGET", *beats) if beats else []
     said = {name: (score, beat) for (name, score), beat in zip(scores.items(), found, strict=True)}
-    return _living(client, called, int(clock[0]), said, {})
+    return _living(client, called, int(clock[0]), said, {})[0]
 
 
 def _living(
@@ -175,11 +184,11 @@ def _living(
     called: Names,
     clock: int,
     said: Mapping[str, tuple[float, bytes | None]],
-    known: Mapping[str, Presence],
-) -> list[Presence]:
+    known: Mapping[str, Presence | None],
+) -> tuple[list[Presence], dict[str, Presence | None]]:
     """Of the names on a list, with when they were put there and the heartbeat: what those say that live.
 
-    Most of a list that is long are gone.
+    And all that was read, or was known: most of a list that is long are gone.
     """
     lately = (clock - keys.FOREIGN_TTL) * 1000
     lives = {name: is_named(Process.read(name), beat) for name, (_, beat) in said.items()}
@@ -187,7 +196,8 @@ def _living(
     unknown = [name for name in there if name not in known]
     texts = client.call("MGET", *map(called.presence, unknown)) if unknown else []
     records = {**known, **{name: _record(text) for name, text in zip(unknown, texts, strict=True)}}
-    return [record for name in there if (record := records[name]) is not None and (lives[name] or foreign(record))]
+    read = {name: records[name] for name in there}
+    return [each for name, each in read.items() if each is not None and (lives[name] or foreign(each))], read
 
 
 def _record(text: bytes | None) -> Presence | None:

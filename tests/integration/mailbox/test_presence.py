@@ -109,6 +109,33 @@ def test_where_a_worker_tells_of_no_revision_it_is_read_at_each_look(private_red
             assert [each["slots"] for each in look(live, client, ["near"])] == [slots]
 
 
+def test_what_the_dead_said_is_not_read_again_and_whoever_comes_back_is_there(
+    private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    with connect(private_redis.url) as client:
+        lately, foreign = (revised(worker(pid, "near")) for pid in (1, 2))
+        foreign["protocol"] = [SPOKEN.number + 1] * 2
+        for each in (lately, foreign):
+            say(client, each)
+        client.zadd(keys.USUAL.serving("near"), {"nobody.9.ab9": (time.time() + 60) * 1000})  # said nothing
+        look(LiveWorkers(), client, ["nobody"])  # Redis knows the script from now on
+        answer = client.call
+        monkeypatch.setattr(client, "call", lambda *command: asked.append(command[0]) or answer(*command))
+        live = LiveWorkers()
+        for _ in range(3):
+            assert names(look(live, client, ["near"])) == [2]
+        assert asked == ["MGET"]
+        beat(client, lately)  # it was only not heard for a moment: what it says is known
+        assert names(look(live, client, ["near"])) == [1, 2]
+        assert asked == ["MGET"]
+        client.delete(keys.USUAL.heartbeat("box", "ab1"))
+        say(client, revised({**lately, "slots": 5}), ahead=1.0)
+        assert names(look(live, client, ["near"])) == [2]
+        appear(client, revised({**lately, "slots": 6}))
+        assert {each["pid"]: each.get("slots") for each in look(live, client, ["near"])}[1] == 6
+
+
 def test_those_who_are_gone_are_forgotten_where_the_living_speak(private_redis: RedisServer) -> None:
     with connect(private_redis.url) as client:
         client.zadd(keys.USUAL.serving("near"), {"gone.7.ab": 1})
