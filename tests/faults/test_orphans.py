@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from celerypipe import Message, Runner
+from celerypipe import Manager, Message, Runner
 from celerypipe.mailbox.liveness import OVER
 from celerypipe.redis.connection import Client, connect
 from tests.runs.pipelines import warped
 from tests.servers import ROOT, eventually
 from tests.servers.census import VARIABLE, Census
 from tests.servers.extent import ROUNDS, at_length
-from tests.servers.host import RunningHost, launch_host
+from tests.servers.host import RunningHost, launch_host, running_host
 from tests.servers.processes import alive, command_line, descendants, monitors_of, parent
 
 #: Seconds that it takes at most: two where nothing else runs on the machine, as with `make orphans`.
@@ -294,3 +294,31 @@ def test_nobody_is_left_of_a_host(hosted: Hosted, first: str, queue: str, last: 
     if last != "manager":
         assert time.monotonic() - began < LIMIT
     assert all(map(alive, stay))
+
+
+@at_length
+@pytest.mark.parametrize("attempt", range(ROUNDS))
+def test_a_detached_worker_keeps_what_its_node_started_until_it_is_killed_itself(
+    workplace: Any, redis_url: str, attempt: int
+) -> None:
+    """The host that it has by then is no parent of it: its own monitor ends what that started."""
+    workplace.config("hgpu", 'imports = ["tests.nodes.forking"]\nworker_pool = "solo"\n')
+    census = Census()
+    around = {VARIABLE: census.token}
+    with running_host(workplace.folder, redis_url, environment=around) as host, Manager(redis_url) as manager:
+        workers = manager.hosts[host.name].start("hgpu", detach=True)
+        pipeline = warped("tests.nodes.forking.Deserts", "hgpu")
+        (message,) = Runner(redis_url).stream(pipeline, [Message(0)])
+        worker, *started = message.payload[:3]  # its daemon is nobody's
+        census.look(host.process.pid)
+        os.kill(host.pid, signal.SIGKILL)
+        nobody_but([worker, *descendants(worker)], census)
+        assert all(map(alive, (worker, *started)))
+        with running_host(workplace.folder, redis_url, name=host.name, environment=around):
+            eventually(lambda: [each.state for each in workers.status()] == ["up"], "its adoption")
+            assert [each.pid for each in workers.status()] == [worker]
+            wait_for_looks(redis_url)
+            os.kill(worker, signal.SIGKILL)
+            nobody_of(started)
+            workers.stop()
+    nobody_but([], census)

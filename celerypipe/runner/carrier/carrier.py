@@ -1,8 +1,8 @@
 """Three threads of a run that move the messages of all its warped nodes through Redis.
 
-The *post* thread appends to mailboxes and rings bells; the *keep* thread renews leases, looks who lives, rings again
-and audits; the *reply* thread reads the one reply stream of the run. What can wait for Redis happens in these threads
-only, never in the one that watches time.
+The *post* thread appends to mailboxes and rings bells; the *keep* thread (``upkeep``) renews leases, looks who lives,
+rings again and audits; the *reply* thread reads the one reply stream of the run. What can wait for Redis happens in
+these threads only, never in the one that watches time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +20,6 @@ from celerypipe import codec
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.check import preflight
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.errors import RedisUnavailable, RunCancelled
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.mailbox.blob.blob import Blobs, Store
 from celerypipe.mailbox.liveness import words_of_run
@@ -28,33 +27,22 @@ from celerypipe.mailbox.mailbox import Mailbox
 from celerypipe.mailbox.record import SILENT, Record
 from celerypipe.message.files import arriving
 from celerypipe.message.message import Message
-from celerypipe.redis.connection import (
-    CALL_TIMEOUT,
-    Broken,
-    Client,
-    Command,
-    OneLine,
-    connect,
-    explained,
-    is_gone,
-    said,
-)
+from celerypipe.redis.connection import CALL_TIMEOUT, Broken, Client, OneLine, connect, explained
 from celerypipe.redis.keys import LOG_TTL
-from celerypipe.redis.query import Query, ask
-from celerypipe.redis.script import call
+from celerypipe.redis.query import ask
 from celerypipe.runner.carrier.audit import Audit
-from celerypipe.runner.carrier.bells import Bells, oldest_of
+from celerypipe.runner.carrier.bells import Bells
 from celerypipe.runner.carrier.cargo import Cargo
 from celerypipe.runner.carrier.counting import Counting
 from celerypipe.runner.carrier.doubts import Doubts
 from celerypipe.runner.carrier.files import FileSender
-from celerypipe.runner.carrier.holdings import Holdings, take_back
+from celerypipe.runner.carrier.holdings import Holdings
 from celerypipe.runner.carrier.listener import CarrierListener
 from celerypipe.runner.carrier.replies import READ_BLOCK, Replies
-from celerypipe.runner.carrier.requests import requests_in, taking_requests
 from celerypipe.runner.carrier.roster import Roster
 from celerypipe.runner.carrier.sender import Sender
 from celerypipe.runner.carrier.states import States
+from celerypipe.runner.carrier.upkeep import Upkeep
 from celerypipe.runner.carrier.whereabouts import Whereabouts
 from celerypipe.runner.logs.incoming import Incoming
 from celerypipe.runner.provisions import Provisions
@@ -64,12 +52,8 @@ from celerypipe.runner.warp.circuit import Circuit
 from celerypipe.runner.warp.flight import Flight
 from celerypipe.runner.warp.warp import Warp
 
-#: Seconds between two rounds of keeping: leases, bells, presences.
-TICK = 0.5
 #: So many paths of messages are kept once the run is over.
 MOST_PATHS = 30
-#: And while nothing is out.
-IDLE_TICK = 1.0
 
 
 class RedisCarrier:
@@ -84,7 +68,6 @@ class RedisCarrier:
         self.address = address = provisions.redis
         self.budget = provisions.budget
         self.keyring = keyring = provisions.keyring
-        self._listener = listener
         self.warps: dict[str, Warp] = {}
         self.blobs = Blobs(Store(course.run_id, signed=keyring is not None, names=address.names))
         self.files = FileSender(address, course.over.wait, course.say)
@@ -96,9 +79,7 @@ class RedisCarrier:
         self._about: dict[str, Any] = {}
         self._bytes = 0
         self._counting = threading.Lock()
-        self._closing = False
         self._ended = threading.Event()
-        self._told: set[type[BaseException]] = set()
         self._client: Client = connect(address, name="celerypipe-post", kind=OneLine)
         doubts = Doubts(course, keyring, self.warps)
         self.roster = Roster(course, keyring, doubts.declining)
@@ -121,7 +102,26 @@ class RedisCarrier:
             listener,
         )
         self.states = States(course, self.holdings, self.sender, doubts)
-        self.audit = Audit(self.holdings, self.states, self.sender, doubts)
+        self.upkeep = Upkeep(
+            course=course,
+            address=address,
+            carrier=self,
+            listener=listener,
+            client=self._client,
+            warps=self.warps,
+            circuits=self.circuits,
+            holdings=self.holdings,
+            files=self.files,
+            cargo=self.cargo,
+            counting=self.counting,
+            roster=self.roster,
+            whereabouts=self.whereabouts,
+            bells=self.bells,
+            sender=self.sender,
+            states=self.states,
+            audit=Audit(self.holdings, self.states, self.sender, doubts),
+            ended=self._ended,
+        )
         #: Renews the lease of the run, also while a node here holds the interpreter lock.
         self._heartbeat = Heartbeat(address, words_of_run(address.names, course.run_id))
         self._threads: list[threading.Thread] = []
@@ -154,16 +154,16 @@ class RedisCarrier:
             warp.circuit = self.circuits.setdefault(warp.queue, Circuit(warp.queue, self.course.say))
             self.warps[warp.name] = warp  # from here on it is looked after
         with explained(self.address):
-            self.roster.look(self._client, self._mine())
-            self._tell_who_lives()
+            self.roster.look(self._client, self.upkeep.mine())
+            self.upkeep.tell_who_lives()
             self.holdings.make(self._client)
-            for warp in self._mine():
+            for warp in self.upkeep.mine():
                 self.states.watch(self._client, warp)
         self._heartbeat.start()
 
     def start(self) -> None:
         """Start its threads."""
-        for name, work in (("post", self._post_loop), ("keep", self._keep_loop), ("reply", self.replies.loop)):
+        for name, work in (("post", self._post_loop), ("keep", self.upkeep.loop), ("reply", self.replies.loop)):
             thread = threading.Thread(target=self._guarded, args=(work,), name=f"celerypipe-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -172,7 +172,6 @@ class RedisCarrier:
         """Say that the run is ``finished``, ``failed`` or ``cancelled``, remove its keys, end the threads."""
         if self.incoming is not None:
             self.incoming.close()
-        self._closing = True
         self._ended.set()
         self.replies.stop()
         self.sender.close()
@@ -247,6 +246,17 @@ class RedisCarrier:
         near = [other for other in list(self.warps.values()) if other.queue == warp.queue]
         return {other: self.mailboxes[other.name] for other in near}
 
+    def give_away(self, warp: Warp) -> list[Flight]:
+        """Take back all that is out for a warp that another carrier serves from now on."""
+        flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
+        for flight in flights:
+            self.withdraw(warp, flight)
+            self.settled(warp, flight)
+            flight.message = self.here(flight.message) or flight.message
+            flight.data, flight.blob, flight.note = None, None, None
+        self.sender.forget(warp)  # also what was taken back behind another one, to be sent again
+        return flights
+
     def asking(self) -> Client:
         """Return a client of its own, for who waits for answers; to be closed."""
         return connect(self.address, name="celerypipe-ask", timeout=CALL_TIMEOUT)
@@ -262,6 +272,12 @@ class RedisCarrier:
     def slots(self, warp: Warp) -> int:
         return self.roster.slots(warp.queue)
 
+    def redis_lost(self, error: BaseException) -> None:
+        self.upkeep.redis_lost(error)
+
+    def mailbox_lost(self) -> None:
+        self.upkeep.mailbox_lost()
+
     # -- the post thread --------------------------------------------------------------------------------------------
 
     def _post_loop(self) -> None:
@@ -269,187 +285,11 @@ class RedisCarrier:
             with self.sender.lock:
                 try:
                     if self.sender.halted:
-                        self._recover()
+                        self.upkeep.recover()
                     self.sender.send()
                     if grown := [warp for warp in self.bells.grown() if warp.carrier is self]:
                         ringings = self.bells.ringing(self.mailboxes, grown, {})
                         ask(self._client, [each.query for each in ringings])
-                        self._send_tasks(self._client, self.bells.rung(ringings))
+                        self.upkeep.send_tasks(self._client, self.bells.rung(ringings))
                 except Broken as error:
                     self.redis_lost(error)
-
-    # -- the thread that keeps what the run holds --------------------------------------------------------------------
-
-    def _keep_loop(self) -> None:
-        client = connect(self.address, name="celerypipe-keep", kind=OneLine)
-        try:
-            while not self._ended.wait(TICK if any(warp.flights for warp in self._mine()) else IDLE_TICK):
-                self.whereabouts.rest()
-                if self.sender.halted:
-                    continue
-                try:
-                    self._keep(client)
-                except Broken as error:
-                    client.close()
-                    with self.sender.lock:
-                        self.redis_lost(error)
-        finally:
-            client.close()
-
-    def _keep(self, client: Client) -> None:
-        """Let all of it live on, see who lives, and ring: a few round trips, however many nodes there are.
-
-        Nobody who sends waits for them: what comes of the answers is done with the lock of the sender.
-        """
-        mine = self._mine()
-        lease = Query(self.holdings.renewing())
-        counted = [Query(batch) for batch in [self.counting.due()] if batch is not None]
-        look = self.roster.asking(client.names, mine)
-        states = self.states.asking(mine)
-        batches = self.bells.asking_batches(self.mailboxes, mine)
-        blobs = [Query(command) for command in self.holdings.renewing_blobs()]
-        has_letters = self.course.folder is not None
-        requests = [Query(taking_requests(client.names, self.course.run_id))] if has_letters else []
-        looks = [look] if look is not None else []
-        ask(client, [lease, *counted, *looks, *states.values(), *batches.values(), *blobs, *requests])
-        for each in counted:
-            self.counting.answered(each.answer)
-        before, complete = lease.accepted
-        if look is not None:
-            self.roster.see(client, look)
-        news = self.states.news(client, {warp: query.accepted for warp, query in states.items()})
-        lost = self.files.renew(client)
-        with self.sender.lock:
-            if self.sender.halted or self._closing:
-                return
-            if before == b"cancelled":
-                self.course.fail(RunCancelled(f"run {self.course.run_id} was cancelled from outside"))
-            if before is None or not complete:
-                self._look_for_all()
-            if lost:
-                self.course.spawn("files", self.files.send_again, lost)
-            newcomers: list[Warp] = []
-            if look is not None:
-                self.roster.judge(self._client)
-                self._tell_who_lives()
-                newcomers = self.roster.newcomers()
-            if not self.holdings.is_told:
-                self.holdings.write_records(self._client)
-            for warp, query in states.items():
-                self.states.see(self._client, warp, query.accepted, news.get(warp))
-            busy = [warp for warp in mine if self._goes_on(warp)]
-            self._audit([warp for warp in busy if self.audit.is_due(warp, oldest_of(warp))])
-            ringings = self.bells.ringing(self.mailboxes, busy, batches, newcomers)
-        ask(client, [each.query for each in ringings])
-        with self.sender.lock:
-            tasks = self.bells.rung(ringings)
-        self._send_tasks(client, tasks)
-        if ringings:
-            self.sender.wake()  # it may be worth more slots in a moment
-        for letters in filter(None, (requests_in(each.answer) for each in requests)):
-            self._listener.replay_requested(letters)
-
-    def _look_for_all(self) -> None:
-        """Something was missing: it may be what was about to be made. The caller holds the lock."""
-        before, complete = call(self._client, self.holdings.renewing())
-        if before is None or not complete:
-            self.mailbox_lost()
-
-    def _send_tasks(self, client: Client, tasks: Sequence[Command]) -> None:
-        if tasks:
-            self.bells.sent(client.together(*tasks))
-
-    def _tell_who_lives(self) -> None:
-        for warp in self._mine():
-            self._listener.workers_seen(self._client, warp.name, self.roster.workers(warp.queue))
-        self._share()
-        for queue, circuit in self.circuits.items():
-            circuit.see({worker["id"] for worker in self.roster.workers(queue)})
-
-    def _share(self) -> None:
-        """Use shared memory as long as all workers see it."""
-        mine = self._mine()
-        self.cargo.share(able=bool(mine) and all(self.roster.share_memory(warp.queue) for warp in mine))
-
-    def mailbox_lost(self) -> None:
-        """Something is missing in Redis: make it anew, and send again what went with it."""
-        self.roster.believe()
-        self.files.doubt()
-        self.holdings.make(self._client)
-        self._audit([warp for warp in self._mine() if warp.retained is None])
-        for warp in self._mine():
-            self.states.rewind(self._client, warp, "Redis lost its messages or its state")
-
-    def _mine(self) -> list[Warp]:
-        """The warps whose messages still travel through Redis; ``on_no_worker: local`` takes some elsewhere."""
-        return [warp for warp in list(self.warps.values()) if warp.carrier is self]
-
-    def give_away(self, warp: Warp) -> list[Flight]:
-        """Take back all that is out for a warp that another carrier serves from now on."""
-        flights = [flight for _, flight in sorted(warp.flights.items()) if flight.sent_at]
-        for flight in flights:
-            self.withdraw(warp, flight)
-            self.settled(warp, flight)
-            flight.message = self.here(flight.message) or flight.message
-            flight.data, flight.blob, flight.note = None, None, None
-        self.sender.forget(warp)  # also what was taken back behind another one, to be sent again
-        return flights
-
-    def _goes_on(self, warp: Warp) -> bool:
-        """Look after the messages of a node that are out; does it go on with workers? The caller holds the lock."""
-        if not warp.flights:
-            return False
-        circuit = self.circuits[warp.queue]
-        is_open = circuit.state == "open"
-        nobody = self.roster.abandoned(warp) or (is_open and not circuit.deadly)
-        if nobody and warp.limits.on_no_worker == "local":
-            self._listener.queue_abandoned(warp)
-            if warp.carrier is not self:
-                return False
-        if is_open:
-            self._give_up_waiting(warp)
-        return True
-
-    def _give_up_waiting(self, warp: Warp) -> None:
-        """Nobody answers on its queue: what nobody was given yet does not wait until its own time is over."""
-        flights = [f for f in list(warp.flights.values()) if f.entry and not (f.probe or f.remaking or f.errand)]
-        retained = warp.retained
-        # What is answered stays with its activation until the next snapshot.
-        most = len(warp.flights) + (len(retained.flights) if retained is not None else 0)
-        given = self.mailboxes[warp.name].given_ids(self._client, most)
-        waiting = [flight for flight in flights if flight.entry not in given]
-        for flight in take_back(self._client, self.mailboxes[warp.name], waiting, stateful=retained is not None):
-            refusal = warp.refusal(flight, probe=False)
-            if refusal is not None:
-                warp.failed(flight, refusal)
-
-    def _audit(self, warps: Sequence[Warp]) -> None:
-        if warps:
-            for warp, flight in self.audit.missing(self._client, warps):
-                self.post(warp, flight, wait=False)
-
-    def redis_lost(self, error: BaseException) -> None:
-        """Say so, and leave it to the post thread to try again."""
-        if type(error) not in self._told and not self._closing:  # it may be gone first, and loading after that
-            self._told.add(type(error))
-            self.course.say(f"{said(error)}; trying again until it works")
-        if is_gone(self.address):
-            self.course.fail(
-                RedisUnavailable(f"{self.address} does not come back: the folder of its socket was removed")
-            )
-        self.sender.halted = True
-        self.sender.wake()
-        self._client.close()
-
-    def _recover(self) -> None:
-        self._client.ping()
-        self.holdings.make(self._client)
-        self.sender.halted = False
-        self._told.clear()
-        self.roster.believe()
-        self.course.say("Redis works again")
-        mine = self._mine()
-        self._audit([warp for warp in mine if warp.retained is None or warp.limits.pinned])
-        for warp in mine:
-            if not warp.limits.pinned:
-                self.states.rewind(self._client, warp, "Redis was away")

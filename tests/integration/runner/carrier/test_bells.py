@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import Runner
-from celerypipe.runner.carrier import carrier
+from celerypipe.runner.carrier import upkeep
 from tests.nodes import called
 from tests.servers import StartWorker
 
@@ -21,7 +21,7 @@ def test_slots_are_rung_for_at_once(
     start_worker: StartWorker, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_worker("calls", pool="prefork", concurrency=4, config=CONFIG)
-    monkeypatch.setattr(carrier, "TICK", LONG)
+    monkeypatch.setattr(upkeep, "TICK", LONG)
     unknown, quick, slow, then = (tmp_path / name for name in ("unknown", "quick", "slow", "then"))
     for folder in (unknown, quick, slow, then):
         folder.mkdir()

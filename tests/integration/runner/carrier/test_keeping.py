@@ -11,7 +11,7 @@ import pytest
 from celerypipe import Message, Pipeline, Runner
 from celerypipe.definition.pipeline import NodeDefinition
 from celerypipe.redis.connection import Client, Command, connect
-from celerypipe.runner.carrier.carrier import RedisCarrier
+from celerypipe.runner.carrier.upkeep import Upkeep
 from tests.nodes.stateful import CONFIG
 from tests.runs.reading import Reading
 from tests.servers import RedisServer, StartWorker, eventually
@@ -42,7 +42,7 @@ class Asked:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trips = self.commands = 0
         self.rounds: list[tuple[int, int]] = []
-        ask, execute, keep = Client.ask, Client.execute_command, RedisCarrier._keep
+        ask, execute, keep = Client.ask, Client.execute_command, Upkeep._keep
 
         def counted(client: Client, *commands: Command) -> None:
             self._add(len(commands))
@@ -52,13 +52,13 @@ class Asked:
             self._add(1)
             return execute(client, *command, **options)
 
-        def kept(carrier: RedisCarrier, client: Client) -> None:
+        def kept(upkeep: Upkeep, client: Client) -> None:
             self.rounds.append((self.trips, self.commands))
-            keep(carrier, client)
+            keep(upkeep, client)
 
         monkeypatch.setattr(Client, "ask", counted)
         monkeypatch.setattr(Client, "execute_command", executed)
-        monkeypatch.setattr(RedisCarrier, "_keep", kept)
+        monkeypatch.setattr(Upkeep, "_keep", kept)
 
     def _add(self, commands: int) -> None:
         self.trips += threading.current_thread().name in ("celerypipe-keep", "celerypipe-post")
