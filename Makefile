@@ -66,7 +66,7 @@ projects: $(DEV_READY) ## make each kind of new project, with only the packages 
 faults: $(DEV_READY) ## run the long tests: kills, hangs, Redis faults, memory (about half an hour)
 	@CELERYPIPE_FAULTS=long $(BIN)/python -m pytest $(AT_LENGTH) -o timeout=3600 $(ARGS)
 
-orphans: $(DEV_READY) ## kill what runs nodes, and look who is left, fifty times each (half an hour)
+orphans: $(DEV_READY) ## kill what runs nodes, and look who is left, fifty times each (three quarters of an hour)
 	@CELERYPIPE_FAULTS=long CELERYPIPE_ORPHANS=50 $(BIN)/python -m pytest tests/faults/test_orphans.py -o timeout=3600 $(ARGS)
 
 soak: $(DEV_READY) ## run random pipelines and random faults for an hour; ARGS="--seconds 600"

@@ -200,7 +200,8 @@ class Embedded:
             supervisor.wait(LEAVE_SECONDS)
         except subprocess.TimeoutExpired:
             for pid in children(supervisor.pid) or [supervisor.pid]:  # its guard ends the rest, then itself
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             supervisor.wait()
         self._reader.join(LEAVE_SECONDS)
         if self._folder:  # it removed its folder itself, unless it was killed

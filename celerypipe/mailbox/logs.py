@@ -21,6 +21,8 @@ from celerypipe.redis.signing import SIGNATURE, Keyring, Signer
 
 #: Entries of one read.
 READ = 256
+#: So many processes are remembered, those that spoke last: workers and their processes come and go while a run goes on.
+REMEMBERED = 20_000
 #: Seconds by which a clock that seems to be behind is believed more each time: it may have been set.
 _LEANS = 0.0001
 
@@ -83,8 +85,10 @@ class Skews:
     def ahead(self, worker: str, sent: float, received: float) -> float:
         """See an entry that was sent and received then; the way takes time, so the largest difference is the best."""
         seen = sent - received
-        best = self._ahead.get(worker, seen) - _LEANS
+        best = self._ahead.pop(worker, seen) - _LEANS
         self._ahead[worker] = best = seen if seen > best or best - seen > 1.0 else best
+        if len(self._ahead) > REMEMBERED:
+            del self._ahead[next(iter(self._ahead))]
         return best
 
 
@@ -104,7 +108,7 @@ class LogReader:
         self._signer: Signer | None = None if keyring is None else keyring.signer("log", of)
         self._whole = whole
         self._clocks = Skews()
-        #: The last number of each process.
+        #: The last number of each process; who spoke last is last.
         self.numbers: dict[tuple[str, int], int] = {}
         self._begun: dict[tuple[str, int, str], tuple[LogLine, list[str]]] = {}
         #: When the last line of each process was: how far its clock is ahead gets known better from entry to entry.
@@ -129,8 +133,10 @@ class LogReader:
 
     def _take(self, worker: str, piece: LogPiece, ahead: float) -> list[LogLine]:
         place = worker, piece.pid
-        before = self.numbers.get(place, 0 if self._whole else piece.number - 1)
+        before = self.numbers.pop(place, 0 if self._whole else piece.number - 1)
         self.numbers[place] = max(before, piece.number)
+        if len(self.numbers) > REMEMBERED:
+            self._forget(next(iter(self.numbers)))
         dropped = max(0, piece.number - before - 1)
         begun = worker, piece.pid, piece.thread
         found = []
@@ -146,6 +152,14 @@ class LogReader:
             line, texts = self._begun.pop(begun)
             found.append(replace(line, text="".join(texts)))
         return found
+
+    def _forget(self, place: tuple[str, int]) -> None:
+        """Keep nothing of a process; should it speak again, nobody knows which of its lines is missing."""
+        self._whole = False
+        del self.numbers[place]
+        self._times.pop(place, None)
+        for begun in [each for each in self._begun if each[:2] == place]:
+            del self._begun[begun]
 
     def _line(self, worker: str, piece: LogPiece, at: float, dropped: int) -> LogLine:
         return LogLine(

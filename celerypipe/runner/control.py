@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from celerypipe.catalogue.capture import here
-from celerypipe.errors import ConfigError, did_you_mean
+from celerypipe.errors import CelerypipeError, ConfigError, did_you_mean
 from celerypipe.mailbox.holder import Holder
-from celerypipe.mailbox.orders import MOST, Obeyed, Order, answers, value_too_strange
-from celerypipe.redis.connection import Client, explained
+from celerypipe.mailbox.orders import MOST, Obeyed, Order, answers, summing_up, value_too_strange
+from celerypipe.redis.connection import Client, accepted, explained
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.loopback import Loopback
 from celerypipe.runner.stations.cache import RunCache
+from celerypipe.runner.stations.course import Course
 from celerypipe.runner.stations.local import LocalStation
 from celerypipe.runner.stations.ordered import Pending
 from celerypipe.runner.stations.station import Station
 from celerypipe.runner.warp.warp import Warp
+
+logger = logging.getLogger(__name__)
 
 #: Seconds that instances have to answer: a worker looks once a second.
 PATIENCE = 1.5
@@ -30,12 +34,14 @@ class Control:
 
     def __init__(
         self,
+        course: Course,
         stations: Mapping[str, Station],
         loopbacks: Callable[[Warp], Loopback | None],
         carrier: RedisCarrier | None,
         cache: RunCache,
     ) -> None:
         """``loopbacks``: what a warped node runs on that runs here."""
+        self._course = course
         self._stations = stations
         self._loopback_of = loopbacks
         self._carrier = carrier
@@ -46,6 +52,32 @@ class Control:
         self._one_at_a_time = threading.Lock()
         #: Nodes that hand on what they get.
         self.suspended: set[str] = set()
+
+    def answer(self, order: Order) -> None:
+        """Do what came through Redis, and say there what came of it."""
+        found: list[Obeyed] = []
+        refusal, paths = "", []
+        try:
+            if order.kind == "trace":
+                paths = self._course.traces.to_list()
+            else:
+                found = self.obey(order)
+        except CelerypipeError as error:
+            refusal = str(error)
+        except Exception as error:  # a Redis that is away or refuses, or a defect of ours: no reason to end a run
+            logger.exception("an order to node %r came to nothing", order.node)
+            refusal = f"the run could not do it: {error}"
+        assert self._carrier is not None  # noqa: S101  # it came through that
+        with self._carrier.asking() as client:
+            accepted(client.together(*summing_up(client.names, order.id, found, refusal, paths)))
+
+    def obey(self, order: Order) -> list[Obeyed]:
+        """Change a node, suspend it or start it anew; return what came of it at each instance that is at work now."""
+        found = self.give(order)
+        name = f" {order.property}" if order.property else ""
+        late = sum(each.late or bool(each.error) for each in found)
+        self._course.say(f"{order.node}: {order.kind}{name}" + (f"; {late} of {len(found)} did not" if late else ""))
+        return found
 
     def check(self, order: Order) -> None:
         """Raise :class:`ConfigError` for what cannot be."""

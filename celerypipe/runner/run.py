@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import time
@@ -13,11 +12,11 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.instance import Instance
 from celerypipe.definition.graph import Graph
 from celerypipe.definition.pipeline import Pipeline
-from celerypipe.errors import CelerypipeError, ConfigError, DeadlineExceeded, NodeError, RunCancelled
-from celerypipe.mailbox.orders import Obeyed, Order, summing_up
+from celerypipe.errors import ConfigError, NodeError, RunCancelled
+from celerypipe.mailbox.orders import Order
 from celerypipe.mailbox.presence import Presence
 from celerypipe.message.message import Message
-from celerypipe.redis.connection import Client, accepted
+from celerypipe.redis.connection import Client
 from celerypipe.runner.assembly import Assembly
 from celerypipe.runner.carrier.carrier import RedisCarrier
 from celerypipe.runner.carrier.listener import CarrierListener
@@ -35,20 +34,16 @@ from celerypipe.runner.resume import close_journal, open_journal
 from celerypipe.runner.stations.advance import advance
 from celerypipe.runner.stations.cache import RunCache
 from celerypipe.runner.stations.course import Course
-from celerypipe.runner.stations.failures import as_failure
 from celerypipe.runner.stations.local import LocalStation
 from celerypipe.runner.stations.reader import Outflow
 from celerypipe.runner.stations.source import SourceStation
 from celerypipe.runner.stations.station import Station
+from celerypipe.runner.warmup import warm_up
 from celerypipe.runner.warp.downstream import only_next
 from celerypipe.runner.warp.warp import Warp
 
-logger = logging.getLogger(__name__)
-
 #: Seconds that nodes get to let go of their resources once the run is over, and once it was cancelled.
 FAREWELL, PARTING = 3.0, 0.7
-#: Seconds of a warm-up after which it is said.
-LONG_WARMUP = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,7 @@ class Run(CarrierListener):
         self._stopped_by = ""
         self.replay: Replay | None = None
         self._make_stations(intake)
-        self.control = Control(self.stations, self._loopback_of, self.carrier, self.cache)
+        self.control = Control(self.course, self.stations, self._loopback_of, self.carrier, self.cache)
         self._reloader = (
             Reloader(self.course, catalogue, pipeline.nodes, self._renewable) if provisions.reload else None
         )
@@ -139,7 +134,8 @@ class Run(CarrierListener):
                 self.carrier.open(warps, {warp.name: self._assembly.record(warp) for warp in warps})
                 self._raise_if_over()
             self.cache.open()
-            self._warm_up()
+            warm_up(self._nodes(), self.course, deadline=self.pipeline.deadline, began=self._started)
+            self._raise_if_over()
         except BaseException as error:
             self.course.fail(error)
             self.close()
@@ -191,32 +187,7 @@ class Run(CarrierListener):
 
     def ordered(self, order: Order) -> None:
         """Do it in a thread of its own, and answer."""
-        self.course.spawn("order", self._order, order)
-
-    def _order(self, order: Order) -> None:
-        found: list[Obeyed] = []
-        refusal, paths = "", []
-        try:
-            if order.kind == "trace":
-                paths = self.course.traces.to_list()
-            else:
-                found = self.order(order)
-        except CelerypipeError as error:
-            refusal = str(error)
-        except Exception as error:  # a Redis that is away or refuses, or a defect of ours: no reason to end a run
-            logger.exception("an order to node %r came to nothing", order.node)
-            refusal = f"the run could not do it: {error}"
-        assert self.carrier is not None  # noqa: S101  # it came through that
-        with self.carrier.asking() as client:
-            accepted(client.together(*summing_up(client.names, order.id, found, refusal, paths)))
-
-    def order(self, order: Order) -> list[Obeyed]:
-        """Change a node, suspend it or start it anew; return what came of it at each instance that is at work now."""
-        found = self.control.give(order)
-        name = f" {order.property}" if order.property else ""
-        late = sum(each.late or bool(each.error) for each in found)
-        self.course.say(f"{order.node}: {order.kind}{name}" + (f"; {late} of {len(found)} did not" if late else ""))
-        return found
+        self.course.spawn("order", self.control.answer, order)
 
     def _replay(self, trouble: Callable[[ConfigError], None]) -> Replay:
         if self.folder is None:
@@ -243,39 +214,6 @@ class Run(CarrierListener):
     def _nodes(self) -> list[Station | Loopback]:
         """Everything that holds a node of its own."""
         return [*self.stations.values(), *self.loopbacks]
-
-    def _warm_up(self) -> None:
-        """Warm all local nodes up at the same time; the first that fails, or the end of the run, ends the wait."""
-        failures: list[BaseException] = []
-
-        def warm(prepare: Callable[[], None], name: str) -> None:
-            try:
-                prepare()
-            except BaseException as error:  # noqa: BLE001  # raised again below, in the thread that waits
-                failures.append(as_failure(error, name, None))
-
-        began, told = time.monotonic(), False
-        names = [each.name for each in self._nodes()]
-        threads = [
-            self.course.spawn("warmup", warm, each.prepare, name)
-            for each, name in zip(self._nodes(), names, strict=True)
-        ]
-        deadline = self.pipeline.deadline
-        while any(thread.is_alive() for thread in threads) and not failures:
-            if deadline is not None and time.monotonic() - self._started > deadline:
-                failures.append(DeadlineExceeded(f"the pipeline's deadline of {deadline} s passed during warm-up"))
-            if not told and time.monotonic() - began > LONG_WARMUP:
-                told = True
-                slow = ", ".join(name for name, thread in zip(names, threads, strict=True) if thread.is_alive())
-                self.course.say(f"warming up: {slow}; timeouts start afterwards")
-            if self.course.over.wait(0.02):
-                break
-        if failures or self.course.over.is_set():
-            for thread in threads:
-                self.course.forget(thread)
-        if failures:
-            raise failures[0]
-        self._raise_if_over()
 
     def _raise_if_over(self) -> None:
         if self.course.error is not None:

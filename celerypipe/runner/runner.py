@@ -219,7 +219,7 @@ class Runner(Submitting):
         run = self._current
         if run is None:
             raise ConfigError("no run is active; call this from another thread, or while the stream is read")
-        return run.order(order)
+        return run.control.obey(order)
 
     def _make(
         self,

@@ -11,11 +11,14 @@ import sys
 from importlib import import_module
 
 import click
-from celery.bin.base import CLIContext
-from celery.bin.worker import worker as celery_worker
 
 from celerypipe.celery.application import app
 from celerypipe.cli.options import REDIS_OR_USUAL
+from celerypipe.process.absent import absent
+
+with absent("pygments"):  # a tenth of a worker's boot, for colours of answers that no worker prints
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker as celery_worker
 
 #: What stands above Celery's own help.
 HELP = """\

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from celerypipe.mailbox.holder import Holder, Process
-from celerypipe.mailbox.logs import LogReader
+from celerypipe.mailbox.logs import REMEMBERED, LogReader
 from celerypipe.message.logs import LogLine
 from celerypipe.redis.signing import Keyring, refused
 from celerypipe.runner.logs.ordering import MOST, Ordering
@@ -66,8 +66,9 @@ class Incoming:
         if number:
             process = Holder.read(worker).process
             place = process.life, process.pid
-            if number > self._told.get(place, 0):
-                self._told[place] = number
+            self._told[place] = max(number, self._told.pop(place, 0))
+            if len(self._told) > REMEMBERED:
+                del self._told[next(iter(self._told))]
 
     def close(self) -> None:
         """Wait a moment for the last lines, then show all."""
@@ -82,8 +83,9 @@ class Incoming:
             self._is_left = True
 
     def _is_complete(self) -> bool:
-        read = {(Process.read(worker).life, pid): number for (worker, pid), number in self._reader.numbers.items()}
-        return all(read.get(place, 0) >= number for place, number in self._told.items())
+        numbers, told = self._reader.numbers.copy(), self._told.copy()  # there may be more while this looks at them
+        read = {(Process.read(worker).life, pid): number for (worker, pid), number in numbers.items()}
+        return all(read.get(place, 0) >= number for place, number in told.items())
 
     def _loop(self) -> None:
         while True:

@@ -227,6 +227,18 @@ def test_a_worker_that_cannot_boot_is_shown_with_its_last_words(here: Any, start
     assert started() == []
 
 
+def test_a_supervisor_that_hangs_is_killed_and_nobody_is_left(
+    started: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celerypipe.embedded.embedded.LEAVE_SECONDS", 0.5)
+    with Embedded() as url:
+        processes = started()
+        both = [pid for pid in processes if "celerypipe.embedded.supervisor" in command_of(pid)]
+        os.kill(next(pid for pid in both if parent(pid) in both), signal.SIGSTOP)
+    assert not any(map(alive, processes))
+    assert not folder_of(url).exists()
+
+
 def test_who_fails_over_an_event_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
     heard: list[str] = []
 

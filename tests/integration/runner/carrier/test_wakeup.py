@@ -108,8 +108,9 @@ def test_a_bell_that_was_not_needed_does_no_harm_and_is_the_last_of_its_kind(
     for end in ends:
         end.join()
     text = worker.text()
-    assert text.count("at work on this already") == 1  # after it the runner was not early, but asked Redis first
-    assert text.count(" received\n") == 6
+    not_needed = text.count("at work on this already")
+    assert not_needed <= 1  # after it the runner was not early, but asked Redis first; on a busy machine it never is
+    assert text.count(" received\n") == 5 + not_needed
 
 
 def test_a_bell_is_early_only_when_nobody_can_be_there(private_redis: RedisServer) -> None:

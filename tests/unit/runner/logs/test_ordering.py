@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from celerypipe import LogLine
+from celerypipe.mailbox import logs
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.logs import LogPiece, LogReader, packed, shipping
 from celerypipe.redis import keys
@@ -113,3 +114,37 @@ def test_who_shows_lines_slowly_does_not_hold_up_the_end(caplog: pytest.LogCaptu
     goes_on.set()
     eventually(lambda: "4 lines are not shown" in caplog.text, "that the others are not")
     assert len(shown) == 1
+
+
+def test_processes_that_are_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "REMEMBERED", 3)
+    reader = LogReader("run", None, whole=True)
+    for pid in range(1, 100):
+        pieces = piece(1, 1.0, "here", pid=pid), piece(2, 1.0, "not to its ", pid=pid, more=True)
+        reader.read(entry(f"box{pid}", 1.0, 1.0, *pieces))
+        reader.read(entry("steady", 1.0, 1.0, piece(pid, 1.0)))
+    kept = {name: len(value) for name, value in vars(reader).items() if isinstance(value, dict)}
+    assert len(kept) == 3
+    assert max(kept.values()) == 3
+    assert len(vars(vars(reader)["_clocks"])["_ahead"]) == 3
+    back = reader.read(entry("box1", 1.0, 1.0, piece(9, 1.0, "still there", pid=1))).lines
+    assert [(line.text, line.dropped) for line in back] == [("still there", 0)]
+    assert [line.dropped for line in reader.read(entry("steady", 1.0, 1.0, piece(101, 1.0))).lines] == [1]
+
+
+def test_who_comes_while_the_end_waits_for_lines_breaks_off_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    incoming = Incoming("run", None, lambda line: None, str)
+    newcomers = [2]
+
+    class Meanwhile(Process):
+        @classmethod
+        def read(cls, text: str) -> Process:
+            if newcomers:  # as the thread that reads replies may
+                incoming.take([entry("box", 1.0, 1.0, piece(1, 1.0, pid=newcomers.pop()))])
+            return Process.read(text)
+
+    incoming.take([entry("box", 1.0, 1.0, piece(1, 1.0, pid=1))])
+    incoming.told(f"{Process('box', 1, 'ab')}", 1)
+    monkeypatch.setattr("celerypipe.runner.logs.incoming.Process", Meanwhile)
+    incoming.close()
+    assert not newcomers
