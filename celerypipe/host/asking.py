@@ -53,7 +53,7 @@ class HostClient:
         answers: dict[str, Granted] = {}
         waiting = {client.names.answer(request.id): request.id for _, request in requests}
         while waiting and (left := until / 1000 - client.now()) > 0:
-            found = client.call("BLPOP", *waiting, f"{left:.2f}")
+            found = client.call("BLPOP", *waiting, f"{max(left, 0.01):.2f}")  # 0 is for ever
             if found is None:
                 break
             answers[waiting.pop(found[0].decode())] = msgspec.json.decode(found[1], type=Granted)

@@ -227,9 +227,9 @@ class Crew:
         return any(member.set.id == set_id for member in self.members)
 
     def retry(self, set_id: str) -> None:
-        """Those of a set that were given up get another chance."""
+        """Those of a set that were given up get another chance, those that wait for one get it now."""
         for member in self.members:
-            if member.set.id == set_id and member.state == "failed":
+            if member.set.id == set_id and member.state in ("failed", "waiting"):
                 member.restarts = self._restarts(member.set.queue)
                 member.not_before = 0.0
                 member.become("waiting")

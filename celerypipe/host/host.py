@@ -27,7 +27,7 @@ from celerypipe.host.launch import Launch
 from celerypipe.host.link import Heard, HostLink
 from celerypipe.host.machine import Gpus, machine_now
 from celerypipe.host.reception import HostReception, permitted
-from celerypipe.host.records import HostRecord, WorkerSet
+from celerypipe.host.records import AUTO, HostRecord, WorkerSet
 from celerypipe.host.restarts import Restarts
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -40,8 +40,6 @@ logger = logging.getLogger("celerypipe.host")
 
 #: Seconds between two looks at the workers, and after which what was heard is too old to start anything by it.
 LOOK, STALE = 0.05, 3.0
-#: The ids of the sets of workers whose number follows what there is to do begin so.
-AUTO = "auto-"
 #: Seconds between two looks at the machine.
 MEASURE = 1.0
 #: Seconds that Redis has to hear the last words.
@@ -100,7 +98,7 @@ class HostLoop:
         self._launch.clear_up()
         self._heartbeat.start()
         self._adopt()
-        self._say_what_is_there()
+        self._say_what_is_there(self._link.heard)
         self._link.start()
         self._reception.start()
         logger.info(
@@ -160,7 +158,7 @@ class HostLoop:
         self._forgotten = over
         if self._orphans is not None:
             self._orphans(crew.pids | {self._heartbeat.pid})
-        self._say_what_is_there()
+        self._say_what_is_there(heard)
 
     def _permitted(self, heard: Heard) -> dict[str, WorkerSet]:
         """Return the sets that are wanted and that the list of this host allows."""
@@ -197,11 +195,12 @@ class HostLoop:
             self._crew.members.append(member)
             logger.info("worker of queue %s, process %d, is here again", kept.set.queue, kept.pid)
 
-    def _say_what_is_there(self) -> None:
+    def _say_what_is_there(self, heard: Heard) -> None:
+        """Say it; ``heard``: what the workers are there by, so that both fit together."""
         if time.monotonic() - self._measured > MEASURE:
             self._measured = time.monotonic()
             self._machine = machine_now(self._gpus)
-        told, heard = self._told, self._link.heard
+        told = self._told
         workers = [member.told(heard.held) for member in self._crew.members]
         now = [(each.set, each.number, each.state, each.pid, each.place) for each in workers], heard.version
         self._link.record = HostRecord(
@@ -236,7 +235,7 @@ class HostLoop:
         self._reception.close()
         if left := self._crew.end():
             logger.error("these processes would not end: %s", ", ".join(map(str, left)))
-        self._say_what_is_there()
+        self._say_what_is_there(self._link.heard)
         self._link.close(FAREWELL)
         self._heartbeat.end(last=True)
 

@@ -47,9 +47,10 @@ class HostedWorkers:
         """Return those of them that a host tells of."""
         return [each for each in record.workers if each.set == self.id] if record is not None else []
 
-    def wanted(self, record: HostRecord | None) -> WorkerSet | None:
-        """Return the set as it is wanted now; None: not any more."""
-        found = [each for each in record.sets if each.id == self.id and not each.ending] if record is not None else []
+    def wanted(self, record: HostRecord | None, *, draining: bool = False) -> WorkerSet | None:
+        """Return the set as it is wanted now; None: not any more. ``draining``: one that drains counts."""
+        ways = ("", "drain") if draining else ("",)
+        found = [each for each in record.sets if each.id == self.id and each.ending in ways] if record else []
         return found[0] if found else None
 
     def pids(self) -> str:
@@ -57,12 +58,14 @@ class HostedWorkers:
         return ", ".join(str(each.pid) for each in self.status() if each.pid) or "none"
 
     def wait(self, timeout: float = UP_SECONDS) -> None:
-        """Wait until as many are up as are wanted; :class:`HostError` says what keeps them from it."""
+        """Wait until as many are up as are wanted then; :class:`HostError` says what keeps them from it."""
         until = time.monotonic() + timeout
         while True:
             record = self._manager.host_status(self.host).require_up()
             wanted, there = self.wanted(record), self.members(record)
-            if wanted is not None and wanted.generation >= self._set.generation and wanted.count == self._set.count:
+            if record.version >= self._manager.version(self.host):  # it has heard what was asked for
+                if wanted is None:
+                    raise HostError(f"{self}: somebody else stopped them meanwhile")
                 if failed := [each for each in there if each.state == "failed"]:
                     raise HostError(f"{self}: {failed[0].why}; it was given up. Its log ends with:\n{self._last_log()}")
                 if [each.state for each in there] == ["up"] * wanted.count:
@@ -146,8 +149,7 @@ class HostedWorkers:
 
     def abandon(self) -> None:
         """Stop them without waiting, as they did not come up."""
-        status = self._manager.host_status(self.host)
-        if status.state == "up" and self.wanted(status.record) is not None:
+        if self._manager.host_status(self.host).state == "up":
             self._manager.asked.all([(self.host, "stop", self.ending("now"))])
 
     def _ask(self, kind: RequestKind, wanted: WorkerSet) -> None:

@@ -50,14 +50,15 @@ RETRY = 0.5
 #: Seconds that the owner of workers may be silent, while Redis answers, until they are ended.
 OWNER_PATIENCE = 5.0
 
-# Is this host's name its own? It is, if nobody has it, or who had it lives no more: returns whose it is, and the time.
+# Is this host's name its own? It is, if nobody has it, or who had it lives no more: returns whose it is, the
+# time, and whether it was there: what was claimed once and is not there shows that Redis lost its data.
 _CLAIM = Script("""
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
   local host, pid, life = string.match(owner, '^(.*)%.(%d+)%.([^.]*)$')
   local beat = host and redis.call('GET', string.match(KEYS[1], '^[^:]*') .. ':heartbeat:' .. host .. '.' .. life)
   if beat and string.find(beat, ' ' .. pid .. ' ', 1, true) then
-    return {owner, redis.call('TIME')}
+    return {owner, redis.call('TIME'), 1}
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -65,7 +66,7 @@ local time = redis.call('TIME')
 redis.call('ZADD', KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[3], ARGV[2])
-return {ARGV[1], time}
+return {ARGV[1], time, owner and 1 or 0}
 """)
 
 
@@ -205,7 +206,7 @@ class HostLink:
         names = client.names
         claimed = f"{names.host(self._name)}:place", names.hosts, names.wanted(self._name)
         claiming = _CLAIM.command(claimed, self._place, keys.HOST_TTL, self._name)
-        (whose, clock), found = accepted(together(client, claiming, ("HGETALL", names.wanted(self._name))))
+        (whose, clock, was_there), found = accepted(together(client, claiming, ("HGETALL", names.wanted(self._name))))
         owner = whose.decode(errors="replace")
         self._clock = round(time.time() - int(clock[0]) - int(clock[1]) / 1e6, 3)
         at = time.monotonic()
@@ -216,9 +217,10 @@ class HostLink:
                 refused,
                 client.names.wanted(self._name),
             )
-        if not version and self.heard.sets:  # Redis lost its data, and nobody else remembers
-            self._write_again(client)
-            sets = dict(self.heard.sets)
+        if version < self.heard.version or not was_there:  # Redis lost its data; what came since stays
+            lost = {name: each for name, each in self.heard.sets.items() if name not in sets}
+            version = self._write_again(client, lost) or version
+            sets |= lost
         orphaned = self._orphaned(client, sets.values())
         for each in orphaned:
             logger.warning("who started the workers of queue %s (%s) is gone: they end", each.queue, each.owner)
@@ -231,10 +233,9 @@ class HostLink:
         taken = "" if owner == self._place else owner
         self.heard = Heard(at, version, sets, present, self._held, self._loads, taken)
 
-    def _write_again(self, client: Client) -> None:
+    def _write_again(self, client: Client, lost: Mapping[str, WorkerSet]) -> int:
         until = int(client.now() * 1000) + 5000
-        for each in self.heard.sets.values():
-            want(client, self._name, each, until, self._keyring)
+        return max([want(client, self._name, each, until, self._keyring) for each in lost.values()], default=0)
 
     def _orphaned(self, client: Client, sets: Iterable[WorkerSet]) -> list[WorkerSet]:
         """Return the sets whose owner is gone: it said so, or was silent for long enough while Redis was there."""

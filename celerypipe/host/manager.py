@@ -11,12 +11,12 @@ from types import TracebackType
 from typing import Any, get_args
 
 from celerypipe.definition.names import wrong_queue
-from celerypipe.errors import ConfigError, HostError
+from celerypipe.errors import CelerypipeError, ConfigError, HostError
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.asking import HostClient, RequestKind
 from celerypipe.host.hosted import END_SECONDS, LOOK, UP_SECONDS, HostedWorkers, as_json
 from celerypipe.host.overview import HostStatus, read_host, read_hosts
-from celerypipe.host.records import HostRecord, PoolName, WorkerEnd, WorkerSet, end_in
+from celerypipe.host.records import VERSION, HostRecord, PoolName, WorkerEnd, WorkerSet, end_in
 from celerypipe.host.watching import lines_of
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -76,14 +76,20 @@ class Manager:
         with explained(self.address):
             return read_host(self._client, name, self.keyring)
 
+    def version(self, host: str) -> int:
+        """Return how often what is wanted of a host has changed."""
+        with explained(self.address):
+            return int(self._client.call("HGET", self._client.names.wanted(host), VERSION) or 0)
+
     def nodes(self) -> list[RunNode]:
         """Return every node of every run that goes on: where it runs, what sends to it and what it sends to."""
         with explained(self.address):
             return read_nodes(self._client)
 
-    def workers(self) -> list[HostedWorkers]:
-        """Return the sets of workers on all hosts that are up."""
-        return [each for host in self.hosts.values() for each in host.workers()]
+    def workers(self, *, draining: bool = False) -> list[HostedWorkers]:
+        """Return the sets of workers on all hosts that are up; ``draining``: also those that drain."""
+        up = [status.record for status in self.status() if status.state == "up" and status.record is not None]
+        return [each for record in up for each in Host(self, record.name).among(record, draining=draining)]
 
     def close(self, timeout: float = END_SECONDS) -> None:
         """Stop all that this manager started; :class:`HostError` names what would not stop by then."""
@@ -106,7 +112,9 @@ class Manager:
         silent = [each for each in mine if each.host in up and up[each.host].state != "up" and not up[each.host].over]
         left = [f"{each}: host {each.host}: {up[each.host].why}" for each in silent]
         ending: list[tuple[str, RequestKind, WorkerSet]] = [
-            (each.host, "stop", each.ending("now")) for each in there if each.wanted(up[each.host].record)
+            (each.host, "stop", each.ending("now"))
+            for each in there
+            if each.wanted(up[each.host].record, draining=True)
         ]
         answers = self.asked.all(ending) if ending else []
         refusals = {wanted.id: f" ({error})" for wanted, error in answers if error}  # they may be ending anyway
@@ -220,19 +228,27 @@ class Host:
             detached=detach,
         )
         self.status()
-        with explained(self._manager.address):
-            self._manager.asked.one(self.name, "start", wanted)
         workers = HostedWorkers(self._manager, self.name, wanted)
-        if not stays:
-            self._manager.keep(workers)
-        if wait:
-            try:
+        granted = False
+        try:
+            with explained(self._manager.address):
+                self._manager.asked.one(self.name, "start", wanted)
+            granted = True
+            if not stays:
+                self._manager.keep(workers)
+            if wait:
                 workers.wait(timeout)
-            except BaseException:
+        except BaseException as error:
+            if granted or not isinstance(error, CelerypipeError):  # Ctrl-C, and the host may have agreed
                 workers.abandon()
-                raise
+            raise
         return workers
 
     def workers(self) -> list[HostedWorkers]:
         """Return the sets of workers that are wanted here."""
-        return [HostedWorkers(self._manager, self.name, each) for each in self.status().sets if not each.ending]
+        return self.among(self.status())
+
+    def among(self, record: HostRecord, *, draining: bool = False) -> list[HostedWorkers]:
+        """Return those that it tells of; ``draining``: also those that drain."""
+        ways = ("", "drain") if draining else ("",)
+        return [HostedWorkers(self._manager, self.name, each) for each in record.sets if each.ending in ways]

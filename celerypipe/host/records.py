@@ -30,6 +30,8 @@ TASK = "celerypipe.host.request"
 WorkerPhase = Literal["waiting", "starting", "up", "stopping", "ended", "failed"]
 #: The pools that may be asked for; Celery would take the path of a class, too.
 PoolName = Literal["solo", "prefork", "threads"]
+#: The ids of the sets of workers whose number follows what there is to do begin so.
+AUTO = "auto-"
 #: The field of what is wanted that counts its changes.
 VERSION = "version"
 

@@ -15,6 +15,7 @@ from celerypipe.cli.screen.terminal import plural
 from celerypipe.errors import ConfigError, HostError
 from celerypipe.host.hosted import UP_SECONDS, HostedWorkers
 from celerypipe.host.manager import Host, Manager
+from celerypipe.host.records import AUTO
 from celerypipe.process.terminals import harmless
 from celerypipe.runner.table import paper
 
@@ -96,7 +97,7 @@ def drain(which: str, timeout: float | None, redis: str | None) -> None:
 def _stop(which: str, *, drain: bool, timeout: float | None, redis: str | None) -> None:
     named_redis(redis)
     with Manager(redis) as manager:
-        for each in _meant(manager, which):
+        for each in _meant(manager, which, draining=not drain or "/" not in which):
             click.echo(f"stopping {each}" + (", once they are through with what they have in hand" if drain else ""))
             each.stop(drain=drain, timeout=timeout)
 
@@ -179,9 +180,9 @@ def _only_host(manager: Manager, queue: str) -> Host:
     raise ConfigError(f"no host that is up may start workers of queue {queue!r}: {lists}; add it to a host.toml")
 
 
-def _meant(manager: Manager, word: str) -> list[HostedWorkers]:
+def _meant(manager: Manager, word: str, *, draining: bool = False) -> list[HostedWorkers]:
     """Return the sets of workers that a word means: an id or its beginning, or a host and a queue."""
-    there = manager.workers()
+    there = manager.workers(draining=draining)
     host, slash, queue = word.partition("/")
     if slash:
         found = [each for each in there if each.host == host and each.queue == queue]
@@ -190,9 +191,20 @@ def _meant(manager: Manager, word: str) -> list[HostedWorkers]:
         if len(found) > 1:
             raise ConfigError(f"{word!r} begins several ids: {', '.join(each.id for each in found)}; write more of it")
     if not found:
+        _refuse_scaled(manager, word)
         known = ", ".join(f"{each.id} ({each.host}/{each.queue})" for each in there) or "none"
         raise ConfigError(f"no workers {word!r} are kept by a host that is up; there are: {known}")
     return found
+
+
+def _refuse_scaled(manager: Manager, word: str) -> None:
+    for status in manager.status():
+        for queue in status.record.autoscale if status.record is not None and status.state == "up" else ():
+            if word in (f"{AUTO}{queue}", f"{status.name}/{queue}"):
+                raise ConfigError(
+                    f"the workers of queue {queue!r} on {status.name} come and go with the work: change `autoscale` of "
+                    f"[queues.{queue}] in the host.toml there, and restart the host"
+                )
 
 
 def _preload(text: str) -> tuple[str, dict[str, Any]]:

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from celerypipe import Message, Runner
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
 from tests.servers import ROOT, eventually
 from tests.servers.command import begin, celerypipe
 from tests.servers.host import RunningHost, launch_host, running_host
@@ -47,6 +50,29 @@ def test_workers_are_started_listed_scaled_restarted_and_stopped_by_commands(hos
     assert "once they are through with what they have in hand" in _said(host, "worker", "drain", f"{host.name}/hcpu")
     assert _listed(host) == []
     assert f"no workers '{own}' are kept by a host that is up" in _said(host, "worker", "stop", own, status=2)
+
+
+def test_who_finishes_a_message_can_be_told_to_end_now(host: RunningHost, tmp_path: Path) -> None:
+    own = _said(host, "worker", "start", "--host", host.name, "-Q", "hgpu").strip()
+    gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
+    reading = Reading(Runner(host.url).stream(gated, [Message(str(tmp_path / "gate"))]))
+    eventually(lambda: [each for each in _listed(host) if each["held"]], "work in hand")
+    refused = _said(host, "worker", "stop", own, "--timeout", 0.1, status=1)
+    assert "is stopping" in refused
+    assert "are told to end already" in _said(host, "worker", "stop", own, status=1)
+    _said(host, "worker", "stop", own, "--now")
+    assert _listed(host) == []
+    (tmp_path / "gate").touch()
+    again = _said(host, "worker", "start", "--host", host.name, "-Q", "hgpu").strip()
+    assert len(reading.payloads()) == 1
+    _said(host, "worker", "stop", again)
+
+
+def test_workers_that_come_with_the_work_are_left_to_their_list(tmp_path: Path, redis_url: str) -> None:
+    scaled = "[queues.hgpu]\nautoscale = { min = 1, max = 1 }\n"
+    with running_host(tmp_path, redis_url, allowed=scaled) as own:
+        for which in ("auto-hgpu", f"{own.name}/hgpu"):
+            assert "come and go with the work: change `autoscale`" in _said(own, "worker", "stop", which, status=2)
 
 
 @pytest.mark.parametrize(

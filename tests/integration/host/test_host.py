@@ -13,7 +13,7 @@ import pytest
 
 from celerypipe import HostError, Manager, Message, Runner
 from celerypipe.celery.item import Items
-from celerypipe.host.records import TASK, Request, WorkerSet, written
+from celerypipe.host.records import TASK, Request, WorkerSet, want, written
 from celerypipe.redis.connection import Client
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
@@ -177,6 +177,36 @@ def test_a_worker_that_dies_again_and_again_is_given_up_and_restarted_by_hand(tm
         (folder / "dies.py").write_text("")
         workers.restart()
         assert [each.state for each in workers.status()] == ["up"]
+
+
+def test_a_restart_by_hand_does_not_wait_for_the_delay(tmp_path: Path, redis_url: str) -> None:
+    slow = LIST.replace("delay = 0.05", "delay = 600\nmax_delay = 600")
+    with running_host(tmp_path, redis_url, allowed=slow) as host, Manager(redis_url) as manager:
+        workers = manager.hosts[host.name].start("hgpu")
+        _kill(workers.status()[0].pid)
+        eventually(lambda: [each.state for each in workers.status()] == ["waiting"], "its end")
+        workers.restart()
+        assert [(each.state, each.starts) for each in workers.status()] == [("up", 2)]
+
+
+def test_what_is_wanted_outlives_the_data_of_redis(tmp_path: Path, private_redis: RedisServer) -> None:
+    url = private_redis.url
+    with running_host(tmp_path, url) as host, Manager(url) as manager:
+        first = manager.hosts[host.name].start("hgpu", keep=True)
+        (before,) = first.status()
+        os.kill(host.pid, signal.SIGSTOP)
+        client = manager.client
+        client.flushall()
+        second = WorkerSet("hcpu")  # somebody asked before the host has noticed
+        want(client, host.name, second, 2**50, None)
+        os.kill(host.pid, signal.SIGCONT)
+
+        def there() -> list[tuple[str, str]]:
+            record = manager.host_status(host.name).record
+            return sorted((each.queue, each.state) for each in record.workers) if record is not None else []
+
+        eventually(lambda: there() == [("hcpu", "up"), ("hgpu", "up")], "both of them")
+        assert before.pid in [each.pid for each in first.status()]
 
 
 def test_a_worker_that_dies_while_redis_is_away_is_told_when_that_is_back(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import ConfigError, HostError, Manager, Message, Runner
+from celerypipe.host.hosted import HostedWorkers
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import ROOT, eventually
@@ -207,6 +208,43 @@ def test_stopping_twice_is_an_error(host: RunningHost, manager: Manager) -> None
         workers.stop()
     with pytest.raises(HostError, match="were stopped already"):
         workers.restart()
+
+
+def test_who_waits_for_workers_that_somebody_else_stops_is_told(
+    host: RunningHost, manager: Manager, redis_url: str
+) -> None:
+    workers = manager.hosts[host.name].start("hgpu", wait=False)
+    eventually(manager.hosts[host.name].workers, "word of them")
+    _stop(redis_url, host.name, workers.id)
+    with pytest.raises(HostError, match="somebody else stopped them meanwhile"):
+        workers.wait()
+
+
+def test_who_waits_for_workers_that_somebody_else_scales_waits_for_those(
+    host: RunningHost, manager: Manager, redis_url: str
+) -> None:
+    workers = manager.hosts[host.name].start("hcpu", 2)
+    with Manager(redis_url) as other:
+        (same,) = other.hosts[host.name].workers()
+        same.scale(1)
+        same.restart()
+    workers.restart()
+    assert [(each.state, each.starts) for each in workers.status()] == [("up", 3)]
+    workers.stop()
+
+
+def test_who_stops_waiting_at_once_leaves_nothing(
+    host: RunningHost, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HostedWorkers, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        manager.hosts[host.name].start("hgpu", keep=True)
+    monkeypatch.undo()
+    manager.hosts[host.name].start("hcpu").stop()  # behind it
+    assert manager.hosts[host.name].status().workers == []
 
 
 def test_a_host_that_is_not_there_is_an_error_with_the_cure(manager: Manager, host: RunningHost) -> None:
