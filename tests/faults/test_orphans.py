@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,19 @@ class Program:
 
 
 @pytest.fixture
-def program(workplace: Any) -> Iterator[Program]:
+def census() -> Iterator[Census]:
+    """What a test that fails leaves is ended."""
+    found = Census()
+    yield found
+    for pid in found.left():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def program(workplace: Any, census: Census) -> Iterator[Program]:
     for queue, pool in {"many": "prefork", "alone": "solo"}.items():
         workplace.config(queue, f'imports = ["tests.nodes.forking"]\nworker_pool = "{pool}"\n')
-    census = Census()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdin=subprocess.PIPE,
@@ -243,10 +253,9 @@ class Hosted:
 
 
 @pytest.fixture
-def hosted(workplace: Any, redis_url: str) -> Iterator[Hosted]:
+def hosted(workplace: Any, redis_url: str, census: Census) -> Iterator[Hosted]:
     for queue in ("hcpu", "hgpu"):
         workplace.config(queue, 'imports = ["tests.nodes.forking"]\nworker_pool = "solo"\n')
-    census = Census()
     host = launch_host(workplace.folder, redis_url, environment={VARIABLE: census.token})
     words = [sys.executable, "-c", MANAGER, redis_url, host.name]
     try:
@@ -299,11 +308,10 @@ def test_nobody_is_left_of_a_host(hosted: Hosted, first: str, queue: str, last: 
 @at_length
 @pytest.mark.parametrize("attempt", range(ROUNDS))
 def test_a_detached_worker_keeps_what_its_node_started_until_it_is_killed_itself(
-    workplace: Any, redis_url: str, attempt: int
+    workplace: Any, redis_url: str, census: Census, attempt: int
 ) -> None:
     """The host that it has by then is no parent of it: its own monitor ends what that started."""
     workplace.config("hgpu", 'imports = ["tests.nodes.forking"]\nworker_pool = "solo"\n')
-    census = Census()
     around = {VARIABLE: census.token}
     with running_host(workplace.folder, redis_url, environment=around) as host, Manager(redis_url) as manager:
         workers = manager.hosts[host.name].start("hgpu", detach=True)

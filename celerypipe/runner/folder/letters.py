@@ -13,7 +13,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from celerypipe import codec
 from celerypipe.definition.parts import DeadLetterLimits
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
+from celerypipe.message.files import File
 from celerypipe.message.message import Message
 from celerypipe.runner.folder.letter import NAME, DeadLetter, letter_of, name_of
 
@@ -55,6 +56,8 @@ class DeadLetters:
         self._lock = threading.Lock()
         #: What is kept, as it was when somebody looked: name → when and how large, oldest first.
         self._kept: dict[str, tuple[float, int]] = {}
+        #: The files in letters of this run, by name: as long as it has them, the letters can be replayed in it.
+        self._files: dict[str, Sequence[File]] = {}
         self._bytes = 0
         self._looked: float | None = None
         #: Letters of the runs that this one goes on from, by their keys.
@@ -104,6 +107,8 @@ class DeadLetters:
         else:
             if len(data) <= self.limits.bytes:
                 _write(path, data)
+                if files := codec.encode_apart([message]).files:
+                    self._files[name] = files
                 return len(data)
             reason["not_kept"] = f"its {len(data)} bytes are more than dead_letters.bytes, {self.limits.bytes}"
         path.unlink(missing_ok=True)
@@ -134,6 +139,7 @@ class DeadLetters:
         self._kept, self._bytes = {}, 0
         for at, name in found:
             self._note(name, at, self._size(name))
+        self._files = {name: files for name, files in self._files.items() if name in self._kept}
 
     def _thin_out(self) -> None:
         """Take away the oldest letters until no cap is passed. What only looks like one is counted, and left alone."""
@@ -272,6 +278,7 @@ class DeadLetters:
             return False
         finally:
             (self.folder / f"{name}.message").unlink(missing_ok=True)
+            self._files.pop(name, None)
         return True
 
     @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from celerypipe import CodecError, ConfigError, DefinitionError, Message, Pipeli
 from celerypipe.definition.parts import DeadLetterLimits
 from celerypipe.runner.folder.letter import NAME, name_of
 from celerypipe.runner.folder.letters import DeadLetters
+from tests.nodes.filing import made
 from tests.servers import ROOT
 
 WHY = {"error": "NodeFailed", "text": "no", "attempts": 2, "worker": "box, process 3", "traceback": "Traceback ..."}
@@ -55,6 +58,20 @@ def test_one_message_that_dies_on_two_branches_is_two_letters_and_twice_on_one_i
         store.keep(node, message, WHY)
     found = {letter.node: letter.replays for letter in store.find().letters}
     assert found == {"left": 0, "right": 1}
+
+
+def test_the_files_of_a_letter_stay_known_as_long_as_it_is_there(tmp_path: Path) -> None:
+    store = DeadLetters(tmp_path / "dead_letters")
+    file = made(tmp_path, "a.bin")
+    known = weakref.ref(file)
+    store.keep("read", Message([file]), WHY)
+    del file
+    gc.collect()
+    assert known() is not None
+    (letter,) = store.find().letters
+    store.remove(letter.name)
+    gc.collect()
+    assert known() is None
 
 
 @pytest.mark.parametrize("hostile", ["../../etc/x", "/x/y", ".hidden", "a\0b", "x" * 400, "ü", "\ud800", ""])
