@@ -63,9 +63,10 @@ class HostedWorkers:
         while True:
             record = self._manager.host_status(self.host).require_up()
             wanted, there = self.wanted(record), self.members(record)
-            if record.version >= self._manager.version(self.host):  # it has heard what was asked for
-                if wanted is None:
-                    raise HostError(f"{self}: somebody else stopped them meanwhile")
+            now = self._manager.wanted(self.host).get(self.id)
+            if wanted is None and (now is None or now.ending):
+                raise HostError(f"{self}: somebody else stopped them meanwhile")
+            if wanted is not None and wanted == now:  # the host has heard what was asked of it
                 if failed := [each for each in there if each.state == "failed"]:
                     raise HostError(f"{self}: {failed[0].why}; it was given up. Its log ends with:\n{self._last_log()}")
                 if [each.state for each in there] == ["up"] * wanted.count:

@@ -16,7 +16,7 @@ from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.asking import HostClient, RequestKind
 from celerypipe.host.hosted import END_SECONDS, LOOK, UP_SECONDS, HostedWorkers, as_json
 from celerypipe.host.overview import HostStatus, read_host, read_hosts
-from celerypipe.host.records import VERSION, HostRecord, PoolName, WorkerEnd, WorkerSet, end_in
+from celerypipe.host.records import HostRecord, PoolName, WorkerEnd, WorkerSet, end_in, wanted_in
 from celerypipe.host.watching import lines_of
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
@@ -76,10 +76,11 @@ class Manager:
         with explained(self.address):
             return read_host(self._client, name, self.keyring)
 
-    def version(self, host: str) -> int:
-        """Return how often what is wanted of a host has changed."""
+    def wanted(self, host: str) -> dict[str, WorkerSet]:
+        """Return the sets that are wanted of a host now, by id, whether it has heard of them or not."""
         with explained(self.address):
-            return int(self._client.call("HGET", self._client.names.wanted(host), VERSION) or 0)
+            found = self._client.call("HGETALL", self._client.names.wanted(host))
+        return wanted_in(found, host, self.keyring)[1]
 
     def nodes(self) -> list[RunNode]:
         """Return every node of every run that goes on: where it runs, what sends to it and what it sends to."""

@@ -1,0 +1,122 @@
+"""Several machines, really: Redis, a runner and two hosts in networks of their own, whose cables can be pulled."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import eventually
+from tests.servers.host import CONFIG
+from tests.servers.network import Network, NetworkMachine, network
+
+#: What stands on the runner's machine: it does what it is told, a line of Python each, and prints what that is as JSON.
+PROGRAM = """
+import json, sys, threading, time
+import celerypipe
+from celerypipe import Manager, Message, Runner
+from tests.runs.pipelines import warped
+from tests.runs.reading import Reading
+
+manager = Manager()
+told = {}
+for line in sys.stdin:
+    try:
+        said = eval(line, globals(), told)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    print(json.dumps(said, default=str), flush=True)
+"""
+LIST = "[queues.net]\nmost = 2\n[restart]\ndelay = 0.1\n"
+
+
+@dataclass
+class Site:
+    """All of them."""
+
+    network: Network
+    hosts: list[NetworkMachine]
+    logs: list[Path]
+    runner: subprocess.Popen[str]
+
+    def tell(self, line: str) -> Any:
+        """Have the runner's machine do something; return what it says."""
+        assert self.runner.stdin is not None
+        assert self.runner.stdout is not None
+        self.runner.stdin.write(f"{line}\n")
+        self.runner.stdin.flush()
+        said = self.runner.stdout.readline()
+        assert said, "the program on the runner's machine ended"
+        return json.loads(said)
+
+    def state(self, host: str) -> str:
+        """What a host is, as it is seen from there."""
+        return str(self.tell(f"manager.host_status({host!r}).state"))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with network() as made:
+        server, here, *hosts = (made.machine(name) for name in ("redis", "runner", "one", "two"))
+        url = made.redis(server, tmp_path)
+        around = {"CELERYPIPE_REDIS_URL": url, "XDG_STATE_HOME": str(tmp_path / "state")}
+        folder = tmp_path / "project"
+        (folder / "worker_configs").mkdir(parents=True)
+        (folder / "worker_configs" / "net.toml").write_text(CONFIG)
+        (folder / "host.toml").write_text(LIST)
+        logs = [tmp_path / f"{host.name}.log" for host in hosts]
+        for host, log in zip(hosts, logs, strict=True):
+            with log.open("w") as file:
+                words = ("-m", "celerypipe", "host", "--name", host.name)
+                host.python(*words, environment=around, cwd=folder, stdout=file, stderr=file)
+        runner = here.python("-c", PROGRAM, environment=around, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        found = Site(made, hosts, logs, runner)
+        for host in hosts:
+            eventually(lambda host=host: found.state(host.name) == "up", f"host {host.name}")
+        yield found
+
+
+def test_two_hosts_serve_a_run_and_nobody_is_left(site: Site) -> None:
+    for host in ("one", "two"):
+        assert "workers" in site.tell(f"repr(told.setdefault({host!r}, manager.hosts[{host!r}].start('net', 2)))")
+    assert site.tell("sorted({(each.state) for host in told for each in told[host].status()})") == ["up"]
+    site.network.machines["one"].limit("100mbit")
+    site.tell("told.update(pipeline=warped('tests.nodes.remote.Echo', 'net', configuration={'delay': 0.02}))")
+    site.tell("told.update(out=list(Runner().stream(told['pipeline'], map(Message, range(100)))))")
+    assert site.tell("[message.payload for message in told['out']]") == list(range(100))
+    site.tell("told.update(frames=list(Runner().stream(told['pipeline'], [Message(b'x' * 2_000_000)] * 4)))")
+    assert site.tell("[len(message.payload) for message in told['frames']]") == [2_000_000] * 4
+    workers = site.tell("[each.place for host in ('one', 'two') for each in told[host].status()]")
+    assert sorted(place.partition(".")[0] for place in workers) == ["one", "one", "two", "two"]
+    assert site.tell("manager.close()") is None
+    for log in site.logs:
+        eventually(lambda log=log: log.read_text().count("it is not wanted any more") == 2, "the end of its workers")
+
+
+def test_a_cable_that_is_pulled_and_put_in_again_loses_and_doubles_nothing(site: Site) -> None:
+    for host in ("one", "two"):
+        site.tell(f"repr(told.setdefault({host!r}, manager.hosts[{host!r}].start('net', 1, keep=True)))")
+    site.tell(
+        "told.update(pipeline=warped('tests.nodes.remote.Echo', 'net', configuration={'delay': 0.05}, timeout=60.0))"
+    )
+    site.tell("told.update(reading=Reading(Runner().stream(told['pipeline'], map(Message, range(200)))))")
+    eventually(lambda: site.tell("len(told['reading'].out)") > 20, "some results")
+    cut = site.network.machines["one"]
+    before = site.tell("[each.pid for each in told['one'].status()]")
+    cut.cut()
+    eventually(lambda: site.state("one") == "gone", "its silence")
+    assert "nothing was heard from it" in site.tell("manager.host_status('one').why")
+    assert "HostError: host one: nothing was heard from it" in site.tell("manager.hosts['one']")
+    cut.mend()
+    assert site.tell("[message.payload for message in (told['reading'].join(60), told['reading'].out)[1]]") == [
+        *range(200)
+    ]
+    eventually(lambda: site.state("one") == "up", "its return")
+    assert site.tell("[each.pid for each in told['one'].status()]") == before, "nothing was started twice"
+    for host in ("one", "two"):
+        site.tell(f"told[{host!r}].stop()")
