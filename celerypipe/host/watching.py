@@ -14,6 +14,8 @@ from celerypipe.redis.signing import Keyring
 
 #: Seconds between two looks.
 LOOK = 0.2
+#: Seconds for which a run that is over is still read: its last lines may come late.
+LAST = 30.0
 
 
 def lines_of(address: Address, places: Sequence[str], keyring: Keyring | None, *, follow: bool) -> Iterator[LogLine]:
@@ -21,11 +23,16 @@ def lines_of(address: Address, places: Sequence[str], keyring: Keyring | None, *
     with explained(address), connect(address, name="celerypipe-logs") as client:
         readers: dict[str, LogReader] = {}
         last: dict[str, bytes] = {}
+        seen: dict[str, float] = {}
         while True:
+            now = time.monotonic()
             runs, _ = read_runs(client, client.now())
             for of in [*places, *(run.id for run in runs)]:
+                seen[of] = now
                 if of not in readers:
                     readers[of], last[of] = LogReader(of, keyring, whole=not trimmed(client, of)), b"0-0"
+            for of in [of for of, at in seen.items() if now - at > LAST]:  # else each look takes longer than the last
+                del readers[of], last[of], seen[of]
             lines: list[LogLine] = []
             for of, reader in readers.items():
                 while items := following(client, of, last[of], None):

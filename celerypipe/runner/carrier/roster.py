@@ -179,8 +179,9 @@ class Roster:
 
     def _with_believed(self, found: list[Presence], now: float) -> list[Presence]:
         there = {record["id"] for record in found}
-        self._seen = {name: seen for name, seen in self._seen.items() if seen[0] >= now - BELIEVED}
-        self._seen.update((record["id"], (now, record)) for record in found)
+        lately = {name: seen for name, seen in self._seen.items() if seen[0] >= now - BELIEVED}
+        # As one: who sends may have found that Redis lost all, and ask for it in its own thread.
+        self._seen = lately | {record["id"]: (now, record) for record in found}
         if now >= self._believed_until:
             return found
         return found + [record for record in self._believed if record["id"] not in there]
