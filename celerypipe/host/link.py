@@ -213,7 +213,7 @@ class HostLink:
         version, sets, refused = wanted_in(found, self._name, self._keyring)
         if refused and version != self.heard.version:
             logger.warning(
-                "%d sets of workers in %s have no signature of ours, and are ignored",
+                "%d sets of workers in %s have no signature of ours, or no sense, and are ignored",
                 refused,
                 client.names.wanted(self._name),
             )
