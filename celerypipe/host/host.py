@@ -146,6 +146,7 @@ class HostLoop:
                 if self._generations.setdefault(each.id, each.generation) != each.generation:
                     self._generations[each.id] = each.generation
                     crew.retry(each.id)
+            self._generations = {each: self._generations[each] for each in sets}
             crew.want({**sets, **self._scaled(heard)}, heard.held)
             crew.seen(heard.present)
         ended = crew.look(may_start=fresh)
@@ -188,7 +189,7 @@ class HostLoop:
         return sets
 
     def _adopt(self) -> None:
-        """HostedWorkers that outlived a host of this name are its own again."""
+        """Workers that outlived a host of this name are its own again."""
         for kept, child in self._launch.found():
             member = Member(kept.set, kept.number, Restarts(self._told.allowed.policy(kept.set.queue)), child=child)
             member.become("starting")
