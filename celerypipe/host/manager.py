@@ -251,5 +251,6 @@ class Host:
 
     def among(self, record: HostRecord, *, draining: bool = False) -> list[HostedWorkers]:
         """Return those that it tells of; ``draining``: also those that drain."""
-        ways = ("", "drain") if draining else ("",)
-        return [HostedWorkers(self._manager, self.name, each) for each in record.sets if each.ending in ways]
+        drain = {each.set for each in record.workers} if draining else set()  # of others nothing is left
+        meant = [each for each in record.sets if not each.ending or (each.ending == "drain" and each.id in drain)]
+        return [HostedWorkers(self._manager, self.name, each) for each in meant]
