@@ -127,7 +127,11 @@ def launch_host(
             preexec_fn=_as_in_the_background,
         )
     host = RunningHost(name, process, log, url, dict(environment))
-    return host.wait_until_up() if wait else host
+    try:
+        return host.wait_until_up() if wait else host
+    except BaseException:
+        host.stop()
+        raise
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,12 @@ class Network:
 
     def remove(self) -> None:
         """End all of it."""
-        for each in self.machines.values():
-            each.end()
+        with ExitStack() as last:
+            last.callback(self._let_go)
+            for each in self.machines.values():
+                last.callback(each.end)
+
+    def _let_go(self) -> None:
         for name in (*(each.namespace for each in self.machines.values()), self.switch):
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
@@ -150,8 +154,8 @@ class Network:
 @contextmanager
 def network() -> Iterator[Network]:
     """A network for a test; a skip, with the reason, where this system or this user has none."""
-    if shutil.which("ip") is None or shutil.which("unshare") is None:
-        pytest.skip("network namespaces need the programs ip (iproute2) and unshare (util-linux)")
+    if None in map(shutil.which, ("ip", "tc", "unshare")):
+        pytest.skip("network namespaces need the programs ip and tc (iproute2) and unshare (util-linux)")
     made = Network(secrets.token_hex(3))
     try:
         _run("ip", "netns", "add", made.switch)

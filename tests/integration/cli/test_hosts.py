@@ -17,6 +17,7 @@ from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import ROOT, eventually
 from tests.servers.command import begin, celerypipe
+from tests.servers.extent import at_length
 from tests.servers.host import RunningHost, launch_host, running_host
 
 
@@ -52,6 +53,7 @@ def test_workers_are_started_listed_scaled_restarted_and_stopped_by_commands(hos
     assert f"no workers '{own}' are kept by a host that is up" in _said(host, "worker", "stop", own, status=2)
 
 
+@at_length
 def test_who_finishes_a_message_can_be_told_to_end_now(host: RunningHost, tmp_path: Path) -> None:
     own = _said(host, "worker", "start", "--host", host.name, "-Q", "hgpu").strip()
     gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
@@ -68,6 +70,7 @@ def test_who_finishes_a_message_can_be_told_to_end_now(host: RunningHost, tmp_pa
     _said(host, "worker", "stop", again)
 
 
+@at_length
 def test_workers_that_come_with_the_work_are_left_to_their_list(tmp_path: Path, redis_url: str) -> None:
     scaled = "[queues.hgpu]\nautoscale = { min = 1, max = 1 }\n"
     with running_host(tmp_path, redis_url, allowed=scaled) as own:

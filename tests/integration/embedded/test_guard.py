@@ -73,7 +73,8 @@ def test_it_ends_what_is_left_and_then_as_the_one_below_it(census: Census, end: 
 
 
 def test_a_signal_is_handed_on(census: Census) -> None:
-    then = "signal.signal(signal.SIGUSR1, lambda *_: print('heard', flush=True)); print(flush=True); time.sleep(600)"
+    # Not by print, which it may interrupt.
+    then = "signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b'heard\\n')); print(flush=True); time.sleep(600)"
     with launch(census, then) as process:
         assert process.stdout is not None
         process.stdout.readline()

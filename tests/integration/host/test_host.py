@@ -18,6 +18,7 @@ from celerypipe.redis.connection import Client
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
 from tests.servers import RedisServer, eventually
+from tests.servers.extent import at_length
 from tests.servers.host import LIST, RunningHost, launch_host, running_host
 from tests.servers.processes import alive, children_of, descendants
 from tests.servers.worker import KEY, SIGNED
@@ -68,28 +69,29 @@ def test_a_request_without_a_signature_starts_nothing(
             assert [each.state for each in workers.status()] == ["up"]
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"queue": "hgpu", "id": "../../gone"},
-        {"queue": "hgpu", "id": "0123abcd", "pool": "os:system"},
-        {"queue": "io", "id": "0123abcd"},
-        {"queue": "hgpu", "id": "0123abcd", "count": 3},
-        {"queue": "hgpu", "id": "0123abcd", "count": -1},
-        {"queue": "hgpu", "id": "0123abcd", "slots": "many"},
-    ],
-)
+#: What is beyond its list, or no set of workers at all.
+BEYOND: list[dict[str, object]] = [
+    {"queue": "hgpu", "id": "../../gone"},
+    {"queue": "hgpu", "id": "00000001", "pool": "os:system"},
+    {"queue": "io", "id": "00000002"},
+    {"queue": "hgpu", "id": "00000003", "count": 3},
+    {"queue": "hgpu", "id": "00000004", "count": -1},
+    {"queue": "hgpu", "id": "00000005", "slots": "many"},
+]
+
+
 def test_what_a_stranger_wants_by_writing_to_redis_is_held_to_the_list(
-    lasting: RunningHost, redis_client: Client, wanted: dict[str, object]
+    lasting: RunningHost, redis_client: Client
 ) -> None:
     key, before = redis_client.names.wanted(lasting.name), descendants(lasting.process.pid)
-    redis_client.hset(key, str(wanted["id"]), json.dumps(wanted))
-    redis_client.hincrby(key, "version", 1)
+    for wanted in BEYOND:
+        redis_client.hset(key, str(wanted["id"]), json.dumps(wanted))
+    seen = redis_client.hincrby(key, "version", 1)
     with Manager(lasting.url) as manager:
-        seen = int(redis_client.hget(key, "version") or 0)
         eventually(lambda: manager.hosts[lasting.name].status().version >= seen, "its look at that")
         assert manager.hosts[lasting.name].status().workers == []
         probe = manager.hosts[lasting.name].start("hcpu")
+        assert [each.queue for each in manager.hosts[lasting.name].status().workers] == ["hcpu"]
         probe.stop()
     assert descendants(lasting.process.pid) == before
     redis_client.delete(key)
@@ -179,6 +181,7 @@ def test_a_worker_that_dies_again_and_again_is_given_up_and_restarted_by_hand(tm
         assert [each.state for each in workers.status()] == ["up"]
 
 
+@at_length
 def test_a_restart_by_hand_does_not_wait_for_the_delay(tmp_path: Path, redis_url: str) -> None:
     slow = LIST.replace("delay = 0.05", "delay = 600\nmax_delay = 600")
     with running_host(tmp_path, redis_url, allowed=slow) as host, Manager(redis_url) as manager:
@@ -251,18 +254,6 @@ def test_told_to_end_it_ends_its_workers_first(tmp_path: Path, redis_url: str) -
         assert host.wait_for_end() == 0
         assert not any(map(alive, below))
         assert manager.host_status(host.name).over
-
-
-@pytest.mark.parametrize("who", ["guard", "host"])
-def test_who_is_killed_leaves_nobody(tmp_path: Path, redis_url: str, who: str) -> None:
-    host = launch_host(tmp_path, redis_url)
-    with Manager(redis_url) as manager:
-        manager.hosts[host.name].start("hcpu", 2, keep=True, pool="prefork", slots=2)
-        below = descendants(host.process.pid)
-        assert len(below) >= 8
-        _kill(host.process.pid if who == "guard" else host.pid)
-        eventually(lambda: not any(map(alive, below)), "the end of all of it")
-    host.wait_for_end()
 
 
 def test_the_list_of_a_host_is_checked_before_anything_starts(tmp_path: Path, redis_url: str) -> None:

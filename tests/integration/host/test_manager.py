@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +14,8 @@ from celerypipe import ConfigError, HostError, Manager, Message, Runner
 from celerypipe.host.hosted import HostedWorkers
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading
-from tests.servers import ROOT, eventually
+from tests.servers import eventually
+from tests.servers.extent import LONG, at_length
 from tests.servers.host import RunningHost, running_host
 from tests.servers.processes import alive
 
@@ -85,6 +84,7 @@ def test_lines_are_followed_as_they_come(host: RunningHost, manager: Manager, re
     workers.stop()
 
 
+@at_length
 def test_leaving_the_block_stops_what_it_started_and_the_host_stays(host: RunningHost, redis_url: str) -> None:
     with Manager(redis_url) as manager:
         workers = manager.hosts[host.name].start("hgpu", 2)
@@ -92,25 +92,6 @@ def test_leaving_the_block_stops_what_it_started_and_the_host_stays(host: Runnin
         assert all(map(alive, pids))
     assert not any(map(alive, pids))
     assert host.process.poll() is None
-
-
-def test_the_death_of_its_process_stops_what_it_started(host: RunningHost, redis_url: str, manager: Manager) -> None:
-    code = f"""
-import sys, celerypipe
-manager = celerypipe.Manager({redis_url!r})
-workers = manager.hosts[{host.name!r}].start("hgpu")
-print(workers.status()[0].pid, flush=True)
-sys.stdin.read()
-"""
-    around = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True, env=around)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    assert alive(pid)
-    process.kill()
-    process.communicate()
-    eventually(lambda: not alive(pid), "the end of the worker")
-    eventually(lambda: not manager.hosts[host.name].workers(), "the end of what is wanted")
 
 
 def test_a_worker_that_dies_is_told_and_started_again(host: RunningHost, manager: Manager) -> None:
@@ -170,7 +151,7 @@ def test_what_its_list_does_not_allow_is_refused(host: RunningHost, manager: Man
     assert manager.hosts[host.name].workers() == []
 
 
-@pytest.mark.parametrize("pool", ["solo", "prefork"])
+@pytest.mark.parametrize("pool", ["solo", "prefork"] if LONG else ["prefork"])
 def test_a_node_is_warm_before_the_first_message(
     host: RunningHost, manager: Manager, redis_url: str, pool: str
 ) -> None:
@@ -220,6 +201,7 @@ def test_who_waits_for_workers_that_somebody_else_stops_is_told(
         workers.wait()
 
 
+@at_length
 def test_who_waits_for_workers_that_somebody_else_scales_waits_for_those(
     host: RunningHost, manager: Manager, redis_url: str
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from celerypipe import HostError, Manager, Message
+from tests.servers.extent import at_length
 from tests.servers.host import LIST, RunningHost, running_host
 from tests.servers.processes import alive, descendants
 
@@ -37,6 +38,7 @@ def test_of_two_hosts_with_two_workers_each_none_is_left(two: list[RunningHost],
     assert not any(map(alive, below))
 
 
+@at_length
 def test_of_five_workers_with_four_nodes_each_none_is_left(two: list[RunningHost], redis_url: str) -> None:
     with Manager(redis_url) as manager:
         host = manager.hosts[two[0].name]
@@ -54,6 +56,7 @@ def test_of_five_workers_with_four_nodes_each_none_is_left(two: list[RunningHost
     assert not any(map(alive, pids))
 
 
+@at_length
 def test_closing_says_nothing_of_workers_that_died_before(two: list[RunningHost], redis_url: str) -> None:
     with Manager(redis_url) as manager:
         workers = manager.hosts[two[0].name].start("hcpu", 4)
