@@ -49,7 +49,10 @@ def pytest_unconfigure() -> None:
 
 
 #: What waits for most of its time begins first: at the end of a run a processor would be idle for it.
-LONGEST = ("faults/test_stuck.py", "worker/activation/test_batches.py", "warp/test_warp.py")
+LONGEST = (
+    *("faults/test_stuck.py", "worker/activation/test_batches.py", "warp/test_warp.py", "faults/test_orphans.py"),
+    *("host/test_host.py", "host/test_manager.py", "cli/test_hosts.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

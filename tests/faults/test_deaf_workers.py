@@ -37,6 +37,8 @@ def test_on_a_line_that_went_silent_a_worker_is_up_and_deaf_and_the_watchdog_end
             watched, unwatched = (
                 start_worker(queue, cwd=workplace.folder, url=proxy.url) for queue in ("watched", "unwatched")
             )
+            # A line that is made only afterwards would pass.
+            eventually(lambda: len(_asking(client)) == 2, "both workers to ask for tasks")
             proxy.swallow()
             client.ping()  # by its answer Redis has read what passed before
             eventually(lambda: not _asking(client), "the end of what the workers asked last")
