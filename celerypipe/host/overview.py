@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from celerypipe.errors import HostError, did_you_mean
+from celerypipe.host.allowed import wrong_host
 from celerypipe.host.records import HostRecord, host_in
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import OVER, is_named
@@ -51,7 +52,8 @@ def read_host(client: Client, name: str, keyring: Keyring | None) -> HostStatus:
     known = [one.decode(errors="replace") for one in client.call("ZRANGE", client.names.hosts, 0, -1)]
     there = f"; there are {', '.join(known)}" if known else ""
     why = f"no host of that name was ever seen in this Redis ({client.address.shown}){did_you_mean(name, known)}{there}"
-    cure = f"on that machine, with CELERYPIPE_REDIS_URL as here: celerypipe host --name {name}"
+    start = f"on that machine, with CELERYPIPE_REDIS_URL as here: celerypipe host --name {name}"
+    cure = wrong_host(name) or start
     return HostStatus(name, "never seen", why=f"{why}; {cure}")
 
 

@@ -174,7 +174,7 @@ def _require_room(asked: WorkerSet, sets: dict[str, WorkerSet], allowed: Allowed
         there = f"{others} are there, " if others else ""
         there += f"{kept} are for `autoscale`, " if kept else ""
         raise ConfigError(
-            f"host {name} may run {rule.most} workers of queue {asked.queue!r}: {there}{asked.count} more were asked "
+            f"host {name} may run {rule.most} workers of queue {asked.queue!r}: {there}{asked.count} were asked "
             f"for; stop some, or raise `most` of [queues.{asked.queue}] in {allowed.path}, and restart the host"
         )
 

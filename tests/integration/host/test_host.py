@@ -293,7 +293,7 @@ def test_workers_come_with_the_work_and_go_after_it(tmp_path: Path, redis_url: s
             return [each.state for each in manager.hosts[host.name].status().workers]
 
         assert states() == []
-        with pytest.raises(HostError, match="2 are for `autoscale`, 1 more were asked for"):
+        with pytest.raises(HostError, match="2 are for `autoscale`, 1 were asked for"):
             manager.hosts[host.name].start("hgpu")
         nap = warped("tests.nodes.remote.Nap", "hgpu", timeout=60.0)
         reading = Reading(Runner(redis_url).stream(nap, [Message(1.5) for _ in range(6)]))

@@ -139,7 +139,7 @@ def test_what_it_had_in_hand_is_told_with_its_end_and_done_by_the_next(
         (lambda host: host.start("io"), r"starts no workers of queue 'io'.*has hcpu, hgpu: add \[queues.io\] there"),
         (
             lambda host: host.start("hgpu", 3),
-            r"may run 2 workers of queue 'hgpu': 3 more were asked for; stop some, or",
+            r"may run 2 workers of queue 'hgpu': 3 were asked for; stop some, or",
         ),
         (lambda host: host.start("hgpu", slots=0), "slots must be 1 or more, not 0"),
         (lambda host: host.start("hgpu", pool="os:system"), "pool must be solo, prefork or threads, not 'os:system'"),

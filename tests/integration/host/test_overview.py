@@ -82,6 +82,11 @@ def test_what_a_stranger_wrote_takes_nobody_down(said: Any, redis_client: Client
     assert host_in(text) is None
 
 
+def test_one_that_was_never_seen_is_told_how_to_start_it_if_it_can_be_called_so(redis_client: Client) -> None:
+    assert "celerypipe host --name box" in read_host(redis_client, "box", None).why
+    assert "'bo x' is no name for a host" in read_host(redis_client, "bo x", None).why
+
+
 def test_this_machine_tells_of_itself() -> None:
     now = machine_now(Gpus())
     assert 0 < now.cores <= (os.cpu_count() or 1)
