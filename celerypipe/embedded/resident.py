@@ -53,8 +53,14 @@ class Resident:
 
     def tail(self) -> str:
         """The last lines of its log."""
-        if not self.log.is_file():
-            return "(it wrote no log)"
-        with self.log.open("rb") as file:
+        return last_lines(self.log)
+
+
+def last_lines(log: Path) -> str:
+    """Return the end of a log, for an error."""
+    try:
+        with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
+    except OSError:
+        return "(it wrote no log)"

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from celerypipe.embedded.resident import last_lines
 from celerypipe.embedded.server import die_with_parent
 from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.procfs import pidfd, process_of, read
@@ -29,8 +30,6 @@ from celerypipe.worker import group, preload
 
 #: Seconds that the log of a worker is kept that writes no more.
 LOG_SECONDS = 7 * 24 * 3600
-#: Lines of a log that are told, and how many bytes they may have.
-TAIL, TAIL_BYTES = 12, 8192
 
 
 class WorkerProcess:
@@ -74,12 +73,7 @@ class WorkerProcess:
 
     def tail(self) -> str:
         """The last lines of its log."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-                return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL:])
-        except OSError:
-            return "(it wrote no log)"
+        return last_lines(self.log)
 
 
 class Detached(msgspec.Struct, frozen=True):
