@@ -22,7 +22,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command
 from celerypipe.redis.keys import Names
 from celerypipe.redis.script import Script
-from celerypipe.redis.signing import Keyring
+from celerypipe.redis.signing import Keyring, signed, unsigned
 
 #: The Celery task by which a host is asked.
 TASK = "celerypipe.host.request"
@@ -149,7 +149,7 @@ return redis.call('HINCRBY', KEYS[1], 'version', 1)
 
 def want(client: Client, host: str, wanted: WorkerSet, until: int, keyring: Keyring | None) -> int:
     """Have a set stand in what is wanted of a host; return the version, 0 if the time for that is over."""
-    text = _signed(msgspec.json.encode(wanted), "wanted", host, keyring)
+    text = signed(msgspec.json.encode(wanted), keyring, "wanted", host)
     return int(_WANT(client, (client.names.wanted(host),), until, wanted.id, text, keys.HOST_TTL))
 
 
@@ -165,7 +165,7 @@ def wanted_in(found: Sequence[bytes], host: str, keyring: Keyring | None) -> tup
     sets, refused = {}, 0
     for text in said.values():
         try:
-            one = msgspec.json.decode(_unsigned(text, "wanted", host, keyring), type=WorkerSet)
+            one = msgspec.json.decode(unsigned(text, keyring, "wanted", host), type=WorkerSet)
         except (BadSignature, ValueError):
             refused += 1
         else:
@@ -175,14 +175,14 @@ def wanted_in(found: Sequence[bytes], host: str, keyring: Keyring | None) -> tup
 
 def written(request: Request, host: str, keyring: Keyring | None) -> str:
     """Return a request as the argument of a task."""
-    return _signed(msgspec.json.encode(request), "host", host, keyring).hex()
+    return signed(msgspec.json.encode(request), keyring, "host", host).hex()
 
 
 def request_in(argument: object, host: str, keyring: Keyring | None) -> Request:
     """Read a request; :class:`ConfigError` says why nobody of ours wrote it."""
     try:
         data = bytes.fromhex(argument) if isinstance(argument, str) else b""
-        return msgspec.json.decode(_unsigned(data, "host", host, keyring), type=Request)
+        return msgspec.json.decode(unsigned(data, keyring, "host", host), type=Request)
     except BadSignature:
         raise ConfigError(
             f"host {host}: a request without a signature of ours was refused: set CELERYPIPE_KEYS where it came from, "
@@ -231,11 +231,3 @@ def end_in(fields: Sequence[bytes] | Mapping[bytes, bytes]) -> WorkerEnd | None:
         return msgspec.json.decode(list(fields)[1], type=WorkerEnd)
     except (ValueError, IndexError):
         return None
-
-
-def _signed(data: bytes, kind: str, host: str, keyring: Keyring | None) -> bytes:
-    return data if keyring is None else keyring.signer(kind, host).sign(data)
-
-
-def _unsigned(data: bytes, kind: str, host: str, keyring: Keyring | None) -> bytes:
-    return data if keyring is None else keyring.signer(kind, host).unsign(data)

@@ -21,7 +21,7 @@ from celerypipe.errors import CodecError, ConfigError, RunError
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Client, Command, accepted
 from celerypipe.redis.keys import Names
-from celerypipe.redis.signing import Keyring
+from celerypipe.redis.signing import Keyring, signed, unsigned
 
 Kind = Literal["set", "suspend", "unsuspend", "restart", "trace"]
 KINDS: tuple[Kind, ...] = ("set", "suspend", "unsuspend", "restart", "trace")
@@ -85,7 +85,7 @@ class _Summary(msgspec.Struct):
 
 def ask(client: Client, run: str, order: Order, keyring: Keyring | None) -> None:
     """Ask a run for it; what came of it is found by :func:`obeyed`."""
-    said = _signed(order.write(), run, keyring)
+    said = signed(order.write(), keyring, "order", run)
     stream = client.names.asked(run)
     asking = ("XADD", stream, "MAXLEN", "~", MOST, "*", "o", said)
     accepted(client.together(asking, ("PEXPIRE", stream, keys.RUN_TTL)))
@@ -96,7 +96,7 @@ def order_in(item: Sequence[Any], run: str, keyring: Keyring | None) -> Order:
     fields = item[1]
     if len(fields) != 2:
         raise CodecError("no order to a run")
-    return Order.read(_unsigned(fields[1], run, keyring))
+    return Order.read(unsigned(fields[1], keyring, "order", run))
 
 
 def wait_for(client: Client, run: str, order: Order, patience: float) -> tuple[list[Obeyed], list[Any]]:
@@ -116,7 +116,7 @@ def wait_for(client: Client, run: str, order: Order, patience: float) -> tuple[l
 
 def telling(names: Names, run: str, orders: Sequence[Order], keyring: Keyring | None) -> list[Command]:
     """Return the commands that add orders to the list of a run."""
-    said = [_signed(order.write(), run, keyring) for order in orders]
+    said = [signed(order.write(), keyring, "order", run) for order in orders]
     return [("LPUSH", names.orders(run), *said), ("PEXPIRE", names.orders(run), keys.DATA_TTL)] if said else []
 
 
@@ -126,7 +126,7 @@ def told(client: Client, run: str, since: int, keyring: Keyring | None) -> list[
     orders: list[Order | None] = []
     for data in reversed(found):
         try:
-            orders.append(Order.read(_unsigned(data, run, keyring)))
+            orders.append(Order.read(unsigned(data, keyring, "order", run)))
         except CodecError:
             orders.append(None)
     return orders
@@ -171,14 +171,6 @@ def obeyed(client: Client, order: str) -> tuple[list[Obeyed], list[Any]] | None:
     if said.error:
         raise ConfigError(said.error)
     return said.found, said.paths
-
-
-def _signed(data: bytes, run: str, keyring: Keyring | None) -> bytes:
-    return data if keyring is None else keyring.signer("order", run).sign(data)
-
-
-def _unsigned(data: bytes, run: str, keyring: Keyring | None) -> bytes:
-    return data if keyring is None else keyring.signer("order", run).unsign(data)
 
 
 def value_too_strange(order: Order) -> ConfigError | None:

@@ -174,32 +174,29 @@ def read_status(client: Client) -> Status:
 
 def read_runs(client: Client, now: float) -> tuple[tuple[RunStatus, ...], list[NodeOfRun]]:
     """Return the runs that go on or ended a few seconds ago, the oldest first, and their warped nodes."""
-    ids = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.runs, 0, -1)]
-    if not ids:
-        return (), []
-    told = client.call("MGET", *map(client.names.about, ids), *map(client.names.run, ids))
     runs: list[RunStatus] = []
     nodes: list[NodeOfRun] = []
-    for run, about, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
-        facts = _about(about)
-        if facts is None:
-            continue
+    for run, facts, state in _read_abouts(client):
         said = state.decode(errors="replace") if state is not None else "lost"
         runs.append(RunStatus(run, facts.pipeline, said, max(0.0, now - facts.started), facts.host, facts.pid))
         nodes += [(run, name, node) for name, node in facts.nodes.items()]
     return tuple(sorted(runs, key=lambda run: -run.age)), nodes
 
 
-def read_nodes(client: Client) -> list[RunNode]:
-    """Return every node of every run that goes on, in three round trips."""
+def _read_abouts(client: Client) -> list[tuple[str, About, bytes | None]]:
+    """Return what each run tells of itself, and its state, in two round trips."""
     ids = [name.decode(errors="replace") for name in client.call("ZRANGE", client.names.runs, 0, -1)]
     told = client.call("MGET", *map(client.names.about, ids), *map(client.names.run, ids)) if ids else []
-    workers = read_presences(client) if ids else []
+    found = zip(ids, map(_about, told[: len(ids)]), told[len(ids) :], strict=True)
+    return [(run, about, state) for run, about, state in found if about is not None]
+
+
+def read_nodes(client: Client) -> list[RunNode]:
+    """Return every node of every run that goes on, in three round trips."""
+    running = [(run, about) for run, about, state in _read_abouts(client) if state == b"running"]
+    workers = read_presences(client) if running else []
     found = []
-    for run, text, state in zip(ids, told[: len(ids)], told[len(ids) :], strict=True):
-        about = _about(text)
-        if about is None or state != b"running":
-            continue
+    for run, about in running:
         for name, mark in {**about.marks, **{name: node.mark for name, node in about.nodes.items()}}.items():
             queue = about.nodes[name].queue if name in about.nodes else ""
             serving = [worker for worker in workers if queue in worker["queues"]] if queue else []

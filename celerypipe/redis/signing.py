@@ -192,6 +192,16 @@ def refused_bell(keyring: Keyring | None, mark: str, bell: Sequence[Any], signat
     return f"it was altered, or signed with a key that is not known here: set {VARIABLE} the same on both sides"
 
 
+def signed(data: bytes, keyring: Keyring | None, *place: str) -> bytes:
+    """Return the bytes with a signature for that place behind them; without keys as they are."""
+    return data if keyring is None else keyring.signer(*place).sign(data)
+
+
+def unsigned(data: bytes, keyring: Keyring | None, *place: str) -> bytes:
+    """Return the bytes without it; :class:`BadSignature` if it does not belong there."""
+    return data if keyring is None else keyring.signer(*place).unsign(data)
+
+
 def strangers(mine: Keyring | None, theirs: Sequence[str]) -> str:
     """Return why a runner and a worker with keys of these ids do not understand each other; empty if they do."""
     if mine is None:

@@ -20,7 +20,7 @@ from celerypipe.message.message import Message
 from celerypipe.redis import keys
 from celerypipe.redis.connection import Broken, Client, accepted, said
 from celerypipe.redis.keys import Names
-from celerypipe.redis.signing import Keyring
+from celerypipe.redis.signing import Keyring, signed, unsigned
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.config import GROUP
@@ -218,17 +218,14 @@ class GroupTask(celery.Task):  # type: ignore[misc]  # celery ships no types
 
 def written(asked: Asking, queue: str, keyring: Keyring | None) -> str:
     """Return it as the argument of a task."""
-    data = msgspec.json.encode(asked)
-    return (data if keyring is None else keyring.signer("group", queue).sign(data)).hex()
+    return signed(msgspec.json.encode(asked), keyring, "group", queue).hex()
 
 
 def asked_in(argument: object, queue: str, keyring: Keyring | None) -> Asking:
     """Read it; :class:`ConfigError` says why nobody of ours wrote it."""
     try:
         data = bytes.fromhex(argument) if isinstance(argument, str) else b""
-        return msgspec.json.decode(
-            data if keyring is None else keyring.signer("group", queue).unsign(data), type=Asking
-        )
+        return msgspec.json.decode(unsigned(data, keyring, "group", queue), type=Asking)
     except BadSignature:
         raise ConfigError(
             "what a node group was asked for without a signature of ours was refused: set CELERYPIPE_KEYS where it "

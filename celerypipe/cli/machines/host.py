@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from celerypipe.cli.options import LOG_FORMAT, REDIS_OR_USUAL
-from celerypipe.embedded.guard import guarded
+from celerypipe.embedded.guard import end_below, end_strangers, guarded
+from celerypipe.host.allowed import Allowed, host_named
 from celerypipe.process import log
 
 FILE = Path("host.toml")
@@ -54,9 +55,7 @@ def host(
 
     Ctrl-C and SIGTERM stop its workers and then itself. If it dies, so do its workers, but for those that were started
     with --detach: it finds them again when it comes back.
-    """  # click's own sign
-    from celerypipe.host.allowed import Allowed, host_named  # what a guard needs is not this
-
+    """
     allowed = Allowed.load(path)
     own = host_named(name, allowed)
     allowed.require_configs()
@@ -69,12 +68,11 @@ def host(
 
         click.echo(unit(own, path.absolute(), state), nl=False)
         return
-    _run(own, path, state, redis)
+    _run(own, allowed, state, redis)
 
 
-def _run(name: str, path: Path, state: Path | None, redis: str | None) -> None:
+def _run(name: str, allowed: Allowed, state: Path | None, redis: str | None) -> None:
     from celerypipe.folders import path_of
-    from celerypipe.host.allowed import Allowed
     from celerypipe.host.launch import spared_in, state_folder
     from celerypipe.settings import RedisSettings, Settings
 
@@ -82,7 +80,6 @@ def _run(name: str, path: Path, state: Path | None, redis: str | None) -> None:
     address = RedisSettings.find(redis).or_default
     folder = path_of(state) if state is not None else state_folder(name, address.namespace)
     guarded(lambda: spared_in(folder))
-    from celerypipe.embedded.guard import end_below, end_strangers
     from celerypipe.host.host import HostLoop, HostSettings  # Celery, which the guard does without
 
     handler = logging.StreamHandler()
@@ -90,7 +87,7 @@ def _run(name: str, path: Path, state: Path | None, redis: str | None) -> None:
     handler.setFormatter(log.JsonFormatter(f"host.{name}") if log.is_json() else logging.Formatter(layout))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("celerypipe").setLevel(logging.INFO)
-    told = HostSettings(name, address, Allowed.load(path), folder, settings)
+    told = HostSettings(name, address, allowed, folder, settings)
     status = HostLoop(told, orphans=lambda own: end_strangers(own, lambda: spared_in(folder))).run()
     end_below(spared_in(folder))
     sys.stderr.flush()
