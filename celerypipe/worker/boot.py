@@ -29,6 +29,7 @@ from celerypipe.celery.prefork import child_began, child_ended, is_retiring
 from celerypipe.celery.start import Start, handlers_installed
 from celerypipe.errors import ConfigError
 from celerypipe.process import forks, log
+from celerypipe.process.activity import Activity
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
@@ -155,6 +156,7 @@ class Settled:
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
             limits=limits,
+            activity=Activity.asked_for(os.environ),
         )
         self.arrivals = Arrivals(configured.queues, self.worker.process)
         self.present: Present | None = None

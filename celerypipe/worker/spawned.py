@@ -9,6 +9,7 @@ from pathlib import Path
 
 from celerypipe.celery.prefork import is_retiring
 from celerypipe.heartbeat.deadlines import Deadlines
+from celerypipe.process.activity import Activity
 from celerypipe.redis import keys
 from celerypipe.redis.url import read_address
 from celerypipe.settings import Settings
@@ -46,6 +47,7 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
         keyring=Settings.from_environment().keyring,
         limits=Limits(**plan["limits"]),
         replacing=keys.SPAWNING_TTL,
+        activity=Activity.asked_for(os.environ),
     )
     outlet.reach(lines, worker.redis.password)
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))

@@ -20,6 +20,7 @@ from celerypipe.heartbeat.deadlines import Deadline, Deadlines
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
+from celerypipe.process.activity import Activity
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, OneLine, Trouble, connect
@@ -92,6 +93,8 @@ class Worker:
     limits: Limits = field(default_factory=Limits)
     #: Milliseconds that this may take at most.
     replacing: int = keys.FREEING_TTL
+    #: What its host is shown of it.
+    activity: Activity = field(default_factory=Activity)
     _said_interrupted: bool = False
     _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
@@ -114,7 +117,7 @@ class Worker:
         if pid not in self._places:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
-                switch = DeadMan(self._deadline(pid))
+                switch = DeadMan(self._deadline(pid), self.activity)
                 shelf = Shelf(slots, switch)
                 keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper", kind=OneLine), shelf.clear_up)
                 quota = Quota(self.limits) if self.limits else None
