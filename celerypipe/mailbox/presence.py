@@ -77,6 +77,7 @@ class PresenceShape(msgspec.Struct):
     shared: str = ""
     compressions: list[str] = []
     keys: list[str] = []
+    cache: str = ""
     processes: list[int] = []
     started: float = 0.0
     clock: float = 0.0
