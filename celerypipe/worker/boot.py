@@ -42,6 +42,7 @@ from celerypipe.worker.configured import Configured
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
 from celerypipe.worker.options import (
+    bounds_of,
     given,
     keeps_interrupted,
     limits_of,
@@ -156,6 +157,7 @@ class Settled:
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
             limits=limits,
+            keep_warm=bounds_of(pool, slots, configured.configs[0].keep_warm),
             activity=Activity.asked_for(os.environ),
         )
         self.arrivals = Arrivals(configured.queues, self.worker.process)
