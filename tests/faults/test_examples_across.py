@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_pages import EXAMPLE, require_vision
+from tests.runs.pictures import EXAMPLE, require_vision
 from tests.runs.tutorial import COUNT, QUICK, Tutorial
 from tests.servers import ROOT, eventually
 from tests.servers.extent import at_length
