@@ -99,7 +99,10 @@ def test_what_a_stranger_wants_by_writing_to_redis_is_held_to_the_list(
     redis_client.delete(key)
 
 
-def test_what_was_asked_of_a_host_that_stood_still_is_not_done_afterwards(tmp_path: Path, redis_url: str) -> None:
+@pytest.mark.parametrize("seconds", [0, pytest.param(30, marks=at_length)])
+def test_what_was_asked_of_a_host_that_stood_still_is_not_done_afterwards(
+    tmp_path: Path, redis_url: str, seconds: int
+) -> None:
     with running_host(tmp_path, redis_url) as host, Manager(redis_url) as manager:
         workers = manager.hosts[host.name].start("hgpu", 1, keep=True)
         (before,) = workers.status()
@@ -112,6 +115,7 @@ def test_what_was_asked_of_a_host_that_stood_still_is_not_done_afterwards(tmp_pa
             eventually(lambda: manager.host_status(host.name).state == "gone", "its silence")
             with pytest.raises(HostError, match="nothing was heard from it: its machine or the network is down"):
                 manager.hosts[host.name].start("hgpu", 1)
+            time.sleep(seconds)  # it is stopped for so long
         finally:
             for pid in everything:
                 with suppress(ProcessLookupError):  # a heartbeat that was stopped is replaced by another
