@@ -83,7 +83,7 @@ DEV = [
     "types-jsonschema>=4.20",
 ]
 
-VERSION = re.search(r'VERSION = "(.+)"', (HERE / "celerypipe" / "version.py").read_text(encoding="utf-8"))
+VERSION = re.search(r'VERSION = "(.+)"', (HERE / "celerypipe" / "process" / "version.py").read_text(encoding="utf-8"))
 
 # Templates of new projects are links to the examples; a wheel without what they lead to would make broken projects.
 if any(not link.exists() for link in (HERE / "celerypipe" / "scaffold").rglob("*-tpl")):

@@ -22,10 +22,10 @@ from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
 from celerypipe.mailbox.presence import elsewhere, foreign, presences_of, read_presences
+from celerypipe.process.version import VERSION
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.signing import Keyring
-from celerypipe.version import VERSION
 
 #: Round trips that are timed, and seconds after which no further one is.
 SAMPLES, ENOUGH = 5, 0.2

@@ -31,10 +31,10 @@ from celerypipe.host.records import AUTO, HostRecord, WorkerSet
 from celerypipe.host.restarts import Restarts
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
+from celerypipe.process.version import VERSION
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import knock
 from celerypipe.settings import Settings
-from celerypipe.version import VERSION
 
 logger = logging.getLogger("celerypipe.host")
 

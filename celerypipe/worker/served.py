@@ -22,7 +22,7 @@ from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
 from celerypipe.process import collector
-from celerypipe.version import VERSION
+from celerypipe.process.version import VERSION
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.task import NodeTask
 
