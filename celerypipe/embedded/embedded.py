@@ -37,6 +37,8 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.edits import Edits
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
+from celerypipe.environments.building import plan, ready
+from celerypipe.environments.wanted import wanted_by
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
 from celerypipe.heartbeat.procfs import children
@@ -109,6 +111,7 @@ class Embedded:
     def __enter__(self) -> str:
         """Start; return when Redis answers and every queue has a live worker."""
         find_redis_server()  # say at once, and in this process, that there is none
+        self._build_environments()
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "celerypipe.embedded.supervisor"],
             stdin=subprocess.PIPE,
@@ -138,6 +141,13 @@ class Embedded:
         if supervisor is not None and supervisor.stdin is not None:
             with contextlib.suppress(OSError):
                 supervisor.stdin.close()
+
+    def _build_environments(self) -> None:
+        """Here, where it may take its time and be interrupted; each worker then enters its own."""
+        settings = Settings.from_environment()
+        for name in self._plan.queues:
+            if (wanted := wanted_by(name, settings.worker_configs)) is not None:
+                os.close(ready(plan(wanted, settings.environments), self._tell))
 
     def _start(self, supervisor: subprocess.Popen[str]) -> str:
         assert supervisor.stdin is not None  # noqa: S101  # it is a pipe
