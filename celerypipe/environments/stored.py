@@ -31,22 +31,6 @@ class Made:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEnvironment:
-    """One that is there. ``used``: when a worker started in it last, in seconds; ``busy``: one runs in it now."""
-
-    key: str
-    folder: Path
-    used: float
-    busy: bool
-    made: Made
-
-    @property
-    def title(self) -> str:
-        """What it is called by those who want it."""
-        return ", ".join(self.made.names)
-
-
 class Place:
     """Where one environment is, or will be."""
 
@@ -143,11 +127,31 @@ class Place:
             os.close(lock)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredEnvironment:
+    """One that is there. ``used``: when a worker started in it last, in seconds; ``busy``: one runs in it now."""
+
+    place: Place
+    used: float
+    busy: bool
+    made: Made
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others."""
+        return self.place.key
+
+    @property
+    def title(self) -> str:
+        """What it is called by those who want it."""
+        return ", ".join(self.made.names)
+
+
 def environments_in(folder: Path) -> list[StoredEnvironment]:
     """Return those that are whole, the one used last first."""
     places = [Place(folder, file.parent.name) for file in folder.glob(f"*/{MARKER}")]
     there = [(place, made) for place in places if (made := place.made()) is not None]
-    found = [StoredEnvironment(each.key, each.folder, each.used(), each.is_busy(), made) for each, made in there]
+    found = [StoredEnvironment(each, each.used(), each.is_busy(), made) for each, made in there]
     return sorted(found, key=lambda each: each.used, reverse=True)
 
 

@@ -71,7 +71,7 @@ def wanted_by(queue: str, folder: Path) -> Environment | None:
         files.append(Path(more))
     known: dict[str, Environment] = {}
     for file in files:
-        known = {**_of_file(file), **known}
+        known = {**(listed_in(file) if file.is_file() else {}), **known}
     if name and name not in known:
         names = sorted(filter(None, known))
         there = f"there are {', '.join(names)}" if names else "there is none"
@@ -82,13 +82,15 @@ def wanted_by(queue: str, folder: Path) -> Environment | None:
     return known.get(name)
 
 
-def _of_file(path: Path) -> dict[str, Environment]:
+def listed_in(path: Path) -> dict[str, Environment]:
+    """As :func:`listed`, of a file."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
-        return {}  # who reads all of the file says it
-    return listed(content, path, text)
+        return listed(tomllib.loads(text), path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _read(place: str, table: Any, path: Path, text: str) -> Environment:
