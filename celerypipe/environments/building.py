@@ -67,14 +67,12 @@ def ready(planned: Planned, say: Callable[[str], None]) -> int:
     """
     place = planned.place
     while True:
-        lock = place.share()
+        lock = place.share(lambda: say(f"{planned} is being built by another process; waiting for it"))
         if (made := place.made()) is not None:
             place.touch()
             _note(planned, made)
             return lock
         os.close(lock)
-        if place.is_busy():
-            say(f"{planned} is being built by another process; waiting for it")
         with place.alone() as mine:
             if place.made() is None:
                 _build(planned, mine, say)

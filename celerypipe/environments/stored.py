@@ -31,13 +31,21 @@ class Made:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where one environment is, or will be."""
+    """Where one environment is, or will be; ``beside``: the folder of all."""
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.key = key
-        self.folder = folder / key
-        self._lock = folder / f"{key}.lock"
+    beside: Path
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Its own."""
+        return self.beside / self.key
+
+    @property
+    def _lock(self) -> Path:
+        return self.beside / f"{self.key}.lock"
 
     @property
     def python(self) -> Path:
@@ -63,9 +71,16 @@ class Place:
         (self.folder / MARKER).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def share(self) -> int:
-        """Return a descriptor that says that it is in use, until its last copy is closed; waits for who builds it."""
-        return self._locked(fcntl.LOCK_SH)
+    def share(self, waits: Callable[[], None]) -> int:
+        """Return what says that it is in use until its last copy is closed: a descriptor.
+
+        ``waits`` is called before it is waited for who builds it.
+        """
+        try:
+            return self._locked(fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            return self._locked(fcntl.LOCK_SH)
 
     @contextmanager
     def alone(self) -> Iterator[int]:
@@ -112,7 +127,7 @@ class Place:
         return True
 
     def _locked(self, how: int) -> int:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        self.beside.mkdir(parents=True, exist_ok=True)
         while True:
             lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:

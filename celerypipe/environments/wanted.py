@@ -121,7 +121,7 @@ def _requirements(place: str, table: Mapping[str, Any], path: Path, text: str) -
             cure = "" if said.endswith(".txt") else f'; a list is written requirements = ["{said}"]'
             raise _wrong(path, text, at, f"[{place}] requirements: {error}{cure}") from None
     if not isinstance(said, list) or not all(isinstance(line, str) and line.strip() for line in said):
-        raise _wrong(path, text, at, f"[{place}] {KEYS['requirements'].partition(': ')[2]} is what requirements takes")
+        raise _wrong(path, text, at, f"[{place}] requirements must be {KEYS['requirements'].partition(': ')[2]}")
     if not said and "python" not in table:
         raise _wrong(path, text, place, f'[{place}] asks for nothing; write requirements = ["numpy<2"], or a python')
     return tuple(dict.fromkeys(in_full(line.strip(), path.absolute().parent) for line in said))
