@@ -186,6 +186,14 @@ def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]
             yield Finding("error", "compression", f"node {node.name!r} ({node.mark})", text, cure)
 
 
+def _of_requirements(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    for worker in workers:
+        if lines := worker.get("unmet", {}).get(node.mark):
+            text = f"{named(worker)} has not what {node.mark} asks for in its requirements.txt: {', '.join(lines)}"
+            cure = f"celerypipe remotize --isolate -m {node.mark}, or pip install -r there"
+            yield Finding("warning", "requirements", f"node {node.name!r}", text, cure)
+
+
 def _of_timeouts(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     """A thread cannot be interrupted: its time is kept, but what it was at goes on."""
     for worker in workers:
@@ -241,5 +249,6 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_batches,
     _of_cache,
     _of_compression,
+    _of_requirements,
     _of_timeouts,
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from celerypipe.environments import own, pythons
 from celerypipe.environments.requirements import files_in
-from celerypipe.environments.stored import Made, Place, size_of
+from celerypipe.environments.stored import Made, Site, size_of
 from celerypipe.environments.wanted import Environment
 from celerypipe.errors import EnvironmentFailed
 
@@ -41,7 +41,7 @@ class Planned:
     environment: Environment
     python: pythons.Interpreter
     requirements: tuple[str, ...]
-    place: Place
+    place: Site
 
     def __str__(self) -> str:
         return f"environment {self.environment.name!r} (Python {self.python.version})"
@@ -57,7 +57,7 @@ def plan(environment: Environment, folder: Path) -> Planned:
     content = [path.read_bytes().hex() for path in files_in(requirements)]
     told = [requirements, content, python.implementation, python.version, sysconfig.get_platform(), str(own.PACKAGE)]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-    return Planned(environment, python, requirements, Place(folder, key))
+    return Planned(environment, python, requirements, Site(folder, key))
 
 
 def ready(planned: Planned, say: Callable[[str], None]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from celerypipe.definition.names import GROUP
 from celerypipe.environments.building import plan, ready
-from celerypipe.environments.stored import Place
+from celerypipe.environments.stored import Site
 from celerypipe.environments.wanted import Environment, wanted_by
 from celerypipe.errors import ConfigError
 from celerypipe.settings import Settings
@@ -59,12 +59,12 @@ def enter(environment: Environment, words: Sequence[str], say: Callable[[str], N
     os.execve(place.python, [str(place.python), *words], {**inside(place, os.environ), ENTERED_VARIABLE: told})  # noqa: S606
 
 
-def is_inside(place: Place) -> bool:
+def is_inside(place: Site) -> bool:
     """Does this process run in it?"""
     return Path(sys.prefix).resolve() == place.folder.resolve()
 
 
-def inside(place: Place, environment: Mapping[str, str]) -> dict[str, str]:
+def inside(place: Site, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a process in it: its programs come first, and no installed packages from elsewhere."""
     told = {name: value for name, value in environment.items() if name != "PYTHONHOME"}
     known = told.get("PYTHONPATH", "").split(os.pathsep)

@@ -32,7 +32,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Site:
     """Where one environment is, or will be; ``beside``: the folder of all."""
 
     beside: Path
@@ -146,7 +146,7 @@ class Place:
 class StoredEnvironment:
     """One that is there. ``used``: when a worker started in it last, in seconds; ``busy``: one runs in it now."""
 
-    place: Place
+    place: Site
     used: float
     busy: bool
     made: Made
@@ -164,15 +164,15 @@ class StoredEnvironment:
 
 def environments_in(folder: Path) -> list[StoredEnvironment]:
     """Return those that are whole, the one used last first."""
-    places = [Place(folder, file.parent.name) for file in folder.glob(f"*/{MARKER}")]
+    places = [Site(folder, file.parent.name) for file in folder.glob(f"*/{MARKER}")]
     there = [(place, made) for place in places if (made := place.made()) is not None]
     found = [StoredEnvironment(each, each.used(), each.is_busy(), made) for each, made in there]
     return sorted(found, key=lambda each: each.used, reverse=True)
 
 
-def leftovers_in(folder: Path) -> list[Place]:
+def leftovers_in(folder: Path) -> list[Site]:
     """Return those that were not built to their end, or whose Python or celerypipe is gone."""
-    places = [Place(folder, path.name) for path in folder.glob("*") if path.is_dir()]
+    places = [Site(folder, path.name) for path in folder.glob("*") if path.is_dir()]
     return [each for each in places if each.made() is None]
 
 

@@ -58,17 +58,18 @@ def listed(content: Mapping[str, Any], path: Path, text: str) -> dict[str, Envir
     return {place.partition(".")[2]: _read(place, table, path, text) for place, table in tables.items()}
 
 
-def wanted_by(queue: str, folder: Path) -> Environment | None:
+def wanted_by(queue: str, folder: Path, more: Path | None = None) -> Environment | None:
     """Return the environment of a worker of a queue; None: it runs with what is installed here.
 
-    ``folder``: that of the workers' files. :class:`ConfigError` for a name that nothing knows.
+    ``folder``: that of the workers' files; ``more``: a file with further ones, where the environment names none.
+    :class:`ConfigError` for a name that nothing knows.
     """
     if requirements := os.environ.get(ISOLATED_VARIABLE):
         return Environment(queue, lines_of(Path(requirements)), None, requirements)
     own, name = environment_of(queue)
     files = [folder / f"{own}.toml"]
-    if name and (more := os.environ.get(LIST_VARIABLE)):
-        files.append(Path(more))
+    if name and (said := os.environ.get(LIST_VARIABLE) or more):
+        files.append(Path(said))
     known: dict[str, Environment] = {}
     for file in files:
         known = {**(listed_in(file) if file.is_file() else {}), **known}

@@ -105,7 +105,7 @@ class HostLoop:
             "host %s: %s; may start %s; asked on queue %s%s",
             told.name,
             told.address,
-            ", ".join(f"{queue} ({rule.most})" for queue, rule in sorted(told.allowed.queues.items())),
+            ", ".join(f"{queue} ({most})" for queue, most in told.allowed.startable.items()),
             QUEUE,
             told.name,
         )
@@ -209,7 +209,7 @@ class HostLoop:
             place=str(self._process),
             hostname=socket.gethostname(),
             machine=self._machine,
-            queues={queue: rule.most for queue, rule in sorted(told.allowed.queues.items())},
+            queues=told.allowed.startable,
             keys=told.settings.keyring.ids if told.settings.keyring is not None else [],
             versions={
                 "celerypipe": VERSION,

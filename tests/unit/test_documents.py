@@ -151,5 +151,6 @@ def test_each_environment_variable_has_a_row() -> None:
     }
     # By which a worker tells processes that it spawns, and a host or a command its workers.
     own = {"CELERYPIPE_WORKER", "CELERYPIPE_HOST", "CELERYPIPE_PRELOAD", "CELERYPIPE_NOTHING_STAYS", "CELERYPIPE_ONLY"}
+    own |= {"CELERYPIPE_ISOLATED", "CELERYPIPE_ENVIRONMENT", "CELERYPIPE_ENVIRONMENT_LIST"}
     assert read - own | {"CELERY_BROKER_URL"} == {each.name for each in VARIABLES}
     assert all(each.meaning and each.unit and each.default and each.example for each in VARIABLES)

@@ -60,8 +60,8 @@ def host(
     own = host_named(name, allowed)
     allowed.require_configs()
     if only_check:
-        for queue, rule in sorted(allowed.queues.items()):
-            click.echo(f"{queue}: at most {rule.most}")
+        for queue, most in allowed.startable.items():
+            click.echo(f"{queue}: at most {most}")
         return
     if print_unit:
         from celerypipe.host.unit import unit

@@ -12,7 +12,7 @@ import pytest
 
 from celerypipe.environments import building
 from celerypipe.environments.building import plan, ready
-from celerypipe.environments.stored import Place, environments_in, leftovers_in
+from celerypipe.environments.stored import Site, environments_in, leftovers_in
 from celerypipe.environments.wanted import Environment, listed_in
 from celerypipe.errors import ConfigError, EnvironmentFailed
 from tests.servers import eventually
@@ -31,13 +31,13 @@ def _around(wheels: Wheels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(wheels.folder / "metadata"))
 
 
-def build(environment: Environment, folder: Path, said: list[str]) -> Place:
+def build(environment: Environment, folder: Path, said: list[str]) -> Site:
     planned = plan(environment, folder)
     os.close(ready(planned, said.append))
     return planned.place
 
 
-def ask(place: Place, program: str) -> str:
+def ask(place: Site, program: str) -> str:
     return subprocess.run([place.python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
