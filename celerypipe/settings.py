@@ -96,7 +96,13 @@ VARIABLES = (
         "yes or no",
         "no",
     ),
-    Variable("CELERYPIPE_CACHE", "no: the result cache is neither read nor written.", "yes", "yes or no", "no"),
+    Variable(
+        "CELERYPIPE_CACHE",
+        "no: the result cache is neither read nor written. read-only: results that are kept are used, and none added.",
+        "yes",
+        "yes, no or read-only",
+        "no",
+    ),
     Variable("CELERYPIPE_CACHE_BYTES", "How much memory of Redis the result cache may use.", "1GiB", "bytes", "512MB"),
     Variable(
         "CELERYPIPE_CACHE_URL",
@@ -135,6 +141,8 @@ VARIABLES = (
 FILES_BYTES = 4 * 1024**3
 #: What kept results may take in Redis where nothing is said.
 CACHE_BYTES = 1024**3
+#: Of the result cache what is there is used, and nothing added.
+READ_ONLY = "read-only"
 #: What may stand behind a number of bytes.
 SIZES = {"": 1, "b": 1} | {f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)}
 SIZES |= {f"{letter}{ending}": 1024**power for power, letter in enumerate("kmgt", 1) for ending in ("ib", "i")}
@@ -194,19 +202,27 @@ class CacheSettings:
     """What the environment says about kept results.
 
     ``bytes``: what they may take in Redis. ``url``: where they are kept besides, or a Redis of their own; it may hold a
-    password. ``enabled``: False switches the cache off.
+    password. ``enabled``: False switches the cache off; ``read_only``: results are used, and none kept.
     """
 
     bytes: int = CACHE_BYTES
     url: str | None = field(default=None, repr=False)
     enabled: bool = True
     namespace: str = DEFAULT
+    read_only: bool = False
 
     @cached_property
     def redis(self) -> Address | None:
         """The Redis of its own, if it has one."""
         is_redis = self.url and _scheme(self.url) in SCHEMES
         return replace(read_address(self.url), namespace=self.namespace) if self.url and is_redis else None
+
+    @property
+    def shown(self) -> str:
+        """Return what it is, for people: two that differ keep results in different places, or in different ways."""
+        if not self.enabled:
+            return "off"
+        return (hidden(self.url) if self.url else "the Redis of the run") + (" (read-only)" if self.read_only else "")
 
     @property
     def beside(self) -> str:
@@ -241,11 +257,13 @@ class Settings:
         found = RedisSettings.find(None, environment)
         keyring = Keyring.parse(environment.get(VARIABLE, ""), found.namespace)
         cache_url = environment.get("CELERYPIPE_CACHE_URL")
+        only_read = environment.get("CELERYPIPE_CACHE", "").lower() == READ_ONLY
         cache = CacheSettings(
             _bytes("CELERYPIPE_CACHE_BYTES", environment, CACHE_BYTES),
             _cache_url(cache_url) if cache_url else None,
-            _yes("CELERYPIPE_CACHE", environment),
+            only_read or _yes("CELERYPIPE_CACHE", environment, f", nor {READ_ONLY}"),
             found.namespace,
+            only_read,
         )
         files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
@@ -271,13 +289,13 @@ def _folders(name: str, environment: Mapping[str, str]) -> tuple[Path, ...]:
     return distinct(path_of(part) for part in environment.get(name, "").split(os.pathsep) if part)
 
 
-def _yes(name: str, environment: Mapping[str, str]) -> bool:
+def _yes(name: str, environment: Mapping[str, str], besides: str = "") -> bool:
     said = environment.get(name, "").lower()
     if said in ("no", "0", "off", "false"):
         return False
     if said in ("", "yes", "1", "on", "true"):
         return True
-    raise ConfigError(f"{name}: {said!r} is neither yes nor no")
+    raise ConfigError(f"{name}: {said!r} is neither yes nor no{besides}")
 
 
 def _log_format(environment: Mapping[str, str]) -> str:

@@ -37,12 +37,13 @@ class CacheUse:
     """How a runner uses the result cache.
 
     ``on``: at all. ``refresh``: the nodes whose results are computed anew, and kept. ``rerun_failing``: failures that
-    are kept do not count.
+    are kept do not count. ``read_only``: nothing is added, whatever nodes say.
     """
 
     on: bool = True
     refresh: tuple[str, ...] = ()
     rerun_failing: bool = False
+    read_only: bool = False
 
     def check(self, nodes: Sequence[NodeDefinition]) -> None:
         """Raise :class:`ConfigError` for a node to refresh that is none, or has no cache."""
@@ -78,7 +79,7 @@ class NodeCache:
         self.name = node.name
         self.queue = node.queue
         self.mark = node.mark
-        self.policy = policy
+        self.policy = policy.model_copy(update={"read_only": True}) if use.read_only else policy
         self.refresh = node.name in use.refresh
         self.rerun_failing = use.rerun_failing
         self._written = node.configuration

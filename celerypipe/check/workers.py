@@ -176,6 +176,19 @@ def _of_cache(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
             yield Finding("error", "cache", f"node {node.name!r} ({node.mark})", f"cache {said}", cure)
 
 
+def _of_caches(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    """What a node calls or runs from there is kept where its worker says."""
+    kept: dict[str, list[str]] = {}
+    for worker in workers:
+        kept.setdefault(str(worker.get("cache") or ""), []).append(named(worker))
+    kept.pop("", None)
+    if len(kept) > 1:
+        text = f"the workers of queue {node.queue!r} have different result caches, for what nodes start there: "
+        text += "; ".join(f"{', '.join(names)}: {where}" for where, names in sorted(kept.items()))
+        cure = "start them with the same CELERYPIPE_CACHE_URL and CELERYPIPE_CACHE, or the same [cache] in host.toml"
+        yield Finding("warning", "cache", f"queue {node.queue!r}", text, cure)
+
+
 def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     way = node.warp_configuration.compression
     for worker in workers:
@@ -248,6 +261,7 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_writing,
     _of_batches,
     _of_cache,
+    _of_caches,
     _of_compression,
     _of_requirements,
     _of_timeouts,

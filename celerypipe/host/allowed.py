@@ -18,7 +18,7 @@ import msgspec
 from celerypipe.definition.names import environment_of, with_environment, wrong_queue
 from celerypipe.environments.wanted import LIST_VARIABLE, Environment, line_of, listed, wanted_by
 from celerypipe.errors import ConfigError, did_you_mean
-from celerypipe.settings import Settings
+from celerypipe.settings import READ_ONLY, Settings
 
 #: What a host may be called: a part of a queue's name, and of a name of Celery's.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
@@ -69,10 +69,11 @@ class QueueRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CacheRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the workers of this machine keep results: as ``CELERYPIPE_CACHE_URL`` and ``CELERYPIPE_CACHE_BYTES``."""
+    """The result cache of what nodes on this machine start: as ``CELERYPIPE_CACHE_URL``, ``_BYTES`` and ``_CACHE``."""
 
     url: str | None = None
     bytes: str | int | None = None
+    read_only: bool = False
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +160,8 @@ class Allowed:
             said["CELERYPIPE_CACHE_URL"] = self.cache.url
         if self.cache.bytes is not None:
             said["CELERYPIPE_CACHE_BYTES"] = str(self.cache.bytes)
+        if self.cache.read_only:
+            said["CELERYPIPE_CACHE"] = READ_ONLY
         return said
 
     def require_configs(self) -> None:

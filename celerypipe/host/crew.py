@@ -52,6 +52,7 @@ class Member:
 
     def told(self, held: Mapping[str, Sequence[InHand]]) -> WorkerState:
         """Return what is told of it; ``held``: what workers have in hand, by their life."""
+        polled, message = self.child.activity.ago() if self.child is not None else (None, None)
         return WorkerState(
             set=self.set.id,
             number=self.number,
@@ -63,6 +64,8 @@ class Member:
             starts=self.starts,
             why=self.why,
             held=list(held.get(self.life, ())),
+            polled=polled,
+            message=message,
         )
 
 

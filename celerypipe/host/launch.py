@@ -24,6 +24,8 @@ from celerypipe.embedded.server import die_with_parent
 from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.procfs import pidfd, process_of, read
 from celerypipe.host.records import WorkerSet
+from celerypipe.process import activity
+from celerypipe.process.activity import Activity, beside
 from celerypipe.redis.namespace import DEFAULT
 from celerypipe.settings import HOST_VARIABLE
 from celerypipe.worker import group, preload
@@ -38,6 +40,7 @@ class WorkerProcess:
     def __init__(self, pid: int, log: Path, process: subprocess.Popen[bytes] | None = None, began: int = 0) -> None:
         self.pid = pid
         self.log = log
+        self.activity = Activity(beside(log))
         self._process = process
         self._began = began
         self._fd = pidfd(pid) if process is None else -1
@@ -100,6 +103,8 @@ class Launch:
         token = secrets.token_hex(8)
         log = self.folder / f"{wanted.queue.replace('/', '_')}-{wanted.id}-{number}.log"
         said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}", NOTHING_STAYS: "yes"}
+        Activity.make(beside(log))
+        said[activity.VARIABLE] = str(beside(log).absolute())
         if wanted.preload:
             said[preload.VARIABLE] = json.dumps(wanted.preload)
         with log.open("ab", buffering=0) as file:
@@ -119,7 +124,7 @@ class Launch:
 
     def clear_up(self) -> None:
         """Remove the logs of workers that are gone for long."""
-        for file in self.folder.glob("*.log"):
+        for file in (*self.folder.glob("*.log"), *self.folder.glob("*.activity")):
             with suppress(OSError):
                 if time.time() - file.stat().st_mtime > LOG_SECONDS:
                     file.unlink()

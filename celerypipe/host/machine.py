@@ -5,17 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from celery.utils.sysinfo import cpu_budget
 
-#: Where Linux says how much memory a container may have, and uses: version 2 of control groups, then version 1.
-_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
+from celerypipe.process.memory import memory_here
 
 
 class Gpu(msgspec.Struct, frozen=True):
@@ -41,27 +36,8 @@ def machine_now(gpus: Gpus) -> Machine:
     """Look at this one."""
     budget = cpu_budget()
     cores = float(min(budget.available, budget.quota or budget.available))
-    memory, used = _memory()
+    memory, used = memory_here()
     return Machine(cores, memory, used, round(os.getloadavg()[0], 2), gpus.now())
-
-
-def _memory() -> tuple[int, int]:
-    """Return the bytes that there are, and those in use."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), 0
-    said = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines) if rest}
-    total = said["MemTotal"]
-    used = total - said.get("MemAvailable", 0)
-    for most, now in _LIMITS:
-        try:
-            limit, current = int(Path(most).read_text("ascii")), int(Path(now).read_text("ascii"))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        if limit < total:
-            return limit, current
-    return total, used
 
 
 class Gpus:

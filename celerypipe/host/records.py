@@ -63,7 +63,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     """One worker of a host: ``place`` is what it is called where workers tell of themselves, once it is up.
 
     ``since``: seconds in this state; ``starts``: how often it was started; ``why``: what ended it last; ``held``: the
-    messages that it has in hand.
+    messages that it has in hand; ``polled``: seconds since its queue last answered it, ``message``: since it last began
+    one, None before the first.
     """
 
     set: str
@@ -76,6 +77,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     starts: int = 0
     why: str = ""
     held: list[InHand] = []
+    polled: float | None = None
+    message: float | None = None
 
 
 class HostRecord(msgspec.Struct, frozen=True):

@@ -78,6 +78,7 @@ class PresenceShape(msgspec.Struct):
     compressions: list[str] = []
     unmet: dict[str, list[str]] = {}
     keys: list[str] = []
+    cache: str = ""
     processes: list[int] = []
     started: float = 0.0
     clock: float = 0.0

@@ -321,7 +321,7 @@ def _provided(runner: Runner, settings: Settings) -> Provisions:
         shared_memory=settings.shared_memory if runner.shared_memory is None else runner.shared_memory,
         keyring=settings.keyring,
         cache=settings.cache,
-        use=runner.cache,
+        use=replace(runner.cache, read_only=settings.cache.read_only),
         say=runner.on_event,
         reload=runner.reload,
         watchers=runner.watchers,

@@ -34,6 +34,7 @@ from celerypipe.environments import entering
 from celerypipe.errors import ConfigError
 from celerypipe.mailbox import hints
 from celerypipe.process import forks, log
+from celerypipe.process.activity import Activity
 from celerypipe.redis.connection import connect
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
@@ -47,6 +48,7 @@ from celerypipe.worker.configured import Configured
 from celerypipe.worker.flag import SharedFlag
 from celerypipe.worker.handlers import Handlers
 from celerypipe.worker.options import (
+    bounds_of,
     given,
     keeps_interrupted,
     limits_of,
@@ -180,6 +182,8 @@ class Settled:
             leave=self.leave if pool != "prefork" else None,
             keyring=configured.keyring,
             limits=limits,
+            keep_warm=bounds_of(pool, slots, configured.configs[0].keep_warm),
+            activity=Activity.asked_for(os.environ),
         )
         self.arrivals = Arrivals(configured.queues, self.worker.process)
         self.present: Present | None = None

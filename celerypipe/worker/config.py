@@ -36,6 +36,9 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 #: Numbers with which a worker would start and be of no use where they are 0.
 ABOVE_ZERO = ("worker_proc_alive_timeout", "broker_connection_timeout", "worker_max_tasks_per_child")
 
+#: Seconds that a node stays loaded that no message needs, where a file says nothing.
+KEEP_WARM = 3600.0
+
 #: The keys that are not Celery's, and what they mean.
 OURS = {
     "imports": "modules whose nodes the workers serve",
@@ -44,6 +47,7 @@ OURS = {
     "environments": "tables by name: those that nodes ask for",
     "exit_when_stuck": "true, false or seconds: exit if a node goes on so long after its time and nothing ends it",
     "keep_interrupted": "true: keep a process in which a node was interrupted",
+    "keep_warm": "seconds that a node stays loaded that no message needs; true: for ever (default: 3600)",
 }
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -71,6 +75,8 @@ class WorkerConfig:
     exit_when_stuck: float | bool | None = None
     #: Whether a process stays in which a node was interrupted.
     keep_interrupted: bool = False
+    #: Seconds that a node stays loaded that no message needs; True: for ever.
+    keep_warm: float | bool = KEEP_WARM
 
 
 def known_queues(folder: Path) -> list[str]:
@@ -110,6 +116,7 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         tuple(path_of(folder) for folder in content.get("plugins", ())),
         content.get("exit_when_stuck"),
         content.get("keep_interrupted", False),
+        content.get("keep_warm", KEEP_WARM),
     )
 
 
@@ -139,6 +146,9 @@ def _complaint(key: str, value: Any) -> str:
         return "" if fine else f"{key!r} must be true, false or a number of seconds above 0, not {value!r}"
     if key in ("environment", "environments"):
         return ""  # they were read
+    if key == "keep_warm":
+        fine = value is True or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0)
+        return "" if fine else f"{key!r} must be true or a number of seconds, not {value!r}"
     if key == "keep_interrupted":
         return "" if isinstance(value, bool) else f"{key!r} must be true or false, not {value!r}"
     if key not in TAKEN or key not in KNOWN:

@@ -18,7 +18,9 @@ from click.core import ParameterSource
 
 from celerypipe.celery.prefork import TaskPool
 from celerypipe.errors import ConfigError
+from celerypipe.process.memory import memory_here
 from celerypipe.worker.activation.quota import Limits
+from celerypipe.worker.activation.shelf import Bounds
 from celerypipe.worker.activation.stuck import GRACE_ALONE, GRACE_AMONG_OTHERS
 
 #: Options of ``celery`` that say nothing to a worker of ours.
@@ -164,6 +166,15 @@ def limits_of(worker: Any, pool: str) -> Limits:
         if value is not None and pool != "prefork":
             raise ConfigError(f"{option} {value}: the {pool} pool has no processes to replace; write -P prefork")
     return found
+
+
+def bounds_of(pool: str, slots: int, seconds: float | bool) -> Bounds:
+    """Return how long a process keeps nodes that nobody needs, and what it may take meanwhile.
+
+    ``seconds``: as the file says; True: for ever. All processes together may take half of the machine's memory.
+    """
+    processes = slots if pool == "prefork" else 1
+    return Bounds(math.inf if seconds is True else float(seconds), memory_here()[0] / 2 / max(1, processes))
 
 
 def stuck_after(pool: str, option: float | None, written: float | bool | None) -> float | None:

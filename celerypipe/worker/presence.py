@@ -66,7 +66,9 @@ class Present:
         self.worker = worker
         self.name = consumer.hostname
         self.out_of_memory = OutOfMemory()
-        self.watchdog = Watchdog(consumer.controller, withdraw, worker.end_of_work, self.forgive)
+        self.watchdog = Watchdog(
+            consumer.controller, withdraw, worker.end_of_work, self.forgive, worker.activity.answered
+        )
         self.keeper = PresenceKeeper(worker.redis, say, self.watchdog, withdraw)
 
     def connect(self) -> None:

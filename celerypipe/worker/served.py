@@ -24,6 +24,7 @@ from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
 from celerypipe.process import collector
 from celerypipe.process.version import VERSION
+from celerypipe.settings import Settings
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.task import NodeTask
 
@@ -114,6 +115,7 @@ def presence_record(worker: Worker, served: Served) -> Presence:
         "keeps_interrupted": worker.pool in ("prefork", "solo") and worker.keeps_interrupted,
         "compressions": packing.installed(),
         "keys": worker.keyring.ids if worker.keyring is not None else [],
+        "cache": Settings.from_environment().cache.shown,
     }
 
 

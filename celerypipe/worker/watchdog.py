@@ -60,16 +60,18 @@ class Watchdog:
         withdraw: Callable[[], None],
         end_of_work: Callable[[], float],
         forgive: Callable[[Sequence[int]], None],
+        note: Callable[[float], None],
     ) -> None:
         """``worker``: Celery's; ``withdraw`` calls activations back and takes the presence away, before the end.
 
         ``end_of_work``: when what is at work has to be through, by the monotonic clock; ``forgive`` is told which
-        processes were killed because the worker ends.
+        processes were killed because the worker ends; ``note`` when Redis last answered the consumer.
         """
         self.worker = worker
         self.withdraw = withdraw
         self.end_of_work = end_of_work
         self.forgive = forgive
+        self.note = note
         self.last_received = time.monotonic()
         self.suspicions = 0
 
@@ -85,6 +87,7 @@ class Watchdog:
             self.received()  # it knows that it cannot hear anything: the wait starts anew
         elif (answered := self._answered()) > self.last_received:
             self.last_received, self.suspicions = answered, 0
+            self.note(answered)
         return time.monotonic() - self.last_received >= DEAF_AFTER
 
     def _answered(self) -> float:

@@ -150,7 +150,14 @@ def test_each_environment_variable_has_a_row() -> None:
         for name in re.findall(r"\bCELERYPIPE_[A-Z_]+\b", file.read_text(encoding="utf-8"))
     }
     # By which a worker tells processes that it spawns, and a host or a command its workers.
-    own = {"CELERYPIPE_WORKER", "CELERYPIPE_HOST", "CELERYPIPE_PRELOAD", "CELERYPIPE_NOTHING_STAYS", "CELERYPIPE_ONLY"}
+    own = {
+        "CELERYPIPE_WORKER",
+        "CELERYPIPE_HOST",
+        "CELERYPIPE_PRELOAD",
+        "CELERYPIPE_NOTHING_STAYS",
+        "CELERYPIPE_ONLY",
+        "CELERYPIPE_ACTIVITY",
+    }
     own |= {"CELERYPIPE_ISOLATED", "CELERYPIPE_ENVIRONMENT", "CELERYPIPE_ENVIRONMENT_LIST"}
     assert read - own | {"CELERY_BROKER_URL"} == {each.name for each in VARIABLES}
     assert all(each.meaning and each.unit and each.default and each.example for each in VARIABLES)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import click
 
-from celerypipe.celery.application import app
 from celerypipe.process.absent import absent
 
-with absent("pygments"):  # a tenth of a worker's boot, for colours of answers that no worker prints
+# A seventh of a worker's boot: colours of answers that no worker prints, and YAML, which no task of ours is written in.
+with absent("pygments"), absent("yaml"):
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker as celery_worker
+
+    from celerypipe.celery.application import app
 
 #: What stands above Celery's own help.
 HELP = """\

@@ -137,7 +137,11 @@ def scale(which: str, count: int, no_wait: bool, timeout: float, redis: str | No
 @REDIS_OR_USUAL
 @JSON
 def ls(redis: str | None, as_json: bool) -> None:
-    """List the workers that hosts keep, and how the last ones ended that were not told to."""
+    """List the workers that hosts keep, and how the last ones ended that were not told to.
+
+    asked: when it last asked its queue for work; it does not while all its processes have some. message: when it last
+    began one. A worker that waits in vain and one that has nothing to do differ by these.
+    """
     named_redis(redis, tell=not as_json)
     with Manager(redis) as manager:
         up = [status.record for status in manager.status() if status.state == "up" and status.record is not None]
@@ -147,13 +151,15 @@ def ls(redis: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"workers": said, "ends": msgspec.to_builtins(ends)}, indent=2, ensure_ascii=False))
         return
     console = paper(FILE_WIDTH)
-    listing = table("workers", "host", "queue", "pid", "state", "for", "in hand", "starts", "why it ended last")
+    names = "workers", "host", "queue", "pid", "state", "for", "in hand", "starts", "asked", "message"
+    listing = table(*names, "why it ended last")
     for record in up:
         for each in record.workers:
             number = f"{each.set} {each.number}"
             held = ", ".join(f"{count} of {node}" for _, node, count in each.held) or "-"
             facts = each.queue, str(each.pid or "-"), each.state, age(each.since), held, str(each.starts)
-            row(listing, number, record.name, *facts, each.why or "-")
+            clocks = ["-" if seconds is None else f"{age(seconds)} ago" for seconds in (each.polled, each.message)]
+            row(listing, number, record.name, *facts, *clocks, each.why or "-")
     if listing.rows:
         console.print(listing)
     elif up:

@@ -18,16 +18,21 @@ from collections.abc import Iterator
 
 from celerypipe.heartbeat.deadlines import Deadline
 from celerypipe.heartbeat.procfs import DUMP
+from celerypipe.process.activity import Activity
 
 #: Seconds that a node without a timeout, or one that warms up, may hold the GIL where others are at work.
 LONGEST = 300.0
 
 
 class DeadMan:
-    """The switch of one process. ``deadline``: where it is set; None: nowhere, so that nobody ends the process."""
+    """The switch of one process. ``deadline``: where it is set; None: nowhere, so that nobody ends the process.
 
-    def __init__(self, deadline: Deadline | None) -> None:
+    ``activity``: where it is noted that a message began.
+    """
+
+    def __init__(self, deadline: Deadline | None, activity: Activity | None = None) -> None:
         self._deadline = deadline
+        self._began = activity.began if activity is not None else None
         #: Until when a thread is at work, by its number; infinite: nobody knows.
         self._calls: dict[int, float] = {}
         if deadline is not None:
@@ -35,6 +40,11 @@ class DeadMan:
 
     def begin(self, until: float) -> None:
         """This thread hands a message over, until then by the monotonic clock; infinite: nobody knows for how long."""
+        if self._began is not None:
+            self._began()
+        self._set(until)
+
+    def _set(self, until: float) -> None:
         if self._deadline is not None:
             calls = self._calls
             calls[threading.get_ident()] = until
@@ -59,7 +69,7 @@ class DeadMan:
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
         """For the length of a block this thread may hold the GIL for long."""
-        self.begin(math.inf)
+        self._set(math.inf)
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ from celerypipe.heartbeat.deadlines import Deadline, Deadlines
 from celerypipe.mailbox import hints
 from celerypipe.mailbox.deaths import Death, say_birth, say_death
 from celerypipe.mailbox.holder import Process
+from celerypipe.process.activity import Activity
 from celerypipe.redis import keys
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Broken, Client, OneLine, Trouble, connect
@@ -32,7 +33,7 @@ from celerypipe.worker.activation.deadman import DeadMan
 from celerypipe.worker.activation.files import FileFolder
 from celerypipe.worker.activation.keeper import Keeper, Lease
 from celerypipe.worker.activation.quota import Limits, Quota
-from celerypipe.worker.activation.shelf import Shelf
+from celerypipe.worker.activation.shelf import Bounds, Shelf
 from celerypipe.worker.activation.stuck import GRACE_AMONG_OTHERS, LATER, StuckWatch
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,10 @@ class Worker:
     limits: Limits = field(default_factory=Limits)
     #: Milliseconds that this may take at most.
     replacing: int = keys.FREEING_TTL
+    #: How long nodes stay warm that nobody needs.
+    keep_warm: Bounds = field(default_factory=Bounds)
+    #: What its host is shown of it.
+    activity: Activity = field(default_factory=Activity)
     _said_interrupted: bool = False
     _told: float = math.inf
     _places: dict[int, Place] = field(default_factory=dict)
@@ -114,8 +119,8 @@ class Worker:
         if pid not in self._places:
             with self._lock:  # two threads may come at once
                 slots = self.slots if self.pool not in ("prefork", "solo") else 1
-                switch = DeadMan(self._deadline(pid))
-                shelf = Shelf(slots, switch)
+                switch = DeadMan(self._deadline(pid), self.activity)
+                shelf = Shelf(slots, switch, self.keep_warm)
                 keeper = Keeper(lambda: connect(self.redis, name="celerypipe-keeper", kind=OneLine), shelf.clear_up)
                 quota = Quota(self.limits) if self.limits else None
                 self._places.setdefault(pid, Place(shelf, keeper, switch, quota))

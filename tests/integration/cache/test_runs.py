@@ -147,6 +147,20 @@ def test_two_runners_with_local_nodes_wait_for_each_other_and_never_for_ever(red
     assert Counter(computed(diary)) == Counter(map(str, range(80)))
 
 
+def test_where_nothing_may_be_added_what_is_there_is_used(
+    redis_url: str, diary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = pipeline(remembered.Square, diary)
+    assert payloads(Runner(redis_url), pipe, [1]) == [1]
+    with monkeypatch.context() as machine:
+        machine.setenv("CELERYPIPE_CACHE", "read-only")
+        for _ in range(2):
+            assert payloads(Runner(redis_url), pipe, [1, 2]) == [1, 4]
+    assert computed(diary) == ["1", "2", "2"]
+    assert payloads(Runner(redis_url), pipe, [2]) == [4]
+    assert computed(diary) == ["1", "2", "2", "2"]
+
+
 def test_with_a_declared_version_no_worker_is_needed(start_worker: StartWorker, redis_url: str, diary: Path) -> None:
     worker = start_worker("rdeclared", pool="solo", concurrency=1, config=CONFIG)
     pipe = pipeline("tests.nodes.remembered.Declared", diary, warped=True, limits={"queue": "rdeclared"})

@@ -118,9 +118,12 @@ def test_what_it_had_in_hand_is_told_with_its_end_and_done_by_the_next(
 ) -> None:
     workers = manager.hosts[host.name].start("hgpu")
     (first,), gate = workers.status(), tmp_path / "gate"
+    assert first.message is None
+    eventually(lambda: workers.status()[0].polled is not None, "an answer of its queue")
     gated = warped("tests.nodes.remote.Gate", "hgpu", timeout=60.0)
     reading = Reading(Runner(redis_url).stream(gated, [Message(str(gate))]))
     eventually(lambda: [held for each in workers.status() for held in each.held], "work in hand")
+    eventually(lambda: workers.status()[0].message is not None, "word that it began")
     (node,) = [each for each in manager.nodes() if each.mark == "tests.nodes.remote.Gate"]
     assert (node.name, node.mark, node.queue) == ("there", "tests.nodes.remote.Gate", "hgpu")
     assert node.workers == (first.place,)

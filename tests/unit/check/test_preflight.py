@@ -270,6 +270,16 @@ def test_other_code_than_here_is_said_for_each_worker_and_else_that_workers_diff
     assert found(seen(one, codes={"there": "version 1"})) == []
 
 
+def test_two_workers_of_a_queue_that_keep_results_in_different_places_are_told() -> None:
+    one, other = worker(cache="the Redis of the run"), worker(id="x", pid=34, cache="s3://lab/results (read-only)")
+    assert found(seen(one, worker(id="x", pid=34, cache="the Redis of the run"))) == []
+    assert found(seen(one, worker(id="x", pid=34))) == []  # an older one says nothing of it
+    finding = the(seen(one, other), "cache")
+    assert finding.severity == "warning"
+    assert "pid 34): s3://lab/results (read-only); the worker on gpubox (pid 33): the Redis of the run" in finding.text
+    assert "the same CELERYPIPE_CACHE_URL" in str(finding)
+
+
 def test_the_version_of_a_node_must_be_the_same_here_and_there() -> None:
     assert found(seen(worker(schema={"version": "1"}), declared={"there": "1"})) == []
     finding = the(seen(worker(schema={"version": "1"}), declared={"there": "2"}), "version")

@@ -46,8 +46,8 @@ def test_the_help_loads_no_command() -> None:
         (
             "import celerypipe.cli.machines.worker, celerypipe.worker.boot\n"
             "from celerypipe.worker.served import Served\nServed((), ()).load({})",
-            "celery.bin.celery celerypipe.runner click_repl flower httpx PIL.Image prompt_toolkit pydantic rich "
-            "websockets.sync.client websockets.sync.server",
+            "celery.bin.celery celerypipe.runner click_repl flower httpx PIL.Image prompt_toolkit pydantic pygments "
+            "rich websockets.sync.client websockets.sync.server yaml",
         ),
         ("import celerypipe.cli.check", "celery.app celerypipe.runner.runner kombu rich"),
         ("from celerypipe import Embedded, Runner", "celery.app celerypipe.celery kombu"),

@@ -116,7 +116,9 @@ def test_the_room_of_the_cache_is_a_number_of_bytes(text: str, size: int) -> Non
 def test_the_cache_can_be_switched_off_and_has_a_place_of_its_own() -> None:
     assert Settings.from_environment({}).cache == CacheSettings(bytes=1024**3, url=None, enabled=True)
     assert not Settings.from_environment({"CELERYPIPE_CACHE": "no"}).cache.enabled
-    with pytest.raises(ConfigError, match="CELERYPIPE_CACHE: 'maybe'"):
+    assert not Settings.from_environment({}).cache.read_only
+    assert Settings.from_environment({"CELERYPIPE_CACHE": "read-only"}).cache.read_only
+    with pytest.raises(ConfigError, match="CELERYPIPE_CACHE: 'maybe' is neither yes nor no, nor read-only"):
         Settings.from_environment({"CELERYPIPE_CACHE": "maybe"})
     for url in ("file:///var/cache/x", "s3://bucket/folder", "redis://:secret@host:6379/3", "memory://x"):
         assert Settings.from_environment({"CELERYPIPE_CACHE_URL": url}).cache.url == url

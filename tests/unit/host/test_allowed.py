@@ -26,6 +26,7 @@ attempts = 1
 
 [cache]
 url = "file:///var/cache/results"
+read_only = true
 bytes = "1GiB"
 """
 
@@ -43,6 +44,7 @@ def test_a_list_says_what_may_be_started_and_how(tmp_path: Path) -> None:
     assert allowed.policy("gpu") == RestartPolicy(attempts=1)
     assert allowed.policy("cpu") == RestartPolicy(attempts=9, mode="delay")
     expected = {"CELERYPIPE_CACHE_URL": "file:///var/cache/results", "CELERYPIPE_CACHE_BYTES": "1GiB"}
+    expected["CELERYPIPE_CACHE"] = "read-only"
     assert allowed.environment() == expected
 
 

@@ -60,6 +60,8 @@ def test_settings_imports_and_plugins_are_told_apart(tmp_path: Path) -> None:
         ("broker_pool_limit = true", "must be a whole number, not True"),
         ("worker_prefetch_multiplier = 4", "is not decided here; a worker takes no task before a slot is free"),
         ("[beat_schedule]\na = 1", "is not decided here; Celery schedules nothing here; start pipelines by cron"),
+        ("keep_warm = false", ":1: 'keep_warm' must be true or a number of seconds, not False"),
+        ("keep_warm = -1", "'keep_warm' must be true or a number of seconds, not -1"),
         ("worker_log_format = 3", ":1: 'worker_log_format' must be text, not 3"),
         (
             "worker_log_format = '%(nope)s'",

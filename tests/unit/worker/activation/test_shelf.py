@@ -15,7 +15,7 @@ from celerypipe.redis import keys
 from celerypipe.redis.connection import Client
 from celerypipe.worker.activation import shelf as module
 from celerypipe.worker.activation.deadman import DeadMan
-from celerypipe.worker.activation.shelf import Shelf
+from celerypipe.worker.activation.shelf import Bounds, Shelf
 from tests.servers import eventually
 
 
@@ -81,7 +81,7 @@ class Nodes:
 
     @property
     def kept(self) -> list[str]:
-        return [instance.listing.mark for _, instance in self.shelf._idle.values()]
+        return [each.instance.listing.mark for each in self.shelf._idle.values()]
 
 
 def test_a_run_with_many_nodes_has_room_for_them_as_long_as_it_lives(redis_client: Client) -> None:
@@ -95,6 +95,30 @@ def test_a_run_with_many_nodes_has_room_for_them_as_long_as_it_lives(redis_clien
     assert nodes.gone("another") == ["b", "c"]
     nodes.use("e")
     assert nodes.kept == ["e"]
+
+
+def test_who_is_idle_for_too_long_goes_but_not_what_was_to_be_warm_from_the_start(redis_client: Client) -> None:
+    shelf = Shelf(2, DeadMan(None), Bounds(seconds=0.0))
+    shelf.preload(Listing("first", Mask, "import"), record(mark="first").key, {})
+    for name in ("first", "second"):
+        known = record(mark=name)
+        shelf.give_back(known, shelf.lend(Listing(name, Mask, "import"), known))
+    assert [each.listing.mark for each in shelf.look(redis_client)] == ["second"]
+    assert shelf.look(redis_client) == []
+    assert shelf.mean(record(mark="first")) is None
+    assert shelf.lend(Listing("first", Mask, "import"), record(mark="first")).node is not None
+
+
+def test_of_a_process_that_takes_too_much_one_goes_after_another_but_the_last(redis_client: Client) -> None:
+    taken = 100
+    shelf = Shelf(3, DeadMan(None), Bounds(memory=100), lambda: taken)
+    for name in "abc":
+        known = record(mark=name)
+        shelf.give_back(known, shelf.lend(Listing(name, Mask, "import"), known))
+    assert shelf.look(redis_client) == []
+    taken = 101
+    gone = [[each.listing.mark for each in shelf.look(redis_client)] for _ in range(3)]
+    assert gone == [["a"], ["b"], []]
 
 
 def test_a_run_that_gives_a_process_nothing_to_do_has_no_room_there(
