@@ -59,6 +59,21 @@ def enter(environment: Environment, words: Sequence[str], say: Callable[[str], N
     os.execve(place.python, [str(place.python), *words], {**inside(place, os.environ), ENTERED_VARIABLE: told})  # noqa: S606
 
 
+def enter_built(queues: Iterable[str], words: Sequence[str]) -> None:
+    """Go on in the environment of these queues before anything else is imported, if it was built already.
+
+    All that takes time or goes wrong about it is for the worker itself, which can tell of it.
+    """
+    if os.environ.get(ENTERED_VARIABLE, "").startswith(f"{os.getpid()} "):
+        return
+    try:
+        wanted = wanted_by_all(queues, Settings.from_environment().worker_configs)
+        if wanted is not None:
+            enter(wanted, words, lambda _: None, build=False)
+    except ConfigError:
+        return
+
+
 def is_inside(place: Site) -> bool:
     """Does this process run in it?"""
     return Path(sys.prefix).resolve() == place.folder.resolve()

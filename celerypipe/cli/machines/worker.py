@@ -13,8 +13,6 @@ import click
 
 from celerypipe.cli.options import REDIS_OR_USUAL
 from celerypipe.environments import entering
-from celerypipe.errors import ConfigError
-from celerypipe.settings import Settings
 
 #: What is done on hosts, in the place of options.
 OF_HOSTS = ("start", "stop", "drain", "restart", "scale", "ls")
@@ -40,18 +38,5 @@ def worker(redis: str | None, options: tuple[str, ...]) -> None:
         group.main(told, prog_name="celerypipe worker", standalone_mode=False)
         return
     if "--help" not in options:
-        _enter_environment(options)
+        entering.enter_built(entering.queues_in(options), ["-m", "celerypipe", *sys.argv[1:]])
     import_module("celerypipe.cli.machines.started").start(redis, options)
-
-
-def _enter_environment(options: tuple[str, ...]) -> None:
-    """Go on in the environment of its queues before anything else is imported, if it was built already.
-
-    All that takes time or goes wrong about it is for the worker itself, which can tell of it.
-    """
-    try:
-        wanted = entering.wanted_by_all(entering.queues_in(options), Settings.from_environment().worker_configs)
-        if wanted is not None:
-            entering.enter(wanted, ["-m", "celerypipe", *sys.argv[1:]], lambda _: None, build=False)
-    except ConfigError:
-        return

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from celerypipe.mailbox import hints
 from celerypipe.redis.connection import Client
 from tests.servers import Workplace, eventually
 from tests.servers.command import celerypipe
+from tests.servers.extent import at_length
 from tests.servers.wheels import Wheels, wheels
 
 __all__ = ["wheels"]
@@ -72,7 +74,7 @@ def preflight(workplace: Workplace, url: str, queue: str) -> str:
 
 @pytest.mark.parametrize(
     ("environment", "version", "typed"),
-    [("one", 1, ("celery", "-A", "celerypipe")), (None, 2, ("celerypipe",))],
+    [("one", 1, ("celery", "-A", "celerypipe")), pytest.param(None, 2, ("celerypipe",), marks=at_length)],
     ids=["named", "of-the-queue"],
 )
 def test_a_worker_runs_where_its_requirements_are(
@@ -85,6 +87,11 @@ def test_a_worker_runs_where_its_requirements_are(
     answer = asked(redis_url, queue, environment)
     assert answer == [version, folder, folder, f"{folder}/bin", worker.process.pid]
     assert there.busy
+    worker.stop()
+    worker = started(f"{queue}+{environment}" if environment else queue, typed=typed)
+    command = Path(f"/proc/{worker.process.pid}/cmdline").read_text().split("\0")
+    assert command[:4] == [f"{folder}/bin/python", "-m", "celerypipe", "worker"], "at once, by the sooner way"
+    assert asked(redis_url, queue, environment)[1] == folder
     refused = celerypipe("environments", "rm", there.key, **wheels.around)
     assert (refused.returncode, "is in use; stop its workers first" in refused.stderr) == (2, True)
     worker.stop()
@@ -122,9 +129,10 @@ def test_a_name_that_nobody_wrote_is_answered_with_those_there_are(started: Call
 
 
 def test_an_environment_that_leads_elsewhere_is_not_entered_again_and_again(
-    started: Callable[..., Any], wheels: Wheels
+    started: Callable[..., Any], workplace: Workplace, wheels: Wheels
 ) -> None:
-    started("loops+one").stop()
+    file = workplace.config("loops", wheels.table("environments.one", "clash==1"))
+    assert celerypipe("environments", "build", file, **wheels.around).returncode == 0
     (there,) = environments_in(wheels.built)
     there.place.python.unlink()
     there.place.python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
