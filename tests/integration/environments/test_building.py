@@ -159,6 +159,7 @@ def test_a_python_that_is_not_there_is_told_before_anything_is_built(wheels: Whe
 
 
 @at_length
+@pytest.mark.timeout(300)
 def test_without_uv_pip_builds_it(wheels: Wheels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "find_spec", lambda _: None)
     monkeypatch.setenv(
