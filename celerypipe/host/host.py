@@ -99,7 +99,6 @@ class HostLoop:
         self._heartbeat.start()
         self._adopt()
         self._say_what_is_there(self._link.heard)
-        self._link.start()
         self._reception.start()
         logger.info(
             "host %s: %s; may start %s; asked on queue %s%s",
@@ -118,6 +117,8 @@ class HostLoop:
 
     def _go_on(self) -> int:
         while not self._ending:
+            if self._reception.is_ready:  # from then on it is up, and can be asked
+                self._link.start()
             heard = self._link.heard
             if heard.taken:
                 where = Process.read(heard.taken)

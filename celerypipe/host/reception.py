@@ -59,6 +59,7 @@ class HostReception:
         self._client: Client | None = None
         #: What ended it unasked.
         self.error: BaseException | None = None
+        self._listens = threading.Event()
 
     def start(self) -> None:
         """Begin."""
@@ -68,6 +69,11 @@ class HostReception:
     def is_over(self) -> bool:
         """Has Celery's worker ended, because somebody told it to or by a fault?"""
         return not self._thread.is_alive()
+
+    @property
+    def is_ready(self) -> bool:
+        """Did it begin to listen? Far from Redis, Celery takes some seconds for that."""
+        return self._listens.is_set()
 
     def close(self) -> None:
         """End."""
@@ -95,6 +101,7 @@ class HostReception:
         for name in [name for name, about in Panel.meta.items() if about.type != "inspect" and name not in KEPT]:
             Panel.data.pop(name, None)
         signals.setup_logging.connect(_leave_alone)
+        signals.worker_ready.connect(lambda **_: self._listens.set(), weak=False)
         warnings.simplefilter("ignore", SecurityWarning)  # it is about pickles, of which it takes none
         where = f"{self._name}@{socket.gethostname()}"
         options = {"without_gossip": True, "without_mingle": True, "quiet": True}
