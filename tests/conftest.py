@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,9 +75,11 @@ def _clean_environment() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_at_work() -> Iterator[None]:
-    """A test that has a node work in its own thread leaves behind whose lines of the log are from there on."""
+def _nothing_left() -> Iterator[None]:
+    """What a test leaves in its process: whose lines of the log are, and the folder of a project among the modules."""
+    path = list(sys.path)
     yield
+    sys.path[:] = path
     at_work.set(None)
 
 

@@ -1,7 +1,8 @@
-"""A host is asked for something, and answers within two seconds, or does nothing."""
+"""A host is asked for something, and answers within two seconds (more where Redis is far away), or does nothing."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,6 +17,8 @@ from celerypipe.redis.signing import Keyring
 
 #: Seconds that a host has to answer, after which it does not do it any more.
 PATIENCE = 2.0
+#: Round trips to Redis that a wish takes at most; beside one that is near they are nothing.
+TRIPS = 15
 #: What a request may be about.
 RequestKind = Literal["start", "stop", "restart", "scale"]
 
@@ -35,7 +38,11 @@ class HostClient:
     def all(self, wishes: Sequence[tuple[str, RequestKind, WorkerSet]]) -> list[tuple[WorkerSet, str]]:
         """Ask several hosts at once; return for each wish why nothing came of it, empty if something did."""
         client = self._client
-        until = int((client.now() + PATIENCE) * 1000)
+        asked = time.monotonic()
+        now = client.now()
+        # The host asks Redis too, for one wish after the other; it may be as far away.
+        patience = PATIENCE + TRIPS * (1 + len(wishes)) * (time.monotonic() - asked)
+        until = int((now + patience) * 1000)
         requests = [(host, Request(kind, until, wanted)) for host, kind, wanted in wishes]
         items = [
             (
@@ -59,7 +66,7 @@ class HostClient:
             answers[waiting.pop(found[0].decode())] = msgspec.json.decode(found[1], type=Granted)
         if waiting:  # nobody took them: they would be void anyway
             client.together(*(("LREM", queue, 1, item) for queue, item in items))
-        silence = f"did not answer within {PATIENCE:g} s, and will not do it: see its log, and restart it"
+        silence = f"did not answer within {patience:.1f} s, and will not do it: see its log, and restart it"
         return [
             (request.set, answers[request.id].error if request.id in answers else f"host {host} {silence}")
             for host, request in requests

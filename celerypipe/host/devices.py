@@ -26,11 +26,13 @@ def devices_by_queue(
     else:
         here = [*map(str, range(seen or (sum(1 for _ in driver.iterdir()) if driver.is_dir() else 0)))]
     found: dict[str, Sequence[str]] = {}
-    for queue, rule in allowed.queues.items():
+    for queue in allowed.startable:
+        table = allowed.named(queue)
+        rule = allowed.queues[table]
         if rule.devices == ALL_GPUS and not here:
             why = f"{_VARIABLE} of this host names none" if _VARIABLE in environment else "this machine shows none"
             raise ConfigError(
-                f'{allowed.path}: [queues.{queue}] devices = "{ALL_GPUS}": {why}; see what nvidia-smi says, or write '
+                f'{allowed.path}: [queues.{table}] devices = "{ALL_GPUS}": {why}; see what nvidia-smi says, or write '
                 'which ones: devices = ["0", "1"]'
             )
         if rule.devices:

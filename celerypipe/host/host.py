@@ -32,10 +32,10 @@ from celerypipe.host.records import AUTO, HostRecord, WorkerSet
 from celerypipe.host.restarts import Restarts
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
+from celerypipe.process.version import VERSION
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import knock
 from celerypipe.settings import Settings
-from celerypipe.version import VERSION
 
 logger = logging.getLogger("celerypipe.host")
 
@@ -101,13 +101,12 @@ class HostLoop:
         self._heartbeat.start()
         self._adopt()
         self._say_what_is_there(self._link.heard)
-        self._link.start()
         self._reception.start()
         logger.info(
             "host %s: %s; may start %s; asked on queue %s%s",
             told.name,
             told.address,
-            ", ".join(f"{queue} ({rule.most})" for queue, rule in sorted(told.allowed.queues.items())),
+            ", ".join(f"{queue} ({most})" for queue, most in told.allowed.startable.items()),
             QUEUE,
             told.name,
         )
@@ -120,6 +119,8 @@ class HostLoop:
 
     def _go_on(self) -> int:
         while not self._ending:
+            if self._reception.is_ready:  # from then on it is up, and can be asked
+                self._link.start()
             heard = self._link.heard
             if heard.taken:
                 where = Process.read(heard.taken)
@@ -212,7 +213,7 @@ class HostLoop:
             place=str(self._process),
             hostname=socket.gethostname(),
             machine=self._machine,
-            queues={queue: rule.most for queue, rule in sorted(told.allowed.queues.items())},
+            queues=told.allowed.startable,
             keys=told.settings.keyring.ids if told.settings.keyring is not None else [],
             versions={
                 "celerypipe": VERSION,

@@ -115,8 +115,9 @@ class HostLink:
         self._thread = threading.Thread(target=self._keep, name="celerypipe-host-link", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Begin, unless it has begun."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def nudge(self) -> None:
         """What is wanted has changed, or what is there."""
@@ -139,7 +140,8 @@ class HostLink:
         """Say what there is to say, and end."""
         self._closing = True
         self._nudged.set()
-        self._thread.join(patience)
+        if self._thread.ident is not None:
+            self._thread.join(patience)
 
     def _keep(self) -> None:
         while not self._closing:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from typing import NoReturn, Protocol
@@ -50,12 +51,18 @@ class _Hush(threading.local):
         try:
             self.end()
         except KeyboardInterrupt:  # Python forgets what is raised here, so Ctrl-C comes once more when it went on
-            again = threading.Timer(0.01, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-            again.daemon = True
-            again.start()
+            threading.Thread(target=_interrupt_later, args=(threading.get_ident(),), daemon=True).start()
 
 
 _hush = _Hush()
+
+
+def _interrupt_later(thread: int) -> None:
+    """Send Ctrl-C to a thread once it has left the place above, which may take long on a busy machine."""
+    place = _Hush.end_in_parent.__code__
+    while any(frame.f_code is place for frame, _ in traceback.walk_stack(sys._current_frames().get(thread))):
+        time.sleep(0.001)
+    signal.pthread_kill(thread, signal.SIGINT)
 
 
 def _leave_to_parent() -> None:

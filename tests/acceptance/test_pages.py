@@ -5,9 +5,7 @@ The twin in Python is the same definition (``tests/unit/examples/test_pages.py``
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.runs.pictures import PROSE
+from tests.runs.pictures import EXAMPLE, PROSE, require_vision
 from tests.servers import ROOT
 from tests.servers.command import RunningCommand, start
 from tests.servers.extent import LONG, at_length
 
-EXAMPLE = ROOT / "examples" / "pages"
 PORTRAIT = "matplotlib/mpl-data/sample_data/grace_hopper.jpg"
-NEEDED = ("rapidocr", "onnxruntime", "cv2", "PIL", "skimage", "matplotlib")
 NAMES = ["page", "text", "astronaut", "grace_hopper"] if LONG else ["grace_hopper"]
 #: In the suite one of them: ``tests/unit/tasks/test_vision.py`` reads each.
 PICTURES = () if LONG else ("--set", f"pages.pictures={json.dumps([PORTRAIT])}")
@@ -44,17 +40,6 @@ class Outcome:
     def records(self) -> dict[str, dict[str, Any]]:
         lines = (self.out / "pages.jsonl").read_text().splitlines()
         return {record["image"]: record for record in map(json.loads, lines)}
-
-
-def require_vision() -> None:
-    """Skip where the model is not installed; a failure under CI."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(missing)} (pip install -e '.[vision]')"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 def start_in(folder: Path, *words: object) -> RunningCommand:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,15 @@ class Site:
         said = self.runner.stdout.readline()
         assert said, "the program on the runner's machine ended"
         return json.loads(said)
+
+    def wait_for_silence(self, seconds: float) -> int:
+        """Wait until no result came for so long; return how many there are."""
+        seen, since = -1, time.monotonic()
+        while time.monotonic() - since < seconds:
+            if (now := self.tell("len(told['reading'].out)")) != seen:
+                seen, since = now, time.monotonic()
+            time.sleep(0.05)
+        return seen
 
     def state(self, host: str) -> str:
         """What a host is, as it is seen from there."""
@@ -126,5 +136,33 @@ def test_a_cable_that_is_pulled_and_put_in_again_loses_and_doubles_nothing(site:
     ]
     eventually(lambda: site.state("one") == "up", "its return")
     for host in ("one", "two"):
+        assert site.tell(f"[each.pid for each in told[{host!r}].status()]") == before[host], "nothing was started twice"
+        site.tell(f"told[{host!r}].stop()")
+
+
+@at_length
+@pytest.mark.parametrize("which", ["runner", "redis"])
+def test_a_cut_of_any_other_line_loses_and_doubles_nothing(site: Site, which: str) -> None:
+    for host in ("one", "two"):
+        site.tell(f"repr(told.setdefault({host!r}, manager.hosts[{host!r}].start('net', 1, keep=True)))")
+    before = {host: site.tell(f"[each.pid for each in told[{host!r}].status()]") for host in ("one", "two")}
+    site.tell(
+        "told.update(pipeline=warped('tests.nodes.remote.Echo', 'net', configuration={'delay': 0.05}, timeout=60.0))"
+    )
+    site.tell("told.update(reading=Reading(Runner().stream(told['pipeline'], map(Message, range(300)))))")
+    eventually(lambda: site.tell("len(told['reading'].out)") > 20, "some results")
+    cut = site.network.machines[which]
+    cut.cut()
+    lasts = site.wait_for_silence(5.0)
+    assert lasts < 300, "the line was cut too late"
+    cut.mend()
+    began = time.monotonic()
+    eventually(lambda: site.tell("len(told['reading'].out)") > lasts, "the next result")
+    print(f"cut of {which}: the next result {time.monotonic() - began:.1f} s after it was mended")
+    assert site.tell("[message.payload for message in (told['reading'].join(90), told['reading'].out)[1]]") == [
+        *range(300)
+    ]
+    for host in ("one", "two"):
+        eventually(lambda host=host: site.state(host) == "up", f"the return of {host}")
         assert site.tell(f"[each.pid for each in told[{host!r}].status()]") == before[host], "nothing was started twice"
         site.tell(f"told[{host!r}].stop()")

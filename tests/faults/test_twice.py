@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from celerypipe import ConfigError, Message, Runner, codec
+from celerypipe import ConfigError, Manager, Message, Runner, codec
 from celerypipe.celery.application import app
 from celerypipe.mailbox.bell import Bell
 from celerypipe.redis import keys
@@ -21,6 +21,7 @@ from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
 from tests.servers.extent import at_length
+from tests.servers.host import running_host
 from tests.servers.task import connection_to
 
 #: Where Debian's package libfaketime puts it; the directory is that of the machine's architecture.
@@ -199,3 +200,31 @@ def test_beside_others_a_worker_with_another_codec_does_no_harm(
     assert results(runner, pipeline, payloads) == payloads
     if "unreadable record" in other.text():  # it got a bell
         assert f"version {codec.CODEC_VERSION} of the codec, this celerypipe reads version 99" in other.text()
+
+
+@at_length
+@pytest.mark.parametrize("shift", ["+1h", "-1h"])
+@pytest.mark.skipif(not FAKETIME, reason="without libfaketime (apt install libfaketime) no process lives an hour off")
+def test_a_host_an_hour_off_the_clock_of_redis_is_up_and_does_what_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: str
+) -> None:
+    server = RedisServer()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("LD_PRELOAD", str(FAKETIME[0]))
+        elsewhere.setenv("FAKETIME", shift)
+        server.start()
+    try:
+        with running_host(tmp_path, server.url) as host, Manager(server.url) as manager:
+            workers = manager.hosts[host.name].start("hgpu", 1)
+            assert results(Runner(server.url), warped("tests.nodes.remote.Echo", "hgpu"), range(20)) == [*range(20)]
+            status = manager.host_status(host.name)
+            assert status.state == "up"
+            assert status.since is not None
+            assert 0 <= status.since < 600
+            assert status.record is not None
+            assert abs(status.record.clock) == pytest.approx(3600, abs=60)
+            workers.restart()
+            assert [each.state for each in workers.status()] == ["up"]
+            workers.stop()
+    finally:
+        server.remove()

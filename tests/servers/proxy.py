@@ -59,6 +59,8 @@ class Proxy:
         self.port = 0
         #: Bytes a second in each direction of each connection; 0: as fast as it goes.
         self.rate = 0
+        #: Seconds that everything takes from one end to the other.
+        self.distance = 0.0
         #: The next piece that contains this is passed on so many seconds later.
         self.late: tuple[bytes, float] | None = None
         self._refusing = False
@@ -171,10 +173,14 @@ class Proxy:
                 while writer in self._swallowed:
                     await asyncio.sleep(0.05)
                 self._lines[line] = self._loop.time()
+                if self.distance:  # the next piece is on its way meanwhile
+                    self._loop.call_later(self.distance, writer.write, piece)
+                    continue
                 writer.write(piece)
                 await writer.drain()
                 if self.rate:
                     await asyncio.sleep(len(piece) / self.rate)
+            await asyncio.sleep(self.distance)
         finally:
             self._writers.discard(writer)
             self._swallowed.discard(writer)

@@ -77,7 +77,7 @@ COUNTED_ON = {
     },
     "celery/request.py": {"celery.worker.request:Request": "time_limits"},
     "celery/start.py": {"celery.utils.dispatch": "Signal(name,providing_args)"},
-    "cli/machines/worker.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
+    "cli/machines/started.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
     "host/machine.py": {"celery.utils.sysinfo": "cpu_budget()"},
     "host/reception.py": {
         "celery.platforms": "SecurityWarning",
@@ -88,6 +88,7 @@ COUNTED_ON = {
     "heartbeat/monitor.py": {"_signal": "SIGHUP SIGINT SIGQUIT SIGTERM SIG_IGN signal"},
     "heartbeat/procfs.py": {"_signal": "SIGKILL SIGSTOP SIGUSR2 pidfd_send_signal"},
     "heartbeat/wire.py": {"_socket": "AF_UNIX IPPROTO_TCP SOCK_STREAM TCP_NODELAY getaddrinfo socket"},
+    "process/forks.py": {"sys": "_current_frames"},
     "redis/connection.py": {
         "hiredis": "pack_command",
         "redis": "DriverInfo(lib_version)",

@@ -76,9 +76,9 @@ def _say_what_it_allows(allowed: Allowed) -> None:
     from celerypipe.host.machine import Gpus
 
     devices = devices_by_queue(allowed, Gpus().count, os.environ)
-    for queue, rule in sorted(allowed.queues.items()):
+    for queue, most in allowed.startable.items():
         each = f", each with one GPU of {', '.join(devices[queue])}" if queue in devices else ""
-        click.echo(f"{queue}: at most {rule.most}{each}")
+        click.echo(f"{queue}: at most {most}{each}")
 
 
 def _run(name: str, allowed: Allowed, state: Path | None, redis: str | None) -> None:

@@ -17,10 +17,10 @@ def _allowed(folder: Path, text: str) -> Allowed:
 
 
 def test_workers_get_the_gpus_that_are_there_or_those_that_are_named(tmp_path: Path) -> None:
-    text = '[queues.gpu]\nmost = 4\ndevices = "gpus"\n[queues.big]\ndevices = ["0,1", 2]\n[queues.cpu]\n'
+    text = '[queues.gpu]\ndevices = "gpus"\nenvironments = ["asr"]\n[queues.big]\ndevices = ["0,1", 2]\n[queues.cpu]\n'
     allowed = _allowed(tmp_path, text)
     nowhere = tmp_path / "nowhere"
-    assert devices_by_queue(allowed, 2, {}, nowhere) == {"gpu": ["0", "1"], "big": ["0,1", "2"]}
+    assert devices_by_queue(allowed, 2, {}, nowhere) == {"gpu": ["0", "1"], "gpu+asr": ["0", "1"], "big": ["0,1", "2"]}
     part = {"CUDA_VISIBLE_DEVICES": "3, MIG-5f"}
     assert devices_by_queue(allowed, 8, part, nowhere)["gpu"] == ["3", "MIG-5f"], "what a scheduler left to this host"
     driver = tmp_path / "gpus"
