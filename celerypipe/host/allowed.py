@@ -24,6 +24,8 @@ from celerypipe.settings import READ_ONLY, Settings
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
 #: The queue of a host begins so.
 QUEUE = "host."
+#: What a queue says whose workers get the GPUs of the machine, one after the other.
+ALL_GPUS = "gpus"
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,11 +61,13 @@ class Autoscale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class QueueRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What may be started of one queue: at most ``most`` workers. ``restart``: other than that of the whole host.
 
-    ``environments``: those in which they may run, besides that of the queue.
+    ``environments``: those in which they may run, besides that of the queue. ``devices``: each worker sees one of
+    these, as ``CUDA_VISIBLE_DEVICES``; "gpus": one of all that there are.
     """
 
     most: int = 1
     environments: tuple[str, ...] = ()
+    devices: Literal["gpus"] | tuple[str | int, ...] = ()
     restart: RestartPolicy | None = None
     autoscale: Autoscale | None = None
 
@@ -240,6 +244,8 @@ def _wrong_values(found: _File) -> list[tuple[str, str]]:
             wrong.append((at, f"[{at}]: {complaint or f'queues of hosts begin with {QUEUE!r}; choose another name'}"))
         if rule.most < 1:
             wrong.append((f"{at}.most", f"[{at}] most must be 1 or more, not {rule.most}; or leave the queue out"))
+        if rule.devices != ALL_GPUS and not all(str(each).strip() for each in rule.devices):
+            wrong.append((f"{at}.devices", f'[{at}] devices: one has no name; write devices = ["0", "1"]'))
         if rule.restart is not None:
             wrong += _wrong_policy(f"{at}.restart", rule.restart)
         if (scale := rule.autoscale) is not None:

@@ -57,6 +57,7 @@ def test_a_list_says_what_may_be_started_and_how(tmp_path: Path) -> None:
         ("[queues.gpu]\nmost = 0\n", 2, "[queues.gpu] most must be 1 or more, not 0"),
         ("[queues.gpu]\n[restart]\ndelay = -1\n", 3, "[restart] delay must be 0 or more, not -1"),
         ("[queues.gpu]\n[queues.gpu.autoscale]\nmax = 3\n", 2, "write 0 <= min <= max <= most (1)"),
+        ('[queues.gpu]\ndevices = ["0", ""]\n', 2, '[queues.gpu] devices: one has no name; write devices = ["0", "1"]'),
         ('[queues."a b"]\n', 1, "leave out commas and spaces"),
         ('[queues."host.x"]\n', 1, "queues of hosts begin with 'host.'"),
         ('name = "a b"\n[queues.gpu]\n', 1, "'a b' is no name for a host"),
