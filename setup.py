@@ -45,6 +45,8 @@ YAML = ["pyyaml>=6.0.2"]  # pipelines written in YAML
 
 CACHE = ["fsspec>=2024.2"]  # CELERYPIPE_CACHE_URL: a second tier in a folder or an object store; plain public calls
 
+ENVIRONMENTS = ["uv>=0.5"]  # builds environments of workers; without it pip does, more slowly
+
 IMAGES = ["pillow>=10.4"]  # the node image_files; letters on pictures, in any size
 
 SPEECH = [
@@ -69,6 +71,7 @@ DEV = [
     *COMPRESSION,
     *CACHE,
     *YAML,
+    *ENVIRONMENTS,
     "pocketsphinx>=5",  # tasks.speech.TranscribeSphinx
     "pytest>=8.2",
     "pytest-timeout>=2.3",
@@ -83,7 +86,7 @@ DEV = [
     "types-jsonschema>=4.20",
 ]
 
-VERSION = re.search(r'VERSION = "(.+)"', (HERE / "celerypipe" / "version.py").read_text(encoding="utf-8"))
+VERSION = re.search(r'VERSION = "(.+)"', (HERE / "celerypipe" / "process" / "version.py").read_text(encoding="utf-8"))
 
 # Templates of new projects are links to the examples; a wheel without what they lead to would make broken projects.
 if any(not link.exists() for link in (HERE / "celerypipe" / "scaffold").rglob("*-tpl")):
@@ -110,6 +113,7 @@ setup(
         "compression": COMPRESSION,
         "cache": CACHE,
         "yaml": YAML,
+        "environments": ENVIRONMENTS,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["celerypipe = celerypipe.__main__:main"]},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from celerypipe import version
+from celerypipe.process.version import VERSION
 
 if TYPE_CHECKING:
     from celerypipe.catalogue.trial import check_node as check_node
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from celerypipe.settings import Settings as Settings
 
 
-__version__ = version.VERSION
+__version__ = VERSION
 
 #: Where the names above are; a type checker reads those, Python this.
 _HOME = {

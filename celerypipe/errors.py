@@ -5,6 +5,7 @@
     CelerypipeError
     ├── DefinitionError          the pipeline is wrong before it runs; carries every complaint (exit status 2)
     ├── ConfigError              settings, a worker config or a node's arguments are wrong (exit status 2)
+    │   ├── EnvironmentFailed    the environment of a worker cannot be built
     │   ├── UnknownMark          no node class answers to this mark
     │   └── UnknownRun           no run of this id goes on
     ├── CodecError               bytes that are no message, or a payload that cannot become bytes
@@ -60,6 +61,10 @@ class DefinitionError(CelerypipeError):
 
 class ConfigError(CelerypipeError):
     """Settings, a worker config or the arguments of a node are wrong."""
+
+
+class EnvironmentFailed(ConfigError):
+    """The environment of a worker cannot be built."""
 
 
 class UnknownMark(ConfigError):

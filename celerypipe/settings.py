@@ -76,6 +76,13 @@ VARIABLES = (
         "/etc/celerypipe",
     ),
     Variable(
+        "CELERYPIPE_ENVIRONMENTS",
+        "The folder with the environments that were built for workers.",
+        "celerypipe/environments in the user's cache folder",
+        "path",
+        "/scratch/environments",
+    ),
+    Variable(
         VARIABLE,
         "Keys that sign all messages: the first one signs, all of them verify. The same for runs and workers.",
         "none: nothing is signed",
@@ -239,6 +246,7 @@ class Settings:
     files: Path | None = None
     files_bytes: int = FILES_BYTES
     log_format: str = "text"
+    environments: Path = field(default_factory=lambda: cache_folder(os.environ))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -260,12 +268,21 @@ class Settings:
         files = path_of(environment["CELERYPIPE_FILES"]).absolute() if environment.get("CELERYPIPE_FILES") else None
         files_bytes = _bytes("CELERYPIPE_FILES_BYTES", environment, FILES_BYTES)
         wanted = _log_format(environment)
-        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes, wanted)
+        built = cache_folder(environment)
+        return cls(found, plugins, configs, shared_memory, allowed, keyring, cache, files, files_bytes, wanted, built)
 
 
 def allowed_folders(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
     """Return the folders that a definition from elsewhere may read and write besides its own."""
     return _folders("CELERYPIPE_ALLOW", environment)
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder with the environments that were built."""
+    if said := environment.get("CELERYPIPE_ENVIRONMENTS"):
+        return path_of(said).absolute()
+    cache = environment.get("XDG_CACHE_HOME")
+    return (path_of(cache) if cache else path_of("~/.cache")) / "celerypipe" / "environments"
 
 
 def _folders(name: str, environment: Mapping[str, str]) -> tuple[Path, ...]:

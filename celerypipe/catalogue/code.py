@@ -18,7 +18,7 @@ from blake3 import blake3
 from celerypipe.catalogue.project import Look, Project, is_installed, project_of
 from celerypipe.catalogue.text import OURS, without_others
 from celerypipe.contract.contract import Node
-from celerypipe.version import VERSION
+from celerypipe.process.version import VERSION
 
 
 class Located(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import click
@@ -108,7 +109,11 @@ class Loader(AppLoader):  # type: ignore[misc]  # celery ships no types
         """Called for the module that ``CELERY_CONFIG_MODULE`` names."""
 
     def init_worker(self) -> None:
-        """Import what a worker is made of."""
+        """Import what a worker is made of; in the environment of its queues, if they have one that was built."""
+        context = click.get_current_context(silent=True)
+        if context is not None and context.params.get("queues"):
+            entering = import_module("celerypipe.environments.entering")  # no other process of Celery's needs it
+            entering.enter_built(context.params["queues"], _words(context.find_root()))
         with collector.aside():
             super().init_worker()
 
@@ -167,6 +172,16 @@ def make_app(environment: Mapping[str, str]) -> Application:
             raise SystemExit(os.EX_CONFIG) from None
     app.serve(address)
     return app
+
+
+def _words(celery: click.Context) -> list[str]:
+    """Return what starts the worker of this command line once more, behind Python: by ours, which is sooner there."""
+    sources = {name: celery.get_parameter_source(name) for name in celery.params}
+    typed = {name for name, source in sources.items() if source is ParameterSource.COMMANDLINE}
+    if typed - {"app", "broker"} or "worker" not in sys.argv:
+        return ["-m", "celery", *sys.argv[1:]]
+    broker = ["-b", celery.params["broker"]] if "broker" in typed else []
+    return ["-m", "celerypipe", "worker", *broker, *sys.argv[sys.argv.index("worker") + 1 :]]
 
 
 def named_redis(environment: Mapping[str, str]) -> RedisSettings:

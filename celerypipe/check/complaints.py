@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from celerypipe.catalogue.catalogue import Catalogue, built_in_marks
@@ -16,6 +13,7 @@ from celerypipe.catalogue.outline import Outline, not_awaited
 from celerypipe.catalogue.plugin import absence
 from celerypipe.check.demands import WRITES, cannot_keep, demands
 from celerypipe.check.files import emptied_elsewhere, of_files
+from celerypipe.check.installed import unmet
 from celerypipe.codec import files_in
 from celerypipe.contract.moving import how_to_move, is_only_here
 from celerypipe.definition import graph
@@ -215,25 +213,8 @@ def _notes_of_local(node: NodeDefinition, place: str, catalogue: Catalogue) -> I
         if node.sync == "local" and not hasattr(catalogue.find(node.mark, node.type).node, "next_batch"):
             yield f"{place}.sync: {node.mark} has no next_batch(sources) to join by; messages pass as they come"
     plugin = catalogue.plugin(node.mark, node.type)
-    if plugin is not None and plugin.requirements is not None:
-        missing = _missing(plugin.requirements)
-        if missing:
-            cure = f"pip install -r {plugin.requirements}"
-            yield f"{place}.mark: {node.mark!r} needs {', '.join(missing)}, not installed here; {cure}"
-
-
-def _missing(requirements: Path) -> list[str]:
-    """The distributions of a requirements.txt that are not installed; versions and markers are pip's to judge."""
-    found = []
-    for line in requirements.read_text(encoding="utf-8", errors="replace").splitlines():
-        name = re.match(r"\s*([A-Za-z0-9][\w.-]*)", line)
-        if name is None or ";" in line or "://" in line:
-            continue
-        try:
-            version(name[1])
-        except PackageNotFoundError:
-            found.append(name[1])
-    return found
+    if plugin is not None and plugin.requirements is not None and (missing := unmet(plugin.requirements)):
+        yield f"{place}.mark: {node.mark!r} needs {', '.join(missing)}; pip install -r {plugin.requirements}"
 
 
 def _is_seconds(text: str) -> bool:

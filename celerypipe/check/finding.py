@@ -46,7 +46,8 @@ class Scene:
     of the run's queues. ``latency``: seconds of a round trip. ``offset``: Redis' clock less ours, in seconds.
     ``budget``: bytes that the run may have on their way at one time. ``declared``: node → version of its class here,
     for nodes whose class is here; ``codes``: node → its code by its source here, as far as that is known.
-    ``elsewhere``: queue without a worker → namespaces in which there are some. ``keyring``: what the run signs with.
+    ``elsewhere``: queue without a worker → namespaces in which there are some; ``unbuilt``: → why the last one could
+    not start. ``keyring``: what the run signs with.
     """
 
     pipeline: Pipeline
@@ -59,6 +60,7 @@ class Scene:
     declared: Mapping[str, str] = field(default_factory=dict)
     codes: Mapping[str, str] = field(default_factory=dict)
     elsewhere: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unbuilt: Mapping[str, str] = field(default_factory=dict)
     keyring: Keyring | None = None
 
     def workers_of(self, queue: str) -> list[Presence]:

@@ -21,11 +21,12 @@ from celerypipe.check.finding import Finding, Scene
 from celerypipe.check.workers import code_findings, findings, missing, named
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import CelerypipeError, ConfigError, NoWorker, RedisUnavailable, UnknownMark
+from celerypipe.mailbox import hints
 from celerypipe.mailbox.presence import elsewhere, foreign, presences_of, read_presences
+from celerypipe.process.version import VERSION
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import Client, accepted
 from celerypipe.redis.signing import Keyring
-from celerypipe.version import VERSION
 
 #: Round trips that are timed, and seconds after which no further one is.
 SAMPLES, ENOUGH = 5, 0.2
@@ -48,7 +49,8 @@ def look(
     if missed and not shut:  # all others: one of their queues may be meant
         workers = tuple(read_presences(client))
     others = {} if shut else {queue: elsewhere(client, queue) for queue in missed}
-    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, others, keyring)
+    unbuilt = {} if shut else {queue: hints.unbuilt(client, queue) for queue in missed}
+    return Scene(pipeline, address, info, workers, latency, offset, budget, declared, codes, others, unbuilt, keyring)
 
 
 def _is_shut(info: Mapping[str, Any]) -> bool:
@@ -86,7 +88,8 @@ def _of_workers(scene: Scene) -> Iterator[Finding]:
             yield from findings(node, ours, scene.declared.get(node.name), scene.pipeline.nodes)
             yield from code_findings(node, ours, scene.codes.get(node.name, ""))
         elif not workers:
-            yield missing(node, scene.address, scene.workers, scene.elsewhere.get(node.queue, ()))
+            others, unbuilt = scene.elsewhere.get(node.queue, ()), scene.unbuilt.get(node.queue, "")
+            yield missing(node, scene.address, scene.workers, others, unbuilt)
 
 
 def _of_strangers(scene: Scene) -> Iterator[Finding]:

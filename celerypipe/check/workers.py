@@ -29,16 +29,19 @@ SOURCE = "source "
 Workers = Sequence[Presence]
 
 
-def missing(node: NodeDefinition, address: Address, live: Iterable[Presence], elsewhere: Sequence[str] = ()) -> Finding:
+def missing(
+    node: NodeDefinition, address: Address, live: Iterable[Presence], elsewhere: Sequence[str] = (), unbuilt: str = ""
+) -> Finding:
     """Say that no live worker of this Redis serves a node's queue; ``live``: all that live, for the nearest name.
 
-    ``elsewhere``: other namespaces in which workers serve a queue of that name.
+    ``elsewhere``: other namespaces in which workers serve a queue of that name; ``unbuilt``: why the last one
+    here could not start.
     """
     limits = node.warp_configuration
     names = sorted({name for worker in live for name in worker["queues"]})
     near = difflib.get_close_matches(node.queue, names, n=1, cutoff=0.0)
     text = f"no live worker serves queue {node.queue!r}"
-    text += f" (nearest live queue: {near[0]!r})" if near else ""
+    text += f": {unbuilt}\n" if unbuilt else f" (nearest live queue: {near[0]!r})" if near else ""
     if elsewhere:
         where = " and ".join(map(repr, elsewhere))
         text += f" in this namespace; workers of queue {node.queue!r} are in namespace {where}: "
@@ -218,6 +221,14 @@ def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]
             yield Finding("error", "compression", f"node {node.name!r} ({node.mark})", text, cure)
 
 
+def _of_requirements(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    for worker in workers:
+        if lines := worker.get("unmet", {}).get(node.mark):
+            text = f"{named(worker)} has not what {node.mark} asks for in its requirements.txt: {', '.join(lines)}"
+            cure = f"celerypipe remotize --isolate -m {node.mark}, or pip install -r there"
+            yield Finding("warning", "requirements", f"node {node.name!r}", text, cure)
+
+
 def _of_timeouts(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     """A thread cannot be interrupted: its time is kept, but what it was at goes on."""
     for worker in workers:
@@ -275,5 +286,6 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_caches,
     _of_programs,
     _of_compression,
+    _of_requirements,
     _of_timeouts,
 )

@@ -43,6 +43,7 @@ COMMANDS = {
     "remotize": "Start a worker that serves exactly one node, warm from the start.",
     "host": "Stay up on a machine, and start workers there for others.",
     "hosts": "Show the machines on which `celerypipe host` runs, and why one is gone.",
+    "environments": "List, build and remove the environments that workers here run in.",
     "dead": "List, show, replay or remove dead letters.",
     "cache": "List, explain, fill or delete cached results.",
     "nodes": "List the available nodes with their arguments.",
@@ -58,6 +59,7 @@ MODULES = {
     "remotize": "machines.remotize",
     "host": "machines.host",
     "hosts": "machines.hosts",
+    "environments": "machines.environments",
 }
 
 #: What is said of a full disk, and of a terminal that is gone, where somebody writes to it.

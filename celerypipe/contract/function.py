@@ -22,6 +22,7 @@ class Options:
     """What ``@node(...)`` was given: defaults for a pipeline built from the function."""
 
     queue: str | None = None
+    environment: str | None = None
     timeout: float | None = None
     version: str = ""
     stateful: bool = False
@@ -64,6 +65,7 @@ def node(function: F, /) -> F: ...
 def node(
     *,
     queue: str | None = None,
+    environment: str | None = None,
     timeout: float | None = None,
     version: str = "",
     stateful: bool = False,
@@ -76,6 +78,7 @@ def node(
     /,
     *,
     queue: str | None = None,
+    environment: str | None = None,
     timeout: float | None = None,
     version: str = "",
     stateful: bool = False,
@@ -90,6 +93,7 @@ def node(
     All further parameters are the node's configuration. The mark is the function's dotted path.
 
     ``queue``: The queue of its workers. By default the last part of its module's name.
+    ``environment``: The one of that queue's list that they run in.
     ``timeout``: How many seconds a message or call may take on a worker, with the wait for one.
     ``version``: The version of its code, for the result cache and ``celerypipe check --live``.
     ``stateful``: It remembers something from one message to the next. Then it can only be used in a pipeline.
@@ -98,7 +102,7 @@ def node(
     ``writable``: It writes into the arrays that it is given, and gets copies.
     """
     if function is None:
-        options = Options(queue, timeout, version, stateful, cache, console, writable)
+        options = Options(queue, environment, timeout, version, stateful, cache, console, writable)
         return functools.partial(_decorate, options=options)
     return _decorate(function, options=Options())
 

@@ -14,7 +14,7 @@ from celerypipe.contract.function import Options
 from celerypipe.definition.cache import CacheDefinition as CacheDefinition  # part of a definition, asked for here
 from celerypipe.definition.cache import CacheSchema, cache_of
 from celerypipe.definition.environment import from_environment
-from celerypipe.definition.names import wrong_name, wrong_queue
+from celerypipe.definition.names import environment_of, with_environment, wrong_name, wrong_queue
 from celerypipe.definition.shape import (
     Flag,
     Inside,
@@ -167,8 +167,9 @@ class NodeDefinition(Shape, init=False):
 
     @property
     def queue(self) -> str:
-        """The queue it runs on when it is warped; empty if nothing says which."""
-        return self.warp_configuration.queue or _queue_of(self.mark)
+        """The queue it runs on when it is warped, that of its environment; empty if nothing says which."""
+        warp = self.warp_configuration
+        return with_environment(warp.queue or _queue_of(self.mark), warp.environment)
 
     @cached_property
     def from_environment(self) -> frozenset[str]:
@@ -245,7 +246,7 @@ def _wrong_class(found: type[Node], given: object, *, called: bool) -> Iterable[
 
 
 def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
-    """What ``@node(queue=..., timeout=..., cache=..., console=...)`` says, where the definition says nothing."""
+    """What ``@node(queue=..., environment=..., timeout=..., ...)`` says, where the definition says nothing."""
     if options.cache is not None and data.get("cache") is None:
         data = {**data, "cache": options.cache}
     if options.console and "console" not in data:
@@ -260,6 +261,8 @@ def _with_options(data: dict[str, Any], options: Options) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     if options.queue is not None:
         defaults["queue"] = options.queue
+    if options.environment is not None:
+        defaults["environment"] = options.environment
     if options.timeout is not None and data.get("timeout") is None:
         defaults["timeout"] = options.timeout
     return {**data, "warp_configuration": {**defaults, **warp}}
@@ -275,6 +278,12 @@ def _contradictions(node: NodeDefinition) -> Iterable[tuple[Location, str]]:
     if node.warped and warp.batches.size > warp.window:
         text = f'is {warp.batches.size}, and only {warp.window} messages are in flight; write "window": '
         yield ("warp_configuration", "batch", "size"), f"{text}{warp.batches.size} or more, or a smaller batch"
+    if warp.environment and warp.queue and environment_of(warp.queue)[1]:
+        text = f"names an environment already; leave out this one, or write {environment_of(warp.queue)[0]!r} there"
+        yield ("warp_configuration", "environment"), f"is given, and the queue {warp.queue!r} {text}"
+    if node.warped and warp.environment and warp.on_no_worker == "local":
+        text = '"local" would run it here, and not in its environment; write "wait" or "fail"'
+        yield ("warp_configuration", "on_no_worker"), text
     if node.console and node.type == "source":
         yield ("console",), "a source has no messages to print for; ask for it at the nodes after it"
     if node.cache is not None and node.type != "proc":

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from celerypipe.definition.names import wrong_queue
+from celerypipe.definition.names import wrong_environment, wrong_queue
 from celerypipe.definition.shape import Flag, Inside, Positive, Seconds, SecondsOrZero, Shape, Whole, fail
 
 #: For editors and the reference, as SECONDS is.
@@ -17,6 +17,10 @@ MOST_IN_FLIGHT, MOST_SLOTS = 65_536, 4_096
 
 def _queue(value: str) -> str:
     return fail(complaint) if (complaint := wrong_queue(value)) else value
+
+
+def _environment(value: str) -> str:
+    return fail(complaint) if (complaint := wrong_environment(value)) else value
 
 
 class BatchLimits(Shape):
@@ -47,6 +51,12 @@ class WarpConfiguration(Shape, init=False):
         None,
         description="The Celery queue. Default: the last part of the mark's module (tasks.gpu.Detect: gpu).",
         examples=["gpu"],
+    )
+    environment: Annotated[str, AfterValidator(_environment)] | None = Field(
+        None,
+        description="The environment of the queue's list that it runs in: [environments.NAME] in "
+        "worker_configs/QUEUE.toml. Its workers are started with -Q QUEUE+NAME.",
+        examples=["asr"],
     )
     timeout: Seconds | None = Field(None, description="The same as the node's timeout.", examples=[60])
     retries: Whole | None = Field(None, description="The same as the node's retries.", examples=[2])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.files import CodeFiles, edited, shown, syntax_error
 from celerypipe.catalogue.modules import forget_bytecode
 from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.errors import ConfigError
 
 #: Seconds between two looks at the files.
 LOOK = 1.0
@@ -21,7 +21,8 @@ LOOK = 1.0
 class Edits:
     """Looks at the files of nodes that workers run, in a thread of its own, until :meth:`close`.
 
-    ``environment``: that of the workers. ``restart`` is told whose queue's worker is to restart, ``say`` what happens.
+    ``environment``: the variables of the workers; ``python`` says which one those of a queue run with. ``restart`` is
+    told whose queue's worker is to restart, ``say`` what happens.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class Edits:
         catalogue: Catalogue,
         environment: Mapping[str, str],
         *,
+        python: Callable[[str], str],
         restart: Callable[[str], None],
         say: Callable[[str], None],
     ) -> None:
         self._environment = environment
+        self._python = python
         self._restart = restart
         self._say = say
         self._nodes: dict[str, list[NodeDefinition]] = {}
@@ -77,7 +80,7 @@ class Edits:
             self._say(f"{broken}; {goes_on}")
             return
         forget_bytecode(files)
-        wrong = self._tried(self._nodes[queue])
+        wrong = self._tried(queue)
         if self._over.is_set():
             return
         if wrong:
@@ -86,11 +89,15 @@ class Edits:
         self._say(f"{changed}: worker {queue} restarts")
         self._restart(queue)
 
-    def _tried(self, nodes: Iterable[NodeDefinition]) -> str:
-        """Import the nodes in a process of its own; return why that cannot be, empty if it can."""
-        marks = sorted({f"{node.type}:{node.mark}" for node in nodes})
-        self._trial = subprocess.Popen(  # noqa: S603  # this interpreter; each mark is one argument
-            [sys.executable, "-m", "celerypipe.embedded.rehearsal", *marks],
+    def _tried(self, queue: str) -> str:
+        """Import the nodes of a queue in a process of its own; return why that cannot be, empty if it can."""
+        marks = sorted({f"{node.type}:{node.mark}" for node in self._nodes[queue]})
+        try:
+            python = self._python(queue)
+        except ConfigError as error:  # the file of the queue was edited, too
+            return str(error)
+        self._trial = subprocess.Popen(  # noqa: S603  # that of the workers; each mark is one argument
+            [python, "-m", "celerypipe.embedded.rehearsal", *marks],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

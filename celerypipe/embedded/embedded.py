@@ -37,6 +37,8 @@ from celerypipe.definition.pipeline import Pipeline
 from celerypipe.embedded.edits import Edits
 from celerypipe.embedded.server import find_redis_server
 from celerypipe.embedded.supervisor import GRACE, Plan
+from celerypipe.environments.building import Planned, plan, ready
+from celerypipe.environments.wanted import wanted_by
 from celerypipe.errors import ConfigError, RedisUnavailable
 from celerypipe.folders import distinct, path_of
 from celerypipe.heartbeat.procfs import children
@@ -104,11 +106,14 @@ class Embedded:
         if reload and pipeline is not None:
             known = Catalogue((*pipeline.plugin_folders, *Settings.from_environment().plugins))
             environment = self._plan.environment
-            self._edits = Edits(pipeline.warped, known, environment, restart=self._restart, say=self._tell)
+            self._edits = Edits(
+                pipeline.warped, known, environment, python=_python_of, restart=self._restart, say=self._tell
+            )
 
     def __enter__(self) -> str:
         """Start; return when Redis answers and every queue has a live worker."""
         find_redis_server()  # say at once, and in this process, that there is none
+        self._build_environments()
         self._supervisor = subprocess.Popen(
             [sys.executable, "-m", "celerypipe.embedded.supervisor"],
             stdin=subprocess.PIPE,
@@ -138,6 +143,11 @@ class Embedded:
         if supervisor is not None and supervisor.stdin is not None:
             with contextlib.suppress(OSError):
                 supervisor.stdin.close()
+
+    def _build_environments(self) -> None:
+        """Here, where it may take its time and be interrupted; each worker then enters its own."""
+        for planned in filter(None, map(_planned, self._plan.queues)):
+            os.close(ready(planned, self._tell))
 
     def _start(self, supervisor: subprocess.Popen[str]) -> str:
         assert supervisor.stdin is not None  # noqa: S101  # it is a pipe
@@ -206,6 +216,18 @@ class Embedded:
         self._reader.join(LEAVE_SECONDS)
         if self._folder:  # it removed its folder itself, unless it was killed
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _planned(queue: str) -> Planned | None:
+    """Return the environment of the workers of a queue; None: they run with what this process has."""
+    settings = Settings.from_environment()
+    wanted = wanted_by(queue, settings.worker_configs)
+    return plan(wanted, settings.environments) if wanted is not None else None
+
+
+def _python_of(queue: str) -> str:
+    planned = _planned(queue)
+    return str(planned.place.python) if planned is not None else sys.executable
 
 
 def _slots(queues: Queues) -> dict[str, int | None]:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from celerypipe.definition.names import wrong_queue
+from celerypipe.definition.names import environment_of, with_environment, wrong_queue
+from celerypipe.environments.wanted import LIST_VARIABLE, Environment, line_of, listed, wanted_by
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.settings import READ_ONLY, Settings
 
@@ -23,6 +24,8 @@ from celerypipe.settings import READ_ONLY, Settings
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", re.ASCII)
 #: The queue of a host begins so.
 QUEUE = "host."
+#: What a queue says whose workers get the GPUs of the machine, one after the other.
+ALL_GPUS = "gpus"
 
 
 class RestartPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,9 +59,15 @@ class Autoscale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QueueRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What may be started of one queue: at most ``most`` workers. ``restart``: other than that of the whole host."""
+    """What may be started of one queue: at most ``most`` workers. ``restart``: other than that of the whole host.
+
+    ``environments``: those in which they may run, besides that of the queue. ``devices``: each worker sees one of
+    these, as ``CUDA_VISIBLE_DEVICES``; "gpus": one of all that there are.
+    """
 
     most: int = 1
+    environments: tuple[str, ...] = ()
+    devices: Literal["gpus"] | tuple[str | int, ...] = ()
     restart: RestartPolicy | None = None
     autoscale: Autoscale | None = None
 
@@ -76,6 +85,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     restart: RestartPolicy = RestartPolicy()
     cache: CacheRule = CacheRule()
+    environments: dict[str, Any] = {}
 
 
 #: The keys of each table, by where they stand: an unknown one is answered with the nearest.
@@ -104,6 +114,7 @@ class Allowed:
     name: str = ""
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     cache: CacheRule = field(default_factory=CacheRule)
+    environments: dict[str, Environment] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> Allowed:
@@ -121,20 +132,34 @@ class Allowed:
             raise ConfigError(f"{path}: {error}") from None
         if complaint := _unknown(content):
             place, said = complaint
-            raise ConfigError(f"{path}:{_line_of(place, text)}: {said}")
+            raise ConfigError(f"{path}:{line_of(place, text)}: {said}")
         found = _converted(path, content)
         for place, said in _wrong_values(found):
-            raise ConfigError(f"{path}:{_line_of(place, text)}: {said}")
-        return cls(path, found.queues, found.name, found.restart, found.cache)
+            raise ConfigError(f"{path}:{line_of(place, text)}: {said}")
+        environments = listed({"environments": found.environments}, path, text)
+        return cls(path, found.queues, found.name, found.restart, found.cache, environments)
+
+    def named(self, queue: str) -> str:
+        """Return the queue of this list that another one is, or belongs to as an environment; empty: there is none."""
+        own, environment = environment_of(queue)
+        if queue in self.queues:
+            return queue
+        return own if own in self.queues and environment in self.queues[own].environments else ""
+
+    @property
+    def startable(self) -> dict[str, int]:
+        """The queues of which workers are started, and those of their environments; how many of all together."""
+        each = ((queue, name, rule) for queue, rule in self.queues.items() for name in ("", *rule.environments))
+        return dict(sorted((with_environment(queue, name), rule.most) for queue, name, rule in each))
 
     def policy(self, queue: str) -> RestartPolicy:
         """Return how workers of a queue are started again."""
-        rule = self.queues.get(queue)
+        rule = self.queues.get(self.named(queue))
         return rule.restart if rule is not None and rule.restart is not None else self.restart
 
     def environment(self) -> dict[str, str]:
         """Return what workers of this machine find in their environment besides that of the host."""
-        said: dict[str, str] = {}
+        said = {LIST_VARIABLE: str(self.path.absolute())} if self.environments else {}
         if self.cache.url is not None:
             said["CELERYPIPE_CACHE_URL"] = self.cache.url
         if self.cache.bytes is not None:
@@ -144,9 +169,12 @@ class Allowed:
         return said
 
     def require_configs(self) -> None:
-        """Raise :class:`ConfigError` for a queue of which a worker would serve nothing."""
+        """Raise :class:`ConfigError` for a queue of which a worker would serve nothing, or have no environment."""
         folder = Settings.from_environment().worker_configs
-        for queue in self.queues:
+        for queue, rule in self.queues.items():
+            for name in rule.environments:
+                wanted_by(with_environment(queue, name), folder, self.path)
+            queue = environment_of(queue)[0]
             if (folder / f"{queue}.toml").is_file() or Path("tasks", f"{queue}.py").is_file():
                 continue
             known = {path.stem for path in folder.glob("*.toml")} | {p.stem for p in Path("tasks").glob("[!_]*.py")}
@@ -216,6 +244,8 @@ def _wrong_values(found: _File) -> list[tuple[str, str]]:
             wrong.append((at, f"[{at}]: {complaint or f'queues of hosts begin with {QUEUE!r}; choose another name'}"))
         if rule.most < 1:
             wrong.append((f"{at}.most", f"[{at}] most must be 1 or more, not {rule.most}; or leave the queue out"))
+        if rule.devices != ALL_GPUS and not all(str(each).strip() for each in rule.devices):
+            wrong.append((f"{at}.devices", f'[{at}] devices: one has no name; write devices = ["0", "1"]'))
         if rule.restart is not None:
             wrong += _wrong_policy(f"{at}.restart", rule.restart)
         if (scale := rule.autoscale) is not None:
@@ -244,22 +274,6 @@ def _plain(text: str, table: str) -> str:
     said, _, inner = text.partition(" - at `$")
     place = f"{table}{inner.rstrip('`')}".strip(".")
     return f"{place}: {said}" if place else said
-
-
-def _line_of(place: str, text: str) -> int:
-    """Return the line of a key, or of the header of its table; 1 if it stands in another form."""
-    table, _, key = place.rpartition(".")
-    current = ""
-    header = 1
-    for number, line in enumerate(text.splitlines(), 1):
-        if found := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
-            current = found[1].replace('"', "").replace("'", "")
-            if current == place:
-                return number
-            header = number if current == table else header
-        elif current == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line):
-            return number
-    return header
 
 
 def host_named(given: str | None, allowed: Allowed) -> str:

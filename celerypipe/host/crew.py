@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from celerypipe.host.devices import least_taken
 from celerypipe.host.launch import Launch, WorkerProcess
 from celerypipe.host.records import WorkerPhase, WorkerSet, WorkerState
 from celerypipe.host.restarts import Restarts
@@ -23,11 +24,12 @@ BOOT_SECONDS = 300.0
 
 @dataclass
 class Member:
-    """One worker: a place in a set, whoever fills it."""
+    """One worker: a place in a set, whoever fills it. ``device``: the GPU that it sees, also when it starts again."""
 
     set: WorkerSet
     number: int
     restarts: Restarts
+    device: str = ""
     state: WorkerPhase = "waiting"
     child: WorkerProcess | None = None
     place: str = ""
@@ -66,6 +68,7 @@ class Member:
             held=list(held.get(self.life, ())),
             polled=polled,
             message=message,
+            device=self.device,
         )
 
 
@@ -85,9 +88,12 @@ class EndedWorker:
 class Crew:
     """Makes the workers of this host those that are wanted, a step each time it is asked to look."""
 
-    def __init__(self, launch: Launch, restarts: Callable[[str], Restarts]) -> None:
-        """``restarts``: how the workers of a queue are started again."""
+    def __init__(
+        self, launch: Launch, restarts: Callable[[str], Restarts], devices: Mapping[str, Sequence[str]]
+    ) -> None:
+        """``restarts``: how the workers of a queue are started again; ``devices``: the GPUs for those of a queue."""
         self._launch = launch
+        self._devices = devices
         self._restarts = restarts
         self._memory = OutOfMemory()
         self.members: list[Member] = []
@@ -117,7 +123,8 @@ class Crew:
         taken = {each.number for each in self.members if each.set.id == wanted.id}
         free = (number for number in range(len(taken) + wanted.count) if number not in taken)
         for _ in range(-spare):
-            self.members.append(Member(wanted, next(free), self._restarts(wanted.queue)))
+            device = least_taken(self._devices.get(wanted.queue, ()), [each.device for each in self.members])
+            self.members.append(Member(wanted, next(free), self._restarts(wanted.queue), device))
 
     def _leave(self, member: Member, how: str) -> None:
         """It is not wanted any more."""
@@ -154,7 +161,7 @@ class Crew:
 
     def _start(self, member: Member) -> None:
         try:
-            member.child = self._launch.start(member.set, member.number)
+            member.child = self._launch.start(member.set, member.number, member.device)
         except OSError as error:  # no memory, or no room for a process
             member.why = f"cannot start it: {error}"
             self._plan(member)

@@ -23,6 +23,7 @@ from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.allowed import QUEUE, Allowed
 from celerypipe.host.autoscale import QueueLoad, Scaler
 from celerypipe.host.crew import Crew, EndedWorker, Member
+from celerypipe.host.devices import devices_by_queue
 from celerypipe.host.launch import Launch
 from celerypipe.host.link import Heard, HostLink
 from celerypipe.host.machine import Gpus, machine_now
@@ -31,10 +32,10 @@ from celerypipe.host.records import AUTO, HostRecord, WorkerSet
 from celerypipe.host.restarts import Restarts
 from celerypipe.mailbox.holder import Process
 from celerypipe.mailbox.liveness import words
+from celerypipe.process.version import VERSION
 from celerypipe.redis.address import Address
 from celerypipe.redis.connection import knock
 from celerypipe.settings import Settings
-from celerypipe.version import VERSION
 
 logger = logging.getLogger("celerypipe.host")
 
@@ -76,9 +77,10 @@ class HostLoop:
             told.name, told.folder, {**told.allowed.environment(), "CELERYPIPE_REDIS_URL": told.address.url}
         )
         self._launch = launch
-        self._crew = Crew(launch, lambda queue: Restarts(told.allowed.policy(queue)))
         self._gpus = Gpus()
         self._machine = machine_now(self._gpus)
+        devices = devices_by_queue(told.allowed, self._gpus.count, os.environ)
+        self._crew = Crew(launch, lambda queue: Restarts(told.allowed.policy(queue)), devices)
         self._measured = time.monotonic()
         self._generations: dict[str, int] = {}
         self._forgotten: set[str] = set()
@@ -104,7 +106,7 @@ class HostLoop:
             "host %s: %s; may start %s; asked on queue %s%s",
             told.name,
             told.address,
-            ", ".join(f"{queue} ({rule.most})" for queue, rule in sorted(told.allowed.queues.items())),
+            ", ".join(f"{queue} ({most})" for queue, most in told.allowed.startable.items()),
             QUEUE,
             told.name,
         )
@@ -192,7 +194,8 @@ class HostLoop:
     def _adopt(self) -> None:
         """Workers that outlived a host of this name are its own again."""
         for kept, child in self._launch.found():
-            member = Member(kept.set, kept.number, Restarts(self._told.allowed.policy(kept.set.queue)), child=child)
+            restarts = Restarts(self._told.allowed.policy(kept.set.queue))
+            member = Member(kept.set, kept.number, restarts, kept.device, child=child)
             member.become("starting")
             self._crew.members.append(member)
             logger.info("worker of queue %s, process %d, is here again", kept.set.queue, kept.pid)
@@ -210,7 +213,7 @@ class HostLoop:
             place=str(self._process),
             hostname=socket.gethostname(),
             machine=self._machine,
-            queues={queue: rule.most for queue, rule in sorted(told.allowed.queues.items())},
+            queues=told.allowed.startable,
             keys=told.settings.keyring.ids if told.settings.keyring is not None else [],
             versions={
                 "celerypipe": VERSION,

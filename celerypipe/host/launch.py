@@ -22,6 +22,7 @@ import msgspec
 from celerypipe.embedded.resident import last_lines
 from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.procfs import pidfd, process_of, read
+from celerypipe.host.devices import shown_only
 from celerypipe.host.records import WorkerSet
 from celerypipe.process import activity
 from celerypipe.process.activity import Activity, beside
@@ -88,6 +89,7 @@ class Detached(msgspec.Struct, frozen=True):
     log: str
     number: int
     set: WorkerSet
+    device: str = ""
 
 
 @dataclass
@@ -98,11 +100,11 @@ class Launch:
     folder: Path
     environment: Mapping[str, str]
 
-    def start(self, wanted: WorkerSet, number: int) -> WorkerProcess:
-        """Start one; :class:`OSError` if that cannot be."""
+    def start(self, wanted: WorkerSet, number: int, device: str) -> WorkerProcess:
+        """Start one that sees this GPU, empty: as its host does; :class:`OSError` if that cannot be."""
         token = secrets.token_hex(8)
         log = self.folder / f"{wanted.queue.replace('/', '_')}-{wanted.id}-{number}.log"
-        said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}", NOTHING_STAYS: "yes"}
+        said = {HOST_VARIABLE: f"{self.host}/{wanted.id}/{number}/{token}", NOTHING_STAYS: "yes", **shown_only(device)}
         Activity.make(beside(log))
         said[activity.VARIABLE] = str(beside(log).absolute())
         if wanted.preload:
@@ -118,7 +120,7 @@ class Launch:
                 preexec_fn=partial(_begin, None if wanted.detached else die_with_parent()),
             )
         if wanted.detached and (one := process_of(process.pid)) is not None:
-            kept = Detached(process.pid, one.began, token, str(log), number, wanted)
+            kept = Detached(process.pid, one.began, token, str(log), number, wanted, device)
             (self.folder / f"detached-{process.pid}.json").write_bytes(msgspec.json.encode(kept))
         return WorkerProcess(process.pid, log, process)
 

@@ -58,6 +58,11 @@ class Gpus:
             if type(error).__module__ != "pynvml":
                 raise
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._handles)
+
     def now(self) -> tuple[Gpu, ...]:
         """Look at them."""
         return tuple(map(self._look, self._handles))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, get_args
 
-from celerypipe.definition.names import wrong_queue
+from celerypipe.definition.names import with_environment, wrong_queue
 from celerypipe.errors import CelerypipeError, ConfigError, HostError
 from celerypipe.heartbeat.heartbeat import Heartbeat
 from celerypipe.host.asking import HostClient, RequestKind
@@ -195,6 +195,7 @@ class Host:
         queue: str,
         count: int = 1,
         *,
+        environment: str | None = None,
         preload: Sequence[PreloadedNode] = (),
         pool: PoolName | None = None,
         slots: int | None = None,
@@ -205,11 +206,13 @@ class Host:
     ) -> HostedWorkers:
         """Start so many workers of a queue of this host's list, and wait until they are up.
 
-        ``preload``: nodes that are warm before the first message, as pairs of mark and configuration. ``pool``,
+        ``environment``: the one of that list that they run in. ``preload``: nodes that are warm before the first
+        message, as pairs of mark and configuration. ``pool``,
         ``slots``: other than ``worker_configs/<queue>.toml`` says. ``keep``: they stay when this manager ends;
         ``detach``: also when their host dies. :class:`HostError` says why they do not come up, or may not be started;
         what was started is stopped then.
         """
+        queue = with_environment(queue, environment)
         if complaint := wrong_queue(queue):
             raise ConfigError(f"queue: {complaint}")
         if count < 0:

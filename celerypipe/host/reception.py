@@ -20,6 +20,7 @@ from celery.worker import state
 from celery.worker.control import Panel
 
 from celerypipe.celery.application import SHARED, Application
+from celerypipe.definition.names import environment_of
 from celerypipe.errors import CelerypipeError, ConfigError, did_you_mean
 from celerypipe.host.allowed import QUEUE, Allowed
 from celerypipe.host.records import (
@@ -166,23 +167,25 @@ def changed(request: Request, sets: dict[str, WorkerSet], allowed: Allowed, name
 
 
 def _require_room(asked: WorkerSet, sets: dict[str, WorkerSet], allowed: Allowed, name: str) -> None:
-    rule = allowed.queues.get(asked.queue)
-    if rule is None:
+    queue = allowed.named(asked.queue)
+    if not queue:
+        own, environment = environment_of(asked.queue)
+        cure = f"environments = [{environment!r}] in [queues.{own}]" if own in allowed.queues else f"[queues.{own}]"
         raise ConfigError(
-            f"host {name} starts no workers of queue {asked.queue!r}{did_you_mean(asked.queue, allowed.queues)}; its "
-            f"list {allowed.path} has {', '.join(sorted(allowed.queues))}: add [queues.{asked.queue}] there, and "
-            "restart the host"
+            f"host {name} starts no workers of queue {asked.queue!r}{did_you_mean(asked.queue, allowed.startable)}; "
+            f"its list {allowed.path} has {', '.join(allowed.startable)}: add {cure} there, and restart the host"
         )
-    others = sum(
-        each.count for each in sets.values() if each.queue == asked.queue and each.id != asked.id and not each.ending
-    )
+    rule, others = allowed.queues[queue], 0
+    for each in sets.values():
+        if allowed.named(each.queue) == queue and each.id != asked.id and not each.ending:
+            others += each.count
     kept = rule.autoscale.max if rule.autoscale is not None else 0
     if asked.count < 0 or others + kept + asked.count > rule.most:
         there = f"{others} are there, " if others else ""
         there += f"{kept} are for `autoscale`, " if kept else ""
         raise ConfigError(
-            f"host {name} may run {rule.most} workers of queue {asked.queue!r}: {there}{asked.count} were asked "
-            f"for; stop some, or raise `most` of [queues.{asked.queue}] in {allowed.path}, and restart the host"
+            f"host {name} may run {rule.most} workers of queue {queue!r}: {there}{asked.count} were asked "
+            f"for; stop some, or raise `most` of [queues.{queue}] in {allowed.path}, and restart the host"
         )
 
 

@@ -64,7 +64,7 @@ class WorkerState(msgspec.Struct, frozen=True):
 
     ``since``: seconds in this state; ``starts``: how often it was started; ``why``: what ended it last; ``held``: the
     messages that it has in hand; ``polled``: seconds since its queue last answered it, ``message``: since it last began
-    one, None before the first.
+    one, None before the first. ``device``: the GPU that it sees, empty if its host gave it none.
     """
 
     set: str
@@ -79,6 +79,7 @@ class WorkerState(msgspec.Struct, frozen=True):
     held: list[InHand] = []
     polled: float | None = None
     message: float | None = None
+    device: str = ""
 
 
 class HostRecord(msgspec.Struct, frozen=True):

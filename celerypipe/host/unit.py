@@ -30,6 +30,8 @@ RestartSec=5
 # The host ends its workers itself; those that were started with --detach stay.
 KillMode=process
 TimeoutStopSec=30
+# A worker out of memory is started again by its host.
+OOMPolicy=continue
 # 75 and 70 may pass; a wrong list or address does not.
 RestartPreventExitStatus=78
 

@@ -2,7 +2,8 @@
 
 A mailbox shows who was given an entry, and that the oldest one runs, in a batch with those behind it. It shows neither
 what is held back until a batch is full, nor that a batch failed and each of its messages begins once more, by itself,
-nor that nobody takes an entry since a process is about to be freed of the one before.
+nor that nobody takes an entry since a process is about to be freed of the one before, or since the environment of its
+workers cannot be built.
 """
 
 from __future__ import annotations
@@ -98,3 +99,20 @@ def freeing(client: Client, queues: Sequence[str]) -> set[str]:
     last = [("ZREVRANGE", client.names.freeing(queue), 0, 0, "WITHSCORES") for queue in queues]
     (seconds, _), *found = accepted(client.together(("TIME",), *last))
     return {queue for queue, said in zip(queues, found, strict=True) if said and float(said[1]) >= int(seconds) * 1000}
+
+
+def say_unbuilt(client: Client, queues: Sequence[str], host: str, text: str) -> None:
+    """A worker of these queues ended before it began: its environment cannot be built."""
+    for key in map(client.names.unbuilt, queues):
+        client.call("SET", key, json.dumps([host, text]), "PX", keys.UNBUILT_TTL)
+
+
+def say_built(client: Client, queues: Sequence[str]) -> None:
+    """A worker of these queues runs: what was said of one before does not count."""
+    client.call("DEL", *map(client.names.unbuilt, queues))
+
+
+def unbuilt(client: Client, queue: str) -> str:
+    """Return why the last worker that was to serve a queue could not start, and where; empty: nothing is known."""
+    host, text = said_in(client.get(client.names.unbuilt(queue)), list[str]) or ["", ""]
+    return f"the worker that {host} was to start ended: {text}" if text else ""

@@ -83,6 +83,7 @@ class PresenceShape(msgspec.Struct):
     keeps_interrupted: bool = False
     shared: str = ""
     compressions: list[str] = []
+    unmet: dict[str, list[str]] = {}
     keys: list[str] = []
     cache: str = ""
     programs: dict[str, ProgramShape] = {}

@@ -39,6 +39,8 @@ SPAWNING_TTL = 60_000
 #: What was logged for a run, or by a worker for none, after its last line; how many entries of up to 8 KiB are kept.
 LOG_TTL = 3600 * 1000
 LOG_MOST = 500
+#: Why no worker of a queue could start: that its environment cannot be built.
+UNBUILT_TTL = 600_000
 #: Word of how a process died.
 DEATH_TTL = 600_000
 #: What a worker says of itself, in seconds: its heartbeat says it each minute, and it counts while that goes on.
@@ -162,6 +164,10 @@ class Names:
     def freeing(self, queue: str) -> str:
         """Sorted set of the processes serving a queue whose slot comes back in a moment; the score is until when."""
         return f"{self.prefix}:freeing:{queue}"
+
+    def unbuilt(self, queue: str) -> str:
+        """Why the last worker that was to serve a queue has no environment to run in: where it was, and a text."""
+        return f"{self.prefix}:unbuilt:{queue}"
 
     def death(self, place: str) -> str:
         """How a process that ran nodes died; ``place`` is ``<host>.<pid>.<life of its worker>``."""

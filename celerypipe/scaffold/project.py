@@ -7,10 +7,10 @@ import re
 from pathlib import Path, PurePosixPath
 
 from celerypipe.errors import ConfigError
+from celerypipe.process.version import VERSION
 from celerypipe.scaffold import template
 from celerypipe.scaffold.example import EXAMPLES, GUIDE
 from celerypipe.scaffold.naming import wrong_letters
-from celerypipe.version import VERSION
 
 
 def make(name: str, example: str, *, within: Path) -> Path:

@@ -15,21 +15,27 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial, wraps
 from typing import Any
 
+import click
+import redis
 from celery import current_app, signals
 from celery.app.trace import build_tracer
 from celery.utils.nodenames import nodename
 
-from celerypipe.celery.application import app
+from celerypipe.celery.application import app, named_redis
 from celerypipe.celery.events import Patience
 from celerypipe.celery.prefork import child_began, child_ended, is_retiring
 from celerypipe.celery.start import Start, handlers_installed
+from celerypipe.environments import entering
 from celerypipe.errors import ConfigError
+from celerypipe.mailbox import hints
 from celerypipe.process import forks, log
 from celerypipe.process.activity import Activity
+from celerypipe.redis.connection import connect
 from celerypipe.redis.secret import seen_in_ps
 from celerypipe.settings import Settings
 from celerypipe.worker import config as worker_config
@@ -46,6 +52,7 @@ from celerypipe.worker.options import (
     given,
     keeps_interrupted,
     limits_of,
+    listed,
     put_right,
     require_places,
     stuck_after,
@@ -103,6 +110,7 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         if logging.lastResort is not None:
             logging.lastResort.setFormatter(log.JsonFormatter())
     require_places(options)
+    _enter_environment(listed(options.get("queues")))
     configured = Configured.read(conf, options)
     warnings = worker_config.overruled(configured.configs[0], configured.configs[1:])
     warnings += worker_config.absent_plugins(configured.configs, Settings.from_environment())
@@ -114,6 +122,23 @@ def read_configs(instance: Any, conf: Any, options: Mapping[str, Any], **_: Any)
         queues = "-".join(configured.queues).replace("@", "_")
         instance.hostname = nodename(f"{queues}.{os.getpid()}", socket.gethostname())
     signals.worker_init.connect(ending(partial(settle, configured)), weak=False)
+
+
+def _enter_environment(queues: Sequence[str]) -> None:
+    """Go on in the environment of these queues, if they have one; runs are told where it cannot be built."""
+    try:
+        wanted = entering.wanted_by_all(queues, Settings.from_environment().worker_configs)
+        if wanted is None:
+            return
+        typed = click.get_current_context(silent=True) is not None
+        words = ["-m", "celery", *sys.argv[1:]] if typed else []
+        entering.enter(wanted, words, lambda text: say(logging.INFO, text, text))
+    except ConfigError as error:
+        with suppress(ConfigError, redis.RedisError, OSError):
+            address = named_redis(os.environ).or_default
+            with connect(address, name="celerypipe-boot", timeout=2.0) as client:
+                hints.say_unbuilt(client, queues, socket.gethostname(), str(error))
+        raise
 
 
 def settle(configured: Configured, sender: Any, **_: Any) -> None:
@@ -223,6 +248,8 @@ class Settled:
         self.present = Present(sender, self.worker, self.configured.served, self.flag, self.configured.heartbeat)
         self.present.connect()
         self.arrivals.tell(self.present.keeper.say)
+        if os.environ.get(entering.ENTERED_VARIABLE):
+            self.present.keeper.say(partial(hints.say_built, queues=self.configured.queues))
 
     def call_back(self, **_: Any) -> None:
         """Told to end, inside the signal handler: activations come back, no new bells."""

@@ -20,7 +20,8 @@ from celery.concurrency import get_available_pool_names
 
 from celerypipe.catalogue.plugin import absence
 from celerypipe.contract.programs import Programs, programs_in
-from celerypipe.definition.names import wrong_queue
+from celerypipe.definition.names import GROUP, environment_of, wrong_queue
+from celerypipe.environments import wanted
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.folders import path_of
 from celerypipe.process.log import LAYOUT, AtWork
@@ -33,8 +34,6 @@ PLACES = ("global_keyprefix", "sep", "priority_steps", "master_name", "sentinel_
 #: What lines of a log may be, as it is told; Python knows other words for some.
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
-#: The queue by which a worker is asked to hold nodes begins so; it has no file.
-GROUP = "group."
 #: Numbers with which a worker would start and be of no use where they are 0.
 ABOVE_ZERO = ("worker_proc_alive_timeout", "broker_connection_timeout", "worker_max_tasks_per_child")
 
@@ -45,6 +44,8 @@ KEEP_WARM = 3600.0
 OURS = {
     "imports": "modules whose nodes the workers serve",
     "plugins": "folders with nodes in juturna's layout",
+    "environment": "a table: what the workers of this queue run with, in an environment of its own",
+    "environments": "tables by name: those that nodes ask for",
     "exit_when_stuck": "true, false or seconds: exit if a node goes on so long after its time and nothing ends it",
     "keep_interrupted": "true: keep a process in which a node was interrupted",
     "programs": "tables by name: what nodes `program` may run, see [programs](../worker_configs/README.md#programs)",
@@ -88,11 +89,15 @@ def known_queues(folder: Path) -> list[str]:
 
 
 def load(queue: str, folder: Path) -> WorkerConfig:
-    """Read one queue's file; without a file, its only import is ``tasks/<queue>.py``, if there is one."""
-    path = folder / f"{queue}.toml"
+    """Read one queue's file; without a file, its only import is ``tasks/<queue>.py``, if there is one.
+
+    A worker in an environment runs by the file of the queue that its own is named after.
+    """
+    named = environment_of(queue)[0]
+    path = folder / f"{named}.toml"
     if not os.path.lexists(path):
-        has_module = queue.isidentifier() and Path("tasks", f"{queue}.py").is_file()
-        return WorkerConfig(queue, imports=(f"tasks.{queue}",) if has_module else ())
+        has_module = named.isidentifier() and Path("tasks", f"{named}.py").is_file()
+        return WorkerConfig(queue, imports=(f"tasks.{named}",) if has_module else ())
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
@@ -102,6 +107,7 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    wanted.listed(content, path, text)
     for key, value in content.items():
         complaint = _complaint(key, value)
         if complaint:
@@ -148,7 +154,7 @@ def _complaint(key: str, value: Any) -> str:
     if key == "exit_when_stuck":
         fine = isinstance(value, bool) or (isinstance(value, (int, float)) and value > 0)
         return "" if fine else f"{key!r} must be true, false or a number of seconds above 0, not {value!r}"
-    if key == "programs":
+    if key in ("environment", "environments", "programs"):
         return ""  # they are read as a whole
     if key == "keep_warm":
         fine = value is True or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0)
@@ -215,7 +221,8 @@ def unserved(configs: Sequence[WorkerConfig], settings: Settings, *, own: bool) 
     for config in configs:
         if config.queue.startswith(GROUP):
             continue
-        file, queue = f"{folder}/{config.queue}.toml", config.queue
+        queue = environment_of(config.queue)[0]
+        file = f"{folder}/{queue}.toml"
         near = did_you_mean(queue, known - {queue})
         if own and (config.path is not None or config.imports or not near):
             continue

@@ -15,6 +15,7 @@ import msgspec
 from celerypipe import codec
 from celerypipe.catalogue.catalogue import Listing
 from celerypipe.catalogue.instance import Instance, brief, trace
+from celerypipe.definition.names import GROUP
 from celerypipe.errors import BadSignature, CelerypipeError, ConfigError, did_you_mean
 from celerypipe.message.message import Message
 from celerypipe.redis import keys
@@ -23,7 +24,6 @@ from celerypipe.redis.keys import Names
 from celerypipe.redis.signing import Keyring, signed, unsigned
 from celerypipe.worker.activation.alarm import Interrupted
 from celerypipe.worker.activation.place import Worker
-from celerypipe.worker.config import GROUP
 
 logger = logging.getLogger("celerypipe.worker")
 

@@ -17,6 +17,7 @@ import redis
 from celerypipe import codec
 from celerypipe.catalogue.catalogue import BUILT_IN, Catalogue, Listing
 from celerypipe.catalogue.modules import imported
+from celerypipe.check.installed import unmet
 from celerypipe.contract.programs import Programs
 from celerypipe.contract.reach import Reach
 from celerypipe.mailbox import protocol
@@ -24,8 +25,8 @@ from celerypipe.mailbox.blob import packing
 from celerypipe.mailbox.presence import Presence
 from celerypipe.mailbox.schemas import vouched
 from celerypipe.process import collector
+from celerypipe.process.version import VERSION
 from celerypipe.settings import Settings
-from celerypipe.version import VERSION
 from celerypipe.worker.activation.place import Worker
 from celerypipe.worker.activation.task import NodeTask
 
@@ -79,6 +80,13 @@ class Served:
         """Does it serve more than what is built in?"""
         return any(listing.origin != BUILT_IN for listing in self.listings.values())
 
+    def unmet(self) -> dict[str, list[str]]:
+        """Return what its plugins ask for and do not find here, by mark."""
+        catalogue = Catalogue(self.plugins)
+        found = {mark: catalogue.plugin(mark, each.type) for mark, each in self.listings.items() if "." not in mark}
+        files = {mark: plugin.requirements for mark, plugin in found.items() if plugin is not None}
+        return {mark: lines for mark, file in files.items() if file is not None and (lines := unmet(file))}
+
     def register(self, app: Any, worker: Worker) -> None:
         """Make each node a task of the application, named after its mark.
 
@@ -104,6 +112,7 @@ def presence_record(worker: Worker, served: Served) -> Presence:
         "marks": {
             mark: vouched(listing.schema(), worker.keyring, own) for mark, listing in sorted(served.listings.items())
         },
+        "unmet": served.unmet(),
         "versions": {
             "celerypipe": VERSION,
             "codec": codec.CODEC_VERSION,

@@ -158,5 +158,6 @@ def test_each_environment_variable_has_a_row() -> None:
         "CELERYPIPE_ONLY",
         "CELERYPIPE_ACTIVITY",
     }
+    own |= {"CELERYPIPE_ISOLATED", "CELERYPIPE_ENVIRONMENT", "CELERYPIPE_ENVIRONMENT_LIST"}
     assert read - own | {"CELERY_BROKER_URL"} == {each.name for each in VARIABLES}
     assert all(each.meaning and each.unit and each.default and each.example for each in VARIABLES)

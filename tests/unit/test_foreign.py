@@ -77,7 +77,7 @@ COUNTED_ON = {
     },
     "celery/request.py": {"celery.worker.request:Request": "time_limits"},
     "celery/start.py": {"celery.utils.dispatch": "Signal(name,providing_args)"},
-    "cli/machines/worker.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
+    "cli/machines/started.py": {"celery.bin.base": "CLIContext(app,no_color,workdir)", "celery.bin.worker": "worker"},
     "host/machine.py": {"celery.utils.sysinfo": "cpu_budget()"},
     "host/reception.py": {
         "celery.platforms": "SecurityWarning",

@@ -47,6 +47,7 @@ def host(
     \b
     [queues.gpu]
     most = 2       # workers at most
+    devices = "gpus"  # each worker has one of the GPUs of this machine; only if you want that
     [restart]      # what happens when a worker dies: at most 3 starts within 60 s, then it is given up
     attempts = 3
     interval = 60
@@ -60,8 +61,7 @@ def host(
     own = host_named(name, allowed)
     allowed.require_configs()
     if only_check:
-        for queue, rule in sorted(allowed.queues.items()):
-            click.echo(f"{queue}: at most {rule.most}")
+        _say_what_it_allows(allowed)
         return
     if print_unit:
         from celerypipe.host.unit import unit
@@ -69,6 +69,16 @@ def host(
         click.echo(unit(own, path.absolute(), state), nl=False)
         return
     _run(own, allowed, state, redis)
+
+
+def _say_what_it_allows(allowed: Allowed) -> None:
+    from celerypipe.host.devices import devices_by_queue
+    from celerypipe.host.machine import Gpus
+
+    devices = devices_by_queue(allowed, Gpus().count, os.environ)
+    for queue, most in allowed.startable.items():
+        each = f", each with one GPU of {', '.join(devices[queue])}" if queue in devices else ""
+        click.echo(f"{queue}: at most {most}{each}")
 
 
 def _run(name: str, allowed: Allowed, state: Path | None, redis: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.cli.machines.worker import worker
 from celerypipe.cli.options import REDIS_OR_USUAL
 from celerypipe.definition.names import wrong_name, wrong_queue
+from celerypipe.environments import entering
+from celerypipe.environments.requirements import lines_of
+from celerypipe.environments.wanted import ISOLATED_VARIABLE, Environment
 from celerypipe.errors import ConfigError
 from celerypipe.folders import path_of
 from celerypipe.worker import preload
@@ -45,6 +49,7 @@ from celerypipe.worker.served import ONLY
 )
 @click.option("--max-workers", "-w", type=click.IntRange(1), help="Messages at the same time: processes or threads.")
 @click.option("--pool", metavar="POOL", help="solo, prefork or threads. Default: solo; with --max-workers threads.")
+@click.option("--isolate", is_flag=True, help="Run it in an environment of its own, built from its requirements.txt.")
 @REDIS_OR_USUAL
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION OF celery worker]...")
 @click.pass_context
@@ -59,6 +64,7 @@ def remotize(
     configuration: str,
     max_workers: int | None,
     pool: str | None,
+    isolate: bool,
     redis: str | None,
     options: tuple[str, ...],
 ) -> None:
@@ -68,6 +74,9 @@ def remotize(
     `configuration`. One that says the same as --default-config gets the node that is warm; another one gets its own,
     warmed up with its first message. What a pipeline leaves out is as the node's class has it. Stateful nodes are
     separate in each run.
+
+    With --isolate the node gets what the requirements.txt in its folder asks for, else the one in the plugin folder; of
+    a dotted mark the one in the current folder. It is built once (`celerypipe environments`).
 
     Ctrl-C and SIGTERM end it, after the messages that it has in hand.
     """
@@ -86,6 +95,8 @@ def remotize(
         if complaint:
             raise click.BadParameter(complaint, param_hint=option)
     given = _configuration(configuration)
+    if isolate:
+        _enter_environment(node_mark, folder)
     _require(node_mark, folder, given)
     if folder is not None:
         known = os.environ.get("CELERYPIPE_PLUGINS")
@@ -97,6 +108,22 @@ def remotize(
     if max_workers:
         told += ["-c", str(max_workers)]
     context.invoke(worker, redis=redis, options=tuple(told))
+
+
+def _enter_environment(mark: str, folder: Path | None) -> None:
+    """Go on in an environment of the node's own: nothing of it is imported before."""
+    here = path_of(folder) if folder is not None else Path()
+    known = Catalogue([here] if folder is not None else [])
+    plugin = known.plugin(mark, "proc") or known.plugin(mark, "sink")
+    own = plugin.requirements if plugin is not None else None
+    places = [*([own] if own is not None else []), here / "requirements.txt"]
+    file = next((each for each in places if each.is_file()), None)
+    if file is None:
+        homes = [*([plugin.home] if plugin is not None else []), here.absolute()]
+        raise ConfigError(f"--isolate: there is no requirements.txt in {' or '.join(map(str, homes))}; write one there")
+    os.environ[ISOLATED_VARIABLE] = str(file.absolute())
+    wanted = Environment(mark, lines_of(file.absolute()), None, str(file.absolute()))
+    entering.enter(wanted, ["-m", "celerypipe", *sys.argv[1:]], lambda text: click.echo(text, err=True))
 
 
 def _configuration(text: str) -> dict[str, Any]:

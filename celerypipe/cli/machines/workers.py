@@ -152,13 +152,15 @@ def ls(redis: str | None, as_json: bool) -> None:
         return
     console = paper(FILE_WIDTH)
     names = "workers", "host", "queue", "pid", "state", "for", "in hand", "starts", "asked", "message"
-    listing = table(*names, "why it ended last")
+    gpus = any(each.device for record in up for each in record.workers)
+    listing = table(*names, *(["GPU"] if gpus else []), "why it ended last")
     for record in up:
         for each in record.workers:
             number = f"{each.set} {each.number}"
             held = ", ".join(f"{count} of {node}" for _, node, count in each.held) or "-"
             facts = each.queue, str(each.pid or "-"), each.state, age(each.since), held, str(each.starts)
             clocks = ["-" if seconds is None else f"{age(seconds)} ago" for seconds in (each.polled, each.message)]
+            clocks += [each.device or "-"] if gpus else []
             row(listing, number, record.name, *facts, *clocks, each.why or "-")
     if listing.rows:
         console.print(listing)

@@ -244,7 +244,8 @@ class Roster:
         flights = [flight for flight in list(warp.flights.values()) if flight.sent_at] if fails else []
         if not flights if fails else queue in self._said:
             return  # where else workers are is not asked for at each look
-        missing = fitness.missing(warp.node, client.address, read_presences(client), elsewhere(client, queue))
+        others, unbuilt = elsewhere(client, queue), hints.unbuilt(client, queue)
+        missing = fitness.missing(warp.node, client.address, read_presences(client), others, unbuilt)
         if not fails:
             self._said.add(queue)
             self.course.say(str(missing))

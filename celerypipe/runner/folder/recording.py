@@ -21,7 +21,7 @@ from celerypipe.contract.reach import file_name
 from celerypipe.definition.pipeline import Pipeline
 from celerypipe.errors import CodecError, ConfigError, did_you_mean
 from celerypipe.message.message import Message
-from celerypipe.version import VERSION
+from celerypipe.process.version import VERSION
 
 #: What a recording says of its run.
 ABOUT = "recording.json"

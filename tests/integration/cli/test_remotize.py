@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from celerypipe import Message, Pipeline, Runner, UnknownMark
-from celerypipe.definition.pipeline import NodeDefinition
+from celerypipe.definition.pipeline import NodeDefinition, WarpConfiguration
 from celerypipe.mailbox.presence import read_presences
 from celerypipe.redis.connection import Client
 from tests.servers import eventually
 from tests.servers.command import RunningCommand, begin, celerypipe
+from tests.servers.wheels import Wheels, wheels
+
+__all__ = ["wheels"]
 
 NODE = """
 import os
@@ -116,3 +119,50 @@ def test_the_configuration_may_be_a_file_as_juturna_has_it(plugins: Path, tmp_pa
     done = celerypipe("remotize", *words, "--redis", redis_url, cwd=tmp_path)
     assert done.returncode == 2
     assert "amuont" in done.stderr
+
+
+def test_an_isolated_node_has_what_its_requirements_ask_for(
+    plugins: Path, redis_url: str, redis_client: Client, tmp_path: Path, wheels: Wheels
+) -> None:
+    home = plugins / "nodes" / "proc" / "_slowly"
+    (home / "slowly.py").write_text(f"import clash\n{NODE.replace('= amount', '= amount * clash.VERSION * 100')}")
+    (home / "requirements.txt").write_text("\n".join(wheels.lines("clash==2")))
+    words = ("--isolate", "-n", "apart", "-m", "slowly", "-P", "./plugins", "-Q", "apart", "--redis", redis_url)
+    command = begin("remotize", *words, cwd=tmp_path, **wheels.around)
+    try:
+
+        def there() -> bool:
+            assert command.process.poll() is None, _said(command)
+            return any("apart" in each["queues"] for each in read_presences(redis_client))
+
+        eventually(there, "the worker")
+        pipeline = _pipeline("slowly", {"amount": 1}, plugins)
+        node = pipeline.nodes[0].model_copy(update={"warp_configuration": WarpConfiguration(queue="apart")})
+        (answer,) = Runner(redis_url).stream(pipeline.model_copy(update={"nodes": (node,)}), [Message(1)])
+        assert answer.payload == 201
+        assert "building environment 'slowly'" in _said(command)
+    finally:
+        command.kill()
+
+
+def test_a_node_without_requirements_cannot_be_isolated(plugins: Path, tmp_path: Path) -> None:
+    words = ("--isolate", "-n", "apart", "-m", "slowly", "-P", "./plugins", "-Q", "apart")
+    done = celerypipe("remotize", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--isolate: there is no requirements.txt in plugins/nodes/proc/_slowly or" in done.stderr
+
+
+def test_what_a_worker_lacks_of_the_requirements_of_a_plugin_is_told_before_a_run(
+    plugins: Path, redis_url: str, tmp_path: Path, start_worker: Any
+) -> None:
+    home = plugins / "nodes" / "proc" / "_slowly"
+    (home / "requirements.txt").write_text("numpy<0.1 # none\n-r more.txt\nnot-there; python_version < '3'\nclick\n")
+    start_worker("lacking", cwd=tmp_path, env={"CELERYPIPE_PLUGINS": str(plugins)})
+    where = {"warped": True, "warp_configuration": {"queue": "lacking"}}
+    body = {"name": "p", "nodes": [{"name": "there", "type": "proc", "mark": "slowly", **where}], "links": []}
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"version": "1.0", "plugins": ["./plugins"], "pipeline": body}))
+    done = celerypipe("check", file, "--live", "--redis", redis_url, cwd=tmp_path)
+    assert "slowly asks for in its requirements.txt: numpy<0.1 (" in " ".join(done.stdout.split())
+    assert "not-there" not in done.stdout
+    assert "click" not in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,20 @@ def test_what_does_not_import_restarts_nothing_and_a_pinned_node_keeps_its_worke
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(edits, "LOOK", 0.02)
-    for name in ("tried", "kept"):
+    for name in ("tried", "kept", "apart"):
         (tmp_path / f"{name}.py").write_text(NODES)
     nodes = [warped("a", "tried.far", "gpu"), warped("b", "kept.far", "cpu", pinned=True)]
+    nodes.append(warped("c", "apart.far", "far"))
     said: list[str] = []
     restarted: list[str] = []
     environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    watching = Edits(nodes, Catalogue(), environment, restart=restarted.append, say=said.append)
+    # That of one queue is a Python that knows nothing.
+    pythons = {"gpu": sys.executable, "far": str(tmp_path / "python")}
+    (tmp_path / "python").write_text("#!/bin/sh\necho 'this one has no clash' >&2\nexit 78\n")
+    (tmp_path / "python").chmod(0o755)
+    watching = Edits(
+        nodes, Catalogue(), environment, python=pythons.__getitem__, restart=restarted.append, say=said.append
+    )
     watching.start()
     try:
         (tmp_path / "kept.py").write_text(NODES.replace("return value", "return 2"))
@@ -59,5 +67,9 @@ def test_what_does_not_import_restarts_nothing_and_a_pinned_node_keeps_its_worke
         eventually(lambda: restarted, "a restart")
         assert restarted == ["gpu"]
         assert said[2:] == ["tried.py changed: worker gpu restarts"]
+
+        (tmp_path / "apart.py").write_text(NODES.replace("return value", "return 2"))
+        eventually(lambda: len(said) == 4, "what the Python of its workers said")
+        assert said[3] == "apart.py changed: this one has no clash; worker far goes on with the code that it has"
     finally:
         watching.close()

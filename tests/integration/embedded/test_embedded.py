@@ -204,7 +204,7 @@ def test_workers_run_the_celerypipe_of_the_process_that_wanted_them(here: Any) -
     """One that it found by ``sys.path`` alone, whatever is installed."""
     library = here.folder / "library"
     shutil.copytree(ROOT / "celerypipe", library / "celerypipe", ignore=shutil.ignore_patterns("__pycache__"))
-    (library / "celerypipe" / "version.py").write_text('VERSION = "9.8.7"\n')
+    (library / "celerypipe" / "process" / "version.py").write_text('VERSION = "9.8.7"\n')
     program = (
         f"import sys; sys.path.insert(0, {str(library)!r})\n"
         "from celerypipe import Embedded\n"

@@ -14,6 +14,7 @@ import pytest
 
 from celerypipe import HostError, Manager, Message, Runner
 from celerypipe.celery.item import Items
+from celerypipe.host.hosted import HostedWorkers
 from celerypipe.host.records import TASK, Request, WorkerSet, want, written
 from celerypipe.redis.connection import Client
 from tests.runs.pipelines import warped
@@ -145,8 +146,16 @@ def test_with_a_host_its_workers_end_and_when_it_comes_back_they_do(tmp_path: Pa
             kept.stop()
 
 
+def _gpus_seen(workers: HostedWorkers) -> dict[str, str]:
+    """What a host tells of its workers' GPUs, and what each of them has in its environment."""
+    lines = {each.device: Path(f"/proc/{each.pid}/environ").read_text().split("\0") for each in workers.status()}
+    found = {device: [line for line in each if line.startswith("CUDA_VIS")] for device, each in lines.items()}
+    return {device: said.partition("=")[2] for device, (said,) in found.items()}
+
+
 def test_detached_workers_outlive_their_host_and_are_its_own_again(tmp_path: Path, redis_url: str) -> None:
-    host = launch_host(tmp_path, redis_url)
+    with_gpus = LIST.replace("most = 2\n", 'most = 2\ndevices = [3, "4"]\n')
+    host = launch_host(tmp_path, redis_url, allowed=with_gpus)
     with Manager(redis_url) as manager:
         workers = manager.hosts[host.name].start("hgpu", 2, detach=True)
         others = manager.hosts[host.name].start("hcpu", 1, keep=True)
@@ -156,12 +165,14 @@ def test_detached_workers_outlive_their_host_and_are_its_own_again(tmp_path: Pat
         host.wait_for_end()
         eventually(lambda: not alive(ended), "the end of who was not detached")
         assert all(map(alive, before))
-        with running_host(tmp_path, redis_url, name=host.name) as again:
+        with running_host(tmp_path, redis_url, name=host.name, allowed=with_gpus) as again:
             eventually(lambda: [each.state for each in workers.status()] == ["up", "up"], "both of them")
             assert sorted(each.pid for each in workers.status()) == before
+            assert _gpus_seen(workers) == {"3": "3", "4": "4"}
             _kill(before[0])
             eventually(lambda: before[0] not in [each.pid for each in workers.status()], "its end")
             eventually(lambda: [each.state for each in workers.status()] == ["up", "up"], "another")
+            assert _gpus_seen(workers) == {"3": "3", "4": "4"}, "who starts again has the GPU that it had"
             workers.stop()
             others.stop()
             assert not any(map(alive, before))

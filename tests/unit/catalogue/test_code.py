@@ -16,7 +16,7 @@ import pytest
 from celerypipe.catalogue.catalogue import Catalogue
 from celerypipe.catalogue.code import code_of
 from celerypipe.contract.contract import Proc
-from celerypipe.version import VERSION
+from celerypipe.process.version import VERSION
 from tests.servers import Write, eventually
 from tests.servers.command import start
 from tests.unit.catalogue.studio import PROJECT, codes_in

@@ -340,7 +340,7 @@ def test_notes_tell_what_looks_unintended(tmp_path: Path, module: str) -> None:
     assert "did you mean 'passthrough_identity'" in found[2]
     assert "goes nowhere" in found[3]
     assert "passes" in found[4] or "pass as they come" in found[4]
-    assert "needs not-there-at-all, not installed" in found[5]
+    assert "needs not-there-at-all==3 (not installed); pip install -r" in found[5]
     assert check(pipeline) == []
 
 

@@ -13,10 +13,10 @@ from celerypipe.codec import CODEC_VERSION
 from celerypipe.definition.pipeline import NodeDefinition, Pipeline
 from celerypipe.errors import ConfigError, NoWorker, RedisUnavailable
 from celerypipe.mailbox.protocol import SPOKEN
+from celerypipe.process.version import VERSION
 from celerypipe.redis.address import Address
 from celerypipe.redis.signing import Keyring
 from celerypipe.redis.url import read_address
-from celerypipe.version import VERSION
 
 MIB = 1024**2
 COMMAND = "celery -A celerypipe worker -Q gpu"

@@ -44,7 +44,7 @@ def test_the_help_loads_no_command() -> None:
     ("program", "without"),
     [
         (
-            "import celerypipe.cli.machines.worker, celerypipe.worker.boot\n"
+            "import celerypipe.cli.machines.started, celerypipe.worker.boot\n"
             "from celerypipe.worker.served import Served\nServed((), ()).load({})",
             "celery.bin.celery celerypipe.runner click_repl flower httpx PIL.Image prompt_toolkit pydantic pygments "
             "rich websockets.sync.client websockets.sync.server yaml",

@@ -103,3 +103,26 @@ def test_what_is_given_in_python_in_place_of_a_class_is_answered_with_what_to_gi
         with pytest.raises(DefinitionError) as caught:
             NodeDefinition(name="n", type="proc", mark=mark)
         assert text in str(caught.value)
+
+
+def test_an_environment_is_a_part_of_the_queue() -> None:
+    def node(**limits: Any) -> NodeDefinition:
+        return NodeDefinition(
+            name="n",
+            type="proc",
+            mark="tasks.gpu.Detect",
+            warped=True,
+            warp_configuration={"environment": "asr", **limits},
+        )
+
+    assert node().queue == "gpu+asr"
+    assert node(queue="cpu").queue == "cpu+asr"
+    for limits, complaint in (
+        ({"environment": "a+b"}, "warp_configuration.environment: 'a+b' is no name for an environment"),
+        ({"queue": "gpu+tts"}, "the queue 'gpu+tts' names an environment already; leave out this one, or write 'gpu'"),
+        ({"queue": "gpu+"}, "warp_configuration.queue: 'gpu+' is no name for a queue; '+' stands between one and its"),
+        ({"on_no_worker": "local"}, 'warp_configuration.on_no_worker: "local" would run it here'),
+    ):
+        with pytest.raises(DefinitionError) as caught:
+            node(**limits)
+        assert complaint in str(caught.value)

@@ -8,6 +8,8 @@ import pytest
 
 from celerypipe.errors import ConfigError
 from celerypipe.host.allowed import Allowed, Autoscale, RestartPolicy, host_named, wrong_host
+from celerypipe.host.reception import changed
+from celerypipe.host.records import Request, WorkerSet
 
 GOOD = """\
 name = "gpubox"
@@ -55,6 +57,7 @@ def test_a_list_says_what_may_be_started_and_how(tmp_path: Path) -> None:
         ("[queues.gpu]\nmost = 0\n", 2, "[queues.gpu] most must be 1 or more, not 0"),
         ("[queues.gpu]\n[restart]\ndelay = -1\n", 3, "[restart] delay must be 0 or more, not -1"),
         ("[queues.gpu]\n[queues.gpu.autoscale]\nmax = 3\n", 2, "write 0 <= min <= max <= most (1)"),
+        ('[queues.gpu]\ndevices = ["0", ""]\n', 2, '[queues.gpu] devices: one has no name; write devices = ["0", "1"]'),
         ('[queues."a b"]\n', 1, "leave out commas and spaces"),
         ('[queues."host.x"]\n', 1, "queues of hosts begin with 'host.'"),
         ('name = "a b"\n[queues.gpu]\n', 1, "'a b' is no name for a host"),
@@ -114,3 +117,56 @@ def test_names_of_hosts(tmp_path: Path) -> None:
     assert host_named("mine", allowed) == "mine"
     with pytest.raises(ConfigError, match="--name: 'a b' is no name for a host"):
         host_named("a b", allowed)
+
+
+ENVIRONMENTS = """
+[queues.gpu]
+most = 2
+environments = ["asr", "tts"]
+[queues.io]
+[environments.tts]
+requirements = ["voice"]
+"""
+
+
+def test_workers_of_a_queue_run_in_environments_of_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    allowed = _load(ENVIRONMENTS, tmp_path)
+    assert allowed.startable == {"gpu": 2, "gpu+asr": 2, "gpu+tts": 2, "io": 1}
+    assert [allowed.named(queue) for queue in ("gpu", "gpu+tts", "gpu+other", "io+tts", "other")] == [
+        *("gpu", "gpu", "", "", "")
+    ]
+    assert allowed.environment() == {"CELERYPIPE_ENVIRONMENT_LIST": str(tmp_path / "host.toml")}
+    (tmp_path / "tasks").mkdir()
+    for queue in ("gpu", "io"):
+        (tmp_path / "tasks" / f"{queue}.py").touch()
+    with pytest.raises(ConfigError, match=r"queue 'gpu\+asr': no \[environments.asr\] in .*gpu.toml or .*host.toml"):
+        allowed.require_configs()
+    (tmp_path / "worker_configs").mkdir()
+    (tmp_path / "worker_configs" / "gpu.toml").write_text('[environments.asr]\nrequirements = ["ears"]\n')
+    allowed.require_configs()
+
+
+def test_all_workers_of_a_queue_count_together_whatever_they_run_in(tmp_path: Path) -> None:
+    allowed = _load(ENVIRONMENTS, tmp_path)
+
+    def asked(queue: str, sets: dict[str, WorkerSet]) -> WorkerSet:
+        wanted = changed(Request("start", 0, WorkerSet(queue)), sets, allowed, "box")
+        sets[wanted.id] = wanted
+        return wanted
+
+    sets: dict[str, WorkerSet] = {}
+    assert [asked(queue, sets).queue for queue in ("gpu+asr", "gpu")] == ["gpu+asr", "gpu"]
+    with pytest.raises(ConfigError, match="may run 2 workers of queue 'gpu': 2 are there, 1 were asked"):
+        asked("gpu+tts", sets)
+    with pytest.raises(
+        ConfigError, match=r"of queue 'gpu\+ass'; did you mean 'gpu\+asr'.*add environments = \['ass'\]"
+    ):
+        asked("gpu+ass", sets)
+
+
+def test_a_table_of_an_environment_is_read_as_in_the_file_of_a_queue(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"host.toml:3: unknown key 'requirement' in \[environments.asr\]; did you mean"
+    ):
+        _load("[queues.gpu]\n[environments.asr]\nrequirement = []\n", tmp_path)
