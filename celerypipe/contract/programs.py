@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from celerypipe.errors import ConfigError, did_you_mean
 
-Value = str | int | float
+Filling = str | int | float
 InputWay = Literal["stdin", "file", "none"]
 OutputWay = Literal["stdout", "file", "none"]
 
@@ -60,7 +60,7 @@ class Program:
         found = dict.fromkeys(name for word in self.command for name in _OPEN.findall(word))
         return [name for name in found if name not in OWN]
 
-    def complaint(self, values: Mapping[str, Value]) -> str:
+    def complaint(self, values: Mapping[str, Filling]) -> str:
         """Say what is wrong with the values for this program, and what to write; nothing if they fit."""
         needed = self.open
         for name, value in values.items():
@@ -79,7 +79,7 @@ class Program:
             return f"values: program {self.name!r} needs {', '.join(missing)}"
         return ""
 
-    def words(self, filled: Mapping[str, Value]) -> list[str]:
+    def words(self, filled: Mapping[str, Filling]) -> list[str]:
         """Return the command line; ``filled``: all values, and the paths of the node. A word stays one word."""
         return [_OPEN.sub(lambda found: str(filled.get(found[1], found[0])), word) for word in self.command]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from celerypipe.contract.contract import Proc
-from celerypipe.contract.programs import HERE, INPUT, OUTPUT, Program, Value, programs_here
+from celerypipe.contract.programs import HERE, INPUT, OUTPUT, Filling, Program, programs_here
 from celerypipe.errors import ConfigError, did_you_mean
 from celerypipe.heartbeat.descendants import end_tree
 from celerypipe.message.files import File
@@ -46,7 +46,7 @@ class RunProgram(Proc):
 
     def __init__(self, program: str, values: dict[str, Any] | None = None) -> None:
         self.program = program
-        self.values: Mapping[str, Value] = values or {}
+        self.values: Mapping[str, Filling] = values or {}
         self._found: Program | None = None
         self._executable = ""
 
@@ -97,7 +97,7 @@ class _Run:
         self._out = folder / f"output{program.suffix}"
         self._errors = folder / "stderr"
 
-    def run(self, payload: Any, values: Mapping[str, Value]) -> bytes | str | None:
+    def run(self, payload: Any, values: Mapping[str, Filling]) -> bytes | str | None:
         """Run it to its end; return what it wrote, None where it writes nothing."""
         program = self.program
         filled = {**values, HERE: str(program.here), INPUT: "", OUTPUT: str(self._out)}
