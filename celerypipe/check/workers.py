@@ -189,6 +189,28 @@ def _of_caches(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
         yield Finding("warning", "cache", f"queue {node.queue!r}", text, cure)
 
 
+def _of_programs(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
+    """The list of each worker has the program that the node names."""
+    if node.mark != "program" or node.from_environment:
+        return
+    name, values = str(node.configuration.get("program")), node.configuration.get("values") or {}
+    for worker in workers:
+        known = worker.get("programs") or {}
+        found = known.get(name)
+        if found is None:
+            there = ", ".join(sorted(known)) or "none"
+            text = f"{named(worker)} has no program {name!r} on its list{did_you_mean(name, known)}; it has: {there}"
+        elif missing := found.get("missing"):
+            text = f"{named(worker)} cannot run program {name!r}: {missing}"
+        elif wrong := sorted(set(found["values"]) ^ set(values)):
+            takes = ", ".join(found["values"]) or "none"
+            text = f"program {name!r} of {named(worker)} takes the values {takes}: {', '.join(wrong)} do not fit"
+        else:
+            continue
+        cure = f"add [programs.{name}] to worker_configs/{node.queue}.toml there and restart it, or correct the node"
+        yield Finding("error", "program", f"node {node.name!r} (program)", text, cure)
+
+
 def _of_compression(node: NodeDefinition, workers: Workers) -> Iterator[Finding]:
     way = node.warp_configuration.compression
     for worker in workers:
@@ -262,6 +284,7 @@ CHECKS: tuple[Callable[[NodeDefinition, Workers], Iterator[Finding]], ...] = (
     _of_batches,
     _of_cache,
     _of_caches,
+    _of_programs,
     _of_compression,
     _of_requirements,
     _of_timeouts,

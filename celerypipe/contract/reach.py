@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from celerypipe.contract.programs import Programs
 from celerypipe.errors import ConfigError
 from celerypipe.folders import distinct, is_within, path_of
 
@@ -26,17 +27,18 @@ class Reach:
     """Folders below which files may be read and written; None: anywhere.
 
     ``cure`` ends the error about a path that leads elsewhere: what to do if the path is meant; ``{folder}`` in it is
-    the folder to allow. All compare equal: a pipeline in a file is the same as its twin in Python, wherever it came
-    from.
+    the folder to allow. ``programs``: those that may be run, by name; None: as the files of this machine say. All
+    compare equal: a pipeline in a file is the same as its twin in Python, wherever it came from.
     """
 
     folders: tuple[Path, ...] | None = field(default=None, compare=False)
     cure: str = field(default="", compare=False)
+    programs: Programs | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, folders: Iterable[Path], cure: str) -> Self:
+    def of(cls, folders: Iterable[Path], cure: str, programs: Programs | None = None) -> Self:
         """Return the reach of these folders, relative ones seen from the current one."""
-        return cls(distinct(path_of(folder).absolute() for folder in folders), cure)
+        return cls(distinct(path_of(folder).absolute() for folder in folders), cure, programs)
 
     def complaint(self, path: Path | str) -> str:
         """Say why a path is out of reach, links followed; nothing if it is within."""

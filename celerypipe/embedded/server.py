@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from celerypipe.errors import ConfigError
+from celerypipe.process.parent import die_with_parent
 from celerypipe.redis.address import Address
 from celerypipe.worker import allocator
 
@@ -91,22 +88,3 @@ def answers(folder: Path) -> bool:
             return line.recv(64) == b"+PONG\r\n"
     except OSError:
         return False
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """Return what a child runs before exec so that the kernel kills it when the thread that started it ends.
-
-    Linux only; elsewhere None. For children of a process with one thread: the "parent" is a thread to Linux.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    set_death_signal = 1  # PR_SET_PDEATHSIG
-    parent = os.getpid()
-
-    def arm() -> None:
-        prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died between fork and prctl
-            os._exit(1)
-
-    return arm

@@ -28,7 +28,6 @@ from celerypipe.embedded.guard import end_below, end_strangers, guarded
 from celerypipe.embedded.resident import Resident
 from celerypipe.embedded.server import (
     answers,
-    die_with_parent,
     find_redis_server,
     private_folder,
     redis_url,
@@ -36,6 +35,7 @@ from celerypipe.embedded.server import (
 )
 from celerypipe.errors import ConfigError
 from celerypipe.heartbeat.descendants import NOTHING_STAYS
+from celerypipe.process.parent import die_with_parent
 from celerypipe.redis import keys
 
 if TYPE_CHECKING:

@@ -107,6 +107,17 @@ def end_children(since: int) -> bool:
     return _end(is_one)
 
 
+def end_tree(root: int) -> bool:
+    """Kill a process, and what came of it as far as that can be seen; False: nobody is there."""
+    if process_of(os.getpid()) is not None:
+        return _end(lambda one, found: one.pid == root or one.parent in found)
+    try:
+        os.kill(root, KILL)
+    except OSError:
+        return False
+    return True
+
+
 def _end(is_one: Callable[[LinuxProcess, dict[int, LinuxProcess]], bool]) -> bool:
     """Kill those processes, which depend on those that were found before; False: there are none."""
     found: dict[int, LinuxProcess] = {}

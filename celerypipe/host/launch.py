@@ -20,13 +20,13 @@ from typing import Any
 import msgspec
 
 from celerypipe.embedded.resident import last_lines
-from celerypipe.embedded.server import die_with_parent
 from celerypipe.heartbeat.descendants import NOTHING_STAYS
 from celerypipe.heartbeat.procfs import pidfd, process_of, read
 from celerypipe.host.devices import shown_only
 from celerypipe.host.records import WorkerSet
 from celerypipe.process import activity
 from celerypipe.process.activity import Activity, beside
+from celerypipe.process.parent import die_with_parent
 from celerypipe.redis.namespace import DEFAULT
 from celerypipe.settings import HOST_VARIABLE
 from celerypipe.worker import group, preload

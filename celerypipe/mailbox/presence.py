@@ -61,6 +61,13 @@ class WorkerShape(msgspec.Struct):
     protocol: tuple[int, int] = (0, 0)
 
 
+class ProgramShape(msgspec.Struct):
+    """What a presence says of a program that its nodes may run: the values it needs; ``missing``: why it cannot run."""
+
+    values: list[str]
+    missing: str = ""
+
+
 class PresenceShape(msgspec.Struct):
     """What a presence says at least, and what is taken for the rest."""
 
@@ -79,6 +86,7 @@ class PresenceShape(msgspec.Struct):
     unmet: dict[str, list[str]] = {}
     keys: list[str] = []
     cache: str = ""
+    programs: dict[str, ProgramShape] = {}
     processes: list[int] = []
     started: float = 0.0
     clock: float = 0.0

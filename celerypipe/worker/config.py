@@ -19,6 +19,7 @@ from typing import Any
 from celery.concurrency import get_available_pool_names
 
 from celerypipe.catalogue.plugin import absence
+from celerypipe.contract.programs import Programs, programs_in
 from celerypipe.definition.names import GROUP, environment_of, wrong_queue
 from celerypipe.environments import wanted
 from celerypipe.errors import ConfigError, did_you_mean
@@ -47,6 +48,7 @@ OURS = {
     "environments": "tables by name: those that nodes ask for",
     "exit_when_stuck": "true, false or seconds: exit if a node goes on so long after its time and nothing ends it",
     "keep_interrupted": "true: keep a process in which a node was interrupted",
+    "programs": "tables by name: what nodes `program` may run, see [programs](../worker_configs/README.md#programs)",
     "keep_warm": "seconds that a node stays loaded that no message needs; true: for ever (default: 3600)",
 }
 
@@ -75,6 +77,8 @@ class WorkerConfig:
     exit_when_stuck: float | bool | None = None
     #: Whether a process stays in which a node was interrupted.
     keep_interrupted: bool = False
+    #: What nodes `program` may run.
+    programs: Programs = field(default_factory=dict)
     #: Seconds that a node stays loaded that no message needs; True: for ever.
     keep_warm: float | bool = KEEP_WARM
 
@@ -108,6 +112,11 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         complaint = _complaint(key, value)
         if complaint:
             raise ConfigError(f"{path}:{_line_of(key, text)}: {complaint}")
+    programs = {}
+    for place, complaint, program in programs_in(content, Path.cwd()):
+        if program is None:
+            raise ConfigError(f"{path}:{_line_of(place, text)}: {complaint}")
+        programs[program.name] = program
     return WorkerConfig(
         queue,
         path,
@@ -116,6 +125,7 @@ def load(queue: str, folder: Path) -> WorkerConfig:
         tuple(path_of(folder) for folder in content.get("plugins", ())),
         content.get("exit_when_stuck"),
         content.get("keep_interrupted", False),
+        programs,
         content.get("keep_warm", KEEP_WARM),
     )
 
@@ -144,8 +154,8 @@ def _complaint(key: str, value: Any) -> str:
     if key == "exit_when_stuck":
         fine = isinstance(value, bool) or (isinstance(value, (int, float)) and value > 0)
         return "" if fine else f"{key!r} must be true, false or a number of seconds above 0, not {value!r}"
-    if key in ("environment", "environments"):
-        return ""  # they were read
+    if key in ("environment", "environments", "programs"):
+        return ""  # they are read as a whole
     if key == "keep_warm":
         fine = value is True or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0)
         return "" if fine else f"{key!r} must be true or a number of seconds, not {value!r}"

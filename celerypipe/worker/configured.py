@@ -68,6 +68,7 @@ class Configured:
             tuple(name for config in configs for name in config.imports) + tuple(listed(options.get("include"))),
             tuple(folder for config in configs for folder in config.plugins) + settings.plugins,
             settings.allowed,
+            {name: program for config in reversed(configs) for name, program in config.programs.items()},
         )
         process = Process(socket.gethostname(), os.getpid(), secrets.token_hex(4))
         names = redis.or_default.names

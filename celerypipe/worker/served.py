@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import celery
@@ -17,6 +18,7 @@ from celerypipe import codec
 from celerypipe.catalogue.catalogue import BUILT_IN, Catalogue, Listing
 from celerypipe.catalogue.modules import imported
 from celerypipe.check.installed import unmet
+from celerypipe.contract.programs import Programs
 from celerypipe.contract.reach import Reach
 from celerypipe.mailbox import protocol
 from celerypipe.mailbox.blob import packing
@@ -40,10 +42,18 @@ class Served:
     """The marks of one worker. A source is never among them: it runs where its pipeline runs.
 
     ``allowed``: the folders that its nodes may touch; the paths they are sent come from whoever reaches Redis.
+    ``programs``: those that they may run.
     """
 
-    def __init__(self, imports: tuple[str, ...], plugins: tuple[Path, ...], allowed: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        imports: tuple[str, ...],
+        plugins: tuple[Path, ...],
+        allowed: tuple[Path, ...] = (),
+        programs: Programs = MappingProxyType({}),
+    ) -> None:
         self.imports = imports
+        self.programs = programs
         self.plugins = plugins
         self.allowed = allowed
         self.listings: dict[str, Listing] = {}
@@ -56,7 +66,7 @@ class Served:
             file = named_by.get(name)
             found += Catalogue.of_module(imported(name, f"{file}: module {name!r}" if file else f"module {name!r}"))
         # A later one wins: a module that was asked for goes before what happens to be installed.
-        reach = Reach.of(self.allowed, CURE)
+        reach = Reach.of(self.allowed, CURE, self.programs)
         only = {mark for mark in os.environ.get(ONLY, "").split(",") if mark}
         found += [Catalogue(self.plugins).find(mark) for mark in only if "." in mark]
         self.listings = {
@@ -115,6 +125,9 @@ def presence_record(worker: Worker, served: Served) -> Presence:
         "keeps_interrupted": worker.pool in ("prefork", "solo") and worker.keeps_interrupted,
         "compressions": packing.installed(),
         "keys": worker.keyring.ids if worker.keyring is not None else [],
+        "programs": {
+            name: {"values": each.open, "missing": each.missing} for name, each in sorted(served.programs.items())
+        },
         "cache": Settings.from_environment().cache.shown,
     }
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from celerypipe.celery.prefork import is_retiring
+from celerypipe.contract.programs import read_programs, written_programs
 from celerypipe.heartbeat.deadlines import Deadlines
 from celerypipe.process.activity import Activity
 from celerypipe.redis import keys
@@ -31,8 +32,8 @@ def written(served: Served, worker: Worker, flag: str) -> str:
     facts |= {"redis": worker.redis.url, "namespace": worker.redis.namespace}
     facts["deadlines"] = worker.deadlines.path if worker.deadlines is not None else ""
     facts["lines"] = outlet.path
-    limits = asdict(worker.limits)
-    return json.dumps({"worker": facts, "limits": limits, "imports": served.imports, **folders, "flag": flag})
+    plan = {"worker": facts, "limits": asdict(worker.limits), "imports": served.imports, **folders, "flag": flag}
+    return json.dumps({**plan, "programs": written_programs(served.programs)})
 
 
 def read(text: str) -> tuple[Worker, Served, SharedFlag]:
@@ -56,4 +57,4 @@ def read(text: str) -> tuple[Worker, Served, SharedFlag]:
     )
     outlet.reach(lines, worker.redis.password)
     plugins, allowed = (tuple(Path(folder) for folder in plan[name]) for name in ("plugins", "allowed"))
-    return worker, Served(tuple(plan["imports"]), plugins, allowed), flag
+    return worker, Served(tuple(plan["imports"]), plugins, allowed, read_programs(plan["programs"])), flag

@@ -117,7 +117,7 @@ def _wanted(what: str) -> Iterator[Environment]:
     if path.is_file() and path.suffix == ".toml":
         yield from listed_in(path).values()
     elif path.is_file():
-        yield Environment(path.parent.name or path.stem, lines_of(path), None, str(path.absolute()))
+        yield Environment(path.absolute().parent.name or path.stem, lines_of(path), None, str(path.absolute()))
     elif (file := configs / f"{what}.toml").is_file():
         yield from listed_in(file).values()
     elif (one := wanted_by(what, configs)) is not None:

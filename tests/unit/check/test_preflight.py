@@ -280,6 +280,38 @@ def test_two_workers_of_a_queue_that_keep_results_in_different_places_are_told()
     assert "the same CELERYPIPE_CACHE_URL" in str(finding)
 
 
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [
+        ({"program": "resize", "values": {"width": 3}}, ""),
+        (
+            {"program": "resise", "values": {"width": 3}},
+            "has no program 'resise' on its list; did you mean 'resize'?; it has",
+        ),
+        ({"program": "resize"}, "takes the values width: width do not fit"),
+        ({"program": "gone"}, "cannot run program 'gone': 'convert' is not there"),
+    ],
+)
+def test_a_program_has_to_be_on_the_list_of_each_worker(configuration: dict[str, Any], said: str) -> None:
+    lists = {
+        "resize": {"values": ["width"], "missing": ""},
+        "gone": {"values": [], "missing": "'convert' is not there"},
+    }
+    schema = {
+        "mark": "program",
+        "arguments": [{"name": "program", "required": True}, {"name": "values", "required": False}],
+    }
+    one = {**worker(programs=lists), "marks": {"program": {**schema, "type": "proc", "open": False}}}
+    scene = seen(one, node={"mark": "program", "configuration": configuration})
+    if not said:
+        assert [finding for finding in preflight.inspect(scene) if finding.check == "program"] == []
+        return
+    finding = the(scene, "program")
+    assert finding.severity == "error"
+    assert said in str(finding)
+    assert "to worker_configs/gpu.toml there and restart it" in str(finding)
+
+
 def test_the_version_of_a_node_must_be_the_same_here_and_there() -> None:
     assert found(seen(worker(schema={"version": "1"}), declared={"there": "1"})) == []
     finding = the(seen(worker(schema={"version": "1"}), declared={"there": "2"}), "version")
