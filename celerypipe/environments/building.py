@@ -18,7 +18,7 @@ from celerypipe.environments import own, pythons
 from celerypipe.environments.requirements import files_in
 from celerypipe.environments.stored import Made, Site, size_of
 from celerypipe.environments.wanted import Environment
-from celerypipe.errors import EnvironmentFailed
+from celerypipe.errors import ConfigError, EnvironmentFailed
 
 #: Lines of what the builder said that an error shows.
 TAIL = 12
@@ -52,6 +52,11 @@ def plan(environment: Environment, folder: Path) -> Planned:
 
     :class:`celerypipe.ConfigError` for a Python that is not there.
     """
+    if environment.image:
+        raise ConfigError(
+            f"{environment.source}: an image is not built here, and its workers are not started from here; start one: "
+            "celerypipe worker -Q QUEUE"
+        )
     python = pythons.find(environment.python)
     requirements = own.needs(environment.requirements)
     content = [path.read_bytes().hex() for path in files_in(requirements)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from celerypipe.definition.names import GROUP
+from celerypipe.environments import container
 from celerypipe.environments.building import plan, ready
 from celerypipe.environments.stored import Site
 from celerypipe.environments.wanted import Environment, wanted_by
@@ -21,7 +23,7 @@ ENTERED_VARIABLE = "CELERYPIPE_ENVIRONMENT"
 def wanted_by_all(queues: Iterable[str], folder: Path) -> Environment | None:
     """Return the environment of a worker of several queues; :class:`ConfigError` if they want different ones."""
     found = {queue: wanted_by(queue, folder) for queue in queues if not queue.startswith(GROUP)}
-    different = {each and (each.requirements, each.python): (queue, each) for queue, each in found.items()}
+    different = {each and (each.requirements, each.python, each.image): (queue, each) for queue, each in found.items()}
     if len(different) > 1:
         said = ", ".join(
             f"queue {queue!r} wants {f'environment {each.name!r}' if each else 'what is installed here'}"
@@ -37,6 +39,9 @@ def enter(environment: Environment, words: Sequence[str], say: Callable[[str], N
     Without words this process can be no other one: then it is to be in it.
     ``build``: False also returns if it has to be built first.
     """
+    if environment.image:
+        _enter_image(environment, words, say)
+        return
     planned = plan(environment, Settings.from_environment().environments)
     place = planned.place
     if not build and place.made() is None:
@@ -57,6 +62,23 @@ def enter(environment: Environment, words: Sequence[str], say: Callable[[str], N
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(place.python, [str(place.python), *words], {**inside(place, os.environ), ENTERED_VARIABLE: told})  # noqa: S606
+
+
+def _enter_image(environment: Environment, words: Sequence[str], say: Callable[[str], None]) -> None:
+    """Go on in a container of an image; return if this process is in one."""
+    told = f"image {environment.image}"
+    if os.environ.get(ENTERED_VARIABLE) == told:
+        return
+    if not words:
+        raise ConfigError(f"{environment.source}: a worker enters it by its command line; start `celerypipe worker`")
+    # In front of the module stands how Python is told of it.
+    typed, around = container.moved(words[1:], {**os.environ, ENTERED_VARIABLE: told})
+    outside = container.Outside.here(environment, around)
+    line = container.line(environment.image, typed, queues_in(typed), outside)
+    say(f"goes on in a container of {environment.image}: {shlex.join(line)}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(outside.program, line, around)  # noqa: S606  # a program of this machine, an image of its own file
 
 
 def enter_built(queues: Iterable[str], words: Sequence[str]) -> None:

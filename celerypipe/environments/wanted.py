@@ -24,16 +24,19 @@ LIST_VARIABLE = "CELERYPIPE_ENVIRONMENT_LIST"
 #: A file of requirements: the environment of whatever this process serves.
 ISOLATED_VARIABLE = "CELERYPIPE_ISOLATED"
 
+#: What an image may be called: no option of the program that runs it.
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*", re.ASCII)
 #: The keys of a table, and what they mean.
 KEYS = {
     "requirements": 'what pip would install: a list such as ["numpy<2"], or the name of a file beside this one',
     "python": 'the version of Python, such as "3.12", or the path of one',
+    "image": 'in place of both: a container image that has celerypipe in it, such as "registry.example/asr:3"',
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Packages and a Python for a worker.
+    """Packages and a Python for a worker, or an image with both.
 
     ``requirements``: lines as pip and uv read them. ``python``: a version or a path; None: the Python that runs.
     ``source``: who says so, for people.
@@ -43,6 +46,7 @@ class Environment:
     requirements: tuple[str, ...]
     python: str | None = None
     source: str = ""
+    image: str = ""
 
 
 def listed(content: Mapping[str, Any], path: Path, text: str) -> dict[str, Environment]:
@@ -103,14 +107,27 @@ def _read(place: str, table: Any, path: Path, text: str) -> Environment:
     for key in table:
         if key not in KEYS:
             raise _wrong(path, text, f"{place}.{key}", f"unknown key {key!r} in [{place}]{did_you_mean(key, KEYS)}")
+    source = f"{path.absolute()} [{place}]"
+    if "image" in table:
+        return Environment(name or path.stem, (), None, source, _image(place, table, path, text))
     python = table.get("python")
     if python is not None and (not isinstance(python, str) or not python):
         cure = f'write python = "{python}"' if isinstance(python, float | int) else 'write python = "3.12", or a path'
         raise _wrong(path, text, f"{place}.python", f"[{place}] python must be text; {cure}")
     if python is not None and "/" in python:
         python = str((path.parent / path_of(python)).absolute())
-    source = f"{path.absolute()} [{place}]"
     return Environment(name or path.stem, _requirements(place, table, path, text), python, source)
+
+
+def _image(place: str, table: Mapping[str, Any], path: Path, text: str) -> str:
+    image = table["image"]
+    if not isinstance(image, str) or not _IMAGE.fullmatch(image):
+        cure = 'write its name, such as "registry.example/asr:3"'
+        raise _wrong(path, text, f"{place}.image", f"[{place}] image: {image!r} is no name of an image; {cure}")
+    if other := sorted(table.keys() - {"image"}):
+        cure = "what an image has in it was said when it was made; take one of both away"
+        raise _wrong(path, text, f"{place}.{other[0]}", f"[{place}] has image and {' and '.join(other)}: {cure}")
+    return image
 
 
 def _requirements(place: str, table: Mapping[str, Any], path: Path, text: str) -> tuple[str, ...]:

@@ -172,8 +172,13 @@ class Allowed:
         """Raise :class:`ConfigError` for a queue of which a worker would serve nothing, or have no environment."""
         folder = Settings.from_environment().worker_configs
         for queue, rule in self.queues.items():
-            for name in rule.environments:
-                wanted_by(with_environment(queue, name), folder, self.path)
+            for name in ("", *rule.environments):
+                wanted = wanted_by(with_environment(queue, name), folder, self.path)
+                if wanted is not None and wanted.image:
+                    raise ConfigError(
+                        f"{self.path}: [queues.{queue}]: {wanted.source} is an image, and a host starts no containers: "
+                        f"start that worker beside it, by `celerypipe worker -Q {with_environment(queue, name)}`"
+                    )
             queue = environment_of(queue)[0]
             if (folder / f"{queue}.toml").is_file() or Path("tasks", f"{queue}.py").is_file():
                 continue

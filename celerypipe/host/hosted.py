@@ -75,15 +75,20 @@ class HostedWorkers:
                 raise HostError(f"{self}: {_what_is_missing(there, timeout)}\n{self._last_log()}".rstrip())
             time.sleep(LOOK)
 
-    def stop(self, *, drain: bool = True, timeout: float | None = None) -> None:
-        """Stop them, and wait until they have ended.
+    def stop(self, *, drain: bool = True, wait: bool = True, timeout: float | None = None) -> None:
+        """Stop them, and wait until they have ended; without ``wait``, :meth:`join` does that.
 
         ``drain``: each first finishes the messages that it has in hand, however long that takes; else they are handed
         back, and other workers get them. ``timeout``: seconds after which :class:`HostError` says which have not
         ended; they go on ending.
         """
         self._ask("stop", self.ending("drain" if drain else "now"))
-        until = time.monotonic() + (timeout if timeout is not None else float("inf") if drain else END_SECONDS)
+        if wait:
+            self.join(timeout if timeout is not None or drain else END_SECONDS)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until all of them have ended that were told to; :class:`HostError` says which have not in time."""
+        until = time.monotonic() + (timeout if timeout is not None else float("inf"))
         while there := self.status():
             if time.monotonic() > until:
                 states = ", ".join(f"process {each.pid} is {each.state}" for each in there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import click
 
 from celerypipe.cli.options import JSON
 from celerypipe.cli.screen.tables import FILE_WIDTH, age, row, size, table
+from celerypipe.definition.names import environment_of, with_environment
+from celerypipe.environments import container
 from celerypipe.environments.building import plan, ready
 from celerypipe.environments.requirements import lines_of
 from celerypipe.environments.stored import StoredEnvironment, environments_in, leftovers_in
@@ -33,6 +36,7 @@ def environments() -> None:
     [environments.asr]
     requirements = ["numpy<2"]   # or a file beside it: "asr.txt"
     python = "3.12"              # or the path of a Python; default: the one that runs celerypipe
+    image = "asr:3"              # in place of both: a container image, run by docker or podman
     A node asks for one with "environment": "asr" in its warp_configuration. Its workers are started with
     `celerypipe worker -Q gpu+asr`, which builds it if it is not there yet.
     """
@@ -93,6 +97,15 @@ def build(what: str) -> None:
     if not wanted:
         raise ConfigError(f"{what}: asks for no environment; write a table [environments.NAME] there")
     for each in wanted:
+        if each.image:
+            queue = (
+                what if each.name in (what, environment_of(what)[1]) else with_environment(Path(what).stem, each.name)
+            )
+            line = container.line(
+                each.image, ["celerypipe", "worker", "-Q", queue], [queue], container.Outside.here(each, os.environ)
+            )
+            click.echo(f"{each.name}: is an image; `celerypipe worker -Q {queue}` is: {shlex.join(line)}")
+            continue
         planned = plan(each, folder)
         os.close(ready(planned, lambda text: click.echo(text, err=True)))
         click.echo(f"{each.name}: {planned.place.folder}")

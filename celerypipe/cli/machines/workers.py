@@ -13,7 +13,7 @@ from celerypipe.cli.options import JSON, REDIS_OR_USUAL, Duration, named_redis
 from celerypipe.cli.screen.tables import FILE_WIDTH, age, row, table
 from celerypipe.cli.screen.terminal import plural
 from celerypipe.errors import ConfigError, HostError
-from celerypipe.host.hosted import UP_SECONDS, HostedWorkers
+from celerypipe.host.hosted import END_SECONDS, UP_SECONDS, HostedWorkers
 from celerypipe.host.manager import Host, Manager
 from celerypipe.host.records import AUTO
 from celerypipe.process.terminals import harmless
@@ -97,9 +97,12 @@ def drain(which: str, timeout: float | None, redis: str | None) -> None:
 def _stop(which: str, *, drain: bool, timeout: float | None, redis: str | None) -> None:
     named_redis(redis)
     with Manager(redis) as manager:
-        for each in _meant(manager, which, draining=not drain or "/" not in which):
+        meant = _meant(manager, which, draining=not drain or "/" not in which)
+        for each in meant:
             click.echo(f"stopping {each}" + (", once they are through with what they have in hand" if drain else ""))
-            each.stop(drain=drain, timeout=timeout)
+            each.stop(drain=drain, wait=False)
+        for each in meant:
+            each.join(timeout if timeout is not None or drain else END_SECONDS)
 
 
 @workers.command()
