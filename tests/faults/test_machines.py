@@ -23,7 +23,7 @@ PROGRAM = """
 import json, sys, threading, time
 import celerypipe
 from celerypipe import Manager, Message, Runner
-from tests.runs.pipelines import warped
+from tests.runs.pipelines import chain, warped
 from tests.runs.reading import Reading
 
 manager = Manager()
@@ -35,7 +35,7 @@ for line in sys.stdin:
         said = f"{type(error).__name__}: {error}"
     print(json.dumps(said, default=str), flush=True)
 """
-LIST = "[queues.net]\nmost = 2\n[restart]\ndelay = 0.1\n"
+LIST = "[queues.net]\nmost = 3\n[restart]\ndelay = 0.1\n"
 
 
 @dataclass
@@ -112,6 +112,36 @@ def test_two_hosts_serve_a_run_and_nobody_is_left(site: Site) -> None:
     assert site.tell("[len(message.payload) for message in told['frames']]") == [2_000_000] * 4
     workers = site.tell("[each.place for host in ('one', 'two') for each in told[host].status()]")
     assert sorted(place.partition(".")[0] for place in workers) == ["one", "one", "two", "two"]
+    assert site.tell("manager.close()") is None
+    eventually(lambda: not any(map(alive, below)), "the end of all of them")
+
+
+@at_length
+def test_five_workers_with_four_nodes_each_serve_a_run_of_four_nodes_besides(site: Site) -> None:
+    started = (
+        "[manager.hosts[host].start('net', 1, pool='solo', wait=False) for host in ('one', 'two', 'one', 'two', 'one')]"
+    )
+    site.tell(f"told.update(groups={started})")
+    site.tell("[group.wait() for group in told['groups']]")
+    pids = site.tell("[each.pid for group in told['groups'] for each in group.status()]")
+    below = {*pids}.union(*map(descendants, pids))
+    made = "[group.create_node('tests.nodes.remote.Echo', delay=0.01) for group in told['groups'] for _ in range(4)]"
+    site.tell(f"told.update(nodes={made})")
+    site.tell("[node.start() for node in told['nodes']]")
+    options = {
+        f"n{number}": {"configuration": {"name": name, "modulus": 0, "delay": 0.01}}
+        for number, name in enumerate("abc")
+    }
+    site.tell(f"told.update(pipeline=chain('net', 'Mark', 'Mark', 'Mark', 'Echo', **{options}))")
+    site.tell("told.update(reading=Reading(Runner().stream(told['pipeline'], (Message((n,)) for n in range(300)))))")
+    eventually(lambda: site.tell("len(told['reading'].out)") > 20, "some results")
+    site.tell("told.update(answers=[out for n, node in enumerate(told['nodes']) for out in node.ask(Message(n))])")
+    answers = site.tell("[(answer.payload, answer.meta['pid']) for answer in told['answers']]")
+    assert answers == [[number, pids[number // 4]] for number in range(20)]
+    assert site.tell("told['reading'].payloads()") == [[number, "a0", "b0", "c0"] for number in range(300)]
+    did = set(site.tell("[message.meta['pid'] for message in told['reading'].out]"))
+    for host, there in (("one", pids[::2]), ("two", pids[1::2])):
+        assert did.intersection(there), f"none of the messages went to {host}"
     assert site.tell("manager.close()") is None
     eventually(lambda: not any(map(alive, below)), "the end of all of them")
 

@@ -322,16 +322,21 @@ def test_workers_come_with_the_work_and_go_after_it(tmp_path: Path, redis_url: s
 
 
 @at_length
-def test_a_host_and_a_run_far_from_redis_work_as_near_ones(tmp_path: Path, private_redis: RedisServer) -> None:
+@pytest.mark.parametrize("who", ["the host", "the run", "both"])
+def test_a_host_and_a_run_far_from_redis_work_as_near_ones(
+    tmp_path: Path, private_redis: RedisServer, who: str
+) -> None:
     with Proxy(private_redis.folder / "redis.sock") as proxy:
         proxy.distance = 0.03  # 60 ms there and back
-        with running_host(tmp_path, proxy.url) as host, Manager(proxy.url) as manager:
+        there, here = (private_redis.url if who == near else proxy.url for near in ("the run", "the host"))
+        with running_host(tmp_path, there) as host, Manager(here) as manager:
             workers = manager.hosts[host.name].start("hgpu", 2)
             began = time.monotonic()
-            reading = Reading(Runner(proxy.url).stream(warped("tests.nodes.remote.Echo", "hgpu"), _numbers(500)))
+            reading = Reading(Runner(here).stream(warped("tests.nodes.remote.Echo", "hgpu"), _numbers(500)))
             assert reading.payloads() == list(range(500))
-            print(f"500 messages, 60 ms from Redis: {time.monotonic() - began:.1f} s")
+            print(f"500 messages, {who} 60 ms from Redis: {time.monotonic() - began:.1f} s")
             assert manager.host_status(host.name).state == "up"
+            assert [each.starts for each in workers.status()] == [1, 1]
             workers.stop()
             with pytest.raises(HostError, match="starts no workers of queue 'io'"):
                 manager.hosts[host.name].start("io")
