@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -77,7 +78,7 @@ def test_no_value_of_a_variable_stands_on_the_line(tmp_path: Path, monkeypatch: 
     around = {**secret, "CELERYPIPE_ALLOW": f"more:{tmp_path}/gone", "AWS_SECRET": "not ours", "PATH": "x"}
     found = Outside.here(Environment("gpu", (), image=IMAGE), around)
     assert found.variables == ["CELERYPIPE_ALLOW", "CELERYPIPE_REDIS_URL", "JT_ENV_KEY"]
-    assert found.folders == {tmp_path: "ro", tmp_path / "more": "rw", tmp_path / "run": "rw"}
+    assert found.folders == {tmp_path: "ro", tmp_path / "more": "rw", tmp_path / "run": "ro"}
     assert (found.user, found.process) == (os.getuid(), os.getpid())
     text = " ".join(line(IMAGE, WORDS, ["gpu"], found))
     assert "pass" not in text
@@ -103,8 +104,7 @@ def test_the_program_itself_takes_the_line(program: str, gpu: bool) -> None:
     nowhere = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     done = subprocess.run(said, capture_output=True, text=True, env=nowhere, timeout=60, check=False)
     assert done.returncode in (125, 126)
-    assert "unknown" not in done.stderr
-    assert "invalid" not in done.stderr.replace("celerypipe.invalid", "")
+    assert not re.search(r"unknown (shorthand )?flag|invalid argument .* for \"-|invalid .*mount", done.stderr)
 
 
 @pytest.mark.parametrize(
