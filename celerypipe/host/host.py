@@ -220,7 +220,6 @@ class HostLoop:
                 "celery": celery.__version__,
                 "python": ".".join(map(str, sys.version_info[:3])),
             },
-            started=_STARTED,
             version=heard.version,
             sets=list(heard.sets.values()),
             workers=workers,
@@ -243,9 +242,6 @@ class HostLoop:
         self._say_what_is_there(self._link.heard)
         self._link.close(FAREWELL)
         self._heartbeat.end(last=True)
-
-
-_STARTED = time.time()
 
 
 def _only_one(told: HostSettings) -> IO[str]:

@@ -109,8 +109,9 @@ class HostLink:
         self._closing = False
         self._away = False
         self._said_at = -1e9
-        #: By how many seconds the clock here is ahead of Redis'.
-        self._clock = 0.0
+        self._began = time.monotonic()
+        #: When it began, by this machine's clock, which may be set meanwhile; how far that is ahead of Redis'.
+        self._times = {"started": time.time(), "clock": 0.0}
         self._client: Client | None = None
         self._thread = threading.Thread(target=self._keep, name="celerypipe-host-link", daemon=True)
 
@@ -187,7 +188,7 @@ class HostLink:
             if self._scaled:
                 status = read_status(client)
                 self._loads = {queue: load_of(status, queue, record.hostname) for queue in self._scaled}
-            client.call(*saying_host(client.names, msgspec.structs.replace(record, clock=self._clock)))
+            client.call(*saying_host(client.names, msgspec.structs.replace(record, **self._times)))
 
     def _tell_end(self, client: Client, ended: EndedWorker) -> None:
         """Tell of it: runs that wait for it, and all who watch."""
@@ -210,8 +211,9 @@ class HostLink:
         claiming = _CLAIM.command(claimed, self._place, keys.HOST_TTL, self._name)
         (whose, clock, was_there), found = accepted(together(client, claiming, ("HGETALL", names.wanted(self._name))))
         owner = whose.decode(errors="replace")
-        self._clock = round(time.time() - int(clock[0]) - int(clock[1]) / 1e6, 3)
-        at = time.monotonic()
+        now, at = time.time(), time.monotonic()
+        ahead = round(now - int(clock[0]) - int(clock[1]) / 1e6, 3)
+        self._times = {"started": now - (at - self._began), "clock": ahead}
         version, sets, refused = wanted_in(found, self._name, self._keyring)
         if refused and version != self.heard.version:
             logger.warning(

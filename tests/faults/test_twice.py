@@ -20,6 +20,7 @@ from tests.nodes.remote import CONFIG
 from tests.runs.pipelines import warped
 from tests.runs.reading import Reading, results
 from tests.servers import ROOT, RedisServer, StartWorker, eventually
+from tests.servers.command import celerypipe
 from tests.servers.extent import at_length
 from tests.servers.host import running_host
 from tests.servers.task import connection_to
@@ -228,3 +229,44 @@ def test_a_host_an_hour_off_the_clock_of_redis_is_up_and_does_what_it_is_asked(
             workers.stop()
     finally:
         server.remove()
+
+
+#: libfaketime cannot set the one clock and leave the monotonic one alone, which nobody can set.
+SET = """
+import pathlib, time
+clock, real = pathlib.Path({clock!r}), time.time
+time.time = lambda: real() + float(clock.read_text() or 0)
+"""
+
+
+@at_length
+def test_a_host_whose_clock_is_set_goes_on_and_tells_of_it(tmp_path: Path, redis_url: str) -> None:
+    """Its workers live on the same machine: theirs is set as well."""
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    (tmp_path / "sitecustomize.py").write_text(SET.format(clock=str(clock)))
+    around = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    with running_host(tmp_path, redis_url, environment=around) as host, Manager(redis_url) as manager:
+        workers = manager.hosts[host.name].start("hgpu", 1)
+        (before,) = workers.status()
+        nap = warped("tests.nodes.remote.Echo", "hgpu", configuration={"delay": 0.02})
+        reading = Reading(Runner(redis_url).stream(nap, map(Message, range(300))))
+        for seen, ahead in enumerate((3600, -3600), start=1):
+            reading.wait_for(60 * seen)
+            clock.write_text(str(ahead))
+
+            def told(ahead: int = ahead) -> bool:
+                record = manager.host_status(host.name).record
+                return record is not None and record.clock == pytest.approx(ahead, abs=60)
+
+            eventually(told, f"a clock that is {ahead} s off")
+            status = manager.host_status(host.name)
+            assert (status.state, status.why) == ("up", "")
+            assert status.since is not None
+            assert 0 < status.since < 600
+            assert f"{host.name}: its clock is 60 min" in celerypipe("hosts", CELERYPIPE_REDIS_URL=redis_url).stdout
+        assert reading.payloads() == [*range(300)]
+        assert [each.pid for each in workers.status()] == [before.pid], "nobody was started again"
+        workers.restart()
+        assert [each.state for each in workers.status()] == ["up"]
+        workers.stop()

@@ -15,6 +15,9 @@ from celerypipe.host.overview import HostStatus
 from celerypipe.process.terminals import harmless
 from celerypipe.runner.table import paper
 
+#: Seconds by which a clock may differ from that of Redis before it is said.
+CLOCK = 1.0
+
 
 @click.command()
 @click.argument("names", metavar="[HOST]...", nargs=-1)
@@ -62,3 +65,7 @@ def _show(found: list[HostStatus]) -> None:
     for status in found:
         if status.why:
             console.print(Text(harmless(f"{status.name}: {status.why}"), style="red"), soft_wrap=True)
+        elif (ahead := status.record.clock if status.record else 0.0) and abs(ahead) >= CLOCK:
+            differs = f"its clock is {age(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} that of Redis"
+            does = "no harm to runs; for the times in its own logs, there: timedatectl set-ntp true"
+            console.print(Text(harmless(f"{status.name}: {differs}: {does}"), style="yellow"), soft_wrap=True)

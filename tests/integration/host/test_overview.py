@@ -8,7 +8,9 @@ import socket
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from celerypipe.cli.machines.hosts import hosts
 from celerypipe.host.machine import Gpus, machine_now
 from celerypipe.host.overview import read_host, read_hosts
 from celerypipe.host.records import HostRecord, host_in
@@ -45,6 +47,19 @@ def test_one_that_fits_is_up(said: Any, redis_client: Client) -> None:
     found = read_host(redis_client, "fits", None)
     assert (found.state, found.why) == ("up", "")
     assert found.require_up().queues == {"gpu": 1}
+
+
+@pytest.mark.parametrize(
+    ("clock", "told"), [(3600.0, "is 60 min ahead of"), (-2.5, "is 2.5 s behind"), (0.4, ""), (-0.4, "")]
+)
+def test_a_clock_that_differs_from_that_of_redis_is_told(
+    said: Any, redis_url: str, redis_client: Client, clock: float, told: str
+) -> None:
+    said("fits", started=redis_client.now() + clock, clock=clock)
+    shown = CliRunner().invoke(hosts, ["fits", "--redis", redis_url])
+    assert shown.exit_code == 0, shown.output
+    assert (f"fits: its clock {told} that of Redis" in shown.output) == bool(told), shown.output
+    assert ("clock" in shown.output) == bool(told), shown.output
 
 
 @pytest.mark.parametrize(
