@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from celerypipe.environments.building import plan
 from celerypipe.environments.container import Outside, line, moved
 from celerypipe.environments.wanted import Environment, wanted_by
 from celerypipe.errors import ConfigError
@@ -120,6 +121,15 @@ def test_a_table_with_an_image_that_makes_no_sense_is_refused(write: Write, tabl
     with pytest.raises(ConfigError) as caught:
         wanted_by("gpu", file.parent)
     assert said in str(caught.value)
+
+
+def test_who_starts_workers_by_their_python_says_that_an_image_has_none(write: Write) -> None:
+    file = write("gpu.toml", f'[environment]\nimage = "{IMAGE}"\n')
+    wanted = wanted_by("gpu", file.parent)
+    assert wanted is not None
+    with pytest.raises(ConfigError) as caught:
+        plan(wanted, file.parent)
+    assert "an image is not built here, and its workers are not started from here" in str(caught.value)
 
 
 def test_an_image_is_an_environment_of_a_queue_or_of_its_nodes(write: Write) -> None:
