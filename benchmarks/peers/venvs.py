@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from celerypipe.version import VERSION
+from celerypipe.process.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-peers"

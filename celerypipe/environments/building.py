@@ -22,6 +22,8 @@ from celerypipe.errors import ConfigError, EnvironmentFailed
 
 #: Lines of what the builder said that an error shows.
 TAIL = 12
+#: What a worker imports before anything of its user's: old packages may not fit the Python, or each other.
+STARTS = "import celerypipe.cli.machines.worker, celerypipe.worker.boot"
 #: Variables that would have packages go to another place, or come from there, than is meant here. Where an index is,
 #: and how to log in there, is meant.
 MISLEADING = frozenset(
@@ -101,11 +103,12 @@ def _build(planned: Planned, lock: int, say: Callable[[str], None]) -> None:
     try:
         for command in _commands(planned, uv):
             _run(planned, command, lock)
+        packages = next(place.folder.glob("lib/python3*/site-packages"))
+        own.install(packages)
+        _run(planned, [place.python, "-c", STARTS], lock, "a worker cannot start in it. Python")
     except EnvironmentFailed:
         place.clear()
         raise
-    packages = next(place.folder.glob("lib/python3*/site-packages"))
-    own.install(packages)
     # What cannot be written is compiled by each worker, as it would be anywhere.
     compiling: Sequence[str | Path] = [place.python, "-m", "compileall", "-q", packages / own.PACKAGE.name]
     subprocess.run(compiling, env=surroundings(os.environ), capture_output=True, check=False)  # noqa: S603
@@ -128,7 +131,9 @@ def _commands(planned: Planned, uv: str) -> list[Sequence[str | Path]]:
     return [[planned.python.path, "-m", "venv", folder], pip]
 
 
-def _run(planned: Planned, command: Sequence[str | Path], lock: int) -> None:
+def _run(
+    planned: Planned, command: Sequence[str | Path], lock: int, failed: str = "it cannot be built. The builder"
+) -> None:
     """``lock``: it is kept by what is started, should this process be killed over it: nobody builds beside that."""
     try:
         done = subprocess.run(  # noqa: S603  # uv, or a Python of this machine
@@ -147,8 +152,8 @@ def _run(planned: Planned, command: Sequence[str | Path], lock: int) -> None:
         said, status = str(error), 1
     if status:
         lines = "\n".join(said.strip().splitlines()[-TAIL:]) or f"{command[0]} ended with status {status}"
-        source = f"; it is asked for by {planned.environment.source}" if planned.environment.source else ""
-        raise EnvironmentFailed(f"{planned} cannot be built{source}. The builder said last:\n{lines}")
+        source = f", asked for by {planned.environment.source}" if planned.environment.source else ""
+        raise EnvironmentFailed(f"{planned}{source}: {failed} said last:\n{lines}")
 
 
 def surroundings(environment: Mapping[str, str]) -> dict[str, str]:

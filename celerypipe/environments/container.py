@@ -98,7 +98,7 @@ def _folders(folder: Path, variables: Mapping[str, str]) -> dict[Path, str]:
             found.update((folder / place, way) for place in variables.get(name, "").split(os.pathsep) if place)
     scheme, _, place = variables.get("CELERYPIPE_REDIS_URL", "").partition("://")
     if scheme == "unix":
-        found[Path("/" + place.partition("?")[0].partition("/")[2]).parent] = "rw"
+        found.setdefault(Path("/" + place.partition("?")[0].partition("/")[2]).parent, "ro")
     return {place: way for place, way in found.items() if place.is_dir()}
 
 

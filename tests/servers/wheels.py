@@ -87,4 +87,5 @@ def wheels(tmp_path: Path) -> Wheels:
     make_wheel(made.folder / "wheels", "borrowed", "1", beside)
     for version in ("1", "2"):
         make_wheel(made.folder / "wheels", "clash", version, {"clash.py": f"VERSION = {version}\n"})
+    make_wheel(made.folder / "wheels", "spoils", "1", {"click.py": "raise ImportError('too old for this Python')\n"})
     return made

@@ -38,7 +38,9 @@ def build(environment: Environment, folder: Path, said: list[str]) -> Site:
 
 
 def ask(place: Site, program: str) -> str:
-    return subprocess.run([place.python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    """Where this runs, the metadata of a checkout would come first."""
+    words = [place.python, "-c", program]
+    return subprocess.run(words, cwd=place.folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_it_has_what_was_asked_for_and_the_celerypipe_that_built_it_and_is_found_again(
@@ -76,9 +78,17 @@ def test_what_it_is_made_of_tells_it_from_others(wheels: Wheels, changed: str, t
 
 
 def test_one_that_cannot_be_built_is_told_with_the_last_words_of_the_builder_and_leaves_nothing(wheels: Wheels) -> None:
-    with pytest.raises(EnvironmentFailed, match=r"(?s)environment 'small'.*cannot be built.*a test.*clash") as raised:
+    with pytest.raises(EnvironmentFailed, match=r"(?s)environment 'small'.*a test.*cannot be built.*clash") as raised:
         build(wheels.environment("clash==3"), wheels.built, [])
     assert len(str(raised.value).splitlines()) <= building.TAIL + 1
+    assert leftovers_in(wheels.built) == environments_in(wheels.built) == []
+
+
+def test_one_in_which_no_worker_can_start_counts_as_not_built(wheels: Wheels) -> None:
+    with pytest.raises(
+        EnvironmentFailed, match=r"(?s)a worker cannot start in it. Python said last:.*too old for this"
+    ):
+        build(wheels.environment("spoils"), wheels.built, [])
     assert leftovers_in(wheels.built) == environments_in(wheels.built) == []
 
 
@@ -92,7 +102,7 @@ def test_what_would_mislead_the_builder_is_kept_from_it(wheels: Wheels, monkeypa
 def test_two_who_want_it_at_once_get_one(wheels: Wheels, tmp_path: Path) -> None:
     file = tmp_path / "some.toml"
     file.write_text(wheels.table("environments.small", "clash==2"))
-    commands = [begin("environments", "build", file, **wheels.around) for _ in range(3)]
+    commands = [begin("environments", "build", file, cwd=wheels.folder, **wheels.around) for _ in range(3)]
     done = [command.finish() for command in commands]
     assert [each.returncode for each in done] == [0, 0, 0], done
     assert len({each.stdout for each in done}) == 1
@@ -114,11 +124,11 @@ def test_one_whose_build_was_killed_is_built_anew_once_nobody_writes_there_any_m
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
         return 0
 
-    killed = begin("environments", "build", file, **wheels.around)
+    killed = begin("environments", "build", file, cwd=wheels.folder, **wheels.around)
     writer = eventually(opened, "the builder at work")
     killed.kill()
     assert place.is_busy(), "what it started goes on"
-    second = begin("environments", "build", file, **wheels.around)
+    second = begin("environments", "build", file, cwd=wheels.folder, **wheels.around)
     eventually(lambda: "by another process" in second.err.read_text(), "the wait for it")
     os.close(writer)
 

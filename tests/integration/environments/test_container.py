@@ -34,6 +34,8 @@ os.chdir(told.workdir)
 around |= {{"BOXED": image, "PYTHONPATH": {str(ROOT)!r}, "PATH": os.environ["PATH"]}}
 os.execve(sys.executable, [sys.executable, "-m", *words], around)
 """
+#: An image that has celerypipe in it.
+IMAGE = os.environ.get("CELERYPIPE_TEST_IMAGE", "")
 NODE = """
 import os
 from celerypipe import Message, Proc
@@ -73,6 +75,19 @@ def test_a_worker_goes_on_in_a_container(
     assert f"{queue}.{worker.process.pid}@" in worker.text(), "it is named after the process outside"
     worker.process.terminate()
     assert worker.wait_for_end() == 0
+
+
+@pytest.mark.skipif(not IMAGE, reason="CELERYPIPE_TEST_IMAGE names no image with celerypipe in it")
+def test_a_worker_goes_on_in_a_container_that_is_one(place: Workplace, redis_url: str) -> None:
+    place.config("contained", f'imports = ["surrounded"]\nworker_pool = "prefork"\n[environment]\nimage = "{IMAGE}"\n')
+    worker = launch_worker("contained", url=redis_url, cwd=place.folder, typed=("celerypipe",), wait=False, fresh=True)
+    try:
+        (answer,) = Runner(redis_url).stream(warped("surrounded.Around", "contained"), [Message(["HOME"])])
+        assert answer.payload == ["/tmp"]  # noqa: S108  # its home, which is empty and its own
+        worker.process.terminate()
+        assert worker.wait_for_end() == 0
+    finally:
+        worker.kill()
 
 
 def test_without_docker_and_podman_the_worker_ends_and_says_what_to_do(

@@ -92,11 +92,11 @@ def test_a_worker_runs_where_its_requirements_are(
     command = Path(f"/proc/{worker.process.pid}/cmdline").read_text().split("\0")
     assert command[:4] == [f"{folder}/bin/python", "-m", "celerypipe", "worker"], "at once, by the sooner way"
     assert asked(redis_url, queue, environment)[1] == folder
-    refused = celerypipe("environments", "rm", there.key, **wheels.around)
+    refused = celerypipe("environments", "rm", there.key, cwd=wheels.folder, **wheels.around)
     assert (refused.returncode, "is in use; stop its workers first" in refused.stderr) == (2, True)
     worker.stop()
     eventually(lambda: not there.place.is_busy(), "the end of its last process")
-    assert celerypipe("environments", "rm", there.key, **wheels.around).returncode == 0
+    assert celerypipe("environments", "rm", there.key, cwd=wheels.folder, **wheels.around).returncode == 0
     assert environments_in(wheels.built) == []
 
 
@@ -132,7 +132,7 @@ def test_an_environment_that_leads_elsewhere_is_not_entered_again_and_again(
     started: Callable[..., Any], workplace: Workplace, wheels: Wheels
 ) -> None:
     file = workplace.config("loops", wheels.table("environments.one", "clash==1"))
-    assert celerypipe("environments", "build", file, **wheels.around).returncode == 0
+    assert celerypipe("environments", "build", file, cwd=wheels.folder, **wheels.around).returncode == 0
     (there,) = environments_in(wheels.built)
     there.place.python.unlink()
     there.place.python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
